@@ -1,0 +1,1 @@
+"""Run a pile of feedback through a language model."""

@@ -1,0 +1,1 @@
+"""Runs work: bounded concurrency, attempts, retries, stopping. Knows no file and no terminal."""

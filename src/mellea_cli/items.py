@@ -1,0 +1,71 @@
+"""What a run works on, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mellea_cli.messages import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One piece of feedback.
+
+    Args:
+        position: place in the input, counted from 0 over the items that are read.
+        id: the value of the id column as it stands there (7 is not "7"), or the 1-based position.
+        text: the feedback itself.
+        fields: every column of the row, the text's own included.
+        line: physical line in the file on which the row starts, counted from 1.
+        raw: the row's JSON object as it stood in the input (line breaks between tokens made spaces), so that it can
+            be written back letter by letter; `None` when the input was not JSON.
+    """
+
+    position: int
+    id: str | int | float
+    text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    line: int | None = None
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The answers for one item."""
+
+    values: Mapping[str, Any]
+    """Output columns by name."""
+    usage: Usage = Usage()
+    latency_s: float = 0.0
+    """Seconds from the item's first request to its last token."""
+    attempts: int = 1
+    """Model calls that were needed, over all steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an item has no answers; a value, not an exception."""
+
+    kind: str
+    """One word for programs, such as `parse` or `unavailable`: an error class's `kind`."""
+    message: str
+    """One sentence for people."""
+    step: str = ""
+    attempts: int = 1
+    status: int | None = None
+    usage: Usage = Usage()
+    latency_s: float = 0.0
+
+
+Outcome = Success | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row on its way to a sink: an item, and the columns to add to it."""
+
+    item: Item
+    added: Mapping[str, Any]
+    """Columns to add, by name; values may be nested. Formats that are flat flatten them."""

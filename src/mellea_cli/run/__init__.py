@@ -1,0 +1,1 @@
+"""Assembles one batch run."""

@@ -1,0 +1,1 @@
+"""Sessions, thunks, contexts: what `import mellea_cli` offers."""
