@@ -19,6 +19,7 @@ The tree::
     |  |- ContentFiltered              the server refused this content                ITEM
     |  |- NotAuthorized                wrong or missing key                           RUN
     |  |- QuotaSpent                   the account has nothing left                   RUN
+    |  |- EndpointMissing              no chat endpoint at this address               RUN
     |  `- ModelMissing                 the server does not have this model            RUN
     `- AnswerError                     the model answered, but not what was asked for
        |- EmptyAnswer                  nothing but white space
@@ -45,6 +46,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 3
     STOPPED_EARLY = 4
     CANNOT_WRITE = 5
+    HUNG_UP = 129
     INTERRUPTED = 130
     READER_GONE = 141
     TERMINATED = 143
@@ -222,6 +224,13 @@ class QuotaSpent(BackendError):
     """The account behind the key has nothing left to spend."""
 
     kind = "quota-spent"
+    scope = Scope.RUN
+
+
+class EndpointMissing(BackendError):
+    """There is a server at this address, but no chat endpoint (404, 405, a redirect, a web page)."""
+
+    kind = "endpoint-missing"
     scope = Scope.RUN
 
 

@@ -164,5 +164,6 @@ class Fanout:
         self._observers = observers
 
     def __call__(self, event: Event) -> None:
+        """Pass `event` on to each observer, in order."""
         for observer in self._observers:
             observer(event)

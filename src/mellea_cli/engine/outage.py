@@ -1,0 +1,123 @@
+"""A server that goes away: everyone waits, one request at growing intervals asks whether it is back.
+
+A server's outage is never counted against an item. What looks like one: no connection at all, or 502, 503 and 504,
+several times in a row with no answer in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mellea_cli.errors import BackendError, BackendUnavailable, Scope
+from mellea_cli.events import Observer, Paused, nobody
+
+_AWAY_STATUS = frozenset({502, 503, 504})
+
+
+class ServerAway(BackendUnavailable):
+    """The server has been away for longer than the user will wait."""
+
+    kind = "server-away"
+    scope = Scope.RUN
+
+
+class Outage:
+    """Notices that a server has gone away and holds every request back until one gets through.
+
+    Args:
+        after: failures in a row that mean the server is away.
+        first_s: seconds until the first attempt to reach it again; each further wait is half as long again.
+        longest_s: the longest wait between two attempts, in seconds.
+        max_wait_s: how long to wait altogether, in seconds; then every request fails with `ServerAway`.
+        observer: hears of the pause.
+    """
+
+    def __init__(
+        self,
+        *,
+        after: int = 4,
+        first_s: float = 0.5,
+        longest_s: float = 15.0,
+        max_wait_s: float = 300.0,
+        observer: Observer = nobody,
+    ) -> None:
+        self._after = after
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._max_wait_s = max_wait_s
+        self._observer = observer
+        self._row = 0
+        self._since: float | None = None
+        self._wait_s = first_s
+        self._last: BackendError | None = None
+        self._probe = asyncio.Lock()
+
+    @property
+    def away(self) -> bool:
+        """Whether the server counts as gone."""
+        return self._since is not None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until it makes sense to send: at once while all is well, one request at a time while it is not.
+
+        Raises:
+            ServerAway: the server has been away for too long.
+        """
+        if self._since is None:
+            yield
+            return
+        async with self._probe:
+            # The request that held the lock before may have found the server back.
+            if self.away:
+                await self._pause(self._since)
+                yield
+                return
+        yield
+
+    async def _pause(self, since: float) -> None:
+        left = since + self._max_wait_s - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise self._given_up()
+        wait = min(self._wait_s, left)
+        self._wait_s = min(self._wait_s * 1.5, self._longest_s)
+        reason = self._last.message if self._last else "the model server is away"
+        self._observer(Paused(f"{reason}; waiting for it to come back", wait))
+        await asyncio.sleep(wait)
+
+    def _given_up(self) -> ServerAway:
+        reason = self._last.message if self._last else "no answer"
+        return ServerAway(
+            f"the model server has been away for {self._max_wait_s:.0f} s: {reason}",
+            status=self._last.status if self._last else None,
+            hint="start it and run the same command again: finished items are kept (--max-wait waits longer)",
+        )
+
+    def answered(self) -> None:
+        """A request went through."""
+        if self._row or self._since is not None:
+            self._row = 0
+            self._since = None
+            self._wait_s = self._first_s
+
+    def failed(self, error: BackendError) -> bool:
+        """A request failed.
+
+        Returns:
+            Whether it was the server's absence, so that the request itself is not to blame.
+        """
+        if not _looks_away(error):
+            return False
+        self._row += 1
+        self._last = error
+        if self._since is None and self._row >= self._after:
+            self._since = asyncio.get_running_loop().time()
+        return self._since is not None
+
+
+def _looks_away(error: BackendError) -> bool:
+    if error.status is not None:
+        return error.status in _AWAY_STATUS
+    return isinstance(error, BackendUnavailable)

@@ -1,0 +1,62 @@
+"""How a run is asked to stop: by a signal, or by a limit that the user set."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mellea_cli.errors import ExitCode
+
+_SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HUNG_UP}
+
+
+class Stop:
+    """Carries the wish to stop to the pool.
+
+    The first request to stop lets the items in flight finish; the second gives them up.
+
+    Attributes:
+        asked: set when the run should take no new items.
+        now: set when it should not wait for those in flight either.
+        reason: why, in a few words; empty while nobody asked.
+        exit_code: what the process should end with because of it.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.now = asyncio.Event()
+        self.reason = ""
+        self.exit_code: ExitCode | None = None
+
+    def ask(self, reason: str, exit_code: ExitCode) -> None:
+        """Ask to stop; asking again means at once."""
+        if self.asked.is_set():
+            self.now.set()
+            return
+        self.reason = reason
+        self.exit_code = exit_code
+        self.asked.set()
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Ask to stop on SIGINT, SIGTERM and SIGHUP while this is open; what was there before comes back after."""
+        loop = asyncio.get_running_loop()
+        caught: list[signal.Signals] = []
+        for name, exit_code in _SIGNALS.items():
+            number = getattr(signal, name, None)
+            # A process started under nohup has SIGHUP ignored on purpose.
+            if number is None or signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            try:
+                loop.add_signal_handler(number, self.ask, f"stopped by {name}", exit_code)
+            except (NotImplementedError, RuntimeError, ValueError):
+                # Windows' loops, and threads other than the main one, cannot: Ctrl-C then raises as usual.
+                continue
+            caught.append(number)
+        try:
+            yield
+        finally:
+            for number in caught:
+                loop.remove_signal_handler(number)

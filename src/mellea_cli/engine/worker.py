@@ -1,0 +1,179 @@
+"""One item through a pipeline's steps."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mellea_cli.engine.attempt import Answer, Question, ask
+from mellea_cli.engine.sender import Sender
+from mellea_cli.engine.watch import Watch
+from mellea_cli.errors import AnswerError, BackendError, MelleaError, Scope
+from mellea_cli.events import (
+    AttemptFailed,
+    ItemStarted,
+    Observer,
+    RetryScheduled,
+    StepFinished,
+    StepStarted,
+    TokensReceived,
+)
+from mellea_cli.items import Failure, Item, Outcome, Success
+from mellea_cli.messages import Options, Usage
+from mellea_cli.pipelines.base import Pipeline, Step
+
+_log = logging.getLogger("mellea")
+
+
+class Worker:
+    """Takes items through a pipeline, one call of `work` for each.
+
+    Args:
+        pipeline: the steps.
+        model: the model's name on the sender's backend.
+        options: how to generate; each step sets its own `max_tokens`.
+        sender: the way to the model.
+        observer: hears what happens to each item.
+        budget: answers that are judged at most, for each step.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        model: str,
+        options: Options,
+        sender: Sender,
+        *,
+        observer: Observer,
+        budget: int = 3,
+    ) -> None:
+        self._pipeline = pipeline
+        self._model = model
+        self._sender = sender
+        self._observer = observer
+        self._budget = budget
+        self._options = {step.name: dataclasses.replace(options, max_tokens=step.max_tokens) for step in pipeline.steps}
+
+    async def work(self, item: Item) -> Outcome:
+        """Answer every step for `item`.
+
+        An item that cannot be answered is a `Failure`, not an exception.
+
+        Raises:
+            BackendError: of scope RUN: no item can be answered.
+        """
+        if not item.text.strip():
+            return Success(self._pipeline.blank(), attempts=0)
+        self._observer(ItemStarted(item.position, str(item.id), item.text))
+        visit = _Visit(item, self)
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        try:
+            await visit.run(self._pipeline.steps)
+            values = self._pipeline.assemble(visit.values)
+        except Exception as error:  # noqa: BLE001 - the one place around one item: a bad row harms only itself
+            return self._failure(_cause(error), visit, clock() - start)
+        return Success(values, usage=visit.usage, latency_s=round(clock() - start, 3), attempts=visit.calls)
+
+    def _failure(self, error: BaseException, visit: _Visit, latency_s: float) -> Failure:
+        step = visit.failed_step
+        latency_s = round(latency_s, 3)
+        match error:
+            case BackendError() if error.scope is Scope.RUN:
+                raise error
+            case BackendError():
+                visit.calls += error.attempts
+                return Failure(error.kind, error.message, step, visit.calls, error.status, visit.usage, latency_s)
+            case AnswerError():
+                message = f"no good answer after {error.attempts} tries: {error.message}"
+                return Failure(error.kind, message, step, visit.calls, None, visit.usage, latency_s)
+            case MelleaError():
+                raise error
+            case _:
+                _log.debug("item %s at %s", visit.item.id, step, exc_info=error)
+                message = f"this is a bug in mellea: {type(error).__name__}: {error}"
+                return Failure("bug", message, step, visit.calls, None, visit.usage, latency_s)
+
+    async def ask(self, step: Step, values: Mapping[str, Any], watch: Watch) -> Answer[Any]:
+        """Ask one step's question, with the answers of the steps before it."""
+        request = step.request(self._model, self._options[step.name], values)
+        question = Question(request, step.output.parse, step.requirements, budget=self._budget)
+        return await ask(question, self._sender, watch)
+
+    @property
+    def observer(self) -> Observer:
+        """Who hears what happens."""
+        return self._observer
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error itself, where a task group has wrapped it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Visit:
+    """One item's way through the steps."""
+
+    __slots__ = ("_variables", "_worker", "calls", "failed_step", "item", "usage", "values")
+
+    def __init__(self, item: Item, worker: Worker) -> None:
+        self.item = item
+        self.values: dict[str, Any] = {}
+        self.usage = Usage()
+        self.calls = 0
+        self.failed_step = ""
+        self._variables: dict[str, Any] = {"text": item.text}
+        self._worker = worker
+
+    async def run(self, steps: tuple[Step, ...]) -> None:
+        """Run the steps, those that do not wait for each other side by side."""
+        left = list(steps)
+        while left:
+            ready = [step for step in left if all(need in self.values for need in step.needs)]
+            left = [step for step in left if step not in ready]
+            if len(ready) == 1:
+                await self._step(ready[0])
+                continue
+            async with asyncio.TaskGroup() as group:
+                for step in ready:
+                    group.create_task(self._step(step))
+
+    async def _step(self, step: Step) -> None:
+        self._worker.observer(StepStarted(self.item.position, step.name))
+        try:
+            answer = await self._worker.ask(step, self._variables, _StepWatch(self._worker.observer, self.item, step))
+        except BaseException:
+            self.failed_step = self.failed_step or step.name
+            raise
+        self.usage += answer.usage
+        self.calls += answer.calls
+        if answer.last.error is not None:
+            self.failed_step = self.failed_step or step.name
+            raise answer.last.error
+        self.values[step.name] = self._variables[step.name] = answer.last.value
+        self._worker.observer(StepFinished(self.item.position, step.name, answer.usage))
+
+
+class _StepWatch(Watch):
+    """Turns what happens to one question into events."""
+
+    __slots__ = ("_observer", "_position", "_step")
+
+    def __init__(self, observer: Observer, item: Item, step: Step) -> None:
+        self._observer = observer
+        self._position = item.position
+        self._step = step.name
+
+    def text(self, piece: str) -> None:
+        self._observer(TokensReceived(self._position, self._step, piece))
+
+    def failed(self, kind: str, message: str) -> None:
+        self._observer(AttemptFailed(self._position, self._step, kind, message))
+
+    def retry(self, delay_s: float, attempt: int) -> None:
+        self._observer(RetryScheduled(self._position, self._step, delay_s, attempt))
