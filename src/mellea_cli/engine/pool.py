@@ -13,7 +13,13 @@ T = TypeVar("T")
 
 
 async def run_pool(
-    feed: Feed[T], work: Callable[[T], Awaitable[None]], *, workers: int, stop: Stop, grace_s: float
+    feed: Feed[T],
+    work: Callable[[T], Awaitable[None]],
+    *,
+    workers: int,
+    stop: Stop,
+    grace_s: float,
+    sweep: bool = False,
 ) -> bool:
     """Call `work` on every item of `feed`, `workers` at a time, until the feed ends or `stop` is asked for.
 
@@ -21,8 +27,9 @@ async def run_pool(
         feed: where the items come from.
         work: takes one item to its end. An exception from it ends the pool.
         workers: items that are worked on at once.
-        stop: when asked, no new item is taken.
+        stop: when asked, no new item is taken (but see `sweep`).
         grace_s: how long the items in flight may go on after that, in seconds.
+        sweep: go on handing out the rest of the feed after that; `work` is expected to look at `stop`.
 
     Returns:
         Whether every item that was taken has been finished.
@@ -33,7 +40,7 @@ async def run_pool(
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
             tasks = [group.create_task(_worker(feed, work)) for _ in range(workers)]
-            guard = group.create_task(_guard(feed, stop, deadline, grace_s))
+            guard = group.create_task(_guard(None if sweep else feed, stop, deadline, grace_s))
             await asyncio.wait(tasks, return_when=asyncio.ALL_COMPLETED)
             guard.cancel()
     except TimeoutError:
@@ -50,9 +57,10 @@ async def _worker(feed: Feed[T], work: Callable[[T], Awaitable[None]]) -> None:
         await work(item)
 
 
-async def _guard(feed: Feed[T], stop: Stop, deadline: asyncio.Timeout, grace_s: float) -> None:
+async def _guard(feed: Feed[T] | None, stop: Stop, deadline: asyncio.Timeout, grace_s: float) -> None:
     await stop.asked.wait()
-    feed.end()
+    if feed is not None:
+        feed.end()
     loop = asyncio.get_running_loop()
     deadline.reschedule(loop.time() + grace_s)
     await stop.now.wait()

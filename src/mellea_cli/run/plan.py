@@ -1,0 +1,74 @@
+"""Everything that is decided before the first request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from mellea_cli.engine.generate import Deadlines
+from mellea_cli.engine.retry import RetryPolicy
+from mellea_cli.messages import Options
+from mellea_cli.pipelines.base import Pipeline
+
+_KEY_BYTES = 16
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What one batch run will do.
+
+    Args:
+        pipeline: what is asked about each item.
+        backend: the kind of model server, such as `"ollama"`.
+        model: the model's name there.
+        options: how to generate; each step adds its own limit on tokens.
+        concurrency: requests in flight at most, all steps counted.
+        policy: how often and how soon a request is sent again.
+        deadlines: how long one call may take.
+        max_wait_s: how long a server that is away is waited for, in seconds.
+        grace_s: how long items in flight may go on once the run was asked to stop, in seconds.
+        budget: answers that are judged at most, for each step of an item.
+    """
+
+    pipeline: Pipeline
+    backend: str
+    model: str
+    options: Options
+    concurrency: int
+    policy: RetryPolicy = RetryPolicy()
+    deadlines: Deadlines = Deadlines()
+    max_wait_s: float = 300.0
+    grace_s: float = 10.0
+    budget: int = 3
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """A hash of exactly what changes answers: prompts, types, model and sampling, but neither speed nor patience.
+
+        Where the server stands is left out: the same model behind another address gives the same answers.
+        """
+        options = self.options
+        facts = {
+            **self.pipeline.definition(),
+            "backend": self.backend,
+            "model": self.model,
+            "options": [options.temperature, options.top_p, options.seed, options.stop, options.thinking],
+            "native": dict(options.native),
+        }
+        canonical = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str)
+        return hashlib.blake2b(canonical.encode(), digest_size=_KEY_BYTES).digest()
+
+    def key(self, text: str) -> bytes:
+        """The key of the answer for a text under this plan: 16 bytes.
+
+        The answer hangs on nothing else, so a reordered or longer input finds its answers again, an edited text does
+        not, and identical texts share one.
+        """
+        hashed = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES, key=self.fingerprint)
+        return hashed.digest()
+
+    def calls(self, items: int) -> int:
+        """Model calls for that many items when nothing has to be asked again."""
+        return items * len(self.pipeline.steps)

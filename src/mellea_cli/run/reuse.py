@@ -1,0 +1,101 @@
+"""Which answers are there already: from an earlier run, or for an identical text of this one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from mellea_cli.items import Failure, Item, Outcome, Success
+
+# Items that wait for an identical text in flight; beyond it their workers wait too, so that memory stays bounded.
+_MOST_PARKED = 10_000
+
+
+class Answers(Protocol):
+    """Where answers are kept by key: the journal, or memory when there is no file to put one beside."""
+
+    def lookup(self, key: bytes) -> Outcome | None:
+        """The outcome under `key`, if there is one."""
+
+
+class Claim(Enum):
+    """What became of a claim to ask a question."""
+
+    MINE = "mine"
+    """The caller is to ask, and to `settle` the question afterwards."""
+    PARKED = "parked"
+    """Somebody is asking; the item comes back from `settle`."""
+    LANDED = "landed"
+    """Somebody was asking and is done: look again whether the answer is known."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A text that is being asked about, and the items that wait for the same answer."""
+
+    followers: list[Item] = field(default_factory=list)
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Reuse:
+    """Finds answers that need not be asked for.
+
+    Only the event loop's thread uses it. An answer is known here from the moment its item is claimed until it can be
+    looked up in the journal, so there is no instant at which an identical text would be asked twice.
+
+    Args:
+        answers: where earlier answers are.
+        retry_failed: whether an item that failed in an earlier run is asked again.
+    """
+
+    def __init__(self, answers: Answers, *, retry_failed: bool = True) -> None:
+        self._answers = answers
+        self._retry_failed = retry_failed
+        self._flights: dict[bytes, _Flight] = {}
+        self._fresh: dict[bytes, Outcome] = {}
+        self._failed: dict[bytes, Failure] = {}
+        self._parked = 0
+
+    def known(self, key: bytes) -> Outcome | None:
+        """The outcome under `key` that this run may use as it is."""
+        outcome = self._fresh.get(key) or self._failed.get(key) or self._answers.lookup(key)
+        if isinstance(outcome, Success) or outcome is None:
+            return outcome
+        # A failure of this run stands for identical texts; one of an earlier run gets another chance.
+        return outcome if key in self._failed or not self._retry_failed else None
+
+    async def claim(self, key: bytes, item: Item) -> Claim:
+        """Take on the question under `key`, or leave `item` with whoever has it in flight."""
+        flight = self._flights.get(key)
+        if flight is None:
+            self._flights[key] = _Flight()
+            return Claim.MINE
+        if self._parked < _MOST_PARKED:
+            self._parked += 1
+            flight.followers.append(item)
+            return Claim.PARKED
+        await flight.landed.wait()
+        return Claim.LANDED
+
+    def settle(self, key: bytes, outcome: Outcome | None) -> list[Item]:
+        """The question under `key` is answered, or given up with `None`.
+
+        Returns:
+            The items that waited for it.
+        """
+        flight = self._flights.pop(key)
+        if isinstance(outcome, Failure):
+            self._failed[key] = outcome
+        elif outcome is not None:
+            self._fresh[key] = outcome
+        self._parked -= len(flight.followers)
+        flight.landed.set()
+        return flight.followers
+
+    def committed(self, keys: Iterable[bytes]) -> None:
+        """These answers can be looked up from now on."""
+        for key in keys:
+            self._fresh.pop(key, None)

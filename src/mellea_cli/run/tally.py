@@ -1,0 +1,82 @@
+"""What a run comes to, in figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mellea_cli.errors import ExitCode, MelleaError
+from mellea_cli.items import Failure, Outcome, Success
+from mellea_cli.messages import Usage
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts that grow with each outcome that has become durable.
+
+    The counts reconcile: `done + failed` is the number of rows in the output.
+    """
+
+    done: int = 0
+    """Items with an answer, reused and blank ones included."""
+    failed: int = 0
+    reused: int = 0
+    """Items whose outcome was there already, by an earlier run or an identical text."""
+    blank: int = 0
+    """Items without any text: nothing was asked."""
+    calls: int = 0
+    """Requests that were sent, retries included."""
+    usage: Usage = field(default_factory=Usage)
+    failures: Counter[str] = field(default_factory=Counter)
+    """Failed items by kind."""
+    values: dict[str, Counter[str]] = field(default_factory=dict)
+    """How often each value of a categorical column occurs, by column."""
+
+    def count(self, outcome: Outcome, *, reused: bool) -> None:
+        """Add one item's outcome."""
+        if reused:
+            self.reused += 1
+        else:
+            self.calls += outcome.attempts
+            self.usage += outcome.usage
+        match outcome:
+            case Failure():
+                self.failed += 1
+                self.failures[outcome.kind] += 1
+            case Success():
+                self.done += 1
+                self.blank += outcome.attempts == 0
+                self._count_values(outcome)
+
+    def _count_values(self, outcome: Success) -> None:
+        sentiment = outcome.values.get("sentiment")
+        issues = outcome.values.get("issues")
+        urgency = issues.get("urgency") if isinstance(issues, dict) else None
+        for column, value in (("sentiment", sentiment), ("urgency", urgency)):
+            if isinstance(value, str):
+                self.values.setdefault(column, Counter())[value] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended.
+
+    Args:
+        tally: the figures.
+        elapsed_s: seconds from the first item to the finished output.
+        retries: requests that were sent again because of the transport.
+        peak_in_flight: the most requests in flight at once.
+        bad_rows: input rows that could not be read and were skipped.
+        exit_code: what the process should end with.
+        stopped: why it ended before its input did; empty when it did not.
+        error: the error that ended it, if one did.
+    """
+
+    tally: Tally
+    elapsed_s: float
+    retries: int
+    peak_in_flight: int
+    bad_rows: int
+    exit_code: ExitCode
+    stopped: str = ""
+    error: MelleaError | None = None
