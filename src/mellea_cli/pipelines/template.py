@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mellea_cli.errors import TemplateError
@@ -23,7 +23,7 @@ class Example:
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """What one step says to the model.
 
@@ -40,9 +40,14 @@ class Prompt:
     template: str
     examples: tuple[Example, ...] = ()
 
+    @cached_property
     def prefix(self) -> tuple[Message, ...]:
         """The messages that are the same for every item."""
-        return _prefix(self)
+        messages = [Message("system", self.system)] if self.system else []
+        for example in self.examples:
+            messages.append(Message("user", render(self.template, dict(example.variables))))
+            messages.append(Message("assistant", example.answer))
+        return tuple(messages)
 
     def messages(self, variables: Mapping[str, Any]) -> tuple[Message, ...]:
         """All messages for one item.
@@ -50,16 +55,7 @@ class Prompt:
         Raises:
             TemplateError: the template names a variable that is not there.
         """
-        return (*_prefix(self), Message("user", render(self.template, variables)))
-
-
-@lru_cache(maxsize=64)
-def _prefix(prompt: Prompt) -> tuple[Message, ...]:
-    messages = [Message("system", prompt.system)] if prompt.system else []
-    for example in prompt.examples:
-        messages.append(Message("user", render(prompt.template, dict(example.variables))))
-        messages.append(Message("assistant", example.answer))
-    return tuple(messages)
+        return (*self.prefix, Message("user", render(self.template, variables)))
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:
