@@ -6,7 +6,8 @@ The tree::
     |- UsageError                      a flag, setting or argument cannot be used                   2
     |- InputError                      input that cannot be read, with file and line                2
     |- OutputError                     output that cannot be written                                5
-    |  `- OutputBusy                   another run holds the output                                 2
+    |  |- OutputBusy                   another run holds the output                                 2
+    |  `- ReaderGone                   the reader of a pipe went away                             141
     |- ModelFileError                  a model file is missing, broken or cannot be fetched         2
     |- TemplateError                   a prompt template names what is not there                    2
     |- BackendError                    a model server said no, or nothing             scope below   4
@@ -117,6 +118,13 @@ class OutputBusy(OutputError):
 
     exit_code = ExitCode.USAGE
     kind = "output-busy"
+
+
+class ReaderGone(OutputError):
+    """The reader of the pipe we write to went away (`| head -3`): a normal end, not worth a message."""
+
+    exit_code = ExitCode.READER_GONE
+    kind = "reader-gone"
 
 
 class ModelFileError(MelleaError):

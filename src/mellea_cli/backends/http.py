@@ -1,0 +1,283 @@
+"""The one wire client: connections, time limits, error classes, and JSON events off a streamed answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from mellea_cli.backends.connection import checked_key, checked_url, open_transport, without_secrets
+from mellea_cli.backends.decoding import MAX_LINE, Decoder, EventData, WholeBody
+from mellea_cli.backends.wire_errors import (
+    Advice,
+    ErrorObject,
+    class_of,
+    describe,
+    one_line,
+    reason_phrase,
+    retry_after_s,
+)
+from mellea_cli.errors import BackendError, BackendUnavailable, EndpointMissing, StreamBroken, UsageError
+
+if TYPE_CHECKING:
+    import httpx
+    from httpx_aiohttp import AiohttpTransport
+
+Event = dict[str, Any]
+
+MAX_ERROR_BODY = 64 * 1024
+"""Bytes of an error's body that are read."""
+
+_DRAIN_S = 1.0
+
+
+class WireClient:
+    """Talks JSON to one server over HTTP.
+
+    Nothing is imported or opened before the first request. Connections are kept and shared; their number follows the
+    requests in flight, which the engine limits. There is no time limit on reading either: deadlines belong to the
+    engine, which cancels. Redirects are never followed, as they would carry the key to another host.
+
+    Args:
+        base_url: what every path is appended to, `http` or `https`.
+        api_key: sent as a bearer token when not empty; it appears in no message.
+        headers: sent with every request.
+        max_connections: at most this many connections at once; `None` sets no limit.
+        connect_timeout_s: seconds that opening a connection may take.
+        advice: the hints of the errors.
+
+    Raises:
+        UsageError: `base_url` is not an address, or `api_key` cannot stand in a header.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str = "",
+        headers: Mapping[str, str] | None = None,
+        max_connections: int | None = None,
+        connect_timeout_s: float = 10.0,
+        advice: Advice | None = None,
+    ) -> None:
+        self.base_url = checked_url(base_url)
+        self._secret = checked_key(api_key)
+        self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **(headers or {})}
+        if self._secret:
+            self._headers["Authorization"] = f"Bearer {self._secret}"
+        self._max_connections = max_connections
+        self._timeout = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
+        self._advice = advice or Advice()
+        self._transport: AiohttpTransport | None = None
+        self._closed = False
+
+    async def stream(
+        self, path: str, body: Mapping[str, Any], decoder: Callable[[], Decoder]
+    ) -> AsyncGenerator[list[Event], None]:
+        """POST `body` and yield the events of the answer, as many at a time as have arrived together.
+
+        The generator ends with the response, or at SSE's `[DONE]`. Close it to cut the connection.
+
+        Raises:
+            BackendError: as fits what happened; `StreamBroken` when it happened after the answer had begun.
+        """
+        url, model = self.base_url + path, str(body.get("model", ""))
+        response = await self._send("POST", url, body)
+        try:
+            if not response.is_success:
+                raise await self._refusal(response, url, model)
+            reader = self._decoder(response, url, decoder)
+            async with aclosing(self._chunks(response, url)) as chunks:
+                async for data in chunks:
+                    if payloads := reader.feed(data):
+                        events, failure, done = self._events(payloads, url, model)
+                        if events:
+                            yield events
+                        if failure is not None:
+                            raise failure
+                        if done:
+                            await _drain(chunks)
+                            return
+            events, failure, _ = self._events(reader.flush(), url, model)
+            if events:
+                yield events
+            if failure is not None:
+                raise failure
+        finally:
+            await _close(response)
+
+    async def get_json(self, path: str) -> Any:
+        """GET `path` and return its JSON. Raises `BackendError` as fits what happened."""
+        return await self._json("GET", self.base_url + path, None)
+
+    async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST `body` and return the answer's JSON. Raises `BackendError` as fits what happened."""
+        return await self._json("POST", self.base_url + path, body)
+
+    async def aclose(self) -> None:
+        """Close every connection. May be called twice; a request afterwards is a `UsageError`."""
+        self._closed = True
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
+
+    async def _json(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
+        response = await self._send(method, url, body)
+        try:
+            if not response.is_success:
+                raise await self._refusal(response, url, str((body or {}).get("model", "")))
+            text = await self._body(response, url, MAX_LINE)
+        finally:
+            await _close(response)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise EndpointMissing(
+                f"{url} answered with something other than JSON", hint=self._advice.hint(EndpointMissing, "")
+            ) from exc
+
+    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        import aiohttp
+        import httpx
+
+        transport = self._open()
+        request = httpx.Request(
+            method,
+            url,
+            headers=self._headers,
+            content=None if body is None else encoded(body),
+            extensions={"timeout": self._timeout},
+        )
+        try:
+            return await transport.handle_async_request(request)
+        except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
+            hint = self._advice.hint(BackendUnavailable, "")
+            raise BackendUnavailable(f"cannot reach {url}: {self._clean(describe(exc))}", hint=hint) from _safe(exc)
+
+    def _open(self) -> AiohttpTransport:
+        if self._closed:
+            raise UsageError(f"the connection to {self.base_url} has been closed")
+        if self._transport is None:
+            self._transport = open_transport(self.base_url, self._max_connections)
+        return self._transport
+
+    async def _chunks(self, response: httpx.Response, url: str) -> AsyncGenerator[bytes, None]:
+        import aiohttp
+        import httpx
+        from aiohttp.http_exceptions import HttpProcessingError
+
+        compressed = "content-encoding" in response.headers
+        try:
+            # The transport's own stream: each of httpx's layers above it costs as much per chunk as decoding does.
+            stream = response.aiter_bytes() if compressed else aiter(cast("httpx.AsyncByteStream", response.stream))
+            async with aclosing(cast("AsyncGenerator[bytes, None]", stream)) as chunks:
+                async for data in chunks:
+                    yield data
+        except (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError) as exc:
+            raise StreamBroken(f"the connection to {url} broke in the middle of an answer") from _safe(exc)
+
+    def _decoder(self, response: httpx.Response, url: str, decoder: Callable[[], Decoder]) -> Decoder:
+        kind = response.headers.get("content-type", "").lower()
+        if kind.startswith("text/html"):
+            hint = self._advice.hint(EndpointMissing, "")
+            raise EndpointMissing(f"{url} answered with a web page", status=response.status_code, hint=hint)
+        # A server that cannot stream answers with one document, pretty-printed or not.
+        whole = decoder is EventData and kind.startswith("application/json")
+        return WholeBody() if whole else decoder()
+
+    def _events(self, payloads: list[str], url: str, model: str) -> tuple[list[Event], BackendError | None, bool]:
+        """Decode payloads; return those before a failure, the failure, and whether the stream said that it is done."""
+        events: list[Event] = []
+        for payload in payloads:
+            if payload == "[DONE]":
+                return events, None, True
+            try:
+                event = json.loads(payload)
+            except (ValueError, RecursionError) as exc:
+                failure = StreamBroken(f"{url} sent what is not JSON: {self._clean(one_line(payload, 80))}")
+                failure.__cause__ = exc
+                return events, failure, False
+            if not isinstance(event, dict):
+                return events, StreamBroken(f"{url} sent JSON that is not an object"), False
+            if event.get("error"):
+                error = ErrorObject.read(event)
+                return events, self._failure(error.number or 500, error, {}, url, model, inside=True), False
+            events.append(event)
+        return events, None, False
+
+    async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
+        try:
+            text = await self._body(response, url, MAX_ERROR_BODY)
+        except StreamBroken:
+            text = ""
+        error = ErrorObject.parse(text)
+        if response.has_redirect_location:
+            error = ErrorObject(f"it redirects to {without_secrets(response.headers['location'])}")
+        return self._failure(response.status_code, error, response.headers, url, model)
+
+    def _failure(
+        self, status: int, error: ErrorObject, headers: Mapping[str, str], url: str, model: str, *, inside: bool = False
+    ) -> BackendError:
+        kind = class_of(status, error, headers)
+        said = one_line(error.message)
+        if error.param and error.param not in said:
+            said = f"{said} ({one_line(error.param, 80)})"
+        said = self._clean(said)
+        verdict = "reported an error inside the answer" if inside else f"answered {reason_phrase(status)}"
+        return kind(
+            f"{url} {verdict}" + (f": {said}" if said else ""),
+            status=error.number if inside else status,
+            retry_after_s=retry_after_s(headers),
+            hint=self._advice.hint(kind, model),
+        )
+
+    async def _body(self, response: httpx.Response, url: str, limit: int) -> str:
+        parts, size = [], 0
+        async with aclosing(self._chunks(response, url)) as chunks:
+            async for data in chunks:
+                parts.append(data)
+                size += len(data)
+                if size >= limit:
+                    break
+        return b"".join(parts)[:limit].decode("utf-8", "replace")
+
+    def _clean(self, text: str) -> str:
+        """Take the key out of a server's words: some repeat it."""
+        return text.replace(self._secret, "***") if self._secret else text
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Write a request's body as compact UTF-8. Raises `UsageError` for a value that JSON has no form for."""
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise UsageError(f"the request holds a value that cannot be written as JSON: {exc}") from exc
+    return text.encode("utf-8", "replace")
+
+
+async def _drain(chunks: AsyncGenerator[bytes, None]) -> None:
+    """Read to the end of a response that has said everything, so that its connection can be used again."""
+    with suppress(TimeoutError, StreamBroken):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in chunks:
+                pass
+
+
+async def _close(response: httpx.Response) -> None:
+    """Give the connection back, or cut it when the response is not at its end."""
+    import httpx
+
+    with suppress(httpx.HTTPError):
+        await response.aclose()
+
+
+def _safe(exc: BaseException) -> BaseException:
+    """Return a cause that may be shown: aiohttp's response errors carry the request's headers, and so the key."""
+    import aiohttp
+
+    links: list[BaseException | None] = [exc, exc.__cause__, exc.__context__]
+    if any(isinstance(link, aiohttp.ClientResponseError) for link in links):
+        return ConnectionError(type(exc).__name__)
+    return exc
