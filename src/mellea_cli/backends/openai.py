@@ -1,0 +1,256 @@
+"""Any server that speaks OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import urlsplit
+
+from mellea_cli.backends.concessions import CHOSEN, refused, without
+from mellea_cli.backends.decoding import EventData, valid_unicode
+from mellea_cli.backends.http import Event, WireClient
+from mellea_cli.backends.wire_errors import Advice, one_line
+from mellea_cli.errors import BackendError, ContentFiltered, ServerFault, StreamBroken, UsageError
+from mellea_cli.messages import Chunk, GenerateRequest, Options, Usage
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+
+_LOG = logging.getLogger(__name__)
+
+_OURS = frozenset({"model", "messages", "stream"})
+
+
+class OpenAIBackend:
+    """Talks to one OpenAI-compatible server.
+
+    The compatible servers differ in what they take. A parameter that a server refuses by name is given up for all
+    later requests of this backend: a JSON schema becomes JSON mode with the schema in the prompt, and then the prompt
+    alone; `max_tokens` becomes `max_completion_tokens`; the rest is left out, and the log says so.
+
+    Args:
+        base_url: up to and including `/v1`; `None` takes `OPENAI_BASE_URL`, else OpenAI's own.
+        api_key: `None` takes `OPENAI_API_KEY`. Only OpenAI's own server insists on one.
+        max_connections: at most this many connections; `None` sets no limit, the engine has its own.
+        connect_timeout_s: seconds that opening a connection may take.
+        name: the name in the registry and in messages.
+        slots: requests that the server works on at once, where that is known.
+
+    Raises:
+        UsageError: the address or the key cannot be used, or OpenAI's own server was chosen without a key.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        max_connections: int | None = None,
+        connect_timeout_s: float = 10.0,
+        name: str = "openai",
+        slots: int | None = None,
+    ) -> None:
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        key = os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key
+        self._wire = WireClient(
+            base_url,
+            api_key=key,
+            max_connections=max_connections,
+            connect_timeout_s=connect_timeout_s,
+            advice=_advice(base_url),
+        )
+        self._is_openai = urlsplit(self._wire.base_url).hostname == "api.openai.com"
+        if self._is_openai and not key.strip():
+            raise UsageError(
+                "api.openai.com wants a key", hint="set OPENAI_API_KEY, or choose a server with --base-url"
+            )
+        self._name = name
+        self._slots = slots
+        self._given_up: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The name under which the registry lists it."""
+        return self._name
+
+    @property
+    def slots(self) -> int | None:
+        """Requests the server works on at once, or `None` when nobody knows."""
+        return self._slots
+
+    async def prepare(self, model: str) -> None:
+        """Do nothing: many compatible servers have no list of models, so only a request shows what is there."""
+
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and yield its chunks; `mellea_cli.backends.base.Backend.stream` has the contract."""
+        body = self._body(request)
+        given_up = self._given_up
+        while True:
+            answer, sent = _Answer(self._wire.base_url), without(body, given_up)
+            try:
+                async with aclosing(self._wire.stream("/chat/completions", sent, EventData)) as batches:
+                    async for events in batches:
+                        # Only what has let an answer through is remembered.
+                        if not given_up <= self._given_up:
+                            self._given_up |= given_up
+                        for event in events:
+                            chunk = answer.read(event)
+                            if chunk is not None:
+                                yield chunk
+            except BackendError as error:
+                # Behind the finish reason only the token counts and the closing mark can be lost.
+                if not (isinstance(error, StreamBroken) and answer.finished):
+                    error.partial = answer.text
+                    more = "" if answer.begun else refused(error, sent)
+                    if not more:
+                        raise
+                    level = logging.WARNING if more in CHOSEN - {"max_tokens"} else logging.INFO
+                    _LOG.log(level, "%s refuses %s: going on without it", self._wire.base_url, more)
+                    given_up |= {more}
+                    continue
+            yield answer.end()
+            return
+
+    async def models(self) -> list[str]:
+        """Names from the server's list. Raises `BackendError` when it has none."""
+        listed = await self._wire.get_json("/models")
+        entries = listed.get("data", []) if isinstance(listed, dict) else []
+        return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._wire.aclose()
+
+    def _body(self, request: GenerateRequest) -> dict[str, Any]:
+        options = request.options
+        if options.context_window is not None:
+            raise UsageError(
+                "an OpenAI-compatible server sets its context window itself, a request cannot choose it",
+                hint="set it where the server is started, or use --backend ollama",
+            )
+        if wrong := _OURS & options.native.keys():
+            raise UsageError(f"the option {min(wrong)!r} cannot be set here: it is part of every request")
+        chosen = {
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "max_tokens": options.max_tokens,
+            "seed": options.seed,
+            "stop": list(options.stop) or None,
+        }
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{name: value for name, value in chosen.items() if value is not None},
+            **self._thinking(options),
+        }
+        if request.output_schema is not None:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": _schema_name(request.output_schema),
+                    "schema": request.output_schema,
+                    "strict": True,
+                },
+            }
+        body.update(options.native)
+        return body
+
+    def _thinking(self, options: Options) -> dict[str, Any]:
+        """Say whether to reason first in the words that servers know: an effort, and the chat template's own switch."""
+        thinking = options.thinking
+        if thinking is None:
+            return {}
+        if isinstance(thinking, str):
+            return {"reasoning_effort": thinking}
+        if self._is_openai:
+            return {"reasoning_effort": "medium"} if thinking else {}
+        effort = "medium" if thinking else "none"
+        return {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": thinking}}
+
+
+class _Answer:
+    """One answer as its events arrive."""
+
+    __slots__ = ("_parts", "_refusal", "_url", "_usage", "begun", "finished")
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._parts: list[str] = []
+        self._refusal = ""
+        self._usage: Usage | None = None
+        self.begun = False
+        self.finished = False
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._parts)
+
+    def read(self, event: Event) -> Chunk | None:
+        """Turn an event into a chunk, or into nothing when it says nothing new."""
+        self.begun = True
+        if usage := event.get("usage"):
+            self._usage = Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        choices = event.get("choices")
+        if not choices or self.finished:
+            return None
+        choice = choices[0]
+        delta = choice.get("delta") or choice.get("message") or {}
+        finish = choice.get("finish_reason")
+        text, thinking = _text(delta.get("content")), delta.get("reasoning_content") or delta.get("reasoning")
+        if text:
+            self._parts.append(text)
+        if refusal := delta.get("refusal"):
+            self._refusal += str(refusal)
+        if finish:
+            self._finish(finish)
+        elif not text and not thinking:
+            return None
+        return Chunk(text, valid_unicode(thinking) if isinstance(thinking, str) else "", finish)
+
+    def _finish(self, finish: str) -> None:
+        if self._refusal:
+            raise ContentFiltered(f"the model refuses: {one_line(self._refusal)}")
+        if finish == "error":
+            raise ServerFault(f"{self._url} gave up in the middle of an answer")
+        self.finished = True
+
+    def end(self) -> Chunk:
+        """Return the last chunk, with the usage. Raises `StreamBroken` when no finish reason came."""
+        if not self.finished:
+            raise StreamBroken(f"the answer from {self._url} ended without a finish reason", partial=self.text)
+        return Chunk(usage=self._usage)
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _text(content: object) -> str:
+    """Return a delta's text; some servers send a list of parts, of which those that are text count."""
+    if isinstance(content, str):
+        return valid_unicode(content)
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return valid_unicode("".join(text for text in texts if isinstance(text, str)))
+    return ""
+
+
+def _schema_name(schema: Mapping[str, Any]) -> str:
+    """Return the schema's title as the wire allows it: letters, digits, `_` and `-`, at most 64."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or ""))[:64] or "answer"
+
+
+def _advice(base_url: str) -> Advice:
+    return Advice(
+        unreachable="is the server running? --base-url sets its address, and --backend local needs no server",
+        not_authorized="set OPENAI_API_KEY to a key of this server",
+        endpoint_missing="does --base-url end as the server's API does, mostly in /v1?",
+        model_missing=f"choose one of {base_url.rstrip('/')}/models with --model",
+    )
