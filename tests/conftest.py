@@ -1,0 +1,43 @@
+"""What every test may rely on: no proxy, key or server address from outside, and a model server on loopback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from loopback import ModelServer
+
+_FOREIGN = ("OLLAMA_", "OPENAI_", "MELLEA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the settings of the machine that runs the tests."""
+    for name in list(os.environ):
+        if name.upper().startswith(_FOREIGN):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ModelServer]]:
+    """Start model servers with these settings; each is stopped when the test ends."""
+    running: list[ModelServer] = []
+
+    def start(**settings: Any) -> ModelServer:
+        server = ModelServer(**settings)
+        server.start()
+        running.append(server)
+        return server
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def server(serve: Callable[..., ModelServer]) -> ModelServer:
+    """Start a model server that does what it should."""
+    return serve()
