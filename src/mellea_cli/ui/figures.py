@@ -1,0 +1,41 @@
+"""How numbers are written for people: one place, so that every display writes them alike."""
+
+from __future__ import annotations
+
+import math
+
+
+def count(number: int) -> str:
+    """A whole number with its thousands set apart: `48,210`."""
+    return f"{number:,}"
+
+
+def rate(per_second: float) -> str:
+    """A rate with about two figures that mean something: `0.08`, `2.4`, `31`, `1,240`."""
+    if per_second >= 9.95:
+        return f"{per_second:,.0f}"
+    if per_second >= 0.095 or per_second == 0:
+        return f"{per_second:.1f}"
+    return f"{per_second:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time, coarser the longer it is: `4.2s`, `38s`, `2m 38s`, `1h 05m`, `2d 3h`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
+
+
+def remaining(seconds: float) -> str:
+    """A time still to come: rounded up to whole seconds, and to steps of 10 s from five minutes on. Never `0s`."""
+    whole = max(1, math.ceil(seconds))
+    if whole >= 300:
+        whole = math.ceil(whole / 10) * 10
+    return f"{whole}s" if whole < 60 else duration(whole)

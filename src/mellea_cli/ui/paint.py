@@ -1,0 +1,181 @@
+"""Spans of text with a role, and how a role looks on this terminal.
+
+Text from outside is only ever the text of a span. It is never parsed as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rich.cells import cell_len, set_cell_size
+from rich.style import Style
+
+from mellea_cli.ui.plaintext import encodable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Role = Literal[
+    "plain",
+    "quiet",
+    "strong",
+    "label",
+    "frame",
+    "good",
+    "bad",
+    "mixed",
+    "warn",
+    "cursor",
+    "done",
+    "rest",
+]
+Span = tuple[Role, str]
+Line = tuple[Span, ...]
+
+# Names from the terminal's own palette, so that light and dark themes both stay readable.
+_LOOKS: dict[Role, str] = {
+    "plain": "none",
+    "quiet": "dim",
+    "strong": "bold",
+    "label": "cyan",
+    "frame": "dim",
+    "good": "green",
+    "bad": "red",
+    "mixed": "yellow",
+    "warn": "yellow",
+    "cursor": "cyan",
+    "done": "cyan",
+    "rest": "dim",
+}
+_JUDGED: dict[str, Role] = {
+    "positive": "good",
+    "negative": "bad",
+    "mixed": "mixed",
+    "neutral": "quiet",
+    "high": "bad",
+    "medium": "mixed",
+    "low": "good",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """The signs that a display is drawn with."""
+
+    corners: str
+    """Top left, top right, bottom left, bottom right."""
+    across: str
+    down: str
+    bar: str
+    bar_end: str
+    bar_rest: str
+    block: str
+    cursor: str
+    ok: str
+    bad: str
+    retry: str
+    cut: str
+    dot: str
+    none: str
+    arrow: str
+    spinner: str
+
+
+_UNICODE = Glyphs("╭╮╰╯", "─", "│", "━", "╸", "━", "█", "▌", "✓", "✗", "↻", "…", "·", "–", "→", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")  # noqa: RUF001 - the dash is meant
+_ASCII = Glyphs("++++", "-", "|", "=", ">", ".", "#", "_", "ok", "x", "retry", "~", "-", "-", "->", "|/-\\")
+
+
+class Palette:
+    """Turns spans into what this terminal understands.
+
+    Args:
+        console: tells colours and encoding.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from rich.color import ColorSystem
+
+        self.encoding = console.encoding
+        self.glyphs = _UNICODE if console.encoding.lower().startswith("utf") else _ASCII
+        system = ColorSystem.STANDARD if console.color_system else None  # every terminal with colours has these
+        self._marks: dict[Role, tuple[str, str]] = {}
+        for role in _LOOKS:
+            style = look(role)
+            if console.no_color:
+                style = style.without_color
+            before, _, after = style.render("x", color_system=system).partition("x")
+            self._marks[role] = (before, after)
+
+    def ansi(self, line: Line) -> str:
+        """The line with its escape sequences, without a line break."""
+        marks = self._marks
+        return "".join(f"{marks[role][0]}{text}{marks[role][1]}" for role, text in line)
+
+    def fit(self, text: str) -> str:
+        """The text with a `?` for what the terminal's encoding has no letter for."""
+        return encodable(text, self.encoding)
+
+
+def look(role: Role) -> Style:
+    """The Rich style of a role."""
+    return Style.parse(_LOOKS[role])
+
+
+def judged(value: str) -> Role:
+    """The role of a field's value: words that judge have a colour, everything else is plain."""
+    return _JUDGED.get(value.strip().lower(), "plain")
+
+
+def width(line: Iterable[Span]) -> int:
+    """Terminal cells that the line takes."""
+    return sum(cell_len(text) for _, text in line)
+
+
+def pad(line: Line, cells: int) -> Line:
+    """The line with spaces up to `cells`."""
+    missing = cells - width(line)
+    return (*line, ("plain", " " * missing)) if missing > 0 else line
+
+
+def shorten(text: str, cells: int, cut: str) -> str:
+    """At most `cells` cells of `text`, ending in `cut` when something is left out."""
+    if cell_len(text) <= cells:
+        return text
+    room = cells - cell_len(cut)
+    return set_cell_size(text, room).rstrip() + cut if room > 0 else set_cell_size(text, max(0, cells))
+
+
+def wrap(text: str, cells: int) -> list[str]:
+    """Break `text` into lines of at most `cells` cells, at spaces where there are any."""
+    if cells <= 0:
+        return []
+    lines: list[str] = []
+    current, room = "", cells
+    for word in text.split(" "):
+        size = cell_len(word)
+        if current and size < room:
+            current += f" {word}"
+            room -= size + 1
+            continue
+        if current:
+            lines.append(current)
+        *whole, current = _pieces(word, cells) if size > cells else [word]
+        lines += whole
+        room = cells - cell_len(current)
+    return [*lines, current] if current or not lines else lines
+
+
+def _pieces(word: str, cells: int) -> list[str]:
+    """Cut a word that is longer than a line."""
+    pieces = [""]
+    taken = 0
+    for letter in word:
+        size = cell_len(letter)
+        if taken + size > cells and pieces[-1]:
+            pieces.append("")
+            taken = 0
+        pieces[-1] += letter
+        taken += size
+    return pieces

@@ -1,0 +1,229 @@
+"""How a run ended: for people as a short table, for programs as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from mellea_cli.messages import Usage
+from mellea_cli.ui.figures import count, duration, rate
+from mellea_cli.ui.plaintext import clean
+
+if TYPE_CHECKING:
+    from mellea_cli.ui.paint import Line, Palette, Role, Span
+
+_LABEL_CELLS = 10
+_BAR_CELLS = 24
+_ORDER = ("positive", "mixed", "neutral", "negative", "high", "medium", "low")
+_KINDS_SHOWN = 5
+_VALUES_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What is said at the end of a run."""
+
+    model: str = ""
+    backend: str = ""
+    pipeline: str = ""
+    total: int | None = None
+    """Items in the input; `None` when the run ended before its end was seen."""
+    done: int = 0
+    """Items with an answer, reused ones included."""
+    failed: int = 0
+    reused: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Failed items by kind."""
+    skipped: int = 0
+    """Input rows that could not be read."""
+    calls: int | None = None
+    """Requests sent, or `None` when nobody counted."""
+    retries: int | None = None
+    usage: Usage = Usage()
+    elapsed_s: float = 0.0
+    output: str = ""
+    """Where the rows are; empty for stdout."""
+    values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """How often each value of a column occurs, such as `{"sentiment": {"positive": 3}}`."""
+    stopped: str = ""
+    """Why the run ended before its input did; empty when it did not."""
+    next_command: str = ""
+    """What to type to go on or to try what failed again; empty when there is nothing to do."""
+    exit_code: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Items that a model was asked about."""
+        return max(0, self.done + self.failed - self.reused)
+
+    @property
+    def items_per_s(self) -> float:
+        """Items asked about, a second, over the whole run."""
+        return self.asked / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+def to_json(summary: RunSummary) -> str:
+    """One line of JSON. Keys are only ever added, never renamed, removed or left out."""
+    record: dict[str, Any] = {
+        "model": summary.model,
+        "backend": summary.backend,
+        "pipeline": summary.pipeline,
+        "total": summary.total,
+        "done": summary.done,
+        "failed": summary.failed,
+        "reused": summary.reused,
+        "failures": dict(summary.failures),
+        "skipped": summary.skipped,
+        "calls": summary.calls,
+        "retries": summary.retries,
+        "prompt_tokens": summary.usage.prompt_tokens,
+        "completion_tokens": summary.usage.completion_tokens,
+        "elapsed_s": round(summary.elapsed_s, 3),
+        "items_per_s": round(summary.items_per_s, 3),
+        "output": summary.output or None,
+        "values": {column: dict(counts) for column, counts in summary.values.items()},
+        "stopped": summary.stopped or None,
+        "next_command": summary.next_command or None,
+        "exit_code": summary.exit_code,
+    }
+    return json.dumps(record, ensure_ascii=True)
+
+
+def print_summary(summary: RunSummary, stream: IO[str], environ: Mapping[str, str]) -> None:
+    """Print the closing table: drawn at a terminal, as plain lines anywhere else.
+
+    Args:
+        summary: what to say.
+        stream: usually stderr.
+        environ: the environment, for colours and for what the terminal can do.
+    """
+    from mellea_cli.ui.console import make_console, say
+    from mellea_cli.ui.display import is_terminal
+
+    if not is_terminal(stream, environ):
+        for text in plain_lines(summary):
+            say(stream, text)
+        return
+    from mellea_cli.ui.paint import Palette
+
+    console = make_console(stream, environ)
+    palette = Palette(console)
+    lines = drawn_lines(summary, max(20, console.width - 1), palette)
+    stream.write("".join(f"{palette.ansi(line)}\n" for line in lines))
+    stream.flush()
+
+
+def plain_lines(summary: RunSummary) -> Iterator[str]:
+    """The closing words as sentences, a line each, without colour or signs."""
+    for _, text in _headline(summary):
+        yield text
+    for label, _, text in _rows(summary, ", "):
+        yield f"{label}: {text}"
+    for column, counts in summary.values.items():
+        yield f"{column}: " + ", ".join(f"{value} {count(number)}" for value, number in _ordered(counts))
+
+
+def drawn_lines(summary: RunSummary, columns: int, palette: Palette) -> Iterator[Line]:
+    """The closing table for a terminal of `columns` cells; only a command to copy may be longer than that."""
+    from mellea_cli.ui.paint import wrap
+
+    glyphs = palette.glyphs
+    well = not summary.failed and not summary.stopped
+    sign: Span = ("good", glyphs.ok) if well else ("bad", glyphs.bad) if summary.stopped else ("warn", "!")
+    yield ()
+    for role, text in _headline(summary):
+        parts = wrap(palette.fit(clean(text)), columns - 3)
+        for index, part in enumerate(parts):
+            yield (sign, ("plain", " "), (role, part)) if index == 0 else (("plain", "  "), (role, part))
+    yield ()
+    for label, role, text in _rows(summary, f" {glyphs.dot} "):
+        told = palette.fit(clean(text))
+        # A command stays in one piece, or it could not be copied: the terminal breaks it where it must.
+        parts = [told] if label == "next" else wrap(told, columns - _LABEL_CELLS - 2)
+        for index, part in enumerate(parts):
+            yield (("label", f"  {label if index == 0 else '':<{_LABEL_CELLS}}"), (role, part))
+    for column, counts in summary.values.items():
+        yield from _bars(clean(column), counts, columns, palette)
+    yield ()
+
+
+def _headline(summary: RunSummary) -> Iterator[tuple[Role, str]]:
+    took = f"in {duration(summary.elapsed_s)}"
+    if summary.stopped:
+        yield "bad", f"stopped: {summary.stopped}"
+    settled = summary.done + summary.failed
+    total = summary.total if summary.total is not None else settled
+    if not summary.asked and summary.done and not summary.stopped:
+        yield "strong", f"all {count(summary.done)} answers were there already, nothing was asked"
+    else:
+        yield "strong", f"{count(summary.done)} of {count(total)} items answered {took}"
+
+
+def _rows(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
+    """Label, role and text of each fact worth saying."""
+    usage, asked = summary.usage, summary.asked
+    if summary.failed:
+        kinds = sorted(summary.failures.items(), key=lambda pair: -pair[1])
+        told = between.join(f"{count(number)} {kind}" for kind, number in kinds[:_KINDS_SHOWN])
+        rest = f"{between}{len(kinds) - _KINDS_SHOWN} more kinds" if len(kinds) > _KINDS_SHOWN else ""
+        several = len(kinds) > 1
+        yield (
+            "failed",
+            "bad",
+            (f"{count(summary.failed)}: " if several else "") + (told or count(summary.failed)) + rest,
+        )
+    if summary.skipped:
+        yield "skipped", "warn", f"{count(summary.skipped)} rows that could not be read"
+    if summary.reused and asked:
+        yield "reused", "plain", f"{count(summary.reused)} answers that were there already"
+    if asked and summary.elapsed_s > 0:
+        speed = [f"{rate(summary.items_per_s)} items/s"]
+        if usage.completion_tokens:
+            speed.append(f"{rate(usage.completion_tokens / summary.elapsed_s)} tokens/s")
+        yield "speed", "plain", between.join(speed)
+    if usage.total_tokens:
+        tokens = f"{count(usage.prompt_tokens)} in{between}{count(usage.completion_tokens)} out"
+        yield "tokens", "plain", tokens
+    if summary.calls:
+        retried = f"{between}{count(summary.retries)} retried" if summary.retries else ""
+        yield "calls", "plain", f"{count(summary.calls)}{retried}"
+    if summary.output:
+        yield "output", "plain", summary.output
+    if summary.next_command:
+        yield "next", "strong", summary.next_command
+
+
+def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Known values in their own order, others by how common they are; what is too rare to show is added up."""
+    known = {value: index for index, value in enumerate(_ORDER)}
+    pairs = sorted(counts.items(), key=lambda pair: (known.get(pair[0], len(known)), -pair[1], pair[0]))
+    rest = sum(number for _, number in pairs[_VALUES_SHOWN:])
+    return [*((clean(value), number) for value, number in pairs[:_VALUES_SHOWN]), *([("others", rest)] if rest else [])]
+
+
+def _bars(column: str, counts: Mapping[str, int], columns: int, palette: Palette) -> Iterator[Line]:
+    from rich.cells import cell_len
+
+    from mellea_cli.ui.paint import judged, shorten
+
+    glyphs, total = palette.glyphs, sum(counts.values())
+    if not total:
+        return
+    pairs = [(palette.fit(value), number) for value, number in _ordered(counts)]
+    names = min(max(cell_len(value) for value, _ in pairs), 16)
+    digits = max(len(count(number)) for _, number in pairs)
+    bar = min(_BAR_CELLS, columns - _LABEL_CELLS - names - digits - 10)
+    yield ()
+    for index, (value, number) in enumerate(pairs):
+        name = shorten(value, names, glyphs.cut)
+        line: list[Span] = [
+            ("label", f"  {palette.fit(column) if index == 0 else '':<{_LABEL_CELLS}}"),
+            ("plain", name + " " * (names - cell_len(name) + 2)),
+        ]
+        if bar >= 4:
+            filled = max(1, round(bar * number / total)) if number else 0
+            line += [(judged(value), glyphs.block * filled), ("plain", " " * (bar - filled + 2))]
+        line += [("plain", f"{count(number):>{digits}}"), ("quiet", f" {number / total:>4.0%}")]
+        yield tuple(line)
