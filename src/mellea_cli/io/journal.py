@@ -1,0 +1,239 @@
+"""The journal: every answer of a run on disk, so that nothing is asked twice and nothing is lost.
+
+It is an SQLite database beside the output. A commit is one transaction with one sync; a crash at any moment leaves the
+answers of every commit that had returned. Each answer carries a checksum, because SQLite does not notice a damaged
+page that still looks like one: an answer that does not match is treated as not there, and asked again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from mellea_cli.errors import OutputError
+from mellea_cli.io.answers import Answers, MemoryAnswers, outcome_to_text, text_to_outcome
+from mellea_cli.io.target import OutputTarget, output_error
+from mellea_cli.items import Outcome
+
+APPLICATION_ID = 0x4D6C6C61
+"""Tells our journals from other SQLite files ("Mlla")."""
+FORMAT_VERSION = 1
+KEY_BYTES = 16
+
+_BUSY_S = 5.0
+_CHECKPOINT_PAGES = 4_000
+"""Answers land on scattered index pages: gathering 16 MB before they are moved writes each page once, not often."""
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, outcome TEXT NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT_VERSION};
+COMMIT;
+"""
+_INSERT = (
+    "INSERT INTO answers (key, outcome, checksum) VALUES (?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET outcome = excluded.outcome, checksum = excluded.checksum"
+)
+_LOOKUP = "SELECT outcome, checksum FROM answers WHERE key = ?"
+_START_OVER = "start over with --fresh, or move the file away to keep it"
+
+
+class Journal:
+    """Answers in a file. Make one with `Journal.open`, or with `open_answers` for any kind of output.
+
+    `lookup` may be called from one thread while another one calls `commit`; `close` when neither does.
+    """
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._failed: OutputError | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, fresh: bool = False) -> Self:
+        """Open a journal, or make an empty one. The caller holds the output's lock.
+
+        Args:
+            path: the file.
+            fresh: throw away what is there.
+
+        Raises:
+            OutputError: it cannot be written there, is damaged, is none of ours, or is from a newer version.
+        """
+        writer: sqlite3.Connection | None = None
+        try:
+            if fresh:
+                _remove(path)
+            _create_private(path)
+            writer = _connect(path)
+            _prepare(path, writer)
+            reader = _connect(path)
+        except OSError as error:
+            raise output_error(str(path), error) from error
+        except sqlite3.Error as error:
+            raise journal_error(path, error) from error
+        except BaseException:
+            if writer is not None:
+                writer.close()
+            raise
+        return cls(path, writer, reader)
+
+    def lookup(self, key: bytes) -> Outcome | None:
+        """Return the outcome for a key, or `None`; takes microseconds.
+
+        Raises:
+            OutputError: the file cannot be read any more.
+        """
+        try:
+            found = self._reader.execute(_LOOKUP, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
+        if found is None:
+            return None
+        text, checksum = found
+        try:
+            return text_to_outcome(text) if checksum == _checksum(key, text) else None
+        except (ValueError, AttributeError):
+            return None
+
+    def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
+        """Store outcomes in one transaction; the later one for a key wins. They are on the disk when this returns.
+
+        Raises:
+            OutputError: they cannot be written. None of them is stored, those of earlier commits are, and every
+                later call fails too: after a failed sync nobody knows what is on the disk until it is read again.
+        """
+        if self._failed is not None:
+            raise self._failed
+        rows = []
+        for key, outcome in records:
+            text = outcome_to_text(outcome)
+            rows.append((key, text, _checksum(key, text)))
+        self._write(_INSERT, rows)
+
+    def facts(self) -> dict[str, str]:
+        """Return what is noted about the run that wrote the answers."""
+        try:
+            return dict(self._reader.execute("SELECT name, value FROM facts").fetchall())
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
+
+    def note_facts(self, facts: Mapping[str, str]) -> None:
+        """Note something about the run; raises as `commit` does."""
+        self._write("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", list(facts.items()))
+
+    def count(self) -> int:
+        """Count the answers, of whatever plan."""
+        try:
+            counted: tuple[int] = self._reader.execute("SELECT count(*) FROM answers").fetchone()
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
+        return counted[0]
+
+    def close(self) -> None:
+        """Move everything into the one file and let go of it; what cannot be moved stays beside it, safe."""
+        for connection in (self._reader, self._writer):
+            with suppress(sqlite3.Error):  # the answers are durable in the -wal file, the next run moves them
+                connection.close()
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.executemany(statement, rows)
+            writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                writer.execute("ROLLBACK")
+            self._failed = journal_error(self.path, error)
+            raise self._failed from error
+
+
+def open_answers(target: OutputTarget, *, fresh: bool = False) -> Answers:
+    """Open what keeps the answers for an output: its journal, or memory where no file can stand beside it.
+
+    Raises:
+        OutputError: as `Journal.open` does.
+    """
+    return Journal.open(target.journal, fresh=fresh) if target.kind == "file" else MemoryAnswers()
+
+
+def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
+    """Word what SQLite said, with the next step."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL":
+        return OutputError(f"{path}: the disk is full", hint="make room, then type the same command again")
+    if name.startswith("SQLITE_IOERR"):
+        hint = "check the disk, its free room and ulimit -f, then type the same command again"
+        return OutputError(f"{path}: cannot be read or written ({name})", hint=hint)
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return OutputError(f"{path}: cannot be written: {error}", hint="choose a place that you may write to with -o")
+    if name == "SQLITE_NOTADB":
+        return OutputError(f"{path}: is not a journal (not a database)", hint=_START_OVER)
+    if name.startswith("SQLITE_CORRUPT"):
+        return OutputError(f"{path}: is damaged ({error})", hint=_START_OVER)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return OutputError(f"{path}: another program has it open", hint="close that program, then try again")
+    return OutputError(f"{path}: {error}", hint=_START_OVER)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    return connection
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    """Check that the file is a journal that we understand, and make it one when it is empty."""
+    application, version = _number(connection, "application_id"), _number(connection, "user_version")
+    if application == APPLICATION_ID and version > FORMAT_VERSION:
+        raise OutputError(
+            f"{path}: was written by a newer version (journal format {version}, this one knows {FORMAT_VERSION})",
+            hint="install that version again, or start over with --fresh",
+        )
+    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if application != APPLICATION_ID and not (empty and application == 0):
+        raise OutputError(f"{path}: is a database of another program", hint="choose another name with -o")
+    connection.execute("PRAGMA journal_mode = WAL")
+    if empty:
+        connection.executescript(_SCHEMA)
+        return
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise OutputError(f"{path}: is damaged ({verdict.splitlines()[-1]})", hint=_START_OVER)
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    value: tuple[int] = connection.execute(f"PRAGMA {pragma}").fetchone()
+    return value[0]
+
+
+def _create_private(path: Path) -> None:
+    """Make the file before SQLite does, so that its answers are never readable for others, not for an instant."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        if hasattr(os, "fchmod"):
+            with suppress(PermissionError):  # another user's file that we may write: its bits are not ours to set
+                os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
+
+
+def _remove(path: Path) -> None:
+    # The log goes first: a new database must never find the log of an old one.
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _checksum(key: bytes, text: str) -> int:
+    return zlib.crc32(text.encode(), zlib.crc32(key))

@@ -1,0 +1,245 @@
+"""Where rows go: into a file that appears whole or not at all, or row by row to standard output, a pipe or a device."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from mellea_cli.errors import OutputError
+from mellea_cli.io.bytesout import ByteOutput, create_file, move_into_place, open_special, permissions, writable
+from mellea_cli.io.columns import AddedColumns, Note, unsaid
+from mellea_cli.io.detect import Format, known_format, named_format
+from mellea_cli.io.layout import JsonArray, JsonLines, Layout, Table
+from mellea_cli.io.target import OutputTarget, output_error, resolve_output
+from mellea_cli.items import Row
+
+_FOLLOW_S = 0.5
+"""A row waits at most so long in memory before a later row pushes it into the partial file."""
+_GZIP_WINDOW = 31  # zlib's way to say: with a gzip header and trailer
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """How an output is to be written."""
+
+    format: str | None = None
+    """`jsonl`, `json`, `csv` or `tsv`; `None` goes by the file's name, and is `jsonl` when that says nothing."""
+    columns: tuple[str, ...] = ()
+    """Input columns that are known beforehand (a survey finds them): a table to a pipe needs its header first."""
+    raw_csv: bool = False
+    """Write cells that a spreadsheet would run as formulas as they are."""
+
+
+class Sink(Protocol):
+    """Takes rows in the order in which they shall stand. Every method raises `OutputError` when it cannot write."""
+
+    def write(self, row: Row) -> None:
+        """Take one row."""
+        ...
+
+    def flush(self) -> None:
+        """Let others see the rows that were taken."""
+        ...
+
+    def finish(self) -> None:
+        """Make the output whole; no row can follow."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the output; without `finish` before it, a file is not put into place. Never raises."""
+        ...
+
+
+def open_sink(
+    target: OutputTarget,
+    added: AddedColumns,
+    options: SinkOptions | None = None,
+    *,
+    note: Note = unsaid,
+) -> FileSink | StreamSink:
+    """Open an output. A file that is there already stays as it is until `finish`.
+
+    Args:
+        target: where to write, from `resolve_output`.
+        added: the columns that the run adds, the same for every row.
+        options: how to write it.
+        note: told what a person should know, such as a column that is called otherwise; once for each column.
+
+    Raises:
+        OutputError: it cannot be written there.
+        UsageError: there is no such format.
+    """
+    chosen = options or SinkOptions()
+    form = known_format(chosen.format) if chosen.format else named_format(target.name) or "jsonl"
+    layout = _layout(form, added, chosen, note)
+    if target.kind == "stdout":
+        return StreamSink(ByteOutput(1, target.name, owned=False), layout)
+    if target.kind == "special":
+        return StreamSink(open_special(target.path, target.name), layout)
+    return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
+
+
+def errors_sink(path: str, options: SinkOptions | None = None, *, note: Note = unsaid) -> FileSink | StreamSink:
+    """Open a file for dead letters: rows as they were read, nothing added, so that the file can be an input again.
+
+    Formula cells are neutralised in a CSV file as everywhere; JSONL gives every row back letter by letter.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    return open_sink(resolve_output(path), AddedColumns(), options, note=note)
+
+
+def _layout(form: Format, added: AddedColumns, options: SinkOptions, note: Note) -> Layout:
+    if form == "jsonl":
+        return JsonLines(note)
+    if form == "json":
+        return JsonArray(note)
+    delimiter = "\t" if form == "tsv" else ","
+    return Table(added, options.columns, delimiter=delimiter, raw=options.raw_csv, note=note)
+
+
+class _Closing:
+    """A sink in a `with` block: closed at its end, finished only when somebody said so."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class StreamSink(_Closing):
+    """Writes each row at once, in one call, for whoever reads at the other end.
+
+    Args:
+        out: where to write.
+        layout: the form of the output.
+    """
+
+    def __init__(self, out: ByteOutput, layout: Layout) -> None:
+        self._out = out
+        self._layout = layout
+
+    def write(self, row: Row) -> None:
+        """Write one row.
+
+        Raises:
+            ReaderGone: the reader of the pipe went away.
+            OutputError: it cannot be written.
+        """
+        self._out.write(self._layout.emit(row))
+        self._out.flush()
+
+    def flush(self) -> None:
+        """Do nothing: every row is flushed."""
+
+    def finish(self) -> None:
+        """Write what belongs after the last row; raises as `write` does."""
+        self._out.write(self._layout.tail())
+        self._out.flush()
+
+    def close(self) -> None:
+        """Let go of the stream; standard output stays open."""
+        with suppress(OSError):  # everything was flushed: there is nothing left to lose
+            self._out.close()
+
+
+class FileSink(_Closing):
+    """Lets rows grow in `OUTPUT.partial` and puts the whole output into place at the end.
+
+    An output of an earlier run is untouched until then, and keeps its permission bits.
+
+    Args:
+        target: the file.
+        layout: the form of the output.
+        packed: write it as gzip.
+    """
+
+    def __init__(self, target: OutputTarget, layout: Layout, *, packed: bool = False) -> None:
+        self._target = target
+        self._layout = layout
+        self._packed = packed
+        self._mode = permissions(target.path)
+        if self._mode is not None and not writable(target.path):
+            raise OutputError(f"{target.name}: is write-protected", hint="choose another name with -o")
+        self._partial_name = f"{target.name}.partial"
+        self._out = create_file(target.partial, self._partial_name, self._mode)
+        self._flushed_at = time.monotonic()
+
+    def write(self, row: Row) -> None:
+        """Append one row to the partial file; `flush`, or a later row, makes it visible there.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._out.write(self._layout.keep(row))
+        if time.monotonic() - self._flushed_at > _FOLLOW_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make every row visible in the partial file; raises as `write` does."""
+        self._out.flush()
+        self._flushed_at = time.monotonic()
+
+    def finish(self) -> None:
+        """Put the whole output into place, durably, and remove the partial file.
+
+        Raises:
+            OutputError: it cannot be written; the old output and the partial file are still there.
+        """
+        target = self._target
+        if self._layout.kept_is_final and not self._packed:
+            self._out.sync()
+            self._out.close()
+            move_into_place(target.partial, target.path, target.name)
+            return
+        self._out.flush()
+        self._out.close()
+        try:
+            self._write_whole()
+            move_into_place(target.fresh, target.path, target.name)
+            target.partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(target.name, error) from error
+        finally:
+            with suppress(OSError):  # gone after the rename; after a failure it is only in the way
+                target.fresh.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the partial file, which stays unless `finish` has put it into place."""
+        with suppress(OutputError):  # `finish` reports; here the rows are in the journal and will be written again
+            self._out.flush()
+        with suppress(OSError):
+            self._out.close()
+
+    def _write_whole(self) -> None:
+        target = self._target
+        out = create_file(target.fresh, target.name, self._mode)
+        pack, packed_tail = _packer(packed=self._packed)
+        try:
+            with target.partial.open("rb") as kept:
+                for line in kept:
+                    out.write(pack(self._layout.emit_kept(line)))
+            out.write(pack(self._layout.tail()))
+            out.write(packed_tail())
+            out.sync()
+        finally:
+            out.close()
+
+
+def _packer(*, packed: bool) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
+    if not packed:
+        return (lambda data: data), bytes
+    packer = zlib.compressobj(wbits=_GZIP_WINDOW)
+    return packer.compress, packer.flush
