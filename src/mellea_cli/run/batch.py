@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from mellea_cli.engine.stop import Stop
 from mellea_cli.engine.worker import Worker
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.events import Observer, RunFinished, RunStarted
-from mellea_cli.items import Item, Row
+from mellea_cli.items import Item, Outcome, Row
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.record import Commits, Finished, Recorder, telling
 from mellea_cli.run.reuse import Answers, Claim, Reuse
@@ -62,6 +62,7 @@ class Ends:
     Args:
         source: where items come from.
         rows: where rows go.
+        to_row: makes an item's row of its outcome.
         answers: where answers are kept.
         total: number of items, when it is known.
         can_sweep: whether the source ends by itself, so that a run which stops early may go through the rest of it
@@ -71,6 +72,7 @@ class Ends:
 
     source: Items
     rows: OrderedRows
+    to_row: Callable[[Item, Outcome], Row]
     answers: AnswerStore
     total: int | None = None
     can_sweep: bool = False
@@ -106,8 +108,7 @@ class _Run:
         self._tally = Tally()
         self._tell = telling(observer)
         self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
-        columns = tuple(column.name for column in plan.pipeline.columns)
-        self._recorder = Recorder(ends.answers, ends.rows, columns, self._announce)
+        self._recorder = Recorder(ends.answers, ends.rows, ends.to_row, self._announce)
         self._sender = Sender(
             backend,
             Limiter(plan.concurrency),

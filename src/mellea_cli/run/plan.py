@@ -23,6 +23,7 @@ class RunPlan:
         pipeline: what is asked about each item.
         backend: the kind of model server, such as `"ollama"`.
         model: the model's name there.
+        identity: what stands for the model in the fingerprint: its name, or what tells one model file from another.
         options: how to generate; each step adds its own limit on tokens.
         concurrency: requests in flight at most, all steps counted.
         policy: how often and how soon a request is sent again.
@@ -35,6 +36,7 @@ class RunPlan:
     pipeline: Pipeline
     backend: str
     model: str
+    identity: str
     options: Options
     concurrency: int
     policy: RetryPolicy = RetryPolicy()
@@ -53,7 +55,7 @@ class RunPlan:
         facts = {
             **self.pipeline.definition(),
             "backend": self.backend,
-            "model": self.model,
+            "model": self.identity,
             "options": [options.temperature, options.top_p, options.seed, options.stop, options.thinking],
             "native": dict(options.native),
         }

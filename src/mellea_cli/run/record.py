@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from mellea_cli.events import ItemFinished, Observer
-from mellea_cli.items import Failure, Item, Outcome, Row, Success
+from mellea_cli.items import Failure, Item, Outcome, Row
 from mellea_cli.messages import Usage
 
 # One sync for all outcomes of this long: a sync for each would halve the speed.
@@ -49,7 +49,7 @@ class Recorder:
     Args:
         journal: where outcomes become durable.
         rows: where their rows go after that.
-        columns: names of the columns that each row gets.
+        to_row: makes an item's row of its outcome.
         announce: told of each group when it is safe, in the loop.
     """
 
@@ -57,12 +57,12 @@ class Recorder:
         self,
         journal: Commits,
         rows: Rows,
-        columns: tuple[str, ...],
+        to_row: Callable[[Item, Outcome], Row],
         announce: Callable[[Sequence[Finished]], None],
     ) -> None:
         self._journal = journal
         self._rows = rows
-        self._columns = columns
+        self._to_row = to_row
         self._announce = announce
         self._waiting: list[Finished] = []
         self._some = asyncio.Event()
@@ -112,26 +112,7 @@ class Recorder:
         if records:
             self._journal.commit(records)
         for one in group:
-            self._rows.add(Row(one.item, added_columns(self._columns, one.outcome)))
-
-
-def added_columns(columns: tuple[str, ...], outcome: Outcome) -> dict[str, Any]:
-    """The columns that an outcome adds to its row: answers, or nulls and the error."""
-    if isinstance(outcome, Success):
-        return dict(outcome.values)
-    added: dict[str, Any] = dict.fromkeys(columns)
-    added["error"] = error_column(outcome)
-    return added
-
-
-def error_column(failure: Failure) -> dict[str, Any]:
-    """A failure as the `error` column shows it."""
-    facts: dict[str, Any] = {"kind": failure.kind, "message": failure.message, "attempts": failure.attempts}
-    if failure.step:
-        facts["step"] = failure.step
-    if failure.status is not None:
-        facts["status"] = failure.status
-    return facts
+            self._rows.add(self._to_row(one.item, one.outcome))
 
 
 def finished_event(finished: Finished) -> ItemFinished:

@@ -1,0 +1,98 @@
+"""Where errors end: one line for the user, the next step, an exit code; a bug leaves a report file."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from mellea_cli.errors import ExitCode, MelleaError, ReaderGone
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Turn what is raised inside into an exit code and, where there is something to say, one line on stderr.
+
+    Expected errors say what happened and what to do next. An interruption exits with 130. Anything else is a bug of
+    ours: its traceback goes into a report file and only the file's name to the screen.
+    """
+    try:
+        yield
+    except ReaderGone:
+        # The reader has what it wanted (`| head`): nothing to say.
+        _forget_stdout()
+        raise typer.Exit(ExitCode.READER_GONE) from None
+    except MelleaError as error:
+        _say_error(error.message, error.hint)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt:
+        _say_error("interrupted", "")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:
+        _forget_stdout()
+        raise typer.Exit(ExitCode.READER_GONE) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if _is_usage(error):
+            raise
+        _say_error(f"this is a bug in mellea: {type(error).__name__}: {error}", f"the report is in {_report(error)}")
+        raise typer.Exit(ExitCode.BUG) from error
+
+
+def _is_usage(error: Exception) -> bool:
+    """Whether Typer itself knows how to show this error."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _say_error(message: str, hint: str) -> None:
+    import os
+
+    from mellea_cli.ui.console import say_error
+
+    say_error(sys.stderr, os.environ, message, hint)
+
+
+def _forget_stdout() -> None:
+    # Python flushes stdout once more at exit, which would complain about the closed pipe.
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(error: BaseException) -> Path:
+    """Write everything a developer needs, and nothing of the user's data, to a file."""
+    from mellea_cli import __version__
+
+    now = datetime.now(UTC)
+    lines = [
+        f"mellea {__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"{now.isoformat(timespec='seconds')}",
+        f"arguments: {sys.argv[1:]}",
+        "",
+        *traceback.format_exception(error),
+    ]
+    name = f"mellea-bug-{now:%Y%m%d-%H%M%S}.txt"
+    for folder in (_state_folder(), Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / name
+            path.touch(mode=0o600)
+            path.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        return path
+    return Path("(it could not be written)")
+
+
+def _state_folder() -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("mellea")

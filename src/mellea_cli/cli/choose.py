@@ -1,0 +1,185 @@
+"""Which backend and which model a command uses, and that the model is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mellea_cli.errors import ModelFileError, ModelMissing, UsageError
+
+if TYPE_CHECKING:
+    from mellea_cli.backends.base import Backend
+
+# Requests in flight where the user does not say. The embedded model gains little beyond four slots on a small machine;
+# an Ollama works on a few at once and queues the rest.
+_CONCURRENCY = {"local": 4, "ollama": 4, "openai": 16, "scripted": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user asked for.
+
+    Args:
+        backend: a name, or `auto`.
+        model: a name, or `None` for the backend's default.
+        base_url: the server's address, or `None`.
+        concurrency: requests in flight at most, or `None` for what suits the backend.
+        pull: fetch the model when it is missing.
+        verbose: show the model server's log.
+    """
+
+    backend: str
+    model: str | None
+    base_url: str | None
+    concurrency: int | None
+    pull: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is used.
+
+    Args:
+        backend: a name of the registry.
+        model: the model's name there.
+        concurrency: requests in flight at most.
+        reason: one sentence for the user; empty when the user chose.
+        warning: what the user should know about the model; empty for nothing.
+    """
+
+    backend: str
+    model: str
+    concurrency: int
+    reason: str = ""
+    warning: str = ""
+
+
+async def choose(wanted: Wanted) -> Chosen:
+    """Decide on backend and model. Only `auto` sends anything, and that to this machine alone.
+
+    Raises:
+        UsageError: the backend needs a model to be named.
+        ModelMissing: no backend on this machine has the model.
+    """
+    backend, model, reason = wanted.backend, wanted.model, ""
+    if backend == "auto" and wanted.base_url is not None:
+        # An address is an explicit choice, and every kind of server but Ollama's own speaks this protocol.
+        backend, reason = "openai", f"asking the OpenAI-compatible server at {wanted.base_url}"
+    elif backend == "auto":
+        backend, model, reason = await _automatic(model)
+    return Chosen(
+        backend=backend,
+        model=model or _default_model(backend),
+        concurrency=wanted.concurrency or _CONCURRENCY[backend],
+        reason=reason,
+        warning=_warning(backend, model),
+    )
+
+
+async def _automatic(model: str | None) -> tuple[str, str | None, str]:
+    from mellea_cli.backends import auto
+    from mellea_cli.models.catalogue import DEFAULT_MODEL
+
+    choice = await auto.choose(model, has_local=_runs_here, local_default=DEFAULT_MODEL)
+    return choice.backend, choice.model, choice.reason
+
+
+def _runs_here(model: str | None) -> bool:
+    """Whether the embedded backend could run this model, once it is fetched."""
+    from mellea_cli.models.catalogue import CATALOGUE
+
+    if importlib.util.find_spec("xllamacpp") is None:
+        return False
+    return model is None or model in CATALOGUE or model.endswith(".gguf")
+
+
+def _default_model(backend: str) -> str:
+    from mellea_cli.backends.auto import DEFAULT_OLLAMA_MODEL
+    from mellea_cli.models.catalogue import DEFAULT_MODEL
+
+    defaults = {"local": DEFAULT_MODEL, "ollama": DEFAULT_OLLAMA_MODEL, "scripted": "scripted"}
+    if backend not in defaults:
+        raise UsageError("an OpenAI-compatible server needs a model to be named", hint="name it with -m MODEL")
+    return defaults[backend]
+
+
+def _warning(backend: str, model: str | None) -> str:
+    from mellea_cli.models.catalogue import CATALOGUE
+
+    entry = CATALOGUE.get(model or "")
+    return entry.quality_warning if backend == "local" and entry else ""
+
+
+def ensure_local_model(chosen: Chosen, *, pull: bool, say: Callable[[str], None]) -> None:
+    """Fetch the embedded model's file when it is missing and may be fetched.
+
+    The default model, which a first run needs, is fetched without asking; any other one only with `--pull`, or after
+    a yes at a terminal.
+
+    Raises:
+        ModelFileError: it is missing and may not be fetched, or fetching failed.
+    """
+    from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
+    from mellea_cli.models.store import ModelStore
+    from mellea_cli.ui.download import Download
+
+    store = ModelStore()
+    with Download(sys.stderr, os.environ) as download:
+        if store.find(chosen.model, download) is not None:
+            return
+    entry = CATALOGUE[chosen.model]
+    megabytes = round(entry.size / 1e6)
+    if not (pull or chosen.model == DEFAULT_MODEL or _yes(f"Fetch {entry.name} ({megabytes:,} MB)?")):
+        raise ModelFileError(
+            f"the model {entry.name} ({megabytes:,} MB) is not on this machine",
+            hint=f"fetch it with: mellea models pull {entry.name} (or add --pull)",
+        )
+    say(f"fetching {entry.name} ({megabytes:,} MB, {entry.licence}), once")
+    with Download(sys.stderr, os.environ) as download:
+        store.pull(entry.name, download)
+
+
+def _yes(question: str) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    import typer
+
+    return typer.confirm(question, default=True, err=True)
+
+
+async def prepare(backend: Backend, model: str, *, pull: bool) -> None:
+    """Make the backend ready, pulling the model through an Ollama when that was asked for.
+
+    Raises:
+        BackendError: the server cannot be used, or does not have the model.
+    """
+    try:
+        await backend.prepare(model)
+    except ModelMissing:
+        puller = getattr(backend, "pull", None)
+        if not pull or puller is None:
+            raise
+        await _pull(puller(model), model)
+        await backend.prepare(model)
+
+
+async def _pull(steps: AsyncGenerator[tuple[str, int, int], None], model: str) -> None:
+    from mellea_cli.ui.download import Download
+
+    with Download(sys.stderr, os.environ, label=model) as download:
+        async for status, completed, total in steps:
+            download.at(status, completed, total)
+
+
+def model_identity(backend: str, model: str) -> str:
+    """What stands for the model in a plan's fingerprint: a file is known by its name and size, not by its folder."""
+    path = Path(model)
+    if backend == "local" and model.endswith(".gguf") and path.exists():
+        return f"{path.name}:{path.stat().st_size}"
+    return model

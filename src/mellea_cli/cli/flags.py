@@ -1,0 +1,69 @@
+"""The flags of `mellea summarise` as one value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mellea_cli.ui.show import Look
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What was asked for, after flags, environment and configuration file have been weighed."""
+
+    input: str
+    output: str
+    output_format: str | None
+    unordered: bool
+    errors_file: str | None
+    raw_csv: bool
+    format: str | None
+    text_field: str | None
+    id_field: str | None
+    encoding: str | None
+    delimiter: str | None
+    limit: int | None
+    sample: int | None
+    seed: int
+    on_bad_row: Literal["auto", "fail", "skip"]
+    model: str | None
+    backend: str
+    base_url: str | None
+    pipeline: str
+    temperature: float
+    model_seed: int | None
+    pull: bool
+    concurrency: int | None
+    timeout: float
+    max_retries: int
+    max_wait: float
+    grace: float
+    fresh: bool
+    retry_failed: bool
+    dry_run: bool
+    quiet: bool
+    verbose: int
+    live: bool
+    json: bool
+    summary_file: str | None
+    log_file: str | None
+
+    @classmethod
+    def read(cls, parameters: Mapping[str, Any]) -> Flags:
+        """Take the flags from a command's parameters; those of other commands are left out."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: parameters[name] for name in names})
+
+    def look(self) -> Look:
+        """How the run is to be shown."""
+        return Look(
+            quiet=self.quiet,
+            verbose=self.verbose,
+            live=self.live,
+            json=self.json,
+            summary_file=self.summary_file,
+            log_file=self.log_file,
+        )

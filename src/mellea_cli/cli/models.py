@@ -1,0 +1,79 @@
+"""`mellea models`: the embedded backend's model files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+models_app = typer.Typer(
+    help="List, fetch and remove the embedded backend's models.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Name = Annotated[str, typer.Argument(help="A name from `mellea models list`.")]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """Show the models that can be had by name, and which are here."""
+    from mellea_cli.models.catalogue import DEFAULT_MODEL
+    from mellea_cli.models.store import ModelStore
+    from mellea_cli.ui.console import print_table
+
+    store = ModelStore()
+    words = {"verified": "here", "unchecked": "here, not checked yet", "partial": "partly here", "absent": "not here"}
+    rows = []
+    for entry in store.entries():
+        name = f"{entry.model.name} (default)" if entry.model.name == DEFAULT_MODEL else entry.model.name
+        rows.append((name, _megabytes(entry.model.size), words[entry.state], entry.model.licence, entry.model.note))
+    print_table(rows, headers=("model", "size", "state", "licence", "for"), stream=sys.stdout, environ=os.environ)
+
+
+@models_app.command("pull")
+def pull_model(name: _Name) -> None:
+    """Fetch a model, or go on fetching it, and check it."""
+    from mellea_cli.models.catalogue import lookup
+    from mellea_cli.models.store import ModelStore
+    from mellea_cli.ui.console import say
+    from mellea_cli.ui.download import Download
+
+    model = lookup(name)
+    with Download(sys.stderr, os.environ, label=model.name) as download:
+        path = ModelStore().pull(model.name, download)
+    say(sys.stderr, f"{model.name} is at {path}")
+    if model.quality_warning:
+        say(sys.stderr, model.quality_warning)
+
+
+@models_app.command("path")
+def path_of_model(name: _Name) -> None:
+    """Print where a model's file is; fails when it is not here."""
+    from mellea_cli.errors import ModelFileError
+    from mellea_cli.models.catalogue import lookup
+    from mellea_cli.models.store import ModelStore
+
+    model = lookup(name)
+    path = ModelStore().find(model.name)
+    if path is None:
+        raise ModelFileError(f"{model.name} is not on this machine", hint=f"fetch it with: mellea models pull {name}")
+    typer.echo(str(path))
+
+
+@models_app.command("rm")
+def remove_model(name: _Name) -> None:
+    """Remove a model's file, and what was fetched of it."""
+    from mellea_cli.models.catalogue import lookup
+    from mellea_cli.models.store import ModelStore
+    from mellea_cli.ui.console import say
+
+    model = lookup(name)
+    freed = ModelStore().remove(model.name)
+    say(sys.stderr, f"removed {model.name}: {_megabytes(freed)} are free again")

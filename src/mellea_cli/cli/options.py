@@ -1,0 +1,32 @@
+"""Flags that several commands share, each also a `MELLEA_*` variable and a key of the configuration file."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import typer
+
+BackendName = Literal["auto", "ollama", "openai", "local", "scripted"]
+FormatName = Literal["jsonl", "json", "csv", "tsv"]
+OnBadRow = Literal["auto", "fail", "skip"]
+PipelineName = Literal["single", "steps"]
+
+MODEL = "Model"
+INPUT = "Input"
+OUTPUT = "Output"
+RUN = "Run"
+DISPLAY = "Display"
+
+
+def flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own word for it
+    """A flag with its `MELLEA_*` variable.
+
+    Args:
+        panel: the part of the help it stands in.
+        names: its spellings, the first long one names the variable.
+        help: what it does, in one line.
+        more: whatever else `typer.Option` takes.
+    """
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = "MELLEA_" + long.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(*names, help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **more)

@@ -1,0 +1,133 @@
+"""`mellea summarise`: flags in, one batch run out.
+
+The signature is the list of flags: Typer reads it, weighs flag, environment and configuration file, and hands the
+values over in the context.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mellea_cli.cli.options import (
+    DISPLAY,
+    INPUT,
+    MODEL,
+    OUTPUT,
+    RUN,
+    BackendName,
+    FormatName,
+    OnBadRow,
+    PipelineName,
+    flag,
+)
+
+
+def summarise(
+    ctx: typer.Context,
+    input: Annotated[
+        str | None, typer.Argument(help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False)
+    ] = None,
+    output: Annotated[
+        str, flag(OUTPUT, "--output", "-o", help="Where the rows go: a file (.jsonl .json .csv .tsv) or - for stdout.")
+    ] = "-",
+    output_format: Annotated[
+        FormatName | None, flag(OUTPUT, "--output-format", help="Instead of the output's suffix.")
+    ] = None,
+    unordered: Annotated[
+        bool, flag(OUTPUT, "--unordered", help="To stdout: rows as they are completed, not in input order.")
+    ] = False,
+    errors_file: Annotated[
+        str | None, flag(OUTPUT, "--errors-file", help="Write failed items here as input rows, to be fed back.")
+    ] = None,
+    raw_csv: Annotated[
+        bool, flag(OUTPUT, "--raw-csv", help="Leave CSV cells that a spreadsheet would run as formulas as they are.")
+    ] = False,
+    format: Annotated[
+        FormatName | None, flag(INPUT, "--format", "-f", help="Instead of the input's suffix or first bytes.")
+    ] = None,
+    text_field: Annotated[
+        str | None, flag(INPUT, "--text-field", help="Column with the feedback; by default text, feedback, comment, …")
+    ] = None,
+    id_field: Annotated[str | None, flag(INPUT, "--id-field", help="Column with the id; by default id.")] = None,
+    encoding: Annotated[
+        str | None, flag(INPUT, "--encoding", help="Of the input; by default UTF-8, or UTF-16 by its mark.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, flag(INPUT, "--delimiter", "-d", help="Between CSV columns; by default the likeliest of , ; tab |")
+    ] = None,
+    limit: Annotated[int | None, flag(INPUT, "--limit", "-n", min=1, help="Take the first N items only.")] = None,
+    sample: Annotated[
+        int | None, flag(INPUT, "--sample", min=1, help="Take N items at random, in their order.")
+    ] = None,
+    seed: Annotated[int, flag(INPUT, "--seed", help="Chooses the random items of --sample.")] = 0,
+    on_bad_row: Annotated[
+        OnBadRow, flag(INPUT, "--on-bad-row", help="auto: fail before the first request, skip where that is too late.")
+    ] = "auto",
+    model: Annotated[
+        str | None, flag(MODEL, "--model", "-m", help="A name the backend knows, or a .gguf file.", show_default=False)
+    ] = None,
+    backend: Annotated[
+        BackendName, flag(MODEL, "--backend", "-b", help="auto: a running Ollama that has the model, else local.")
+    ] = "auto",
+    base_url: Annotated[
+        str | None, flag(MODEL, "--base-url", help="Where the server is; the key comes from OPENAI_API_KEY.")
+    ] = None,
+    pipeline: Annotated[
+        PipelineName, flag(MODEL, "--pipeline", "-p", help="single: one call an item; steps: the tutorial's three.")
+    ] = "single",
+    temperature: Annotated[
+        float, flag(MODEL, "--temperature", "-t", min=0.0, max=2.0, help="0 for the likeliest answer.")
+    ] = 0.0,
+    model_seed: Annotated[
+        int | None, flag(MODEL, "--model-seed", help="Makes sampling repeatable where the server can.")
+    ] = None,
+    pull: Annotated[bool, flag(MODEL, "--pull", help="Fetch the model first if it is missing.")] = False,
+    concurrency: Annotated[
+        int | None,
+        flag(RUN, "--concurrency", "-c", min=1, help="Requests in flight at most; by default what suits the backend."),
+    ] = None,
+    timeout: Annotated[float, flag(RUN, "--timeout", min=0.1, help="Seconds that one call may take.")] = 600.0,
+    max_retries: Annotated[
+        int, flag(RUN, "--max-retries", min=0, help="Times a request is sent again when the server is at fault.")
+    ] = 5,
+    max_wait: Annotated[
+        float, flag(RUN, "--max-wait", min=0.0, help="Seconds to wait for a server that has gone away.")
+    ] = 300.0,
+    grace: Annotated[
+        float, flag(RUN, "--grace", min=0.0, help="Seconds that items in flight may take after Ctrl-C.")
+    ] = 10.0,
+    fresh: Annotated[bool, flag(RUN, "--fresh", help="Forget earlier answers and start over.")] = False,
+    retry_failed: Annotated[
+        bool, flag(RUN, "--retry-failed/--no-retry-failed", help="Ask again about items that failed earlier.")
+    ] = True,
+    dry_run: Annotated[bool, flag(RUN, "--dry-run", help="Show what would run; send nothing.")] = False,
+    quiet: Annotated[bool, flag(DISPLAY, "--quiet", "-q", help="Errors only.")] = False,
+    verbose: Annotated[
+        int, flag(DISPLAY, "--verbose", "-v", count=True, help="Say why attempts failed; -vv: the model server's log.")
+    ] = 0,
+    live: Annotated[bool, flag(DISPLAY, "--live/--no-live", help="Panels at a terminal, or plain lines.")] = True,
+    json: Annotated[bool, flag(DISPLAY, "--json", help="The closing summary as one line of JSON on stderr.")] = False,
+    summary_file: Annotated[
+        str | None, flag(DISPLAY, "--summary-file", help="The closing summary as JSON in a file.")
+    ] = None,
+    log_file: Annotated[
+        str | None, flag(DISPLAY, "--log-file", help="Every event but the tokens, as JSON lines.")
+    ] = None,
+) -> None:
+    """Summary, sentiment and issues for each piece of feedback in INPUT.
+
+    Typed again, the same command asks only for what is missing, edited or failed.
+    """
+    from mellea_cli.cli.flags import Flags
+    from mellea_cli.cli.launch import summarise as launch
+    from mellea_cli.cli.stdin import stdin_has_data
+
+    parameters = dict(ctx.params)
+    if parameters["input"] is None:
+        if not stdin_has_data():
+            typer.echo(ctx.get_help())
+            raise typer.Exit(0)
+        parameters["input"] = "-"
+    raise typer.Exit(launch(Flags.read(parameters)))
