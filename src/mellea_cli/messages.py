@@ -17,6 +17,9 @@ class Message:
     role: str
     content: str
 
+    def __str__(self) -> str:
+        return self.content
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.watch import UNWATCHED, Watch
 from mellea_cli.errors import AnswerError, ContentFiltered, CutAnswer, EmptyAnswer, RequirementFailed, RunawayAnswer
-from mellea_cli.messages import Completion, GenerateRequest, Usage
+from mellea_cli.messages import Completion, GenerateRequest, Options, Usage
 from mellea_cli.requirements import judge
 from mellea_cli.requirements.base import Answered, Requirement, Subject, ValidationResult, reasons
 from mellea_cli.requirements.repair import Repair, in_turns
@@ -39,7 +39,8 @@ class Question(Generic[T]):
         parse: turns the answer's text into the value; raises `ParseError` when it cannot.
         requirements: what must hold beyond that, checked in this order, each as often as it stands here.
         budget: answers that are judged at most, at least 1.
-        repair: how to ask again.
+        repair: how to ask again after an answer that breaks a requirement.
+        mend: how to ask again after one that is none: empty, cut off, stopped or not parsing; `None` means as `repair`.
         subject: what validators are given; the answer alone by default.
     """
 
@@ -48,6 +49,7 @@ class Question(Generic[T]):
     requirements: tuple[Requirement, ...] = ()
     budget: int = 3
     repair: Repair = in_turns
+    mend: Repair | None = None
     subject: SubjectOf = _plain_subject
 
 
@@ -113,7 +115,8 @@ async def ask(question: Question[T], sender: Sender, watch: Watch = UNWATCHED) -
             tried.error.attempts = len(answer.tries)
             return answer
         why = reasons(tried.checked) or (tried.error.message,)
-        messages = question.repair(question.request.messages, tried.text, why)
+        again = question.repair if tried.checked else question.mend or question.repair
+        messages = again(question.request.messages, tried.text, why)
         request = dataclasses.replace(question.request, messages=messages)
         watch.retry(0.0, len(answer.tries) + 1)
 
@@ -134,7 +137,8 @@ async def _try(
         whole(completion)
         value = question.parse(completion.text)
         subject = question.subject(request, completion, value)
-        checked = await validate(subject, question.requirements, sender, request.model, answer.count)
+        judges = judge.options_like(request.options)
+        checked = await validate(subject, question.requirements, sender, request.model, answer.count, judges)
         if failed := reasons(checked):
             problem = RequirementFailed("; ".join(failed), text=completion.text)
     except AnswerError as error:
@@ -166,6 +170,7 @@ async def validate(
     sender: Sender,
     model: str,
     count: Callable[[Completion], None],
+    options: Options = judge.JUDGE_OPTIONS,
 ) -> tuple[Checked, ...]:
     """Check every requirement, in order; the model's own judgements are asked for side by side.
 
@@ -175,6 +180,7 @@ async def validate(
         sender: the way to the judging model.
         model: the judge's name.
         count: told of each judge's completion.
+        options: how the judge generates.
 
     Returns:
         A verdict for each requirement, in the order given, duplicates kept.
@@ -184,7 +190,7 @@ async def validate(
     async def judged(place: int, requirement: Requirement) -> None:
         output = subject.last_output()
         text = output.value if output is not None else None
-        request = GenerateRequest(model, judge.question(requirement, text or ""), judge.JUDGE_OPTIONS)
+        request = GenerateRequest(model, judge.question(requirement, text or ""), options)
         completion = await sender.send(request)
         count(completion)
         verdicts[place] = judge.verdict(requirement, completion.text)

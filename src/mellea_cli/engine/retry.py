@@ -26,6 +26,8 @@ class RetryPolicy:
     retry_after_cap_s: float = 300.0
     max_rate_limited: int = 12
     """Times a request is sent again after a 429: being asked to slow down says nothing against the request."""
+    max_elapsed_s: float | None = None
+    """No wait for a retry ends later than so many seconds after the request was first sent; `None` sets no bound."""
 
     def budget(self, *, rate_limited: bool) -> int:
         """How often a request may be sent again."""

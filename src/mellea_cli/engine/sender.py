@@ -67,6 +67,7 @@ class Sender:
             RunawayAnswer: the answer had to be stopped.
         """
         faults = limited = sent = 0
+        began = asyncio.get_running_loop().time()
         while True:
             sent += 1
             try:
@@ -74,7 +75,7 @@ class Sender:
                     completion = await generate(self.backend, request, self.deadlines, watch)
             except BackendError as error:
                 error.attempts = sent
-                if not error.retryable:
+                if not error.retryable or not watch.resend():
                     raise
                 # An outage is the server's trouble: it is waited out and not charged to this request.
                 if not self._outage.failed(error):
@@ -82,12 +83,12 @@ class Sender:
                         limited += 1
                     else:
                         faults += 1
-                await self._wait(error, limited if isinstance(error, RateLimited) else faults, sent, watch)
+                await self._wait(error, limited if isinstance(error, RateLimited) else faults, sent, watch, began)
             else:
                 self._outage.answered()
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
-    async def _wait(self, error: BackendError, failures: int, sent: int, watch: Watch) -> None:
+    async def _wait(self, error: BackendError, failures: int, sent: int, watch: Watch, began: float) -> None:
         watch.failed(error.kind, error.message)
         if self._outage.away:
             watch.retry(0.0, sent + 1)
@@ -95,7 +96,8 @@ class Sender:
             return
         rate_limited = isinstance(error, RateLimited)
         delay = self.policy.delay_s(failures, error.retry_after_s, self._jitter, rate_limited=rate_limited)
-        if delay is None:
+        longest = self.policy.max_elapsed_s
+        if delay is None or (longest is not None and asyncio.get_running_loop().time() - began + delay > longest):
             raise error
         if rate_limited and self.limiter.pause(delay):
             # What the server asks of one request it means for all.

@@ -17,6 +17,10 @@ class Watch:
     def failed(self, kind: str, message: str) -> None:
         """The attempt has failed: what had arrived of its answer is void."""
 
+    def resend(self) -> bool:
+        """The transport has failed. Return whether the request may be sent again: not when somebody has seen pieces."""
+        return True
+
     def retry(self, delay_s: float, attempt: int) -> None:
         """The request will be sent again after `delay_s` seconds, as number `attempt`."""
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from mellea_cli.messages import Message, Options
 from mellea_cli.requirements.base import Requirement, ValidationResult
 
 # A verdict is one word; the room beyond it is for models that say "Yes, because".
 JUDGE_OPTIONS = Options(temperature=0.0, max_tokens=16)
+
+
+def options_like(asked: Options) -> Options:
+    """How a judge generates: as briefly and as surely as it can, on the model as `asked` sets it up.
+
+    Temperature, length limit and stop words are the judge's own. The context window, whether to reason, the seed and
+    the server's own options stay: another window would make an Ollama load the model anew for each judgement.
+    """
+    own = JUDGE_OPTIONS
+    return dataclasses.replace(asked, temperature=own.temperature, top_p=None, max_tokens=own.max_tokens, stop=())
+
 
 _QUESTION = """\
 Below are a requirement and a text. Does the text meet the requirement? Answer with one word, yes or no.
