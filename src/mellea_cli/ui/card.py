@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
 from mellea_cli.ui.answer import fields
 from mellea_cli.ui.figures import count, duration
 from mellea_cli.ui.itemstate import Fate, PanelView, Phase, StepView
-from mellea_cli.ui.paint import Line, Palette, Role, Span, judged, pad, shorten, width, wrap
+from mellea_cli.ui.paint import Line, Palette, Role, Span, cells_of, judged, pad, shorten, width, wrap
 from mellea_cli.ui.plaintext import clean
 
 _LABEL_CELLS = 11
@@ -110,7 +108,7 @@ def _laid_out(entries: list[_Entry], size: tuple[int, int], palette: Palette) ->
         entries = entries[max(0, len(entries) - room) :]
     if not entries or room <= 0:
         return []
-    labels = min(_LABEL_CELLS, max(cell_len(entry.label) for entry in entries), max(0, inner - 8))
+    labels = min(_LABEL_CELLS, max(cells_of(entry.label) for entry in entries), max(0, inner - 8))
     room_for_value = inner - labels - 1 if labels else inner
     wrapped = [wrap(entry.value, room_for_value - entry.growing) for entry in entries]
     given = [1] * len(entries)
@@ -139,7 +137,7 @@ def _cut(parts: list[str], number: int, cells: int, palette: Palette, *, growing
     cut = palette.glyphs.cut
     if growing:
         first, *rest = parts[-number:]
-        return [cut + first if cell_len(first) + cell_len(cut) < cells else cut + first[cell_len(cut) :], *rest]
+        return [cut + first if cells_of(first) + cells_of(cut) < cells else cut + first[cells_of(cut) :], *rest]
     kept = parts[:number]
     kept[-1] = shorten(f"{kept[-1]} {parts[number]}", cells, cut)
     return kept
@@ -151,7 +149,7 @@ def _entry_lines(entry: _Entry, parts: list[str], labels: int, palette: Palette)
         label = shorten(entry.label, labels, palette.glyphs.cut) if index == 0 else ""
         spans: list[Span] = []
         if labels:
-            spans.append(("label", label + " " * (labels + 1 - cell_len(label))))
+            spans.append(("label", label + " " * (labels + 1 - cells_of(label))))
         if entry.value:
             spans.append((entry.role, part))
         elif not entry.growing:
@@ -187,7 +185,7 @@ def _top(panel: PanelView, entries: list[_Entry], columns: int, palette: Palette
     glyphs, frame = palette.glyphs, _frame_role(panel)
     badge = _badge(panel, entries, palette)
     left, right = glyphs.corners[0] + glyphs.across, glyphs.across + glyphs.corners[1]
-    room = columns - 6 - (cell_len(badge[1]) + 2 if badge else 0)
+    room = columns - 6 - (cells_of(badge[1]) + 2 if badge else 0)
     if badge and room < 4:
         badge, room = None, columns - 6
     title = shorten(palette.fit(clean(panel.id)) or glyphs.none, room, glyphs.cut)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mellea_cli.ui.card import animated, card
 from mellea_cli.ui.itemstate import PanelView
-from mellea_cli.ui.paint import Line, Palette, Span, pad, shorten, width
+from mellea_cli.ui.paint import Line, Palette, pad, shorten, width
 from mellea_cli.ui.plaintext import clean
 from mellea_cli.ui.progressline import progress_line
 from mellea_cli.ui.view import Snapshot
@@ -60,36 +60,39 @@ class Painter:
 
     def __init__(self, palette: Palette) -> None:
         self._palette = palette
-        self._drawn: dict[int, tuple[PanelView, tuple[int, int], int, list[Line]]] = {}
+        self._drawn: dict[int, tuple[PanelView, tuple[int, int], int, list[str]]] = {}
 
-    def frame(self, snapshot: Snapshot, grid: Grid, size: tuple[int, int], beat: int = 0) -> list[Line]:
-        """The lines of one frame: at most `size[1] - 1` of them, none wider than `size[0] - 1` cells."""
+    def frame(self, snapshot: Snapshot, grid: Grid, size: tuple[int, int], beat: int = 0) -> list[str]:
+        """The lines of one frame, with their escape sequences.
+
+        There are at most `size[1] - 1` of them, none wider than `size[0] - 1` cells.
+        """
         columns, rows = size[0] - 1, size[1] - 1
         if columns < 1 or rows < 1:
             return []
         head = progress_line(snapshot.progress, columns, self._palette, paused_s=snapshot.paused_s)
-        lines = [head, *self._panels(snapshot, grid, beat)]
+        lines = [self._palette.ansi(head), *self._panels(snapshot, grid, beat)]
         if rows >= 3:
-            lines.append(self._foot(snapshot, columns))
+            lines.append(self._palette.ansi(self._foot(snapshot, columns)))
         return lines[:rows]
 
-    def _panels(self, snapshot: Snapshot, grid: Grid, beat: int) -> list[Line]:
-        blank: list[Line] = [(("plain", " " * grid.card[0]),)] * grid.card[1]
-        lines: list[Line] = []
+    def _panels(self, snapshot: Snapshot, grid: Grid, beat: int) -> list[str]:
+        blank = [" " * grid.card[0]] * grid.card[1]
+        lines: list[str] = []
         for row in range(grid.rows):
             cards = []
             for place in range(row * grid.columns, (row + 1) * grid.columns):
                 panel = snapshot.panels[place] if place < len(snapshot.panels) else None
                 cards.append(self._card(place, panel, grid.card, beat) if panel is not None else blank)
-            lines += [_side_by_side(parts) for parts in zip(*cards, strict=True)]
+            lines += map(" ".join, zip(*cards, strict=True))
         return lines
 
-    def _card(self, place: int, panel: PanelView, size: tuple[int, int], beat: int) -> list[Line]:
+    def _card(self, place: int, panel: PanelView, size: tuple[int, int], beat: int) -> list[str]:
         beat = beat if animated(panel) else 0
         known = self._drawn.get(place)
         if known is not None and known[:3] == (panel, size, beat):
             return known[3]
-        lines = card(panel, size, self._palette, beat)
+        lines = [self._palette.ansi(line) for line in card(panel, size, self._palette, beat)]
         self._drawn[place] = (panel, size, beat, lines)
         return lines
 
@@ -114,11 +117,3 @@ class Painter:
         if who and len(who) <= left:
             line = (*pad(line, columns - width((("quiet", who),))), ("quiet", who))
         return line
-
-
-def _side_by_side(parts: tuple[Line, ...]) -> Line:
-    line: list[Span] = list(parts[0])
-    for part in parts[1:]:
-        line.append(("plain", " "))
-        line += part
-    return tuple(line)

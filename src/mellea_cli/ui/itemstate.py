@@ -13,6 +13,8 @@ _EXCERPT_CHARS = 800
 """Of an item's own text no more than this is kept."""
 _KEPT_CHARS = 8_192
 """Of a stream that outgrows twice this, only the last so many characters are kept."""
+_PARTS = 512
+"""Pieces that may wait to be joined when nobody looks at a stream."""
 _REASON_CHARS = 300
 
 
@@ -24,6 +26,7 @@ class Phase(Enum):
     ASKED = "asked"
     """Sent; nothing has come back."""
     STREAMING = "streaming"
+    """Text is coming."""
     DONE = "done"
     FAILED = "failed"
     """The last attempt led to nothing."""
@@ -70,40 +73,58 @@ class PanelView:
 
 
 class _Step:
-    """A step while it runs; grows by a list append for each piece of text."""
+    """A step while it runs. A piece of text costs it a list append; the rest is worked out when somebody looks."""
 
-    __slots__ = ("attempt", "chars", "clipped", "held", "name", "parts", "phase", "pieces", "reason", "retry_at")
+    __slots__ = ("_chars", "_pieces", "_sifted", "attempt", "clipped", "name", "parts", "phase", "reason", "retry_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.phase = Phase.WAITING
         self.parts: list[str] = []
-        self.pieces = self.chars = self.held = 0
+        self._sifted = 0  # pieces at the front of `parts` that are in the counts: at most one, all earlier text
+        self._pieces = self._chars = 0
         self.attempt = 1
         self.clipped = False
         self.reason = ""
         self.retry_at = 0.0
 
-    def clip(self) -> None:
-        text = "".join(self.parts)[-_KEPT_CHARS:]
+    def sift(self) -> str:
+        """Count what came since the last time, and join it to what is kept."""
+        parts = self.parts
+        if len(parts) == self._sifted:
+            return parts[0] if parts else ""
+        self._pieces += len(parts) - self._sifted
+        kept = len(parts[0]) if self._sifted else 0
+        text = "".join(parts)
+        self._chars += len(text) - kept
+        if len(text) > 2 * _KEPT_CHARS:
+            text = text[-_KEPT_CHARS:]
+            self.clipped = True
         self.parts = [text]
-        self.held = len(text)
-        self.clipped = True
+        self._sifted = 1
+        return text
+
+    def raw(self) -> float:
+        """Estimated tokens of the current attempt, unscaled."""
+        self.sift()
+        return TokenMeter.raw(self._pieces, self._chars)
 
     def forget(self) -> float:
         """Drop what has streamed; returns its estimated tokens, which were generated all the same."""
-        raw = TokenMeter.raw(self.pieces, self.chars)
+        raw = self.raw()
         self.parts = []
-        self.pieces = self.chars = self.held = 0
+        self._sifted = self._pieces = self._chars = 0
         self.clipped = False
         return raw
 
     def view(self, now: float) -> StepView:
-        if len(self.parts) > 1:
-            self.parts = ["".join(self.parts)]
-        retry_in = max(0, math.ceil(self.retry_at - now)) if self.phase is Phase.RETRYING else 0
-        phase = Phase.ASKED if self.phase is Phase.RETRYING and not retry_in else self.phase
-        text = self.parts[0] if self.parts else ""
+        text = self.sift()
+        phase, retry_in = self.phase, 0
+        if text and phase in {Phase.WAITING, Phase.ASKED, Phase.RETRYING}:
+            phase = Phase.STREAMING
+        elif phase is Phase.RETRYING:
+            retry_in = max(0, math.ceil(self.retry_at - now))
+            phase = phase if retry_in else Phase.ASKED
         return StepView(self.name, phase, text, self.clipped, self.attempt, self.reason, retry_in)
 
 
@@ -147,18 +168,14 @@ class ItemState:
         """Completion tokens as the server counted them, known at the end."""
 
     def receive(self, step_name: str, text: str) -> None:
-        """Take in a piece of an answer. Called for every token: an append and four additions."""
+        """Take in a piece of an answer. Called for every token, so it does next to nothing."""
         step = self._steps.get(step_name)
         if step is None:
-            step = self._steps[step_name] = _Step(step_name)
-        size = len(text)
-        step.phase = Phase.STREAMING
-        step.parts.append(text)
-        step.pieces += 1
-        step.chars += size
-        step.held += size
-        if step.held > 2 * _KEPT_CHARS:
-            step.clip()
+            step = self._step(step_name)
+        parts = step.parts
+        parts.append(text)
+        if len(parts) > _PARTS or len(text) > _KEPT_CHARS:
+            step.sift()
 
     def fold(self, event: Event, now: float) -> None:
         """Take in any other event about this item."""
@@ -194,7 +211,7 @@ class ItemState:
 
     def streamed(self) -> float:
         """Unscaled estimate of the tokens generated for this item so far, void ones included."""
-        return self.void + sum(TokenMeter.raw(step.pieces, step.chars) for step in self._steps.values())
+        return self.void + sum(step.raw() for step in self._steps.values())
 
     def view(self, now: float) -> PanelView:
         """The state as plain, unchanging data."""

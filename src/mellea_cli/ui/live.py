@@ -103,10 +103,9 @@ class LiveDisplay:
         lines = self._painter.frame(snapshot, grid, size, self._beat) if snapshot.started else []
         self._beat += 1
         self._above.extend(self._palette.fit(clean(note)) for note in self._view.take_notes())
-        drawn = [self._palette.ansi(line) for line in lines]
         with self._drawing:
             if not self._stop.is_set():
-                self._area.draw(drawn, size, above=self._take_above())
+                self._area.draw(lines, size, above=self._take_above())
 
     def _take_above(self) -> str:
         lines = [self._above.popleft() for _ in range(len(self._above))]

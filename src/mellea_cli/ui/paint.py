@@ -111,7 +111,7 @@ class Palette:
     def ansi(self, line: Line) -> str:
         """The line with its escape sequences, without a line break."""
         marks = self._marks
-        return "".join(f"{marks[role][0]}{text}{marks[role][1]}" for role, text in line)
+        return "".join([f"{marks[role][0]}{text}{marks[role][1]}" for role, text in line])
 
     def fit(self, text: str) -> str:
         """The text with a `?` for what the terminal's encoding has no letter for."""
@@ -128,9 +128,14 @@ def judged(value: str) -> Role:
     return _JUDGED.get(value.strip().lower(), "plain")
 
 
+def cells_of(text: str) -> int:
+    """Terminal cells that clean text takes."""
+    return len(text) if text.isascii() else cell_len(text)
+
+
 def width(line: Iterable[Span]) -> int:
     """Terminal cells that the line takes."""
-    return sum(cell_len(text) for _, text in line)
+    return sum([cells_of(text) for _, text in line])
 
 
 def pad(line: Line, cells: int) -> Line:
@@ -141,9 +146,9 @@ def pad(line: Line, cells: int) -> Line:
 
 def shorten(text: str, cells: int, cut: str) -> str:
     """At most `cells` cells of `text`, ending in `cut` when something is left out."""
-    if cell_len(text) <= cells:
+    if cells_of(text) <= cells:
         return text
-    room = cells - cell_len(cut)
+    room = cells - cells_of(cut)
     return set_cell_size(text, room).rstrip() + cut if room > 0 else set_cell_size(text, max(0, cells))
 
 
@@ -151,10 +156,12 @@ def wrap(text: str, cells: int) -> list[str]:
     """Break `text` into lines of at most `cells` cells, at spaces where there are any."""
     if cells <= 0:
         return []
+    if cells_of(text) <= cells:
+        return [text]
     lines: list[str] = []
     current, room = "", cells
     for word in text.split(" "):
-        size = cell_len(word)
+        size = cells_of(word)
         if current and size < room:
             current += f" {word}"
             room -= size + 1
@@ -163,7 +170,7 @@ def wrap(text: str, cells: int) -> list[str]:
             lines.append(current)
         *whole, current = _pieces(word, cells) if size > cells else [word]
         lines += whole
-        room = cells - cell_len(current)
+        room = cells - cells_of(current)
     return [*lines, current] if current or not lines else lines
 
 
@@ -172,7 +179,7 @@ def _pieces(word: str, cells: int) -> list[str]:
     pieces = [""]
     taken = 0
     for letter in word:
-        size = cell_len(letter)
+        size = cells_of(letter)
         if taken + size > cells and pieces[-1]:
             pieces.append("")
             taken = 0
