@@ -10,10 +10,12 @@ from typing import Any
 from loopback.plan import Call, Fault, FaultPlan
 
 
-def status(code: int, *, message: str = "no", headers: Mapping[str, str] | None = None, **error: Any) -> Fault:
-    """Answer `code` with an error object of `message` and further fields such as `code=` or `type=`."""
+def status(
+    http_status: int, /, *, message: str = "no", headers: Mapping[str, str] | None = None, **error: Any
+) -> Fault:
+    """Answer this status with an error object of `message` and further fields such as `code=` or `type=`."""
     body = json.dumps({"error": {"message": message, **error}})
-    return Fault(status=code, body=body, headers={"Content-Type": "application/json", **(headers or {})})
+    return Fault(status=http_status, body=body, headers={"Content-Type": "application/json", **(headers or {})})
 
 
 def raw_status(code: int, body: str = "", headers: Mapping[str, str] | None = None) -> Fault:
