@@ -131,12 +131,11 @@ class WireClient:
             text = await self._body(response, url, MAX_LINE)
         finally:
             await _close(response)
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as exc:
-            raise EndpointMissing(
-                f"{url} answered with something other than JSON", hint=self._advice.hint(EndpointMissing, "")
-            ) from exc
+        value = _decoded(text)
+        if isinstance(value, ValueError):
+            hint = self._advice.hint(EndpointMissing, "")
+            raise EndpointMissing(f"{url} answered with something other than JSON", hint=hint) from value
+        return value
 
     async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> httpx.Response:
         import aiohttp
@@ -153,8 +152,11 @@ class WireClient:
         try:
             return await transport.handle_async_request(request)
         except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
-            hint = self._advice.hint(BackendUnavailable, "")
-            raise BackendUnavailable(f"cannot reach {url}: {self._clean(describe(exc))}", hint=hint) from _safe(exc)
+            reason, cause = self._clean(describe(exc)), _safe(exc)
+        # Raised out here, as inside the handler the unsafe error would come along as the context.
+        raise BackendUnavailable(
+            f"cannot reach {url}: {reason}", hint=self._advice.hint(BackendUnavailable, "")
+        ) from cause
 
     def _open(self) -> AiohttpTransport:
         if self._closed:
@@ -193,11 +195,10 @@ class WireClient:
         for payload in payloads:
             if payload == "[DONE]":
                 return events, None, True
-            try:
-                event = json.loads(payload)
-            except (ValueError, RecursionError) as exc:
+            event = _decoded(payload)
+            if isinstance(event, ValueError):
                 failure = StreamBroken(f"{url} sent what is not JSON: {self._clean(one_line(payload, 80))}")
-                failure.__cause__ = exc
+                failure.__cause__ = event
                 return events, failure, False
             if not isinstance(event, dict):
                 return events, StreamBroken(f"{url} sent JSON that is not an object"), False
@@ -255,6 +256,14 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError) as exc:
         raise UsageError(f"the request holds a value that cannot be written as JSON: {exc}") from exc
     return text.encode("utf-8", "replace")
+
+
+def _decoded(text: str) -> Any:
+    """Return the decoded JSON, or a `ValueError`: without the text, which Python's own error carries with it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        return ValueError(str(exc))
 
 
 async def _drain(chunks: AsyncGenerator[bytes, None]) -> None:

@@ -194,7 +194,7 @@ class _Answer:
     def end(self) -> None:
         """Raise `StreamBroken` when the answer did not say that it was done."""
         if not self.finished:
-            raise StreamBroken(f"the answer from {self._url} ended without its `done`")
+            raise StreamBroken(f"the answer from {self._url} ended without its `done`", partial=self.text)
 
 
 def _body(request: GenerateRequest) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class ScriptedBackend:
         reply: Reply | None = None,
         *,
         chunk_delay_s: float = 0.0,
-        chunk_letters: int = 24,
+        chunk_letters: int = 16,
         models: Sequence[str] = ("scripted",),
     ) -> None:
         if chunk_letters < 1:
