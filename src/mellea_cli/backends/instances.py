@@ -19,7 +19,7 @@ _PRESSING = re.compile(r"\b(lost|refund|crash(es|ed)?|charged|billed|cancel(ling
 _ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f")
 _SENTENCE = re.compile(rf".*?[{re.escape(''.join(_ENDS))}]+(?=\s|$)", re.DOTALL)
 _MOST_WORDS = 25
-_DEEPEST = 12
+_DEEPEST = 3
 
 
 class Instances:
