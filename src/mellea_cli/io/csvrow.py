@@ -1,6 +1,7 @@
 """Rows as CSV or TSV text.
 
-Cells: null is empty, `true` and `false` are words, numbers are digits, a nested value is compact JSON. Lines end with LF.
+Cells: null is empty, `true` and `false` are words, numbers are digits, a nested value is JSON. Lines end
+with LF.
 
 Formulas: a spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a carriage return. Such a cell gets an
 apostrophe in front, unless it is a plain number such as `-5`, `+3.2` or `-12%`. This holds for every cell, also for
@@ -10,6 +11,7 @@ header cells; `raw` turns it off.
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +20,7 @@ from mellea_cli.io.columns import ERROR, AddedColumns, FreeNames, Note, unsaid
 from mellea_cli.io.jsonrow import encoded
 from mellea_cli.io.shape import encodable
 
-_FORMULA = re.compile(r"[=+\-@\t\r]")
+_FORMULA_STARTS = "=+-@\t\r"
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][+-]?\d+)?\s?%?", re.ASCII)
 
 
@@ -77,7 +79,7 @@ class CsvTable:
     def _line(self, cells: Iterable[Any]) -> bytes:
         texts = [_text(cell) for cell in cells]
         if not self._raw:
-            texts = [_harmless(text) if text and _FORMULA.match(text) else text for text in texts]
+            texts = [_harmless(text) if text and text[0] in _FORMULA_STARTS else text for text in texts]
         self._writer.writerow(texts)
         line = self._out.pop()[:-2] + "\n"
         try:
@@ -105,10 +107,12 @@ class _Collector:
 def _text(cell: Any) -> str:
     if cell.__class__ is str:
         return str(cell)
-    if cell is None or cell != cell:  # not a number: there is no value
+    if cell is None:
         return ""
+    if cell.__class__ is int:
+        return str(cell)
     if isinstance(cell, float):
-        return repr(cell)
+        return "" if math.isnan(cell) else repr(cell)
     return encoded(cell).decode()
 
 
@@ -119,4 +123,4 @@ def _harmless(text: str) -> str:
 def _reason(error: Any) -> str | None:
     if isinstance(error, Mapping):
         return f"{error.get('kind', ERROR)}: {error.get('message', '')}"
-    return error
+    return None if error is None else str(error)

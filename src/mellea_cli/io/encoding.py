@@ -81,27 +81,41 @@ def decoded_chunks(chunks: Iterator[bytes], encoding: Encoding, path: str) -> It
         InputError: bytes that are not text in this encoding, with their line.
     """
     decoder = codecs.getincrementaldecoder(encoding.codec)("strict")
-    line = 1
+    place = LineCounter()
     try:
         for piece in chunks:
             text = decoder.decode(piece)
-            line += count_lines(text)
+            place.pass_over(text, 0, len(text))
             if text:
                 yield text
         if rest := decoder.decode(b"", final=True):
             yield rest
     except UnicodeDecodeError as error:
-        line += count_lines(error.object[: error.start].decode(encoding.codec, "replace"))
-        raise undecodable(error, encoding, path=path, line=line) from error
+        text = error.object[: error.start].decode(encoding.codec, "replace")
+        place.pass_over(text, 0, len(text))
+        raise undecodable(error, encoding, path=path, line=place.line) from error
 
 
-def count_lines(text: str, start: int = 0, end: int | None = None) -> int:
-    """Count the line ends (LF, CR LF or a lone CR) in a part of a text."""
-    stop = len(text) if end is None else end
-    found = text.count("\n", start, stop)
-    if returns := text.count("\r", start, stop):
-        found += returns - text.count("\r\n", start, stop)
-    return found
+class LineCounter:
+    """Counts line ends (LF, CR LF or a lone CR) in text that comes in pieces; a CR LF may be cut in two."""
+
+    __slots__ = ("_after_cr", "line")
+
+    def __init__(self) -> None:
+        self.line = 1
+        """The line on which the text goes on."""
+        self._after_cr = False
+
+    def pass_over(self, text: str, start: int, end: int) -> None:
+        """Count the line ends in `text[start:end]`, which follows on what was counted before."""
+        if start >= end:
+            return
+        self.line += text.count("\n", start, end)
+        if self._after_cr and text[start] == "\n":
+            self.line -= 1
+        if returns := text.count("\r", start, end):
+            self.line += returns - text.count("\r\n", start, end)
+        self._after_cr = text[end - 1] == "\r"
 
 
 def _known_codec(name: str) -> str:

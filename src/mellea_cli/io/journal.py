@@ -11,7 +11,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +23,6 @@ from mellea_cli.items import Outcome
 APPLICATION_ID = 0x4D6C6C61
 """Tells our journals from other SQLite files ("Mlla")."""
 FORMAT_VERSION = 1
-KEY_BYTES = 16
 
 _BUSY_S = 5.0
 _CHECKPOINT_PAGES = 4_000
@@ -44,6 +43,18 @@ _INSERT = (
 )
 _LOOKUP = "SELECT outcome, checksum FROM answers WHERE key = ?"
 _START_OVER = "start over with --fresh, or move the file away to keep it"
+_ELSEWHERE = "choose a place that you may write to with -o"
+# What SQLite's names for errors begin with, what it means here, what to do.
+_REASONS = (
+    ("SQLITE_FULL", "the disk is full", "make room, then type the same command again: finished answers are kept"),
+    ("SQLITE_IOERR", "cannot be read or written", "check the disk, its room and ulimit -f, then type it again"),
+    ("SQLITE_READONLY", "cannot be written", _ELSEWHERE),
+    ("SQLITE_CANTOPEN", "cannot be opened", _ELSEWHERE),
+    ("SQLITE_PERM", "cannot be written", _ELSEWHERE),
+    ("SQLITE_NOTADB", "is not a journal", _START_OVER),
+    ("SQLITE_CORRUPT", "is damaged", _START_OVER),
+    ("SQLITE_BUSY", "another program has it open", "close that program, then type the same command again"),
+)
 
 
 class Journal:
@@ -69,22 +80,19 @@ class Journal:
         Raises:
             OutputError: it cannot be written there, is damaged, is none of ours, or is from a newer version.
         """
-        writer: sqlite3.Connection | None = None
-        try:
-            if fresh:
-                _remove(path)
-            _create_private(path)
-            writer = _connect(path)
-            _prepare(path, writer)
-            reader = _connect(path)
-        except OSError as error:
-            raise output_error(str(path), error) from error
-        except sqlite3.Error as error:
-            raise journal_error(path, error) from error
-        except BaseException:
-            if writer is not None:
-                writer.close()
-            raise
+        with ExitStack() as undo:
+            try:
+                if fresh:
+                    _remove(path)
+                _create_private(path)
+                writer = undo.enter_context(closing(_connect(path)))
+                _prepare(path, writer)
+                reader = _connect(path)
+            except OSError as error:
+                raise output_error(str(path), error) from error
+            except sqlite3.Error as error:
+                raise journal_error(path, error) from error
+            undo.pop_all()
         return cls(path, writer, reader)
 
     def lookup(self, key: bytes) -> Outcome | None:
@@ -170,19 +178,9 @@ def open_answers(target: OutputTarget, *, fresh: bool = False) -> Answers:
 def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
     """Word what SQLite said, with the next step."""
     name = getattr(error, "sqlite_errorname", "")
-    if name == "SQLITE_FULL":
-        return OutputError(f"{path}: the disk is full", hint="make room, then type the same command again")
-    if name.startswith("SQLITE_IOERR"):
-        hint = "check the disk, its free room and ulimit -f, then type the same command again"
-        return OutputError(f"{path}: cannot be read or written ({name})", hint=hint)
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        return OutputError(f"{path}: cannot be written: {error}", hint="choose a place that you may write to with -o")
-    if name == "SQLITE_NOTADB":
-        return OutputError(f"{path}: is not a journal (not a database)", hint=_START_OVER)
-    if name.startswith("SQLITE_CORRUPT"):
-        return OutputError(f"{path}: is damaged ({error})", hint=_START_OVER)
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return OutputError(f"{path}: another program has it open", hint="close that program, then try again")
+    for prefix, what, hint in _REASONS:
+        if name.startswith(prefix):
+            return OutputError(f"{path}: {what} ({error})", hint=hint)
     return OutputError(f"{path}: {error}", hint=_START_OVER)
 
 

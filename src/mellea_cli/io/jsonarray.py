@@ -8,7 +8,7 @@ from typing import Any
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.bytesin import CHUNK_BYTES
-from mellea_cli.io.encoding import count_lines
+from mellea_cli.io.encoding import LineCounter
 from mellea_cli.io.jsonl import BadJson, JsonObjects, RawRow, checked_object, reason
 from mellea_cli.io.lines import MAX_ROW_BYTES, too_long
 
@@ -34,7 +34,7 @@ class JsonStream:
         self._json = JsonObjects()
         self._text = ""
         self._at = 0
-        self._line = 1
+        self._place = LineCounter()
         self._ended = False
 
     def rows(self) -> Iterator[RawRow | InputError]:
@@ -71,7 +71,7 @@ class JsonStream:
             raise self._error("there is more after the end of the array", "one array, or one object a line")
 
     def _element(self) -> RawRow | InputError:
-        line = self._line
+        line = self._place.line
         value, raw = self._decode()
         try:
             fields = checked_object(value, len(raw))
@@ -92,7 +92,7 @@ class JsonStream:
                 return value, raw
             have = len(self._text) - self._at
             if have > MAX_ROW_BYTES:
-                raise too_long(self._path, self._line)
+                raise too_long(self._path, self._place.line)
             # A long element is not parsed again for each small piece of it that arrives.
             self._more(1 if have < CHUNK_BYTES else have // 4)
 
@@ -125,7 +125,7 @@ class JsonStream:
             self._more()
 
     def _step(self, count: int) -> None:
-        self._line += count_lines(self._text, self._at, self._at + count)
+        self._place.pass_over(self._text, self._at, self._at + count)
         self._at += count
 
     def _more(self, at_least: int = 1) -> None:
@@ -141,7 +141,7 @@ class JsonStream:
         self._text, self._at = "".join(pieces), 0
 
     def _error(self, message: str, hint: str) -> InputError:
-        return InputError(message, path=self._path, line=self._line, hint=hint)
+        return InputError(message, path=self._path, line=self._place.line, hint=hint)
 
 
 def _one_line(raw: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from itertools import chain
 
 from mellea_cli.errors import InputError
@@ -53,7 +54,7 @@ def open_rows(data: ByteInput, options: SourceOptions) -> Rows:
     lines = Lines(rest, encoding, data.name)
     if form == "jsonl":
         return Rows(form, read_jsonl(lines))
-    stated = stated_delimiter(text)
+    stated = stated_delimiter("".join(_physical_lines(text)[:1]))
     reader = CsvReader(lines, _delimiter(text, form, options, stated), skip=0 if stated is None else 1)
     return Rows(form, reader.rows(), reader.columns, reader.header_line, tuple(reader.notes))
 
@@ -77,8 +78,13 @@ def _delimiter(text: str, form: Format, options: SourceOptions, stated: str | No
         return "\t"
     if stated is not None:
         return stated
-    lines = text.lstrip("\ufeff\r\n").splitlines(keepends=True)
+    lines = _physical_lines(text.lstrip("\ufeff\r\n"))
     if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")):
         lines.pop()  # the head may end inside a line
     wanted = {name.strip().lower() for name in (options.text_field, options.id_field) if name}
     return sniff_delimiter(lines, wanted or {*TEXT_COLUMNS})
+
+
+def _physical_lines(text: str) -> list[str]:
+    # `str.splitlines` would also split at U+2028 and its kin.
+    return list(StringIO(text, newline=""))

@@ -10,6 +10,7 @@ from typing import BinaryIO, Self
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.bytesin import ByteInput, open_bytes
+from mellea_cli.io.jsonl import RawRow
 from mellea_cli.io.options import SourceOptions
 from mellea_cli.io.rows import Rows, open_rows
 from mellea_cli.io.shape import Shape
@@ -152,13 +153,16 @@ class Source:
         """Yield every item from the start, enter a header into `columns`, and hand bad rows to `on_bad`."""
         self._data.rewind()
         shape = Shape(self._options.text_field, self._options.id_field, self.name)
-        rows = self._open(shape)
+        try:
+            rows = self._open(shape)
+        except InputError:
+            if self._data.stopped:
+                return
+            raise
         columns.update(dict.fromkeys(rows.header))
         position = 0
         bad: InputError | None = None
-        for row in rows.stream:
-            if self._data.stopped:
-                return
+        for row in self._until_stopped(rows.stream):
             try:
                 if isinstance(row, InputError):
                     raise row
@@ -173,6 +177,16 @@ class Source:
             position += 1
         if bad is not None and not position and not self._data.stopped:
             raise bad
+
+    def _until_stopped(self, rows: Iterator[RawRow | InputError]) -> Iterator[RawRow | InputError]:
+        try:
+            for row in rows:
+                if self._data.stopped:
+                    return  # it may be half a row
+                yield row
+        except InputError:
+            if not self._data.stopped:  # an array that was left in its middle is not broken
+                raise
 
     def _open(self, shape: Shape) -> Rows:
         rows = open_rows(self._data, self._options)

@@ -79,7 +79,7 @@ def resolve_output(output: str | None) -> OutputTarget:
         mode = path.stat().st_mode if path.exists() else None
     except (OSError, ValueError) as error:
         raise OutputError(f"{output!r}: not a file name: {error}", hint="choose another name with -o") from error
-    if mode is not None and stat.S_ISDIR(mode) or output.endswith("/"):
+    if (mode is not None and stat.S_ISDIR(mode)) or output.endswith("/"):
         raise OutputError(f"{output}: is a directory", hint="name a file inside it")
     if mode is not None and not stat.S_ISREG(mode):
         return OutputTarget("special", output, path)
@@ -91,7 +91,7 @@ def resolve_output(output: str | None) -> OutputTarget:
 def same_file(first: str, second: str) -> bool:
     """Whether two paths lead to the same file, through links too; a path that is not there is compared by name."""
     try:
-        return os.path.samefile(first, second)
+        return Path(first).samefile(second)
     except (OSError, ValueError):
         return os.path.realpath(first) == os.path.realpath(second)
 

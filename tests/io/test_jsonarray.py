@@ -1,0 +1,100 @@
+"""The JSON stream reader: any cut of the text gives the same rows, line numbers and errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mellea_cli.errors import InputError
+from mellea_cli.io.jsonarray import JsonStream
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=6)
+
+
+def cut(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def outcome(chunks: list[str]) -> list[object]:
+    got: list[object] = []
+    try:
+        for row in JsonStream(iter(chunks), "in").rows():
+            got.append((row.line, row.message) if isinstance(row, InputError) else row)
+    except InputError as error:
+        got.append((error.line, error.message))
+    return got
+
+
+@given(OBJECTS, st.sampled_from([None, 1, "\r\n"]), st.booleans(), st.booleans(), st.integers(1, 30))
+def test_array_and_sequence_come_back_equal(
+    objects: list[dict[str, object]], indent: object, ascii_only: bool, as_array: bool, size: int
+) -> None:
+    """Compact or pretty, escaped or not, in an array or one after the other: the same objects."""
+    width = 1 if indent == 1 else None
+    texts = [json.dumps(value, indent=width, ensure_ascii=ascii_only) for value in objects]
+    joint = "\r\n" if indent == "\r\n" else "\n"
+    text = "[" + f",{joint}".join(texts) + "]" if as_array else joint.join(texts)
+    rows = list(JsonStream(iter(cut(text, size)), "in").rows())
+    assert [row[1] for row in rows if not isinstance(row, InputError)] == objects
+    assert [json.loads(row[2] or "") for row in rows if not isinstance(row, InputError)] == objects
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"text": "a"},\n{"text": "b"}]',
+        '{"text": "a"}\r\n\r\n{"text": "b"}\r{"text": "\\u00e9\\ud83d\\ude00"}',
+        '[{"a": -1.5e-7, "b": true, "c": null, "d": "\\\\\\"x"}]',
+        '[{"a": 1},\n{"b": tru}]',
+        '[{"a": 1},\n\n{"b": NaN}]',
+        '[{"a": 1},\n{"b": "\\x"}]',
+        '[{"a": 1},\n{"b": "c\nd"}]',
+        '[{"a": 1}\n,,]',
+        '[{"a": 1},\n]',
+        '[{"a": 1},\n{"b": 2',
+        '[{"a": 1}\n',
+        '[1, "x", {"a": 1}, [2], {}]',
+        "[]\n\nx",
+        "hello",
+        "",
+        " \n ",
+    ],
+)
+def test_cuts_change_neither_rows_nor_errors(text: str) -> None:
+    """Whatever the pieces, the same rows come, then the same error with the same line."""
+    whole = outcome([text])
+    for size in range(1, 14):
+        assert outcome(cut(text, size)) == whole
+
+
+def test_lines_are_those_on_which_elements_start() -> None:
+    """Every element has its own physical line, blank lines counted."""
+    text = '[\n\n{"a":\n1}, {"b": 2},\r\n{"c": 3}\n]'
+    assert [row[0] for row in JsonStream(iter([text]), "in").rows() if not isinstance(row, InputError)] == [3, 4, 5]
+
+
+def test_malformed_element_is_told_at_once() -> None:
+    """Broken syntax is not mistaken for a value that has not wholly arrived."""
+
+    def slow() -> object:
+        yield '[{"a" 1}, {"b": 2}, {"c": "' + "x" * 100
+        raise AssertionError("asked for more")
+
+    with pytest.raises(InputError, match="Expecting ':' delimiter at column 7"):
+        list(JsonStream(slow(), "in").rows())  # type: ignore[arg-type] # a generator of text
+
+
+def test_long_element_in_small_pieces_takes_no_quadratic_time() -> None:
+    """Two megabytes in pieces of 100 characters are parsed a few dozen times, not 20,000 times."""
+    text = json.dumps([{"text": "a}" * 1_000_000}])
+    (row,) = JsonStream(iter(cut(text, 100)), "in").rows()
+    assert not isinstance(row, InputError)
+    assert len(row[1]["text"]) == 2_000_000
