@@ -274,7 +274,11 @@ def main() -> None:
         pause_at=flags.pause_at,
         known=not flags.unknown,
     )
-    play(story, speed=flags.speed, no_live=flags.no_live, environ=dict(os.environ))
+    try:
+        play(story, speed=flags.speed, no_live=flags.no_live, environ=dict(os.environ))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201 - the demo's own last word
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ _SEQUENCE = re.compile(
     """,
     re.VERBOSE,
 )
-_SPACE = re.compile(r"[\s\x00-\x20\x85\u2028\u2029]+")
-_BLANK = re.compile(r"[\t\x0b\x0c\r\x85\u2028\u2029]+")
+_BREAK = re.compile(r"[\t\x0b-\x0d\x1c-\x1f\x85\u2028\u2029]")
 _HARMFUL = re.compile(
     "["
     "\x00-\x09\x0b-\x1f\x7f-\x9f"  # controls, the line feed excepted
@@ -43,10 +42,10 @@ def clean(text: str, *, one_line: bool = True) -> str:
     """
     if text.isascii() and text.isprintable():
         return " ".join(text.split()) if one_line else text
-    text = _SEQUENCE.sub("", text)
-    text = _SPACE.sub(" ", text).strip() if one_line else _BLANK.sub(" ", text.replace("\r\n", "\n"))
-    text = _HARMFUL.sub("", text)
-    return _SURROGATE.sub("\ufffd", _STACKED.sub(r"\1", text))
+    text = _SEQUENCE.sub("", text).replace("\r\n", "\n")
+    text = _HARMFUL.sub("", _BREAK.sub(" ", text))
+    text = _SURROGATE.sub("\ufffd", _STACKED.sub(r"\1", text))
+    return " ".join(text.split()) if one_line else text
 
 
 def encodable(text: str, encoding: str) -> str:

@@ -22,7 +22,7 @@ def progress_line(progress: Progress, columns: int, palette: Palette, *, paused_
         paused_s: seconds for which nothing is sent; shown in place of the time left.
     """
     parts = _parts(progress, paused_s)
-    least_bar = 0 if progress.total is None or columns < 24 else 6 if columns < 60 else 12
+    least_bar = 0 if progress.total is None or columns < 24 else 6 if columns < 60 else 8
     while len(parts) > 1 and _taken(parts) + (least_bar + _GAP if least_bar else 0) > columns:
         parts.remove(min(parts, key=lambda part: part[0]))
     line: list[Span] = []

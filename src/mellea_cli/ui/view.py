@@ -117,15 +117,16 @@ class RunView:
         if item is not None:
             item.fold(event, now)
 
-    def snapshot(self, panels: int = 0) -> Snapshot:
+    def snapshot(self, panels: int | None = None) -> Snapshot:
         """What there is to show now.
 
         Args:
-            panels: for how many items there is room. An item stays in its panel as long as this does not shrink.
+            panels: for how many items there is room; `None` looks at the numbers alone and leaves the panels as they
+                are. An item stays in its panel as long as this does not shrink.
         """
         with self._lock:
             now = self._clock()
-            places = self._slots.arrange(panels, self._active, now)
+            places = self._slots.arrange(panels, self._active, now) if panels is not None else []
             shown = sum(1 for item in places if item is not None and self._active.get(item.position) is item)
             paused_s = max(0.0, self._paused_until - now)
             progress = self._meter.progress(
