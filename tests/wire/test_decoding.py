@@ -59,6 +59,7 @@ def test_no_bytes_make_the_decoders_fail(parts: list[bytes]) -> None:
         (b"data:a\n\n", ["a"]),
         (b"data:  a\n\n", [" a"]),
         (b"data: a\ndata: b\n\n", ["a\nb"]),
+        (b"data: a\r\ndata: b\r\n\r\n", ["a\nb"]),
         (b"data: a\r\rdata: b\r\r", ["a", "b"]),
         (b"data: a\r\n\r\ndata: b\r\n\r\n", ["a", "b"]),
         (b"data: a", ["a"]),
