@@ -166,7 +166,13 @@ class LocalBackend:
         except BackendUnavailable as error:
             self._died(f"did not start: {error.message}")
             raise
-        client = OpenAIBackend(base_url=server.url + "/v1", api_key=server.api_key, name=self.name, slots=self._slots)
+        client = OpenAIBackend(
+            base_url=server.url + "/v1",
+            api_key=server.api_key,
+            name=self.name,
+            slots=self._slots,
+            keep_alive=False,
+        )
         return _Running(server, client)
 
     def _file(self) -> Path:

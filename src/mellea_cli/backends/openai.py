@@ -38,6 +38,7 @@ class OpenAIBackend:
         connect_timeout_s: seconds that opening a connection may take.
         name: the name in the registry and in messages.
         slots: requests that the server works on at once, where that is known.
+        keep_alive: whether a connection is used again; llama.cpp's server promises that and then closes it.
 
     Raises:
         UsageError: the address or the key cannot be used, or OpenAI's own server was chosen without a key.
@@ -52,12 +53,14 @@ class OpenAIBackend:
         connect_timeout_s: float = 10.0,
         name: str = "openai",
         slots: int | None = None,
+        keep_alive: bool = True,
     ) -> None:
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
         key = os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key
         self._wire = WireClient(
             base_url,
             api_key=key,
+            headers=None if keep_alive else {"Connection": "close"},
             max_connections=max_connections,
             connect_timeout_s=connect_timeout_s,
             advice=_advice(base_url),
