@@ -144,6 +144,15 @@ def pad(line: Line, cells: int) -> Line:
     return (*line, ("plain", " " * missing)) if missing > 0 else line
 
 
+def clip(line: Line, cells: int) -> Line:
+    """The line, cut off after `cells` cells."""
+    kept: list[Span] = []
+    for role, text in line:
+        room = cells - width(kept)
+        kept.append((role, text if cells_of(text) <= room else set_cell_size(text, max(0, room))))
+    return tuple(kept)
+
+
 def shorten(text: str, cells: int, cut: str) -> str:
     """At most `cells` cells of `text`, ending in `cut` when something is left out."""
     if cells_of(text) <= cells:

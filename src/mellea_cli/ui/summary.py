@@ -133,10 +133,11 @@ def drawn_lines(summary: RunSummary, columns: int, palette: Palette) -> Iterator
     well = not summary.failed and not summary.stopped
     sign: Span = ("good", glyphs.ok) if well else ("bad", glyphs.bad) if summary.stopped else ("warn", "!")
     yield ()
+    start: Line = (sign, ("plain", " "))
     for role, text in _headline(summary):
-        parts = wrap(palette.fit(clean(text)), columns - 3)
-        for index, part in enumerate(parts):
-            yield (sign, ("plain", " "), (role, part)) if index == 0 else (("plain", "  "), (role, part))
+        for part in wrap(palette.fit(clean(text)), columns - 3):
+            yield (*start, (role, part))
+            start = (("plain", "  "),)
     yield ()
     for label, role, text in _rows(summary, f" {glyphs.dot} "):
         told = palette.fit(clean(text))
@@ -204,26 +205,23 @@ def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _bars(column: str, counts: Mapping[str, int], columns: int, palette: Palette) -> Iterator[Line]:
-    from rich.cells import cell_len
-
-    from mellea_cli.ui.paint import judged, shorten
+    from mellea_cli.ui.paint import cells_of, clip, judged, pad, shorten
 
     glyphs, total = palette.glyphs, sum(counts.values())
     if not total:
         return
     pairs = [(palette.fit(value), number) for value, number in _ordered(counts)]
-    names = min(max(cell_len(value) for value, _ in pairs), 16)
+    names = min(max(cells_of(value) for value, _ in pairs), 16)
     digits = max(len(count(number)) for _, number in pairs)
-    bar = min(_BAR_CELLS, columns - _LABEL_CELLS - names - digits - 10)
+    bar = min(_BAR_CELLS, columns - _LABEL_CELLS - names - digits - 11)
+    label = shorten(palette.fit(column), _LABEL_CELLS - 1, glyphs.cut)
     yield ()
-    for index, (value, number) in enumerate(pairs):
-        name = shorten(value, names, glyphs.cut)
-        line: list[Span] = [
-            ("label", f"  {palette.fit(column) if index == 0 else '':<{_LABEL_CELLS}}"),
-            ("plain", name + " " * (names - cell_len(name) + 2)),
-        ]
+    for value, number in pairs:
+        name: Line = (("plain", shorten(value, names, glyphs.cut)),)
+        line: list[Span] = [*pad((("label", f"  {label}"),), _LABEL_CELLS + 2), *pad(name, names + 2)]
         if bar >= 4:
             filled = max(1, round(bar * number / total)) if number else 0
             line += [(judged(value), glyphs.block * filled), ("plain", " " * (bar - filled + 2))]
         line += [("plain", f"{count(number):>{digits}}"), ("quiet", f" {number / total:>4.0%}")]
-        yield tuple(line)
+        yield clip(tuple(line), columns)
+        label = ""
