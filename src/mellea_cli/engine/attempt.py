@@ -40,8 +40,8 @@ class Question(Generic[T]):
         requirements: what must hold beyond that, checked in this order, each as often as it stands here.
         budget: answers that are judged at most, at least 1.
         repair: how to ask again after an answer that breaks a requirement.
-        mend: how to ask again after one that is none: empty, cut off, stopped or not parsing; `None` means as `repair`.
         subject: what validators are given; the answer alone by default.
+        mend: how to ask again after one that is none: empty, cut off, stopped or not parsing; `None` means as `repair`.
     """
 
     request: GenerateRequest
@@ -49,8 +49,8 @@ class Question(Generic[T]):
     requirements: tuple[Requirement, ...] = ()
     budget: int = 3
     repair: Repair = in_turns
-    mend: Repair | None = None
     subject: SubjectOf = _plain_subject
+    mend: Repair | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,223 @@
+"""From a call to a thunk: what every method of a session comes down to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mellea_cli.engine.attempt import Answer, Question, SubjectOf, ask, validate
+from mellea_cli.errors import ContentFiltered, RequirementFailed
+from mellea_cli.messages import Completion, GenerateRequest, Message
+from mellea_cli.requirements.base import Answered, Requirement, ValidationResult
+from mellea_cli.requirements.judge import options_like
+from mellea_cli.session.context import Context, SimpleContext, text_of
+from mellea_cli.session.job import Job, Outcome
+from mellea_cli.session.options import CallOptions
+from mellea_cli.session.sampling import sampling_result
+from mellea_cli.session.strategies import SamplingStrategy
+from mellea_cli.session.stream import Stream
+from mellea_cli.session.thunk import ModelOutputThunk
+
+if TYPE_CHECKING:
+    from mellea_cli.pipelines.schema import OutputType
+    from mellea_cli.session.link import Line, Link
+    from mellea_cli.session.portal import Portal
+
+_LOG = logging.getLogger("mellea")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, with everything decided that can be decided where it is made.
+
+    Args:
+        said: what is said to the model: a component or a `Message`.
+        options: how to generate.
+        output: the answer's type; `None` for plain text.
+        strategy: how often to ask; `None` asks once and judges nothing but the type.
+        requirements: what must hold for the answer, with a strategy.
+        subject: what validators are given; the context with the answer at its end by default.
+    """
+
+    said: Any
+    options: CallOptions
+    output: OutputType | None = None
+    strategy: SamplingStrategy | None = None
+    requirements: tuple[Requirement, ...] = ()
+    subject: SubjectOf | None = None
+
+    def parse(self, text: str) -> Any:
+        """The answer's value. Raises `ParseError` when it is not of the type."""
+        return text if self.output is None else self.output.parse(text)
+
+    def messages(self, context: Context) -> tuple[Message, ...]:
+        """What is sent: the system message, what the context shows, and what is said now."""
+        system = (Message("system", self.options.system),) if self.options.system else ()
+        return (*system, *(as_message(data) for data in context.view_for_generation()), as_message(self.said))
+
+
+def as_message(data: Any) -> Message:
+    """A context's node as one turn of the conversation."""
+    if isinstance(data, Message):
+        return data
+    return Message("assistant" if isinstance(data, ModelOutputThunk) else "user", text_of(data))
+
+
+class Calls:
+    """Turns calls into thunks, and keeps a session's context.
+
+    With a `SimpleContext` all calls run side by side. With a context that shows the model what was said before they
+    take turns, in the order in which they were made, so that each sees the one before it and none is lost.
+    """
+
+    def __init__(self, portal: Portal, link: Link, context: Context) -> None:
+        self.portal = portal
+        self.link = link
+        self._context = context
+        self._era = 0
+        self._order = threading.Lock()
+        self._tail: Future[None] | None = None
+        self._turn: asyncio.Task[Any] | None = None
+
+    @property
+    def context(self) -> Context:
+        """What has been said so far."""
+        return self._context
+
+    @context.setter
+    def context(self, context: Context) -> None:
+        # A call that is still running belongs to the old context and must not write into this one.
+        self._era += 1
+        self._context = context
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether calls wait for one another."""
+        return not isinstance(self._context, SimpleContext)
+
+    def fire(self, call: Call) -> ModelOutputThunk:
+        """Start a call and return its thunk; nothing here waits.
+
+        Raises:
+            RuntimeError: the session has been closed.
+        """
+        stream = Stream(live=call.options.stream and call.strategy is None)
+        job = Job(self.portal, stream)
+        turns = self.takes_turns
+        after = partial(self._remember, call, self._era)
+        with self._order:
+            # A validator that calls its own session is inside a turn: it cannot wait for that turn to end.
+            if not turns or self._inside_a_turn():
+                return job.start(partial(self._work, call), after=after, keep=turns)
+            before, self._tail = self._tail, job.done
+            return job.start(partial(self._in_turn, before, call), after=after, keep=True)
+
+    async def check(
+        self, requirements: Sequence[Requirement], output: ModelOutputThunk | str | None, options: CallOptions
+    ) -> list[ValidationResult]:
+        """Check requirements on an answer, or on the context's last one, in the session's loop."""
+        line = await self.link.open(self.portal)
+        if isinstance(output, ModelOutputThunk):
+            await output.avalue()
+        subject: Any = self._context
+        if output is not None:
+            subject = Answered(output) if isinstance(output, str) else self._context.add(output)
+        judges = options_like(options.options)
+        checked = await validate(subject, requirements, line.sender_for(options), line.model, _uncounted, judges)
+        return [verdict for _, verdict in checked]
+
+    def _inside_a_turn(self) -> bool:
+        return self.portal.inside() and self._turn is not None and self._turn is asyncio.current_task()
+
+    def _remember(self, call: Call, era: int, thunk: ModelOutputThunk) -> None:
+        if era == self._era:
+            self._context = self._context.add(call.said).add(thunk)
+
+    async def _in_turn(self, before: Future[None] | None, call: Call, stream: Stream) -> Outcome:
+        if before is not None:
+            await asyncio.wrap_future(before)
+        self._turn = asyncio.current_task()
+        return await self._work(call, stream)
+
+    async def _work(self, call: Call, stream: Stream) -> Outcome:
+        for thunk in pending(call.said):
+            await thunk.avalue()
+        line = await self.link.open(self.portal)
+        context, options = self._context, call.options
+        schema = call.output.schema if call.output is not None else None
+        request = GenerateRequest(line.model, call.messages(context), options.options, schema)
+        if call.strategy is None:
+            return await _once(call, request, line, stream)
+        return await _sampled(call, call.strategy, request, line, context, stream)
+
+
+def pending(said: Any) -> list[ModelOutputThunk]:
+    """The thunks that must be awaited before something can be said."""
+    wanted = getattr(said, "pending", None)
+    return wanted() if callable(wanted) else []
+
+
+async def _once(call: Call, request: GenerateRequest, line: Line, stream: Stream) -> Outcome:
+    """Ask once; the answer is taken as it comes, but for its type."""
+    completion = await line.sender_for(call.options).send(request, stream)
+    if completion.finish_reason == "content_filter":
+        raise ContentFiltered("the server's content filter stopped the answer", partial=completion.text)
+    parsed = call.parse(completion.text)
+    if completion.finish_reason == "length":
+        _LOG.warning("the answer was cut off by the length limit after %d tokens", completion.usage.completion_tokens)
+    elif not completion.text.strip():
+        _LOG.warning("the answer was empty%s", "; there was only reasoning" if completion.thinking else "")
+    return Outcome(completion, line.model, request.messages, completion.usage, completion.attempts, parsed)
+
+
+async def _sampled(
+    call: Call, strategy: SamplingStrategy, request: GenerateRequest, line: Line, context: Context, stream: Stream
+) -> Outcome:
+    """Ask until the answer is good or the strategy's budget is spent."""
+
+    def in_context(_: GenerateRequest, completion: Completion, value: Any) -> Any:
+        return context.add(call.said).add(ModelOutputThunk(completion.text, parsed_repr=value))
+
+    question: Question[Any] = Question(
+        request,
+        call.parse,
+        requirements=call.requirements if strategy.requirements is None else tuple(strategy.requirements),
+        budget=strategy.loop_budget,
+        repair=strategy.repair(),
+        subject=call.subject or in_context,
+        mend=strategy.mend(),
+    )
+    return _outcome(await ask(question, line.sender_for(call.options), stream), strategy, line)
+
+
+def _outcome(answer: Answer[Any], strategy: SamplingStrategy, line: Line) -> Outcome:
+    index, error = len(answer.tries) - 1, answer.last.error
+    # What breaks a requirement is an answer all the same; what is empty, cut off or does not parse is none.
+    usable = [place for place, tried in enumerate(answer.tries) if isinstance(tried.error, RequirementFailed)]
+    if error is not None and usable:
+        index = usable[strategy.select_from_failure([answer.tries[place] for place in usable])]
+        error = None
+        failed = answer.tries[index].error
+        _LOG.warning("no answer met the requirements in %d attempts: %s", len(answer.tries), failed)
+    tried = answer.tries[index]
+    completion = tried.completion or Completion(tried.text, "error")
+    return Outcome(
+        completion,
+        line.model,
+        tried.request.messages,
+        answer.usage,
+        sum(one.completion.attempts if one.completion is not None else 1 for one in answer.tries),
+        tried.value,
+        sampling_result(answer, index, line.model),
+        error,
+    )
+
+
+def _uncounted(_: Completion) -> None:
+    """Count nothing: a validation has no thunk that could carry its usage."""
