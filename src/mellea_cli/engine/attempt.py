@@ -42,6 +42,8 @@ class Question(Generic[T]):
         repair: how to ask again after an answer that breaks a requirement.
         subject: what validators are given; the answer alone by default.
         mend: how to ask again after one that is none: empty, cut off, stopped or not parsing; `None` means as `repair`.
+        last_resort: puts the value of the last answer right in code, when asking again has not helped; it must hold
+            like any other, and `None` from it means that there is no way.
     """
 
     request: GenerateRequest
@@ -51,6 +53,7 @@ class Question(Generic[T]):
     repair: Repair = in_turns
     subject: SubjectOf = _plain_subject
     mend: Repair | None = None
+    last_resort: Callable[[T], T | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,29 @@ async def ask(question: Question[T], sender: Sender, watch: Watch = UNWATCHED) -
         watch.failed(tried.error.kind, tried.error.message)
         if len(answer.tries) >= question.budget:
             tried.error.attempts = len(answer.tries)
+            if (rescued := await _rescued(question, tried, sender, answer)) is not None:
+                answer.tries.append(rescued)
             return answer
         why = reasons(tried.checked) or (tried.error.message,)
         again = question.repair if tried.checked else question.mend or question.repair
         messages = again(question.request.messages, tried.text, why)
         request = dataclasses.replace(question.request, messages=messages)
         watch.retry(0.0, len(answer.tries) + 1)
+
+
+async def _rescued(question: Question[T], tried: Try[T], sender: Sender, answer: Answer[T]) -> Try[T] | None:
+    """The last answer put right in code, if that can be done and it then holds."""
+    if question.last_resort is None or tried.value is None or not isinstance(tried.error, RequirementFailed):
+        return None
+    value = question.last_resort(tried.value)
+    if value is None or tried.completion is None:
+        return None
+    subject = question.subject(tried.request, tried.completion, value)
+    judges = judge.options_like(tried.request.options)
+    checked = await validate(subject, question.requirements, sender, tried.request.model, answer.count, judges)
+    if reasons(checked):
+        return None
+    return dataclasses.replace(tried, value=value, checked=checked, error=None)
 
 
 async def _try(

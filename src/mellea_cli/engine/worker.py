@@ -100,7 +100,9 @@ class Worker:
     async def ask(self, step: Step, values: Mapping[str, Any], watch: Watch) -> Answer[Any]:
         """Ask one step's question, with the answers of the steps before it."""
         request = step.request(self._model, self._options[step.name], values)
-        question = Question(request, step.output.parse, step.requirements, budget=self._budget)
+        question = Question(
+            request, step.output.parse, step.requirements, budget=self._budget, last_resort=step.last_resort
+        )
         return await ask(question, self._sender, watch)
 
     @property

@@ -23,6 +23,7 @@ class Step:
         max_tokens: the longest answer in tokens; one that reaches it has failed.
         needs: names of the steps whose answers the template uses; steps that do not need each other run side by side.
         requirements: what must hold for the answer beyond its type.
+        last_resort: puts an answer right in code once asking again has not helped; what it gives must hold as well.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Step:
     max_tokens: int
     needs: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+    last_resort: Callable[[Any], Any] | None = None
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The step's first request for one item; `options` come with this step's `max_tokens` already set."""

@@ -16,7 +16,7 @@ from mellea_cli.pipelines.base import Column, Pipeline, Step
 from mellea_cli.pipelines.parse import compact_json
 from mellea_cli.pipelines.schema import OutputType
 from mellea_cli.pipelines.template import Example, Prompt
-from mellea_cli.requirements.checks import fewer_words, not_cut, on_field, one_sentence
+from mellea_cli.requirements.checks import fewer_words, not_cut, on_field, one_sentence, sentences
 
 ISSUE_LENGTH = 200
 """The longest complaint or praise, in characters."""
@@ -190,6 +190,12 @@ _GOOD_SUMMARY = (
 _GOOD_ISSUES = (not_cut({"main_complaint": ISSUE_LENGTH, "positive_aspect": ISSUE_LENGTH}),)
 
 
+def _first_sentence(answer: Any) -> Any:
+    """The answer with its summary cut after the first sentence: only when asking again has not helped."""
+    found = sentences(answer.summary)
+    return answer.model_copy(update={"summary": found[0]}) if len(found) > 1 else None
+
+
 def _examples(model: type[BaseModel], *, of_summary: bool = False) -> tuple[Example, ...]:
     fields = tuple(model.model_fields)
     examples = []
@@ -237,6 +243,7 @@ SINGLE = Pipeline(
             output=OutputType(Analysis),
             max_tokens=320,
             requirements=(*_GOOD_SUMMARY, *_GOOD_ISSUES),
+            last_resort=_first_sentence,
         ),
     ),
     columns=_COLUMNS,
@@ -253,6 +260,7 @@ STEPS = Pipeline(
             output=OutputType(Summary),
             max_tokens=160,
             requirements=_GOOD_SUMMARY,
+            last_resort=_first_sentence,
         ),
         Step(
             name="issues",
