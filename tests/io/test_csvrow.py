@@ -29,7 +29,9 @@ def test_formula_gets_an_apostrophe(text: str) -> None:
     assert (row[0], row[2], row[4]) == ("'" + text,) * 3
 
 
-@pytest.mark.parametrize("text", ["-5", "+3.2", "-1,234.50", "-.5", "+1e-9", "-12%", "-3 %", "a=1", "'=1", " =1", "", "5"])
+@pytest.mark.parametrize(
+    "text", ["-5", "+3.2", "-1,234.50", "-.5", "+1e-9", "-12%", "-3 %", "a=1", "'=1", " =1", "", "5"]
+)
 def test_plain_numbers_and_harmless_text_stay(text: str) -> None:
     """A signed number is no formula."""
     assert cells(CsvTable(["text", "n"], ADDED).render({"text": text}, {}))[0] == text

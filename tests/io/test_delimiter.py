@@ -19,7 +19,7 @@ from mellea_cli.io.shape import TEXT_COLUMNS
         (["text\n", "a, b\n", "c, d\n"], ","),
         (['"text, in words";id\n', '"a, b";1\n'], ";"),
         (["id;note, if any;text\n", "1;a;b\n", "2;c;d\n"], ";"),
-        (['id;text\n', '1;"a\n', 'b, c; d"\n'], ";"),
+        (["id;text\n", '1;"a\n', 'b, c; d"\n'], ";"),
         (["id,price;unit,text\n", "1,2,a\n", "2,3,b\n"], ","),
         (["a;b,c\n"], ","),
         ([], ","),

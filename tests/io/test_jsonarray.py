@@ -26,8 +26,8 @@ def cut(text: str, size: int) -> list[str]:
 def outcome(chunks: list[str]) -> list[object]:
     got: list[object] = []
     try:
-        for row in JsonStream(iter(chunks), "in").rows():
-            got.append((row.line, row.message) if isinstance(row, InputError) else row)
+        rows = JsonStream(iter(chunks), "in").rows()
+        got.extend((row.line, row.message) if isinstance(row, InputError) else row for row in rows)
     except InputError as error:
         got.append((error.line, error.message))
     return got

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ class Case:
     texts: list[str]
     bad: dict[int, str] | None = None
     """Physical line -> words of the message, for each bad row."""
-    options: SourceOptions = SourceOptions()
+    options: SourceOptions = field(default_factory=SourceOptions)
 
 
 GOOD = [
@@ -33,7 +33,7 @@ GOOD = [
     Case("utf16-be.jsonl", ["Zürich"]),
     Case("utf16-no-bom.csv", ["plain words here"], options=SourceOptions(encoding="utf-16-le")),
     Case("utf32.jsonl", ["Zürich"]),
-    Case("cp1252.csv", ["fine", "Müller’s café"], options=SourceOptions(encoding="cp1252")),
+    Case("cp1252.csv", ["fine", "Müller\u2019s café"], options=SourceOptions(encoding="cp1252")),
     Case("cp1252.json", ["fine", "Müller"], options=SourceOptions(encoding="windows-1252")),
     Case("cp1252.jsonl", ["fine", "ok"], {2: "byte 0xfc"}),
     Case("crlf.csv", ["a", "b\r\nc"]),
@@ -80,9 +80,7 @@ GOOD = [
     ),
     Case("nan.jsonl", ["a"], {2: "NaN is not JSON", 3: "-Infinity is not JSON"}),
     Case("blank-text.jsonl", ["", "", "  "]),
-    Case(
-        "odd-text.jsonl", ["12", "true", "1.5"], {4: "holds an array", 5: "holds an object", 6: "no column 'text'"}
-    ),
+    Case("odd-text.jsonl", ["12", "true", "1.5"], {4: "holds an array", 5: "holds an object", 6: "no column 'text'"}),
     Case("odd-ids.jsonl", ["a", "b", "c", "d", "e", "f", "g"]),
     Case("array-in.jsonl", ["a", "b"]),
     Case("lines-in.json", ["a", "c"], {2: "ends in the middle"}),
@@ -112,7 +110,7 @@ GOOD = [
 FATAL = [
     ("utf16-no-bom.csv", None, "looks like UTF-16", "--encoding utf-16-le"),
     ("utf16-cut.csv", 2, "not UTF-16-LE text", ""),
-    ("cp1252.csv", 3, "byte 0xfc", "--encoding cp1252 if this reads right: 2,Müller’s café"),
+    ("cp1252.csv", 3, "byte 0xfc", "--encoding cp1252 if this reads right: 2,Müller\u2019s café"),
     ("cp1252.json", 2, "byte 0xfc", "--encoding cp1252"),
     ("no-header.csv", 1, "no column looks like the text; columns seen: 1, The box was broken", "--text-field"),
     ("header-without-text.csv", 1, "columns seen: id, stars", "--text-field"),
