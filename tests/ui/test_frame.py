@@ -168,7 +168,7 @@ def test_nothing_from_outside_acts() -> None:
         RunStarted(NASTY, ("analysis",), NASTY, NASTY, 3, 3),
         *(ItemStarted(n, NASTY, NASTY) for n in range(3)),
         TokensReceived(0, "analysis", NASTY),
-        TokensReceived(1, "analysis", '{"\x1b[31mkey": "\\u001b[2J value \\u202e"'),
+        TokensReceived(1, "analysis", '{"\\u001b[31mkey": "\\u001b[2J value \\u202e \\u0007"'),
         AttemptFailed(2, "analysis", NASTY, NASTY),
         ItemFinished(0, NASTY, False, NASTY, NASTY, Usage(), 1.0, False),
         Paused(NASTY, 9),
@@ -178,7 +178,9 @@ def test_nothing_from_outside_acts() -> None:
         text = "\n".join(plain(lines))
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text)
         assert all(cell_len(line) < size[0] for line in plain(lines))
-    assert "[red]boom[/red] abc" in "\n".join(plain(frame(events, (200, 50))))
+    wide = "\n".join(plain(frame(events, (200, 50))))
+    assert "[red]boom[/red] abc" in wide
+    assert "key value" in wide
 
 
 def test_no_color_keeps_weight_and_drops_colour() -> None:

@@ -123,6 +123,17 @@ def test_a_narrower_terminal_keeps_nothing_of_the_old_frame(terminal: Emulated) 
     assert terminal.rows == ["shell", "small"]
 
 
+def test_another_size_draws_all_anew(terminal: Emulated) -> None:
+    """After a resize no old line is trusted, not even one that reads the same."""
+    area = Area(terminal)
+    area.draw(["#" * 20, "foot"], SIZE)
+    terminal.screen.resize(ROWS, 10)
+    terminal.screen.resize(ROWS, 25)
+    assert terminal.rows[0] == "#" * 10
+    area.draw(["#" * 20, "foot"], (25, ROWS))
+    assert terminal.rows == ["#" * 20, "foot"]
+
+
 def test_after_a_stop_it_begins_where_the_cursor_is(terminal: Emulated) -> None:
     """When the shell has written meanwhile, what it wrote stays."""
     area = Area(terminal)

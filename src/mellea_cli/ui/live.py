@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _FRAMES_PER_S = 8
 _DUTY = 0.05
 """A frame may take this share of the time: when drawing is slower than that, frames get fewer."""
+_SLOWEST_S = 0.5
+"""But never fewer than this allows."""
 _ASLEEP_S = 3.0
 """After a gap as long as this between two frames the process was stopped, and its shell has been writing."""
 _LINES_WAITING = 5_000
@@ -125,9 +127,10 @@ class LiveDisplay:
             except Exception as error:  # noqa: BLE001 - a bug in the display must not cost the run its results
                 self.fault = error
                 self._stop.set()
+                self._above.append(f"the panels end here, by a bug in them; the run goes on: {clean(repr(error))}")
                 with self._drawing:
-                    self._area.close()
-            pause = max(1 / _FRAMES_PER_S, (time.thread_time() - cost) / _DUTY)
+                    self._area.close(above=self._take_above())
+            pause = min(max(1 / _FRAMES_PER_S, (time.thread_time() - cost) / _DUTY), _SLOWEST_S)
 
 
 class _AbovePanels(io.TextIOBase):
