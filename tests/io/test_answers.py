@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.io.answers import MemoryAnswers, outcome_to_text, text_to_outcome
@@ -23,6 +23,7 @@ OUTCOMES = st.builds(Success, st.dictionaries(TEXT, VALUES, max_size=4), USAGE, 
 )
 
 
+@settings(deadline=None)
 @given(OUTCOMES)
 def test_outcome_comes_back_equal(outcome: Success | Failure) -> None:
     """Every field survives, surrogate halves and control characters too, in one line of ASCII."""

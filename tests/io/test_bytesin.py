@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
@@ -31,6 +31,7 @@ def read(data: bytes, size: int = 1 << 16) -> bytes:
     return b"".join(ByteInput("in", stream=Dribble(data, size)).chunks())  # type: ignore[arg-type] # all that is used
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=2000), max_size=4), st.integers(1, 64), st.integers(0, 40))
 def test_gzip_members_come_out_whole_however_they_arrive(members: list[bytes], size: int, padding: int) -> None:
     """Several members, NUL padding and tiny reads make no difference."""
@@ -46,6 +47,7 @@ def test_highly_packed_data_come_in_bounded_pieces() -> None:
     assert max(sizes) <= 1 << 16
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=400), st.integers(0, 10_000))
 def test_cut_gzip_is_always_noticed(content: bytes, place: int) -> None:
     """Wherever it is cut behind its magic bytes, the end is missed."""

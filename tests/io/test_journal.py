@@ -305,7 +305,7 @@ while True:
 
 
 def test_kill_at_any_moment_keeps_every_acknowledged_commit(path: Path) -> None:
-    """Killed with -9 in a loop of commits, again and again on one journal: no acknowledged answer is gone or half there."""
+    """Killed with -9 in a loop of commits, again and again: no acknowledged answer is gone or half there."""
     chance = random.Random(1)  # noqa: S311 - repeatable, not secret
     done = 0
     for _ in range(15):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
@@ -33,6 +33,7 @@ def outcome(chunks: list[str]) -> list[object]:
     return got
 
 
+@settings(deadline=None)
 @given(OBJECTS, st.sampled_from([None, 1, "\r\n"]), st.booleans(), st.booleans(), st.integers(1, 30))
 def test_array_and_sequence_come_back_equal(
     objects: list[dict[str, object]], indent: object, ascii_only: bool, as_array: bool, size: int

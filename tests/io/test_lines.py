@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.io.encoding import Encoding
@@ -19,6 +19,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
+@settings(deadline=None)
 @given(PIECES, st.lists(st.integers(0, 10_000)))
 def test_lines_do_not_depend_on_how_the_bytes_arrive(pieces: list[bytes], places: list[int]) -> None:
     """LF, CR LF and a lone CR end a line, nothing else does, and cuts anywhere change nothing."""
@@ -28,6 +29,7 @@ def test_lines_do_not_depend_on_how_the_bytes_arrive(pieces: list[bytes], places
     assert [number for number, _ in lines] == list(range(1, len(lines) + 1))
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab\r\né\u2028\U0001f600")), st.lists(st.integers(0, 10_000)))
 def test_wide_encodings_split_at_the_same_places(text: str, places: list[int]) -> None:
     """UTF-16 is split like UTF-8, also when a cut falls inside a character."""

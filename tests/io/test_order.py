@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.io.order import InOrder
@@ -37,6 +37,7 @@ def row(position: int) -> Row:
     return Row(Item(position, position, "t", json.loads(raw), None, raw), {"summary": "s"})
 
 
+@settings(deadline=None)
 @given(st.permutations(range(40)), st.integers(0, 45))
 def test_any_order_of_arrival_gives_the_input_order(order: list[int], bound: int) -> None:
     """Held in memory or spilled, each row comes out once, unchanged, and as soon as it can."""
@@ -53,6 +54,7 @@ def test_any_order_of_arrival_gives_the_input_order(order: list[int], bound: int
     ordered.close()
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 60)), st.integers(0, 30), st.randoms())
 def test_finish_writes_what_waits_behind_gaps(positions: set[int], bound: int, chance: random.Random) -> None:
     """A stopped run's rows come out in order though some never came."""

@@ -38,6 +38,7 @@ def read(data: bytes, options: SourceOptions) -> list[Item]:
         return list(source)
 
 
+@settings(deadline=None)
 @given(JSON_ROWS, st.booleans(), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(), st.booleans())
 def test_json_lines_in_any_dialect(
     rows: list[dict[str, object]], ascii_only: bool, end: str, last: bool, packed: bool
@@ -50,6 +51,7 @@ def test_json_lines_in_any_dialect(
     assert [item.text for item in items] == [row["text"] for row in rows]
 
 
+@settings(deadline=None)
 @given(
     NAMES,
     st.lists(st.lists(TEXT, min_size=5, max_size=5), max_size=6),

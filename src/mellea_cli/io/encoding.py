@@ -34,16 +34,30 @@ class Encoding:
         return "\r\n".encode(self.codec) == b"\r\n"
 
 
+def known_codec(name: str) -> str:
+    """Return Python's own name for an encoding.
+
+    Raises:
+        UsageError: there is no text encoding of this name.
+    """
+    try:
+        "".encode(name)  # refuses codecs that are not about text, such as base64
+        return codecs.lookup(name).name
+    except (LookupError, ValueError) as error:
+        hint = "common ones are utf-8, utf-16, cp1252 and latin-1"
+        raise UsageError(f"unknown encoding: {name!r}", hint=hint) from error
+
+
 def choose_encoding(head: bytes, wanted: str | None, path: str) -> Encoding:
     """Settle the encoding from the first bytes and the user's word.
 
     Raises:
-        UsageError: there is no encoding of the name that the user gave.
+        UsageError: as `known_codec` does.
         InputError: the first bytes contradict the user, or look like UTF-16 that does not say so.
     """
     mark = next((entry for entry in _MARKS if head.startswith(entry[0])), None)
     if wanted is not None:
-        codec = _known_codec(wanted)
+        codec = known_codec(wanted)
         if mark is None:
             return Encoding(codec)
         if not codec.startswith("utf"):
@@ -116,15 +130,6 @@ class LineCounter:
         if returns := text.count("\r", start, end):
             self.line += returns - text.count("\r\n", start, end)
         self._after_cr = text[end - 1] == "\r"
-
-
-def _known_codec(name: str) -> str:
-    try:
-        "".encode(name)  # refuses codecs that are not about text, such as base64
-        return codecs.lookup(name).name
-    except (LookupError, ValueError) as error:
-        hint = "common ones are utf-8, utf-16, cp1252 and latin-1"
-        raise UsageError(f"unknown encoding: {name!r}", hint=hint) from error
 
 
 def _unmarked_utf16(head: bytes) -> str:

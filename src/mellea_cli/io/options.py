@@ -8,6 +8,7 @@ from typing import Literal
 from mellea_cli.errors import UsageError
 from mellea_cli.io.delimiter import known_delimiter
 from mellea_cli.io.detect import known_format
+from mellea_cli.io.encoding import known_codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if self.format is not None:
             known_format(self.format)
+        if self.encoding is not None:
+            known_codec(self.encoding)
         if self.delimiter is not None:
             known_delimiter(self.delimiter)
         for name, value in (("--limit", self.limit), ("--sample", self.sample)):

@@ -40,7 +40,6 @@ def open_rows(data: ByteInput, options: SourceOptions) -> Rows:
 
     Raises:
         InputError: it is no text, or its first bytes cannot be read.
-        UsageError: there is no encoding of the name given.
     """
     chunks = data.chunks()
     head = _head(chunks)

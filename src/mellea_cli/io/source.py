@@ -63,7 +63,6 @@ class Source:
 
     Raises:
         InputError: the input cannot be read on, or a row is bad and bad rows are not to be skipped.
-        UsageError: an option does not fit the input.
     """
 
     def __init__(self, data: ByteInput, options: SourceOptions, report: Report) -> None:
