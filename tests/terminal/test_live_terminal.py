@@ -7,7 +7,6 @@ import os
 import pty
 import select
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -64,6 +63,7 @@ class Process:
             stderr=side,
             env=environ,
             start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - the only way to its own terminal
         )
         os.close(side)
 
@@ -88,9 +88,14 @@ class Process:
         self._set_size(columns, rows)
         self.screen.resize(rows, columns)
 
-    def signal(self, number: int) -> None:
-        """Send the program a signal."""
-        self._program.send_signal(number)
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._main, keys)
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self._main)[3] & termios.ECHO)
 
     def end(self) -> int:
         """Read all that is left; returns the exit code."""
@@ -139,6 +144,7 @@ def is_clean(process: Process) -> None:
     assert pyte.modes.DECAWM in process.screen.mode
     assert process.screen.cursor.x == 0
     assert b"\x1b[?1049h" not in process.written
+    assert process.echoes
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (40, 10), (200, 50)])
@@ -179,13 +185,25 @@ def test_a_resize_leaves_no_garbage(size: tuple[int, int]) -> None:
 
 
 def test_an_interruption_gives_the_terminal_back() -> None:
-    """Ctrl-C in mid-run removes the panels and shows the cursor."""
+    """Ctrl-C in mid-run removes the panels, shows the cursor and lets the terminal echo again."""
     with running("--items", "400", "-c", "4") as process:
         process.wait(lambda text: "praise" in text)
-        process.signal(signal.SIGINT)
+        process.type(b"\x03")
         assert process.end() == 130
         is_clean(process)
         assert process.text.rstrip().endswith("interrupted")
+
+
+def test_impatient_keys_do_not_tear_the_panels() -> None:
+    """What is typed during a run is neither shown nor moves anything."""
+    with running("--items", "12", "-c", "4", "--speed", "4") as process:
+        process.wait(lambda text: "praise" in text)
+        assert not process.echoes
+        process.type(b"are we there yet\n\n\n")
+        assert process.end() == 0
+        is_clean(process)
+        assert "yet" not in process.text
+        assert process.text.startswith("column 'summary'")
 
 
 def test_a_terminal_of_three_rows_has_its_progress_line() -> None:

@@ -116,6 +116,19 @@ def test_a_panel_shows_fields_and_not_json() -> None:
     assert "positive_aspect" not in text
 
 
+def test_while_it_is_read_the_text_has_the_room() -> None:
+    """Before the first token a panel shows the feedback itself; then the answer takes its place."""
+    long = RunStarted("single", ("analysis",), "/models/tiny-q4.gguf", "local", 1, 1), ItemStarted(0, "a", "word " * 60)
+    reading = "\n".join(plain(frame((*long, StepStarted(0, "analysis")), (80, 24))))
+    assert reading.count("word") > 40
+    assert re.search("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] reading", reading)
+    assert "tiny-q4 · local" in reading
+    assert "/models" not in reading
+    begun = "\n".join(plain(frame((*long, TokensReceived(0, "analysis", "{")), (80, 24))))
+    assert begun.count("word") < 40
+    assert "▌" in begun
+
+
 def test_text_without_structure_shows_its_tail() -> None:
     """Of a long plain answer the end is what is seen."""
     words = " ".join(f"word{n}" for n in range(400))

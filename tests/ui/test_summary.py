@@ -100,6 +100,7 @@ def test_a_run_that_was_stopped_says_why_first() -> None:
     lines = drawn(RunSummary(total=12, done=3, elapsed_s=1.0, stopped="interrupted"))
     assert lines[1] == "✗ stopped: interrupted"
     assert lines[2].strip() == "3 of 12 items answered in 1.0s"
+    assert drawn(RunSummary(stopped="stopped by SIGINT"))[1] == "✗ stopped by SIGINT"
 
 
 @pytest.mark.parametrize("columns", [20, 39, 79, 199])

@@ -75,7 +75,9 @@ def _entries(step: StepView, palette: Palette, beat: int, *, alone: bool, over: 
         yield _Entry(name, palette.fit(clean(step.text[-_TAIL_CHARS:])), "plain", growing)
     elif over:
         return
-    elif step.phase in {Phase.ASKED, Phase.STREAMING}:
+    elif growing:
+        yield _Entry(name, "", "plain", growing)
+    elif step.phase is Phase.ASKED:
         spinner = palette.glyphs.spinner
         yield _Entry(name, spinner[beat % len(spinner)] + (" reading" if alone else ""), "quiet")
     elif step.phase is Phase.WAITING and not alone:
@@ -88,7 +90,10 @@ def _body(panel: PanelView, entries: list[_Entry], size: tuple[int, int], palett
     inner, room = size
     text = palette.fit(clean(panel.text))
     excerpt = wrap(text, inner)
-    shown = min(len(excerpt), 2 if room >= 9 else 1 if room >= 4 else 0)
+    # While there is no answer yet, the room is the text's; then the answer's.
+    unanswered = panel.fate is Fate.RUNNING and all(not step.text for step in panel.steps)
+    most = max(1, room - len(entries) - 1) if unanswered else 2 if room >= 9 else 1
+    shown = min(len(excerpt), most if room >= 4 else 0)
     if 0 < shown < len(excerpt):
         excerpt[shown - 1] = shorten(f"{excerpt[shown - 1]} {excerpt[shown]}", inner, palette.glyphs.cut)
     lines: list[Line] = [(("quiet", line),) for line in excerpt[:shown]]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Literal, Protocol, Self
 
+from mellea_cli.ui.keys import in_foreground
+
 if TYPE_CHECKING:
     from mellea_cli.ui.view import RunView
 
@@ -73,7 +75,8 @@ def choose_display(*, stream: IO[str], environ: Mapping[str, str], quiet: bool, 
         no_live: `--no-live` was given.
 
     Returns:
-        `"live"` at a terminal that can be drawn on, `"plain"` anywhere else, `"none"` when asked to be quiet.
+        `"live"` at a terminal that can be drawn on and that is ours (not the shell's: `mellea ... &`), `"plain"`
+        anywhere else, `"none"` when asked to be quiet.
     """
     if quiet:
         return "none"
@@ -82,7 +85,7 @@ def choose_display(*, stream: IO[str], environ: Mapping[str, str], quiet: bool, 
     dumb = environ.get("TERM", "").lower() in {"dumb", "unknown"}
     automatic = environ.get("CI", "").lower() not in {"", "0", "false"}
     still = environ.get("TTY_INTERACTIVE") == "0"
-    return "plain" if dumb or automatic or still else "live"
+    return "plain" if dumb or automatic or still or not in_foreground(stream) else "live"
 
 
 def is_terminal(stream: IO[str], environ: Mapping[str, str]) -> bool:

@@ -111,7 +111,10 @@ class Painter:
             line = (("bad", shorten(palette.fit(told), room, glyphs.cut)),)
         if more:
             line = (*line, ("quiet", f"  {more}" if line else more))
-        who = f" {glyphs.dot} ".join(filter(None, (clean(snapshot.model), clean(snapshot.backend))))
+        model = clean(snapshot.model)
+        if model.endswith(".gguf"):  # a path: its last part says enough
+            model = model.replace("\\", "/").rpartition("/")[2].removesuffix(".gguf")
+        who = f" {glyphs.dot} ".join(filter(None, (model, clean(snapshot.backend))))
         who = palette.fit(who)
         left = columns - width(line) - 2
         if who and len(who) <= left:

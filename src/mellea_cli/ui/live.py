@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from mellea_cli.ui.display import Writable
 from mellea_cli.ui.frame import Grid, Painter, plan
+from mellea_cli.ui.keys import Unechoed
 from mellea_cli.ui.paint import Palette
 from mellea_cli.ui.plaintext import clean
 from mellea_cli.ui.screen import Area
@@ -46,6 +47,7 @@ class LiveDisplay:
         self._palette = Palette(console)
         self._painter = Painter(self._palette)
         self._area = Area(console.file, (console.width, console.height))
+        self._keys = Unechoed(console.file)
         self._drawing = Lock()
         self._above: deque[str] = deque()
         self._stop = Event()
@@ -56,6 +58,7 @@ class LiveDisplay:
         """What made the panels end before the run did; the run itself is not harmed by it."""
 
     def __enter__(self) -> Self:
+        self._keys.start()
         self._thread.start()
         return self
 
@@ -74,6 +77,7 @@ class LiveDisplay:
             self._thread.join(timeout=2)
         with self._drawing:
             self._area.close(above=self._take_above())
+        self._keys.stop()
 
     def line(self, text: str) -> None:
         """Print one line above the panels, with the next frame. `text` may come from anywhere."""

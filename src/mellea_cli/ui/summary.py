@@ -153,7 +153,7 @@ def drawn_lines(summary: RunSummary, columns: int, palette: Palette) -> Iterator
 def _headline(summary: RunSummary) -> Iterator[tuple[Role, str]]:
     took = f"in {duration(summary.elapsed_s)}"
     if summary.stopped:
-        yield "bad", f"stopped: {summary.stopped}"
+        yield "bad", summary.stopped if summary.stopped.startswith("stopped") else f"stopped: {summary.stopped}"
     settled = summary.done + summary.failed
     total = summary.total if summary.total is not None else settled
     if not summary.asked and summary.done and not summary.stopped:
