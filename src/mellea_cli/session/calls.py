@@ -82,7 +82,7 @@ class Calls:
         self._context = context
         self._era = 0
         self._order = threading.Lock()
-        self._tail: Future[None] | None = None
+        self._tail: Future[bool] | None = None
         self._turn: asyncio.Task[Any] | None = None
 
     @property
@@ -139,7 +139,7 @@ class Calls:
         if era == self._era:
             self._context = self._context.add(call.said).add(thunk)
 
-    async def _in_turn(self, before: Future[None] | None, call: Call, stream: Stream) -> Outcome:
+    async def _in_turn(self, before: Future[bool] | None, call: Call, stream: Stream) -> Outcome:
         if before is not None:
             await asyncio.wrap_future(before)
         self._turn = asyncio.current_task()

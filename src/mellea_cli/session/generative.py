@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
@@ -181,13 +182,12 @@ class StubText:
         docstring = inspect.cleandoc(self.function.__doc__ or "")
         conditions = [one.description for one in self.requirements if one.description and not one.check_only]
         if conditions:
-            listed = "\n".join(f"- {condition}" for condition in conditions)
-            docstring = f"{docstring}\n\nPostconditions:\n{listed}".strip()
-        body = f'\n    """{docstring}"""'.replace("\n", "\n    ").replace("    \n", "\n") if docstring else " ..."
+            docstring += "\n\nPostconditions:\n" + "\n".join(f"- {condition}" for condition in conditions)
+        body = textwrap.indent(f'"""{docstring.strip()}"""' if docstring else "...", "    ")
         return (
             "Act as the Python function below: work out what it returns for the arguments given, and answer with that"
             " alone, as JSON with the one field result.\n\n"
-            f"def {self.function.__name__}{self._signature()}:{body.replace('        ', '    ', 1)}\n\n"
+            f"def {self.function.__name__}{self._signature()}:\n{body}\n\n"
             f"Arguments:\n{self.argument_lines()}"
         )
 
@@ -197,13 +197,27 @@ class StubText:
         return "\n".join(lines) or "(none)"
 
     def _signature(self) -> str:
-        return str(self.signature)
+        parameters = [one.replace(annotation=_bare(one.annotation)) for one in self.signature.parameters.values()]
+        returned = _bare(self.signature.return_annotation)
+        return str(self.signature.replace(parameters=parameters, return_annotation=returned))
 
     def _type(self, name: str) -> str:
         annotation = self.signature.parameters[name].annotation
         if annotation is inspect.Parameter.empty:
             return type(self.arguments[name]).__name__
         return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+class _Bare(str):
+    """An annotation that is a str, shown without quotes: postponed annotations are nothing else."""
+
+    __slots__ = ()
+
+    __repr__ = str.__str__
+
+
+def _bare(annotation: Any) -> Any:
+    return _Bare(annotation) if isinstance(annotation, str) else annotation
 
 
 def _shown(value: Any) -> str:

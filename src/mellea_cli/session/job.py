@@ -54,7 +54,8 @@ class Job:
 
     def __init__(self, portal: Portal, stream: Stream) -> None:
         self.stream = stream
-        self.done: Future[None] = Future()
+        self.done: Future[bool] = Future()
+        """Done when the answer stands or never will; its result is whether it failed."""
         # A future that runs cannot be cancelled, so a cancelled waiter leaves it to the others.
         self.done.set_running_or_notify_cancel()
         self._portal: Portal | None = portal
@@ -110,23 +111,28 @@ class Job:
 
     def _ended(self, task: asyncio.Future[Outcome]) -> None:
         # Not the task's own last step: a task that is cancelled before it begins takes none.
-        thunk = (self._thunk() if self._thunk is not None else None) or ModelOutputThunk()
+        failed = True
         try:
-            if task.cancelled():
-                thunk.give_up(self.stream.partial, self._error if self._asked else _closed())
-            elif (error := task.exception()) is not None:
-                thunk.fail(error)
-            else:
-                thunk.fill(task.result())
-            self._tell(thunk)
+            failed = self._settle(task)
+        finally:
+            self._after = self._kept = self._portal = self._task = None
+            self.done.set_result(failed)
+
+    def _settle(self, task: asyncio.Future[Outcome]) -> bool:
+        """Put the task's result into the thunk; returns whether it failed. Holds the thunk no longer than this."""
+        thunk = (self._thunk() if self._thunk is not None else None) or ModelOutputThunk()
+        if task.cancelled():
+            thunk.give_up(self.stream.partial, self._error if self._asked else _closed())
+        elif (error := task.exception()) is not None:
+            thunk.fail(error)
+        else:
+            thunk.fill(task.result())
+        try:
+            if self._after is not None and not thunk.failed and not thunk.cancelled:
+                self._after(thunk)
         finally:
             self.stream.end(thunk.text, cut=thunk.cancelled)
-            self._after = self._kept = self._portal = self._task = None
-            self.done.set_result(None)
-
-    def _tell(self, thunk: ModelOutputThunk) -> None:
-        if self._after is not None and not thunk.failed and not thunk.cancelled:
-            self._after(thunk)
+        return thunk.failed
 
 
 def _closed() -> RuntimeError:

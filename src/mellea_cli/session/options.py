@@ -125,7 +125,9 @@ def _one_set_of_names(given: ModelOptions) -> dict[tuple[bool, str], Any]:
 def _spread(given: ModelOptions) -> dict[str, Any]:
     """The options with those inside `extra_body` beside the others."""
     options = dict(given)
-    extra = options.pop("extra_body", None) or {}
+    extra = options.pop("extra_body", None)
+    if extra is None:
+        return options
     if not isinstance(extra, Mapping):
         raise UsageError(f"the model option 'extra_body' must be a dict, not {type(extra).__name__}")
     return {**options, **extra}

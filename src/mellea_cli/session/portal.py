@@ -112,7 +112,9 @@ class Portal:
 
     def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Call `closer` in the loop when it ends; `closer` must not hold the portal. Call this in the loop."""
-        self._running().closers.append(closer)
+        # Also while the portal is closing: what was opened last must be closed as well.
+        if self._room is not None:
+            self._room.closers.append(closer)
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Call `function` in the loop, soon, in a copy of this context; calls keep their order.

@@ -6,9 +6,8 @@ import asyncio
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
-from functools import partial
+from contextlib import suppress
 
-from mellea_cli.session.job import Job
 from mellea_cli.session.thunk import ModelOutputThunk
 
 
@@ -24,9 +23,9 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk], *, return_exceptio
         RuntimeError: a thunk never had a generation.
     """
     thunks = list(mots)
-    waiting = {id(job): (job, thunk) for thunk in thunks if (job := thunk.job()) is not None and not job.done.done()}
-    if waiting:
-        await _Count(list(waiting.values()), return_exceptions=return_exceptions).wait()
+    waiting = {id(job): job.done for thunk in thunks if (job := thunk.job()) is not None and not job.done.done()}
+    if waiting and (return_exceptions or not any(thunk.failed for thunk in thunks)):
+        await _Count(list(waiting.values()), all_of_them=return_exceptions).wait()
     failed = [thunk for thunk in thunks if thunk.failed]
     for thunk in failed if failed and not return_exceptions else thunks:
         if not (thunk.failed and return_exceptions):
@@ -34,31 +33,33 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk], *, return_exceptio
 
 
 class _Count:
-    """Counts thunks down from their sessions' threads; one wake-up of the waiting loop for all of them."""
+    """Counts thunks down from their sessions' threads; one wake-up of the waiting loop for all of them.
 
-    def __init__(self, waiting: list[tuple[Job, ModelOutputThunk]], *, return_exceptions: bool) -> None:
-        self._left = len(waiting)
+    It knows the thunks' futures only: one that counted would keep a thunk that nobody else wants any more.
+    """
+
+    def __init__(self, waiting: list[Future[bool]], *, all_of_them: bool) -> None:
         self._waiting = waiting
-        self._all = return_exceptions
+        self._left = len(waiting)
+        self._all = all_of_them
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._over = self._loop.create_future()
 
     async def wait(self) -> None:
-        for job, thunk in self._waiting:
-            job.done.add_done_callback(partial(self._one, thunk))
+        """Wait for all, or for the first failure."""
+        for done in self._waiting:
+            done.add_done_callback(self._one)
         await self._over
 
-    def _one(self, thunk: ModelOutputThunk, _: Future[None]) -> None:
+    def _one(self, done: Future[bool]) -> None:
         with self._lock:
             self._left -= 1
-            over = not self._left or (thunk.failed and not self._all)
+            over = not self._left or (done.result() and not self._all)
         if over:
-            try:
+            # When the waiting loop has been closed, nobody waits any more.
+            with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(_set, self._over)
-            except RuntimeError:
-                # The waiting loop has been closed: nobody waits any more.
-                return
 
 
 def _set(future: asyncio.Future[None]) -> None:
