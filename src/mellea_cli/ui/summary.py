@@ -145,8 +145,7 @@ def drawn_lines(summary: RunSummary, columns: int, palette: Palette) -> Iterator
         parts = [told] if label == "next" else wrap(told, columns - _LABEL_CELLS - 2)
         for index, part in enumerate(parts):
             yield (("label", f"  {label if index == 0 else '':<{_LABEL_CELLS}}"), (role, part))
-    for column, counts in summary.values.items():
-        yield from _bars(clean(column), counts, columns, palette)
+    yield from _charts(summary.values, columns, palette)
     yield ()
 
 
@@ -204,18 +203,31 @@ def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [*((clean(value), number) for value, number in pairs[:_VALUES_SHOWN]), *([("others", rest)] if rest else [])]
 
 
-def _bars(column: str, counts: Mapping[str, int], columns: int, palette: Palette) -> Iterator[Line]:
-    from mellea_cli.ui.paint import cells_of, clip, judged, pad, shorten
+def _charts(values: Mapping[str, Mapping[str, int]], columns: int, palette: Palette) -> Iterator[Line]:
+    """A small bar chart for each column, all drawn on one scale of widths."""
+    from mellea_cli.ui.paint import cells_of
 
-    glyphs, total = palette.glyphs, sum(counts.values())
-    if not total:
-        return
-    pairs = [(palette.fit(value), number) for value, number in _ordered(counts)]
-    names = min(max(cells_of(value) for value, _ in pairs), 16)
-    digits = max(len(count(number)) for _, number in pairs)
+    charts = [
+        (palette.fit(clean(column)), [(palette.fit(value), number) for value, number in _ordered(counts)])
+        for column, counts in values.items()
+        if sum(counts.values())
+    ]
+    names = min(max((cells_of(value) for _, pairs in charts for value, _ in pairs), default=0), 16)
+    digits = max((len(count(number)) for _, pairs in charts for _, number in pairs), default=0)
     bar = min(_BAR_CELLS, columns - _LABEL_CELLS - names - digits - 11)
-    label = shorten(palette.fit(column), _LABEL_CELLS - 1, glyphs.cut)
-    yield ()
+    for column, pairs in charts:
+        yield ()
+        yield from _bars(column, pairs, (names, bar, digits), palette, columns)
+
+
+def _bars(
+    column: str, pairs: list[tuple[str, int]], sizes: tuple[int, int, int], palette: Palette, columns: int
+) -> Iterator[Line]:
+    from mellea_cli.ui.paint import clip, judged, pad, shorten
+
+    glyphs, total = palette.glyphs, sum(number for _, number in pairs)
+    names, bar, digits = sizes
+    label = shorten(column, _LABEL_CELLS - 1, glyphs.cut)
     for value, number in pairs:
         name: Line = (("plain", shorten(value, names, glyphs.cut)),)
         line: list[Span] = [*pad((("label", f"  {label}"),), _LABEL_CELLS + 2), *pad(name, names + 2)]
