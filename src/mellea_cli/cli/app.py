@@ -68,4 +68,4 @@ app.command("doctor")(doctor)
 
 def main() -> None:
     """Run the command line."""
-    app()
+    app(prog_name="mellea")

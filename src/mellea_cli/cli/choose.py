@@ -14,6 +14,7 @@ from mellea_cli.errors import ModelFileError, ModelMissing, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
+    from mellea_cli.backends.ollama import PullProgress
 
 # Requests in flight where the user does not say. The embedded model gains little beyond four slots on a small machine;
 # an Ollama works on a few at once and queues the rest.
@@ -169,12 +170,12 @@ async def prepare(backend: Backend, model: str, *, pull: bool) -> None:
         await backend.prepare(model)
 
 
-async def _pull(steps: AsyncGenerator[tuple[str, int, int], None], model: str) -> None:
+async def _pull(steps: AsyncGenerator[PullProgress, None], model: str) -> None:
     from mellea_cli.ui.download import Download
 
     with Download(sys.stderr, os.environ, label=model) as download:
-        async for status, completed, total in steps:
-            download.at(status, completed, total)
+        async for step in steps:
+            download.at(step.status, step.completed, step.total)
 
 
 def model_identity(backend: str, model: str) -> str:

@@ -38,11 +38,25 @@ class Flags:
     pull: bool
     concurrency: int | None
     timeout: float
+    first_token_timeout: float | None
+    stall_timeout: float
     max_retries: int
     max_wait: float
     grace: float
+    rpm: float | None
+    tpm: float | None
+    deadline: str | None
+    max_errors: str | None
+    max_tokens_total: int | None
+    max_cost: float | None
+    price_in: float | None
+    price_out: float | None
+    redact: bool
+    local_only: bool
+    allow_http: bool
     fresh: bool
     retry_failed: bool
+    nightly: bool
     dry_run: bool
     quiet: bool
     verbose: int
@@ -58,12 +72,12 @@ class Flags:
         return cls(**{name: parameters[name] for name in names})
 
     def look(self) -> Look:
-        """How the run is to be shown."""
+        """How the run is to be shown; a nightly one says nothing but one line of JSON at its end."""
         return Look(
-            quiet=self.quiet,
+            quiet=self.quiet or self.nightly,
             verbose=self.verbose,
-            live=self.live,
-            json=self.json,
+            live=self.live and not self.nightly,
+            json=self.json or self.nightly,
             summary_file=self.summary_file,
             log_file=self.log_file,
         )

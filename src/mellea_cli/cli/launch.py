@@ -6,23 +6,20 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
+from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
-from mellea_cli.errors import ExitCode, UsageError
+from mellea_cli.errors import ExitCode, MelleaError, ReaderGone
 
 if TYPE_CHECKING:
-    from mellea_cli.io.answers import Answers
-    from mellea_cli.io.source import Source, Survey
-    from mellea_cli.io.target import OutputTarget
-    from mellea_cli.run.batch import Ends
+    from mellea_cli.run.ends import Ends
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.tally import RunResult
     from mellea_cli.ui.show import Show
+    from mellea_cli.ui.summary import RunSummary
 
 
 def summarise(flags: Flags) -> ExitCode:
@@ -36,128 +33,47 @@ def summarise(flags: Flags) -> ExitCode:
     """
     from mellea_cli.ui.show import Show
 
+    _set_reach(flags)
+    with Show(sys.stderr, os.environ, flags.look()) as show:
+        try:
+            return _summarise(flags, show)
+        except ReaderGone:
+            raise
+        except MelleaError as error:
+            if not flags.nightly:
+                raise
+            # Whoever watches a nightly run reads its last line, whatever happened.
+            show.error(error.message, error.hint)
+            show.end(_nothing_done(flags, error))
+            return error.exit_code
+
+
+def _set_reach(flags: Flags) -> None:
+    """Put how far traffic may go into the environment, where all that connects looks, child processes too."""
+    from mellea_cli.backends.reach import ALLOW_HTTP, LOCAL_ONLY
+
+    for wanted, variable in ((flags.local_only, LOCAL_ONLY), (flags.allow_http, ALLOW_HTTP)):
+        if wanted:
+            os.environ[variable] = "1"
+
+
+def _summarise(flags: Flags, show: Show) -> ExitCode:
     with ExitStack() as stack:
-        show = stack.enter_context(Show(sys.stderr, os.environ, flags.look()))
-        opened = stack.enter_context(_open_input(flags, show))
-        chosen = asyncio.run(choose(_wanted(flags)))
-        plan = _plan(flags, chosen)
+        opened = stack.enter_context(open_input(flags, show))
         if flags.dry_run:
-            _preview(flags, plan, opened)
+            preview(flags, _plan(flags, asyncio.run(choose(_wanted(flags)))), opened)
             return ExitCode.OK
+        # Both ends are opened before a model is looked for or fetched: what cannot work is said at once.
+        ends = stack.enter_context(open_output(flags, opened, show))
+        chosen = asyncio.run(choose(_wanted(flags)))
         for line in (chosen.reason, chosen.warning):
             show.say(line)
         if chosen.backend == "local":
             ensure_local_model(chosen, pull=flags.pull, say=show.say)
-        ends = stack.enter_context(_open_output(flags, opened, plan, show))
+        plan = _plan(flags, chosen)
         result = asyncio.run(_run(flags, chosen, plan, ends, show))
         _close(flags, plan, opened, result, show)
     return result.exit_code
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """An opened input and what is known about it."""
-
-    source: Source
-    survey: Survey | None
-
-    @property
-    def total(self) -> int | None:
-        """Items in it, when that is known."""
-        return self.survey.count if self.survey else None
-
-    @property
-    def bad_rows(self) -> int:
-        """Rows that could not be read and were left out."""
-        return max(self.source.skipped, self.survey.skipped if self.survey else 0)
-
-
-@contextmanager
-def _open_input(flags: Flags, show: Show) -> Iterator[_Input]:
-    from mellea_cli.io.options import SourceOptions
-    from mellea_cli.io.source import open_source
-
-    options = SourceOptions(
-        format=flags.format,
-        text_field=flags.text_field,
-        id_field=flags.id_field,
-        encoding=flags.encoding,
-        delimiter=flags.delimiter,
-        limit=flags.limit,
-        sample=flags.sample,
-        seed=flags.seed,
-        on_bad_row=flags.on_bad_row,
-    )
-    with open_source(flags.input, options, report=show.trouble) as source:
-        survey = source.survey()
-        if survey and survey.skipped:
-            show.say(f"{survey.skipped} bad rows are left out")
-        yield _Input(source, survey)
-
-
-def _preview(flags: Flags, plan: RunPlan, opened: _Input) -> None:
-    """Print what would run; nothing is sent."""
-    from mellea_cli.ui.preview import Preview, print_preview
-
-    first = next(iter(opened.source), None)
-    step = plan.pipeline.steps[0]
-    items = opened.total
-    facts = [
-        ("input", opened.source.name),
-        ("items", "unknown: the input is a stream" if items is None else f"{items:,}"),
-        ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
-        ("calls", f"{len(plan.pipeline.steps)} an item" + ("" if items is None else f", {plan.calls(items):,} in all")),
-        ("backend", plan.backend),
-        ("model", plan.model),
-        ("in flight", f"{plan.concurrency} at most"),
-        ("output", "stdout" if flags.output == "-" else flags.output),
-    ]
-    messages = step.prompt.messages({"text": first.text}) if first else ()
-    print_preview(Preview(facts, step.name, messages), sys.stdout, os.environ)
-
-
-@contextmanager
-def _open_output(flags: Flags, opened: _Input, plan: RunPlan, show: Show) -> Iterator[Ends]:
-    from mellea_cli.io.columns import AddedColumns
-    from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
-    from mellea_cli.io.target import resolve_output, same_file
-    from mellea_cli.run.batch import Ends
-    from mellea_cli.run.outlet import Outlet
-
-    target = resolve_output(flags.output)
-    for path in (flags.output, flags.errors_file):
-        if path and flags.input != "-" and path != "-" and same_file(flags.input, path):
-            raise UsageError(f"{path}: is the input too; writing it would destroy it", hint="choose another file")
-    if flags.unordered and target.kind == "file":
-        raise UsageError("--unordered is for stdout: a file is put in input order at the end", hint="leave it out")
-    added = AddedColumns.of(*((column.name, column.parts) for column in plan.pipeline.columns))
-    columns = opened.survey.columns if opened.survey else ()
-    options = SinkOptions(format=flags.output_format, columns=columns, raw_csv=flags.raw_csv)
-    with ExitStack() as stack:
-        answers = _open_answers(stack, target, flags)
-        sink = open_sink(target, added, options, note=show.say)
-        letters = errors_sink(flags.errors_file, SinkOptions(raw_csv=flags.raw_csv)) if flags.errors_file else None
-        outlet = Outlet(sink, letters, ordered=not flags.unordered)
-        stack.callback(outlet.close)
-        yield Ends(
-            source=opened.source,
-            rows=outlet,
-            to_row=added.row,
-            answers=answers,
-            total=opened.total,
-            can_sweep=opened.survey is not None,
-            retry_failed=flags.retry_failed,
-        )
-
-
-def _open_answers(stack: ExitStack, target: OutputTarget, flags: Flags) -> Answers:
-    """The journal beside a file, under its lock; memory for what has no place beside it."""
-    from mellea_cli.io.journal import open_answers
-    from mellea_cli.io.lock import OutputLock
-
-    if target.kind == "file":
-        stack.enter_context(OutputLock(target.lock, target.name))
-    return stack.enter_context(closing(open_answers(target, fresh=flags.fresh)))
 
 
 def _wanted(flags: Flags) -> Wanted:
@@ -172,6 +88,7 @@ def _wanted(flags: Flags) -> Wanted:
 
 
 def _plan(flags: Flags, chosen: Chosen) -> RunPlan:
+    from mellea_cli.cli.caps import caps
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
@@ -187,10 +104,14 @@ def _plan(flags: Flags, chosen: Chosen) -> RunPlan:
         identity=model_identity(chosen.backend, chosen.model),
         options=Options(temperature=flags.temperature, seed=flags.model_seed, thinking=thinking),
         concurrency=chosen.concurrency,
-        policy=RetryPolicy(max_retries=flags.max_retries),
-        deadlines=Deadlines(first_token_s=flags.timeout, total_s=flags.timeout),
+        policy=RetryPolicy(max_retries=flags.max_retries, retry_after_cap_s=flags.max_wait),
+        deadlines=Deadlines(flags.first_token_timeout or flags.timeout, flags.stall_timeout, flags.timeout),
         max_wait_s=flags.max_wait,
         grace_s=flags.grace,
+        rpm=flags.rpm,
+        tpm=flags.tpm,
+        caps=caps(flags),
+        redacted=flags.redact,
     )
 
 
@@ -213,11 +134,13 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
         await backend.aclose()
 
 
-def _close(flags: Flags, plan: RunPlan, opened: _Input, result: RunResult, show: Show) -> None:
+def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: Show) -> None:
     """Say how the run ended."""
     from mellea_cli.ui.summary import RunSummary
 
     tally = result.tally
+    if result.error is not None and flags.nightly:
+        show.error(result.error.message, result.error.hint)
     show.end(
         RunSummary(
             model=plan.model,
@@ -240,8 +163,22 @@ def _close(flags: Flags, plan: RunPlan, opened: _Input, result: RunResult, show:
             exit_code=int(result.exit_code),
         )
     )
-    if result.error is not None:
+    if result.error is not None and not flags.nightly:
         show.error(result.error.message, result.error.hint)
+
+
+def _nothing_done(flags: Flags, error: MelleaError) -> RunSummary:
+    """The last line of a nightly run that could not do anything, or could not write any more."""
+    from mellea_cli.ui.summary import RunSummary
+
+    return RunSummary(
+        model=flags.model or "",
+        backend=flags.backend,
+        pipeline=flags.pipeline,
+        output="" if flags.output == "-" else flags.output,
+        stopped=error.message,
+        exit_code=int(error.exit_code),
+    )
 
 
 def _next_command(flags: Flags, result: RunResult) -> str:

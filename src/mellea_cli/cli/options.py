@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import typer
 
+from mellea_cli.errors import UsageError
+
 BackendName = Literal["auto", "ollama", "openai", "local", "scripted"]
 FormatName = Literal["jsonl", "json", "csv", "tsv"]
 OnBadRow = Literal["auto", "fail", "skip"]
@@ -15,7 +17,19 @@ MODEL = "Model"
 INPUT = "Input"
 OUTPUT = "Output"
 RUN = "Run"
+LIMITS = "Limits"
+SAFETY = "Safety"
 DISPLAY = "Display"
+
+
+def duration(text: str) -> float:
+    """A duration for a flag, in seconds: `90`, `90s`, `15m`, `6h`. Raises `typer.BadParameter` when it is none."""
+    from mellea_cli.cli.caps import seconds
+
+    try:
+        return seconds(text)
+    except UsageError as error:
+        raise typer.BadParameter(f"{error.message}; {error.hint}") from error
 
 
 def flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own word for it

@@ -13,13 +13,16 @@ import typer
 from mellea_cli.cli.options import (
     DISPLAY,
     INPUT,
+    LIMITS,
     MODEL,
     OUTPUT,
     RUN,
+    SAFETY,
     BackendName,
     FormatName,
     OnBadRow,
     PipelineName,
+    duration,
     flag,
 )
 
@@ -88,20 +91,73 @@ def summarise(
         int | None,
         flag(RUN, "--concurrency", "-c", min=1, help="Requests in flight at most; by default what suits the backend."),
     ] = None,
-    timeout: Annotated[float, flag(RUN, "--timeout", min=0.1, help="Seconds that one call may take.")] = 600.0,
+    timeout: Annotated[
+        float,
+        flag(LIMITS, "--timeout", parser=duration, metavar="DURATION", help="One call may take so long: 90, 90s, 15m."),
+    ] = 600.0,
+    first_token_timeout: Annotated[
+        float | None,
+        flag(
+            LIMITS,
+            "--first-token-timeout",
+            parser=duration,
+            metavar="DURATION",
+            help="Its first token may; by default as --timeout.",
+        ),
+    ] = None,
+    stall_timeout: Annotated[
+        float,
+        flag(LIMITS, "--stall-timeout", parser=duration, metavar="DURATION", help="Two tokens may lie so far apart."),
+    ] = 60.0,
     max_retries: Annotated[
         int, flag(RUN, "--max-retries", min=0, help="Times a request is sent again when the server is at fault.")
     ] = 5,
     max_wait: Annotated[
-        float, flag(RUN, "--max-wait", min=0.0, help="Seconds to wait for a server that has gone away.")
+        float,
+        flag(LIMITS, "--max-wait", parser=duration, metavar="DURATION", help="Wait so long for a server that is away."),
     ] = 300.0,
     grace: Annotated[
-        float, flag(RUN, "--grace", min=0.0, help="Seconds that items in flight may take after Ctrl-C.")
+        float,
+        flag(
+            RUN, "--grace", parser=duration, metavar="DURATION", help="Items in flight may take so long after Ctrl-C."
+        ),
     ] = 10.0,
+    rpm: Annotated[float | None, flag(LIMITS, "--rpm", min=0.1, help="Requests a minute at most.")] = None,
+    tpm: Annotated[float | None, flag(LIMITS, "--tpm", min=1, help="Tokens a minute at most, both ways.")] = None,
+    deadline: Annotated[
+        str | None,
+        flag(LIMITS, "--deadline", metavar="TIME", help="Stop after 90s, 15m, 6h, or at 06:30; keep what is done."),
+    ] = None,
+    max_errors: Annotated[
+        str | None,
+        flag(LIMITS, "--max-errors", metavar="N|P%", help="Stop when so many items, or so large a share, failed."),
+    ] = None,
+    max_tokens_total: Annotated[
+        int | None, flag(LIMITS, "--max-tokens-total", min=1, help="Stop before the run uses more tokens.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, flag(LIMITS, "--max-cost", min=0.0, help="Stop before the run costs more; needs the prices.")
+    ] = None,
+    price_in: Annotated[
+        float | None, flag(LIMITS, "--price-in", min=0.0, help="What a million tokens of prompts cost.")
+    ] = None,
+    price_out: Annotated[
+        float | None, flag(LIMITS, "--price-out", min=0.0, help="What a million tokens of answers cost.")
+    ] = None,
+    redact: Annotated[
+        bool, flag(SAFETY, "--redact", help="Mask e-mail, phone, card and IBAN before a text leaves.")
+    ] = False,
+    local_only: Annotated[
+        bool, flag(SAFETY, "--local-only", help="Refuse every connection but those to this machine.")
+    ] = False,
+    allow_http: Annotated[bool, flag(SAFETY, "--allow-http", help="Allow http without TLS to other machines.")] = False,
     fresh: Annotated[bool, flag(RUN, "--fresh", help="Forget earlier answers and start over.")] = False,
     retry_failed: Annotated[
         bool, flag(RUN, "--retry-failed/--no-retry-failed", help="Ask again about items that failed earlier.")
     ] = True,
+    nightly: Annotated[
+        bool, flag(RUN, "--nightly", help="For cron: no talk, one line of JSON on stderr at the end.")
+    ] = False,
     dry_run: Annotated[bool, flag(RUN, "--dry-run", help="Show what would run; send nothing.")] = False,
     quiet: Annotated[bool, flag(DISPLAY, "--quiet", "-q", help="Errors only.")] = False,
     verbose: Annotated[

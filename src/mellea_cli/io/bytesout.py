@@ -7,10 +7,60 @@ import os
 import select
 import stat
 from pathlib import Path
+from typing import Protocol
 
 from mellea_cli.io.target import output_error
 
 _BUFFER_BYTES = 1 << 16
+
+
+class TextStream(Protocol):
+    """Where text can be written: all that is asked of a stream."""
+
+    def write(self, text: str, /) -> object:
+        """Take text."""
+        ...
+
+    def flush(self) -> None:
+        """Pass it on."""
+        ...
+
+
+class TextOutput:
+    """Writes rows as text, for a stream that is more than a descriptor: a terminal that shows other things as well.
+
+    Args:
+        stream: where to write.
+        name: how messages call it.
+    """
+
+    def __init__(self, stream: TextStream, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._held: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Take bytes; they are whole lines of UTF-8 by the time of `flush`."""
+        self._held.append(data)
+
+    def flush(self) -> None:
+        """Write what was taken.
+
+        Raises:
+            OutputError: it cannot be written.
+            ReaderGone: the reader of the pipe went away.
+        """
+        text, self._held = b"".join(self._held).decode(), []
+        if not text:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            raise output_error(self._name, error) from error
+
+    def close(self) -> None:
+        """Leave the stream open: it is not ours."""
 
 
 class ByteOutput:

@@ -11,7 +11,16 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from mellea_cli.errors import OutputError
-from mellea_cli.io.bytesout import ByteOutput, create_file, move_into_place, open_special, permissions, writable
+from mellea_cli.io.bytesout import (
+    ByteOutput,
+    TextOutput,
+    TextStream,
+    create_file,
+    move_into_place,
+    open_special,
+    permissions,
+    writable,
+)
 from mellea_cli.io.columns import AddedColumns, Note, unsaid
 from mellea_cli.io.detect import Format, known_format, named_format
 from mellea_cli.io.layout import JsonArray, JsonLines, Layout, Table
@@ -61,6 +70,7 @@ def open_sink(
     options: SinkOptions | None = None,
     *,
     note: Note = unsaid,
+    stdout: TextStream | None = None,
 ) -> FileSink | StreamSink:
     """Open an output. A file that is there already stays as it is until `finish`.
 
@@ -69,6 +79,7 @@ def open_sink(
         added: the columns that the run adds, the same for every row.
         options: how to write it.
         note: told what a person should know, such as a column that is called otherwise; once for each column.
+        stdout: stands in for standard output where that is more than a descriptor.
 
     Raises:
         OutputError: it cannot be written there.
@@ -78,7 +89,8 @@ def open_sink(
     form = known_format(chosen.format) if chosen.format else named_format(target.name) or "jsonl"
     layout = _layout(form, added, chosen, note)
     if target.kind == "stdout":
-        return StreamSink(ByteOutput(1, target.name, owned=False), layout)
+        out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
+        return StreamSink(out, layout)
     if target.kind == "special":
         return StreamSink(open_special(target.path, target.name), layout)
     return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
@@ -127,7 +139,7 @@ class StreamSink(_Closing):
         layout: the form of the output.
     """
 
-    def __init__(self, out: ByteOutput, layout: Layout) -> None:
+    def __init__(self, out: ByteOutput | TextOutput, layout: Layout) -> None:
         self._out = out
         self._layout = layout
 

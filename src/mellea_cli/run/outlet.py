@@ -39,6 +39,11 @@ class Outlet:
         """
         self._taker.add(row)
 
+    def flush(self) -> None:
+        """Let others see the rows that could be written; raises as `add` does."""
+        for sink in self._sinks:
+            sink.flush()
+
     def finish(self) -> None:
         """Write what waits for rows that never came, and put the output into its place.
 

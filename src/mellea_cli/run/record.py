@@ -32,6 +32,9 @@ class Rows(Protocol):
     def add(self, row: Row) -> None:
         """Take one row."""
 
+    def flush(self) -> None:
+        """Let others see the rows that were taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -72,14 +75,14 @@ class Recorder:
         self._closed = False
 
     async def put(self, finished: Finished) -> None:
-        """Hand over a finished item; waits while the disk is behind."""
-        await self._room.wait()
+        """Hand over a finished item, at once; then wait while the disk is behind."""
         self._waiting.append(finished)
         self._some.set()
         if len(self._waiting) >= _FULL_GROUP:
             self._hurry.set()
         if len(self._waiting) >= _MOST_WAITING:
             self._room.clear()
+        await self._room.wait()
 
     def close(self) -> None:
         """Nothing more will come: write what is left and let `run` return."""
@@ -113,6 +116,7 @@ class Recorder:
             self._journal.commit(records)
         for one in group:
             self._rows.add(self._to_row(one.item, one.outcome))
+        self._rows.flush()
 
 
 def finished_event(finished: Finished) -> ItemFinished:

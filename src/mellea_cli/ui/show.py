@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mellea_cli.ui.summary import RunSummary
 
 
+_STDOUT = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """How a run is to be shown."""
@@ -109,8 +112,21 @@ class Show:
             observers.append(TroubleLines(self._display.line))
         return observers[0] if len(observers) == 1 else Fanout(*observers)
 
-    def rows(self, stream: IO[str]) -> Writable:
-        """The way for data rows to a stream that may be the terminal on which the run is shown."""
+    def rows(self, stream: IO[str]) -> Writable | None:
+        """The way for data rows to stdout, when it is more than a plain descriptor.
+
+        Returns:
+            A stream that writes rows above the panels of a terminal, or into whatever has been put in stdout's place;
+            `None` when rows may simply be written to the descriptor.
+        """
+        try:
+            plain = stream.fileno() == _STDOUT and not stream.isatty()
+        except (OSError, ValueError, AttributeError):
+            plain = False
+        return None if plain else _Rows(self, stream)
+
+    def way_for_rows(self, stream: IO[str]) -> Writable:
+        """The way to `stream` at this moment: past the panels while there are some."""
         return stream if self._display is None else self._display.rows(stream)
 
     def end(self, summary: RunSummary) -> None:
@@ -137,3 +153,17 @@ def _write(path: Path, line: str) -> None:
         path.write_text(line + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: the summary cannot be written: {error.strerror}") from error
+
+
+class _Rows:
+    """Writes to stdout by the way that is right when the row comes: panels appear only when the run begins."""
+
+    def __init__(self, show: Show, stream: IO[str]) -> None:
+        self._show = show
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        return self._show.way_for_rows(self._stream).write(text)
+
+    def flush(self) -> None:
+        self._show.way_for_rows(self._stream).flush()

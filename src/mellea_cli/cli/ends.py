@@ -1,0 +1,141 @@
+"""The two ends of a run: the input, and the output with its journal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mellea_cli.cli.flags import Flags
+from mellea_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mellea_cli.io.answers import Answers
+    from mellea_cli.io.source import Source, Survey
+    from mellea_cli.io.target import OutputTarget
+    from mellea_cli.run.ends import Ends
+    from mellea_cli.run.plan import RunPlan
+    from mellea_cli.ui.show import Show
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An opened input and what is known about it."""
+
+    source: Source
+    survey: Survey | None
+
+    @property
+    def total(self) -> int | None:
+        """Items in it, when that is known."""
+        return self.survey.count if self.survey else None
+
+    @property
+    def bad_rows(self) -> int:
+        """Rows that could not be read and were left out."""
+        return max(self.source.skipped, self.survey.skipped if self.survey else 0)
+
+
+@contextmanager
+def open_input(flags: Flags, show: Show) -> Iterator[Input]:
+    """Open the input and, where that can be done, look through it once.
+
+    Raises:
+        InputError: it cannot be read, or a row is bad.
+        UsageError: a flag does not fit it.
+    """
+    from mellea_cli.io.options import SourceOptions
+    from mellea_cli.io.source import open_source
+
+    options = SourceOptions(
+        format=flags.format,
+        text_field=flags.text_field,
+        id_field=flags.id_field,
+        encoding=flags.encoding,
+        delimiter=flags.delimiter,
+        limit=flags.limit,
+        sample=flags.sample,
+        seed=flags.seed,
+        on_bad_row=flags.on_bad_row,
+    )
+    with open_source(flags.input, options, report=show.trouble) as source:
+        survey = source.survey()
+        if survey and survey.skipped:
+            show.say(f"{survey.skipped} bad rows are left out")
+        yield Input(source, survey)
+
+
+def preview(flags: Flags, plan: RunPlan, opened: Input) -> None:
+    """Print what would run; nothing is sent."""
+    from mellea_cli.ui.preview import Preview, print_preview
+
+    first = next(iter(opened.source), None)
+    step = plan.pipeline.steps[0]
+    items = opened.total
+    facts = [
+        ("input", opened.source.name),
+        ("items", "unknown: the input is a stream" if items is None else f"{items:,}"),
+        ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
+        ("calls", f"{len(plan.pipeline.steps)} an item" + ("" if items is None else f", {plan.calls(items):,} in all")),
+        ("backend", plan.backend),
+        ("model", plan.model),
+        ("in flight", f"{plan.concurrency} at most"),
+        ("output", "stdout" if flags.output == "-" else flags.output),
+    ]
+    messages = step.prompt.messages({"text": first.text}) if first else ()
+    print_preview(Preview(facts, step.name, messages), sys.stdout, os.environ)
+
+
+@contextmanager
+def open_output(flags: Flags, opened: Input, show: Show) -> Iterator[Ends]:
+    """Open the output, its lock and its journal.
+
+    Raises:
+        OutputError: it cannot be written, or another run writes it.
+        UsageError: it is the input.
+    """
+    from mellea_cli.io.columns import AddedColumns
+    from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
+    from mellea_cli.io.target import resolve_output, same_file
+    from mellea_cli.pipelines.feedback import PIPELINES
+    from mellea_cli.run.ends import Ends
+    from mellea_cli.run.outlet import Outlet
+
+    target = resolve_output(flags.output)
+    for path in (flags.output, flags.errors_file):
+        if path and flags.input != "-" and path != "-" and same_file(flags.input, path):
+            raise UsageError(f"{path}: is the input too; writing it would destroy it", hint="choose another file")
+    if flags.unordered and target.kind == "file":
+        raise UsageError("--unordered is for stdout: a file is put in input order at the end", hint="leave it out")
+    added = AddedColumns.of(*((column.name, column.parts) for column in PIPELINES[flags.pipeline].columns))
+    columns = opened.survey.columns if opened.survey else ()
+    options = SinkOptions(format=flags.output_format, columns=columns, raw_csv=flags.raw_csv)
+    with ExitStack() as stack:
+        answers = _open_answers(stack, target, flags)
+        sink = open_sink(target, added, options, note=show.say, stdout=show.rows(sys.stdout))
+        letters = errors_sink(flags.errors_file, SinkOptions(raw_csv=flags.raw_csv)) if flags.errors_file else None
+        outlet = Outlet(sink, letters, ordered=not flags.unordered)
+        stack.callback(outlet.close)
+        yield Ends(
+            source=opened.source,
+            rows=outlet,
+            to_row=added.row,
+            answers=answers,
+            total=opened.total,
+            can_sweep=opened.survey is not None,
+            retry_failed=flags.retry_failed,
+            replaces=target.kind == "file" and target.path.exists(),
+        )
+
+
+def _open_answers(stack: ExitStack, target: OutputTarget, flags: Flags) -> Answers:
+    """The journal beside a file, under its lock; memory for what has no place beside it."""
+    from mellea_cli.io.journal import open_answers
+    from mellea_cli.io.lock import OutputLock
+
+    if target.kind == "file":
+        stack.enter_context(OutputLock(target.lock, target.name))
+    return stack.enter_context(closing(open_answers(target, fresh=flags.fresh)))

@@ -1,0 +1,65 @@
+"""The command line as its users have it: a process of its own, or Typer's test runner in this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Process = subprocess.CompletedProcess[str]
+Run = Callable[..., Process]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the configuration, the cache or the state of whoever runs it."""
+    for variable, name in (("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache")):
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for variable in [name for name in os.environ if name.startswith("MELLEA_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def mellea(tmp_path: Path) -> Run:
+    """Run `mellea ARGS` as a process in a folder of its own."""
+
+    def run(*arguments: str, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Process:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        source = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
+        done = subprocess.run(
+            [sys.executable, "-m", "mellea_cli", *arguments],
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
+            timeout=100,
+            check=False,
+            **source,  # type: ignore[call-overload]
+        )
+        return Process(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write rows as JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read rows of JSONL."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def feedback(tmp_path: Path) -> Path:
+    """Thirty rows, each with a text of its own."""
+    rows = [{"id": number, "text": f"MARK-{number} The door of car {number} is stuck.", "n": 1} for number in range(30)]
+    return write_rows(tmp_path / "feedback.jsonl", rows)
