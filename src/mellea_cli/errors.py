@@ -169,6 +169,8 @@ class BackendError(MelleaError):
         self.partial = partial
         self.attempts = 1
         """How many times the request was sent before this error was let through."""
+        self.charged = True
+        """Whether it counts against the request; a server's absence does not."""
 
     @property
     def retryable(self) -> bool:

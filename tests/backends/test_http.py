@@ -198,6 +198,7 @@ async def test_a_proxy_is_used_for_other_hosts(monkeypatch: pytest.MonkeyPatch) 
 
     async with peer(answer) as url:
         monkeypatch.setenv("ALL_PROXY", url)
+        monkeypatch.setenv("MELLEA_ALLOW_HTTP", "1")
         for base in ("http://api.example", url):
             wire = WireClient(base)
             await collect(wire)

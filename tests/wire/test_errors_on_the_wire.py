@@ -154,7 +154,7 @@ async def test_nobody_listens() -> None:
 
 async def test_a_name_that_is_nowhere() -> None:
     """A host without an address says so."""
-    error = await error_of(OpenAIBackend(base_url="http://nowhere.invalid/v1"), "x")
+    error = await error_of(OpenAIBackend(base_url="https://nowhere.invalid/v1"), "x")
     assert type(error) is BackendUnavailable
     assert "cannot be resolved" in error.message
 

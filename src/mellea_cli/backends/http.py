@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from mellea_cli.backends.allowance import Allowance, read_allowance
 from mellea_cli.backends.connection import checked_key, checked_url, open_transport, without_secrets
 from mellea_cli.backends.decoding import MAX_LINE, Decoder, EventData, WholeBody
+from mellea_cli.backends.reach import Reach
 from mellea_cli.backends.wire_errors import (
     Advice,
     ErrorObject,
@@ -49,7 +52,7 @@ class WireClient:
         advice: the hints of the errors.
 
     Raises:
-        UsageError: `base_url` is not an address, or `api_key` cannot stand in a header.
+        UsageError: `base_url` is no address or may not be connected to, or `api_key` cannot stand in a header.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class WireClient:
         advice: Advice | None = None,
     ) -> None:
         self.base_url = checked_url(base_url)
+        Reach.of(os.environ).permit(self.base_url)
         self._secret = checked_key(api_key)
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **(headers or {})}
         if self._secret:
@@ -72,6 +76,8 @@ class WireClient:
         self._advice = advice or Advice()
         self._transport: AiohttpTransport | None = None
         self._closed = False
+        self.allowance: Allowance | None = None
+        """What the latest answer's headers said is left, where they said anything."""
 
     async def stream(
         self, path: str, body: Mapping[str, Any], decoder: Callable[[], Decoder]
@@ -88,6 +94,7 @@ class WireClient:
         try:
             if not response.is_success:
                 raise await self._refusal(response, url, model)
+            self.allowance = read_allowance(response.headers) or self.allowance
             reader = self._decoder(response, url, decoder)
             async with aclosing(self._chunks(response, url)) as chunks:
                 async for data in chunks:

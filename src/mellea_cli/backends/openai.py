@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
+from mellea_cli.backends.allowance import Allowance
 from mellea_cli.backends.concessions import CHOSEN, refused, without
 from mellea_cli.backends.decoding import EventData, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
@@ -83,6 +84,11 @@ class OpenAIBackend:
     def slots(self) -> int | None:
         """Requests the server works on at once, or `None` when nobody knows."""
         return self._slots
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """What the server's headers last said is left, where it says so."""
+        return self._wire.allowance
 
     async def prepare(self, model: str) -> None:
         """Do nothing: many compatible servers have no list of models, so only a request shows what is there."""

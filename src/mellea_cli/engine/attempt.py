@@ -12,9 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from mellea_cli.engine.retry import Spent
 from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.watch import UNWATCHED, Watch
-from mellea_cli.errors import AnswerError, ContentFiltered, CutAnswer, EmptyAnswer, RequirementFailed, RunawayAnswer
+from mellea_cli.errors import (
+    AnswerError,
+    BackendError,
+    ContentFiltered,
+    CutAnswer,
+    EmptyAnswer,
+    RequirementFailed,
+    RunawayAnswer,
+)
 from mellea_cli.messages import Completion, GenerateRequest, Options, Usage
 from mellea_cli.requirements import judge
 from mellea_cli.requirements.base import Answered, Requirement, Subject, ValidationResult, reasons
@@ -108,8 +117,13 @@ async def ask(question: Question[T], sender: Sender, watch: Watch = UNWATCHED) -
     """
     answer: Answer[T] = Answer()
     request = question.request
+    spent = Spent()
     while True:
-        tried = await _try(question, request, sender, watch, answer)
+        try:
+            tried = await _try(question, request, sender, watch, answer, spent)
+        except BackendError as error:
+            error.attempts = max(error.attempts, spent.sent)
+            raise
         answer.tries.append(tried)
         if tried.error is None:
             return answer
@@ -142,12 +156,14 @@ async def _rescued(question: Question[T], tried: Try[T], sender: Sender, answer:
 
 
 async def _try(
-    question: Question[T], request: GenerateRequest, sender: Sender, watch: Watch, answer: Answer[T]
+    question: Question[T], request: GenerateRequest, sender: Sender, watch: Watch, answer: Answer[T], spent: Spent
 ) -> Try[T]:
+    before = spent.sent
     try:
-        completion = await sender.send(request, watch)
+        # All tries draw on one budget for the transport's faults: budgets never multiply.
+        completion = await sender.send(request, watch, spent)
     except RunawayAnswer as error:
-        answer.calls += 1
+        answer.calls += spent.sent - before
         return Try(request, error.text, None, None, (), error)
     answer.count(completion)
     value: T | None = None

@@ -33,6 +33,7 @@ class Feed(Generic[T]):
         self._arrived = asyncio.Event()
         self._ended = False
         self._stopping = False
+        self._interrupted = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name="mellea-feed", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -50,10 +51,14 @@ class Feed(Generic[T]):
         self._room.release()
         await asyncio.to_thread(self._thread.join, 5.0)
 
-    def end(self) -> None:
-        """Hand out nothing more, not even what has been read ahead: whoever waits is told that there is none."""
-        self._stopping = True
+    def interrupt(self) -> None:
+        """Tell whoever waits for an item that there is none just now; what is left is kept until `resume`."""
+        self._interrupted = True
         self._arrived.set()
+
+    def resume(self) -> None:
+        """Hand out items again after `interrupt`."""
+        self._interrupted = False
 
     async def next(self) -> T | None:
         """The next item, or `None` when there is none left.
@@ -61,8 +66,8 @@ class Feed(Generic[T]):
         Raises:
             Exception: what the iterator raised.
         """
-        while not self._ready or self._stopping:
-            if self._stopping:
+        while self._interrupted or not self._ready:
+            if self._interrupted:
                 return None
             if self._ended:
                 if self._error is not None:
@@ -70,7 +75,7 @@ class Feed(Generic[T]):
                 return None
             self._arrived.clear()
             # The thread may have added an item, or ended, before the flag was cleared.
-            if not (self._ready or self._ended or self._stopping):
+            if not (self._ready or self._ended or self._interrupted):
                 await self._arrived.wait()
         item = self._ready.popleft()
         self._room.release()

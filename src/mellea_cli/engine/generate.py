@@ -40,6 +40,8 @@ _LOOK_EVERY = 128
 _BLANK_RUN = 256
 _REPEATED_RUN = 400
 _LONGEST_PERIOD = 80
+# No step asks for anything near this; a server that ignores `max_tokens` must not fill the memory.
+_LONGEST_ANSWER = 1_000_000
 
 
 async def generate(
@@ -113,7 +115,7 @@ class _Call:
                             self._first = now
                         self._take(chunk.text)
                     if chunk.thinking:
-                        self._thinking.append(chunk.thinking)
+                        self._think(chunk.thinking)
                     if chunk.finish_reason is not None:
                         self._finish = chunk.finish_reason
                     if chunk.usage is not None:
@@ -133,10 +135,23 @@ class _Call:
         self._width += len(piece)
         if self._width - self._looked >= _LOOK_EVERY:
             self._looked = self._width
-            # Only the tail is looked at, so a long answer is not joined again and again.
-            tail = "".join(self._pieces[-_REPEATED_RUN:])
-            if reason := runaway(tail):
+            if reason := runaway(self._tail()) or _too_long(self._width):
                 raise RunawayAnswer(reason, text=self.text)
+
+    def _tail(self) -> str:
+        """The last part of the answer: a long one is not joined again and again."""
+        width, first = 0, len(self._pieces)
+        while first and width < _REPEATED_RUN:
+            first -= 1
+            width += len(self._pieces[first])
+        return "".join(self._pieces[first:])
+
+    def _think(self, piece: str) -> None:
+        self._thinking.append(piece)
+        self._width += len(piece)
+        self._looked += len(piece)
+        if reason := _too_long(self._width):
+            raise RunawayAnswer(reason, text=self.text)
 
     def _too_late(self, after_s: float) -> BackendError:
         partial = self.text
@@ -165,6 +180,10 @@ class _Call:
             total_s=now - self._start,
             thinking="".join(self._thinking),
         )
+
+
+def _too_long(letters: int) -> str:
+    return f"it is longer than {_LONGEST_ANSWER:,} characters" if letters > _LONGEST_ANSWER else ""
 
 
 def runaway(tail: str) -> str:

@@ -3,45 +3,103 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from mellea_cli.engine.pace import Pace
+
+# A refusal takes this share of the places away, at most once for all requests that were sent together.
+_CUT = 0.8
+# Near the number at which a server refused, one more place is tried after so many rounds of answers.
+_ROUNDS_NEAR_CEILING = 16
 
 
 class Limiter:
     """Bounds the requests in flight, and makes all of them wait while the server asks to be left alone.
 
+    The bound is `concurrency`, or fewer while the server refuses what goes beyond that: each refusal lowers it, each
+    round of answers raises it by one again, carefully where the last refusal came from.
+
     Args:
         concurrency: requests in flight at most.
+        pace: spreads their starts over time; `None` lets each start when it has a place.
         clock: seconds that never go back; the event loop's by default.
     """
 
-    def __init__(self, concurrency: int, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, concurrency: int, *, pace: Pace | None = None, clock: Callable[[], float] | None = None) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.concurrency = concurrency
+        self.pace = pace
         self.in_flight = 0
         self.peak = 0
         """The most requests that were in flight at once."""
-        self._slots = asyncio.Semaphore(concurrency)
+        self._allowed = float(concurrency)
+        self._ceiling = math.inf
+        self._cut_at = -math.inf
+        self._held = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._not_before = 0.0
         self._clock = clock
+
+    @property
+    def allowed(self) -> int:
+        """Requests that may be in flight just now: `concurrency`, or what the server has let through."""
+        return int(self._allowed)
 
     def _now(self) -> float:
         return self._clock() if self._clock else asyncio.get_running_loop().time()
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the places in flight; waits for a free one, and for the end of a pause."""
-        async with self._slots:
-            await self._until_open()
+    async def slot(self, tokens: float = 0.0) -> AsyncIterator[float]:
+        """Hold one of the places in flight; waits for a free one, for the end of a pause, and for the pace.
+
+        Args:
+            tokens: what the request is expected to cost; only the pace looks at it.
+
+        Yields:
+            The moment at which the request was let through, for `refused`.
+        """
+        await self._take_place()
+        try:
+            await self._until_open(tokens)
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
             try:
-                yield
+                yield self._now()
             finally:
                 self.in_flight -= 1
+        finally:
+            self._held -= 1
+            self._hand_out()
 
-    async def _until_open(self) -> None:
+    async def _take_place(self) -> None:
+        if self._held < self.allowed and not self._queue:
+            self._held += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # The place came at the same moment: somebody else shall have it.
+                self._held -= 1
+                self._hand_out()
+            raise
+
+    def _hand_out(self) -> None:
+        while self._queue and self._held < self.allowed:
+            turn = self._queue.popleft()
+            if not turn.done():
+                self._held += 1
+                turn.set_result(None)
+
+    async def _until_open(self, tokens: float) -> None:
+        if self.pace is not None and (wait := self.pace.start(self._now(), tokens)) > 0:
+            await asyncio.sleep(wait)
         # A pause may be prolonged while this waits, so look again; an event would need a timer for each pause.
         while (wait := self._not_before - self._now()) > 0:  # noqa: ASYNC110 - it sleeps until a time, it does not poll
             await asyncio.sleep(wait)
@@ -56,3 +114,36 @@ class Limiter:
         longer = until > self._not_before + 0.05
         self._not_before = max(self._not_before, until)
         return longer
+
+    def refused(self, started: float, *, by_time: bool) -> bool:
+        """The server has refused a request because there were too many; call it while the place is still held.
+
+        Args:
+            started: when that request was let through.
+            by_time: the server named a time to wait for, so it counts requests over time. Otherwise it counts those
+                at once, and what else is in flight now is what it takes.
+
+        Returns:
+            Whether it was refused although it was allowed to be the only one.
+        """
+        alone = self.allowed == 1
+        if started > self._cut_at:
+            self._ceiling = self._allowed
+            self._allowed *= _CUT
+            self._cut_at = self._now()
+        if not by_time:
+            self._allowed = min(self._allowed, float(self.in_flight - 1))
+        self._allowed = max(1.0, self._allowed)
+        return alone
+
+    def answered(self) -> None:
+        """A request went through: after a refusal, try one more at once by and by."""
+        if self._allowed >= self.concurrency:
+            return
+        near = math.floor(self._allowed) + 1 >= math.floor(self._ceiling)
+        self._allowed += 1 / (self._allowed * (_ROUNDS_NEAR_CEILING if near else 1))
+        if self._allowed >= self._ceiling + 1:
+            # The server takes more than it did: look for its new limit quickly.
+            self._ceiling = math.inf
+        self._allowed = min(self._allowed, float(self.concurrency))
+        self._hand_out()

@@ -1,7 +1,7 @@
 """A server that goes away: everyone waits, one request at growing intervals asks whether it is back.
 
-A server's outage is never counted against an item. What looks like one: no connection at all, or 502, 503 and 504,
-several times in a row with no answer in between.
+A server's outage is never counted against an item. What looks like one: no connection at all, or 502, 503 and 504, or
+a refusal of the only request in flight, several times in a row with no answer in between.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mellea_cli.errors import BackendError, BackendUnavailable, Scope
+from mellea_cli.errors import BackendError, BackendUnavailable, RateLimited, Scope
 from mellea_cli.events import Observer, Paused, nobody
 
 _AWAY_STATUS = frozenset({502, 503, 504})
@@ -29,7 +29,7 @@ class Outage:
     Args:
         after: failures in a row that mean the server is away.
         first_s: seconds until the first attempt to reach it again; each further wait is half as long again.
-        longest_s: the longest wait between two attempts, in seconds.
+        longest_s: the longest wait between two attempts, in seconds, unless the server itself names a longer one.
         max_wait_s: how long to wait altogether, in seconds; then every request fails with `ServerAway`.
         observer: hears of the pause.
     """
@@ -81,40 +81,65 @@ class Outage:
         left = since + self._max_wait_s - asyncio.get_running_loop().time()
         if left <= 0:
             raise self._given_up()
-        wait = min(self._wait_s, left)
+        asked = self._last.retry_after_s if self._last else None
+        wait = min(max(self._wait_s, asked or 0.0), left)
         self._wait_s = min(self._wait_s * 1.5, self._longest_s)
-        reason = self._last.message if self._last else "the model server is away"
-        self._observer(Paused(f"{reason}; waiting for it to come back", wait))
+        self._observer(Paused(f"{self._reason()}; waiting for it to come back", wait))
         await asyncio.sleep(wait)
 
+    def _reason(self) -> str:
+        return self._last.message if self._last else "the model server is away"
+
     def _given_up(self) -> ServerAway:
-        reason = self._last.message if self._last else "no answer"
         return ServerAway(
-            f"the model server has been away for {self._max_wait_s:.0f} s: {reason}",
+            f"the model server has been away for {self._max_wait_s:.0f} s: {self._reason()}",
             status=self._last.status if self._last else None,
             hint="start it and run the same command again: finished items are kept (--max-wait waits longer)",
         )
 
     def answered(self) -> None:
-        """A request went through."""
+        """The server has answered a request, if only with a word about that request."""
         if self._row or self._since is not None:
             self._row = 0
             self._since = None
             self._wait_s = self._first_s
 
-    def failed(self, error: BackendError) -> bool:
+    def failed(self, error: BackendError, *, alone: bool = False) -> bool:
         """A request failed.
+
+        Args:
+            error: how.
+            alone: it was the only request in flight, and could not be refused for being one too many.
 
         Returns:
             Whether it was the server's absence, so that the request itself is not to blame.
+
+        Raises:
+            ServerAway: the server asks, again and again, to be left alone for longer than anybody will wait.
         """
-        if not _looks_away(error):
+        asked_s = error.retry_after_s or 0.0
+        if isinstance(error, RateLimited) and asked_s > self._max_wait_s:
+            self._note(error)
+            if self._row >= self._after:
+                raise ServerAway(
+                    f"{error.message}; it asks to be left alone for {asked_s:.0f} s",
+                    status=error.status,
+                    retry_after_s=asked_s,
+                    hint="run the same command again then: finished items are kept (--max-wait waits longer)",
+                ) from error
             return False
+        if _looks_away(error) or (alone and isinstance(error, RateLimited)):
+            self._note(error)
+            if self._since is None and self._row >= self._after:
+                self._since = asyncio.get_running_loop().time()
+        elif error.status is not None and not isinstance(error, RateLimited):
+            # Whatever it said, it is there.
+            self.answered()
+        return self._since is not None
+
+    def _note(self, error: BackendError) -> None:
         self._row += 1
         self._last = error
-        if self._since is None and self._row >= self._after:
-            self._since = asyncio.get_running_loop().time()
-        return self._since is not None
 
 
 def _looks_away(error: BackendError) -> bool:

@@ -6,6 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+@dataclass(slots=True)
+class Spent:
+    """What one question has used up so far, over every request that was sent for it."""
+
+    sent: int = 0
+    """Requests, first attempts included."""
+    faults: int = 0
+    """Failures of the transport that count against the question."""
+    refusals: int = 0
+    """Times the server asked for fewer requests; they count too, but less soon."""
+
+    def count(self, *, rate_limited: bool) -> None:
+        """A request failed, and it counts."""
+        if rate_limited:
+            self.refusals += 1
+        else:
+            self.faults += 1
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often and how soon a request is sent again when the transport was at fault.
@@ -24,34 +43,29 @@ class RetryPolicy:
     base_s: float = 0.5
     cap_s: float = 20.0
     retry_after_cap_s: float = 300.0
-    max_rate_limited: int = 12
-    """Times a request is sent again after a 429: being asked to slow down says nothing against the request."""
+    max_rate_limited: int = 9
+    """Times a request is sent again in all when some of its failures were 429s: being asked to slow down says nothing
+    against the request."""
     max_elapsed_s: float | None = None
     """No wait for a retry ends later than so many seconds after the request was first sent; `None` sets no bound."""
 
-    def budget(self, *, rate_limited: bool) -> int:
-        """How often a request may be sent again."""
-        if rate_limited and self.max_retries:
-            return max(self.max_retries, self.max_rate_limited)
-        return self.max_retries
+    def allows(self, spent: Spent) -> bool:
+        """Whether a question that has used up so much may have a request sent again."""
+        most = max(self.max_retries, self.max_rate_limited) if self.max_retries else 0
+        return spent.faults <= self.max_retries and spent.faults + spent.refusals <= most
 
-    def delay_s(
-        self, retry: int, retry_after_s: float | None, random: Callable[[], float], *, rate_limited: bool = False
-    ) -> float | None:
+    def delay_s(self, retry: int, retry_after_s: float | None, random: Callable[[], float]) -> float | None:
         """How long to wait before retry number `retry`, counted from 1.
 
         Args:
             retry: the retry to come.
             retry_after_s: how long the server asked for, in seconds.
             random: gives a number from 0 up to 1.
-            rate_limited: the failures so far were the server asking for fewer requests.
 
         Returns:
-            Seconds, or `None` when the request is not to be sent again.
+            Seconds, or `None` when the server asks for longer than anybody will wait.
         """
-        if retry > self.budget(rate_limited=rate_limited):
-            return None
         if retry_after_s is not None and retry_after_s > self.retry_after_cap_s:
             return None
-        jittered = random() * min(self.cap_s, self.base_s * 2.0 ** min(retry - 1, 30))
+        jittered = random() * min(self.cap_s, self.base_s * 2.0 ** min(max(retry, 1) - 1, 30))
         return jittered if retry_after_s is None else retry_after_s + min(jittered, 1.0)

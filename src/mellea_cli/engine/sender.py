@@ -7,13 +7,14 @@ import dataclasses
 import random
 from collections.abc import Callable
 
+from mellea_cli.backends.allowance import Allowance, Metered
 from mellea_cli.backends.base import Backend
 from mellea_cli.engine.generate import Deadlines, generate
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.outage import Outage
-from mellea_cli.engine.retry import RetryPolicy
+from mellea_cli.engine.retry import RetryPolicy, Spent
 from mellea_cli.engine.watch import UNWATCHED, Watch
-from mellea_cli.errors import BackendError, RateLimited
+from mellea_cli.errors import AnswerError, BackendError, RateLimited, Scope
 from mellea_cli.events import Observer, Paused, nobody
 from mellea_cli.messages import Completion, GenerateRequest
 
@@ -54,9 +55,16 @@ class Sender:
         self._outage = outage or Outage(observer=observer)
         self._observer = observer
         self._jitter = jitter
+        self._metered = backend if isinstance(backend, Metered) else None
+        self._heeded: Allowance | None = None
 
-    async def send(self, request: GenerateRequest, watch: Watch = UNWATCHED) -> Completion:
+    async def send(self, request: GenerateRequest, watch: Watch = UNWATCHED, spent: Spent | None = None) -> Completion:
         """Send `request` until it goes through.
+
+        Args:
+            request: what to send.
+            watch: told what happens.
+            spent: what the question behind it has used up; `None` for a question of its own. It is counted on.
 
         Returns:
             The completion, with the number of times the request was sent in `attempts`.
@@ -66,42 +74,84 @@ class Sender:
                 `attempts` says how often it was sent.
             RunawayAnswer: the answer had to be stopped.
         """
-        faults = limited = sent = 0
-        began = asyncio.get_running_loop().time()
+        spent = spent or Spent()
+        before, began = spent.sent, asyncio.get_running_loop().time()
         while True:
-            sent += 1
+            spent.sent += 1
             try:
-                async with self._outage.turn(), self.limiter.slot():
-                    completion = await generate(self.backend, request, self.deadlines, watch)
+                completion = await self._once(request, watch)
             except BackendError as error:
-                error.attempts = sent
+                error.attempts = spent.sent - before
                 if not error.retryable or not watch.resend():
                     raise
-                # An outage is the server's trouble: it is waited out and not charged to this request.
-                if not self._outage.failed(error):
-                    if isinstance(error, RateLimited):
-                        limited += 1
-                    else:
-                        faults += 1
-                await self._wait(error, limited if isinstance(error, RateLimited) else faults, sent, watch, began)
+                self.retries += 1
+                await self._wait(error, watch, spent, began)
             else:
-                self._outage.answered()
+                sent = spent.sent - before
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
-    async def _wait(self, error: BackendError, failures: int, sent: int, watch: Watch, began: float) -> None:
+    async def _once(self, request: GenerateRequest, watch: Watch) -> Completion:
+        """Send the request once; tell limiter and outage what came of it."""
+        pace = self.limiter.pace
+        tokens = pace.tokens(_letters(request)) if pace is not None and pace.counts_tokens else 0.0
+        async with self.limiter.slot(tokens) as started, self._outage.turn():
+            try:
+                completion = await generate(self.backend, request, self.deadlines, watch)
+            except BackendError as error:
+                self._failed(error, started)
+                raise
+            except AnswerError:
+                self._outage.answered()
+                raise
+        self._outage.answered()
+        self.limiter.answered()
+        if pace is not None:
+            pace.spent(tokens, completion.usage.prompt_tokens, completion.usage.completion_tokens)
+        self._heed_allowance()
+        return completion
+
+    def _failed(self, error: BackendError, started: float) -> None:
+        alone = False
+        if isinstance(error, RateLimited):
+            alone = self.limiter.refused(started, by_time=bool(error.retry_after_s))
+        elif error.scope is Scope.ITEM:
+            self._outage.answered()
+        # An outage is the server's trouble: it is waited out and not charged to any request.
+        error.charged = not self._outage.failed(error, alone=alone)
+
+    async def _wait(self, error: BackendError, watch: Watch, spent: Spent, began: float) -> None:
+        """Wait until `error`'s request may be sent again, or let the error through."""
         watch.failed(error.kind, error.message)
-        if self._outage.away:
-            watch.retry(0.0, sent + 1)
-            self.retries += 1
-            return
         rate_limited = isinstance(error, RateLimited)
-        delay = self.policy.delay_s(failures, error.retry_after_s, self._jitter, rate_limited=rate_limited)
-        longest = self.policy.max_elapsed_s
-        if delay is None or (longest is not None and asyncio.get_running_loop().time() - began + delay > longest):
-            raise error
-        if rate_limited and self.limiter.pause(delay):
+        if error.charged:
+            spent.count(rate_limited=rate_limited)
+        delay = 0.0 if self._outage.away else self._delay_s(error, spent, began)
+        if rate_limited and error.retry_after_s and not self._outage.away and self.limiter.pause(delay):
             # What the server asks of one request it means for all.
             self._observer(Paused(error.message, delay))
-        self.retries += 1
-        watch.retry(delay, sent + 1)
+        watch.retry(delay, spent.sent + 1)
         await asyncio.sleep(delay)
+
+    def _delay_s(self, error: BackendError, spent: Spent, began: float) -> float:
+        failures = spent.refusals if isinstance(error, RateLimited) else spent.faults
+        delay = self.policy.delay_s(failures, error.retry_after_s, self._jitter)
+        longest = self.policy.max_elapsed_s
+        too_late = longest is not None and asyncio.get_running_loop().time() - began + (delay or 0.0) > longest
+        if delay is None or too_late or not self.policy.allows(spent):
+            self.retries -= 1
+            raise error
+        return delay
+
+    def _heed_allowance(self) -> None:
+        """Wait, all of us, when the server's headers say that nothing more is left for now."""
+        allowance = self._metered.allowance if self._metered is not None else None
+        if allowance is None or allowance is self._heeded:
+            return
+        self._heeded = allowance
+        wait = allowance.wait_s()
+        if 0 < wait <= self.policy.retry_after_cap_s and self.limiter.pause(wait):
+            self._observer(Paused("the model server's headers say that its limit is reached", wait))
+
+
+def _letters(request: GenerateRequest) -> int:
+    return sum(len(message.content) for message in request.messages)

@@ -39,6 +39,11 @@ class Stop:
         self.exit_code = exit_code
         self.asked.set()
 
+    def ask_once(self, reason: str, exit_code: ExitCode) -> None:
+        """Ask to stop unless somebody has: a limit that is reached while the run stops must not hurry it."""
+        if not self.asked.is_set():
+            self.ask(reason, exit_code)
+
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         """Ask to stop on SIGINT, SIGTERM and SIGHUP while this is open; what was there before comes back after."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mellea_cli.engine.attempt import Answer, Question, ask
@@ -38,6 +38,7 @@ class Worker:
         sender: the way to the model.
         observer: hears what happens to each item.
         budget: answers that are judged at most, for each step.
+        mask: takes an item's text and gives what the model gets to see of it; by default all.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Worker:
         *,
         observer: Observer,
         budget: int = 3,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self._pipeline = pipeline
         self._model = model
         self._sender = sender
         self._observer = observer
         self._budget = budget
+        self.mask = mask
         self._options = {step.name: dataclasses.replace(options, max_tokens=step.max_tokens) for step in pipeline.steps}
 
     async def work(self, item: Item) -> Outcome:
@@ -85,7 +88,6 @@ class Worker:
             case BackendError() if error.scope is Scope.RUN:
                 raise error
             case BackendError():
-                visit.calls += error.attempts
                 return Failure(error.kind, error.message, step, visit.calls, error.status, visit.usage, latency_s)
             case AnswerError():
                 message = f"no good answer after {error.attempts} tries: {error.message}"
@@ -112,9 +114,10 @@ class Worker:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error itself, where a task group has wrapped it."""
+    """The error itself, where a task group has wrapped it; of several the one that reaches furthest."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        ends_run = (one for one in error.exceptions if isinstance(one, BackendError) and one.scope is Scope.RUN)
+        error = next(ends_run, error.exceptions[0])
     return error
 
 
@@ -129,7 +132,7 @@ class _Visit:
         self.usage = Usage()
         self.calls = 0
         self.failed_step = ""
-        self._variables: dict[str, Any] = {"text": item.text}
+        self._variables: dict[str, Any] = {"text": worker.mask(item.text)}
         self._worker = worker
 
     async def run(self, steps: tuple[Step, ...]) -> None:
@@ -149,8 +152,9 @@ class _Visit:
         self._worker.observer(StepStarted(self.item.position, step.name))
         try:
             answer = await self._worker.ask(step, self._variables, _StepWatch(self._worker.observer, self.item, step))
-        except BaseException:
+        except BaseException as error:
             self.failed_step = self.failed_step or step.name
+            self.calls += error.attempts if isinstance(error, BackendError) else 0
             raise
         self.usage += answer.usage
         self.calls += answer.calls

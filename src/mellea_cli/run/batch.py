@@ -3,80 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from mellea_cli.backends.base import Backend
 from mellea_cli.engine.feed import Feed
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.outage import Outage
+from mellea_cli.engine.pace import Pace
 from mellea_cli.engine.pool import run_pool
 from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.stop import Stop
 from mellea_cli.engine.worker import Worker
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.events import Observer, RunFinished, RunStarted
-from mellea_cli.items import Item, Outcome, Row
+from mellea_cli.items import Item, Outcome
+from mellea_cli.pipelines.redact import redact
+from mellea_cli.run.budget import Budget
+from mellea_cli.run.ends import Ends
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.record import Commits, Finished, Recorder, telling
-from mellea_cli.run.reuse import Answers, Claim, Reuse
+from mellea_cli.run.record import Finished, Recorder, telling
+from mellea_cli.run.reuse import Claim, Reuse
 from mellea_cli.run.tally import RunResult, Tally
-
-
-class Items(Protocol):
-    """Where items come from: what a run needs of a source."""
-
-    @property
-    def skipped(self) -> int:
-        """Rows that could not be read and were left out."""
-
-    def __iter__(self) -> Iterator[Item]:
-        """The items, in order, positions counted from 0."""
-
-    def stop(self) -> None:
-        """Make an iteration that waits for input end."""
-
-
-class OrderedRows(Protocol):
-    """Where rows go: what a run needs of the way to its sink."""
-
-    def add(self, row: Row) -> None:
-        """Take one row; rows may come in any order."""
-
-    def finish(self) -> None:
-        """All rows that there will be are there: put the output in its place."""
-
-    def close(self) -> None:
-        """Let go of the output; without `finish` before, an earlier output stays as it was."""
-
-
-class AnswerStore(Answers, Commits, Protocol):
-    """Where answers are kept: what a run needs of the journal."""
-
-
-@dataclass(frozen=True)
-class Ends:
-    """The two ends of a run, and what it remembers.
-
-    Args:
-        source: where items come from.
-        rows: where rows go.
-        to_row: makes an item's row of its outcome.
-        answers: where answers are kept.
-        total: number of items, when it is known.
-        can_sweep: whether the source ends by itself, so that a run which stops early may go through the rest of it
-            for answers that are there already.
-        retry_failed: whether items that failed in an earlier run are asked again.
-    """
-
-    source: Items
-    rows: OrderedRows
-    to_row: Callable[[Item, Outcome], Row]
-    answers: AnswerStore
-    total: int | None = None
-    can_sweep: bool = False
-    retry_failed: bool = True
 
 
 async def run_batch(plan: RunPlan, backend: Backend, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
@@ -105,20 +53,29 @@ class _Run:
         self._stop = stop
         self._error: MelleaError | None = None
         self._new = 0
+        self._cut: list[Item] = []
+        self._all_rows = True
+        self._budget = Budget(plan.caps)
         self._tally = Tally()
         self._tell = telling(observer)
         self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
         self._recorder = Recorder(ends.answers, ends.rows, ends.to_row, self._announce)
         self._sender = Sender(
             backend,
-            Limiter(plan.concurrency),
+            Limiter(plan.concurrency, pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None),
             policy=plan.policy,
             deadlines=plan.deadlines,
             outage=Outage(max_wait_s=plan.max_wait_s, observer=observer),
             observer=observer,
         )
         self._worker = Worker(
-            plan.pipeline, plan.model, plan.options, self._sender, observer=observer, budget=plan.budget
+            plan.pipeline,
+            plan.model,
+            plan.options,
+            self._sender,
+            observer=observer,
+            budget=plan.budget,
+            mask=redact if plan.redacted else str,
         )
 
     async def to_end(self) -> RunResult:
@@ -136,7 +93,8 @@ class _Run:
                 self._ends.total,
             )
         )
-        await self._record_while_working()
+        with self._deadline():
+            await self._record_while_working()
         await asyncio.to_thread(self._finish_output)
         result = self._result(clock() - start)
         self._observer(
@@ -170,24 +128,39 @@ class _Run:
         source = self._ends.source
         async with Feed(iter(source), ahead=max(64, 2 * workers), stop=source.stop) as feed:
             try:
-                await run_pool(
-                    feed,
-                    self._take,
-                    workers=workers,
-                    stop=self._stop,
-                    grace_s=self._plan.grace_s,
-                    sweep=self._ends.can_sweep,
-                )
+                await run_pool(feed, self._take, workers=workers, stop=self._stop, grace_s=self._plan.grace_s)
+                if self._stop.asked.is_set():
+                    self._all_rows = self._ends.can_sweep and await self._sweep(feed)
             except MelleaError as error:
                 # The input broke off, or a template of ours did not render: what is done is still written.
+                self._all_rows = False
                 self._end_early(error)
+
+    async def _sweep(self, feed: Feed[Item]) -> bool:
+        """Go through what is left of the input of a run that stops, for answers that are there already.
+
+        Returns:
+            Whether it came to the end; a second wish to stop ends it.
+        """
+        feed.resume()
+        for item in self._cut:
+            await self._take(item)
+        while not self._stop.now.is_set():
+            if (later := await feed.next()) is None:
+                return True
+            await self._take(later)
+        return False
 
     async def _take(self, item: Item) -> None:
         """One item: reuse what is there, wait for an identical text, or ask."""
         key = self._plan.key(item.text)
         while (outcome := self._reuse.known(key)) is None:
             if self._stop.asked.is_set():
-                return None
+                # Nothing is asked any more: an earlier run's failure is better than no row.
+                outcome = self._reuse.stored(key)
+                if outcome is None:
+                    return None
+                break
             match await self._reuse.claim(key, item):
                 case Claim.MINE:
                     return await self._ask(key, item)
@@ -200,16 +173,52 @@ class _Run:
 
     async def _ask(self, key: bytes, item: Item) -> None:
         outcome = None
+        left = [item]
         try:
-            outcome = await self._worker.work(item)
-            self._new += 1
-            await self._recorder.put(Finished(item, outcome, key, reused=False))
+            outcome = await self._within_budget(item)
+            if outcome is not None:
+                self._new += 1
+                left = []
+                await self._recorder.put(Finished(item, outcome, key, reused=False))
         except MelleaError as error:
             self._end_early(error)
         finally:
-            followers = self._reuse.settle(key, outcome)
-        for follower in followers:
-            await self._take(follower)
+            # Whoever is left over when the run stops has a row all the same if an earlier run has its outcome.
+            left += self._reuse.settle(key, outcome)
+            if self._stop.asked.is_set():
+                self._cut += left
+        if not self._stop.asked.is_set():
+            for follower in left:
+                await self._take(follower)
+
+    async def _within_budget(self, item: Item) -> Outcome | None:
+        """Ask about `item`, unless that would go beyond what the user allows the run."""
+        if reason := self._budget.before_one():
+            self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
+            return None
+        outcome = None
+        try:
+            outcome = await self._worker.work(item)
+        finally:
+            if reason := self._budget.after_one(outcome):
+                self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
+        return outcome
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """Ask the run to stop when its time is up."""
+        seconds = self._plan.caps.deadline_s
+        if seconds is None:
+            yield
+            return
+        ask = self._stop.ask_once
+        timer = asyncio.get_running_loop().call_later(
+            seconds, ask, "the run's deadline has passed (--deadline)", ExitCode.STOPPED_EARLY
+        )
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _announce(self, group: Sequence[Finished]) -> None:
         self._reuse.committed(one.key for one in group if not one.reused)
@@ -221,12 +230,11 @@ class _Run:
         """No item can be answered any more: stop taking new ones, once, for the first reason there was."""
         if self._error is None:
             self._error = error
-            if not self._stop.asked.is_set():
-                self._stop.ask(error.message, error.exit_code)
+            self._stop.ask_once(error.message, error.exit_code)
 
     def _finish_output(self) -> None:
-        # A run that could not do anything must not replace an earlier output by less.
-        if not self._stop.asked.is_set() or self._new:
+        # A run that stops early must not replace an earlier output by less.
+        if not self._stop.asked.is_set() or (self._new and (self._all_rows or not self._ends.replaces)):
             self._ends.rows.finish()
 
     def _result(self, elapsed_s: float) -> RunResult:

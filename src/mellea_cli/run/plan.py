@@ -11,6 +11,7 @@ from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.messages import Options
 from mellea_cli.pipelines.base import Pipeline
+from mellea_cli.run.budget import Caps
 
 _KEY_BYTES = 16
 
@@ -31,6 +32,10 @@ class RunPlan:
         max_wait_s: how long a server that is away is waited for, in seconds.
         grace_s: how long items in flight may go on once the run was asked to stop, in seconds.
         budget: answers that are judged at most, for each step of an item.
+        rpm: requests a minute at most; `None` sets no limit.
+        tpm: tokens a minute at most; `None` sets no limit.
+        caps: limits on the whole run.
+        redacted: mask personal numbers and addresses before a text leaves.
     """
 
     pipeline: Pipeline
@@ -44,6 +49,10 @@ class RunPlan:
     max_wait_s: float = 300.0
     grace_s: float = 10.0
     budget: int = 3
+    rpm: float | None = None
+    tpm: float | None = None
+    caps: Caps = Caps()
+    redacted: bool = False
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -58,6 +67,7 @@ class RunPlan:
             "model": self.identity,
             "options": [options.temperature, options.top_p, options.seed, options.stop, options.thinking],
             "native": dict(options.native),
+            **({"redacted": True} if self.redacted else {}),
         }
         canonical = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str)
         return hashlib.blake2b(canonical.encode(), digest_size=_KEY_BYTES).digest()

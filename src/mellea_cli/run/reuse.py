@@ -56,16 +56,21 @@ class Reuse:
         self._retry_failed = retry_failed
         self._flights: dict[bytes, _Flight] = {}
         self._fresh: dict[bytes, Outcome] = {}
-        self._failed: dict[bytes, Failure] = {}
+        # Only the keys: a run in which very many items fail must not keep their reasons in memory as well.
+        self._failed: set[bytes] = set()
         self._parked = 0
 
     def known(self, key: bytes) -> Outcome | None:
         """The outcome under `key` that this run may use as it is."""
-        outcome = self._fresh.get(key) or self._failed.get(key) or self._answers.lookup(key)
+        outcome = self.stored(key)
         if isinstance(outcome, Success) or outcome is None:
             return outcome
         # A failure of this run stands for identical texts; one of an earlier run gets another chance.
         return outcome if key in self._failed or not self._retry_failed else None
+
+    def stored(self, key: bytes) -> Outcome | None:
+        """The outcome under `key`, of whatever run; an earlier failure too."""
+        return self._fresh.get(key) or self._answers.lookup(key)
 
     async def claim(self, key: bytes, item: Item) -> Claim:
         """Take on the question under `key`, or leave `item` with whoever has it in flight."""
@@ -87,10 +92,10 @@ class Reuse:
             The items that waited for it.
         """
         flight = self._flights.pop(key)
-        if isinstance(outcome, Failure):
-            self._failed[key] = outcome
-        elif outcome is not None:
+        if outcome is not None:
             self._fresh[key] = outcome
+        if isinstance(outcome, Failure):
+            self._failed.add(key)
         self._parked -= len(flight.followers)
         flight.landed.set()
         return flight.followers

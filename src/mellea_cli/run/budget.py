@@ -1,0 +1,111 @@
+"""What the user allows a whole run to take: time, failed items, tokens, money."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mellea_cli.items import Failure, Outcome
+from mellea_cli.messages import Usage
+
+_MILLION = 1_000_000
+# A share means little among the first few items.
+_SHARE_FROM = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorLimit:
+    """How many items may fail.
+
+    Args:
+        count: the run stops when so many have failed; `None` for no such limit.
+        share: or when this share of the items that were asked about has, from 0 to 1, once there are 50 of them.
+    """
+
+    count: int | None = None
+    share: float | None = None
+
+    def reached(self, failed: int, asked: int) -> bool:
+        """Whether so many failures are too many."""
+        if self.count is not None and failed >= self.count:
+            return True
+        return self.share is not None and asked >= _SHARE_FROM and failed > 0 and failed >= self.share * asked
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a million tokens cost, in whatever currency."""
+
+    prompt: float
+    completion: float
+
+    def of(self, usage: Usage) -> float:
+        """What these tokens cost."""
+        return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / _MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Limits on a whole run; `None` sets none."""
+
+    deadline_s: float | None = None
+    """Seconds from the start of the run after which no new item is taken."""
+    errors: ErrorLimit = ErrorLimit()
+    tokens: int | None = None
+    """Tokens, prompts and answers together."""
+    cost: float | None = None
+    """Money, by `prices`."""
+    prices: Prices | None = None
+
+
+class Budget:
+    """Keeps a run within its caps. Items in flight are expected to cost as much as those before them did.
+
+    Args:
+        caps: the limits.
+    """
+
+    def __init__(self, caps: Caps) -> None:
+        self._caps = caps
+        self._asked = 0
+        self._failed = 0
+        self._usage = Usage()
+        self._in_flight = 0
+
+    def before_one(self) -> str:
+        """Count an item in that is about to be asked about.
+
+        Returns:
+            Why it must not be; empty when it may.
+        """
+        caps, share = self._caps, (self._in_flight + 1) / self._asked if self._asked else 0.0
+        tokens = self._usage.total_tokens
+        if caps.tokens is not None and tokens + share * tokens > caps.tokens:
+            return f"the next answers would go beyond {caps.tokens:,} tokens; {tokens:,} are used"
+        if caps.cost is not None and caps.prices is not None:
+            cost = caps.prices.of(self._usage)
+            if cost + share * cost > caps.cost:
+                return f"the next answers would cost more than {caps.cost:g}; {cost:.4g} is spent"
+        self._in_flight += 1
+        return ""
+
+    def after_one(self, outcome: Outcome | None) -> str:
+        """Count an item out.
+
+        Args:
+            outcome: what became of it; `None` when it was given up.
+
+        Returns:
+            Why no further item may be asked about; empty when they may.
+        """
+        self._in_flight -= 1
+        if outcome is None or outcome.attempts == 0:
+            return ""
+        self._asked += 1
+        self._failed += isinstance(outcome, Failure)
+        self._usage += outcome.usage
+        if self._caps.errors.reached(self._failed, self._asked):
+            return f"{self._failed:,} of {self._asked:,} items failed (--max-errors)"
+        counted = self._caps.tokens is not None or self._caps.cost is not None
+        if counted and not isinstance(outcome, Failure) and outcome.usage.total_tokens == 0:
+            return "the model server does not say how many tokens it used, so no limit on them can be kept"
+        return ""
