@@ -11,7 +11,7 @@ from mellea_cli.ui.itemstate import Fate, PanelView, Phase, StepView
 from mellea_cli.ui.paint import Line, Palette, Role, Span, cells_of, judged, pad, shorten, width, wrap
 from mellea_cli.ui.plaintext import clean
 
-_LABEL_CELLS = 11
+_LABEL_CELLS_LEAST, _LABEL_CELLS = 9, 11
 _TAIL_CHARS = 2_000
 """Of an answer without structure, the last so many characters are considered."""
 
@@ -114,6 +114,8 @@ def _laid_out(entries: list[_Entry], size: tuple[int, int], palette: Palette) ->
     if not entries or room <= 0:
         return []
     labels = min(_LABEL_CELLS, max(cells_of(entry.label) for entry in entries), max(0, inner - 8))
+    if labels and inner >= 30:  # values do not move to the side when a longer label comes
+        labels = max(labels, _LABEL_CELLS_LEAST)
     room_for_value = inner - labels - 1 if labels else inner
     wrapped = [wrap(entry.value, room_for_value - entry.growing) for entry in entries]
     given = [1] * len(entries)
