@@ -54,9 +54,7 @@ async def collect(backend: OllamaBackend, asked: GenerateRequest) -> list[Chunk]
         ('"box"', "http://box:11434"),
     ],
 )
-def test_hosts_are_read_as_ollama_reads_them(
-    host: str, url: str, monkeypatch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hosts_are_read_as_ollama_reads_them(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """OLLAMA_HOST may lack scheme and port; an address to listen on becomes loopback."""
     monkeypatch.setenv("MELLEA_ALLOW_HTTP", "1")
     assert host_url(host) == url
