@@ -193,7 +193,7 @@ def test_nothing_from_outside_acts() -> None:
         assert all(cell_len(line) < size[0] for line in plain(lines))
     wide = "\n".join(plain(frame(events, (200, 50))))
     assert "[red]boom[/red] abc" in wide
-    assert "key value" in wide
+    assert re.search("key +value", wide)
 
 
 def test_no_color_keeps_weight_and_drops_colour() -> None:
