@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-Process = subprocess.CompletedProcess[str]
-Run = Callable[..., Process]
+from rowfiles import Process, Run, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -45,17 +41,6 @@ def mellea(tmp_path: Path) -> Run:
         return Process(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write rows as JSONL."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read rows of JSONL."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import Run, read_rows, write_rows
+
 from loopback import ModelServer
+from rowfiles import Run, read_rows, write_rows
 
 SCRIPTED = ("--backend", "scripted")
 
@@ -225,7 +225,7 @@ def test_a_closed_pipe_ends_quietly(feedback: Path, tmp_path: Path) -> None:
     command = (
         f"{sys.executable} -m mellea_cli summarise {feedback} --backend scripted -q | head -3; echo ${{PIPESTATUS[0]}}"
     )
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=True)
     *rows, status = done.stdout.splitlines()
     assert [json.loads(row)["id"] for row in rows] == [0, 1, 2]
     assert done.stderr == ""
@@ -247,7 +247,7 @@ def test_without_input_the_help_is_shown(mellea: Run) -> None:
 
 
 def test_a_failed_item_is_a_row_and_an_exit_code(mellea: Run, tmp_path: Path) -> None:
-    """Its row says why, the errors file has it as it was read, the exit code is 3, and the next run asks only for it."""
+    """Its row says why, the errors file has it as it was read, the exit code is 3; the next run asks only for it."""
     path = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"MARK-{n} x"} for n in range(5)])
     broken = True
 
@@ -421,7 +421,7 @@ def test_auto_takes_an_ollama_that_has_the_model(mellea: Run, feedback: Path) ->
     assert done.stderr.count("granite4.1:3b") == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_output_that_is_full_is_an_error_of_its_own(mellea: Run, feedback: Path) -> None:
     """Exit code 5 and the reason; no journal is put beside a device."""
     done = mellea("summarise", str(feedback), "-o", "/dev/full", *SCRIPTED)

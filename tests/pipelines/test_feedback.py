@@ -78,7 +78,7 @@ async def test_every_worked_example_is_a_good_answer(pipeline: Pipeline) -> None
 
 
 def test_the_examples_are_balanced() -> None:
-    """Two of each sentiment and two of each urgency: a single high example makes a small model call most things high."""
+    """Two of each sentiment and of each urgency: with one high example a small model calls most things high."""
     answers = [json.loads(example.answer) for example in SINGLE.steps[0].prompt.examples]
     assert sorted(answer["sentiment"] for answer in answers) == ["mixed"] * 2 + ["negative"] * 2 + ["positive"] * 2
     assert sorted(answer["urgency"] for answer in answers) == ["high"] * 2 + ["low"] * 2 + ["medium"] * 2
