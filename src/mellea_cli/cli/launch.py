@@ -124,7 +124,7 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
         model=chosen.model, base_url=flags.base_url, concurrency=chosen.concurrency, verbose=flags.verbose > 1
     )
     backend = open_backend(chosen.backend, settings)
-    stop = Stop()
+    stop = Stop(show.say)
     try:
         # Until the run begins there is nothing to save: Ctrl-C ends the program as usual.
         await prepare(backend, chosen.model, pull=flags.pull)
@@ -186,4 +186,6 @@ def _next_command(flags: Flags, result: RunResult) -> str:
     complete = not (result.tally.failed or result.stopped)
     if complete or flags.output == "-" or flags.input == "-":
         return ""
-    return shlex.join(["mellea", *sys.argv[1:]]) if sys.argv[1:] else ""
+    # Typed again, --fresh would ask for everything once more.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+    return shlex.join(["mellea", *arguments]) if arguments else ""

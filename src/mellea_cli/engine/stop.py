@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mellea_cli.errors import ExitCode
@@ -17,6 +17,9 @@ class Stop:
 
     The first request to stop lets the items in flight finish; the second gives them up.
 
+    Args:
+        tell: told in a few words what happens now, each time somebody asks.
+
     Attributes:
         asked: set when the run should take no new items.
         now: set when it should not wait for those in flight either.
@@ -24,7 +27,8 @@ class Stop:
         exit_code: what the process should end with because of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
+        self._tell = tell
         self.asked = asyncio.Event()
         self.now = asyncio.Event()
         self.reason = ""
@@ -34,7 +38,9 @@ class Stop:
         """Ask to stop; asking again means at once."""
         if self.asked.is_set():
             self.now.set()
+            self._tell("stopping now; answered items are kept")
             return
+        self._tell(f"{reason}: items in flight may finish; once more stops at once")
         self.reason = reason
         self.exit_code = exit_code
         self.asked.set()
