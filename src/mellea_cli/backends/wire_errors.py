@@ -82,6 +82,7 @@ class Advice:
             NotAuthorized: self.not_authorized,
             EndpointMissing: self.endpoint_missing,
             ModelMissing: self.model_missing,
+            QuotaSpent: "top up the account behind the key, or use --backend local, which costs nothing",
         }
         return by_kind.get(kind, "").replace("{model}", model)
 

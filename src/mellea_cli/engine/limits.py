@@ -12,8 +12,10 @@ from mellea_cli.engine.pace import Pace
 
 # A refusal takes this share of the places away, at most once for all requests that were sent together.
 _CUT = 0.8
-# Near the number at which a server refused, one more place is tried after so many rounds of answers.
-_ROUNDS_NEAR_CEILING = 16
+# Near the number at which a server refused, one more place is tried after so many rounds of answers, and each time that
+# is refused too after twice as many.
+_FIRST_ROUNDS = 8
+_MOST_ROUNDS = 256
 
 
 class Limiter:
@@ -38,6 +40,7 @@ class Limiter:
         """The most requests that were in flight at once."""
         self._allowed = float(concurrency)
         self._ceiling = math.inf
+        self._rounds = _FIRST_ROUNDS
         self._cut_at = -math.inf
         self._held = 0
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -128,6 +131,8 @@ class Limiter:
         """
         alone = self.allowed == 1
         if started > self._cut_at:
+            if self._allowed < self._ceiling + 1 < math.inf:
+                self._rounds = min(2 * self._rounds, _MOST_ROUNDS)
             self._ceiling = self._allowed
             self._allowed *= _CUT
             self._cut_at = self._now()
@@ -141,9 +146,10 @@ class Limiter:
         if self._allowed >= self.concurrency:
             return
         near = math.floor(self._allowed) + 1 >= math.floor(self._ceiling)
-        self._allowed += 1 / (self._allowed * (_ROUNDS_NEAR_CEILING if near else 1))
+        self._allowed += 1 / (self._allowed * (self._rounds if near else 1))
         if self._allowed >= self._ceiling + 1:
             # The server takes more than it did: look for its new limit quickly.
             self._ceiling = math.inf
+            self._rounds = _FIRST_ROUNDS
         self._allowed = min(self._allowed, float(self.concurrency))
         self._hand_out()

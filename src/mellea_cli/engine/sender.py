@@ -126,9 +126,10 @@ class Sender:
         if error.charged:
             spent.count(rate_limited=rate_limited)
         delay = 0.0 if self._outage.away else self._delay_s(error, spent, began)
-        if rate_limited and error.retry_after_s and not self._outage.away and self.limiter.pause(delay):
+        asked = error.retry_after_s if rate_limited and not self._outage.away else None
+        if asked and self.limiter.pause(asked):
             # What the server asks of one request it means for all.
-            self._observer(Paused(error.message, delay))
+            self._observer(Paused(error.message, asked))
         watch.retry(delay, spent.sent + 1)
         await asyncio.sleep(delay)
 
