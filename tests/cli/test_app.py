@@ -20,7 +20,8 @@ from rowfiles import Run
 # (Rich looks whether attrs is there).
 HELP_MAY_IMPORT = {
     "mellea_cli", "typer", "rich", "shellingham", "annotated_doc", "pygments", "markdown_it", "mdurl",
-    "typing_extensions", "platformdirs", "attr", "attrs", "pydantic", "pydantic_core", "annotated_types", "typing_inspection",
+    "typing_extensions", "platformdirs", "attr", "attrs", "pydantic", "pydantic_core", "annotated_types",
+    "typing_inspection",
 }  # fmt: skip
 
 
