@@ -77,7 +77,7 @@ async def test_a_server_that_says_something_is_back() -> None:
 
 
 async def test_one_asks_and_the_others_wait() -> None:
-    """While it is away one request at a time goes out; all go once one is answered, and everybody hears of the pause."""
+    """While it is away one request at a time goes out; all go once one is answered; everybody hears of it."""
     heard: list[Event] = []
     outage = away(Outage(first_s=0.01, observer=heard.append))
     out, most, asked = 0, 0, 0

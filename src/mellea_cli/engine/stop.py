@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mellea_cli.errors import ExitCode
 
@@ -54,20 +55,21 @@ class Stop:
     def on_signals(self) -> Iterator[None]:
         """Ask to stop on SIGINT, SIGTERM and SIGHUP while this is open; what was there before comes back after."""
         loop = asyncio.get_running_loop()
-        caught: list[signal.Signals] = []
+        caught: list[tuple[signal.Signals, Any]] = []
         for name, exit_code in _SIGNALS.items():
             number = getattr(signal, name, None)
             # A process started under nohup has SIGHUP ignored on purpose.
-            if number is None or signal.getsignal(number) is signal.SIG_IGN:
+            if number is None or (before := signal.getsignal(number)) is signal.SIG_IGN:
                 continue
             try:
                 loop.add_signal_handler(number, self.ask, f"stopped by {name}", exit_code)
             except (NotImplementedError, RuntimeError, ValueError):
                 # Windows' loops, and threads other than the main one, cannot: Ctrl-C then raises as usual.
                 continue
-            caught.append(number)
+            caught.append((number, before))
         try:
             yield
         finally:
-            for number in caught:
+            for number, before in caught:
                 loop.remove_signal_handler(number)
+                signal.signal(number, before)
