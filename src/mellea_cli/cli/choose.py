@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Requests in flight where the user does not say. The embedded model gains little beyond four slots on a small machine;
 # an Ollama works on a few at once and queues the rest.
 _CONCURRENCY = {"local": 4, "ollama": 4, "openai": 16, "scripted": 64}
+# Each slot of the embedded server holds a context in memory, and more of them answer no faster.
+_MOST_SLOTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,12 @@ async def choose(wanted: Wanted) -> Chosen:
         backend, reason = "openai", f"asking the OpenAI-compatible server at {wanted.base_url}"
     elif backend == "auto":
         backend, model, reason = await _automatic(model)
-    return Chosen(
-        backend=backend,
-        model=model or _default_model(backend),
-        concurrency=wanted.concurrency or _CONCURRENCY[backend],
-        reason=reason,
-        warning=_warning(backend, model),
-    )
+    concurrency = wanted.concurrency or _CONCURRENCY[backend]
+    warning = _warning(backend, model)
+    if backend == "local" and concurrency > _MOST_SLOTS:
+        concurrency = _MOST_SLOTS
+        warning = f"{warning} The embedded model works on {_MOST_SLOTS} items at once at most.".strip()
+    return Chosen(backend, model or _default_model(backend), concurrency, reason, warning)
 
 
 async def _automatic(model: str | None) -> tuple[str, str | None, str]:

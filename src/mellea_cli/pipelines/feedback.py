@@ -99,8 +99,8 @@ _DEFINE_ISSUES = """\
 - positive_aspect: the main thing the author likes or praises, in a few words; null if nothing is praised.
 - main_complaint: the main thing the author dislikes or reports as a problem, in a few words; null if nothing is \
 complained about.
-- urgency: "high" if the author lost money, data or access, cannot use the product, is in danger or threatens to \
-leave; "medium" if a problem needs fixing but can wait; "low" if nothing needs fixing or it is a small wish."""
+- urgency: "high" only if money, data or access was lost, somebody is in danger, or the author leaves or threatens to; \
+"medium" for any other problem; "low" for praise, a wish or a trifle."""
 _DEFINE_SENTIMENT = """\
 - sentiment: "positive" if there is only praise or satisfaction; "negative" if there is only complaint or \
 disappointment; "mixed" if there are both."""
@@ -118,16 +118,6 @@ def _system(*definitions: str) -> str:
 # nulls are what teaches nulls.
 _WORKED: tuple[tuple[str, Analysis], ...] = (
     (
-        "I was billed twice in March and nobody answers my emails. I want my money back.",
-        Analysis(
-            positive_aspect=None,
-            main_complaint="billed twice and no reply to emails",
-            urgency="high",
-            sentiment="negative",
-            summary="The customer was billed twice, gets no reply by email and wants a refund.",
-        ),
-    ),
-    (
         "Really friendly staff and a quick check-in, we will be back!",
         Analysis(
             positive_aspect="friendly staff and quick check-in",
@@ -135,6 +125,16 @@ _WORKED: tuple[tuple[str, Analysis], ...] = (
             urgency="low",
             sentiment="positive",
             summary="The customer praises the friendly staff and quick check-in and will return.",
+        ),
+    ),
+    (
+        "The manual is hard to follow and the delivery was two days late.",
+        Analysis(
+            positive_aspect=None,
+            main_complaint="hard manual and late delivery",
+            urgency="medium",
+            sentiment="negative",
+            summary="The customer found the manual hard to follow and the delivery two days late.",
         ),
     ),
     (
@@ -158,13 +158,13 @@ _WORKED: tuple[tuple[str, Analysis], ...] = (
         ),
     ),
     (
-        "The manual is hard to follow and the delivery was two days late.",
+        "I was billed twice in March and nobody answers my emails. I want my money back.",
         Analysis(
             positive_aspect=None,
-            main_complaint="hard manual and late delivery",
-            urgency="medium",
+            main_complaint="billed twice and no reply to emails",
+            urgency="high",
             sentiment="negative",
-            summary="The customer found the manual hard to follow and the delivery two days late.",
+            summary="The customer was billed twice, gets no reply by email and wants a refund.",
         ),
     ),
     (
@@ -206,14 +206,14 @@ def _examples(model: type[BaseModel], *, of_summary: bool = False) -> tuple[Exam
 
 
 def _columns(issues: Issues, sentiment: Sentiment, summary: str) -> dict[str, Any]:
-    """The output columns; the nulls follow the label, as the documentation says."""
+    """The output columns; nulls and urgency follow the label, as the documentation says."""
     return {
         "summary": summary,
         "sentiment": sentiment,
         "issues": {
             "main_complaint": None if sentiment == "positive" else issues.main_complaint,
             "positive_aspect": None if sentiment == "negative" else issues.positive_aspect,
-            "urgency": issues.urgency,
+            "urgency": "low" if sentiment == "positive" else issues.urgency,
         },
     }
 

@@ -1,0 +1,82 @@
+"""Durations, deadlines, error limits and prices as they are typed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mellea_cli.cli.caps import caps, deadline_s, error_limit, seconds
+from mellea_cli.errors import UsageError
+from mellea_cli.run.budget import ErrorLimit, Prices
+
+NOW = datetime(2026, 5, 4, 22, 0).astimezone()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90", 90),
+        (600.0, 600),
+        ("90s", 90),
+        ("0.5", 0.5),
+        ("15m", 900),
+        ("6h", 21_600),
+        ("1h30m", 5_400),
+        ("2D", 172_800),
+    ],
+)
+def test_durations(text: str | float, expected: float) -> None:
+    """Seconds, minutes, hours, days, alone or together."""
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "5 x", "1s1h", "h"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """The hint shows how to write one."""
+    with pytest.raises(UsageError) as caught:
+        seconds(text)
+    assert "6h" in caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "expected"), [("6h", 21_600), ("23:30", 5_400), ("06:30", 30_600), ("22:00", 86_400)])
+def test_a_deadline_is_a_duration_or_the_next_such_time(text: str, expected: float) -> None:
+    """A time that has passed today is tomorrow's."""
+    assert deadline_s(text, NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["25:00", "12:60", "0", "0s", "noon"])
+def test_what_is_no_deadline_is_refused(text: str) -> None:
+    """No such time, or no time at all."""
+    with pytest.raises(UsageError):
+        deadline_s(text, NOW)
+
+
+def test_error_limits() -> None:
+    """A number or a share."""
+    assert error_limit("20") == ErrorLimit(count=20)
+    assert error_limit("5%") == ErrorLimit(share=0.05)
+    for text in ("0", "-1", "x", "120%", "0%", "1.5"):
+        with pytest.raises(UsageError):
+            error_limit(text)
+
+
+def flags(**changes: Any) -> Any:
+    names = ("deadline", "max_errors", "max_tokens_total", "max_cost", "price_in", "price_out")
+    return SimpleNamespace(**{**dict.fromkeys(names), **changes})
+
+
+def test_a_cost_needs_prices() -> None:
+    """Without them the run is refused before anything is sent."""
+    for prices in ({}, {"price_in": 1.0}, {"price_out": 1.0}):
+        with pytest.raises(UsageError, match="what tokens cost"):
+            caps(flags(max_cost=5.0, **prices))
+    assert caps(flags(max_cost=5.0, price_in=1.0, price_out=2.0)).prices == Prices(1.0, 2.0)
+
+
+def test_nothing_set_is_no_limit() -> None:
+    """By default a run goes on as long as it takes."""
+    chosen = caps(flags())
+    assert (chosen.deadline_s, chosen.tokens, chosen.cost, chosen.errors) == (None, None, None, ErrorLimit())

@@ -1,0 +1,70 @@
+"""Which backend and model a command uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loopback import ModelServer
+from mellea_cli.cli.choose import Wanted, choose, model_identity
+from mellea_cli.errors import ModelMissing, UsageError
+
+
+def wanted(
+    backend: str = "auto", model: str | None = None, url: str | None = None, in_flight: int | None = None
+) -> Wanted:
+    return Wanted(backend, model, url, in_flight)
+
+
+@pytest.fixture(autouse=True)
+def no_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
+
+
+async def test_without_a_server_the_embedded_model_is_taken() -> None:
+    """And the reason is said in one sentence."""
+    chosen = await choose(wanted())
+    assert (chosen.backend, chosen.model, chosen.concurrency) == ("local", "qwen2.5-coder-1.5b", 4)
+    assert "no Ollama answers" in chosen.reason
+
+
+async def test_an_address_is_an_explicit_choice(server: ModelServer) -> None:
+    """With --base-url and no --backend the OpenAI protocol is spoken; it needs a model's name."""
+    chosen = await choose(wanted(model="m", url=server.openai_url))
+    assert chosen.backend == "openai"
+    with pytest.raises(UsageError, match="named"):
+        await choose(wanted(url=server.openai_url))
+
+
+async def test_a_model_that_nobody_has_is_refused() -> None:
+    """Neither Ollama nor the catalogue knows it; the hint says where to look."""
+    with pytest.raises(ModelMissing) as raised:
+        await choose(wanted(model="no-such-model"))
+    assert "mellea models list" in raised.value.hint
+
+
+async def test_the_small_model_comes_with_a_warning() -> None:
+    """Its answers are close to guesses, and the user is told."""
+    chosen = await choose(wanted("local", "smollm2-135m"))
+    assert "testing" in chosen.warning
+
+
+async def test_the_embedded_model_has_so_many_slots_and_no_more() -> None:
+    """A large -c does not cost memory that brings nothing."""
+    chosen = await choose(wanted("local", in_flight=64))
+    assert chosen.concurrency == 8
+    assert "8 items at once" in chosen.warning
+    assert (await choose(wanted("scripted", in_flight=64))).concurrency == 64
+
+
+def test_a_model_file_is_known_by_its_content_not_its_folder(tmp_path: Path) -> None:
+    """Moving the file does not make its answers stale; another file of the same name does."""
+    one, other = tmp_path / "a" / "m.gguf", tmp_path / "b" / "m.gguf"
+    for path, size in ((one, 10), (other, 10)):
+        path.parent.mkdir()
+        path.write_bytes(b"x" * size)
+    assert model_identity("local", str(one)) == model_identity("local", str(other))
+    other.write_bytes(b"x" * 11)
+    assert model_identity("local", str(one)) != model_identity("local", str(other))
+    assert model_identity("ollama", "granite4.1:3b") == "granite4.1:3b"
