@@ -1,0 +1,73 @@
+"""Which answers need not be asked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mellea_cli.io.answers import MemoryAnswers
+from mellea_cli.items import Failure, Item, Success
+from mellea_cli.run import reuse as reuse_module
+from mellea_cli.run.reuse import Claim, Reuse
+
+KEY = b"k" * 16
+GOOD, BAD = Success({"summary": "s"}), Failure("parse", "no")
+
+
+def item(number: int) -> Item:
+    return Item(number, number, "same")
+
+
+async def test_the_first_asks_and_the_others_wait() -> None:
+    """One claim for a text in flight; the rest come back when it is settled, in their order."""
+    reuse = Reuse(MemoryAnswers())
+    assert await reuse.claim(KEY, item(0)) is Claim.MINE
+    assert [await reuse.claim(KEY, item(n)) for n in (1, 2)] == [Claim.PARKED] * 2
+    assert [one.position for one in reuse.settle(KEY, GOOD)] == [1, 2]
+    assert reuse.known(KEY) == GOOD
+
+
+async def test_an_answer_is_known_from_settling_to_commit_and_after() -> None:
+    """There is no instant at which an identical text would be asked twice."""
+    answers = MemoryAnswers()
+    reuse = Reuse(answers)
+    await reuse.claim(KEY, item(0))
+    reuse.settle(KEY, GOOD)
+    assert reuse.known(KEY) == GOOD
+    answers.commit([(KEY, GOOD)])
+    reuse.committed([KEY])
+    assert reuse.known(KEY) == GOOD
+
+
+async def test_a_question_that_was_given_up_can_be_claimed_again() -> None:
+    """A leader without an outcome leaves nothing behind."""
+    reuse = Reuse(MemoryAnswers())
+    await reuse.claim(KEY, item(0))
+    assert reuse.settle(KEY, None) == []
+    assert reuse.known(KEY) is None
+    assert await reuse.claim(KEY, item(1)) is Claim.MINE
+
+
+async def test_failures_of_this_run_stand_and_those_of_earlier_ones_get_another_chance() -> None:
+    """A failure is asked again by the next run, not by the next identical row."""
+    answers = MemoryAnswers()
+    answers.commit([(KEY, BAD)])
+    reuse = Reuse(answers)
+    assert reuse.known(KEY) is None
+    assert reuse.stored(KEY) == BAD
+    await reuse.claim(KEY, item(0))
+    reuse.settle(KEY, BAD)
+    reuse.committed([KEY])
+    assert reuse.known(KEY) == BAD
+    assert Reuse(answers, retry_failed=False).known(KEY) == BAD
+
+
+async def test_those_that_wait_are_bounded(monkeypatch: object) -> None:
+    """Beyond the bound a worker waits itself, and looks again when the answer has landed."""
+    reuse = Reuse(MemoryAnswers())
+    await reuse.claim(KEY, item(0))
+    reuse._parked = reuse_module._MOST_PARKED
+    waiting = asyncio.ensure_future(reuse.claim(KEY, item(1)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert reuse.settle(KEY, GOOD) == []
+    assert await waiting is Claim.LANDED
