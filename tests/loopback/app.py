@@ -33,6 +33,7 @@ class ModelApp:
         app.router.add_get("/v1/models", self._openai_models)
         app.router.add_get("/api/tags", self._tags)
         app.router.add_get("/api/version", self._version)
+        app.router.add_get("/api/ps", self._running)
         app.router.add_post("/api/pull", self._pull)
         app.router.add_get("/counts", self._counts)
         app.router.add_post("/counts/clear", self._clear)
@@ -90,6 +91,10 @@ class ModelApp:
     async def _version(self, request: web.Request) -> web.Response:
         self._look_up(request)
         return _json(200, {"version": "0.99.0"})
+
+    async def _running(self, request: web.Request) -> web.Response:
+        self._look_up(request)
+        return _json(200, {"models": []})
 
     async def _pull(self, request: web.Request) -> web.StreamResponse:
         self._look_up(request)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from mellea_cli.messages import Message
@@ -50,9 +51,10 @@ class AsyncSession:
 
     def __init__(self, calls: Calls, *, model_options: ModelOptions | None = None) -> None:
         self.calls = calls
-        self.model_options = dict(model_options or {})
+        self.model_options = MappingProxyType(dict(model_options or {}))
         self._warned = False
-        read_options(self.model_options)
+        # Checked here, so that a session with an option that cannot be used does not start.
+        self._options = read_options(self.model_options)
 
     @overload
     async def ainstruct(
@@ -244,7 +246,7 @@ class AsyncSession:
 
     def options(self, model_options: ModelOptions | None) -> CallOptions:
         """A call's options over the session's."""
-        return read_options(self.model_options, model_options)
+        return read_options(self.model_options, model_options) if model_options else self._options
 
     def _fire_async(self, *call: Any) -> ModelOutputThunk:
         self.warn_of_stale_context()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
@@ -184,15 +185,17 @@ async def _sampled(
     def in_context(_: GenerateRequest, completion: Completion, value: Any) -> Any:
         return context.add(call.said).add(ModelOutputThunk(completion.text, parsed_repr=value))
 
+    requirements = call.requirements if strategy.requirements is None else tuple(strategy.requirements)
     question: Question[Any] = Question(
         request,
         call.parse,
-        requirements=call.requirements if strategy.requirements is None else tuple(strategy.requirements),
+        requirements=requirements,
         budget=strategy.loop_budget,
         repair=strategy.repair(),
-        subject=call.subject or in_context,
         mend=strategy.mend(),
     )
+    if requirements:
+        question = dataclasses.replace(question, subject=call.subject or in_context)
     return _outcome(await ask(question, line.sender_for(call.options), stream), strategy, line)
 
 

@@ -93,7 +93,7 @@ class Instruction:
         )
 
     def _said(self, template: str) -> str:
-        if self._variables is None:
+        if self._variables is None or not template:
             return template
         return render(template, {name: _known(value) for name, value in self._variables.items()})
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from mellea_cli.session.thunk import ModelOutputThunk
+from mellea_cli.session.thunk import ModelOutputThunk
 
 _LETTERS_PER_TOKEN = 4
 
@@ -173,8 +172,6 @@ class ChatContext(Context):
 
 
 def _is_output(data: Any) -> bool:
-    from mellea_cli.session.thunk import ModelOutputThunk
-
     return isinstance(data, ModelOutputThunk)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import logging
 import os
 import threading
@@ -34,6 +35,7 @@ class _Room:
         self._stop: asyncio.Event | None = None
         self._lock = threading.Lock()
         self._open = True
+        self._calls: list[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]] = []
         self._exiting = False
 
     def _run(self) -> None:
@@ -50,6 +52,7 @@ class _Room:
         with self._lock:
             self._open = False
         # One turn of the loop for the calls that were let in before: their tasks must be among the cancelled.
+        self._take_calls()
         await asyncio.sleep(0)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
@@ -64,10 +67,21 @@ class _Room:
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Call `function` in the loop, soon. Raises `RuntimeError` when the loop is about to end."""
+        context = contextvars.copy_context()
         with self._lock:
             if not self._open or self.loop is None:
                 raise RuntimeError("this session has been closed")
-            self.loop.call_soon_threadsafe(function, *args)
+            self._calls.append((context, function, args))
+            # Waking the loop is by far the dearest part of a call, so it is woken once for all that come together.
+            if len(self._calls) == 1:
+                self.loop.call_soon_threadsafe(self._take_calls)
+
+    def _take_calls(self) -> None:
+        with self._lock:
+            calls, self._calls = self._calls, []
+        loop = asyncio.get_running_loop()
+        for context, function, args in calls:
+            loop.call_soon(function, *args, context=context)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run `work` in the loop. Raises `RuntimeError` when the loop is about to end."""

@@ -1,0 +1,174 @@
+# ruff: noqa: S310, S603, T201 - it starts its own server and its own interpreter, and prints what it found
+"""What a session costs: against a bare loop over the same client, and against the reference library.
+
+    python benchmarks/session.py                  # needs the dev extra
+    python benchmarks/session.py --peer PYTHON    # an interpreter that has the bench extra: Mellea 0.8.0
+
+Prints two figures. `fan-out` is the wall time of 2,000 thunks fired at once (limiter 16, a server that takes 10 ms to
+answer) over the time that a bare loop of 16 workers needs for the same requests over the same client; the server counts
+the requests that it ever had at once. `cpu` is the processor time of one `ainstruct` call, ours and the peer's, on one
+server in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+
+from mellea_cli import start_session, wait_for_all_mots
+from mellea_cli.backends.ollama import OllamaBackend
+from mellea_cli.messages import GenerateRequest, Message
+
+ROOT = Path(__file__).parents[1]
+MODEL = "granite4.1:3b"
+
+FAN_OUT, LIMIT, LATENCY_S, ROUNDS = 2_000, 16, 0.010, 5
+CALLS, WARM_UP = 300, 20
+
+# Both sides run this: only the import differs.
+ONE_CALL_AFTER_ANOTHER = """
+import asyncio, logging, sys, time
+import {package} as mellea
+url, calls, warm_up = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+async def main():
+    m = mellea.start_session("ollama", "{model}", base_url=url)
+    async def one(number):
+        thunk = await m.ainstruct("Summarise: {{{{text}}}}", user_variables={{"text": f"MARK-{{number}}"}})
+        await thunk.avalue()
+    for number in range(warm_up):
+        await one(number)
+    before = time.process_time()
+    for number in range(calls):
+        await one(number)
+    print("CPU", (time.process_time() - before) / calls)
+logging.disable(logging.CRITICAL)
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def model_server(latency_s: float = 0.0) -> Iterator[str]:
+    """The tests' loopback server in a process of its own; yields its address."""
+    command = [sys.executable, "-m", "loopback", "--latency", str(latency_s)]
+    process = subprocess.Popen(command, cwd=ROOT / "tests", stdout=subprocess.PIPE, text=True)
+    try:
+        if process.stdout is None:
+            raise RuntimeError("the server has no stdout")
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def counts(url: str) -> dict[str, int]:
+    """The server's own counts since they were last asked for."""
+    with urllib.request.urlopen(f"{url}/counts") as answer:
+        found: dict[str, int] = json.load(answer)
+    urllib.request.urlopen(f"{url}/counts/clear", data=b"").close()
+    return found
+
+
+async def bare(url: str) -> float:
+    """Seconds for all requests in a bare loop: workers that read one stream after the other."""
+    backend = OllamaBackend(base_url=url)
+    numbers = iter(range(FAN_OUT))
+
+    async def worker() -> None:
+        for number in numbers:
+            request = GenerateRequest(MODEL, (Message("user", f"Summarise: MARK-{number}"),))
+            async with aclosing(backend.stream(request)) as chunks:
+                "".join([chunk.text async for chunk in chunks])
+
+    await backend.prepare(MODEL)
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(LIMIT):
+            workers.create_task(worker())
+    took = time.perf_counter() - began
+    await backend.aclose()
+    return took
+
+
+async def fanned_out(url: str) -> float:
+    """Seconds for as many thunks of one session, all fired before the first is awaited."""
+    async with start_session("ollama", MODEL, base_url=url, concurrency=LIMIT) as m:
+        # The bare loop's clock starts when its connections are ready to be made, so this one's does too.
+        await m.ainstruct("Warm up.", await_result=True)
+        began = time.perf_counter()
+        thunks = [
+            await m.ainstruct("Summarise: {{text}}", user_variables={"text": f"MARK-{number}"})
+            for number in range(FAN_OUT)
+        ]
+        await wait_for_all_mots(thunks)
+        took = time.perf_counter() - began
+    if any(f"MARK-{number} " not in (thunk.value or "") for number, thunk in enumerate(thunks)):
+        raise RuntimeError("an answer is not the answer to its own request")
+    return took
+
+
+def fan_out() -> None:
+    """Print the wall times and their ratio."""
+    ratios = []
+    with model_server(LATENCY_S) as url:
+        for number in range(1, ROUNDS + 1):
+            gc.collect()
+            loop_s = asyncio.run(bare(url))
+            counts(url)
+            session_s = asyncio.run(fanned_out(url))
+            seen = counts(url)
+            ratios.append(session_s / loop_s)
+            print(
+                f"fan-out {number}: bare loop {loop_s:.2f} s, session {session_s:.2f} s, ratio {ratios[-1]:.2f}; "
+                f"at most {seen['max_in_flight']} in flight, {seen['completed'] - 1} answered"
+            )
+    print(f"fan-out: median ratio {statistics.median(ratios):.2f} (to be under 1.30)")
+
+
+def cpu_per_call(python: str, package: str, url: str) -> float:
+    """Seconds of processor time for one call, measured in a process of its own."""
+    program = ONE_CALL_AFTER_ANOTHER.format(package=package, model=MODEL)
+    ran = subprocess.run(
+        [python, "-c", program, url, str(CALLS), str(WARM_UP)], capture_output=True, text=True, check=True
+    )
+    return float(next(line for line in ran.stdout.splitlines() if line.startswith("CPU")).split()[1])
+
+
+def cpu(peer: str | None) -> None:
+    """Print the processor time of a call, and the peer's when there is one."""
+    ours, theirs = [], []
+    with model_server() as url:
+        for _ in range(3):
+            ours.append(cpu_per_call(sys.executable, "mellea_cli", url))
+            if peer is not None:
+                theirs.append(cpu_per_call(peer, "mellea", url))
+    our_ms = statistics.median(ours) * 1e3
+    print(f"cpu: {our_ms:.2f} ms a call")
+    if theirs:
+        their_ms = statistics.median(theirs) * 1e3
+        print(f"cpu: Mellea 0.8.0 {their_ms:.2f} ms a call, ratio {our_ms / their_ms:.2f} (to be at most 0.20)")
+
+
+def main() -> None:
+    """Run both."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter in which `import mellea` works")
+    parser.add_argument("--only", choices=["fan-out", "cpu"], help="one of the two")
+    args = parser.parse_args()
+    if args.only != "cpu":
+        fan_out()
+    if args.only != "fan-out":
+        cpu(args.peer)
+
+
+if __name__ == "__main__":
+    main()
