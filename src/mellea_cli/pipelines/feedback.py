@@ -118,6 +118,16 @@ def _system(*definitions: str) -> str:
 # nulls are what teaches nulls.
 _WORKED: tuple[tuple[str, Analysis], ...] = (
     (
+        "I was billed twice in March and nobody answers my emails. I want my money back.",
+        Analysis(
+            positive_aspect=None,
+            main_complaint="billed twice and no reply to emails",
+            urgency="high",
+            sentiment="negative",
+            summary="The customer was billed twice, gets no reply by email and wants a refund.",
+        ),
+    ),
+    (
         "Really friendly staff and a quick check-in, we will be back!",
         Analysis(
             positive_aspect="friendly staff and quick check-in",
@@ -125,16 +135,6 @@ _WORKED: tuple[tuple[str, Analysis], ...] = (
             urgency="low",
             sentiment="positive",
             summary="The customer praises the friendly staff and quick check-in and will return.",
-        ),
-    ),
-    (
-        "The manual is hard to follow and the delivery was two days late.",
-        Analysis(
-            positive_aspect=None,
-            main_complaint="hard manual and late delivery",
-            urgency="medium",
-            sentiment="negative",
-            summary="The customer found the manual hard to follow and the delivery two days late.",
         ),
     ),
     (
@@ -158,13 +158,13 @@ _WORKED: tuple[tuple[str, Analysis], ...] = (
         ),
     ),
     (
-        "I was billed twice in March and nobody answers my emails. I want my money back.",
+        "The manual is hard to follow and the delivery was two days late.",
         Analysis(
             positive_aspect=None,
-            main_complaint="billed twice and no reply to emails",
-            urgency="high",
+            main_complaint="hard manual and late delivery",
+            urgency="medium",
             sentiment="negative",
-            summary="The customer was billed twice, gets no reply by email and wants a refund.",
+            summary="The customer found the manual hard to follow and the delivery two days late.",
         ),
     ),
     (
