@@ -141,3 +141,34 @@ def test_a_fork_is_told_that_its_session_stayed_behind() -> None:
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     portal.close()
+
+
+def test_a_call_out_of_a_call_is_neither_lost_nor_stuck() -> None:
+    """The garbage collector may drop a thunk, which makes a call, while its thread is in the middle of another."""
+    portal = Portal()
+    portal.wait(portal.submit(name_of_thread))
+    seen: list[int] = []
+    done = threading.Event()
+
+    class Dropped:
+        """Makes a call when the collector finds it."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            portal.call(seen.append, 1)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        for _ in range(500):
+            Dropped()
+            portal.call(seen.append, 2)
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    portal.call(done.set)
+    assert done.wait(20)
+    assert (seen.count(1), seen.count(2)) == (500, 500)
+    portal.close()

@@ -33,8 +33,10 @@ class _Room:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=self._run, name="mellea-session", daemon=True)
         self._stop: asyncio.Event | None = None
-        self._lock = threading.Lock()
+        # Reentrant: the collector may drop a thunk, which makes a call, in the middle of a call.
+        self._lock = threading.RLock()
         self._open = True
+        self._woken = False
         self._calls: list[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]] = []
         self._exiting = False
 
@@ -73,11 +75,14 @@ class _Room:
                 raise RuntimeError("this session has been closed")
             self._calls.append((context, function, args))
             # Waking the loop is by far the dearest part of a call, so it is woken once for all that come together.
-            if len(self._calls) == 1:
+            if not self._woken:
+                self._woken = True
                 self.loop.call_soon_threadsafe(self._take_calls)
 
     def _take_calls(self) -> None:
         with self._lock:
+            # First this, then that: a call that comes in between wakes the loop once too often, not once too little.
+            self._woken = False
             calls, self._calls = self._calls, []
         loop = asyncio.get_running_loop()
         for context, function, args in calls:
@@ -112,7 +117,7 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._room: _Room | None = None
         self._owners = 1
         self._closed = False
