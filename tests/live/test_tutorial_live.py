@@ -17,7 +17,8 @@ def test_the_tutorial_runs_on_the_embedded_model(number: int, small_model: Path)
     """Each program ends well and prints answers; the server it started goes with it, without a warning."""
     source = (STEPS / f"step{number}.py").read_text(encoding="utf-8")
     source = source.replace("start_session(", f'start_session("local", {str(small_model)!r}, ')
-    ran = subprocess.run([sys.executable, "-W", "error", "-c", source], capture_output=True, text=True, timeout=110)
+    command = [sys.executable, "-W", "error", "-c", source]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert ran.returncode == 0, ran.stderr
     assert len(ran.stdout.split()) >= 3
     assert ("stale contexts" in ran.stderr) == (number == 5)
