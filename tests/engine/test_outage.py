@@ -64,9 +64,10 @@ async def test_what_looks_like_an_outage(error: BackendUnavailable, counts: bool
 
 
 async def test_a_refusal_of_the_only_request_counts() -> None:
-    """A server that refuses even one request at a time is as good as away."""
-    outage = Outage()
-    assert [outage.failed(RateLimited("no", status=429), alone=True) for _ in range(4)][-1]
+    """A server that refuses one question after the other, each alone, is away; one that refuses one for ever is not."""
+    outage, refusal = Outage(), RateLimited("no", status=429)
+    assert not any(outage.failed(refusal, alone=1) for _ in range(50))
+    assert [outage.failed(refusal, alone=question) for question in (2, 3, 4)] == [False, False, True]
 
 
 async def test_a_server_that_says_something_is_back() -> None:

@@ -222,7 +222,7 @@ async def test_steps_back_until_the_server_takes_what_it_gets() -> None:
 
 
 async def test_a_server_that_refuses_everything_is_waited_for() -> None:
-    """Refusals of a lone request are an outage: they are waited out, not charged."""
+    """When it refuses many questions, each alone, that is an outage: it is waited out, not charged."""
     tries = 0
 
     async def later(request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
@@ -234,7 +234,17 @@ async def test_a_server_that_refuses_everything_is_waited_for() -> None:
             yield chunk
 
     sending = sender(Streams(later), outage=Outage(first_s=0.001, longest_s=0.001))
-    assert (await sending.send(asking())).text == "fine"
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(sending.send(asking())) for _ in range(6)]
+    assert all(task.result().text == "fine" for task in tasks)
+
+
+async def test_one_question_that_is_refused_for_ever_fails_within_its_budget() -> None:
+    """The trouble may be its own: after nine retries it is a dead letter, though it was alone each time."""
+    backend = Streams(raising(RateLimited("no", status=429)))
+    with pytest.raises(RateLimited) as caught:
+        await sender(backend, concurrency=1, outage=Outage(first_s=0.001)).send(asking())
+    assert (len(backend.requests), caught.value.attempts) == (10, 10)
 
 
 async def test_what_the_headers_say_is_heeded() -> None:

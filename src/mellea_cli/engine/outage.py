@@ -1,7 +1,8 @@
 """A server that goes away: everyone waits, one request at growing intervals asks whether it is back.
 
-A server's outage is never counted against an item. What looks like one: no connection at all, or 502, 503 and 504, or
-a refusal of the only request in flight, several times in a row with no answer in between.
+A server's outage is never counted against an item. What looks like one: no connection at all, or 502, 503 and 504,
+several times in a row with no answer in between; or that it refuses several questions one after the other although each
+was the only one in flight.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Outage:
         self._max_wait_s = max_wait_s
         self._observer = observer
         self._row = 0
+        self._refused: set[int] = set()
         self._since: float | None = None
         self._wait_s = first_s
         self._last: BackendError | None = None
@@ -99,17 +101,19 @@ class Outage:
 
     def answered(self) -> None:
         """The server has answered a request, if only with a word about that request."""
-        if self._row or self._since is not None:
+        if self._row or self._refused or self._since is not None:
             self._row = 0
+            self._refused.clear()
             self._since = None
             self._wait_s = self._first_s
 
-    def failed(self, error: BackendError, *, alone: bool = False) -> bool:
+    def failed(self, error: BackendError, *, alone: int | None = None) -> bool:
         """A request failed.
 
         Args:
             error: how.
-            alone: it was the only request in flight, and could not be refused for being one too many.
+            alone: it was the only request in flight, and could not be refused for being one too many: then what tells
+                the question behind it from others. One question that is refused again and again proves nothing.
 
         Returns:
             Whether it was the server's absence, so that the request itself is not to blame.
@@ -119,7 +123,7 @@ class Outage:
         """
         asked_s = error.retry_after_s or 0.0
         if isinstance(error, RateLimited) and asked_s > self._max_wait_s:
-            self._note(error)
+            self._row += 1
             if self._row >= self._after:
                 raise ServerAway(
                     f"{error.message}; it asks to be left alone for {asked_s:.0f} s",
@@ -128,18 +132,18 @@ class Outage:
                     hint="run the same command again then: finished items are kept (--max-wait waits longer)",
                 ) from error
             return False
-        if _looks_away(error) or (alone and isinstance(error, RateLimited)):
-            self._note(error)
-            if self._since is None and self._row >= self._after:
-                self._since = asyncio.get_running_loop().time()
-        elif error.status is not None and not isinstance(error, RateLimited):
+        if _looks_away(error):
+            self._last = error
+            self._row += 1
+        elif isinstance(error, RateLimited):
+            self._last = error
+            self._refused |= set() if alone is None else {alone}
+        elif error.status is not None:
             # Whatever it said, it is there.
             self.answered()
+        if self._since is None and max(self._row, len(self._refused)) >= self._after:
+            self._since = asyncio.get_running_loop().time()
         return self._since is not None
-
-    def _note(self, error: BackendError) -> None:
-        self._row += 1
-        self._last = error
 
 
 def _looks_away(error: BackendError) -> bool:

@@ -79,7 +79,7 @@ class Sender:
         while True:
             spent.sent += 1
             try:
-                completion = await self._once(request, watch)
+                completion = await self._once(request, watch, id(spent))
             except BackendError as error:
                 error.attempts = spent.sent - before
                 if not error.retryable or not watch.resend():
@@ -90,7 +90,7 @@ class Sender:
                 sent = spent.sent - before
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
-    async def _once(self, request: GenerateRequest, watch: Watch) -> Completion:
+    async def _once(self, request: GenerateRequest, watch: Watch, question: int) -> Completion:
         """Send the request once; tell limiter and outage what came of it."""
         pace = self.limiter.pace
         tokens = pace.tokens(_letters(request)) if pace is not None and pace.counts_tokens else 0.0
@@ -98,7 +98,7 @@ class Sender:
             try:
                 completion = await generate(self.backend, request, self.deadlines, watch)
             except BackendError as error:
-                self._failed(error, started)
+                self._failed(error, started, question)
                 raise
             except AnswerError:
                 self._outage.answered()
@@ -110,10 +110,10 @@ class Sender:
         self._heed_allowance()
         return completion
 
-    def _failed(self, error: BackendError, started: float) -> None:
-        alone = False
+    def _failed(self, error: BackendError, started: float, question: int) -> None:
+        alone = None
         if isinstance(error, RateLimited):
-            alone = self.limiter.refused(started, by_time=bool(error.retry_after_s))
+            alone = question if self.limiter.refused(started, by_time=bool(error.retry_after_s)) else None
         elif error.scope is Scope.ITEM:
             self._outage.answered()
         # An outage is the server's trouble: it is waited out and not charged to any request.
