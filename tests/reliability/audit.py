@@ -1,4 +1,4 @@
-"""Runs the real program as a process and audits what it wrote: every item once, each answer with its own item's mark."""
+"""Runs the real program as a process and audits what it wrote: each item once, each answer with its item's mark."""
 
 from __future__ import annotations
 

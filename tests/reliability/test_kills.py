@@ -1,0 +1,14 @@
+"""Kill -9 at any moment: nothing lost, nothing doubled, the same bytes in the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kill_harness import harness
+
+
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    """Twelve kills, every fourth during start-up; after each one whole lines parse and no stored answer is gone."""
+    figures = harness(kills=12, items=400, seed=3, latency_s=0.1, folder=tmp_path)
+    assert figures.good, figures
+    assert figures.kills == 12
