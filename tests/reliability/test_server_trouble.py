@@ -61,7 +61,7 @@ def test_an_outage_of_three_seconds_costs_no_row(kind: str, serve: Serve, tmp_pa
 
 
 def test_a_server_that_is_gone_for_good(serve: Serve, tmp_path: Path) -> None:
-    """After `--max-wait` exit 4 with one message and the command that goes on; what was done is kept and not asked again."""
+    """After `--max-wait` exit 4 with one message and the command that goes on; what is done is kept."""
     server = serve(record=False, latency_s=0.02)
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     write_input(source, 400)
