@@ -24,6 +24,7 @@ LAYERS = {
     "run": 4,
     "ui": 5,
     "session": 5,
+    "chat": 5,
     "cli": 6,
     # The package itself and the names the tutorial imports only re-export what the session offers.
     "": 6,
@@ -32,8 +33,16 @@ LAYERS = {
     "stdlib": 6,
 }
 
-# Rooms of one layer that may not know each other: the engine knows no file, and the session no screen.
-STRANGERS = {("engine", "io"), ("io", "engine"), ("ui", "session"), ("session", "ui")}
+# Rooms of one layer that may not know each other: the engine knows no file, session and chat no screen.
+STRANGERS = {
+    ("engine", "io"),
+    ("io", "engine"),
+    ("ui", "session"),
+    ("session", "ui"),
+    ("ui", "chat"),
+    ("chat", "ui"),
+    ("session", "chat"),
+}
 
 # Third-party modules that only one room may import.
 ONLY_IN = {
@@ -51,6 +60,10 @@ ONLY_IN = {
 # Functions that outgrow 60 lines, and why.
 LONG_FUNCTIONS = {
     ("cli/summarise.py", "summarise"): "Typer reads the flags from the signature: every flag is a parameter",
+}
+# Tasks that outlive the function which starts them, and who ends them.
+LOOSE_TASKS = {
+    "session/job.py": "a thunk's generation; the job owns it and cancels it when nobody holds the thunk any more",
 }
 MOST_LINES = 300
 MOST_FUNCTION_LINES = 60
@@ -105,14 +118,14 @@ def test_third_party_libraries_stay_in_their_room(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_there_is_no_global_state_and_no_loose_task(path: Path) -> None:
-    """No `global`, no task outside a task group but the thunk's own, no print outside ui/."""
+    """No `global`, no task outside a task group but the session's own job, no print outside ui/."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         assert not isinstance(node, ast.Global), f"{named(path)}:{node.lineno}: global"
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called in {"asyncio.create_task", "asyncio.ensure_future"} or called.endswith("loop.create_task"):
-            assert named(path) == "session/thunk.py", f"{named(path)}:{node.lineno}: {called}"
+        if called.endswith(("create_task", "ensure_future")) and called != "group.create_task":
+            assert named(path) in LOOSE_TASKS, f"{named(path)}:{node.lineno}: {called}"
         assert called != "print" or room(path) == "ui", f"{named(path)}:{node.lineno}: print"
 
 

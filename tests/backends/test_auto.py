@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.backends.auto import DEFAULT_OLLAMA_MODEL, Choice, choose
-from mellea_cli.errors import ModelMissing
+from mellea_cli.backends.auto import DEFAULT_OLLAMA_MODEL, Choice, choose, settle
+from mellea_cli.errors import ModelMissing, UsageError
+from mellea_cli.models.catalogue import DEFAULT_MODEL
 
 Serve = Callable[..., ModelServer]
 
@@ -52,11 +53,13 @@ async def test_an_ollama_without_the_model_is_not(serve: Serve, monkeypatch: pyt
 
 
 async def test_no_ollama_at_all(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing listens the embedded model is the choice; without a name for it none is made up."""
+    """Where nothing listens the embedded model is the choice, by default the catalogue's default."""
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{silent_port}")
     choice = await choose(None, has_local=anything)
     assert choice == Choice(
-        "local", None, f"no Ollama answers at http://127.0.0.1:{silent_port}; using the embedded model"
+        "local",
+        DEFAULT_MODEL,
+        f"no Ollama answers at http://127.0.0.1:{silent_port}; using the embedded model {DEFAULT_MODEL}",
     )
     assert (await choose("mine.gguf", has_local=anything)).model == "mine.gguf"
 
@@ -104,3 +107,16 @@ async def test_nothing_can_do_it(
     with pytest.raises(ModelMissing, match="no Ollama answers") as caught:
         await choose(model, has_local=nothing)
     assert hint in caught.value.hint
+
+
+async def test_what_the_user_chose_is_taken_without_asking(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A named backend gets its default model, an address means the OpenAI protocol, and nothing is contacted."""
+    monkeypatch.setenv("OLLAMA_HOST", server.url)
+    assert await settle("ollama", None, None) == Choice("ollama", DEFAULT_OLLAMA_MODEL, "")
+    assert await settle("local", None, None) == Choice("local", DEFAULT_MODEL, "")
+    assert (await settle("auto", "m", server.openai_url)).backend == "openai"
+    with pytest.raises(UsageError, match="named"):
+        await settle("openai", None, server.openai_url)
+    assert server.state.lookups == []

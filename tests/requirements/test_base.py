@@ -50,6 +50,14 @@ async def test_a_validator_that_raises_fails_the_requirement() -> None:
     assert isinstance(result.error, KeyError)
 
 
+@pytest.mark.parametrize("value", [True, False, None, "yes"])
+async def test_a_validator_must_return_a_verdict(value: object) -> None:
+    """A bare bool from a validation function is told apart from a verdict, and the way out is named."""
+    result = await Requirement("x", lambda _: value).check(Answered("a"))  # type: ignore[arg-type,return-value]
+    assert not result
+    assert "simple_validate" in (result.reason or "")
+
+
 def test_a_result_with_an_error_is_false() -> None:
     """Whatever the verdict says, judging that failed proves nothing."""
     assert not ValidationResult(True, error=RuntimeError("judge away"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mellea_cli.backends.connection import is_loopback
+from mellea_cli.backends.connection import is_loopback, without_secrets
 from mellea_cli.errors import BackendError, ModelMissing, UsageError
+from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
 
 DEFAULT_OLLAMA_MODEL = "granite4.1:3b"
 
@@ -22,14 +24,51 @@ class Choice:
 
     backend: str
     """The backend's name in the registry."""
-    model: str | None
-    """The model to ask, or `None` for the embedded backend's own default."""
+    model: str
+    """The model to ask."""
     reason: str
     """One sentence for the user."""
 
 
+async def settle(backend: str, model: str | None, base_url: str | None) -> Choice:
+    """Settle on backend and model from what was asked for. Only `auto` asks anybody, and only on this machine.
+
+    Args:
+        backend: a name of the registry, or `auto`.
+        model: the model that was asked for; `None` for the backend's default.
+        base_url: the server's address that was asked for, if any.
+
+    Returns:
+        Both names; the reason is empty where the user chose.
+
+    Raises:
+        UsageError: the backend has no default model.
+        ModelMissing: nothing on this machine has the model.
+    """
+    reason = ""
+    if backend == "auto" and base_url is not None:
+        # An address is an explicit choice, and every kind of server but Ollama's own speaks this protocol.
+        backend, reason = "openai", f"asking the OpenAI-compatible server at {without_secrets(base_url)}"
+    elif backend == "auto":
+        return await choose(model)
+    model = model or {"local": DEFAULT_MODEL, "ollama": DEFAULT_OLLAMA_MODEL, "scripted": "scripted"}.get(backend)
+    if not model:
+        raise UsageError(
+            "an OpenAI-compatible server needs a model to be named",
+            hint="name it with -m MODEL, in Python with model_id",
+        )
+    return Choice(backend, model, reason)
+
+
+def runs_here(model: str | None) -> bool:
+    """Whether the embedded backend could run this model (`None`: its default), once its file is fetched."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return False
+    return model is None or model in CATALOGUE or model.endswith(".gguf")
+
+
 async def choose(
-    model: str | None, *, has_local: Callable[[str | None], bool], local_default: str | None = None
+    model: str | None, *, has_local: Callable[[str | None], bool] = runs_here, local_default: str = DEFAULT_MODEL
 ) -> Choice:
     """Choose a backend. Nothing but loopback is contacted, whatever `OLLAMA_HOST` says.
 
@@ -46,7 +85,7 @@ async def choose(
         return Choice("ollama", model or DEFAULT_OLLAMA_MODEL, why)
     if has_local(model):
         chosen = model or local_default
-        return Choice("local", chosen, f"{why}; using the embedded model" + (f" {chosen}" if chosen else ""))
+        return Choice("local", chosen, f"{why}; using the embedded model {chosen}")
     if model is None:
         raise ModelMissing(
             f"{why}, and the embedded model cannot be used here",

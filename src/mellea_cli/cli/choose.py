@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mellea_cli.errors import ModelFileError, ModelMissing, UsageError
+from mellea_cli.errors import ModelFileError, ModelMissing
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
@@ -70,51 +69,21 @@ async def choose(wanted: Wanted) -> Chosen:
         UsageError: the backend needs a model to be named.
         ModelMissing: no backend on this machine has the model.
     """
-    backend, model, reason = wanted.backend, wanted.model, ""
-    if backend == "auto" and wanted.base_url is not None:
-        # An address is an explicit choice, and every kind of server but Ollama's own speaks this protocol.
-        backend, reason = "openai", f"asking the OpenAI-compatible server at {wanted.base_url}"
-    elif backend == "auto":
-        backend, model, reason = await _automatic(model)
-    concurrency = wanted.concurrency or _CONCURRENCY[backend]
-    warning = _warning(backend, model)
-    if backend == "local" and concurrency > _MOST_SLOTS:
+    from mellea_cli.backends.auto import settle
+
+    choice = await settle(wanted.backend, wanted.model, wanted.base_url)
+    concurrency = wanted.concurrency or _CONCURRENCY[choice.backend]
+    warning = _warning(choice.backend, choice.model)
+    if choice.backend == "local" and concurrency > _MOST_SLOTS:
         concurrency = _MOST_SLOTS
         warning = f"{warning} The embedded model works on {_MOST_SLOTS} items at once at most.".strip()
-    return Chosen(backend, model or _default_model(backend), concurrency, reason, warning)
+    return Chosen(choice.backend, choice.model, concurrency, choice.reason, warning)
 
 
-async def _automatic(model: str | None) -> tuple[str, str | None, str]:
-    from mellea_cli.backends import auto
-    from mellea_cli.models.catalogue import DEFAULT_MODEL
-
-    choice = await auto.choose(model, has_local=_runs_here, local_default=DEFAULT_MODEL)
-    return choice.backend, choice.model, choice.reason
-
-
-def _runs_here(model: str | None) -> bool:
-    """Whether the embedded backend could run this model, once it is fetched."""
+def _warning(backend: str, model: str) -> str:
     from mellea_cli.models.catalogue import CATALOGUE
 
-    if importlib.util.find_spec("xllamacpp") is None:
-        return False
-    return model is None or model in CATALOGUE or model.endswith(".gguf")
-
-
-def _default_model(backend: str) -> str:
-    from mellea_cli.backends.auto import DEFAULT_OLLAMA_MODEL
-    from mellea_cli.models.catalogue import DEFAULT_MODEL
-
-    defaults = {"local": DEFAULT_MODEL, "ollama": DEFAULT_OLLAMA_MODEL, "scripted": "scripted"}
-    if backend not in defaults:
-        raise UsageError("an OpenAI-compatible server needs a model to be named", hint="name it with -m MODEL")
-    return defaults[backend]
-
-
-def _warning(backend: str, model: str | None) -> str:
-    from mellea_cli.models.catalogue import CATALOGUE
-
-    entry = CATALOGUE.get(model or "")
+    entry = CATALOGUE.get(model)
     return entry.quality_warning if backend == "local" and entry else ""
 
 

@@ -60,7 +60,7 @@ class ValidationResult:
 
     def __init__(
         self,
-        result: bool,  # noqa: FBT001 - the reference's signature: `ValidationResult(True)` is how it is written
+        result: bool,
         *,
         reason: str | None = None,
         score: float | None = None,
@@ -142,7 +142,10 @@ class Requirement:
                 verdict = await verdict
         except Exception as error:  # noqa: BLE001 - a user's validator may raise anything; it is reported, not lost
             return ValidationResult(False, reason=f"the validator raised {type(error).__name__}: {error}", error=error)
-        return verdict
+        if isinstance(verdict, ValidationResult):
+            return verdict
+        why = f"a validation_fn returns a ValidationResult, not {verdict!r}; simple_validate makes one of a bool"
+        return ValidationResult(False, reason=why, error=TypeError(why))
 
     def __repr__(self) -> str:
         return f"Requirement({self.description!r})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -140,32 +139,14 @@ def check(endpoint: Endpoint) -> None:
 
 
 async def _named(wish: Endpoint) -> tuple[str, str]:
-    """The names of backend and model. Only the automatic choice asks anybody, and only on this machine."""
-    from mellea_cli.backends.auto import DEFAULT_OLLAMA_MODEL, choose
-    from mellea_cli.models.catalogue import DEFAULT_MODEL
+    """The names of backend and model, settled as `mellea summarise` settles them."""
+    from mellea_cli.backends.auto import settle
 
-    name, model = wish.backend, wish.model
-    if not isinstance(name, str) or name == "auto":
-        if wish.base_url is not None:
-            # An address is an explicit choice, and every kind of server but Ollama's own speaks this protocol.
-            name = "openai"
-        else:
-            choice = await choose(model, has_local=_runs_here, local_default=DEFAULT_MODEL)
-            _LOG.info("%s", choice.reason)
-            name, model = choice.backend, choice.model
-    model = model or {"local": DEFAULT_MODEL, "ollama": DEFAULT_OLLAMA_MODEL, "scripted": "scripted"}.get(name)
-    if not model:
-        raise UsageError("an OpenAI-compatible server needs a model to be named", hint='give model_id="..."')
-    return name, model
-
-
-def _runs_here(model: str | None) -> bool:
-    """Whether the embedded backend could run this model, once it is fetched."""
-    from mellea_cli.models.catalogue import CATALOGUE
-
-    if importlib.util.find_spec("xllamacpp") is None:
-        return False
-    return model is None or model in CATALOGUE or model.endswith(".gguf")
+    name = wish.backend if isinstance(wish.backend, str) else "auto"
+    choice = await settle(name, wish.model, wish.base_url)
+    if choice.reason:
+        _LOG.info("%s", choice.reason)
+    return choice.backend, choice.model
 
 
 def _fetch_default(model: str) -> None:
