@@ -137,7 +137,7 @@ class Requirement:
         if self.validation_fn is None:
             raise ValueError(f"requirement {self.description!r} has no validation_fn: a model must judge it")
         try:
-            verdict = self.validation_fn(subject)
+            verdict: Any = self.validation_fn(subject)
             if inspect.isawaitable(verdict):
                 verdict = await verdict
         except Exception as error:  # noqa: BLE001 - a user's validator may raise anything; it is reported, not lost
