@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mellea_cli.cli.boundary import boundary
+from mellea_cli.cli.chat import chat
 from mellea_cli.cli.doctor import doctor
 from mellea_cli.cli.models import models_app
 from mellea_cli.cli.summarise import summarise
@@ -62,6 +63,7 @@ def configure(
 
 app.command("summarise")(summarise)
 app.command("summarize", hidden=True, help="Another spelling of summarise.")(summarise)
+app.command("chat")(chat)
 app.add_typer(models_app, name="models")
 app.command("doctor")(doctor)
 

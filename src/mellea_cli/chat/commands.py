@@ -1,0 +1,169 @@
+"""The slash commands by name."""
+
+from __future__ import annotations
+
+import difflib
+
+from mellea_cli.chat import keeping
+from mellea_cli.chat.chat import Chat
+from mellea_cli.chat.effect import Command, Effect
+from mellea_cli.chat.material import Document
+from mellea_cli.chat.options import SETTABLE, read_setting
+from mellea_cli.errors import UsageError
+
+
+def is_command(line: str) -> bool:
+    """Whether a line is meant as a command; a path such as `/etc/hosts is what?` is none."""
+    word = line.partition("\n")[0].split(maxsplit=1)[:1]
+    return bool(word) and line.startswith("/") and "/" not in word[0][1:]
+
+
+async def run_command(chat: Chat, line: str) -> Effect:
+    """Run the command in `line`.
+
+    Raises:
+        UsageError: there is no such command, with the nearest that there is, or it was misused.
+        MelleaError: it failed.
+    """
+    name, _, argument = line[1:].strip().partition(" ")
+    command = COMMANDS.get(name.strip().lower())
+    if command is None:
+        near = difflib.get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean /{near[0]}?" if near else "/help lists the commands"
+        raise UsageError(f"there is no command /{name}", hint=hint)
+    return await command.run(chat, argument.strip())
+
+
+async def _help(_: Chat, __: str) -> Effect:
+    rows = [(f"/{one.name} {one.argument}".rstrip(), one.help) for one in COMMANDS.values()]
+    keys = [
+        ('"""', "begins and ends a text of several lines; Alt-Enter breaks a line anywhere"),
+        ("Ctrl-C", "stops an answer, or clears the line; twice at an empty prompt leaves"),
+        ("Ctrl-R", "searches what you have typed; Ctrl-D leaves"),
+    ]
+    return Effect(rows=[*rows, *keys])
+
+
+async def _model(chat: Chat, name: str) -> Effect:
+    address = chat.partner.address
+    known = await chat.partner.models()
+    if not name:
+        rows = [("*" if one == address.model else "", one) for one in known]
+        return Effect(notes=[f"{address.model} ({address.backend}) answers; /model NAME changes that"], rows=rows)
+    if name == address.model:
+        return Effect(notes=[f"{name} answers already"])
+    notes: list[str] = []
+    if address.backend == "local":
+        _check_local(name)
+    elif known and name not in known and f"{name}:latest" not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        if address.backend == "ollama":
+            hint = f"did you mean {near[0]}?" if near else f"fetch it with: ollama pull {name}"
+            raise UsageError(f"Ollama does not have the model {name}", hint=hint)
+        notes.append("the server does not list this model" + (f"; did you mean {near[0]}?" if near else ""))
+    await chat.switch(chat.partner.at(model=name))
+    kept = len(chat.said.turns)
+    also = f"; it goes on with the {kept} turns so far" if kept > 1 else ""
+    return Effect(notes=[*notes, f"{name} answers from here on{also}"])
+
+
+def _check_local(name: str) -> None:
+    """Raises `UsageError` or `ModelFileError` unless the embedded server could load this model now."""
+    from mellea_cli.errors import ModelFileError
+    from mellea_cli.models.store import ModelStore
+
+    if ModelStore().find(name) is None:
+        raise ModelFileError(f"the model {name} is not on this machine", hint=f"mellea models pull {name}")
+
+
+async def _system(chat: Chat, text: str) -> Effect:
+    if not text:
+        return Effect(notes=[f"the system prompt is: {chat.said.system}" if chat.said.system else "no system prompt"])
+    chat.set_system("" if text in {"none", "off"} else text)
+    return Effect(notes=["the system prompt is set" if chat.said.system else "the system prompt is gone"])
+
+
+async def _file(chat: Chat, path: str) -> Effect:
+    if not path:
+        names = [one.name for one in chat.material]
+        return Effect(notes=[f"attached: {', '.join(names)}" if names else "no file is attached; /file PATH does it"])
+    return Effect(notes=[attached(chat, "file", path)])
+
+
+def attached(chat: Chat, kind: str, path: str) -> str:
+    """Attach a file and say what it is. Raises `InputError` when it cannot be read."""
+    one = chat.attach(kind, path)
+    if isinstance(one, Document):
+        return f"attached {one.name}: about {chat.meter.tokens(one.text):,} tokens"
+    left = f"; {one.skipped:,} rows without a usable text are left out" if one.skipped else ""
+    return f"attached {one.name}: {len(one.rows):,} rows{left}"
+
+
+async def _multi(_: Chat, __: str) -> Effect:
+    return Effect(multi=True)
+
+
+async def _edit(_: Chat, text: str) -> Effect:
+    return Effect(draft=text, edit=True)
+
+
+async def _usage(chat: Chat, _: str) -> Effect:
+    used, window, total = chat.used(), chat.partner.address.known_window, chat.said.usage
+    of = f" of {window:,} ({used / window:.0%})" if window else "; the window's size is not known (--context TOKENS)"
+    turns = chat.said.turns
+    rows = [
+        ("window", f"{used:,} tokens{of}"),
+        ("turns", f"{len(turns)}" + (f", the oldest {chat.hidden} not shown to the model" if chat.hidden else "")),
+        ("prompts", f"{total.prompt_tokens:,} tokens"),
+        ("answers", f"{total.completion_tokens:,} tokens"),
+    ]
+    if turns:
+        rows.append(
+            ("last answer", f"{turns[-1].tokens_per_s:.1f} tokens/s, first token after {turns[-1].first_token_s:.1f} s")
+        )
+    return Effect(rows=rows)
+
+
+async def _set(chat: Chat, text: str) -> Effect:
+    name, _, value = text.partition(" ")
+    if not value.strip():
+        if name:
+            read_setting(name, "")
+        window = chat.partner.address.known_window
+        now = {**chat.options, "context": f"{window:,}" if window else None}
+        return Effect(rows=[(one, str(now.get(one) if now.get(one) is not None else "default")) for one in SETTABLE])
+    setting = read_setting(name, value)
+    if name == "context":
+        await chat.switch(chat.partner.at(window=setting))
+    elif setting is None:
+        chat.options.pop(name, None)
+    else:
+        chat.options[name] = setting
+    return Effect(notes=[f"{name} is {'left to the default' if setting is None else value.strip()}"])
+
+
+async def _exit(_: Chat, __: str) -> Effect:
+    return Effect(leave=True)
+
+
+_ALL = (
+    Command("help", "", "list the commands", _help),
+    Command("model", "[NAME]", "let another model answer, or list the models", _model, "model"),
+    Command("system", "[TEXT]", "set the system prompt, or show it; none removes it", _system),
+    Command("file", "PATH", "attach a file: text, JSONL or CSV", _file, "path"),
+    Command("multi", "", "let Enter break lines and Alt-Enter send, or back", _multi),
+    Command("edit", "[TEXT]", "write the question in $EDITOR", _edit),
+    Command("retry", "", "ask the last question again", keeping.retry),
+    Command("undo", "", "take the last turn back", keeping.undo),
+    Command("clear", "", "forget the conversation", keeping.clear),
+    Command("save", "[NAME]", "save the chat under a name", keeping.save),
+    Command("load", "ID", "go on with another chat", keeping.load, "session"),
+    Command("sessions", "", "list the chats that are kept", keeping.sessions),
+    Command("export", "FILE.md", "write the chat to a Markdown file", keeping.export, "path"),
+    Command("usage", "", "show tokens used", _usage),
+    Command("set", "[OPTION VALUE]", "set temperature, max_tokens, seed …; VALUE may be default", _set, "option"),
+    Command("copy", "", "copy the last code block", keeping.copy_code),
+    Command("exit", "", "leave", _exit),
+)
+COMMANDS = {command.name: command for command in _ALL}
+"""The commands by name, in the order in which /help lists them."""
