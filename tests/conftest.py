@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from loopback import ModelServer
+
+# Some tests let programs meet a limit on file sizes: none of them may leave half-written bytecode for the next.
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 _FOREIGN = ("OLLAMA_", "OPENAI_", "MELLEA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
