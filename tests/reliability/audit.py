@@ -70,9 +70,12 @@ def command(source: Path, output: Path | str, url: str, *flags: str) -> list[str
 
 
 def environment(home: Path) -> dict[str, str]:
-    """An environment of its own, with the key in it; every file that is not asked for lands under `home`."""
+    """An environment of its own, with the key in it; every file that is not asked for lands under `home`.
+
+    No bytecode is written: under a limit on file sizes Python would leave torn files for others to load.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
-    return {**kept, "HOME": str(home), "TMPDIR": str(home), "OPENAI_API_KEY": KEY, "PYTHONWARNINGS": "ignore"}
+    return {**kept, "HOME": str(home), "TMPDIR": str(home), "OPENAI_API_KEY": KEY, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @dataclass

@@ -105,7 +105,7 @@ async def test_an_outcome_that_was_handed_over_is_kept_though_its_worker_is_canc
     """Waiting for the disk may be cancelled; the outcome is in all the same."""
     log = Log()
     record = recorder(log)
-    record._room.clear()
+    record._unsafe = 10_000
     putting = asyncio.ensure_future(record.put(finished(0)))
     await asyncio.sleep(0)
     putting.cancel()
@@ -113,6 +113,33 @@ async def test_an_outcome_that_was_handed_over_is_kept_though_its_worker_is_canc
     record.close()
     await record.run()
     assert ("commit", 1) in log.log
+
+
+async def test_few_outcomes_are_on_their_way_at_once() -> None:
+    """While a commit hangs only so many more can be brought; they go on when it is through."""
+    log = Log()
+    log.gate.clear()
+    record = Recorder(log, log, lambda item, outcome: Row(item, {}), log.announce, leeway=3)
+    brought = 0
+
+    async def bring(number: int) -> None:
+        nonlocal brought
+        for step in range(10):
+            await record.put(finished(number * 10 + step))
+            brought += 1
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(record.run())
+        bringing = [group.create_task(bring(number)) for number in range(4)]
+        await asyncio.to_thread(log.entered.wait, 10)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert record._unsafe <= 3 + 4
+        assert brought <= 3
+        log.gate.set()
+        await asyncio.wait(bringing)
+        record.close()
+    assert sum(count for what, count in log.log if what == "commit") == 40
 
 
 def test_events_say_what_became_of_an_item() -> None:

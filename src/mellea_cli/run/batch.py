@@ -59,7 +59,9 @@ class _Run:
         self._tally = Tally()
         self._tell = telling(observer)
         self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
-        self._recorder = Recorder(ends.answers, ends.rows, ends.to_row, self._announce)
+        self._recorder = Recorder(
+            ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
+        )
         self._sender = Sender(
             backend,
             Limiter(plan.concurrency, pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None),

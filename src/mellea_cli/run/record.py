@@ -54,6 +54,8 @@ class Recorder:
         rows: where their rows go after that.
         to_row: makes an item's row of its outcome.
         announce: told of each group when it is safe, in the loop.
+        leeway: outcomes that may be on their way to the disk before whoever brings one more waits for them: what a
+            crash or a full disk may cost is this many answers and those in flight.
     """
 
     def __init__(
@@ -62,11 +64,15 @@ class Recorder:
         rows: Rows,
         to_row: Callable[[Item, Outcome], Row],
         announce: Callable[[Sequence[Finished]], None],
+        *,
+        leeway: int = _FULL_GROUP,
     ) -> None:
         self._journal = journal
         self._rows = rows
         self._to_row = to_row
         self._announce = announce
+        self._leeway = leeway
+        self._unsafe = 0
         self._waiting: list[Finished] = []
         self._some = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -77,11 +83,11 @@ class Recorder:
     async def put(self, finished: Finished) -> None:
         """Hand over a finished item, at once; then wait while the disk is behind."""
         self._waiting.append(finished)
+        self._unsafe += not finished.reused
         self._some.set()
-        if len(self._waiting) >= _FULL_GROUP:
+        if len(self._waiting) >= _FULL_GROUP or self._unsafe >= self._leeway:
             self._hurry.set()
-        if len(self._waiting) >= _MOST_WAITING:
-            self._room.clear()
+        self._make_room()
         await self._room.wait()
 
     def close(self) -> None:
@@ -103,12 +109,21 @@ class Recorder:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), _GROUP_S)
             group, self._waiting = self._waiting, []
-            self._room.set()
+            self._make_room()
             if not self._closed:
                 self._some.clear()
                 self._hurry.clear()
             await _uninterrupted(self._write, group)
+            self._unsafe -= sum(not one.reused for one in group)
+            self._make_room()
             self._announce(group)
+
+    def _make_room(self) -> None:
+        """Let those that bring outcomes go on, or make them wait."""
+        if self._unsafe < self._leeway and len(self._waiting) < _MOST_WAITING:
+            self._room.set()
+        else:
+            self._room.clear()
 
     def _write(self, group: Sequence[Finished]) -> None:
         records = [(one.key, one.outcome) for one in group if not one.reused]
