@@ -4,60 +4,24 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from audit import audit, command, end, leaks, run, start, write_input
+from outage_harness import KINDS, harness
 
-from loopback import Call, Fault, ModelServer, faults
+from loopback import ModelServer, faults
 
 Serve = Callable[..., ModelServer]
 FLAGS = ("-c", "8", "--json", "-q")
-OUTAGE_S = 3.0
 
 
-class Gate:
-    """A fault plan that can be switched on for a while."""
-
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-        self.on = False
-
-    def __call__(self, call: Call) -> Fault | None:
-        return self.fault if self.on else None
-
-
-@pytest.mark.parametrize("kind", ["refused", "503", "503 with Retry-After", "hang"])
-def test_an_outage_of_three_seconds_costs_no_row(kind: str, serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_outage_of_three_seconds_costs_no_row(kind: str, tmp_path: Path) -> None:
     """No failed row, and at most 12 % more requests than rows."""
-    gate = {
-        "503": Gate(faults.status(503)),
-        "503 with Retry-After": Gate(faults.status(503, headers={"Retry-After": "1"})),
-        "hang": Gate(faults.stall(0)),
-    }.get(kind)
-    server = serve(record=False, latency_s=0.05, **({"fault": gate} if gate else {}))
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    write_input(source, 400)
-    flags = (*FLAGS, "--first-token-timeout", "0.5")
-    process = start(command(source, output, server.openai_url, *flags), tmp_path)
-    server.wait(lambda state: state.completed >= 120, 30)
-    if gate is None:
-        server.stop()
-    else:
-        gate.on = True
-    time.sleep(OUTAGE_S)  # the outage itself, not a wait for something
-    if gate is None:
-        server.start()
-    else:
-        gate.on = False
-    ended = end(process, 60)
-    found = audit(output, 400)
-    assert (ended.code, found.problems, found.failed) == (0, [], {})
-    assert server.state.requests <= 400 * 1.12
-    assert server.state.max_in_flight <= 8
-    assert leaks(tmp_path, ended.out, ended.err) == []
+    figures = harness(kind, 3.0, 300, tmp_path)
+    assert figures.good, figures
 
 
 def test_a_server_that_is_gone_for_good(serve: Serve, tmp_path: Path) -> None:
