@@ -38,7 +38,16 @@ class EmbeddedServer:
         self.api_key = secrets.token_urlsafe(32)
 
     @classmethod
-    async def start(cls, model: Path, *, name: str, slots: int, context_per_slot: int, log: bool = False) -> Self:
+    async def start(
+        cls,
+        model: Path,
+        *,
+        name: str,
+        slots: int,
+        context_per_slot: int,
+        log: bool = False,
+        states: Path | None = None,
+    ) -> Self:
         """Start a server and wait until it answers.
 
         Args:
@@ -47,6 +56,7 @@ class EmbeddedServer:
             slots: requests that are worked on at once.
             context_per_slot: tokens of prompt and answer together, for each slot.
             log: pass the server's log on to stderr.
+            states: a folder in which the state of a slot may be saved.
 
         Raises:
             UsageError: the llama.cpp binding is not installed.
@@ -73,7 +83,8 @@ class EmbeddedServer:
                 raise BackendUnavailable(f"cannot start the embedded server: {error.strerror or error}") from error
             raise
         server = cls(process, kept)
-        config = ServerConfig(str(model), name, slots, context_per_slot, server.api_key, os.getpid(), log)
+        kept_in = str(states) if states else ""
+        config = ServerConfig(str(model), name, slots, context_per_slot, server.api_key, os.getpid(), log, kept_in)
         try:
             server.url = await server._ready(config)
         except BaseException:

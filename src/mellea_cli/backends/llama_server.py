@@ -38,6 +38,7 @@ class ServerConfig:
         api_key: what every request must carry as a bearer token.
         parent: the parent's process id.
         log: whether llama.cpp writes its log to stderr; otherwise errors only.
+        states: folder in which the state of a slot may be saved; empty for none.
     """
 
     model: str
@@ -47,6 +48,7 @@ class ServerConfig:
     api_key: str
     parent: int
     log: bool = False
+    states: str = ""
 
 
 def main() -> None:
@@ -123,6 +125,8 @@ def _start(config: ServerConfig) -> Any:
     # no faster and grew by tens of megabytes a second: the prompts of a batch share one beginning, and no more.
     params.cache_prompt = True
     params.cache_ram_mib = 0
+    if config.states:
+        params.slot_save_path = f"{config.states}/"  # the server joins path and name as they are
     # An answer that outgrows its slot ends with "length"; the alternative drops the prompt's beginning in silence.
     params.ctx_shift = False
     # The first request does what a warm-up would do.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import importlib.metadata
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.backends.embedded import EmbeddedServer
+from mellea_cli.backends.http import WireClient
+from mellea_cli.backends.prefixes import Prefix, Prefixes
 from mellea_cli.errors import BackendError, BackendUnavailable, ModelFileError, ModelMissing, Scope, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest
 
@@ -49,6 +52,7 @@ class LocalBackend:
         context_per_slot: tokens of prompt and answer together that each request has room for.
         log: pass the server's log on to stderr.
         store: where model files are looked up; by default the user's own.
+        states: the folder for what `expect` makes it keep; by default beside the store's models.
 
     Raises:
         UsageError: `slots` or `context_per_slot` is not positive.
@@ -64,6 +68,7 @@ class LocalBackend:
         context_per_slot: int = 2048,
         log: bool = False,
         store: ModelStore | None = None,
+        states: Path | None = None,
     ) -> None:
         if slots < 1 or context_per_slot < 1:
             raise UsageError(f"the embedded server needs at least one slot and one token, not {slots}")
@@ -72,6 +77,9 @@ class LocalBackend:
         self._context_per_slot = context_per_slot
         self._log = log
         self._store = store
+        self._states = states
+        self._expected: tuple[Prefix, ...] = ()
+        self._tell: Callable[[str], None] = _unsaid
         self._running: _Running | None = None
         self._starting = asyncio.Lock()
         self._deaths = 0
@@ -94,6 +102,16 @@ class LocalBackend:
         """
         self._check(model)
         await self._client()
+
+    def expect(self, prefixes: Sequence[Prefix], tell: Callable[[str], None]) -> None:
+        """Say which beginnings the prompts of a run share: each start of the server puts them into its slots.
+
+        Args:
+            prefixes: the beginnings, in the order in which they will be needed.
+            tell: told in a sentence when that takes a moment.
+        """
+        self._expected = tuple(prefixes)
+        self._tell = tell
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and yield its chunks; `mellea_cli.backends.base.Backend.stream` has the contract.
@@ -159,9 +177,15 @@ class LocalBackend:
                 hint="try a smaller --concurrency or another model; -vv shows the server's log",
             )
         path = await asyncio.to_thread(self._file)
+        self._states = await asyncio.to_thread(self._states_folder)
         try:
             server = await EmbeddedServer.start(
-                path, name=self._model, slots=self._slots, context_per_slot=self._context_per_slot, log=self._log
+                path,
+                name=self._model,
+                slots=self._slots,
+                context_per_slot=self._context_per_slot,
+                log=self._log,
+                states=self._states,
             )
         except BackendUnavailable as error:
             self._died(f"did not start: {error.message}")
@@ -173,7 +197,29 @@ class LocalBackend:
             slots=self._slots,
             keep_alive=False,
         )
+        await self._warm(server, client, _identity(path, self._context_per_slot))
         return _Running(server, client)
+
+    async def _warm(self, server: EmbeddedServer, client: OpenAIBackend, identity: str) -> None:
+        if self._states is None or not self._expected:
+            return
+        wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
+        try:
+            prefixes = Prefixes(wire, client, self._states, identity, self._slots)
+            await prefixes.warm(self._model, self._expected, self._tell)
+        finally:
+            await wire.aclose()
+
+    def _states_folder(self) -> Path | None:
+        """The folder for saved states, made when it is not there; without one nothing is kept."""
+        from mellea_cli.models.store import ModelStore
+
+        folder = self._states or (self._store or ModelStore()).root.with_name("prompts")
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            return None
+        return folder
 
     def _file(self) -> Path:
         """The model's file, checked. Blocks when it has to be hashed."""
@@ -193,3 +239,13 @@ class LocalBackend:
                 await running.client.aclose()
             finally:
                 await running.server.stop()
+
+
+def _unsaid(_: str) -> None:
+    """Tell nobody."""
+
+
+def _identity(path: Path, context_per_slot: int) -> str:
+    facts = path.stat()
+    engine = importlib.metadata.version("xllamacpp")
+    return f"{path.name} {facts.st_size} {facts.st_mtime_ns} {context_per_slot} xllamacpp {engine}"

@@ -125,7 +125,7 @@ def _yes(question: str) -> bool:
 
 
 async def prepare(backend: Backend, model: str, *, pull: bool) -> None:
-    """Make the backend ready, pulling the model through an Ollama when that was asked for.
+    """Make a server ready, pulling the model through an Ollama when that was asked for.
 
     Raises:
         BackendError: the server cannot be used, or does not have the model.

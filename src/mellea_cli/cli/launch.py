@@ -116,6 +116,7 @@ def _plan(flags: Flags, chosen: Chosen) -> RunPlan:
 
 
 async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Show) -> RunResult:
+    from mellea_cli.backends.local import LocalBackend
     from mellea_cli.backends.registry import BackendSettings, open_backend
     from mellea_cli.engine.stop import Stop
     from mellea_cli.run.batch import run_batch
@@ -127,7 +128,11 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
     stop = Stop(show.say)
     try:
         # Until the run begins there is nothing to save: Ctrl-C ends the program as usual.
-        await prepare(backend, chosen.model, pull=flags.pull)
+        if isinstance(backend, LocalBackend):
+            # It starts with the first question: a run that finds every answer in the journal needs no model at all.
+            backend.expect(plan.prefixes, show.say)
+        else:
+            await prepare(backend, chosen.model, pull=flags.pull)
         with stop.on_signals():
             return await run_batch(plan, backend, ends, observer=show.begin(), stop=stop)
     finally:
@@ -139,6 +144,9 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
     from mellea_cli.ui.summary import RunSummary
 
     tally = result.tally
+    if result.error is not None and not (tally.done or tally.failed or flags.nightly):
+        # Nothing came of it: the error says all there is to say.
+        raise result.error
     if result.error is not None and flags.nightly:
         show.error(result.error.message, result.error.hint)
     show.end(
@@ -164,7 +172,7 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
         )
     )
     if result.error is not None and not flags.nightly:
-        show.error(result.error.message, result.error.hint)
+        show.ended_by(result.error)
 
 
 def _nothing_done(flags: Flags, error: MelleaError) -> RunSummary:

@@ -108,7 +108,7 @@ def summarise(
     stall_timeout: Annotated[
         float,
         flag(LIMITS, "--stall-timeout", parser=duration, metavar="DURATION", help="Two tokens may lie so far apart."),
-    ] = 60.0,
+    ] = 180.0,
     max_retries: Annotated[
         int, flag(RUN, "--max-retries", min=0, help="Times a request is sent again when the server is at fault.")
     ] = 5,

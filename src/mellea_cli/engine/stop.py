@@ -12,6 +12,8 @@ from mellea_cli.errors import ExitCode
 
 _SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HUNG_UP}
 
+_FINISHING = "items in flight may finish; once more stops at once"
+
 
 class Stop:
     """Carries the wish to stop to the pool.
@@ -19,7 +21,7 @@ class Stop:
     The first request to stop lets the items in flight finish; the second gives them up.
 
     Args:
-        tell: told in a few words what happens now, each time somebody asks.
+        tell: told in a few words what happens now, each time a signal comes.
 
     Attributes:
         asked: set when the run should take no new items.
@@ -39,12 +41,15 @@ class Stop:
         """Ask to stop; asking again means at once."""
         if self.asked.is_set():
             self.now.set()
-            self._tell("stopping now; answered items are kept")
             return
-        self._tell(f"{reason}: items in flight may finish; once more stops at once")
         self.reason = reason
         self.exit_code = exit_code
         self.asked.set()
+
+    def _on_signal(self, reason: str, exit_code: ExitCode) -> None:
+        again = self.asked.is_set()
+        self.ask(reason, exit_code)
+        self._tell("stopping now; answered items are kept" if again else f"{reason}: {_FINISHING}")
 
     def ask_once(self, reason: str, exit_code: ExitCode) -> None:
         """Ask to stop unless somebody has: a limit that is reached while the run stops must not hurry it."""
@@ -62,7 +67,7 @@ class Stop:
             if number is None or (before := signal.getsignal(number)) is signal.SIG_IGN:
                 continue
             try:
-                loop.add_signal_handler(number, self.ask, f"stopped by {name}", exit_code)
+                loop.add_signal_handler(number, self._on_signal, f"stopped by {name}", exit_code)
             except (NotImplementedError, RuntimeError, ValueError):
                 # Windows' loops, and threads other than the main one, cannot: Ctrl-C then raises as usual.
                 continue

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.messages import Options
+from mellea_cli.messages import Message, Options
 from mellea_cli.pipelines.base import Pipeline
 from mellea_cli.run.budget import Caps
 
@@ -80,6 +80,11 @@ class RunPlan:
         """
         hashed = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES, key=self.fingerprint)
         return hashed.digest()
+
+    @property
+    def prefixes(self) -> tuple[tuple[Message, ...], ...]:
+        """The beginnings that the prompts of each step share, in the order in which they are needed."""
+        return tuple(step.prompt.prefix for step in self.pipeline.steps)
 
     def calls(self, items: int) -> int:
         """Model calls for that many items when nothing has to be asked again."""

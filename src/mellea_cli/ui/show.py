@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from mellea_cli.errors import InputError, OutputError
+from mellea_cli.errors import InputError, MelleaError, OutputError
 from mellea_cli.events import Fanout, Observer
 from mellea_cli.ui.console import say, say_error
 from mellea_cli.ui.display import Display, choose_display, make_display
@@ -85,6 +85,13 @@ class Show:
     def error(self, message: str, hint: str) -> None:
         """Say what ended the run, and what to do next."""
         say_error(self._stream, self._environ, message, hint)
+
+    def ended_by(self, error: MelleaError) -> None:
+        """Say what ended the run, unless the closing table has said it, and what to do next."""
+        if self._look.quiet or self._look.json:
+            self.error(error.message, error.hint)
+        elif error.hint:
+            say(self._stream, f"try: {error.hint}")
 
     def begin(self) -> Observer:
         """Start to show a run.
