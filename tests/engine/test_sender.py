@@ -178,6 +178,15 @@ async def test_an_outage_costs_no_request_its_budget() -> None:
     assert [task.result().text for task in tasks] == ["fine"] * 8
 
 
+async def test_after_an_outage_a_request_has_its_whole_budget_left() -> None:
+    """Five failures of the server's absence, then a fault of the request's own: its one retry is still there."""
+    gone = raising(BackendUnavailable("connection refused"))
+    backend = Streams(*[gone] * 5, raising(ServerFault("crashed", status=500)), ANSWER)
+    policy = RetryPolicy(max_retries=1, base_s=0.001)
+    completion = await sender(backend, policy=policy, outage=Outage(after=1, first_s=0.001)).send(asking())
+    assert (completion.text, completion.attempts) == ("fine", 7)
+
+
 async def test_a_server_that_stays_away_ends_in_one_error() -> None:
     """After the longest wait the error is of the kind that ends a run."""
     backend = Streams(raising(BackendUnavailable("connection refused")))

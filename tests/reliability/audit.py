@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -94,8 +95,14 @@ class Ended:
         return loaded
 
 
+def listen() -> None:
+    """Take Ctrl-C as usual: what a shell starts in the background would ignore it, and its children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(arguments: list[str], home: Path, **more: Any) -> subprocess.Popen[str]:
     """Start the program in a process group of its own."""
+    more.setdefault("preexec_fn", listen)
     return subprocess.Popen(
         arguments,
         env=environment(home),
