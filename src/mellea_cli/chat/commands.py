@@ -49,7 +49,7 @@ async def _model(chat: Chat, name: str) -> Effect:
     known = await chat.partner.models()
     if not name:
         rows = [("*" if one == address.model else "", one) for one in known]
-        return Effect(notes=[f"{address.model} ({address.backend}) answers; /model NAME changes that"], rows=rows)
+        return Effect(notes=[f"{address.name} ({address.backend}) answers; /model NAME changes that"], rows=rows)
     if name == address.model:
         return Effect(notes=[f"{name} answers already"])
     notes: list[str] = []

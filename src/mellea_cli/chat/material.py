@@ -63,10 +63,12 @@ def read_data(path: str) -> Table:
 
 def _table(path: str, options: SourceOptions, row_of: Any) -> Table:
     with open_source(path, options) as source:
-        rows = [row_of(item) for item in source]
+        items = list(source)
+        rows = [row_of(item) for item in items if item.text.strip()]
         if not rows:
-            raise InputError("there are no rows in it", path=path)
-        return Table(Path(path).name, rows, source.skipped)
+            raise InputError("there are no rows with a text in it", path=path)
+        # Rows that failed in a run have no summary: there is nothing to tell about them.
+        return Table(Path(path).name, rows, source.skipped + len(items) - len(rows))
 
 
 def _plain_row(item: Item) -> Row:

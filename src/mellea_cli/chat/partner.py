@@ -37,6 +37,11 @@ class Address:
     verbose: bool = False
 
     @property
+    def name(self) -> str:
+        """The model as a person is shown it: a file without its folder."""
+        return self.model.replace("\\", "/").rsplit("/", 1)[-1] if self.model.endswith(".gguf") else self.model
+
+    @property
     def known_window(self) -> int | None:
         """The window, where it is known: an Ollama and the embedded server are told how large to make it."""
         return self.window or (DEFAULT_WINDOW if self.backend in {"ollama", "local"} else None)

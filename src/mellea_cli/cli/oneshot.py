@@ -44,14 +44,14 @@ async def answer_all(chat: Chat, script: Script) -> ExitCode:
     """
     from mellea_cli.chat.commands import is_command
 
-    failed = False
+    failed, before = False, len(chat.said.turns)
     try:
-        for number, line in enumerate(script.questions):
+        for line in script.questions:
             if script.commands and is_command(line):
                 if await _command(chat, line):
                     break
                 continue
-            if number and not script.json:
+            if chat.said.turns[before:] and not script.json:
                 _write("\n")
             try:
                 await _answer(chat, line, as_json=script.json)
@@ -65,9 +65,9 @@ async def answer_all(chat: Chat, script: Script) -> ExitCode:
                 _tell(error)
                 failed = True
     finally:
-        await chat.aclose()
         if chat.memory.broken:
             say(sys.stderr, f"the chat is not kept: {chat.memory.broken}")
+        await chat.aclose()
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 

@@ -70,7 +70,7 @@ class Repl:
         for note in notes:
             screen.note(note)
         address = chat.partner.address
-        screen.note(f"mellea chat: {address.model} ({address.backend}); /help lists the commands, Ctrl-D leaves")
+        screen.note(f"mellea chat: {address.name} ({address.backend}); /help lists the commands, Ctrl-D leaves")
         self._show_turns(_SHOWN_TURNS)
         self._draft = "" if first else chat.said.pending
         if first:
@@ -247,7 +247,7 @@ class Repl:
         chat = self._chat
         window, turns = chat.partner.address.known_window, chat.said.turns
         parts = [
-            chat.partner.address.model,
+            chat.partner.address.name,
             f"{chat.used():,} of {window:,} tokens" if window else f"{chat.used():,} tokens",
         ]
         if turns and turns[-1].tokens_per_s:
