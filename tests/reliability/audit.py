@@ -65,9 +65,18 @@ def audit(output: Path, items: int) -> Audit:
 
 
 def command(source: Path, output: Path | str, url: str, *flags: str) -> list[str]:
-    """The command line of a run against an OpenAI-compatible server."""
+    """The command line of a run: against an OpenAI-compatible server, or an Ollama when the address has no path."""
     program = [sys.executable, "-m", "mellea_cli", "summarise", str(source), "-o", str(output)]
-    return [*program, "--backend", "openai", "--base-url", url, "-m", "test-model", *flags]
+    return [
+        *program,
+        "--backend",
+        "openai" if url.endswith("/v1") else "ollama",
+        "--base-url",
+        url,
+        "-m",
+        "test-model",
+        *flags,
+    ]
 
 
 def environment(home: Path) -> dict[str, str]:

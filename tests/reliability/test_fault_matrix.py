@@ -84,10 +84,13 @@ class Bench:
         self.source = folder / "in.jsonl"
         self.output = folder / "out.jsonl"
 
-    def run(self, server: ModelServer, items: int, *flags: str, timeout: float = 100) -> tuple[Audit, Any]:
+    def run(
+        self, server: ModelServer, items: int, *flags: str, timeout: float = 100, protocol: str = "openai"
+    ) -> tuple[Audit, Any]:
         """Run to the end and audit; the key must be nowhere."""
         write_input(self.source, items)
-        ended = run(command(self.source, self.output, server.openai_url, *FLAGS, *flags), self.folder, timeout)
+        url = server.openai_url if protocol == "openai" else server.url
+        ended = run(command(self.source, self.output, url, *FLAGS, *flags), self.folder, timeout)
         assert leaks(self.folder, ended.out, ended.err) == []
         return audit(self.output, items), ended
 
@@ -103,11 +106,12 @@ def each_item_its_own(table: dict[str, Fault]) -> Callable[[Call], Fault | None]
     return plan
 
 
+@pytest.mark.parametrize("protocol", ["openai", "ollama"])
 @pytest.mark.parametrize("table", [TRANSPORT, ANSWERS], ids=["transport", "answers"])
-def test_every_fault_heals_by_itself(table: dict[str, Fault], serve: Serve, tmp_path: Path) -> None:
+def test_every_fault_heals_by_itself(table: dict[str, Fault], protocol: str, serve: Serve, tmp_path: Path) -> None:
     """Each fault once, on an item of its own: all are answered, with one more request each."""
     server = serve(fault=each_item_its_own(table), record=False)
-    found, ended = Bench(tmp_path).run(server, len(table))
+    found, ended = Bench(tmp_path).run(server, len(table), protocol=protocol)
     assert (ended.code, found.problems, found.failed) == (0, [], {})
     assert server.state.requests <= 2 * len(table)
     assert max(server.state.attempts.values()) <= 2
