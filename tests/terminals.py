@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyte
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Screen(pyte.HistoryScreen):
@@ -91,9 +91,9 @@ class Terminal:
         gone = ["".join(line[x].data for x in sorted(line)).rstrip() for line in self.screen.history.top]
         return "\n".join([*gone, self.text])
 
-    def wait(self, state: Callable[[str], bool]) -> str:
+    def wait(self, state: Callable[[str], bool], patience_s: float = PATIENCE_S) -> str:
         """Read until the screen is in this state; returns what it shows."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not state(self.text):
             assert time.monotonic() < deadline, f"it never came to that:\n{self.text}"
             if not self._read():

@@ -12,7 +12,7 @@ from mellea_cli.chat.conversation import Conversation, Turn
 from mellea_cli.chat.material import Document, read_data, read_file
 from mellea_cli.chat.options import SETTABLE
 from mellea_cli.chat.partner import Partner
-from mellea_cli.chat.preamble import preamble
+from mellea_cli.chat.preamble import preamble, reminder
 from mellea_cli.chat.store import ChatFile, ChatStore, answer_facts
 from mellea_cli.chat.table import Table
 from mellea_cli.chat.window import Meter, answer_room, left_out
@@ -94,7 +94,8 @@ class Chat:
         """
         system, notes = self._fit(question)
         asked = {SETTABLE[name].key: value for name, value in self.options.items() if SETTABLE[name].key}
-        thunk = await self.partner.ask(question, self.said.turns[self.hidden :], system, asked)
+        sent = question + reminder(self.tables())
+        thunk = await self.partner.ask(sent, self.said.turns[self.hidden :], system, asked)
         self.said.pending = question
         self.memory.note("question", text=question)
         told, self.told = self.told, tuple(notes)
