@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ends import Run, items, marked, plan
+from ends import Run, items, marked, opened, plan
 
 from loopback import Call, Fault, ModelServer, faults
 from mellea_cli.backends.base import Backend
@@ -18,6 +18,7 @@ from mellea_cli.backends.scripted import ScriptedBackend
 from mellea_cli.errors import ExitCode, InputError, OutputError, ServerFault
 from mellea_cli.events import Event, ItemFinished, RunFinished, RunStarted, TokensReceived
 from mellea_cli.items import Item
+from mellea_cli.run.batch import _Run, run_batch
 from mellea_cli.run.budget import Caps, ErrorLimit, Prices
 
 Serve = Callable[..., ModelServer]
@@ -280,9 +281,6 @@ async def test_an_output_that_cannot_be_written_ends_the_run(server: ModelServer
         flush = finish = close = lambda self: None
 
     run = Run(tmp_path / "out.jsonl", openai(server))
-    from ends import opened
-
-    from mellea_cli.run.batch import run_batch
 
     chosen = plan()
     with opened(run.output, items(marked(2_000)), chosen) as ends:
@@ -343,8 +341,17 @@ async def test_a_second_wish_to_stop_loses_nothing_that_was_committed(serve: Ser
         group.create_task(stop())
         result = await run(items(TEXTS), plan(concurrency=2, grace_s=3_600, deadlines=plan().deadlines))
     done = result.tally.done
-    before = server.state.requests
-    await run(items(TEXTS))
+    again = await run(items(TEXTS))
     await run.backend.aclose()
     check(run, TEXTS)
-    assert server.state.requests - before == 40 - done
+    assert again.tally.calls == 40 - done
+
+
+async def test_nothing_is_kept_of_items_that_are_done(tmp_path: Path) -> None:
+    """Answers leave the memory once they are in the journal, however many there are."""
+    run = Run(tmp_path / "out.jsonl", ScriptedBackend())
+    with opened(run.output, items(marked(500)), plan()) as ends:
+        batch = _Run(plan(), run.backend, ends, run.observe, run.stop)
+        await batch.to_end()
+    reuse = batch._reuse
+    assert (len(reuse._fresh), len(reuse._flights), reuse._parked) == (0, 0, 0)

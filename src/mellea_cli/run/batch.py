@@ -174,24 +174,24 @@ class _Run:
         return None
 
     async def _ask(self, key: bytes, item: Item) -> None:
-        outcome = None
-        left = [item]
+        outcome, left = None, [item]
         try:
             outcome = await self._within_budget(item)
-            if outcome is not None:
-                self._new += 1
-                left = []
-                await self._recorder.put(Finished(item, outcome, key, reused=False))
         except MelleaError as error:
             self._end_early(error)
         finally:
-            # Whoever is left over when the run stops has a row all the same if an earlier run has its outcome.
+            # Settled before it is handed over: the commit that makes it known for good must come after this.
+            left = [] if outcome is not None else left
             left += self._reuse.settle(key, outcome)
             if self._stop.asked.is_set():
+                # Whoever is left over has a row all the same if its outcome is known: the sweep sees to that.
                 self._cut += left
-        if not self._stop.asked.is_set():
-            for follower in left:
-                await self._take(follower)
+                left = []
+        if outcome is not None:
+            self._new += 1
+            await self._recorder.put(Finished(item, outcome, key, reused=False))
+        for follower in left:
+            await self._take(follower)
 
     async def _within_budget(self, item: Item) -> Outcome | None:
         """Ask about `item`, unless that would go beyond what the user allows the run."""
