@@ -212,6 +212,8 @@ def test_files_are_shown_to_the_model(ask: Ask, server: ModelServer, tmp_path: P
     assert "attached a.txt" in done.stderr
     ask("-c", "and?")
     assert "swordfish" in prompts(server)[-1][0]
+    ask("-c", "-f", "a.txt", "and?")
+    assert prompts(server)[-1][0].count("swordfish") == 1
     (tmp_path / "a.txt").unlink()
     assert "not attached any more" in ask("-c", "and?").stderr
 

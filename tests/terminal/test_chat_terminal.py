@@ -547,5 +547,6 @@ def test_sigterm_gives_the_terminal_back(chat: Start) -> None:
         terminal.wait(at_prompt)
         assert not terminal.echoes
         terminal.program.terminate()
-        terminal.end()
+        assert terminal.end() == 143
         assert terminal.echoes
+        assert "Traceback" not in terminal.text

@@ -160,11 +160,15 @@ class Chat:
             InputError: it cannot be read.
         """
         one = read_data(path) if kind == "data" else read_file(path)
-        self.material.append(one)
         # Where the chat is opened again may be another folder.
         place = str(Path(path).expanduser().absolute())
-        self.said.attached.append((kind, place))
-        self.memory.note("attached", what=kind, path=place)
+        if (kind, place) in self.said.attached:
+            # Given once more: what it holds now takes the place of what it held.
+            self.material = [other for other in self.material if other.name != one.name]
+        else:
+            self.said.attached.append((kind, place))
+            self.memory.note("attached", what=kind, path=place)
+        self.material.append(one)
         return one
 
     def resume(self, file: ChatFile, said: Conversation) -> list[str]:

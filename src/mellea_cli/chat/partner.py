@@ -86,13 +86,13 @@ class Partner:
             from mellea_cli.models.catalogue import CATALOGUE
 
             return list(CATALOGUE)
-        backend = open_backend(self.address.backend, self._settings())
-        try:
-            with suppress(MelleaError, TimeoutError):
+        with suppress(MelleaError, TimeoutError):
+            backend = open_backend(self.address.backend, self._settings())
+            try:
                 async with asyncio.timeout(_LIST_S):
                     return await backend.models()
-        finally:
-            await backend.aclose()
+            finally:
+                await backend.aclose()
         return []
 
     def at(self, **changes: Any) -> Partner:

@@ -64,8 +64,8 @@ def run_chat(wishes: Wishes) -> ExitCode:
         chat, notes = _open(wishes)
         from mellea_cli.cli.repl import converse
 
-        asyncio.run(converse(chat, wishes.prompt or "", notes, None if wishes.no_history else state() / "chat_history"))
-        return ExitCode.OK
+        history = None if wishes.no_history else state() / "chat_history"
+        return asyncio.run(converse(chat, wishes.prompt or "", notes, history))
     from mellea_cli.cli.oneshot import Script, answer_all
 
     script = Script(_asked(wishes), json=wishes.json, commands=wishes.turns)
@@ -115,17 +115,16 @@ def _open(wishes: Wishes) -> tuple[Chat, list[str]]:
     from mellea_cli.chat.chat import Chat, Memory, open_memory
     from mellea_cli.chat.partner import Address, Partner
 
-    # What cannot be read is said before a model is looked for or fetched.
+    wanted = Wanted(wishes.backend, wishes.model, wishes.base_url, concurrency=1, pull=wishes.pull)
+    found = asyncio.run(choose(wanted))
     memory = Memory() if wishes.no_history else open_memory(state() / "chats")
-    chosen = Wanted(wishes.backend, wishes.model, wishes.base_url, concurrency=1, pull=wishes.pull)
-    opening = Chat(Partner(Address("scripted", "scripted")), memory)
-    notes = [*_resume(opening, wishes), *_give(opening, wishes)]
-    found = asyncio.run(choose(chosen))
-    notes += [line for line in (found.reason, found.warning) if line]
+    chat = Chat(Partner(Address(found.backend, found.model, wishes.base_url, wishes.context)), memory)
+    notes = [line for line in (found.reason, found.warning) if line]
+    notes += [*_resume(chat, wishes), *_give(chat, wishes)]
+    # Last, for it may take long: what cannot be read has been said by then.
     if found.backend == "local":
         ensure_local_model(found, pull=wishes.pull, say=lambda line: say(sys.stderr, line))
-    opening.partner = Partner(Address(found.backend, found.model, wishes.base_url, wishes.context))
-    return opening, notes
+    return chat, notes
 
 
 def _resume(chat: Chat, wishes: Wishes) -> list[str]:

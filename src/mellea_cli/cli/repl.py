@@ -16,7 +16,7 @@ from mellea_cli.chat.cite import evidence
 from mellea_cli.chat.commands import COMMANDS, is_command, run_command
 from mellea_cli.chat.effect import Effect
 from mellea_cli.chat.options import SETTABLE
-from mellea_cli.errors import AnswerError, MelleaError, RunawayAnswer
+from mellea_cli.errors import AnswerError, ExitCode, MelleaError, RunawayAnswer
 from mellea_cli.ui.chatanswer import AnswerView
 from mellea_cli.ui.chatcomplete import ChatCompleter, Completable
 from mellea_cli.ui.chatprint import ChatScreen
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _SHOWN_TURNS = 2
 
 
-async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path | None) -> None:
-    """Talk until the user leaves.
+async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path | None) -> ExitCode:
+    """Talk until the user leaves, or a signal ends it.
 
     Args:
         chat: the conversation, with a model that has not been asked anything yet.
@@ -41,8 +41,13 @@ async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path |
     try:
         await repl.run(first, notes)
         repl.say_goodbye()
+    except asyncio.CancelledError:
+        if repl.ended_by is None:
+            raise
+        return ExitCode(128 + repl.ended_by)
     finally:
         await chat.aclose()
+    return ExitCode.OK
 
 
 class Repl:
@@ -62,6 +67,8 @@ class Repl:
         self._known: dict[str, list[str]] = {}
         self._draft = ""
         self._untold = True
+        self.ended_by: int | None = None
+        """The signal that ended the chat."""
 
     async def run(self, first: str, notes: Sequence[str]) -> None:
         """Talk until the user leaves."""
@@ -237,7 +244,12 @@ class Repl:
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
             for number in (signal.SIGTERM, signal.SIGHUP):
                 # The terminal is put right on the way out.
-                loop.add_signal_handler(number, task.cancel if task else self._interrupt)
+                loop.add_signal_handler(number, self._end, number, task)
+
+    def _end(self, number: int, task: asyncio.Task[object] | None) -> None:
+        self.ended_by = number
+        if task is not None:
+            task.cancel()
 
     def _interrupt(self) -> None:
         if self._stop is not None:
