@@ -58,6 +58,9 @@ def _set_reach(flags: Flags) -> None:
 
 
 def _summarise(flags: Flags, show: Show) -> ExitCode:
+    from mellea_cli.cli.caps import caps
+
+    caps(flags)  # what cannot be read is said before anything is opened or fetched
     with ExitStack() as stack:
         opened = stack.enter_context(open_input(flags, show))
         if flags.dry_run:
