@@ -18,6 +18,7 @@ from pathlib import Path
 import pyte
 
 PATIENCE_S = 60.0
+_FOREIGN = ("CI", "NO_COLOR", "COLUMNS", "LINES", "OLLAMA_", "OPENAI_", "MELLEA_")
 
 
 class Screen(pyte.HistoryScreen):
@@ -152,7 +153,7 @@ def mellea_on_terminal(
     *arguments: str, folder: Path, size: tuple[int, int] = (80, 24), **more: str
 ) -> Iterator[Terminal]:
     """Run `mellea ARGUMENTS` on a terminal of its own, with state and configuration in `folder`."""
-    environ = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "COLUMNS", "LINES"}}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     environ |= {"TERM": "xterm-256color", "PYTHONUTF8": "1", "INPUTRC": "/dev/null", "HF_HUB_OFFLINE": "1"}
     environ |= {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("STATE", "CONFIG", "CACHE")}
     terminal = Terminal([sys.executable, "-m", "mellea_cli", *arguments], size, environ | more, folder)

@@ -8,8 +8,9 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,42 @@ def leave(terminal: Terminal) -> None:
     assert terminal.end() == 0
     assert terminal.echoes
     assert not terminal.screen.cursor.hidden
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A chat that several tests share, one after the other."""
+
+    terminal: Terminal
+    server: ModelServer
+    folder: Path
+
+    def say(self, text: str, answer: str | None = None) -> str:
+        return say(self.terminal, text, answer)
+
+    def sent(self) -> list[str]:
+        """What was sent last."""
+        return [message["content"] for message in self.server.state.bodies[-1]["messages"]]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
+    """Start a chat with a window of 4,096 tokens."""
+    folder = tmp_path_factory.mktemp("shared")
+    with ModelServer(reply=reply) as server:
+        where = ("-b", "openai", "--base-url", f"{server.url}/v1", "-m", "test-model", "--context", "4096")
+        with mellea_on_terminal("chat", *where, folder=folder, size=(120, 40)) as terminal:
+            yield Talk(terminal, server, folder)
+
+
+@pytest.fixture
+def talk(opened: Talk) -> Talk:
+    """The shared chat, with nothing said and an empty screen."""
+    opened.say("/clear", "the conversation is cleared")
+    opened.terminal.type(b"\x0c")
+    opened.terminal.wait(lambda shown: at_prompt(shown) and len(shown.split("\n>")) == 1)
+    opened.server.state.clear()
+    return opened
 
 
 def kept(folder: Path) -> list[list[dict[str, Any]]]:
@@ -322,35 +359,34 @@ def test_vi_keys_as_the_inputrc_says(chat: Start, tmp_path: Path, server: ModelS
         terminal.wait(lambda shown: "> world" in shown)
 
 
-def test_help_lists_every_command(chat: Start) -> None:
+def test_help_lists_every_command(talk: Talk) -> None:
     """/help names them all."""
-    with chat(size=(120, 40)) as terminal:
-        shown = say(terminal, "/help", "/exit  ")
-        names = "help model system file multi edit retry undo clear save load sessions export usage set copy exit"
-        assert [name for name in names.split() if f"/{name}" not in shown] == []
+    shown = talk.say("/help", "/exit  ")
+    names = "help model system file multi edit retry undo clear save load sessions export usage set copy exit"
+    assert [name for name in names.split() if f"/{name}" not in shown] == []
 
 
-def test_an_unknown_command_is_an_error(chat: Start, server: ModelServer) -> None:
+def test_an_unknown_command_is_an_error(talk: Talk) -> None:
     """It is told with the nearest name, and nothing is sent."""
-    with chat() as terminal:
-        shown = say(terminal, "/modle x", "did you mean /model?")
-        assert "there is no command /modle" in shown
-        assert server.state.requests == 0
+    shown = talk.say("/modle x", "did you mean /model?")
+    assert "there is no command /modle" in shown
+    assert talk.server.state.requests == 0
 
 
-def test_commands_and_their_values_are_completed(chat: Start, tmp_path: Path) -> None:
+def test_commands_and_their_values_are_completed(talk: Talk) -> None:
     """Tab completes a command, a model's name and a path."""
-    (tmp_path / "notes.txt").write_text("x")
-    with chat() as terminal:
-        terminal.wait(at_prompt)
-        terminal.type("/mod")
-        terminal.wait(lambda shown: "let another model answer" in shown)
-        terminal.type("\t")
-        terminal.wait(lambda shown: "> /model" in shown)
-        terminal.type(" ")
-        terminal.wait(lambda shown: "granite4.1:3b" in shown)
-        terminal.type(b"\x15/file note")
-        terminal.wait(lambda shown: "notes.txt" in shown)
+    (talk.folder / "notes.txt").write_text("x")
+    terminal = talk.terminal
+    terminal.type("/mod")
+    terminal.wait(lambda shown: "let another model answer" in shown)
+    terminal.type("\t")
+    terminal.wait(lambda shown: "> /model" in shown)
+    terminal.type(" ")
+    terminal.wait(lambda shown: "granite4.1:3b" in shown)
+    terminal.type(b"\x15/file note")
+    terminal.wait(lambda shown: "notes.txt" in shown)
+    terminal.type(b"\x15")
+    terminal.wait(at_prompt)
 
 
 def test_slash_model(chat: Start, server: ModelServer) -> None:
@@ -366,14 +402,15 @@ def test_slash_model(chat: Start, server: ModelServer) -> None:
         assert len(server.state.bodies[-1]["messages"]) == 3
 
 
-def test_slash_system(chat: Start, server: ModelServer) -> None:
+def test_slash_system(talk: Talk) -> None:
     """/system sets, shows and removes the system prompt."""
-    with chat() as terminal:
-        say(terminal, "/system Be kind.", "the system prompt is set")
-        say(terminal, "hello")
-        assert server.state.bodies[-1]["messages"][0] == {"role": "system", "content": "Be kind."}
-        say(terminal, "/system", "the system prompt is: Be kind.")
-        say(terminal, "/system none", "the system prompt is gone")
+    talk.say("/system Be kind.", "the system prompt is set")
+    talk.say("hello")
+    assert talk.server.state.bodies[-1]["messages"][0] == {"role": "system", "content": "Be kind."}
+    talk.say("/system", "the system prompt is: Be kind.")
+    talk.say("/system none", "the system prompt is gone")
+    talk.say("hello again")
+    assert talk.sent()[0] == "hello"
 
 
 def test_slash_file(chat: Start, server: ModelServer, tmp_path: Path) -> None:
@@ -419,36 +456,33 @@ def test_slash_edit_without_an_editor(chat: Start) -> None:
         terminal.wait(lambda shown: "cannot be started" in shown and "\n> my words" in shown)
 
 
-def test_slash_retry(chat: Start, server: ModelServer) -> None:
+def test_slash_retry(talk: Talk) -> None:
     """/retry asks the last question again, in the place of its answer."""
-    with chat() as terminal:
-        say(terminal, "again")
-        terminal.type("/retry\r")
-        terminal.wait(lambda shown: shown.count("You said <again>.") == 2 and at_prompt(shown))
-        assert [len(body["messages"]) for body in server.state.bodies] == [1, 1]
+    talk.say("again")
+    talk.terminal.type("/retry\r")
+    talk.terminal.wait(lambda shown: shown.count("You said <again>.") == 2 and at_prompt(shown))
+    assert [len(body["messages"]) for body in talk.server.state.bodies] == [1, 1]
 
 
-def test_slash_undo(chat: Start, server: ModelServer) -> None:
+def test_slash_undo(talk: Talk) -> None:
     """/undo takes the last turn back and puts its question into the prompt."""
-    with chat() as terminal:
-        say(terminal, "keep")
-        say(terminal, "drop")
-        terminal.type("/undo\r")
-        terminal.wait(lambda shown: "question is below\n> drop" in shown)
-        terminal.type("s\r")
-        terminal.wait(lambda shown: "You said <drops>" in shown)
-        assert [message["content"] for message in server.state.bodies[-1]["messages"]] == [
-            "keep", "You said <keep>.", "drops",
-        ]  # fmt: skip
+    talk.say("keep")
+    talk.say("drop")
+    talk.terminal.type("/undo\r")
+    talk.terminal.wait(lambda shown: "question is below\n> drop" in shown)
+    talk.terminal.type("s\r")
+    talk.terminal.wait(lambda shown: "You said <drops>" in shown and at_prompt(shown))
+    assert talk.sent() == ["keep", "You said <keep>.", "drops"]
 
 
-def test_slash_clear(chat: Start, server: ModelServer) -> None:
+def test_slash_clear(talk: Talk) -> None:
     """/clear forgets what was said, and keeps the system prompt."""
-    with chat("-s", "Be brief.") as terminal:
-        say(terminal, "before")
-        say(terminal, "/clear", "the conversation is cleared")
-        say(terminal, "after")
-        assert [message["content"] for message in server.state.bodies[-1]["messages"]] == ["Be brief.", "after"]
+    talk.say("/system Be brief.", "the system prompt is set")
+    talk.say("before")
+    talk.say("/clear", "the conversation is cleared")
+    talk.say("after")
+    assert talk.sent() == ["Be brief.", "after"]
+    talk.say("/system none", "the system prompt is gone")
 
 
 def test_slash_save_and_load_and_sessions(chat: Start, server: ModelServer) -> None:
@@ -467,50 +501,49 @@ def test_slash_save_and_load_and_sessions(chat: Start, server: ModelServer) -> N
         assert len(server.state.bodies[-1]["messages"]) == 3
 
 
-def test_slash_export(chat: Start, tmp_path: Path) -> None:
+def test_slash_export(talk: Talk) -> None:
     """/export writes the conversation to a Markdown file."""
-    with chat() as terminal:
-        say(terminal, "a question")
-        say(terminal, "/export out.md", "written to out.md")
-        say(terminal, "/export nowhere/out.md", "cannot be written")
-        say(terminal, "/export", "/export needs a file")
-    text = (tmp_path / "out.md").read_text()
+    talk.say("a question")
+    talk.say("/export out.md", "written to out.md")
+    talk.say("/export nowhere/out.md", "cannot be written")
+    talk.say("/export", "/export needs a file")
+    text = (talk.folder / "out.md").read_text()
     assert text == "# a question\n\n## You\n\na question\n\n## test-model\n\nYou said <a question>.\n"
 
 
-def test_slash_usage(chat: Start) -> None:
+def test_slash_usage(talk: Talk) -> None:
     """/usage shows what the server has counted, of the window when that is known."""
-    with chat("--context", "4096") as terminal:
-        say(terminal, "three words here")
-        shown = say(terminal, "/usage", "last answer")
-        assert re.search(r"window +\d+ tokens of 4,096", shown)
-        assert re.search(r"prompts +3 tokens", shown)
+    talk.say("three words here")
+    shown = talk.say("/usage", "last answer")
+    assert re.search(r"window +\d+ tokens of 4,096", shown)
+    assert re.search(r"prompts +3 tokens", shown)
 
 
-def test_slash_set(chat: Start, server: ModelServer) -> None:
+def test_slash_set(talk: Talk) -> None:
     """/set sets what is sent with each request; a wrong name or value is an error."""
-    with chat() as terminal:
-        say(terminal, "/set temperature 0.5", "temperature is 0.5")
-        say(terminal, "/set max_tokens 77", "max_tokens is 77")
-        say(terminal, "/set sede 1", "did you mean /set seed?")
-        say(terminal, "/set seed x", "seed is a whole number")
-        say(terminal, "hello")
-        assert server.state.bodies[-1]["temperature"] == 0.5
-        assert 77 in (server.state.bodies[-1].get("max_tokens"), server.state.bodies[-1].get("max_completion_tokens"))
-        say(terminal, "/set temperature default", "left to the default")
-        say(terminal, "/set", "max_tokens")
-        say(terminal, "hello once more")
-        assert "temperature" not in server.state.bodies[-1]
+    talk.say("/set temperature 0.5", "temperature is 0.5")
+    talk.say("/set max_tokens 77", "max_tokens is 77")
+    talk.say("/set sede 1", "did you mean /set seed?")
+    talk.say("/set seed x", "seed is a whole number")
+    talk.say("hello")
+    body = talk.server.state.bodies[-1]
+    assert body["temperature"] == 0.5
+    assert 77 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+    talk.say("/set temperature default", "left to the default")
+    shown = talk.say("/set", "thinking")
+    assert re.search(r"max_tokens +77", shown)
+    talk.say("hello once more")
+    assert "temperature" not in talk.server.state.bodies[-1]
+    talk.say("/set max_tokens default", "max_tokens is left")
 
 
-def test_slash_copy(chat: Start) -> None:
+def test_slash_copy(talk: Talk) -> None:
     """/copy hands the last code block to the terminal's clipboard."""
-    with chat() as terminal:
-        say(terminal, "/copy", "there is no code block")
-        say(terminal, "markdown please", "red end")
-        say(terminal, "/copy", "copied 2 lines")
-        code = base64.b64encode(b"def double(x):\n    return 2 * x").decode()
-        assert f"\x1b]52;c;{code}\x07".encode() in terminal.written
+    talk.say("/copy", "there is no code block")
+    talk.say("markdown please", "red end")
+    talk.say("/copy", "copied 2 lines")
+    code = base64.b64encode(b"def double(x):\n    return 2 * x").decode()
+    assert f"\x1b]52;c;{code}\x07".encode() in talk.terminal.written
 
 
 def test_slash_exit(chat: Start) -> None:
