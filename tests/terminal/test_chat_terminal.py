@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from loopback import Call, Fault, ModelServer, faults
+from rowfiles import write_rows
 from terminals import Terminal, mellea_on_terminal
 
 pytestmark = pytest.mark.terminal
@@ -583,3 +584,19 @@ def test_sigterm_gives_the_terminal_back(chat: Start) -> None:
         assert terminal.end() == 143
         assert terminal.echoes
         assert "Traceback" not in terminal.text
+
+
+def test_an_answer_about_data_is_shown_with_its_rows(
+    chat: Start, serve: Callable[..., ModelServer], tmp_path: Path
+) -> None:
+    """Below an answer stand the rows that it cites, and an id that does not exist is marked where it stands."""
+    issues = {"main_complaint": "late", "positive_aspect": None, "urgency": "high"}
+    row = {"id": "F-7", "summary": "The parcel came late.", "sentiment": "negative", "issues": issues}
+    write_rows(tmp_path / "out.jsonl", [row])
+    seer = serve(reply=lambda *_: "Parcels are **late** [F-7], and lost [F-8].")
+    with chat("--data", "out.jsonl", at=seer) as terminal:
+        shown = say(terminal, "what do people complain about most?", "not in the data: F-8")
+        assert "attached out.jsonl: 1 row\n" in shown
+        assert "Parcels are late [F-7], and lost [F-8] (no such row)." in shown
+        assert "[F-7] negative/high | complaint: late | The parcel came late." in shown
+        leave(terminal)

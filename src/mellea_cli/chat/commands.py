@@ -96,7 +96,7 @@ def attached(chat: Chat, kind: str, path: str) -> str:
     if isinstance(one, Document):
         return f"attached {one.name}: about {chat.meter.tokens(one.text):,} tokens"
     left = f"; {one.skipped:,} rows without a usable text are left out" if one.skipped else ""
-    return f"attached {one.name}: {len(one.rows):,} rows{left}"
+    return f"attached {one.name}: {len(one.rows):,} row{'s' if len(one.rows) > 1 else ''}{left}"
 
 
 async def _multi(_: Chat, __: str) -> Effect:
