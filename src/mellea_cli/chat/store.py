@@ -123,7 +123,8 @@ class ChatFile:
             data = self.path.read_bytes()
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", path=str(self.path)) from error
-        for line in data[: data.rfind(b"\n") + 1].splitlines():
+        # A record is whole exactly when it parses: its last letter closes it.
+        for line in data.splitlines():
             try:
                 record = json.loads(line)
                 _apply(said, record)
