@@ -155,26 +155,22 @@ def test_a_conversation_goes_on(chat: Start, server: ModelServer) -> None:
         leave(terminal)
 
 
-def test_pasted_lines_arrive_whole(chat: Start, server: ModelServer) -> None:
+def test_pasted_lines_arrive_whole(talk: Talk) -> None:
     """Text of several lines that is pasted is one question, sent when Enter is pressed."""
-    with chat() as terminal:
-        terminal.wait(at_prompt)
-        terminal.paste("first line\nsecond line\n\tthird line")
-        terminal.wait(lambda shown: "third line" in shown)
-        assert server.state.requests == 0
-        terminal.type("\r")
-        terminal.wait(lambda shown: "You said" in shown and at_prompt(shown))
-        assert server.state.bodies[0]["messages"][-1]["content"] == "first line\nsecond line\n\tthird line"
+    talk.terminal.paste("first line\nsecond line\n\tthird line")
+    talk.terminal.wait(lambda shown: "third line" in shown)
+    assert talk.server.state.requests == 0
+    talk.terminal.type("\r")
+    talk.terminal.wait(lambda shown: "You said" in shown and at_prompt(shown))
+    assert talk.sent() == ["first line\nsecond line\n\tthird line"]
 
 
 @pytest.mark.parametrize("keys", ['"""one\rtwo"""\r', "one\x1b\rtwo\r"], ids=["quotes", "alt-enter"])
-def test_several_lines_can_be_typed(chat: Start, server: ModelServer, keys: str) -> None:
+def test_several_lines_can_be_typed(talk: Talk, keys: str) -> None:
     """A block in three quotes, or Alt-Enter, makes one question of several lines."""
-    with chat() as terminal:
-        terminal.wait(at_prompt)
-        terminal.type(keys)
-        terminal.wait(lambda shown: "You said" in shown and at_prompt(shown))
-        assert server.state.bodies[0]["messages"][-1]["content"] == "one\ntwo"
+    talk.terminal.type(keys)
+    talk.terminal.wait(lambda shown: "You said" in shown and at_prompt(shown))
+    assert talk.sent() == ["one\ntwo"]
 
 
 def test_ctrl_c_stops_the_answer(chat: Start, serve: Callable[..., ModelServer], tmp_path: Path) -> None:
@@ -228,7 +224,7 @@ def test_ctrl_c_twice_at_an_empty_prompt_leaves(chat: Start) -> None:
 
 def test_what_is_typed_during_an_answer_waits(chat: Start, serve: Callable[..., ModelServer]) -> None:
     """Keys that are pressed while an answer streams do not tear it, and are in the next prompt."""
-    slow = serve(reply=reply, token_delay_s=0.03)
+    slow = serve(reply=reply, token_delay_s=0.015)
     with chat(at=slow) as terminal:
         terminal.wait(at_prompt)
         terminal.type("markdown please\r")
@@ -244,7 +240,7 @@ def test_a_resize_leaves_the_answer_whole(
     chat: Start, serve: Callable[..., ModelServer], size: tuple[int, int]
 ) -> None:
     """After the terminal has changed in mid-answer every paragraph stands there once."""
-    slow = serve(reply=reply, token_delay_s=0.004)
+    slow = serve(reply=reply, token_delay_s=0.002)
     with chat(at=slow) as terminal:
         terminal.wait(at_prompt)
         terminal.type("a long one\r")
@@ -424,17 +420,16 @@ def test_slash_file(chat: Start, server: ModelServer, tmp_path: Path) -> None:
         say(terminal, "/file nothing.txt", "error: nothing.txt")
 
 
-def test_slash_multi(chat: Start, server: ModelServer) -> None:
+def test_slash_multi(talk: Talk) -> None:
     """/multi lets Enter break lines and Alt-Enter send."""
-    with chat() as terminal:
-        terminal.wait(at_prompt)
-        terminal.type("/multi\r")
-        terminal.wait(lambda shown: "/multi ends it" in shown)
-        terminal.type("one\rtwo")
-        terminal.wait(lambda shown: "> one\n  two" in shown)
-        terminal.type("\x1b\r")
-        terminal.wait(lambda shown: "You said" in shown)
-        assert server.state.bodies[0]["messages"][-1]["content"] == "one\ntwo"
+    talk.say("/multi", "/multi ends it")
+    talk.terminal.type("one\rtwo")
+    talk.terminal.wait(lambda shown: "> one\n  two" in shown)
+    talk.terminal.type("\x1b\r")
+    talk.terminal.wait(lambda shown: "You said" in shown and at_prompt(shown))
+    assert talk.sent() == ["one\ntwo"]
+    talk.terminal.type("/multi\x1b\r")
+    talk.terminal.wait(lambda shown: "\nEnter sends" in shown and at_prompt(shown))
 
 
 def test_slash_edit(chat: Start, tmp_path: Path, server: ModelServer) -> None:
