@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,11 +240,105 @@ def test_a_named_file_wins_over_stdin(mellea: Run, feedback: Path) -> None:
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0, 1]
 
 
-def test_without_input_the_help_is_shown(mellea: Run) -> None:
-    """No input and nothing piped in: help, not an endless wait."""
-    done = mellea("summarise")
+def test_without_input_the_help_is_shown_at_a_terminal(tmp_path: Path) -> None:
+    """No input and somebody at the keyboard: help, not an endless wait."""
+    master, slave = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mellea_cli", "summarise"],
+            stdin=slave, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(master)
+        os.close(slave)
     assert done.returncode == 0
     assert "Usage: mellea summarise" in done.stdout
+
+
+def test_a_forgotten_input_is_an_error_under_a_scheduler(mellea: Run) -> None:
+    """Stdin is /dev/null there: nothing to read, nobody to help; a nightly run still ends with its line of JSON."""
+    done = mellea("summarise", "-o", "out.csv", *SCRIPTED)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no input" in done.stderr
+    nightly = mellea("summarise", "-o", "out.csv", "--nightly", *SCRIPTED)
+    assert nightly.returncode == 2
+    assert json.loads(nightly.stderr.splitlines()[-1])["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-o", "out.csv", "--summary-file", "feedback.jsonl"),
+        ("-o", "out.csv", "--log-file", "feedback.jsonl"),
+        ("-o", "out.csv", "--errors-file", "out.csv"),
+        ("-o", "out.jsonl", "--summary-file", "out.jsonl.partial"),
+        ("-o", "out.jsonl", "--log-file", "./out.jsonl"),
+        ("-o", "feedback.jsonl"),
+    ],
+)
+def test_no_file_plays_two_parts(mellea: Run, feedback: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Input, output, what grows beside it, dead letters, summary and log: two of them in one file are refused."""
+    before = feedback.read_bytes()
+    done = mellea("summarise", "feedback.jsonl", *arguments, *SCRIPTED)
+    assert done.returncode == 2, done.stderr
+    assert "at once" in done.stderr
+    assert feedback.read_bytes() == before
+    assert [path.name for path in tmp_path.glob("out*")] == []
+
+
+def test_a_partial_file_is_not_read_while_it_is_written(mellea: Run, tmp_path: Path) -> None:
+    """`OUTPUT.partial` as the input of a run that writes OUTPUT would be truncated under its own eyes."""
+    path = write_rows(tmp_path / "k.jsonl.partial", [{"text": "kept"}])
+    done = mellea("summarise", path.name, "-o", "k.jsonl", *SCRIPTED)
+    assert done.returncode == 2
+    assert read_rows(path) == [{"text": "kept"}]
+
+
+def test_a_summary_file_that_cannot_be_written_is_refused_first(mellea: Run, feedback: Path, tmp_path: Path) -> None:
+    """Not after all the work."""
+    done = mellea("summarise", str(feedback), "-o", "o.jsonl", "--summary-file", "no/such/s.json", *SCRIPTED)
+    assert done.returncode == 5
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_an_unknown_suffix_is_not_silently_json(mellea: Run, feedback: Path, tmp_path: Path) -> None:
+    """A workbook's name gets no JSON lines inside; with --output-format any name will do."""
+    refused = mellea("summarise", str(feedback), "-o", "out.xlsx", *SCRIPTED)
+    assert refused.returncode == 2
+    assert "--output-format" in refused.stderr
+    named = mellea("summarise", str(feedback), "-o", "out.txt", "--output-format", "csv", *SCRIPTED)
+    assert named.returncode == 0, named.stderr
+
+
+def test_dead_letters_come_back_letter_by_letter(mellea: Run, tmp_path: Path) -> None:
+    """A bullet in a CSV row is no formula to this program: fed back, the same text is asked about."""
+    (tmp_path / "in.csv").write_text("id,text\n1,- MARK-1 too slow\n")
+    with ModelServer(models=("m",), reply=lambda prompt, schema: "not json") as server:
+        done = mellea(
+            "summarise", "in.csv", "-o", "o.csv", "--errors-file", "bad.csv", "-m", "m", "--base-url", server.openai_url
+        )
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "bad.csv").read_text() == "id,text\n1,- MARK-1 too slow\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "words"),
+    [
+        (("--timeout", "0"), {}, "time limit"),
+        (("--concurrency", "x"), {}, "--concurrency"),
+        ((), {"MELLEA_CONCURRENCY": "x"}, "(from MELLEA_CONCURRENCY)"),
+        (("--bogus",), {}, "--bogus"),
+    ],
+)
+def test_a_wrong_value_is_one_line(
+    mellea: Run, feedback: Path, arguments: tuple[str, ...], env: dict[str, str], words: str
+) -> None:
+    """What is wrong and where it came from, and the help as the next step; no box."""
+    done = mellea("summarise", str(feedback), *arguments, *SCRIPTED, env=env)
+    assert done.returncode == 2
+    message, hint = done.stderr.splitlines()
+    assert words in message
+    assert "--help" in hint
 
 
 def test_a_failed_item_is_a_row_and_an_exit_code(mellea: Run, tmp_path: Path) -> None:
@@ -279,7 +374,6 @@ def test_a_failed_item_is_a_row_and_an_exit_code(mellea: Run, tmp_path: Path) ->
     [
         (("nowhere.jsonl",), ["nowhere.jsonl"]),
         (("feedback.jsonl", "--text-field", "txt"), ["txt", "text"]),
-        (("feedback.jsonl", "-o", "feedback.jsonl"), ["feedback.jsonl"]),
         (("feedback.jsonl", "-o", "no/such/out.jsonl"), ["no/such"]),
         (("feedback.jsonl", "--backend", "magic"), ["magic"]),
         (("feedback.jsonl", "--backend", "openai", "--base-url", "http://127.0.0.1:9/v1"), ["-m"]),

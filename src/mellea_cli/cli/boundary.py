@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -42,7 +43,8 @@ def boundary() -> Iterator[None]:
         raise
     except Exception as error:
         if _is_usage(error):
-            raise
+            _say_error(*_usage(error))
+            raise typer.Exit(ExitCode.USAGE) from error
         _say_error(f"this is a bug in mellea: {type(error).__name__}: {error}", f"the report is in {_report(error)}")
         raise typer.Exit(ExitCode.BUG) from error
 
@@ -50,6 +52,20 @@ def boundary() -> Iterator[None]:
 def _is_usage(error: Exception) -> bool:
     """Whether Typer itself knows how to show this error."""
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _usage(error: Any) -> tuple[str, str]:
+    """What is wrong with a command line, a variable or a setting, in one line, and where the value came from."""
+    message = " ".join(error.format_message().split())
+    ctx, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    if ctx is not None and parameter is not None:
+        source = getattr(ctx.get_parameter_source(parameter.name), "name", "")
+        if source == "ENVIRONMENT":
+            message += f" (from {parameter.envvar})"
+        elif source == "DEFAULT_MAP":
+            message += " (from the configuration file)"
+    command = ctx.command_path if ctx is not None else "mellea"
+    return message.rstrip("."), f"{command} --help"
 
 
 def _say_error(message: str, hint: str) -> None:

@@ -95,19 +95,16 @@ def open_output(flags: Flags, opened: Input, show: Show) -> Iterator[Ends]:
 
     Raises:
         OutputError: it cannot be written, or another run writes it.
-        UsageError: it is the input.
+        UsageError: its form cannot be told, or a flag does not fit it.
     """
     from mellea_cli.io.columns import AddedColumns
     from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
-    from mellea_cli.io.target import resolve_output, same_file
+    from mellea_cli.io.target import resolve_output
     from mellea_cli.pipelines.feedback import PIPELINES
     from mellea_cli.run.ends import Ends
     from mellea_cli.run.outlet import Outlet
 
     target = resolve_output(flags.output)
-    for path in (flags.output, flags.errors_file):
-        if path and flags.input != "-" and path != "-" and same_file(flags.input, path):
-            raise UsageError(f"{path}: is the input too; writing it would destroy it", hint="choose another file")
     if flags.unordered and target.kind == "file":
         raise UsageError("--unordered is for stdout: a file is put in input order at the end", hint="leave it out")
     added = AddedColumns.of(*((column.name, column.parts) for column in PIPELINES[flags.pipeline].columns))
@@ -115,8 +112,9 @@ def open_output(flags: Flags, opened: Input, show: Show) -> Iterator[Ends]:
     options = SinkOptions(format=flags.output_format, columns=columns, raw_csv=flags.raw_csv)
     with ExitStack() as stack:
         answers = _open_answers(stack, target, flags)
-        sink = open_sink(target, added, options, note=show.say, stdout=show.rows(sys.stdout))
-        letters = errors_sink(flags.errors_file, SinkOptions(raw_csv=flags.raw_csv)) if flags.errors_file else None
+        stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
+        sink = open_sink(target, added, options, note=show.say, stdout=stdout)
+        letters = errors_sink(flags.errors_file) if flags.errors_file else None
         outlet = Outlet(sink, letters, ordered=not flags.unordered)
         stack.callback(outlet.close)
         yield Ends(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
 from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
-from mellea_cli.errors import ExitCode, MelleaError, ReaderGone
+from mellea_cli.cli.paths import check_paths
+from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.run.ends import Ends
@@ -61,6 +62,9 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
     from mellea_cli.cli.caps import caps
 
     caps(flags)  # what cannot be read is said before anything is opened or fetched
+    if not flags.input:
+        raise UsageError("no input was named, and nothing is piped in", hint="name a file, or - for stdin")
+    check_paths(flags)
     with ExitStack() as stack:
         opened = stack.enter_context(open_input(flags, show))
         if flags.dry_run:

@@ -32,6 +32,14 @@ def duration(text: str) -> float:
         raise typer.BadParameter(f"{error.message}; {error.hint}") from error
 
 
+def time_limit(text: str) -> float:
+    """A time limit for a flag, in seconds and more than none at all. Raises `typer.BadParameter` when it is none."""
+    value = duration(text)
+    if value <= 0:
+        raise typer.BadParameter(f"{text}: a time limit is more than 0; leave the flag out for the usual one")
+    return value
+
+
 def flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own word for it
     """A flag with its `MELLEA_*` variable.
 

@@ -18,3 +18,11 @@ def stdin_has_data() -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def stdin_is_terminal() -> bool:
+    """Whether somebody sits at the other end of stdin."""
+    try:
+        return sys.stdin.isatty()
+    except (ValueError, AttributeError):
+        return False

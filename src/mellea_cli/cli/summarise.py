@@ -24,6 +24,7 @@ from mellea_cli.cli.options import (
     PipelineName,
     duration,
     flag,
+    time_limit,
 )
 
 
@@ -93,21 +94,21 @@ def summarise(
     ] = None,
     timeout: Annotated[
         float,
-        flag(LIMITS, "--timeout", parser=duration, metavar="DURATION", help="One call may take so long: 90, 90s, 15m."),
+        flag(LIMITS, "--timeout", parser=time_limit, metavar="DURATION", help="One call may take so long: 90s, 15m."),
     ] = 600.0,
     first_token_timeout: Annotated[
         float | None,
         flag(
             LIMITS,
             "--first-token-timeout",
-            parser=duration,
+            parser=time_limit,
             metavar="DURATION",
             help="Its first token may; by default as --timeout.",
         ),
     ] = None,
     stall_timeout: Annotated[
         float,
-        flag(LIMITS, "--stall-timeout", parser=duration, metavar="DURATION", help="Two tokens may lie so far apart."),
+        flag(LIMITS, "--stall-timeout", parser=time_limit, metavar="DURATION", help="Two tokens may lie so far apart."),
     ] = 180.0,
     max_retries: Annotated[
         int, flag(RUN, "--max-retries", min=0, help="Times a request is sent again when the server is at fault.")
@@ -178,12 +179,13 @@ def summarise(
     """
     from mellea_cli.cli.flags import Flags
     from mellea_cli.cli.launch import summarise as launch
-    from mellea_cli.cli.stdin import stdin_has_data
+    from mellea_cli.cli.stdin import stdin_has_data, stdin_is_terminal
 
     parameters = dict(ctx.params)
     if parameters["input"] is None:
-        if not stdin_has_data():
+        if stdin_is_terminal() and not parameters["nightly"]:
             typer.echo(ctx.get_help())
             raise typer.Exit(0)
-        parameters["input"] = "-"
+        # A forgotten input, as under a scheduler, is refused where every other error is.
+        parameters["input"] = "-" if stdin_has_data() else ""
     raise typer.Exit(launch(Flags.read(parameters)))

@@ -47,6 +47,23 @@ def named_format(path: str) -> Format | None:
     return _SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
+def output_format(path: str) -> Format:
+    """Read an output's format off its name; one without a suffix, or with something like `.v2`, is JSONL.
+
+    Raises:
+        UsageError: the suffix names a format that is none of ours.
+    """
+    if (found := named_format(path)) is not None:
+        return found
+    suffix = PurePath(path).suffix
+    if suffix[1:].isalpha() and suffix != ".gz" and not path.startswith(("/dev/", "<")):
+        raise UsageError(
+            f"{path}: rows cannot be written as {suffix}",
+            hint="name it .jsonl, .json, .csv or .tsv, or give --output-format",
+        )
+    return "jsonl"
+
+
 def known_format(name: str) -> Format:
     """Check a format that the user named.
 

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -22,7 +22,7 @@ from mellea_cli.io.bytesout import (
     writable,
 )
 from mellea_cli.io.columns import AddedColumns, Note, unsaid
-from mellea_cli.io.detect import Format, known_format, named_format
+from mellea_cli.io.detect import Format, known_format, output_format
 from mellea_cli.io.layout import JsonArray, JsonLines, Layout, Table
 from mellea_cli.io.target import OutputTarget, output_error, resolve_output
 from mellea_cli.items import Row
@@ -86,7 +86,7 @@ def open_sink(
         UsageError: there is no such format.
     """
     chosen = options or SinkOptions()
-    form = known_format(chosen.format) if chosen.format else named_format(target.name) or "jsonl"
+    form = known_format(chosen.format) if chosen.format else output_format(target.name)
     layout = _layout(form, added, chosen, note)
     if target.kind == "stdout":
         out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
@@ -99,12 +99,13 @@ def open_sink(
 def errors_sink(path: str, options: SinkOptions | None = None, *, note: Note = unsaid) -> FileSink | StreamSink:
     """Open a file for dead letters: rows as they were read, nothing added, so that the file can be an input again.
 
-    Formula cells are neutralised in a CSV file as everywhere; JSONL gives every row back letter by letter.
+    Every row is given back letter by letter, formula cells of a CSV file too: it is made to be read by this program.
 
     Raises:
         OutputError: it cannot be written there.
     """
-    return open_sink(resolve_output(path), AddedColumns(), options, note=note)
+    chosen = replace(options or SinkOptions(), raw_csv=True)
+    return open_sink(resolve_output(path), AddedColumns(), chosen, note=note)
 
 
 def _layout(form: Format, added: AddedColumns, options: SinkOptions, note: Note) -> Layout:

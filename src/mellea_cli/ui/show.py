@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -55,6 +57,7 @@ class Show:
         self._environ = environ
         self._look = look
         self._display: Display | None = None
+        self._piped = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -110,7 +113,7 @@ class Show:
             observers.append(self._stack.enter_context(EventLog(Path(look.log_file))))
         view = RunView()
         # The model server writes its log to the same terminal: panels would be torn by it.
-        still = not look.live or look.verbose > 1
+        still = not look.live or look.verbose > 1 or self._piped
         name = choose_display(stream=self._stream, environ=self._environ, quiet=look.quiet, no_live=still)
         self._display = self._stack.enter_context(make_display(name, view, self._stream, self._environ))
         if name != "none":
@@ -127,6 +130,9 @@ class Show:
             `None` when rows may simply be written to the descriptor.
         """
         try:
+            mode = os.fstat(stream.fileno()).st_mode
+            # Whoever reads the pipe may well write to the same terminal: panels would be torn by that.
+            self._piped = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
             plain = stream.fileno() == _STDOUT and not stream.isatty()
         except (OSError, ValueError, AttributeError):
             plain = False
@@ -146,13 +152,13 @@ class Show:
 
         self._stack.close()
         self._display = None
-        if self._look.summary_file:
-            _write(Path(self._look.summary_file), to_json(summary))
         if self._look.json:
             self._stream.write(to_json(summary) + "\n")
             self._stream.flush()
         elif not self._look.quiet:
             print_summary(summary, self._stream, self._environ)
+        if self._look.summary_file:
+            _write(Path(self._look.summary_file), to_json(summary))
 
 
 def _write(path: Path, line: str) -> None:
