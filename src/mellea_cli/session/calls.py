@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from mellea_cli.session.sampling import sampling_result
 from mellea_cli.session.strategies import SamplingStrategy
 from mellea_cli.session.stream import Stream
 from mellea_cli.session.thunk import ModelOutputThunk
+from mellea_cli.session.turn import Turn
 
 if TYPE_CHECKING:
     from mellea_cli.pipelines.schema import OutputType
@@ -83,7 +83,7 @@ class Calls:
         self._context = context
         self._era = 0
         self._order = threading.Lock()
-        self._tail: Future[bool] | None = None
+        self._tail: Turn | None = None
         self._turn: asyncio.Task[Any] | None = None
 
     @property
@@ -94,8 +94,9 @@ class Calls:
     @context.setter
     def context(self, context: Context) -> None:
         # A call that is still running belongs to the old context and must not write into this one.
-        self._era += 1
-        self._context = context
+        with self._order:
+            self._era += 1
+            self._context = context
 
     @property
     def takes_turns(self) -> bool:
@@ -110,14 +111,16 @@ class Calls:
         """
         stream = Stream(live=call.options.stream and call.strategy is None)
         job = Job(self.portal, stream)
-        turns = self.takes_turns
-        after = partial(self._remember, call, self._era)
         with self._order:
+            turns = self.takes_turns
+            after = partial(self._remember, call, self._era)
             # A validator that calls its own session is inside a turn: it cannot wait for that turn to end.
             if not turns or self._inside_a_turn():
                 return job.start(partial(self._work, call), after=after, keep=turns)
-            before, self._tail = self._tail, job.done
-            return job.start(partial(self._in_turn, before, call), after=after, keep=True)
+            turn = Turn(job.done, self._tail)
+            thunk = job.start(partial(self._in_turn, turn, call), after=after, keep=True)
+            self._tail = turn
+            return thunk
 
     async def check(
         self, requirements: Sequence[Requirement], output: ModelOutputThunk | str | None, options: CallOptions
@@ -137,12 +140,15 @@ class Calls:
         return self.portal.inside() and self._turn is not None and self._turn is asyncio.current_task()
 
     def _remember(self, call: Call, era: int, thunk: ModelOutputThunk) -> None:
-        if era == self._era:
-            self._context = self._context.add(call.said).add(thunk)
+        # Only the session's loop comes here, so nobody else lets the context grow; but any thread may replace it
+        # meanwhile. It grows outside the lock, since a context may be of the caller's own kind.
+        grown = self._context.add(call.said).add(thunk)
+        with self._order:
+            if era == self._era:
+                self._context = grown
 
-    async def _in_turn(self, before: Future[bool] | None, call: Call, stream: Stream) -> Outcome:
-        if before is not None:
-            await asyncio.wrap_future(before)
+    async def _in_turn(self, turn: Turn, call: Call, stream: Stream) -> Outcome:
+        await turn.comes()
         self._turn = asyncio.current_task()
         return await self._work(call, stream)
 
