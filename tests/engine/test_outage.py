@@ -141,3 +141,18 @@ async def test_a_server_that_asks_for_longer_than_anybody_waits_ends_the_run() -
     assert [outage.failed(day) for _ in range(3)] == [False] * 3
     with pytest.raises(ServerAway, match="86400 s"):
         outage.failed(day)
+
+
+async def test_one_question_that_fails_among_others_is_no_outage() -> None:
+    """As long as other questions are open and do not fail, no number of failures of one means that all is gone."""
+    outage = Outage()
+    with outage.question(), outage.question():
+        assert not any(outage.failed(GONE, question=1) for _ in range(20))
+        assert outage.failed(GONE, question=2)
+
+
+async def test_the_only_question_there_is_can_notice_an_outage() -> None:
+    """With one question open its failures in a row are all there is to see."""
+    outage = Outage()
+    with outage.question():
+        assert [outage.failed(GONE, question=1) for _ in range(4)] == [False, False, False, True]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from streams import Streams, asking, raising, saying
@@ -292,3 +292,61 @@ async def test_a_deadline_is_a_fault_like_others() -> None:
 
     completion = await sender(Streams(silent, ANSWER), deadlines=Deadlines(0.05)).send(asking())
     assert completion.attempts == 2
+
+
+class Poisoned(Streams):
+    """Fails at one text, as told, and answers everything else."""
+
+    def __init__(self, failing: Callable[[GenerateRequest], AsyncGenerator[Chunk, None]]) -> None:
+        super().__init__(ANSWER)
+        self.failing = failing
+
+    def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        if request.messages[0].content != "poison":
+            return super().stream(request)
+        self.requests.append(request)
+        return self.failing(request)
+
+
+async def _silence(_: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+    await asyncio.Event().wait()
+    yield Chunk()
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize(
+    "failing",
+    [
+        raising(ServerFault("unavailable", status=503)),
+        raising(RateLimited("come back", status=503, retry_after_s=0.001)),
+        raising(BackendUnavailable("connection reset")),
+        _silence,
+    ],
+)
+async def test_a_question_that_a_server_cannot_take_ends_within_its_budget(
+    failing: Callable[[GenerateRequest], AsyncGenerator[Chunk, None]], concurrency: int
+) -> None:
+    """Nobody else is there to compare with: a question of our own shows that the server is, and so who is to blame."""
+    backend, outage = Poisoned(failing), Outage(first_s=0.001, longest_s=0.002, max_wait_s=5)
+    sending = sender(backend, concurrency, outage=outage, deadlines=Deadlines(0.02))
+    with pytest.raises(BackendError) as caught:
+        await sending.send(asking("poison"))
+    assert not isinstance(caught.value, ServerAway)
+    assert len(backend.requests) == caught.value.attempts <= 14
+    assert (await sending.send(asking("another"))).text == "fine"
+
+
+async def test_one_question_alone_waits_through_an_outage() -> None:
+    """It fails with the question of our own as well: then it is the server, however long that takes."""
+    tries = 0
+
+    async def later(request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        nonlocal tries
+        tries += 1
+        if tries <= 60:
+            raise BackendUnavailable("connection refused")
+        async for chunk in ANSWER(request):
+            yield chunk
+
+    sending = sender(Streams(later), concurrency=1, outage=Outage(first_s=0.001, longest_s=0.002))
+    assert (await sending.send(asking())).text == "fine"

@@ -355,3 +355,17 @@ async def test_nothing_is_kept_of_items_that_are_done(tmp_path: Path) -> None:
         await batch.to_end()
     reuse = batch._reuse
     assert (len(reuse._fresh), len(reuse._flights), reuse._parked) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_row_that_the_server_cannot_take_harms_only_itself(
+    concurrency: int, serve: Serve, tmp_path: Path
+) -> None:
+    """One text answered with 503 for ever is a dead letter, also as the first of all; the others are answered."""
+    texts = marked(4)
+    server = serve(fault=lambda call: faults.status(503) if texts[0] in call.prompt else None)
+    run = Run(tmp_path / "out.jsonl", openai(server))
+    result = await run(items(texts), plan(concurrency=concurrency, max_wait_s=60.0))
+    await run.backend.aclose()
+    assert (result.exit_code, result.tally.done, result.tally.failed) == (ExitCode.SOME_FAILED, 3, 1)
+    assert [row.get("error") is None for row in run.rows()] == [False, True, True, True]

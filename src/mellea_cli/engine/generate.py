@@ -33,6 +33,10 @@ def _sooner(one: float | None, other: float | None) -> float | None:
     return one if other is None else other if one is None else min(one, other)
 
 
+class NothingInTime(BackendUnavailable):
+    """Our own deadline for the first chunk has passed: the server was reached, it may only be slow."""
+
+
 # The stall deadline is moved at most this often: moving a timer costs as much as decoding a token.
 _REARM_S = 0.25
 # The watchdog looks each time that many characters more have arrived.
@@ -51,7 +55,7 @@ async def generate(
 
     Raises:
         BackendError: the call failed; `partial` holds the text that had arrived. A deadline that passed is a
-            `BackendUnavailable` before the first chunk and a `StreamBroken` after it.
+            `NothingInTime` before the first chunk and a `StreamBroken` after it.
         RunawayAnswer: the answer repeated itself, or padded white space, and was stopped.
     """
     call = _Call(deadlines or Deadlines(), watch)
@@ -156,7 +160,7 @@ class _Call:
     def _too_late(self, after_s: float) -> BackendError:
         partial = self.text
         if self._first is None and not self._thinking:
-            return BackendUnavailable(
+            return NothingInTime(
                 f"the model server sent nothing for {after_s:.0f} s",
                 partial=partial,
                 hint="a slow machine needs more time: --timeout SECONDS",

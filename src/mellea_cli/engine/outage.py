@@ -1,20 +1,26 @@
 """A server that goes away: everyone waits, one request at growing intervals asks whether it is back.
 
 A server's outage is never counted against an item. What looks like one: no connection at all, or 502, 503 and 504,
-several times in a row with no answer in between; or that it refuses several questions one after the other although each
-was the only one in flight.
+several times in a row with no answer in between, for different questions as far as there are any; or that it refuses
+several questions one after the other although each was the only one in flight.
+
+One question alone can fail like that too. So while the server is away a short question of our own asks for it in turn
+with those of the run: once that gets through, the others go on and are charged for what fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+from mellea_cli.engine.generate import NothingInTime
 from mellea_cli.errors import BackendError, BackendUnavailable, RateLimited, Scope
 from mellea_cli.events import Observer, Paused, nobody
 
 _AWAY_STATUS = frozenset({502, 503, 504})
+# After so many failures in a row a question of our own is asked in turn with the run's.
+_DOUBT_AFTER = 6
 
 
 class ServerAway(BackendUnavailable):
@@ -50,7 +56,11 @@ class Outage:
         self._max_wait_s = max_wait_s
         self._observer = observer
         self._row = 0
-        self._refused: set[int] = set()
+        self._open = 0
+        self._failing: set[object] = set()
+        self._asked_ours = False
+        self._cleared: frozenset[object] = frozenset()
+        self._refused: set[object] = set()
         self._since: float | None = None
         self._wait_s = first_s
         self._last: BackendError | None = None
@@ -61,23 +71,41 @@ class Outage:
         """Whether the server counts as gone."""
         return self._since is not None
 
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """While this is open there is one more question that wants an answer: only so many can be found failing."""
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[bool]:
         """Wait until it makes sense to send: at once while all is well, one request at a time while it is not.
+
+        Yields:
+            Whether a question of our own is to be sent first, because those of the run may be what fails.
 
         Raises:
             ServerAway: the server has been away for too long.
         """
         if self._since is None:
-            yield
+            yield False
             return
         async with self._probe:
             # The request that held the lock before may have found the server back.
             if self.away:
                 await self._pause(self._since)
-                yield
+                yield self._in_doubt()
                 return
-        yield
+        yield False
+
+    def _in_doubt(self) -> bool:
+        # Silence until our own deadline may be slowness as well: then there is no waiting for more of it.
+        lasting = self._row >= _DOUBT_AFTER or isinstance(self._last, NothingInTime)
+        self._asked_ours = self._row > 0 and lasting and not self._asked_ours
+        return self._asked_ours
 
     async def _pause(self, since: float) -> None:
         left = since + self._max_wait_s - asyncio.get_running_loop().time()
@@ -103,15 +131,19 @@ class Outage:
         """The server has answered a request, if only with a word about that request."""
         if self._row or self._refused or self._since is not None:
             self._row = 0
+            self._failing.clear()
+            self._asked_ours = False
             self._refused.clear()
+            self._cleared = frozenset()
             self._since = None
             self._wait_s = self._first_s
 
-    def failed(self, error: BackendError, *, alone: int | None = None) -> bool:
+    def failed(self, error: BackendError, *, question: object | None = None, alone: object | None = None) -> bool:
         """A request failed.
 
         Args:
             error: how.
+            question: tells the question behind it from others; `None` for one that stands for itself.
             alone: it was the only request in flight, and could not be refused for being one too many: then what tells
                 the question behind it from others. One question that is refused again and again proves nothing.
 
@@ -135,15 +167,39 @@ class Outage:
         if _looks_away(error):
             self._last = error
             self._row += 1
+            if self._since is None:
+                self._failing.add(object() if question is None else question)
         elif isinstance(error, RateLimited):
             self._last = error
             self._refused |= set() if alone is None else {alone}
         elif error.status is not None:
             # Whatever it said, it is there.
             self.answered()
-        if self._since is None and max(self._row, len(self._refused)) >= self._after:
+        if self._since is None and (self._all_fail() or len(self._refused) >= self._after):
             self._since = asyncio.get_running_loop().time()
         return self._since is not None
+
+    def _all_fail(self) -> bool:
+        """Whether enough failures in a row are those of different questions, as far as there are so many.
+
+        Those that failed while the server was there prove nothing without another one.
+        """
+        if self._failing <= self._cleared:
+            return False
+        return self._row >= self._after and len(self._failing) >= min(self._after, self._open)
+
+    def ours_failed(self, error: BackendError) -> None:
+        """The question of our own failed."""
+        if _looks_away(error):
+            self._last = error
+        else:
+            self.ours_answered()
+
+    def ours_answered(self) -> None:
+        """The question of our own got through: the server is there, whatever else fails."""
+        failing = frozenset(self._failing)
+        self.answered()
+        self._cleared = failing
 
 
 def _looks_away(error: BackendError) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Spent:
-    """What one question has used up so far, over every request that was sent for it."""
+    """What one question has used up so far, over every request that was sent for it; no two are the same."""
 
     sent: int = 0
     """Requests, first attempts included."""

@@ -16,7 +16,10 @@ from mellea_cli.engine.retry import RetryPolicy, Spent
 from mellea_cli.engine.watch import UNWATCHED, Watch
 from mellea_cli.errors import AnswerError, BackendError, RateLimited, Scope
 from mellea_cli.events import Observer, Paused, nobody
-from mellea_cli.messages import Completion, GenerateRequest
+from mellea_cli.messages import Completion, GenerateRequest, Message, Options
+
+# Short, and no text of the user's: what is asked to learn whether the server is there.
+_ARE_YOU_THERE = (Message("user", "Say OK."),)
 
 
 class Sender:
@@ -74,12 +77,15 @@ class Sender:
                 `attempts` says how often it was sent.
             RunawayAnswer: the answer had to be stopped.
         """
-        spent = spent or Spent()
+        with self._outage.question():
+            return await self._until_through(request, watch, spent or Spent())
+
+    async def _until_through(self, request: GenerateRequest, watch: Watch, spent: Spent) -> Completion:
         before, began = spent.sent, asyncio.get_running_loop().time()
         while True:
             spent.sent += 1
             try:
-                completion = await self._once(request, watch, id(spent))
+                completion = await self._once(request, watch, spent)
             except BackendError as error:
                 error.attempts = spent.sent - before
                 if not error.retryable or not watch.resend():
@@ -90,15 +96,17 @@ class Sender:
                 sent = spent.sent - before
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
-    async def _once(self, request: GenerateRequest, watch: Watch, question: int) -> Completion:
+    async def _once(self, request: GenerateRequest, watch: Watch, spent: Spent) -> Completion:
         """Send the request once; tell limiter and outage what came of it."""
         pace = self.limiter.pace
         tokens = pace.tokens(_letters(request)) if pace is not None and pace.counts_tokens else 0.0
-        async with self.limiter.slot(tokens) as started, self._outage.turn():
+        async with self.limiter.slot(tokens) as started, self._outage.turn() as in_doubt:
+            if in_doubt:
+                await self._look_for_server(request, spent)
             try:
                 completion = await generate(self.backend, request, self.deadlines, watch)
             except BackendError as error:
-                self._failed(error, started, question)
+                self._failed(error, started, spent)
                 raise
             except AnswerError:
                 self._outage.answered()
@@ -110,14 +118,37 @@ class Sender:
         self._heed_allowance()
         return completion
 
-    def _failed(self, error: BackendError, started: float, question: int) -> None:
+    def _failed(self, error: BackendError, started: float, question: Spent) -> None:
         alone = None
         if isinstance(error, RateLimited):
             alone = question if self.limiter.refused(started, by_time=bool(error.retry_after_s)) else None
         elif error.scope is Scope.ITEM:
             self._outage.answered()
         # An outage is the server's trouble: it is waited out and not charged to any request.
-        error.charged = not self._outage.failed(error, alone=alone)
+        error.charged = not self._outage.failed(error, question=question, alone=alone)
+
+    async def _look_for_server(self, request: GenerateRequest, spent: Spent) -> None:
+        """Ask a question that no row can spoil; return when the server is there.
+
+        Raises:
+            BackendError: it is not.
+        """
+        ours = GenerateRequest(
+            request.model, _ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4, thinking=request.options.thinking)
+        )
+        try:
+            await generate(self.backend, ours, self.deadlines)
+        except BackendError as error:
+            self._outage.ours_failed(error)
+            if self._outage.away:
+                error.charged = False
+                raise
+        except AnswerError:
+            self._outage.ours_answered()
+        else:
+            self._outage.ours_answered()
+        # It went out in addition to the request itself.
+        spent.sent += 1
 
     async def _wait(self, error: BackendError, watch: Watch, spent: Spent, began: float) -> None:
         """Wait until `error`'s request may be sent again, or let the error through."""
