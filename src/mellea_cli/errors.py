@@ -102,6 +102,7 @@ class InputError(MelleaError):
     def __init__(self, message: str, *, path: str = "", line: int | None = None, hint: str = "") -> None:
         place = f"{path}:{line}" if path and line is not None else path
         super().__init__(f"{place}: {message}" if place else message, hint=hint)
+        self.reason = message
         self.path = path
         self.line = line
 

@@ -451,3 +451,15 @@ def test_random_bytes_end_in_rows_or_in_an_input_error() -> None:
             words, texts = "", [item.text for item in items]
         assert "\n" not in words, number
         assert all(isinstance(text, str) for text in texts)
+
+
+def test_a_bad_element_of_an_array_is_named_by_its_number(tmp_path: Path) -> None:
+    """An export is often one line: the line alone would be the same for every element."""
+    path = tmp_path / "in.json"
+    path.write_text('[{"text": "a"}, 3, {"text": "b"}, {"text": {"a": 1}}]')
+    told: list[str] = []
+    source = open_source(str(path), SourceOptions(on_bad_row="skip"), report=lambda error: told.append(error.message))
+    with source:
+        assert [item.text for item in source] == ["a", "b"]
+    assert f"{path}:1: item 2: " in told[0]
+    assert f"{path}:1: item 4: " in told[1]

@@ -95,7 +95,7 @@ def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, view: RunView
         terminal.wait(lambda text: '{"id": 2}' in text)
         display.line("a line \x1b[2J[red]from[/red] outside")
         view(Note("a note"))
-        text = terminal.wait(lambda text: "a note" in text)
+        text = terminal.wait(lambda text: "a note" in text and "0/9" in text)
         assert text.index('{"id": 2}') < text.index("a line") < text.index("a note") < text.index("0/9")
         rows.write('{"id": 3}\n')
     left = '{"id": 1}\n{"id": 2}\na line [red]from[/red] outside\na note\n{"id": 3}'

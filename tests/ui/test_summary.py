@@ -170,6 +170,8 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "stopped": None,
         "next_command": "mellea summarise in.jsonl -o out.jsonl",
         "exit_code": 3,
+        "same": 0,
+        "unwritten": None,
     }
     assert json.loads(to_json(RunSummary())).keys() == json.loads(line).keys()
 
@@ -187,3 +189,21 @@ def test_any_values_can_be_drawn(values: dict[str, dict[str, int]], stopped: str
     lines = drawn(summary, columns)
     assert all(cell_len(line) <= columns for line in lines)
     assert not re.search("[\x00-\x1f\x7f-\x9f]", "".join(lines))
+
+
+def test_identical_texts_are_no_answers_of_earlier_runs() -> None:
+    """What was answered with an identical text is counted on its own, one thing is not called several."""
+    lines = list(plain_lines(RunSummary(total=3, done=3, reused=2, same=1, skipped=1, elapsed_s=1.0)))
+    assert "reused: 1 answer that was there already" in lines
+    assert "same: 1 answered with an identical text" in lines
+    assert "skipped: 1 row that could not be read" in lines
+    assert next(plain_lines(RunSummary(total=1, done=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
+    assert not any(line.startswith("reused") for line in plain_lines(RunSummary(total=2, done=2, reused=1, same=1)))
+
+
+def test_an_output_that_was_not_written_is_not_named_as_such() -> None:
+    """What became of it stands in its place, for people and for programs."""
+    summary = RunSummary(stopped="gone", unwritten="out.jsonl was left as it was")
+    assert "output: out.jsonl was left as it was" in list(plain_lines(summary))
+    record = json.loads(to_json(summary))
+    assert (record["output"], record["unwritten"]) == (None, "out.jsonl was left as it was")

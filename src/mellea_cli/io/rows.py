@@ -34,6 +34,11 @@ class Rows:
     header_line: int = 1
     notes: tuple[str, ...] = ()
 
+    @property
+    def numbered(self) -> bool:
+        """Whether a row's line says little about it, because all rows of the input may stand in one."""
+        return self.format == "json"
+
 
 def open_rows(data: ByteInput, options: SourceOptions) -> Rows:
     """Look at the first bytes of an input and start to read it.

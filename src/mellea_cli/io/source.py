@@ -161,7 +161,7 @@ class Source:
         columns.update(dict.fromkeys(rows.header))
         position = 0
         bad: InputError | None = None
-        for row in self._until_stopped(rows.stream):
+        for number, row in enumerate(self._until_stopped(rows.stream), start=1):
             try:
                 if isinstance(row, InputError):
                     raise row
@@ -169,8 +169,9 @@ class Source:
             except InputError as error:
                 if shape.text_field is None and row is not error:
                     raise  # nobody said which column is the text, and the first row has none that looks like it
-                bad = bad or error
-                on_bad(error)
+                told = _numbered(error, number) if rows.numbered else error
+                bad = bad or told
+                on_bad(told)
                 continue
             yield item
             position += 1
@@ -207,6 +208,11 @@ class Source:
     def _note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def _numbered(error: InputError, number: int) -> InputError:
+    """Say which element of an array it is: all of them may stand in one line."""
+    return InputError(f"item {number}: {error.reason}", path=error.path, line=error.line, hint=error.hint)
 
 
 def _refusal(bad: list[InputError], *, usable: int) -> InputError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mellea_cli.ui.itemstate import Fate, ItemState
 
 _DWELL_S = 0.9
-"""A finished item keeps its panel for at least this long, so that its result can be read."""
+"""A finished item keeps its panel for at least this long, so that its result can be read: in half of the panels."""
 
 
 class Slots:
@@ -27,12 +27,16 @@ class Slots:
         self._resize(places)
         seated = {id(item) for item in self._places if item is not None}
         waiting = [item for item in active.values() if id(item) not in seated]
+        # With quick answers finished items must not take every place from those whose tokens arrive.
+        over = sorted(item.finished_at for item in self._places if item is not None and _is_over(item, active))
+        surplus = len(over) - len(self._places) // 2
+        stale = max(now - _DWELL_S, over[surplus - 1] if surplus > 0 else 0.0)
         for index, item in enumerate(self._places):
             if not waiting:
                 break
             if item is None:
                 self._places[index] = waiting.pop(0)
-            elif _is_over(item, active) and now - item.finished_at >= _DWELL_S:
+            elif _is_over(item, active) and item.finished_at <= stale:
                 self._places[index] = waiting.pop()
         return list(self._places)
 

@@ -34,6 +34,9 @@ class RunSummary:
     """Items with an answer, reused ones included."""
     failed: int = 0
     reused: int = 0
+    """Items that were not asked about: their answers were there, or come from an identical text of this run."""
+    same: int = 0
+    """Those of them that have the answer of an identical text of this run."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failed items by kind."""
     skipped: int = 0
@@ -44,7 +47,9 @@ class RunSummary:
     usage: Usage = Usage()
     elapsed_s: float = 0.0
     output: str = ""
-    """Where the rows are; empty for stdout."""
+    """Where the rows are; empty for stdout, and when they were not put there."""
+    unwritten: str = ""
+    """What became of the output when no rows were put into its place; empty when they were."""
     values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """How often each value of a column occurs, such as `{"sentiment": {"positive": 3}}`."""
     stopped: str = ""
@@ -87,6 +92,8 @@ def to_json(summary: RunSummary) -> str:
         "stopped": summary.stopped or None,
         "next_command": summary.next_command or None,
         "exit_code": summary.exit_code,
+        "same": summary.same,
+        "unwritten": summary.unwritten or None,
     }
     return json.dumps(record, ensure_ascii=True)
 
@@ -156,9 +163,15 @@ def _headline(summary: RunSummary) -> Iterator[tuple[Role, str]]:
     settled = summary.done + summary.failed
     total = summary.total if summary.total is not None else settled
     if not summary.asked and summary.done and not summary.stopped:
-        yield "strong", f"all {count(summary.done)} answers were there already, nothing was asked"
+        there = f"all {count(summary.done)} answers were" if summary.done > 1 else "the answer was"
+        yield "strong", f"{there} there already, nothing was asked"
     else:
-        yield "strong", f"{count(summary.done)} of {count(total)} items answered {took}"
+        yield "strong", f"{count(summary.done)} of {_many(total, 'item')} answered {took}"
+
+
+def _many(number: int, name: str) -> str:
+    """A number of things by its right name."""
+    return f"{count(number)} {name}" if number == 1 else f"{count(number)} {name}s"
 
 
 def _rows(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
@@ -174,10 +187,7 @@ def _rows(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
             "bad",
             (f"{count(summary.failed)}: " if several else "") + (told or count(summary.failed)) + rest,
         )
-    if summary.skipped:
-        yield "skipped", "warn", f"{count(summary.skipped)} rows that could not be read"
-    if summary.reused and asked:
-        yield "reused", "plain", f"{count(summary.reused)} answers that were there already"
+    yield from _unasked(summary)
     if asked and summary.elapsed_s > 0:
         speed = [f"{rate(summary.items_per_s)} items/s"]
         if usage.completion_tokens:
@@ -191,8 +201,20 @@ def _rows(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
         yield "calls", "plain", f"{count(summary.calls)}{retried}"
     if summary.output:
         yield "output", "plain", summary.output
+    if summary.unwritten:
+        yield "output", "warn", summary.unwritten
     if summary.next_command:
         yield "next", "strong", summary.next_command
+
+
+def _unasked(summary: RunSummary) -> Iterator[tuple[str, Role, str]]:
+    """The items that have an answer although no model was asked about them, and rows that are no items."""
+    if summary.skipped:
+        yield "skipped", "warn", f"{_many(summary.skipped, 'row')} that could not be read"
+    if (earlier := summary.reused - summary.same) > 0 and summary.asked:
+        yield "reused", "plain", f"{_many(earlier, 'answer')} that {'was' if earlier == 1 else 'were'} there already"
+    if summary.same:
+        yield "same", "plain", f"{count(summary.same)} answered with an identical text"
 
 
 def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
