@@ -63,10 +63,12 @@ async def test_identical_texts_are_asked_about_once(server: ModelServer, tmp_pat
     """Of a hundred rows with four texts four are asked, and every row has its answer."""
     run, texts = Run(tmp_path / "out.jsonl", openai(server)), marked(4) * 25
     result = await run(items(texts))
-    await run.backend.aclose()
     check(run, texts)
     assert server.state.requests == 4
-    assert (result.tally.done, result.tally.reused) == (100, 96)
+    assert (result.tally.done, result.tally.reused, result.tally.same) == (100, 96, 96)
+    again = await run(items(texts))
+    await run.backend.aclose()
+    assert (again.tally.reused, again.tally.same) == (100, 0)
 
 
 async def test_a_finished_run_again_asks_nothing(server: ModelServer, tmp_path: Path) -> None:
@@ -215,7 +217,21 @@ async def test_a_hopeless_error_ends_the_run_at_once_and_spares_an_earlier_outpu
     assert result.exit_code is ExitCode.STOPPED_EARLY
     assert result.error is not None
     assert "401" in result.error.message
+    assert not result.finished
     assert run.output.read_bytes() == before
+
+
+async def test_answers_that_are_there_reach_an_output_that_never_was(serve: Serve, tmp_path: Path) -> None:
+    """After a kill there is a journal and no output: a run that can ask nothing still puts what is known there."""
+    run = Run(tmp_path / "out.jsonl", ScriptedBackend())
+    await run(items(TEXTS))
+    run.output.unlink()
+    server = serve(api_key="another")
+    run.backend = openai(server)
+    result = await run(items([*TEXTS, "A text that nobody has asked about."]))
+    await run.backend.aclose()
+    assert (result.exit_code, result.tally.calls, result.finished) == (ExitCode.STOPPED_EARLY, 0, True)
+    assert [row["text"] for row in run.rows()] == TEXTS
 
 
 async def test_an_input_that_breaks_off_keeps_what_was_answered(server: ModelServer, tmp_path: Path) -> None:

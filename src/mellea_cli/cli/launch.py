@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
@@ -165,13 +166,15 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
             done=tally.done,
             failed=tally.failed,
             reused=tally.reused,
+            same=tally.same,
             failures=dict(tally.failures),
             skipped=opened.bad_rows,
             calls=tally.calls,
             retries=result.retries,
             usage=tally.usage,
             elapsed_s=result.elapsed_s,
-            output="" if flags.output == "-" else flags.output,
+            output="" if flags.output == "-" or not result.finished else flags.output,
+            unwritten=_unwritten(flags, result),
             values={column: dict(counts) for column, counts in tally.values.items()},
             stopped=result.stopped,
             next_command=_next_command(flags, result),
@@ -180,6 +183,17 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
     )
     if result.error is not None and not flags.nightly:
         show.ended_by(result.error)
+
+
+def _unwritten(flags: Flags, result: RunResult) -> str:
+    """What became of an output that the run did not put into its place."""
+    if result.finished or flags.output == "-":
+        return ""
+    state = "was left as it was" if Path(flags.output).exists() else "was not written"
+    partial = f"{flags.output}.partial"
+    rows = result.tally.done or result.tally.failed
+    where = f"; the rows of this run are in {partial}" if rows and Path(partial).exists() else ""
+    return f"{flags.output} {state}{where}"
 
 
 def _nothing_done(flags: Flags, error: MelleaError) -> RunSummary:

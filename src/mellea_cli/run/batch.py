@@ -30,8 +30,8 @@ from mellea_cli.run.tally import RunResult, Tally
 async def run_batch(plan: RunPlan, backend: Backend, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
     """Run the plan over every item of the source.
 
-    The output is finished on every orderly end, also when the run stops early, unless nothing new was answered by
-    then. Whatever was answered is in the journal.
+    The output is finished on every orderly end, also when the run stops early, unless there are no rows or they would
+    replace an earlier output by nothing better. Whatever was answered is in the journal.
 
     Returns:
         How it ended. An error that ended the run early is in there; it has been dealt with and is not raised.
@@ -55,6 +55,7 @@ class _Run:
         self._new = 0
         self._cut: list[Item] = []
         self._all_rows = True
+        self._finished = False
         self._budget = Budget(plan.caps)
         self._tally = Tally()
         self._tell = telling(observer)
@@ -170,7 +171,7 @@ class _Run:
                     return None
                 case Claim.LANDED:
                     continue
-        await self._recorder.put(Finished(item, outcome, key, reused=True))
+        await self._recorder.put(Finished(item, outcome, key, reused=True, same=self._reuse.settled(key)))
         return None
 
     async def _ask(self, key: bytes, item: Item) -> None:
@@ -225,7 +226,7 @@ class _Run:
     def _announce(self, group: Sequence[Finished]) -> None:
         self._reuse.committed(one.key for one in group if not one.reused)
         for one in group:
-            self._tally.count(one.outcome, reused=one.reused)
+            self._tally.count(one.outcome, reused=one.reused, same=one.same)
         self._tell(group)
 
     def _end_early(self, error: MelleaError) -> None:
@@ -236,8 +237,11 @@ class _Run:
 
     def _finish_output(self) -> None:
         # A run that stops early must not replace an earlier output by less.
-        if not self._stop.asked.is_set() or (self._new and (self._all_rows or not self._ends.replaces)):
+        less = not self._new or not self._all_rows
+        rows = self._tally.done + self._tally.failed > 0
+        if not self._stop.asked.is_set() or (rows and not (less and self._ends.replaces)):
             self._ends.rows.finish()
+            self._finished = True
 
     def _result(self, elapsed_s: float) -> RunResult:
         tally = self._tally
@@ -254,4 +258,5 @@ class _Run:
             exit_code=exit_code,
             stopped=self._stop.reason,
             error=self._error,
+            finished=self._finished,
         )

@@ -38,12 +38,13 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An item, its outcome and the answer's key; a reused outcome is stored already."""
+    """An item, its outcome and the answer's key; a reused outcome is stored already, `same` when it was in this run."""
 
     item: Item
     outcome: Outcome
     key: bytes
     reused: bool
+    same: bool = False
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from mellea_cli.items import Failure, Item, Outcome, Success
+from mellea_cli.items import Item, Outcome, Success
 
 # Items that wait for an identical text in flight; beyond it their workers wait too, so that memory stays bounded.
 _MOST_PARKED = 10_000
@@ -56,8 +56,8 @@ class Reuse:
         self._retry_failed = retry_failed
         self._flights: dict[bytes, _Flight] = {}
         self._fresh: dict[bytes, Outcome] = {}
-        # Only the keys: a run in which very many items fail must not keep their reasons in memory as well.
-        self._failed: set[bytes] = set()
+        # Only the keys, which the journal holds as well: the outcomes would fill the memory.
+        self._settled: set[bytes] = set()
         self._parked = 0
 
     def known(self, key: bytes) -> Outcome | None:
@@ -66,11 +66,15 @@ class Reuse:
         if isinstance(outcome, Success) or outcome is None:
             return outcome
         # A failure of this run stands for identical texts; one of an earlier run gets another chance.
-        return outcome if key in self._failed or not self._retry_failed else None
+        return outcome if key in self._settled or not self._retry_failed else None
 
     def stored(self, key: bytes) -> Outcome | None:
         """The outcome under `key`, of whatever run; an earlier failure too."""
         return self._fresh.get(key) or self._answers.lookup(key)
+
+    def settled(self, key: bytes) -> bool:
+        """Whether the question under `key` was answered, or failed, in this run."""
+        return key in self._settled
 
     async def claim(self, key: bytes, item: Item) -> Claim:
         """Take on the question under `key`, or leave `item` with whoever has it in flight."""
@@ -94,8 +98,7 @@ class Reuse:
         flight = self._flights.pop(key)
         if outcome is not None:
             self._fresh[key] = outcome
-        if isinstance(outcome, Failure):
-            self._failed.add(key)
+            self._settled.add(key)
         self._parked -= len(flight.followers)
         flight.landed.set()
         return flight.followers

@@ -22,6 +22,8 @@ class Tally:
     failed: int = 0
     reused: int = 0
     """Items whose outcome was there already, by an earlier run or an identical text."""
+    same: int = 0
+    """Those of them that were answered with an identical text of this run."""
     blank: int = 0
     """Items without any text: nothing was asked."""
     calls: int = 0
@@ -32,10 +34,11 @@ class Tally:
     values: dict[str, Counter[str]] = field(default_factory=dict)
     """How often each value of a categorical column occurs, by column."""
 
-    def count(self, outcome: Outcome, *, reused: bool) -> None:
-        """Add one item's outcome."""
+    def count(self, outcome: Outcome, *, reused: bool, same: bool = False) -> None:
+        """Add one item's outcome; `same` when it is that of an identical text of this run."""
         if reused:
             self.reused += 1
+            self.same += same
         else:
             self.calls += outcome.attempts
             self.usage += outcome.usage
@@ -70,6 +73,7 @@ class RunResult:
         exit_code: what the process should end with.
         stopped: why it ended before its input did; empty when it did not.
         error: the error that ended it, if one did.
+        finished: whether the output was put into its place; if not, an earlier one stays as it was.
     """
 
     tally: Tally
@@ -80,3 +84,4 @@ class RunResult:
     exit_code: ExitCode
     stopped: str = ""
     error: MelleaError | None = None
+    finished: bool = True
