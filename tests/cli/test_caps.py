@@ -80,3 +80,13 @@ def test_nothing_set_is_no_limit() -> None:
     """By default a run goes on as long as it takes."""
     chosen = caps(flags())
     assert (chosen.deadline_s, chosen.tokens, chosen.cost, chosen.errors) == (None, None, None, ErrorLimit())
+
+
+def test_a_limit_that_allows_nothing_is_refused() -> None:
+    """Zero and less are no budgets: it is said before anything is sent."""
+    for changes in ({"max_cost": 0.0}, {"max_cost": -1.0}, {"max_cost": float("nan")}):
+        with pytest.raises(UsageError, match="--max-cost"):
+            caps(flags(price_in=1.0, price_out=1.0, **changes))
+    for tokens in (0, -5):
+        with pytest.raises(UsageError, match="--max-tokens-total"):
+            caps(flags(max_tokens_total=tokens))

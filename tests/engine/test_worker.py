@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from streams import Streams, saying
+from streams import Streams, raising, saying
 
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.outage import Outage
@@ -165,3 +165,11 @@ async def test_only_what_the_mask_lets_through_is_sent() -> None:
     await worker(backend, mask=lambda text: text.replace("hello", "[hidden]")).work(ITEM)
     assert all("hello" not in message.content for request in backend.requests for message in request.messages)
     assert "[hidden]" in backend.requests[0].messages[0].content
+
+
+async def test_what_a_failed_item_has_cost_is_counted() -> None:
+    """A bad answer that came before the transport's failure was paid for: its tokens and calls are in the figures."""
+    backend = Streams(saying("no JSON", usage=Usage(100, 7)), raising(ContextTooLong("too long", status=400)))
+    outcome = await worker(backend, pipeline(step("only"))).work(ITEM)
+    assert isinstance(outcome, Failure)
+    assert (outcome.attempts, outcome.usage) == (2, Usage(100, 7))

@@ -385,3 +385,14 @@ async def test_a_row_that_the_server_cannot_take_harms_only_itself(
     await run.backend.aclose()
     assert (result.exit_code, result.tally.done, result.tally.failed) == (ExitCode.SOME_FAILED, 3, 1)
     assert [row.get("error") is None for row in run.rows()] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("caps", [Caps(tokens=1), Caps(cost=0.000_001, prices=Prices(1.0, 2.0))])
+async def test_one_item_goes_alone_until_it_is_known_what_one_costs(caps: Caps, serve: Serve, tmp_path: Path) -> None:
+    """A cap below the price of one item is exceeded by that one item, not by one for each place in flight."""
+    server = serve(latency_s=0.02)
+    run = Run(tmp_path / "out.jsonl", openai(server))
+    result = await run(items(TEXTS), plan(caps=caps, concurrency=16))
+    await run.backend.aclose()
+    assert (server.state.requests, result.tally.done) == (1, 1)
+    assert result.exit_code is ExitCode.STOPPED_EARLY

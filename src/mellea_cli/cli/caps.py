@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mellea_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.cli.flags import Flags
     from mellea_cli.run.budget import Caps, ErrorLimit, Prices
+
+Number = TypeVar("Number", int, float)
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
@@ -70,17 +72,24 @@ def caps(flags: Flags, now: datetime | None = None) -> Caps:
     """The limits on a run that the flags set.
 
     Raises:
-        UsageError: one cannot be read, or `--max-cost` stands without prices.
+        UsageError: one cannot be read or allows nothing, or `--max-cost` stands without prices.
     """
     from mellea_cli.run.budget import Caps, ErrorLimit
 
     return Caps(
         deadline_s=deadline_s(flags.deadline, now or datetime.now().astimezone()) if flags.deadline else None,
         errors=error_limit(flags.max_errors) if flags.max_errors else ErrorLimit(),
-        tokens=flags.max_tokens_total,
-        cost=flags.max_cost,
+        tokens=_above_zero("--max-tokens-total", flags.max_tokens_total),
+        cost=_above_zero("--max-cost", flags.max_cost),
         prices=_prices(flags),
     )
+
+
+def _above_zero(flag: str, limit: Number | None) -> Number | None:
+    # Not a number is not above zero either.
+    if limit is not None and not limit > 0:
+        raise UsageError(f"{flag} {limit:g}: allows no request at all", hint="set more than 0, or leave it out")
+    return limit
 
 
 def _prices(flags: Flags) -> Prices | None:

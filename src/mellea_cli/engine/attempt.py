@@ -106,8 +106,16 @@ class Answer(Generic[T]):
         self.calls += completion.attempts
 
 
-async def ask(question: Question[T], sender: Sender, watch: Watch = UNWATCHED) -> Answer[T]:
+async def ask(
+    question: Question[T], sender: Sender, watch: Watch = UNWATCHED, into: Answer[T] | None = None
+) -> Answer[T]:
     """Ask until an answer is good or the budget is spent.
+
+    Args:
+        question: what to ask.
+        sender: the way to the model.
+        watch: told what happens.
+        into: an empty answer to fill, for a caller who wants to know what was spent also when this raises.
 
     Returns:
         All tries. Look at `ok`: an answer that never was good is not an exception here.
@@ -115,13 +123,14 @@ async def ask(question: Question[T], sender: Sender, watch: Watch = UNWATCHED) -
     Raises:
         BackendError: the transport failed for good. It is never taken for a bad answer.
     """
-    answer: Answer[T] = Answer()
+    answer: Answer[T] = Answer() if into is None else into
     request = question.request
     spent = Spent()
     while True:
         try:
             tried = await _try(question, request, sender, watch, answer, spent)
         except BackendError as error:
+            answer.calls += error.attempts
             error.attempts = max(error.attempts, spent.sent)
             raise
         answer.tries.append(tried)

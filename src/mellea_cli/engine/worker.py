@@ -99,13 +99,13 @@ class Worker:
                 message = f"this is a bug in mellea: {type(error).__name__}: {error}"
                 return Failure("bug", message, step, visit.calls, None, visit.usage, latency_s)
 
-    async def ask(self, step: Step, values: Mapping[str, Any], watch: Watch) -> Answer[Any]:
-        """Ask one step's question, with the answers of the steps before it."""
+    async def ask(self, step: Step, values: Mapping[str, Any], watch: Watch, into: Answer[Any]) -> None:
+        """Ask one step's question, with the answers of the steps before it; what came of it stands in `into`."""
         request = step.request(self._model, self._options[step.name], values)
         question = Question(
             request, step.output.parse, step.requirements, budget=self._budget, last_resort=step.last_resort
         )
-        return await ask(question, self._sender, watch)
+        await ask(question, self._sender, watch, into)
 
     @property
     def observer(self) -> Observer:
@@ -150,14 +150,17 @@ class _Visit:
 
     async def _step(self, step: Step) -> None:
         self._worker.observer(StepStarted(self.item.position, step.name))
+        answer: Answer[Any] = Answer()
+        watch = _StepWatch(self._worker.observer, self.item, step)
         try:
-            answer = await self._worker.ask(step, self._variables, _StepWatch(self._worker.observer, self.item, step))
-        except BaseException as error:
+            await self._worker.ask(step, self._variables, watch, answer)
+        except BaseException:
             self.failed_step = self.failed_step or step.name
-            self.calls += error.attempts if isinstance(error, BackendError) else 0
             raise
-        self.usage += answer.usage
-        self.calls += answer.calls
+        finally:
+            # Answers that would not do are paid for as well, also when the transport fails after them.
+            self.usage += answer.usage
+            self.calls += answer.calls
         if answer.last.error is not None:
             self.failed_step = self.failed_step or step.name
             raise answer.last.error

@@ -196,9 +196,17 @@ class _Run:
 
     async def _within_budget(self, item: Item) -> Outcome | None:
         """Ask about `item`, unless that would go beyond what the user allows the run."""
-        if reason := self._budget.before_one():
-            self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
-            return None
+        stopped = self._stop.asked.is_set()
+        async with self._budget.turn():
+            # The run may have been stopped while this waited for its turn.
+            if self._stop.asked.is_set() and not stopped:
+                return None
+            if reason := self._budget.before_one():
+                self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
+                return None
+            return await self._counted(item)
+
+    async def _counted(self, item: Item) -> Outcome | None:
         outcome = None
         try:
             outcome = await self._worker.work(item)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from mellea_cli.items import Failure, Outcome
@@ -70,6 +73,23 @@ class Budget:
         self._failed = 0
         self._usage = Usage()
         self._in_flight = 0
+        self._counted = caps.tokens is not None or caps.cost is not None
+        self._first = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold this around one item: where tokens count, one goes alone until it is known what an item takes."""
+        if not self._unknown():
+            yield
+            return
+        async with self._first:
+            if self._unknown():
+                yield
+                return
+        yield
+
+    def _unknown(self) -> bool:
+        return self._counted and self._usage.total_tokens == 0
 
     def before_one(self) -> str:
         """Count an item in that is about to be asked about.
@@ -105,7 +125,6 @@ class Budget:
         self._usage += outcome.usage
         if self._caps.errors.reached(self._failed, self._asked):
             return f"{self._failed:,} of {self._asked:,} items failed (--max-errors)"
-        counted = self._caps.tokens is not None or self._caps.cost is not None
-        if counted and not isinstance(outcome, Failure) and outcome.usage.total_tokens == 0:
+        if self._counted and not isinstance(outcome, Failure) and outcome.usage.total_tokens == 0:
             return "the model server does not say how many tokens it used, so no limit on them can be kept"
         return ""
