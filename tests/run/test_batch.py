@@ -349,7 +349,10 @@ async def test_a_second_wish_to_stop_loses_nothing_that_was_committed(serve: Ser
     run = Run(tmp_path / "out.jsonl", openai(server))
 
     async def stop() -> None:
-        await server.until(lambda state: state.completed >= 30)
+        # The one that stalls must be in flight: in the next run its second attempt is answered.
+        await server.until(
+            lambda state: state.completed >= 30 and any("i00030x" in prompt for prompt in state.attempts)
+        )
         run.stop.ask("stopped by SIGINT", ExitCode.INTERRUPTED)
         run.stop.ask("stopped by SIGINT", ExitCode.INTERRUPTED)
 
