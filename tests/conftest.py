@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,12 @@ from typing import Any
 import pytest
 
 from loopback import ModelServer
+
+# A shell that starts the tests in the background, or nohup, has them ignore these signals, and programs that they start
+# would inherit that: then nothing could be interrupted. With a handler of our own they start as users start them.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler)
 
 # Some tests let programs meet a limit on file sizes: none of them may leave half-written bytecode for the next.
 sys.dont_write_bytecode = True
