@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -130,7 +131,6 @@ async def ask(
         try:
             tried = await _try(question, request, sender, watch, answer, spent)
         except BackendError as error:
-            answer.calls += error.attempts
             error.attempts = max(error.attempts, spent.sent)
             raise
         answer.tries.append(tried)
@@ -170,7 +170,8 @@ async def _try(
     before = spent.sent
     try:
         # All tries draw on one budget for the transport's faults: budgets never multiply.
-        completion = await sender.send(request, watch, spent)
+        with _failures_counted(answer):
+            completion = await sender.send(request, watch, spent)
     except RunawayAnswer as error:
         answer.calls += spent.sent - before
         return Try(request, error.text, None, None, (), error)
@@ -183,12 +184,23 @@ async def _try(
         value = question.parse(completion.text)
         subject = question.subject(request, completion, value)
         judges = judge.options_like(request.options)
-        checked = await validate(subject, question.requirements, sender, request.model, answer.count, judges)
+        with _failures_counted(answer):
+            checked = await validate(subject, question.requirements, sender, request.model, answer.count, judges)
         if failed := reasons(checked):
             problem = RequirementFailed("; ".join(failed), text=completion.text)
     except AnswerError as error:
         problem = error
     return Try(request, completion.text, completion, value, checked, problem)
+
+
+@contextmanager
+def _failures_counted(answer: Answer[Any]) -> Iterator[None]:
+    """Count requests that ended in a transport's error: no completion stands for them."""
+    try:
+        yield
+    except BackendError as error:
+        answer.calls += error.attempts
+        raise
 
 
 def whole(completion: Completion) -> None:
