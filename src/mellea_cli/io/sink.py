@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -117,11 +118,12 @@ def _layout(form: Format, added: AddedColumns, options: SinkOptions, note: Note)
     return Table(added, options.columns, delimiter=delimiter, raw=options.raw_csv, note=note)
 
 
-class _Closing:
+class _Closing(ABC):
     """A sink in a `with` block: closed at its end, finished only when somebody said so."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Let go of the output."""
 
     def __enter__(self) -> Self:
         return self
