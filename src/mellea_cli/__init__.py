@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mellea_cli.session.thunk import ModelOutputThunk
     from mellea_cli.session.waiting import wait_for_all_mots
 
-    __version__: str
+__version__ = "0.1.0"
 
 __all__ = [
     "ChatContext",
@@ -74,11 +74,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("mellea-cli")
-    elif name in _HOMES:
+    if name in _HOMES:
         value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +11,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mellea_cli.cli.app import app
+from mellea_cli.cli.app import COMMANDS, app
 from mellea_cli.cli.boundary import boundary
 from mellea_cli.cli.settings import defaults_for, read_config
 from mellea_cli.errors import ExitCode, InputError, OutputBusy, ReaderGone, ServerFault, UsageError
 from rowfiles import Run
 
-# What `mellea --help` may import beside the standard library: Typer, what it needs itself, and what draws the help
-# (Rich looks whether attrs is there).
-HELP_MAY_IMPORT = {
-    "mellea_cli", "typer", "rich", "shellingham", "annotated_doc", "pygments", "markdown_it", "mdurl",
-    "typing_extensions", "platformdirs", "attr", "attrs", "pydantic", "pydantic_core", "annotated_types",
-    "typing_inspection",
-}  # fmt: skip
+# What `mellea --help` may import beside the standard library: Typer, and what it needs itself.
+HELP_MAY_IMPORT = {"mellea_cli", "typer", "shellingham", "annotated_doc", "platformdirs"}
 
 
 def test_help_lists_the_commands() -> None:
@@ -42,21 +38,64 @@ def test_version_is_the_distributions() -> None:
     assert shown.stdout == f"mellea {version('mellea-cli')}\n"
 
 
-def test_help_imports_nothing_that_it_does_not_use() -> None:
-    """Neither the HTTP client nor the engine nor the live display is loaded to show the help."""
+def loaded_by(*arguments: str, environ: dict[str, str] | None = None) -> set[str]:
+    """Modules that a `mellea` of its own has loaded when it ends."""
     code = (
-        "import sys; before = set(sys.modules)\n"
-        "from typer.testing import CliRunner\n"
-        "from mellea_cli.cli.app import app\n"
-        "CliRunner().invoke(app, ['summarise', '--help'])\n"
-        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))\n"
-        "print(*sorted(name for name in sys.modules if name.startswith('mellea_cli.')))\n"
+        "import atexit, sys; before = set(sys.modules)\n"
+        "atexit.register(lambda: print(*(set(sys.modules) - before), file=sys.stderr))\n"
+        "from mellea_cli.cli.entry import main\n"
+        f"sys.argv[1:] = {list(arguments)}\n"
+        "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    third_party, ours = (line.split() for line in done.stdout.splitlines())
-    assert {name for name in third_party if not name.startswith("_")} <= HELP_MAY_IMPORT
-    for room in ("engine", "io", "run", "session", "pipelines", "backends.http", "ui.live"):
-        assert f"mellea_cli.{room}" not in ours
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **(environ or {})}
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def third_party(modules: set[str]) -> set[str]:
+    """The packages among them that are neither the standard library's nor private parts."""
+    tops = {name.split(".")[0] for name in modules} - sys.stdlib_module_names
+    return {name for name in tops if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("summarise", "--help"), ("chat", "--help")])
+def test_help_imports_nothing_that_it_does_not_use(arguments: tuple[str, ...]) -> None:
+    """Neither pydantic nor Rich nor the HTTP client nor the engine is loaded to show the help."""
+    loaded = loaded_by(*arguments)
+    assert third_party(loaded) <= HELP_MAY_IMPORT
+    for room in ("engine", "io", "run", "session", "pipelines", "backends", "ui.live"):
+        assert f"mellea_cli.{room}" not in loaded
+
+
+def test_the_version_imports_nothing() -> None:
+    """Not even Typer."""
+    assert third_party(loaded_by("--version")) == {"mellea_cli"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("mellea su", "summarise"), ("mellea summarise --concurr", "--concurrency")]
+)
+def test_a_completion_imports_no_more_than_the_help(words: str, expected: str) -> None:
+    """A shell that asks for a completion gets it at once, and the right one."""
+    asked = {
+        "_MELLEA_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    assert third_party(loaded_by(environ=asked)) <= HELP_MAY_IMPORT
+    done = subprocess.run(
+        [sys.executable, "-m", "mellea_cli"], capture_output=True, text=True, check=True, env={**os.environ, **asked}
+    )
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_listed_command_says_the_same_of_itself(name: str) -> None:
+    """The line in the list, written down so that no module need be loaded for it, is the command's own first one."""
+    own = typer.main.get_command(app).commands[name].help  # type: ignore[attr-defined]
+    if name != "summarize":
+        assert own.splitlines()[0].startswith(COMMANDS[name].about.rstrip("."))
 
 
 @pytest.mark.parametrize(
@@ -104,13 +143,13 @@ def test_a_reader_that_has_enough_hears_nothing() -> None:
     assert ReaderGone("x").exit_code == ExitCode.READER_GONE
 
 
-COMMANDS = {"summarise": frozenset({"limit", "max_retries", "backend"}), "models": frozenset[str]()}
+KNOWN = {"summarise": frozenset({"limit", "max_retries", "backend"}), "models": frozenset[str]()}
 
 
 def test_settings_at_the_top_hold_for_every_command_that_knows_them() -> None:
     """A table for a command beats them; dashes and underscores are the same, and so are both spellings."""
     config = {"backend": "ollama", "max-retries": 1, "summarize": {"max_retries": 2}}
-    defaults = defaults_for(config, COMMANDS, Path("c.toml"))
+    defaults = defaults_for(config, KNOWN, Path("c.toml"))
     assert defaults["summarise"] == {"backend": "ollama", "max_retries": 2}
     assert defaults["models"] == {}
 
@@ -119,7 +158,7 @@ def test_settings_at_the_top_hold_for_every_command_that_knows_them() -> None:
 def test_an_unknown_setting_is_refused_with_the_nearest(config: dict[str, object]) -> None:
     """A typing mistake in the file does not go unnoticed."""
     with pytest.raises(UsageError, match=r"c\.toml") as raised:
-        defaults_for(config, COMMANDS, Path("c.toml"))
+        defaults_for(config, KNOWN, Path("c.toml"))
     assert "limit" in raised.value.hint or "summarise" in raised.value.hint
 
 

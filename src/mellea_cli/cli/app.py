@@ -2,25 +2,128 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from mellea_cli.cli.boundary import boundary
-from mellea_cli.cli.chat import chat
-from mellea_cli.cli.doctor import doctor
-from mellea_cli.cli.models import models_app
-from mellea_cli.cli.summarise import summarise
+from mellea_cli.cli.help import HELP, HelpedCommand, write_flags, write_section
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A subcommand as the help lists it, before its module is loaded.
+
+    Args:
+        home: its module and the name in it, a function or a Typer app.
+        about: its line in the help.
+        hidden: whether it is left out there.
+    """
+
+    home: str
+    about: str
+    hidden: bool = False
+
+
+COMMANDS: Mapping[str, Listed] = {
+    "summarise": Listed("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
+    "summarize": Listed("summarise:summarise", "Another spelling of summarise.", hidden=True),
+    "chat": Listed("chat:chat", "Talk with a model; ask about files, or about what mellea summarise has written."),
+    "models": Listed("models:models_app", "List, fetch and remove the embedded backend's models."),
+    "doctor": Listed("doctor:doctor", "Show version, settings, backends, models and terminal."),
+}
+"""The subcommands, in the order in which the help shows them."""
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """Subcommands by name; each is built from its module when it is asked for."""
+
+    def __init__(self, listed: Mapping[str, Listed]) -> None:
+        self._listed = dict(listed)
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            self._built[name] = _build(name, self._listed[name])
+        return self._built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._listed[name] = Listed("", command.get_short_help_str(), command.hidden)
+        self._built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._listed[name]
+        self._built.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._listed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+def _build(name: str, listed: Listed) -> Any:
+    module, attribute = listed.home.split(":")
+    command = getattr(importlib.import_module(f"mellea_cli.cli.{module}"), attribute)
+    if not isinstance(command, typer.Typer):
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        alone.command(name, cls=HelpedCommand, hidden=listed.hidden)(command)
+        command = alone
+    built = typer.main.get_command(command)
+    built.name = name
+    return built
 
 
 class BoundedGroup(TyperGroup):
-    """A group of commands in which every error ends at the boundary."""
+    """A group of commands in which every error ends at the boundary, and of which only the wanted one is loaded."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = LazyCommands(COMMANDS)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command inside the boundary."""
         with boundary():
             return super().invoke(ctx)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the subcommands, then the flags that hold without one."""
+        write_section(formatter, "Commands", list(_visible()))
+        write_flags(self.get_params(ctx), ctx, formatter)
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run the program, or answer a shell that wants a completion."""
+        if "_MELLEA_COMPLETE" in os.environ:
+            _know_shells()
+        return super().main(*args, **settings)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Complete a subcommand's name without loading it."""
+        # Typer has no public name for what a completion is made of.
+        from typer.core import CompletionItem  # type: ignore[attr-defined]
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=about) for name, about in _visible() if name.startswith(incomplete)]
+
+
+def _know_shells() -> None:
+    """Let Typer register the shells it can complete for; it does so by itself only where its own flags are used."""
+    from typer.completion import get_completion_inspect_parameters
+
+    get_completion_inspect_parameters()
+
+
+def _visible() -> Iterator[tuple[str, str]]:
+    return ((name, listed.about) for name, listed in COMMANDS.items() if not listed.hidden)
 
 
 app = typer.Typer(
@@ -28,8 +131,12 @@ app = typer.Typer(
     cls=BoundedGroup,
     help="Run a pile of feedback through a language model: summaries, sentiment and issues.",
     no_args_is_help=True,
+    # Typer's own flags for help and completion load what converts values at every start; ours, below, do not.
+    add_help_option=False,
+    add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings=HELP,
 )
 
 
@@ -41,11 +148,44 @@ def _show_version(value: bool) -> None:
         raise typer.Exit(0)
 
 
+def _show_help(ctx: typer.Context, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(0)
+
+
+def _install_completion(ctx: typer.Context, parameter: Any, value: bool) -> None:
+    if value:
+        from typer.completion import install_callback
+
+        _know_shells()
+        install_callback(ctx, parameter, value)
+
+
+def _show_completion(ctx: typer.Context, parameter: Any, value: bool) -> None:
+    if value:
+        from typer.completion import show_callback
+
+        _know_shells()
+        show_callback(ctx, parameter, value)
+
+
 @app.callback()
 def configure(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001 - its callback does the work
         bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=_show_version)
+    ] = False,
+    install_completion: Annotated[  # noqa: ARG001 - as above
+        bool,
+        typer.Option("--install-completion", help="Install completion for this shell.", callback=_install_completion),
+    ] = False,
+    show_completion: Annotated[  # noqa: ARG001 - as above
+        bool,
+        typer.Option("--show-completion", help="Print this shell's completion script.", callback=_show_completion),
+    ] = False,
+    help_: Annotated[  # noqa: ARG001 - as above
+        bool, typer.Option("--help", "-h", help="Show this help and leave.", is_eager=True, callback=_show_help)
     ] = False,
 ) -> None:
     """Run a pile of feedback through a language model: summaries, sentiment and issues."""
@@ -61,13 +201,6 @@ def configure(
         ctx.default_map = defaults_for(config, commands, path)
 
 
-app.command("summarise")(summarise)
-app.command("summarize", hidden=True, help="Another spelling of summarise.")(summarise)
-app.command("chat")(chat)
-app.add_typer(models_app, name="models")
-app.command("doctor")(doctor)
-
-
-def main() -> None:
+def run() -> None:
     """Run the command line."""
     app(prog_name="mellea")

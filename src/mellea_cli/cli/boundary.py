@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +81,11 @@ def _forget_stdout() -> None:
 
 def _report(error: BaseException) -> Path:
     """Write everything a developer needs, and nothing of the user's data, to a file."""
+    import platform
+    import tempfile
+    import traceback
+    from datetime import UTC, datetime
+
     from mellea_cli import __version__
 
     now = datetime.now(UTC)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.metadata
-import importlib.util
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +25,8 @@ class Finding:
 
 def doctor(ctx: typer.Context) -> None:
     """Show version, settings, backends, models and terminal; say what to type if something is missing."""
+    import asyncio
+
     from mellea_cli.errors import ExitCode
     from mellea_cli.ui.checkup import print_findings
 
@@ -40,7 +38,11 @@ def doctor(ctx: typer.Context) -> None:
 
 
 def _program() -> Iterator[Finding]:
-    yield Finding("program", "mellea", "ok", importlib.metadata.version("mellea-cli"))
+    import platform
+
+    from mellea_cli import __version__
+
+    yield Finding("program", "mellea", "ok", __version__)
     yield Finding("program", "python", "ok", f"{platform.python_version()} ({sys.executable})")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("program", "machine", "ok", f"{platform.system()} {platform.machine()}, {cores} cores")
@@ -76,6 +78,8 @@ async def _backends() -> list[Finding]:
 
 
 async def _ollama() -> Finding:
+    import asyncio
+
     from mellea_cli.backends.registry import BackendSettings, open_backend
     from mellea_cli.errors import MelleaError
 
@@ -94,6 +98,8 @@ async def _ollama() -> Finding:
 
 
 async def _openai() -> Finding:
+    import asyncio
+
     base_url = os.environ.get("OPENAI_BASE_URL")
     if not base_url:
         return Finding("backends", "openai", "note", "not asked: OPENAI_BASE_URL is not set (or give --base-url)")
@@ -112,6 +118,9 @@ async def _openai() -> Finding:
 
 
 def _local() -> Finding:
+    import importlib.metadata
+    import importlib.util
+
     if importlib.util.find_spec("xllamacpp") is None:
         text = "the embedded model server is not installed: pip install 'mellea-cli[local]'"
         return Finding("backends", "local", "note", text)

@@ -8,10 +8,14 @@ from typing import Annotated
 
 import typer
 
+from mellea_cli.cli.help import HELP
+
 models_app = typer.Typer(
     help="List, fetch and remove the embedded backend's models.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 _Name = Annotated[str, typer.Argument(help="A name from `mellea models list`.")]
