@@ -481,6 +481,43 @@ def test_identical_texts_are_asked_once(mellea: Run, tmp_path: Path) -> None:
     assert all(f"MARK-{row['id'] % 4}" in row["summary"] for row in rows)
 
 
+def test_no_dedupe_asks_for_each_row(mellea: Run, tmp_path: Path) -> None:
+    """Every row gets an answer of its own; typed again, each finds it."""
+    write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"Same words {n % 2}"} for n in range(8)])
+    with ModelServer() as server:
+        once = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "openai", "-m", "test-model", "--no-dedupe", "--json")
+        address = ("--base-url", server.openai_url)
+        assert mellea(*once, *address).returncode == 0
+        assert server.state.requests == 8
+        again = mellea(*once, *address)
+        assert server.state.requests == 8
+    assert json.loads(again.stderr.splitlines()[-1])["reused"] == 8
+
+
+def test_in_flight_is_found_by_trying(mellea: Run, tmp_path: Path) -> None:
+    """Without -c the run begins with few requests at once and goes on to more while that brings more."""
+    write_rows(tmp_path / "in.jsonl", [{"text": f"MARK-{n} hello"} for n in range(900)])
+    with ModelServer(latency_s=0.02, record=False) as server:
+        done = mellea(
+            "summarise", "in.jsonl", "-o", "out.jsonl", "-b", "openai", "-m", "test-model", "--json",
+            "--max-concurrency", "24", "--base-url", server.openai_url,
+        )  # fmt: skip
+        most = server.state.max_in_flight
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stderr.splitlines()[-1])["concurrency"]
+    assert 1 <= found <= 24
+    assert 8 < most <= 24
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "many"])
+def test_a_number_in_flight_is_a_number_or_auto(mellea: Run, feedback: Path, value: str) -> None:
+    """Anything else is said in one line."""
+    refused = mellea("summarise", str(feedback), *SCRIPTED, "-c", value)
+    assert refused.returncode == 2
+    assert "auto" in refused.stderr
+    assert mellea("summarise", str(feedback), *SCRIPTED, "-c", "AUTO").returncode == 0
+
+
 def test_limit_and_sample(mellea: Run, feedback: Path) -> None:
     """The first N, or N by chance in their order; the same seed takes the same."""
     first = mellea("summarise", str(feedback), "-n", "4", *SCRIPTED)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from mellea_cli.engine.climb import Climb
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.pace import Pace
 
@@ -185,3 +186,45 @@ def test_no_concurrency_is_no_limiter() -> None:
     """A limiter that lets nothing through is a mistake."""
     with pytest.raises(ValueError, match="at least 1"):
         Limiter(0)
+
+
+async def test_a_search_sets_the_bound() -> None:
+    """What the search allows may be in flight, and what it has found is at hand for the next."""
+    limiter = Limiter(64, climb=Climb(2, 64), clock=iter(float(second) for second in range(1_000_000)).__next__)
+    assert limiter.allowed == 2
+    for _ in range(100):
+        async with limiter.slot() as first, limiter.slot():
+            limiter.letters += 50
+            limiter.answered(first)
+    assert limiter.allowed != 2
+
+
+async def test_a_refusal_ends_the_way_up() -> None:
+    """The search hears of it, and goes on below."""
+    climb = Climb(16, 64)
+    limiter = Limiter(64, climb=climb, clock=lambda: 1.0)
+    async with limiter.slot() as started:
+        limiter.refused(started, by_time=True)
+    assert limiter.allowed == climb.level == 12
+    async with limiter.slot() as started:
+        limiter.strained(started)
+    assert climb.level <= 12
+
+
+async def test_workers_wait_for_room() -> None:
+    """Those beyond the bound take nothing until it rises, or until there is nothing more to take."""
+    limiter = Limiter(4, climb=Climb(1, 4), clock=lambda: 0.0)
+    entered: list[int] = []
+
+    async def worker(number: int) -> None:
+        await limiter.room(number)
+        entered.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(worker(number))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert entered == [0]
+        limiter.release()
+    assert sorted(entered) == [0, 1, 2, 3]

@@ -119,3 +119,44 @@ async def test_a_wish_from_before_takes_nothing() -> None:
 
     async with Feed(iter([1]), ahead=1) as feed:
         assert await run_pool(feed, work, workers=2, stop=stop, grace_s=1)
+
+
+class Doors:
+    """Lets the first two workers in, all of them once there is nothing more to take."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def room(self, number: int) -> None:
+        if number >= 2:
+            await self.open.wait()
+
+    def release(self) -> None:
+        self.open.set()
+
+
+async def test_workers_without_room_take_nothing_and_hold_nothing_up() -> None:
+    """Ten workers, room for two: never more than two items at once, and the pool ends with the input."""
+    out = most = 0
+
+    async def work(_: int) -> None:
+        nonlocal out, most
+        out += 1
+        most = max(most, out)
+        await asyncio.sleep(0)
+        out -= 1
+
+    async with Feed(iter(range(100)), ahead=64) as feed:
+        assert await run_pool(feed, work, workers=10, stop=Stop(), grace_s=1, rooms=Doors())
+    assert most == 2
+
+
+async def test_a_wish_to_stop_reaches_workers_without_room() -> None:
+    """They end although room never came."""
+    stop = Stop()
+
+    async def work(_: int) -> None:
+        stop.ask("enough", ExitCode.INTERRUPTED)
+
+    async with Feed(itertools.count(), ahead=8) as feed:
+        assert await run_pool(feed, work, workers=10, stop=stop, grace_s=1, rooms=Doors())

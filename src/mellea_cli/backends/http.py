@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin
 
 from mellea_cli.backends.allowance import Allowance, read_allowance
 from mellea_cli.backends.connection import checked_key, checked_url, open_transport, without_secrets
@@ -115,9 +116,9 @@ class WireClient:
         finally:
             await _close(response)
 
-    async def get_json(self, path: str) -> Any:
-        """GET `path` and return its JSON. Raises `BackendError` as fits what happened."""
-        return await self._json("GET", self.base_url + path, None)
+    async def get_json(self, path: str, *, at_root: bool = False) -> Any:
+        """GET `path`, at the server's root or below its API, and return its JSON; `BackendError` as fits."""
+        return await self._json("GET", urljoin(self.base_url, path) if at_root else self.base_url + path, None)
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST `body` and return the answer's JSON. Raises `BackendError` as fits what happened."""

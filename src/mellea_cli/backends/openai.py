@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mellea_cli.backends.allowance import Allowance
 from mellea_cli.backends.concessions import CHOSEN, refused, without
+from mellea_cli.backends.connection import is_loopback
 from mellea_cli.backends.decoding import EventData, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
 from mellea_cli.backends.wire_errors import Advice, one_line
@@ -22,6 +24,8 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 _LOG = logging.getLogger(__name__)
 
+# A server on this machine answers a look at its properties at once.
+_LOOK_S = 2.0
 _OURS = frozenset({"model", "messages", "stream"})
 
 
@@ -122,6 +126,21 @@ class OpenAIBackend:
                     continue
             yield answer.end()
             return
+
+    async def places(self) -> int | None:
+        """Requests that a llama.cpp server on this machine works on at once; `None` where nobody says so.
+
+        No other server is asked: what its root answers to is not part of the protocol.
+        """
+        if not is_loopback(self._wire.base_url):
+            return None
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                told = await self._wire.get_json("/props", at_root=True)
+        except (BackendError, TimeoutError):
+            return None
+        places = told.get("total_slots") if isinstance(told, dict) else None
+        return places if isinstance(places, int) and places >= 1 else None
 
     async def models(self) -> list[str]:
         """Names from the server's list. Raises `BackendError` when it has none."""

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
     from mellea_cli.backends.ollama import PullProgress
 
-# Requests in flight where the user does not say. The embedded model gains little beyond four slots on a small machine;
-# an Ollama works on a few at once and queues the rest.
-_CONCURRENCY = {"local": 4, "ollama": 4, "openai": 16, "scripted": 64}
-# Each slot of the embedded server holds a context in memory, and more of them answer no faster.
-_MOST_SLOTS = 8
+# Where the user does not say how many requests may be in flight the best number is found by trying: from how many on,
+# unless the server itself tells, and up to how many. An Ollama works on a few at once and queues the rest. The scripted
+# backend has no server that could have enough.
+_START = {"ollama": 4, "openai": 8, "scripted": 64}
+_MOST = {"ollama": 32, "openai": 256, "scripted": 64}
+# The embedded server's slots are made when it starts, and each holds a context in memory. Two cores answer most with
+# four of them; what more cores gain from more is little.
+_SLOTS, _MOST_SLOTS = 4, 8
+_MANY_CORES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class Wanted:
         backend: a name, or `auto`.
         model: a name, or `None` for the backend's default.
         base_url: the server's address, or `None`.
-        concurrency: requests in flight at most, or `None` for what suits the backend.
+        concurrency: requests in flight, or `None` for what is found to be the best.
+        max_concurrency: the most that may be tried; `None` for what suits the backend.
         pull: fetch the model when it is missing.
         verbose: show the model server's log.
     """
@@ -40,6 +45,7 @@ class Wanted:
     base_url: str | None
     concurrency: int | None
     pull: bool = False
+    max_concurrency: int | None = None
     verbose: bool = False
 
 
@@ -51,6 +57,7 @@ class Chosen:
         backend: a name of the registry.
         model: the model's name there.
         concurrency: requests in flight at most.
+        start: how many at first, where the best number is to be found by trying; `None` where it is settled.
         reason: one sentence for the user; empty when the user chose.
         warning: what the user should know about the model; empty for nothing.
     """
@@ -60,6 +67,7 @@ class Chosen:
     concurrency: int
     reason: str = ""
     warning: str = ""
+    start: int | None = None
 
 
 async def choose(wanted: Wanted) -> Chosen:
@@ -72,12 +80,31 @@ async def choose(wanted: Wanted) -> Chosen:
     from mellea_cli.backends.auto import settle
 
     choice = await settle(wanted.backend, wanted.model, wanted.base_url)
-    concurrency = wanted.concurrency or _CONCURRENCY[choice.backend]
     warning = _warning(choice.backend, choice.model)
-    if choice.backend == "local" and concurrency > _MOST_SLOTS:
-        concurrency = _MOST_SLOTS
+    if choice.backend == "local" and (wanted.concurrency or 0) > _MOST_SLOTS:
         warning = f"{warning} The embedded model works on {_MOST_SLOTS} items at once at most.".strip()
-    return Chosen(choice.backend, choice.model, concurrency, choice.reason, warning)
+    start, most = _in_flight(choice.backend, wanted)
+    return Chosen(choice.backend, choice.model, most, choice.reason, warning, start)
+
+
+def _in_flight(backend: str, wanted: Wanted) -> tuple[int | None, int]:
+    """How many requests to begin with, where the best number is sought, and how many at most."""
+    if wanted.concurrency is not None:
+        return None, min(wanted.concurrency, _MOST_SLOTS) if backend == "local" else wanted.concurrency
+    if backend == "local":
+        cores = os.cpu_count() or 1
+        most = min(wanted.max_concurrency or _MOST_SLOTS, _MOST_SLOTS if cores >= _MANY_CORES else _SLOTS)
+        return most, most
+    most = wanted.max_concurrency or _MOST[backend]
+    told = _told_by_environment() if backend == "ollama" else None
+    start = min(told or _START[backend], most)
+    return (None if backend == "scripted" else start), most
+
+
+def _told_by_environment() -> int | None:
+    """How many requests this machine's Ollama works on at once, where its variable is set for us too."""
+    told = os.environ.get("OLLAMA_NUM_PARALLEL", "")
+    return int(told) if told.isdecimal() and int(told) >= 1 else None
 
 
 def _warning(backend: str, model: str) -> str:

@@ -82,7 +82,7 @@ def preview(flags: Flags, plan: RunPlan, opened: Input) -> None:
         ("calls", f"{len(plan.pipeline.steps)} an item" + ("" if items is None else f", {plan.calls(items):,} in all")),
         ("backend", plan.backend),
         ("model", plan.model),
-        ("in flight", f"{plan.concurrency} at most"),
+        ("in flight", f"{plan.concurrency} at most" + (f", from {plan.start} on" if plan.start else "")),
         ("output", "stdout" if flags.output == "-" else flags.output),
     ]
     messages = step.prompt.messages({"text": first.text}) if first else ()

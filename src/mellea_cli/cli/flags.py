@@ -37,6 +37,8 @@ class Flags:
     model_seed: int | None
     pull: bool
     concurrency: int | None
+    max_concurrency: int | None
+    dedupe: bool
     timeout: float
     first_token_timeout: float | None
     stall_timeout: float

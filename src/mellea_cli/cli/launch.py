@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shlex
 import sys
@@ -17,6 +18,7 @@ from mellea_cli.cli.paths import check_paths
 from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
 
 if TYPE_CHECKING:
+    from mellea_cli.backends.base import Backend
     from mellea_cli.run.ends import Ends
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.tally import RunResult
@@ -90,6 +92,7 @@ def _wanted(flags: Flags) -> Wanted:
         model=flags.model,
         base_url=flags.base_url,
         concurrency=flags.concurrency,
+        max_concurrency=flags.max_concurrency,
         pull=flags.pull,
         verbose=flags.verbose > 1,
     )
@@ -112,6 +115,8 @@ def _plan(flags: Flags, chosen: Chosen) -> RunPlan:
         identity=model_identity(chosen.backend, chosen.model),
         options=Options(temperature=flags.temperature, seed=flags.model_seed, thinking=thinking),
         concurrency=chosen.concurrency,
+        start=chosen.start,
+        dedupe=flags.dedupe,
         policy=RetryPolicy(max_retries=flags.max_retries, retry_after_cap_s=flags.max_wait),
         deadlines=Deadlines(flags.first_token_timeout or flags.timeout, flags.stall_timeout, flags.timeout),
         max_wait_s=flags.max_wait,
@@ -141,10 +146,21 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
             backend.expect(plan.prefixes, show.say)
         else:
             await prepare(backend, chosen.model, pull=flags.pull)
+        plan = await _as_the_server_says(plan, backend)
         with stop.on_signals():
             return await run_batch(plan, backend, ends, observer=show.begin(), stop=stop)
     finally:
         await backend.aclose()
+
+
+async def _as_the_server_says(plan: RunPlan, backend: Backend) -> RunPlan:
+    """Begin the search for the best number of requests with what the server works on at once, where it says so."""
+    from mellea_cli.backends.openai import OpenAIBackend
+
+    if plan.start is None or not isinstance(backend, OpenAIBackend):
+        return plan
+    places = await backend.places()
+    return dataclasses.replace(plan, start=min(places, plan.concurrency)) if places else plan
 
 
 def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: Show) -> None:
@@ -173,6 +189,7 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
             retries=result.retries,
             usage=tally.usage,
             elapsed_s=result.elapsed_s,
+            found=result.concurrency if plan.start else None,
             output="" if flags.output == "-" or not result.finished else flags.output,
             unwritten=_unwritten(flags, result),
             values={column: dict(counts) for column, counts in tally.values.items()},

@@ -40,6 +40,15 @@ def time_limit(text: str) -> float:
     return value
 
 
+def in_flight(text: str) -> int | None:
+    """A number of requests, or `None` for `auto`. Raises `typer.BadParameter` when it is neither."""
+    if text.strip().lower() == "auto":
+        return None
+    if text.strip().isdecimal() and int(text) >= 1:
+        return int(text)
+    raise typer.BadParameter(f"{text}: how many requests, 1 or more, or auto")
+
+
 def flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own word for it
     """A flag with its `MELLEA_*` variable.
 

@@ -24,6 +24,7 @@ from mellea_cli.cli.options import (
     PipelineName,
     duration,
     flag,
+    in_flight,
     time_limit,
 )
 
@@ -90,8 +91,22 @@ def summarise(
     pull: Annotated[bool, flag(MODEL, "--pull", help="Fetch the model first if it is missing.")] = False,
     concurrency: Annotated[
         int | None,
-        flag(RUN, "--concurrency", "-c", min=1, help="Requests in flight at most; by default what suits the backend."),
+        flag(
+            RUN,
+            "--concurrency",
+            "-c",
+            parser=in_flight,
+            metavar="N|auto",
+            help="Requests in flight; auto finds the number that brings the most.",
+            show_default="auto",
+        ),
     ] = None,
+    max_concurrency: Annotated[
+        int | None, flag(RUN, "--max-concurrency", min=1, help="-c auto never goes beyond this.")
+    ] = None,
+    dedupe: Annotated[
+        bool, flag(RUN, "--dedupe/--no-dedupe", help="Ask about identical texts once, and give all the answer.")
+    ] = True,
     timeout: Annotated[
         float,
         flag(LIMITS, "--timeout", parser=time_limit, metavar="DURATION", help="One call may take so long: 90s, 15m."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from mellea_cli.backends.base import Backend
 from mellea_cli.engine.watch import UNWATCHED, Watch
@@ -48,17 +49,35 @@ _LONGEST_PERIOD = 80
 _LONGEST_ANSWER = 1_000_000
 
 
+class Meter(Protocol):
+    """Counts the text that arrives, over all calls."""
+
+    letters: int
+    """Characters so far."""
+
+
 async def generate(
-    backend: Backend, request: GenerateRequest, deadlines: Deadlines | None = None, watch: Watch = UNWATCHED
+    backend: Backend,
+    request: GenerateRequest,
+    deadlines: Deadlines | None = None,
+    watch: Watch = UNWATCHED,
+    meter: Meter | None = None,
 ) -> Completion:
     """Send `request` once and put its answer together.
+
+    Args:
+        backend: the model server.
+        request: what to send.
+        deadlines: how long the call may take.
+        watch: told of each piece of text.
+        meter: each piece's length is added to it.
 
     Raises:
         BackendError: the call failed; `partial` holds the text that had arrived. A deadline that passed is a
             `NothingInTime` before the first chunk and a `StreamBroken` after it.
         RunawayAnswer: the answer repeated itself, or padded white space, and was stopped.
     """
-    call = _Call(deadlines or Deadlines(), watch)
+    call = _Call(deadlines or Deadlines(), watch, meter)
     try:
         await call.read(backend, request)
     except BackendError as error:
@@ -75,6 +94,7 @@ class _Call:
         "_finish",
         "_first",
         "_looked",
+        "_meter",
         "_pieces",
         "_start",
         "_thinking",
@@ -83,8 +103,9 @@ class _Call:
         "_width",
     )
 
-    def __init__(self, deadlines: Deadlines, watch: Watch) -> None:
+    def __init__(self, deadlines: Deadlines, watch: Watch, meter: Meter | None) -> None:
         self._deadlines = deadlines
+        self._meter = meter
         self._watch = watch
         self._pieces: list[str] = []
         self._thinking: list[str] = []
@@ -137,6 +158,8 @@ class _Call:
         self._pieces.append(piece)
         self._watch.text(piece)
         self._width += len(piece)
+        if self._meter is not None:
+            self._meter.letters += len(piece)
         if self._width - self._looked >= _LOOK_EVERY:
             self._looked = self._width
             if reason := runaway(self._tail()) or _too_long(self._width):
@@ -153,6 +176,8 @@ class _Call:
     def _think(self, piece: str) -> None:
         self._thinking.append(piece)
         self._width += len(piece)
+        if self._meter is not None:
+            self._meter.letters += len(piece)
         self._looked += len(piece)
         if reason := _too_long(self._width):
             raise RunawayAnswer(reason, text=self.text)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from mellea_cli.engine.climb import Climb
 from mellea_cli.engine.pace import Pace
 
 # A refusal takes this share of the places away, at most once for all requests that were sent together.
@@ -26,11 +27,19 @@ class Limiter:
 
     Args:
         concurrency: requests in flight at most.
+        climb: finds by itself how many are best, up to `concurrency`; `None` goes as far as the server lets it.
         pace: spreads their starts over time; `None` lets each start when it has a place.
         clock: seconds that never go back; the event loop's by default.
     """
 
-    def __init__(self, concurrency: int, *, pace: Pace | None = None, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        climb: Climb | None = None,
+        pace: Pace | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.concurrency = concurrency
@@ -38,12 +47,17 @@ class Limiter:
         self.in_flight = 0
         self.peak = 0
         """The most requests that were in flight at once."""
-        self._allowed = float(concurrency)
+        self.letters = 0
+        """Characters of text that have arrived, over all requests: whoever reads a stream adds to it."""
+        self.climb = climb
+        self._allowed = float(climb.level if climb is not None else concurrency)
         self._ceiling = math.inf
         self._rounds = _FIRST_ROUNDS
         self._cut_at = -math.inf
         self._held = 0
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._rooms: list[tuple[int, asyncio.Future[None]]] = []
+        self._released = False
         self._not_before = 0.0
         self._clock = clock
 
@@ -93,6 +107,28 @@ class Limiter:
                 self._hand_out()
             raise
 
+    async def room(self, number: int) -> None:
+        """Wait until there is a place for the worker of that number, counted from 0: none takes work that must wait."""
+        while number >= self.allowed and not self._released:
+            turn = asyncio.get_running_loop().create_future()
+            self._rooms.append((number, turn))
+            await turn
+
+    def release(self) -> None:
+        """Nothing more is to be done: let every worker that waits for room go."""
+        self._released = True
+        self._make_room()
+
+    def _make_room(self) -> None:
+        left = []
+        for number, turn in self._rooms:
+            if self._released or number < self.allowed:
+                if not turn.done():
+                    turn.set_result(None)
+            else:
+                left.append((number, turn))
+        self._rooms = left
+
     def _hand_out(self) -> None:
         while self._queue and self._held < self.allowed:
             turn = self._queue.popleft()
@@ -139,10 +175,27 @@ class Limiter:
         if not by_time:
             self._allowed = min(self._allowed, float(self.in_flight - 1))
         self._allowed = max(1.0, self._allowed)
+        if self.climb is not None:
+            self.climb.refused(self._now(), self.allowed)
         return alone
 
-    def answered(self) -> None:
-        """A request went through: after a refusal, try one more at once by and by."""
+    def strained(self, started: float) -> None:
+        """A request failed in a way that may mean too many at once; matters only where the number is sought."""
+        if self.climb is not None and self.allowed > 1:
+            self.refused(started, by_time=True)
+
+    def answered(self, started: float = 0.0) -> None:
+        """A request went through: try more at once by and by, after a refusal or where more may be better.
+
+        Args:
+            started: when it was let through.
+        """
+        if self.climb is not None:
+            if self.climb.answered(self._now(), started, self.letters, self._held):
+                self._allowed = float(self.climb.level)
+                self._make_room()
+                self._hand_out()
+            return
         if self._allowed >= self.concurrency:
             return
         near = math.floor(self._allowed) + 1 >= math.floor(self._ceiling)
@@ -152,4 +205,5 @@ class Limiter:
             self._ceiling = math.inf
             self._rounds = _FIRST_ROUNDS
         self._allowed = min(self._allowed, float(self.concurrency))
+        self._make_room()
         self._hand_out()

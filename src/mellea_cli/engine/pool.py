@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from mellea_cli.engine.feed import Feed
 from mellea_cli.engine.stop import Stop
@@ -12,15 +13,42 @@ from mellea_cli.engine.stop import Stop
 T = TypeVar("T")
 
 
+class Rooms(Protocol):
+    """Says how many workers may have work."""
+
+    async def room(self, number: int) -> None:
+        """Wait until the worker of that number, counted from 0, may take an item."""
+
+    def release(self) -> None:
+        """Let every worker that waits go: there is nothing more to take."""
+
+
+class _AllAtOnce:
+    """Lets every worker have work."""
+
+    async def room(self, number: int) -> None:
+        """Wait for nothing."""
+
+    def release(self) -> None:
+        """Nobody waits."""
+
+
 async def run_pool(
-    feed: Feed[T], work: Callable[[T], Awaitable[None]], *, workers: int, stop: Stop, grace_s: float
+    feed: Feed[T],
+    work: Callable[[T], Awaitable[None]],
+    *,
+    workers: int,
+    stop: Stop,
+    grace_s: float,
+    rooms: Rooms | None = None,
 ) -> bool:
     """Call `work` on every item of `feed`, `workers` at a time, until the feed ends or `stop` is asked for.
 
     Args:
         feed: where the items come from.
         work: takes one item to its end. An exception from it ends the pool.
-        workers: items that are worked on at once.
+        workers: items that are worked on at once, at most.
+        rooms: how many of them, from moment to moment; `None` for all.
         stop: when asked, no new item is taken; what is left in the feed stays there.
         grace_s: how long the items in flight may go on after that, in seconds.
 
@@ -34,8 +62,9 @@ async def run_pool(
     broken: list[Exception] = []
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_worker(feed, work, stop, broken)) for _ in range(workers)]
-            guard = group.create_task(_guard(feed, stop, deadline, grace_s))
+            crew = _Crew(feed, work, stop, rooms or _AllAtOnce(), broken)
+            tasks = [group.create_task(crew.worker(number)) for number in range(workers)]
+            guard = group.create_task(_guard(crew, deadline, grace_s))
             await asyncio.wait(tasks, return_when=asyncio.ALL_COMPLETED)
             guard.cancel()
     except TimeoutError:
@@ -49,21 +78,39 @@ async def run_pool(
     return True
 
 
-async def _worker(feed: Feed[T], work: Callable[[T], Awaitable[None]], stop: Stop, broken: list[Exception]) -> None:
-    while not stop.asked.is_set():
+@dataclass(frozen=True, slots=True)
+class _Crew(Generic[T]):
+    """What the workers of one pool share."""
+
+    feed: Feed[T]
+    work: Callable[[T], Awaitable[None]]
+    stop: Stop
+    rooms: Rooms
+    broken: list[Exception]
+
+    async def worker(self, number: int) -> None:
+        """Take one item after the other while there are any, and room for this worker."""
         try:
-            item = await feed.next()
-        except Exception as error:  # noqa: BLE001 - raised again once the items in flight are done: they are paid for
-            broken.append(error)
-            return
-        if item is None:
-            return
-        await work(item)
+            while not self.stop.asked.is_set():
+                await self.rooms.room(number)
+                try:
+                    item = await self.feed.next()
+                except Exception as error:  # noqa: BLE001 - raised once the items in flight are done: they are paid for
+                    self.broken.append(error)
+                    return
+                if item is None:
+                    return
+                await self.work(item)
+        finally:
+            # One that ends means that there is nothing more to take.
+            self.rooms.release()
 
 
-async def _guard(feed: Feed[T], stop: Stop, deadline: asyncio.Timeout, grace_s: float) -> None:
+async def _guard(crew: _Crew[T], deadline: asyncio.Timeout, grace_s: float) -> None:
+    stop = crew.stop
     await stop.asked.wait()
-    feed.interrupt()
+    crew.feed.interrupt()
+    crew.rooms.release()
     loop = asyncio.get_running_loop()
     deadline.reschedule(loop.time() + grace_s)
     await stop.now.wait()

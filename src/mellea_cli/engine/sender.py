@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mellea_cli.backends.allowance import Allowance, Metered
 from mellea_cli.backends.base import Backend
-from mellea_cli.engine.generate import Deadlines, generate
+from mellea_cli.engine.generate import Deadlines, NothingInTime, generate
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.outage import Outage
 from mellea_cli.engine.retry import RetryPolicy, Spent
@@ -20,6 +20,10 @@ from mellea_cli.messages import Completion, GenerateRequest, Message, Options
 
 # Short, and no text of the user's: what is asked to learn whether the server is there.
 _ARE_YOU_THERE = (Message("user", "Say OK."),)
+
+
+# What a server says, or does not get to say, that has more to do than it can.
+_TOO_BUSY = frozenset({503, 529})
 
 
 class Sender:
@@ -104,7 +108,7 @@ class Sender:
             if in_doubt:
                 await self._look_for_server(request, spent)
             try:
-                completion = await generate(self.backend, request, self.deadlines, watch)
+                completion = await generate(self.backend, request, self.deadlines, watch, self.limiter)
             except BackendError as error:
                 self._failed(error, started, spent)
                 raise
@@ -112,7 +116,7 @@ class Sender:
                 self._outage.answered()
                 raise
         self._outage.answered()
-        self.limiter.answered()
+        self.limiter.answered(started)
         if pace is not None:
             pace.spent(tokens, completion.usage.prompt_tokens, completion.usage.completion_tokens)
         self._heed_allowance()
@@ -124,6 +128,8 @@ class Sender:
             alone = question if self.limiter.refused(started, by_time=bool(error.retry_after_s)) else None
         elif error.scope is Scope.ITEM:
             self._outage.answered()
+        elif error.status in _TOO_BUSY or isinstance(error, NothingInTime):
+            self.limiter.strained(started)
         # An outage is the server's trouble: it is waited out and not charged to any request.
         error.charged = not self._outage.failed(error, question=question, alone=alone)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mellea_cli.backends.base import Backend
+from mellea_cli.engine.climb import Climb
 from mellea_cli.engine.feed import Feed
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.outage import Outage
@@ -65,7 +66,11 @@ class _Run:
         )
         self._sender = Sender(
             backend,
-            Limiter(plan.concurrency, pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None),
+            Limiter(
+                plan.concurrency,
+                climb=Climb(plan.start, plan.concurrency) if plan.start else None,
+                pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None,
+            ),
             policy=plan.policy,
             deadlines=plan.deadlines,
             outage=Outage(max_wait_s=plan.max_wait_s, observer=observer),
@@ -92,7 +97,7 @@ class _Run:
                 plan.pipeline.step_names,
                 plan.model,
                 plan.backend,
-                plan.concurrency,
+                plan.start or plan.concurrency,
                 self._ends.total,
             )
         )
@@ -131,7 +136,14 @@ class _Run:
         source = self._ends.source
         async with Feed(iter(source), ahead=max(64, 2 * workers), stop=source.stop) as feed:
             try:
-                await run_pool(feed, self._take, workers=workers, stop=self._stop, grace_s=self._plan.grace_s)
+                await run_pool(
+                    feed,
+                    self._take,
+                    workers=workers,
+                    stop=self._stop,
+                    grace_s=self._plan.grace_s,
+                    rooms=self._sender.limiter if self._plan.start else None,
+                )
                 if self._stop.asked.is_set():
                     self._all_rows = self._ends.can_sweep and await self._sweep(feed)
             except MelleaError as error:
@@ -156,7 +168,7 @@ class _Run:
 
     async def _take(self, item: Item) -> None:
         """One item: reuse what is there, wait for an identical text, or ask."""
-        key = self._plan.key(item.text)
+        key = self._plan.key(item.text, item.id)
         while (outcome := self._reuse.known(key)) is None:
             if self._stop.asked.is_set():
                 # Nothing is asked any more: an earlier run's failure is better than no row.
@@ -262,6 +274,7 @@ class _Run:
             elapsed_s=elapsed_s,
             retries=self._sender.retries,
             peak_in_flight=self._sender.limiter.peak,
+            concurrency=climb.best if (climb := self._sender.limiter.climb) is not None else self._plan.concurrency,
             bad_rows=bad_rows,
             exit_code=exit_code,
             stopped=self._stop.reason,

@@ -27,6 +27,8 @@ class RunPlan:
         identity: what stands for the model in the fingerprint: its name, or what tells one model file from another.
         options: how to generate; each step adds its own limit on tokens.
         concurrency: requests in flight at most, all steps counted.
+        start: how many at first, where the best number up to `concurrency` is to be found by trying; `None` when
+            `concurrency` is what it shall be.
         policy: how often and how soon a request is sent again.
         deadlines: how long one call may take.
         max_wait_s: how long a server that is away is waited for, in seconds.
@@ -36,6 +38,7 @@ class RunPlan:
         tpm: tokens a minute at most; `None` sets no limit.
         caps: limits on the whole run.
         redacted: mask personal numbers and addresses before a text leaves.
+        dedupe: ask about identical texts once.
     """
 
     pipeline: Pipeline
@@ -53,6 +56,8 @@ class RunPlan:
     tpm: float | None = None
     caps: Caps = Caps()
     redacted: bool = False
+    start: int | None = None
+    dedupe: bool = True
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -72,13 +77,15 @@ class RunPlan:
         canonical = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str)
         return hashlib.blake2b(canonical.encode(), digest_size=_KEY_BYTES).digest()
 
-    def key(self, text: str) -> bytes:
+    def key(self, text: str, item_id: object = None) -> bytes:
         """The key of the answer for a text under this plan: 16 bytes.
 
-        The answer hangs on nothing else, so a reordered or longer input finds its answers again, an edited text does
-        not, and identical texts share one.
+        The answer hangs on the text alone, so a reordered or longer input finds its answers again, an edited text does
+        not, and identical texts share one; without `dedupe` only those with the same id do.
         """
         hashed = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES, key=self.fingerprint)
+        if not self.dedupe:
+            hashed.update(b"\0" + str(item_id).encode("utf-8", "surrogatepass"))
         return hashed.digest()
 
     @property

@@ -69,6 +69,7 @@ class RunResult:
         elapsed_s: seconds from the first item to the finished output.
         retries: requests that were sent again because of the transport.
         peak_in_flight: the most requests in flight at once.
+        concurrency: requests in flight that the run was allowed, or found to be the best.
         bad_rows: input rows that could not be read and were skipped.
         exit_code: what the process should end with.
         stopped: why it ended before its input did; empty when it did not.
@@ -80,6 +81,7 @@ class RunResult:
     elapsed_s: float
     retries: int
     peak_in_flight: int
+    concurrency: int
     bad_rows: int
     exit_code: ExitCode
     stopped: str = ""

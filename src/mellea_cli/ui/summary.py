@@ -46,6 +46,8 @@ class RunSummary:
     retries: int | None = None
     usage: Usage = Usage()
     elapsed_s: float = 0.0
+    found: int | None = None
+    """Requests in flight that were found to be the best, where that was sought."""
     output: str = ""
     """Where the rows are; empty for stdout, and when they were not put there."""
     unwritten: str = ""
@@ -93,6 +95,7 @@ def to_json(summary: RunSummary) -> str:
         "next_command": summary.next_command or None,
         "exit_code": summary.exit_code,
         "same": summary.same,
+        "concurrency": summary.found,
         "unwritten": summary.unwritten or None,
     }
     return json.dumps(record, ensure_ascii=True)
@@ -192,6 +195,8 @@ def _rows(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
         speed = [f"{rate(summary.items_per_s)} items/s"]
         if usage.completion_tokens:
             speed.append(f"{rate(usage.completion_tokens / summary.elapsed_s)} tokens/s")
+        if summary.found is not None and summary.asked:
+            speed.append(f"{count(summary.found)} in flight")
         yield "speed", "plain", between.join(speed)
     if usage.total_tokens:
         tokens = f"{count(usage.prompt_tokens)} in{between}{count(usage.completion_tokens)} out"
@@ -214,7 +219,7 @@ def _unasked(summary: RunSummary) -> Iterator[tuple[str, Role, str]]:
     if (earlier := summary.reused - summary.same) > 0 and summary.asked:
         yield "reused", "plain", f"{_many(earlier, 'answer')} that {'was' if earlier == 1 else 'were'} there already"
     if summary.same:
-        yield "same", "plain", f"{count(summary.same)} answered with an identical text"
+        yield "same", "plain", f"{count(summary.same)} answered with an identical text, without a call"
 
 
 def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
