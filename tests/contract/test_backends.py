@@ -99,8 +99,8 @@ def text_of(chunks: list[Chunk]) -> str:
 
 
 async def test_an_answer_streams_and_ends(subject: Callable[..., Any]) -> None:
-    """An answer comes in several chunks, one of them with the finish reason, and one with the usage at or after it."""
-    async with subject() as it:
+    """An answer comes piece by piece, one chunk with the finish reason, and one with the usage at or after it."""
+    async with subject(token_delay_s=0.02) as it:
         chunks = await collect(it.backend, it.request())
     assert len([chunk for chunk in chunks if chunk.text]) > 1
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["stop"]

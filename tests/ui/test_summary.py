@@ -171,6 +171,7 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "next_command": "mellea summarise in.jsonl -o out.jsonl",
         "exit_code": 3,
         "same": 0,
+        "concurrency": None,
         "unwritten": None,
     }
     assert json.loads(to_json(RunSummary())).keys() == json.loads(line).keys()
@@ -195,7 +196,7 @@ def test_identical_texts_are_no_answers_of_earlier_runs() -> None:
     """What was answered with an identical text is counted on its own, one thing is not called several."""
     lines = list(plain_lines(RunSummary(total=3, done=3, reused=2, same=1, skipped=1, elapsed_s=1.0)))
     assert "reused: 1 answer that was there already" in lines
-    assert "same: 1 answered with an identical text" in lines
+    assert "same: 1 answered with an identical text, without a call" in lines
     assert "skipped: 1 row that could not be read" in lines
     assert next(plain_lines(RunSummary(total=1, done=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
     assert not any(line.startswith("reused") for line in plain_lines(RunSummary(total=2, done=2, reused=1, same=1)))

@@ -46,6 +46,8 @@ def read_allowance(headers: Mapping[str, str]) -> Allowance | None:
     Known are OpenAI's `x-ratelimit-remaining-requests` and `-tokens` with their `-reset-` times (`1s`, `6m0s`,
     `250ms`), and the plain `ratelimit-remaining` with `ratelimit-reset` in seconds. What cannot be read is left out.
     """
+    if not any("ratelimit" in name.lower() for name in headers):
+        return None
     limits = []
     for remaining, reset in _NAMES:
         if (left := headers.get(remaining)) is None:

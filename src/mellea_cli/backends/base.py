@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Protocol
 
 from mellea_cli.messages import Chunk, GenerateRequest
+
+
+def each(chunks: Iterable[Chunk | None]) -> Iterator[Chunk]:
+    """Hand on the chunks as they are; `None` is left out."""
+    return (chunk for chunk in chunks if chunk is not None)
+
+
+def joined(chunks: Iterable[Chunk | None]) -> Iterator[Chunk]:
+    """Put texts that have arrived together into one chunk: each one is handed through several layers.
+
+    Args:
+        chunks: what was read at once; `None` is left out.
+    """
+    texts: list[str] = []
+    for chunk in chunks:
+        if chunk is None:
+            continue
+        if chunk.finish_reason is None and chunk.usage is None and not chunk.thinking:
+            texts.append(chunk.text)
+            continue
+        if texts:
+            yield Chunk("".join(texts))
+            texts.clear()
+        yield chunk
+    if texts:
+        yield Chunk("".join(texts))
 
 
 class Backend(Protocol):

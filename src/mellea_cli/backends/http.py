@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
@@ -13,6 +12,7 @@ from urllib.parse import urljoin
 from mellea_cli.backends.allowance import Allowance, read_allowance
 from mellea_cli.backends.connection import checked_key, checked_url, open_transport, without_secrets
 from mellea_cli.backends.decoding import MAX_LINE, Decoder, EventData, WholeBody
+from mellea_cli.backends.json_text import decoded, encoded
 from mellea_cli.backends.reach import Reach
 from mellea_cli.backends.wire_errors import (
     Advice,
@@ -76,6 +76,8 @@ class WireClient:
         self._timeout = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
         self._advice = advice or Advice()
         self._transport: AiohttpTransport | None = None
+        # Parsed once: taking an address apart costs more than all the rest of a request's head.
+        self._urls: dict[str, httpx.URL] = {}
         self._closed = False
         self.allowance: Allowance | None = None
         """What the latest answer's headers said is left, where they said anything."""
@@ -139,7 +141,7 @@ class WireClient:
             text = await self._body(response, url, MAX_LINE)
         finally:
             await _close(response)
-        value = _decoded(text)
+        value = decoded(text)
         if isinstance(value, ValueError):
             hint = self._advice.hint(EndpointMissing, "")
             raise EndpointMissing(f"{url} answered with something other than JSON", hint=hint) from value
@@ -152,7 +154,7 @@ class WireClient:
         transport = self._open()
         request = httpx.Request(
             method,
-            url,
+            self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url)),
             headers=self._headers,
             content=None if body is None else encoded(body),
             extensions={"timeout": self._timeout},
@@ -203,7 +205,7 @@ class WireClient:
         for payload in payloads:
             if payload == "[DONE]":
                 return events, None, True
-            event = _decoded(payload)
+            event = decoded(payload)
             if isinstance(event, ValueError):
                 failure = StreamBroken(f"{url} sent what is not JSON: {self._clean(one_line(payload, 80))}")
                 failure.__cause__ = event
@@ -255,23 +257,6 @@ class WireClient:
     def _clean(self, text: str) -> str:
         """Take the key out of a server's words: some repeat it."""
         return text.replace(self._secret, "***") if self._secret else text
-
-
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """Write a request's body as compact UTF-8. Raises `UsageError` for a value that JSON has no form for."""
-    try:
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as exc:
-        raise UsageError(f"the request holds a value that cannot be written as JSON: {exc}") from exc
-    return text.encode("utf-8", "replace")
-
-
-def _decoded(text: str) -> Any:
-    """Return the decoded JSON, or a `ValueError`: without the text, which Python's own error carries with it."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        return ValueError(str(exc))
 
 
 async def _drain(chunks: AsyncGenerator[bytes, None]) -> None:

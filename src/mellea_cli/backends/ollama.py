@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from mellea_cli.backends.base import each, joined
 from mellea_cli.backends.connection import without_secrets
 from mellea_cli.backends.decoding import JsonLines, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
@@ -53,14 +54,21 @@ class OllamaBackend:
             and the port, as Ollama's own commands allow.
         max_connections: at most this many connections; `None` sets no limit, the engine has its own.
         connect_timeout_s: seconds that opening a connection may take.
+        together: texts that arrive together are one chunk; otherwise each of the wire's is one.
 
     Raises:
         UsageError: the address cannot be used.
     """
 
     def __init__(
-        self, *, base_url: str | None = None, max_connections: int | None = None, connect_timeout_s: float = 10.0
+        self,
+        *,
+        base_url: str | None = None,
+        max_connections: int | None = None,
+        connect_timeout_s: float = 10.0,
+        together: bool = False,
     ) -> None:
+        self._parts = joined if together else each
         self._wire = WireClient(
             host_url(base_url or os.environ.get("OLLAMA_HOST", "")),
             max_connections=max_connections,
@@ -110,10 +118,8 @@ class OllamaBackend:
             try:
                 async with aclosing(self._wire.stream("/api/chat", body, JsonLines)) as batches:
                     async for events in batches:
-                        for event in events:
-                            chunk = answer.read(event)
-                            if chunk is not None:
-                                yield chunk
+                        for chunk in self._parts(map(answer.read, events)):
+                            yield chunk
             except BackendError as error:
                 # Behind its `done` nothing of an answer can be lost.
                 if not (isinstance(error, StreamBroken) and answer.finished):

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mellea_cli.backends.allowance import Allowance
+from mellea_cli.backends.base import each, joined
 from mellea_cli.backends.concessions import CHOSEN, refused, without
 from mellea_cli.backends.connection import is_loopback
 from mellea_cli.backends.decoding import EventData, valid_unicode
@@ -44,6 +45,7 @@ class OpenAIBackend:
         name: the name in the registry and in messages.
         slots: requests that the server works on at once, where that is known.
         keep_alive: whether a connection is used again; llama.cpp's server promises that and then closes it.
+        together: texts that arrive together are one chunk; otherwise each of the wire's is one.
 
     Raises:
         UsageError: the address or the key cannot be used, or OpenAI's own server was chosen without a key.
@@ -59,7 +61,9 @@ class OpenAIBackend:
         name: str = "openai",
         slots: int | None = None,
         keep_alive: bool = True,
+        together: bool = False,
     ) -> None:
+        self._parts = joined if together else each
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
         key = os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key
         self._wire = WireClient(
@@ -109,10 +113,8 @@ class OpenAIBackend:
                         # Only what has let an answer through is remembered.
                         if not given_up <= self._given_up:
                             self._given_up |= given_up
-                        for event in events:
-                            chunk = answer.read(event)
-                            if chunk is not None:
-                                yield chunk
+                        for chunk in self._parts(map(answer.read, events)):
+                            yield chunk
             except BackendError as error:
                 # Behind the finish reason only the token counts and the closing mark can be lost.
                 if not (isinstance(error, StreamBroken) and answer.finished):

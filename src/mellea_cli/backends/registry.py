@@ -24,6 +24,8 @@ class BackendSettings:
     context_per_slot: int = 4096
     """Tokens of prompt and answer together that each slot of the embedded server has room for."""
     connect_timeout_s: float = 10.0
+    together: bool = False
+    """Texts that arrive together are one chunk: cheaper, where nobody counts the pieces."""
     verbose: bool = False
     """Show the embedded server's log."""
 
@@ -35,6 +37,7 @@ def _ollama(settings: BackendSettings) -> Backend:
         base_url=settings.base_url,
         max_connections=settings.concurrency,
         connect_timeout_s=settings.connect_timeout_s,
+        together=settings.together,
     )
 
 
@@ -46,6 +49,7 @@ def _openai(settings: BackendSettings) -> Backend:
         api_key=settings.api_key,
         max_connections=settings.concurrency,
         connect_timeout_s=settings.connect_timeout_s,
+        together=settings.together,
     )
 
 

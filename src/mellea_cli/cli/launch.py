@@ -135,7 +135,11 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
     from mellea_cli.run.batch import run_batch
 
     settings = BackendSettings(
-        model=chosen.model, base_url=flags.base_url, concurrency=chosen.concurrency, verbose=flags.verbose > 1
+        model=chosen.model,
+        base_url=flags.base_url,
+        concurrency=chosen.concurrency,
+        together=True,
+        verbose=flags.verbose > 1,
     )
     backend = open_backend(chosen.backend, settings)
     stop = Stop(show.say)

@@ -1,0 +1,66 @@
+"""JSON on the wire: requests written with their unchanging parts kept, answers read as fast as can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from mellea_cli.errors import UsageError
+
+# The system text and the worked examples of a run's steps, and a few texts that come and go.
+_KEPT_MESSAGES = 64
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Write a request's body as compact UTF-8.
+
+    Messages that stand in every request are written once and kept.
+
+    Raises:
+        UsageError: it holds a value that JSON has no form for.
+    """
+    messages = body.get("messages")
+    try:
+        if not isinstance(messages, list):
+            text = _written(body)
+        else:
+            rest = _written({name: value for name, value in body.items() if name != "messages"})
+            listed = ",".join([_message(message) for message in messages])
+            text = f'{{"messages":[{listed}]{"," if len(rest) > 2 else ""}{rest[1:]}'
+    except (TypeError, ValueError) as exc:
+        raise UsageError(f"the request holds a value that cannot be written as JSON: {exc}") from exc
+    return text.encode("utf-8", "replace")
+
+
+def _message(message: Any) -> str:
+    if isinstance(message, dict) and message.keys() == {"role", "content"}:
+        role, content = message["role"], message["content"]
+        if isinstance(role, str) and isinstance(content, str):
+            return _kept(role, content)
+    return _written(message)
+
+
+@lru_cache(maxsize=_KEPT_MESSAGES)
+def _kept(role: str, content: str) -> str:
+    return _written({"role": role, "content": content})
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def decoded(text: str) -> Any:
+    """Return the decoded JSON, or a `ValueError`: without the text, which Python's own error carries with it."""
+    from pydantic_core import from_json
+
+    try:
+        return from_json(text)
+    except ValueError:
+        pass
+    # It refuses a little that Python takes, such as half of a surrogate pair.
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        return ValueError(str(exc))
