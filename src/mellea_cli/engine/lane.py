@@ -36,6 +36,7 @@ class Endpoint:
         concurrency: requests in flight there at most.
         weight: how much it is preferred while there is a choice; 2 gets twice as much as 1.
         thinking: what it is told about reasoning where a request leaves that open.
+        trouble: why it cannot be used from the start: it is then set aside, or left out if that does not pass.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Endpoint:
     concurrency: int
     weight: float = 1.0
     thinking: bool | str | None = None
+    trouble: BackendError | None = None
 
     def adapted(self, request: GenerateRequest) -> GenerateRequest:
         """`request` in this endpoint's words."""
@@ -107,6 +109,14 @@ class Lane:
     _measured: float = 0.0
     _refused: int = 0
     _heeded: Allowance | None = None
+
+    def begin(self) -> None:
+        """Take into account what is known of the endpoint before the first request."""
+        self.error = self.endpoint.trouble
+        if self.error is not None and self.error.scope is Scope.RUN:
+            self.breaker.leave_out()
+        elif self.error is not None:
+            self.breaker.set_aside(-math.inf)
 
     @property
     def places(self) -> int:

@@ -80,10 +80,13 @@ class PoolSender:
         """Requests that were sent again, over the sender's life."""
         limits = limits or PoolLimits()
         lanes = [Lane(one, Limiter(one.concurrency, pace=limits.pace), breaker(), self.deadlines) for one in endpoints]
+        for lane in lanes:
+            lane.begin()
         self.balance = Balance(lanes, most=limits.most, max_wait_s=limits.max_wait_s, observer=observer)
         self._observer = observer
         self._jitter = jitter
-        self._aside = {lane: asyncio.Event() for lane in self.balance.lanes}
+        self._aside = {lane: asyncio.Event() for lane in lanes}
+        self._told = {lane: lane.breaker.standing for lane in lanes}
 
     climb = None
     """Each endpoint has a fixed number of places: with several, throughput does not tell which one had enough."""
@@ -134,12 +137,14 @@ class PoolSender:
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
     async def _once(self, lane: Lane, request: GenerateRequest, watch: Watch, shy: dict[Lane, float]) -> Completion:
-        was = lane.breaker.standing
         try:
             completion = await lane.once(request, watch, self._patience(lane))
         except BackendError as error:
             # Before its place is given on, or the next request would run into the same refusal.
             self._after_failure(lane, error, shy)
+            raise
+        except AnswerError:
+            self.balance.answered()
             raise
         else:
             if (rest := lane.asks_to_rest_s(self.policy.retry_after_cap_s)) > 0:
@@ -147,7 +152,7 @@ class PoolSender:
             self.balance.answered()
             return completion
         finally:
-            self._tell(lane, was)
+            self._tell(lane)
             self.balance.leave(lane)
 
     def _patience(self, lane: Lane) -> Deadlines:
@@ -169,6 +174,8 @@ class PoolSender:
         elif isinstance(error, ContextTooLong):
             # Another endpoint's window may be larger: each is asked once.
             shy[lane] = math.inf
+        if error.scope is Scope.ITEM:
+            self.balance.answered()
 
     def _goes_again(self, error: BackendError, shy: dict[Lane, float]) -> bool:
         if isinstance(error, ContextTooLong):
@@ -199,8 +206,9 @@ class PoolSender:
         if seconds > 0 and lane.rest(seconds, _now()) and seconds >= _WORTH_SAYING_S:
             self._observer(Note(f"{lane.endpoint.name} rests for {seconds:.0f} s: {reason}"))
 
-    def _tell(self, lane: Lane, was: Standing) -> None:
+    def _tell(self, lane: Lane) -> None:
         """Say how an endpoint stands, if that has changed, and wake whoever tends it."""
+        was, self._told[lane] = self._told[lane], lane.breaker.standing
         name, said = lane.endpoint.name, lane.error.message if lane.error is not None else ""
         now = lane.breaker.standing
         if now is Standing.ASIDE:
@@ -235,7 +243,6 @@ class PoolSender:
                 await self._probe(lane)
 
     async def _probe(self, lane: Lane) -> None:
-        was = lane.breaker.standing
         request = GenerateRequest(lane.endpoint.model, ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4))
         if (pace := lane.limiter.pace) is not None:
             await asyncio.sleep(pace.start(_now(), pace.tokens(len(ARE_YOU_THERE[0].content))))
@@ -256,7 +263,7 @@ class PoolSender:
             lane.breaker.probed()
         else:
             lane.breaker.probed()
-        self._tell(lane, was)
+        self._tell(lane)
         self.balance.look()
 
 
