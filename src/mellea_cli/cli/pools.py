@@ -63,11 +63,9 @@ def weighed(parameters: Mapping[str, Any], source_of: Callable[[str], Any]) -> d
     settled = dict(parameters)
     ranks = {name: _RANKS.get(getattr(source_of(name), "name", ""), 0) for name in ("pool", "base_url", "backend")}
     other = "base_url" if ranks["base_url"] >= ranks["backend"] else "backend"
-    if settled["pool"] and ranks[other] >= ranks["pool"] > 1 and ranks[other] == ranks["pool"]:
+    if settled["pool"] and ranks[other] == ranks["pool"] > 1:
         flag = f"--{other.replace('_', '-')}"
-        raise UsageError(
-            f"--pool names its servers itself, and {flag} names others", hint=f"leave out --pool or {flag}"
-        )
+        raise UsageError(f"--pool names its servers itself, and {flag} names others", hint=f"leave out {flag}")
     if settled["pool"] and ranks[other] > ranks["pool"]:
         settled["pool"] = None
     if settled["pool"]:
@@ -175,7 +173,8 @@ async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> Async
                 model=one.model or pool.model,
                 base_url=one.url,
                 key_variable=one.key_env,
-                concurrency=one.concurrency,
+                # One more connection than requests: what asks whether it is back must not wait behind them.
+                concurrency=(one.concurrency or 1) + 1,
             )
             backend = open_backend(one.backend, settings)
             stack.push_async_callback(backend.aclose)

@@ -81,7 +81,7 @@ def summarise(
         flag(
             MODEL,
             "--base-url",
-            help="Where the server is, its key in OPENAI_API_KEY; may be repeated: several servers.",
+            help="Where the server is, its key in OPENAI_API_KEY; repeated: several servers.",
         ),
     ] = None,
     pool: Annotated[

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
 def endpoint_lines(endpoints: Sequence[EndpointFigures], between: str) -> Iterator[tuple[bool, str]]:
     """A line for each endpoint, and whether it serves; what is not worth saying is left out."""
-    widest = max((len(one.name) for one in endpoints), default=0)
     for one in endpoints:
-        facts = [f"{count(one.answered)} answered ({one.share:.0%})"]
+        facts = [one.name, f"{count(one.answered)} answered ({one.share:.0%})"]
         if one.median_s is not None:
             facts.append(f"{_short(one.median_s)} median")
         if one.usage.total_tokens:
@@ -24,7 +23,7 @@ def endpoint_lines(endpoints: Sequence[EndpointFigures], between: str) -> Iterat
             facts.append(f"{count(one.failures)} of {count(one.requests)} requests failed")
         if one.state:
             facts.append(f"{one.state}: {one.reason}" if one.reason else one.state)
-        yield not one.state, f"{one.name:<{widest}}  {between.join(facts)}"
+        yield not one.state, between.join(facts)
 
 
 def endpoint_record(one: EndpointFigures) -> dict[str, Any]:
