@@ -22,7 +22,7 @@ from mellea_cli.engine.pace import Pace
 from mellea_cli.engine.poolsender import PoolLimits, PoolSender
 from mellea_cli.engine.retry import RetryPolicy, Spent
 from mellea_cli.engine.watch import Watch
-from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault
+from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault, StreamBroken
 from mellea_cli.events import Event, Note, Paused
 from mellea_cli.messages import Completion, GenerateRequest, Message
 
@@ -299,6 +299,56 @@ async def test_a_silent_endpoint_holds_nothing_up_for_long(serve: Serve, monkeyp
         assert pool.figures("silent").answered
         assert len(await pool.send(30)) == 30
         assert pool.figures("silent").failures > 0
+
+
+async def test_an_idle_endpoint_takes_over_what_a_far_slower_one_is_at(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a run does not wait for the slowest: what it has been at for long goes to one that has room."""
+    monkeypatch.setattr(poolsender, "_LEAST_PATIENCE_S", 0.2)
+    monkeypatch.setattr(poolsender, "_LOOK_S", 0.02)
+    slow, fast = serve(latency_s=3_600), serve()
+    async with pooled(endpoint(slow, "slow", places=2), endpoint(fast, "fast")) as pool:
+        answers = await pool.send(20)
+    assert len(answers) == 20
+    assert fast.state.completed == 20
+    assert (pool.figures("slow").requests, pool.figures("slow").failures) == (2, 2)
+
+
+async def test_what_takes_long_everywhere_stays_where_it_is(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of endpoints that are alike none relieves another: the question is long by itself."""
+    monkeypatch.setattr(poolsender, "_LEAST_PATIENCE_S", 0.05)
+    monkeypatch.setattr(poolsender, "_PATIENCE", 1.0)
+    monkeypatch.setattr(poolsender, "_LOOK_S", 0.01)
+    dripping = faults.drip(0.05)
+    servers = [serve(fault=lambda call: dripping if "MARK-99" in call.prompt else None) for _ in range(2)]
+    deadlines = Deadlines(first_token_s=None, between_tokens_s=None, total_s=1.0)
+    async with pooled(*(endpoint(one) for one in servers), deadlines=deadlines, policy=RetryPolicy(0)) as pool:
+        await pool.send(8)
+        # The two may differ by chance while the machine is busy.
+        for lane in pool.sender.balance.lanes:
+            lane._mean_s = 0.01
+        with pytest.raises(StreamBroken):
+            await pool.sender.send(request(99))
+    asked = sum(number for one in servers for prompt, number in one.state.attempts.items() if "MARK-99" in prompt)
+    assert asked == 1
+
+
+async def test_a_request_is_taken_over_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the endpoints' speeds change, one question does not wander for ever."""
+    monkeypatch.setattr(poolsender, "_LEAST_PATIENCE_S", 0.02)
+    monkeypatch.setattr(poolsender, "_PATIENCE", 1.0)
+    monkeypatch.setattr(poolsender, "_LOOK_S", 0.01)
+    servers = [serve(fault=faults.always(faults.drip(0.05))) for _ in range(3)]
+    deadlines = Deadlines(first_token_s=None, between_tokens_s=None, total_s=1.0)
+    async with pooled(*(endpoint(one) for one in servers), deadlines=deadlines, policy=RetryPolicy(0)) as pool:
+        for place, lane in enumerate(pool.sender.balance.lanes):
+            lane._mean_s, lane._measured = 0.01 * 5**place, asyncio.get_running_loop().time()
+            lane.rest(0.2 * (2 - place), lane._measured)
+        with pytest.raises(StreamBroken):
+            await pool.sender.send(request())
+    assert sum(server.state.requests for server in servers) == 2
+    assert [figures.failures for figures in pool.sender.figures()].count(0) == 1
 
 
 async def test_pieces_that_somebody_has_seen_are_not_sent_again(serve: Serve) -> None:

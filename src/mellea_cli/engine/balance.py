@@ -14,8 +14,8 @@ from mellea_cli.engine.outage import ServerAway
 from mellea_cli.errors import BackendError, Scope
 from mellea_cli.events import Observer, Paused, nobody
 
-# An endpoint is spared near the end only if it is slower than others by more than this factor.
-_MUCH_SLOWER = 2.0
+MUCH_SLOWER = 2.0
+"""An endpoint is spared, or relieved, only if it is slower than others by more than this factor."""
 
 
 class NoEndpointLeft(BackendError):
@@ -138,6 +138,11 @@ class Balance:
     def _alive(self) -> list[Lane]:
         return [lane for lane in self.lanes if lane.breaker.standing is not Standing.GONE]
 
+    def idle(self) -> list[Lane]:
+        """Endpoints that have room while nobody waits for any."""
+        now = _now()
+        return [] if self._waiting else [lane for lane in self.lanes if lane.has_room(now)]
+
     def free_elsewhere(self, lane: Lane) -> bool:
         """Whether another endpoint has room right now."""
         now = _now()
@@ -171,7 +176,7 @@ class Balance:
         faster = [
             other
             for other, pace in paces.items()
-            if pace * _MUCH_SLOWER < paces[lane] and other.rests_until <= now and not other.breaker.open
+            if pace * MUCH_SLOWER < paces[lane] and other.rests_until <= now and not other.breaker.open
         ]
         if not faster:
             return False

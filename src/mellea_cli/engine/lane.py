@@ -82,6 +82,12 @@ class EndpointFigures:
     """What last put it out of service, where it still is."""
 
 
+class TooSlow(BackendUnavailable):
+    """The request was taken back: another endpoint is far faster and has nothing to do."""
+
+    kind = "too-slow"
+
+
 class Closed(BackendUnavailable):
     """The endpoint went out of service before the request was sent: nothing is lost, it goes elsewhere."""
 
@@ -109,6 +115,7 @@ class Lane:
     _measured: float = 0.0
     _refused: int = 0
     _heeded: Allowance | None = None
+    _under_way: dict[asyncio.Timeout, float] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Take into account what is known of the endpoint before the first request."""
@@ -117,6 +124,22 @@ class Lane:
             self.breaker.leave_out()
         elif self.error is not None:
             self.breaker.set_aside(-math.inf)
+
+    @property
+    def mean_s(self) -> float | None:
+        """The moving mean of how long an answer takes here, however old it is."""
+        return self._mean_s
+
+    def take_back(self, after_s: float, most: int, now: float) -> None:
+        """End requests that have been under way for so long, the oldest first, `most` of them at most.
+
+        Each fails with `TooSlow`. Only those that were sent with `may_move` are touched.
+        """
+        # They stand there in the order in which they began.
+        late = [limit for limit, began in self._under_way.items() if now - began > after_s]
+        for limit in late[:most]:
+            del self._under_way[limit]
+            limit.reschedule(now)
 
     @property
     def places(self) -> int:
@@ -142,9 +165,20 @@ class Lane:
         return longer
 
     async def once(
-        self, request: GenerateRequest, watch: Watch = UNWATCHED, deadlines: Deadlines | None = None
+        self,
+        request: GenerateRequest,
+        watch: Watch = UNWATCHED,
+        deadlines: Deadlines | None = None,
+        *,
+        may_move: bool = False,
     ) -> Completion:
         """Send `request` once; tell limiter, breaker and figures what came of it.
+
+        Args:
+            request: what to send.
+            watch: told what happens.
+            deadlines: how long it may take; `None` for the lane's own.
+            may_move: whether `take_back` may end it.
 
         Raises:
             BackendError: it failed; `charged` says whether that counts against the request.
@@ -158,9 +192,7 @@ class Lane:
                 raise _closed(self)
             self.requests += 1
             try:
-                completion = await generate(
-                    self.endpoint.backend, self.endpoint.adapted(request), deadlines or self.deadlines, watch
-                )
+                completion = await self._generate(request, watch, deadlines or self.deadlines, may_move=may_move)
             except BackendError as error:
                 self._failed(error, started)
                 raise
@@ -174,6 +206,22 @@ class Lane:
             pace.spent(tokens, completion.usage.prompt_tokens, completion.usage.completion_tokens)
         self._count(completion)
         return completion
+
+    async def _generate(
+        self, request: GenerateRequest, watch: Watch, deadlines: Deadlines, *, may_move: bool
+    ) -> Completion:
+        began = asyncio.get_running_loop().time()
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                if may_move:
+                    self._under_way[limit] = began
+                return await generate(self.endpoint.backend, self.endpoint.adapted(request), deadlines, watch)
+        except TimeoutError as error:
+            after = asyncio.get_running_loop().time() - began
+            raise TooSlow(f"{self.endpoint.name} has not answered in {after:.0f} s; others are far faster") from error
+        finally:
+            self._under_way.pop(limit, None)
 
     def _count(self, completion: Completion) -> None:
         self.answered += 1
@@ -203,7 +251,8 @@ class Lane:
             self.breaker.leave_out()
             error.charged = False
         else:
-            error.charged = not self.breaker.failed(now)
+            away = self.breaker.failed(now)
+            error.charged = not (away or isinstance(error, TooSlow))
 
     def asks_to_rest_s(self, longest_s: float) -> float:
         """How long the latest answer's headers ask for, in seconds, each answer's once; 0 when that is too long."""

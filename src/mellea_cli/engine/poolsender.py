@@ -9,10 +9,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mellea_cli.engine.balance import Balance
+from mellea_cli.engine.balance import MUCH_SLOWER, Balance
 from mellea_cli.engine.breaker import Breaker, Standing
 from mellea_cli.engine.generate import Deadlines, generate
-from mellea_cli.engine.lane import Closed, Endpoint, EndpointFigures, Lane
+from mellea_cli.engine.lane import Closed, Endpoint, EndpointFigures, Lane, TooSlow
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.pace import Pace
 from mellea_cli.engine.retry import RetryPolicy, Spent
@@ -25,6 +25,8 @@ from mellea_cli.messages import Completion, GenerateRequest, Options
 # While others can take a request over, an endpoint that has answered before is given so many times its usual time.
 _PATIENCE = 10.0
 _LEAST_PATIENCE_S = 20.0
+# How often it is looked for requests that are better taken over, in seconds.
+_LOOK_S = 1.0
 # A rest that an endpoint asks for is said when it is this long.
 _WORTH_SAYING_S = 30.0
 
@@ -116,15 +118,18 @@ class PoolSender:
         spent = spent or Spent()
         before, began = spent.sent, _now()
         shy: dict[Lane, float] = {}
+        moved = False
         while True:
             lane = await self.balance.place(shy, again=spent.sent > before)
             spent.sent += 1
             try:
-                completion = await self._once(lane, request, watch, shy)
+                completion = await self._once(lane, request, watch, shy, may_move=not moved)
             except Closed:
                 spent.sent -= 1
             except BackendError as error:
                 error.attempts = spent.sent - before
+                # Once only: a question that takes long wherever it is asked must not wander for ever.
+                moved = moved or isinstance(error, TooSlow)
                 if not self._goes_again(error, shy) or not watch.resend():
                     raise
                 watch.failed(error.kind, error.message)
@@ -136,9 +141,11 @@ class PoolSender:
                 sent = spent.sent - before
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
-    async def _once(self, lane: Lane, request: GenerateRequest, watch: Watch, shy: dict[Lane, float]) -> Completion:
+    async def _once(
+        self, lane: Lane, request: GenerateRequest, watch: Watch, shy: dict[Lane, float], *, may_move: bool
+    ) -> Completion:
         try:
-            completion = await lane.once(request, watch, self._patience(lane))
+            completion = await lane.once(request, watch, self._patience(lane), may_move=may_move)
         except BackendError as error:
             # Before its place is given on, or the next request would run into the same refusal.
             self._after_failure(lane, error, shy)
@@ -171,6 +178,8 @@ class PoolSender:
             alone = lane.load == 1
             wait = error.retry_after_s or (self._jitter() * self.policy.base_s if alone else 0.0)
             self._rest(lane, wait, error.message)
+        elif isinstance(error, TooSlow):
+            shy[lane] = _now() + _LEAST_PATIENCE_S
         elif isinstance(error, ContextTooLong):
             # Another endpoint's window may be larger: each is asked once.
             shy[lane] = math.inf
@@ -225,10 +234,29 @@ class PoolSender:
             self._observer(Note(f"{name} is back"))
 
     async def tend(self) -> None:
-        """Ask endpoints that are set aside whether they are back, until cancelled."""
+        """Ask endpoints that are set aside whether they are back, and relieve slow ones, until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._relieve())
             for lane in self.balance.lanes:
                 group.create_task(self._tend(lane))
+
+    async def _relieve(self) -> None:
+        """Let an endpoint that has nothing to do take over what a far slower one has been at for long.
+
+        So at the end of a run nobody waits for the slowest; J. Dean and S. Ghemawat's backup tasks ("MapReduce", OSDI
+        2004) serve the same end. A request is taken back, not doubled: no answer is paid for twice.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now = _now()
+            for idle in self.balance.idle():
+                if (pace := idle.mean_s) is None:
+                    continue
+                for lane in self.balance.lanes:
+                    # Where both are alike the question is long by itself, and would be so anywhere.
+                    slower = lane.mean_s is None or lane.mean_s > MUCH_SLOWER * pace
+                    if lane is not idle and slower and (room := idle.places - idle.load) > 0:
+                        lane.take_back(max(_LEAST_PATIENCE_S, _PATIENCE * pace), room, now)
 
     async def _tend(self, lane: Lane) -> None:
         while lane.breaker.standing is not Standing.GONE:
