@@ -146,6 +146,20 @@ def test_what_may_not_be_is_refused_before_anything_is_sent(
     assert said in done.stderr
 
 
+def test_one_address_in_the_configuration_stays_one_address(
+    mellea: Run, feedback: Path, serve: Serve, tmp_path: Path
+) -> None:
+    """It may be a text or a list of one, and the doctor tells it as it was written."""
+    server = serve()
+    config = tmp_path / "c.toml"
+    for written in (f'"{server.openai_url}"', f'["{server.openai_url}"]'):
+        config.write_text(f'[summarise]\nmodel = "test-model"\nbase_url = {written}\n')
+        done = mellea("summarise", str(feedback), "-n", "2", "--json", env={"MELLEA_CONFIG": str(config)})
+        assert (done.returncode, summary(done.stderr)["endpoints"]) == (0, [])
+    assert server.state.completed == 4
+    assert f"{server.openai_url} (from {config})" in mellea("doctor", env={"MELLEA_CONFIG": str(config)}).stdout
+
+
 def test_the_total_of_requests_in_flight_is_c(mellea: Run, feedback: Path, serve: Serve) -> None:
     """`-c` holds for all endpoints together; a dry run sends nothing and shows it."""
     one, other = serve(latency_s=0.02), serve(latency_s=0.02)
