@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from mellea_cli.engine.lane import Endpoint
 
 _KEY = "OPENAI_API_KEY"
-# Requests in flight at one endpoint where nobody says; the best number is not sought, for with several endpoints the
-# throughput of all does not tell which of them had enough.
+# Requests in flight at one endpoint where nobody says; the best number is sought only with one server.
 _PLACES = {"ollama": 4, "openai": 16}
 # How strongly a value was asked for, by where Click found it.
 _RANKS = {"COMMANDLINE": 3, "ENVIRONMENT": 2, "DEFAULT_MAP": 1}

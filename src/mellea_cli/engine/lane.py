@@ -201,7 +201,7 @@ class Lane:
                 self._there()
                 raise
         self._there()
-        self.limiter.answered()
+        self.limiter.answered(started)
         if pace is not None:
             pace.spent(tokens, completion.usage.prompt_tokens, completion.usage.completion_tokens)
         self._count(completion)

@@ -90,8 +90,8 @@ class PoolSender:
         self._aside = {lane: asyncio.Event() for lane in lanes}
         self._told = {lane: lane.breaker.standing for lane in lanes}
 
+    # How many requests are best is not sought here: each endpoint has the places that it was given.
     climb = None
-    """Each endpoint has a fixed number of places: with several, throughput does not tell which one had enough."""
     rooms = None
 
     @property
@@ -170,7 +170,8 @@ class PoolSender:
             return self.deadlines
         patience = max(_LEAST_PATIENCE_S, _PATIENCE * usual)
         first = self.deadlines.first()
-        return self.deadlines if first is not None and first <= patience else _sooner(self.deadlines, patience)
+        sooner = first is None or patience < first
+        return dataclasses.replace(self.deadlines, first_token_s=patience) if sooner else self.deadlines
 
     def _after_failure(self, lane: Lane, error: BackendError, shy: dict[Lane, float]) -> None:
         """Let the endpoint rest if that is what it asks for, and keep from it what it cannot take."""
@@ -293,10 +294,6 @@ class PoolSender:
             lane.breaker.probed()
         self._tell(lane)
         self.balance.look()
-
-
-def _sooner(deadlines: Deadlines, first_token_s: float) -> Deadlines:
-    return dataclasses.replace(deadlines, first_token_s=first_token_s)
 
 
 def _now() -> float:

@@ -211,6 +211,11 @@ def _rows(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
         yield "calls", "plain", f"{count(summary.calls)}{retried}"
     for serves, line in endpoint_lines(summary.endpoints, between):
         yield "endpoint", "plain" if serves else "warn", line
+    yield from _results(summary)
+
+
+def _results(summary: RunSummary) -> Iterator[tuple[str, Role, str]]:
+    """Where the rows are, and what to type next."""
     if summary.output:
         yield "output", "plain", summary.output
     if summary.unwritten:
