@@ -173,6 +173,7 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "same": 0,
         "concurrency": None,
         "unwritten": None,
+        "endpoints": [],
     }
     assert json.loads(to_json(RunSummary())).keys() == json.loads(line).keys()
 

@@ -39,7 +39,8 @@ class OpenAIBackend:
 
     Args:
         base_url: up to and including `/v1`; `None` takes `OPENAI_BASE_URL`, else OpenAI's own.
-        api_key: `None` takes `OPENAI_API_KEY`. Only OpenAI's own server insists on one.
+        api_key: `None` takes that of `key_variable`. Only OpenAI's own server insists on one.
+        key_variable: the environment variable that holds the key; empty for none.
         max_connections: at most this many connections; `None` sets no limit, the engine has its own.
         connect_timeout_s: seconds that opening a connection may take.
         name: the name in the registry and in messages.
@@ -56,6 +57,7 @@ class OpenAIBackend:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
+        key_variable: str = "OPENAI_API_KEY",
         max_connections: int | None = None,
         connect_timeout_s: float = 10.0,
         name: str = "openai",
@@ -65,19 +67,20 @@ class OpenAIBackend:
     ) -> None:
         self._parts = joined if together else each
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-        key = os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key
+        key = os.environ.get(key_variable, "") if api_key is None else api_key
         self._wire = WireClient(
             base_url,
             api_key=key,
             headers=None if keep_alive else {"Connection": "close"},
             max_connections=max_connections,
             connect_timeout_s=connect_timeout_s,
-            advice=_advice(base_url),
+            advice=_advice(base_url, key_variable),
         )
         self._is_openai = urlsplit(self._wire.base_url).hostname == "api.openai.com"
         if self._is_openai and not key.strip():
             raise UsageError(
-                "api.openai.com wants a key", hint="set OPENAI_API_KEY, or choose a server with --base-url"
+                "api.openai.com wants a key",
+                hint=f"set {key_variable or 'OPENAI_API_KEY'}, or choose a server with --base-url",
             )
         self._name = name
         self._slots = slots
@@ -277,10 +280,12 @@ def _schema_name(schema: Mapping[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or ""))[:64] or "answer"
 
 
-def _advice(base_url: str) -> Advice:
+def _advice(base_url: str, key_variable: str) -> Advice:
     return Advice(
         unreachable="is the server running? --base-url sets its address, and --backend local needs no server",
-        not_authorized="set OPENAI_API_KEY to a key of this server",
+        not_authorized=f"set {key_variable} to a key of this server"
+        if key_variable
+        else "name the variable with its key as key_env in a pool",
         endpoint_missing="does --base-url end as the server's API does, mostly in /v1?",
         model_missing=f"choose one of {base_url.rstrip('/')}/models with --model",
     )

@@ -19,6 +19,8 @@ class BackendSettings:
     """The server's address; `None` leaves it to the environment."""
     api_key: str | None = field(default=None, repr=False)
     """`None` leaves it to the environment."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The variable that holds the key of an OpenAI-compatible server; empty for a server that gets none."""
     concurrency: int | None = None
     """Requests in flight at most: the size of the pool of connections, and the slots of the embedded server."""
     context_per_slot: int = 4096
@@ -47,6 +49,7 @@ def _openai(settings: BackendSettings) -> Backend:
     return OpenAIBackend(
         base_url=settings.base_url,
         api_key=settings.api_key,
+        key_variable=settings.key_variable,
         max_connections=settings.concurrency,
         connect_timeout_s=settings.connect_timeout_s,
         together=settings.together,

@@ -198,7 +198,11 @@ def configure(
             name: frozenset(parameter.name for parameter in command.params if parameter.name != "help")
             for name, command in group.commands.items()
         }
-        ctx.default_map = defaults_for(config, commands, path)
+        lists = {
+            name: frozenset(parameter.name for parameter in command.params if getattr(parameter, "multiple", False))
+            for name, command in group.commands.items()
+        }
+        ctx.default_map = defaults_for(config, commands, path, lists)
 
 
 def run() -> None:

@@ -14,6 +14,7 @@ from mellea_cli.errors import ModelFileError, ModelMissing
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
     from mellea_cli.backends.ollama import PullProgress
+    from mellea_cli.cli.pools import Pool
 
 # Where the user does not say how many requests may be in flight the best number is found by trying: from how many on,
 # unless the server itself tells, and up to how many. An Ollama works on a few at once and queues the rest. The scripted
@@ -60,6 +61,7 @@ class Chosen:
         start: how many at first, where the best number is to be found by trying; `None` where it is settled.
         reason: one sentence for the user; empty when the user chose.
         warning: what the user should know about the model; empty for nothing.
+        pool: the endpoints, where there are several.
     """
 
     backend: str
@@ -68,6 +70,7 @@ class Chosen:
     reason: str = ""
     warning: str = ""
     start: int | None = None
+    pool: Pool | None = None
 
 
 async def choose(wanted: Wanted) -> Chosen:

@@ -65,7 +65,8 @@ def _settings(ctx: typer.Context) -> Iterator[Finding]:
         source = getattr(inner.get_parameter_source(name), "name", "")
         if source in {"ENVIRONMENT", "DEFAULT_MAP"}:
             origin = f"MELLEA_{name.upper()}" if source == "ENVIRONMENT" else str(path)
-            yield Finding("settings", name.replace("_", "-"), "ok", f"{getattr(value, 'value', value)} (from {origin})")
+            told = " ".join(value) if isinstance(value, list | tuple) else getattr(value, "value", value)
+            yield Finding("settings", name.replace("_", "-"), "ok", f"{told} (from {origin})")
     for key in ("OLLAMA_HOST", "OPENAI_BASE_URL", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         if value := os.environ.get(key):
             yield Finding("settings", key, "ok", f"{value} (from the environment)")

@@ -32,6 +32,8 @@ class Flags:
     model: str | None
     backend: str
     base_url: str | None
+    base_urls: tuple[str, ...]
+    pool: str | None
     pipeline: str
     temperature: float
     model_seed: int | None

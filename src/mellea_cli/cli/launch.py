@@ -19,6 +19,7 @@ from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
+    from mellea_cli.cli.pools import Pool
     from mellea_cli.run.ends import Ends
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.tally import RunResult
@@ -71,11 +72,11 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
     with ExitStack() as stack:
         opened = stack.enter_context(open_input(flags, show))
         if flags.dry_run:
-            preview(flags, _plan(flags, asyncio.run(choose(_wanted(flags)))), opened)
+            preview(flags, _plan(flags, _chosen(flags)), opened)
             return ExitCode.OK
         # Both ends are opened before a model is looked for or fetched: what cannot work is said at once.
         ends = stack.enter_context(open_output(flags, opened, show))
-        chosen = asyncio.run(choose(_wanted(flags)))
+        chosen = _chosen(flags)
         for line in (chosen.reason, chosen.warning):
             show.say(line)
         if chosen.backend == "local":
@@ -84,6 +85,15 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
         result = asyncio.run(_run(flags, chosen, plan, ends, show))
         _close(flags, plan, opened, result, show)
     return result.exit_code
+
+
+def _chosen(flags: Flags) -> Chosen:
+    from mellea_cli.cli.pools import wanted_pool
+
+    pool = wanted_pool(flags)
+    if pool is None:
+        return asyncio.run(choose(_wanted(flags)))
+    return Chosen(pool.backend, pool.model, pool.concurrency, pool.reason, pool.warning, pool=pool)
 
 
 def _wanted(flags: Flags) -> Wanted:
@@ -134,6 +144,8 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
     from mellea_cli.engine.stop import Stop
     from mellea_cli.run.batch import run_batch
 
+    if chosen.pool is not None:
+        return await _run_pool(chosen.pool, flags, plan, ends, show)
     settings = BackendSettings(
         model=chosen.model,
         base_url=flags.base_url,
@@ -165,6 +177,17 @@ async def _as_the_server_says(plan: RunPlan, backend: Backend) -> RunPlan:
         return plan
     places = await backend.places()
     return dataclasses.replace(plan, start=min(places, plan.concurrency)) if places else plan
+
+
+async def _run_pool(pool: Pool, flags: Flags, plan: RunPlan, ends: Ends, show: Show) -> RunResult:
+    from mellea_cli.cli.pools import opened
+    from mellea_cli.engine.stop import Stop
+    from mellea_cli.run.batch import run_batch
+
+    stop = Stop(show.say)
+    async with opened(pool, pull=flags.pull, say=show.say) as endpoints:
+        with stop.on_signals():
+            return await run_batch(plan, endpoints, ends, observer=show.begin(), stop=stop)
 
 
 def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: Show) -> None:
@@ -200,6 +223,7 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
             stopped=result.stopped,
             next_command=_next_command(flags, result),
             exit_code=int(result.exit_code),
+            endpoints=result.endpoints,
         )
     )
     if result.error is not None and not flags.nightly:

@@ -7,6 +7,8 @@ table named after a command for that one::
 
     [summarise]
     concurrency = 8
+
+`[pool.NAME]` describes several servers, see `mellea_cli.cli.poolconfig`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from mellea_cli.errors import UsageError
 
 # Another spelling of a command reads the same table.
 ALIASES = {"summarize": "summarise"}
+POOLS = "pool"
 
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -50,19 +53,26 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def defaults_for(config: Mapping[str, Any], commands: Mapping[str, frozenset[str]], path: Path) -> dict[str, Any]:
+def defaults_for(
+    config: Mapping[str, Any],
+    commands: Mapping[str, frozenset[str]],
+    path: Path,
+    lists: Mapping[str, frozenset[str]] | None = None,
+) -> dict[str, Any]:
     """The configuration as defaults by command and parameter.
 
     Args:
         config: the file's content.
         commands: the parameters that each command knows, by command.
         path: the file, for messages.
+        lists: those of them that may be given several times, by command: one value alone is a list of one.
 
     Raises:
         UsageError: a key that no command knows, with the nearest one that there is.
     """
     shared = {key: value for key, value in config.items() if not isinstance(value, dict)}
-    tables = {ALIASES.get(key, key): value for key, value in config.items() if isinstance(value, dict)}
+    # The tables of pools are read when one is asked for.
+    tables = {ALIASES.get(key, key): value for key, value in config.items() if isinstance(value, dict) and key != POOLS}
     known = {name for parameters in commands.values() for name in parameters}
     for key in shared:
         _refuse_unknown(key, known, path, "")
@@ -75,7 +85,12 @@ def defaults_for(config: Mapping[str, Any], commands: Mapping[str, frozenset[str
         for key in own:
             _refuse_unknown(key, set(parameters), path, f"[{command}] ")
         merged = {_parameter(key): value for key, value in {**shared, **own}.items()}
-        defaults[command] = {key: value for key, value in merged.items() if key in parameters}
+        several = (lists or {}).get(command, frozenset())
+        defaults[command] = {
+            key: [value] if key in several and not isinstance(value, list) else value
+            for key, value in merged.items()
+            if key in parameters
+        }
     return defaults
 
 

@@ -77,7 +77,15 @@ def summarise(
         BackendName, flag(MODEL, "--backend", "-b", help="auto: a running Ollama that has the model, else local.")
     ] = "auto",
     base_url: Annotated[
-        str | None, flag(MODEL, "--base-url", help="Where the server is; the key comes from OPENAI_API_KEY.")
+        list[str] | None,
+        flag(
+            MODEL,
+            "--base-url",
+            help="Where the server is, its key in OPENAI_API_KEY; repeated: several servers.",
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None, flag(MODEL, "--pool", metavar="NAME", help="Several servers: [pool.NAME] of the configuration.")
     ] = None,
     pipeline: Annotated[
         PipelineName, flag(MODEL, "--pipeline", "-p", help="single: one call an item; steps: the tutorial's three.")
@@ -194,9 +202,10 @@ def summarise(
     """
     from mellea_cli.cli.flags import Flags
     from mellea_cli.cli.launch import summarise as launch
+    from mellea_cli.cli.pools import weighed
     from mellea_cli.cli.stdin import stdin_has_data, stdin_is_terminal
 
-    parameters = dict(ctx.params)
+    parameters = weighed(ctx.params, ctx.get_parameter_source)
     if parameters["input"] is None:
         if stdin_is_terminal() and not parameters["nightly"]:
             typer.echo(ctx.get_help())

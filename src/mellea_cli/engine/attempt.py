@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mellea_cli.engine.retry import Spent
-from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.watch import UNWATCHED, Watch
+from mellea_cli.engine.way import Way
 from mellea_cli.errors import (
     AnswerError,
     BackendError,
@@ -107,9 +107,7 @@ class Answer(Generic[T]):
         self.calls += completion.attempts
 
 
-async def ask(
-    question: Question[T], sender: Sender, watch: Watch = UNWATCHED, into: Answer[T] | None = None
-) -> Answer[T]:
+async def ask(question: Question[T], sender: Way, watch: Watch = UNWATCHED, into: Answer[T] | None = None) -> Answer[T]:
     """Ask until an answer is good or the budget is spent.
 
     Args:
@@ -149,7 +147,7 @@ async def ask(
         watch.retry(0.0, len(answer.tries) + 1)
 
 
-async def _rescued(question: Question[T], tried: Try[T], sender: Sender, answer: Answer[T]) -> Try[T] | None:
+async def _rescued(question: Question[T], tried: Try[T], sender: Way, answer: Answer[T]) -> Try[T] | None:
     """The last answer put right in code, if that can be done and it then holds."""
     if question.last_resort is None or tried.value is None or not isinstance(tried.error, RequirementFailed):
         return None
@@ -165,7 +163,7 @@ async def _rescued(question: Question[T], tried: Try[T], sender: Sender, answer:
 
 
 async def _try(
-    question: Question[T], request: GenerateRequest, sender: Sender, watch: Watch, answer: Answer[T], spent: Spent
+    question: Question[T], request: GenerateRequest, sender: Way, watch: Watch, answer: Answer[T], spent: Spent
 ) -> Try[T]:
     before = spent.sent
     try:
@@ -224,7 +222,7 @@ def whole(completion: Completion) -> None:
 async def validate(
     subject: Subject,
     requirements: Sequence[Requirement],
-    sender: Sender,
+    sender: Way,
     model: str,
     count: Callable[[Completion], None],
     options: Options = judge.JUDGE_OPTIONS,

@@ -34,6 +34,7 @@ class Feed(Generic[T]):
         self._ended = False
         self._stopping = False
         self._interrupted = False
+        self._taken = 0
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name="mellea-feed", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,6 +61,16 @@ class Feed(Generic[T]):
         """Hand out items again after `interrupt`."""
         self._interrupted = False
 
+    def left(self, total: int | None) -> int | None:
+        """How many items are still to be taken, or `None` while nobody knows.
+
+        Args:
+            total: how many there are in all, where that is known before their end has been seen.
+        """
+        if self._ended:
+            return len(self._ready)
+        return None if total is None else max(0, total - self._taken)
+
     async def next(self) -> T | None:
         """The next item, or `None` when there is none left.
 
@@ -78,6 +89,7 @@ class Feed(Generic[T]):
             if not (self._ready or self._ended or self._interrupted):
                 await self._arrived.wait()
         item = self._ready.popleft()
+        self._taken += 1
         self._room.release()
         return item
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from mellea_cli.backends.allowance import Allowance, Metered
 from mellea_cli.backends.base import Backend
+from mellea_cli.engine.climb import Climb
 from mellea_cli.engine.generate import Deadlines, NothingInTime, generate
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.outage import Outage
@@ -19,7 +20,7 @@ from mellea_cli.events import Observer, Paused, nobody
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options
 
 # Short, and no text of the user's: what is asked to learn whether the server is there.
-_ARE_YOU_THERE = (Message("user", "Say OK."),)
+ARE_YOU_THERE = (Message("user", "Say OK."),)
 
 
 # What a server says, or does not get to say, that has more to do than it can.
@@ -64,6 +65,31 @@ class Sender:
         self._jitter = jitter
         self._metered = backend if isinstance(backend, Metered) else None
         self._heeded: Allowance | None = None
+
+    @property
+    def peak(self) -> int:
+        """The most requests that were in flight at once."""
+        return self.limiter.peak
+
+    @property
+    def climb(self) -> Climb | None:
+        """What seeks the best number of requests in flight, where it is sought."""
+        return self.limiter.climb
+
+    @property
+    def rooms(self) -> Limiter | None:
+        """What tells a worker whether there is room for it, where the number of requests is sought."""
+        return self.limiter if self.climb is not None else None
+
+    async def tend(self) -> None:
+        """Nothing needs tending here: whoever sends finds out whether the server is back."""
+
+    def look_ahead(self, left: Callable[[], int | None]) -> None:
+        """Nothing is planned ahead with one server."""
+
+    def figures(self) -> tuple[()]:
+        """There is only one endpoint: the run's own figures are its figures."""
+        return ()
 
     async def send(self, request: GenerateRequest, watch: Watch = UNWATCHED, spent: Spent | None = None) -> Completion:
         """Send `request` until it goes through.
@@ -140,7 +166,7 @@ class Sender:
             BackendError: it is not.
         """
         ours = GenerateRequest(
-            request.model, _ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4, thinking=request.options.thinking)
+            request.model, ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4, thinking=request.options.thinking)
         )
         try:
             await generate(self.backend, ours, self.deadlines)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mellea_cli.engine.attempt import Answer, Question, ask
-from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.watch import Watch
+from mellea_cli.engine.way import Way
 from mellea_cli.errors import AnswerError, BackendError, MelleaError, Scope
 from mellea_cli.events import (
     AttemptFailed,
@@ -33,7 +33,7 @@ class Worker:
 
     Args:
         pipeline: the steps.
-        model: the model's name on the sender's backend.
+        model: the model's name on the way's servers.
         options: how to generate; each step sets its own `max_tokens`.
         sender: the way to the model.
         observer: hears what happens to each item.
@@ -46,7 +46,7 @@ class Worker:
         pipeline: Pipeline,
         model: str,
         options: Options,
-        sender: Sender,
+        sender: Way,
         *,
         observer: Observer,
         budget: int = 3,

@@ -6,14 +6,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mellea_cli.backends.base import Backend
-from mellea_cli.engine.climb import Climb
 from mellea_cli.engine.feed import Feed
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.outage import Outage
-from mellea_cli.engine.pace import Pace
 from mellea_cli.engine.pool import run_pool
-from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.stop import Stop
 from mellea_cli.engine.worker import Worker
 from mellea_cli.errors import ExitCode, MelleaError
@@ -26,10 +20,11 @@ from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.record import Finished, Recorder, telling
 from mellea_cli.run.reuse import Claim, Reuse
 from mellea_cli.run.tally import RunResult, Tally
+from mellea_cli.run.way import Servers, open_way
 
 
-async def run_batch(plan: RunPlan, backend: Backend, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
-    """Run the plan over every item of the source.
+async def run_batch(plan: RunPlan, servers: Servers, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
+    """Run the plan over every item of the source, with one model server or the endpoints of a pool.
 
     The output is finished on every orderly end, also when the run stops early, unless there are no rows or they would
     replace an earlier output by nothing better. Whatever was answered is in the journal.
@@ -40,14 +35,14 @@ async def run_batch(plan: RunPlan, backend: Backend, ends: Ends, *, observer: Ob
     Raises:
         OutputError: nothing more can be written.
     """
-    run = _Run(plan, backend, ends, observer, stop)
+    run = _Run(plan, servers, ends, observer, stop)
     return await run.to_end()
 
 
 class _Run:
     """The parts of one run, wired together."""
 
-    def __init__(self, plan: RunPlan, backend: Backend, ends: Ends, observer: Observer, stop: Stop) -> None:
+    def __init__(self, plan: RunPlan, servers: Servers, ends: Ends, observer: Observer, stop: Stop) -> None:
         self._plan = plan
         self._ends = ends
         self._observer = observer
@@ -64,23 +59,12 @@ class _Run:
         self._recorder = Recorder(
             ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
         )
-        self._sender = Sender(
-            backend,
-            Limiter(
-                plan.concurrency,
-                climb=Climb(plan.start, plan.concurrency) if plan.start else None,
-                pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None,
-            ),
-            policy=plan.policy,
-            deadlines=plan.deadlines,
-            outage=Outage(max_wait_s=plan.max_wait_s, observer=observer),
-            observer=observer,
-        )
+        self._way = open_way(plan, servers, observer)
         self._worker = Worker(
             plan.pipeline,
             plan.model,
             plan.options,
-            self._sender,
+            self._way,
             observer=observer,
             budget=plan.budget,
             mask=redact if plan.redacted else str,
@@ -121,9 +105,11 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recorder.run())
+                tending = group.create_task(self._way.tend())
                 try:
                     await self._work_through()
                 finally:
+                    tending.cancel()
                     self._recorder.close()
         except BaseExceptionGroup as failures:
             error: BaseException = failures
@@ -135,6 +121,7 @@ class _Run:
         workers = self._plan.concurrency
         source = self._ends.source
         async with Feed(iter(source), ahead=max(64, 2 * workers), stop=source.stop) as feed:
+            self._way.look_ahead(lambda: self._calls_left(feed))
             try:
                 await run_pool(
                     feed,
@@ -142,7 +129,7 @@ class _Run:
                     workers=workers,
                     stop=self._stop,
                     grace_s=self._plan.grace_s,
-                    rooms=self._sender.limiter if self._plan.start else None,
+                    rooms=self._way.rooms,
                 )
                 if self._stop.asked.is_set():
                     self._all_rows = self._ends.can_sweep and await self._sweep(feed)
@@ -150,6 +137,10 @@ class _Run:
                 # The input broke off, or a template of ours did not render: what is done is still written.
                 self._all_rows = False
                 self._end_early(error)
+
+    def _calls_left(self, feed: Feed[Item]) -> int | None:
+        items = feed.left(self._ends.total)
+        return None if items is None else self._plan.calls(items)
 
     async def _sweep(self, feed: Feed[Item]) -> bool:
         """Go through what is left of the input of a run that stops, for answers that are there already.
@@ -272,12 +263,13 @@ class _Run:
         return RunResult(
             tally=tally,
             elapsed_s=elapsed_s,
-            retries=self._sender.retries,
-            peak_in_flight=self._sender.limiter.peak,
-            concurrency=climb.best if (climb := self._sender.limiter.climb) is not None else self._plan.concurrency,
+            retries=self._way.retries,
+            peak_in_flight=self._way.peak,
+            concurrency=climb.best if (climb := self._way.climb) is not None else self._plan.concurrency,
             bad_rows=bad_rows,
             exit_code=exit_code,
             stopped=self._stop.reason,
             error=self._error,
             finished=self._finished,
+            endpoints=self._way.figures(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from mellea_cli.engine.lane import EndpointFigures
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.items import Failure, Outcome, Success
 from mellea_cli.messages import Usage
@@ -75,6 +76,7 @@ class RunResult:
         stopped: why it ended before its input did; empty when it did not.
         error: the error that ended it, if one did.
         finished: whether the output was put into its place; if not, an earlier one stays as it was.
+        endpoints: what each endpoint of a pool did; empty without a pool.
     """
 
     tally: Tally
@@ -87,3 +89,4 @@ class RunResult:
     stopped: str = ""
     error: MelleaError | None = None
     finished: bool = True
+    endpoints: tuple[EndpointFigures, ...] = ()

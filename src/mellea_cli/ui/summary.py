@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from mellea_cli.messages import Usage
+from mellea_cli.ui.endpoints import endpoint_lines, endpoint_record
 from mellea_cli.ui.figures import count, duration, rate
 from mellea_cli.ui.plaintext import clean
 
 if TYPE_CHECKING:
+    from mellea_cli.engine.lane import EndpointFigures
     from mellea_cli.ui.paint import Line, Palette, Role, Span
 
 _LABEL_CELLS = 10
@@ -59,6 +61,8 @@ class RunSummary:
     next_command: str = ""
     """What to type to go on or to try what failed again; empty when there is nothing to do."""
     exit_code: int = 0
+    endpoints: Sequence[EndpointFigures] = ()
+    """What each endpoint of a pool did; empty without a pool."""
 
     @property
     def asked(self) -> int:
@@ -97,6 +101,7 @@ def to_json(summary: RunSummary) -> str:
         "same": summary.same,
         "concurrency": summary.found,
         "unwritten": summary.unwritten or None,
+        "endpoints": [endpoint_record(one) for one in summary.endpoints],
     }
     return json.dumps(record, ensure_ascii=True)
 
@@ -204,6 +209,13 @@ def _rows(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
     if summary.calls:
         retried = f"{between}{count(summary.retries)} retried" if summary.retries else ""
         yield "calls", "plain", f"{count(summary.calls)}{retried}"
+    for serves, line in endpoint_lines(summary.endpoints, between):
+        yield "endpoint", "plain" if serves else "warn", line
+    yield from _results(summary)
+
+
+def _results(summary: RunSummary) -> Iterator[tuple[str, Role, str]]:
+    """Where the rows are, and what to type next."""
     if summary.output:
         yield "output", "plain", summary.output
     if summary.unwritten:
