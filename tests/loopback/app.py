@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -192,6 +193,8 @@ class _Answer:
             await response.write(self._protocol.end(fault.finish, self._usage(text), self._call.body))
             with self._state.change():
                 self._state.completed += 1
+                asked = self._state.started[self._call.index]
+                self._state.answered.append((find_mark(self._call.prompt), asked, time.monotonic()))
         await response.write_eof()
         return response
 

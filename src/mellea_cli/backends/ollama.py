@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mellea_cli.backends.connection import without_secrets
-from mellea_cli.backends.decoding import JsonLines, valid_unicode
+from mellea_cli.backends.decoding import JsonLines, a_count, a_text, an_object
 from mellea_cli.backends.http import Event, WireClient
 from mellea_cli.backends.wire_errors import Advice
 from mellea_cli.errors import BackendError, ModelMissing, RequestRefused, StreamBroken, UsageError
@@ -180,16 +180,15 @@ class _Answer:
         """Turn an event into a chunk, or into nothing when it says nothing new."""
         if self.finished:
             return None
-        message = event.get("message") or {}
-        text, thinking = message.get("content") or "", message.get("thinking") or ""
+        message = an_object(event.get("message"))
+        text, thinking = a_text(message.get("content")), a_text(message.get("thinking"))
         if text:
-            text = valid_unicode(text)
             self._parts.append(text)
         if not event.get("done"):
-            return Chunk(text, valid_unicode(thinking)) if text or thinking else None
+            return Chunk(text, thinking) if text or thinking else None
         self.finished = True
-        usage = Usage(event.get("prompt_eval_count") or 0, event.get("eval_count") or 0)
-        return Chunk(text, valid_unicode(thinking), event.get("done_reason") or "stop", usage)
+        usage = Usage(a_count(event.get("prompt_eval_count")), a_count(event.get("eval_count")))
+        return Chunk(text, thinking, a_text(event.get("done_reason")) or "stop", usage)
 
     def end(self) -> None:
         """Raise `StreamBroken` when the answer did not say that it was done."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mellea_cli.backends.allowance import Allowance
 from mellea_cli.backends.concessions import CHOSEN, refused, without
 from mellea_cli.backends.connection import is_loopback
-from mellea_cli.backends.decoding import EventData, valid_unicode
+from mellea_cli.backends.decoding import EventData, a_count, a_text, an_object, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
 from mellea_cli.backends.wire_errors import Advice, one_line
 from mellea_cli.errors import BackendError, ContentFiltered, ServerFault, StreamBroken, UsageError
@@ -222,15 +222,16 @@ class _Answer:
     def read(self, event: Event) -> Chunk | None:
         """Turn an event into a chunk, or into nothing when it says nothing new."""
         self.begun = True
-        if usage := event.get("usage"):
-            self._usage = Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        if usage := an_object(event.get("usage")):
+            self._usage = Usage(a_count(usage.get("prompt_tokens")), a_count(usage.get("completion_tokens")))
         choices = event.get("choices")
-        if not choices or self.finished:
+        if not isinstance(choices, list) or not choices or self.finished:
             return None
-        choice = choices[0]
-        delta = choice.get("delta") or choice.get("message") or {}
-        finish = choice.get("finish_reason")
-        text, thinking = _text(delta.get("content")), delta.get("reasoning_content") or delta.get("reasoning")
+        choice = an_object(choices[0])
+        delta = an_object(choice.get("delta")) or an_object(choice.get("message"))
+        finish = a_text(choice.get("finish_reason"))
+        text = _text(delta.get("content"))
+        thinking = a_text(delta.get("reasoning_content")) or a_text(delta.get("reasoning"))
         if text:
             self._parts.append(text)
         if refusal := delta.get("refusal"):
@@ -239,7 +240,7 @@ class _Answer:
             self._finish(finish)
         elif not text and not thinking:
             return None
-        return Chunk(text, valid_unicode(thinking) if isinstance(thinking, str) else "", finish)
+        return Chunk(text, thinking, finish or None)
 
     def _finish(self, finish: str) -> None:
         if self._refusal:
@@ -253,11 +254,6 @@ class _Answer:
         if not self.finished:
             raise StreamBroken(f"the answer from {self._url} ended without a finish reason", partial=self.text)
         return Chunk(usage=self._usage)
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) else 0
 
 
 def _text(content: object) -> str:
