@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import signal
@@ -193,6 +194,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--latency", type=float, default=0.4, help="seconds before an answer begins")
     args = parser.parse_args()
+    # The server's complaints about clients that went away are the point of this, and too many to print.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         figures = harness(args.kills, args.items, args.seed, args.latency, Path(folder))
     sys.stdout.write(json.dumps({**asdict(figures), "good": figures.good}) + "\n")

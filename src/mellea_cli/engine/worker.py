@@ -82,10 +82,10 @@ class Worker:
             values = self._pipeline.assemble(visit.values)
         except Exception as error:  # noqa: BLE001 - the one place around one item: a bad row harms only itself
             cause = _cause(error)
-            if _ends_run(cause):
-                self._unfinished(visit.usage, visit.calls)
-                raise cause
-            return self._failure(cause, visit, clock() - start)
+            if not _ends_run(cause):
+                return self._failure(cause, visit, clock() - start)
+            self._unfinished(visit.usage, visit.calls)
+            raise cause from cause.__cause__
         except BaseException:
             self._unfinished(visit.usage, visit.calls)
             raise
