@@ -41,9 +41,12 @@ class ModelApp:
         return app
 
     async def _openai_chat(self, request: web.Request) -> web.StreamResponse:
-        if self.settings.api_key and request.headers.get("Authorization") != f"Bearer {self.settings.api_key}":
-            return _json(401, {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}})
-        return await self._chat(request, OpenAIProtocol())
+        return self._unauthorized(request) or await self._chat(request, OpenAIProtocol())
+
+    def _unauthorized(self, request: web.Request) -> web.Response | None:
+        if not self.settings.api_key or request.headers.get("Authorization") == f"Bearer {self.settings.api_key}":
+            return None
+        return _json(401, {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}})
 
     async def _ollama_chat(self, request: web.Request) -> web.StreamResponse:
         return await self._chat(request, OllamaProtocol())
@@ -82,6 +85,8 @@ class ModelApp:
 
     async def _openai_models(self, request: web.Request) -> web.Response:
         self._look_up(request)
+        if self.settings.guards_list and (refusal := self._unauthorized(request)):
+            return refusal
         data = [{"id": name, "object": "model", "created": 1, "owned_by": "loopback"} for name in self.models]
         return _json(200, {"object": "list", "data": data})
 

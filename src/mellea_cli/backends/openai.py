@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
+from mellea_cli.backends import keys
 from mellea_cli.backends.allowance import Allowance
 from mellea_cli.backends.concessions import CHOSEN, refused, without
 from mellea_cli.backends.connection import is_loopback
@@ -38,7 +39,8 @@ class OpenAIBackend:
 
     Args:
         base_url: up to and including `/v1`; `None` takes `OPENAI_BASE_URL`, else OpenAI's own.
-        api_key: `None` takes `OPENAI_API_KEY`. Only OpenAI's own server insists on one.
+        api_key: `None` takes the file that `MELLEA_KEY_FILE` names, else `OPENAI_API_KEY`. Only OpenAI's own server
+            insists on one.
         max_connections: at most this many connections; `None` sets no limit, the engine has its own.
         connect_timeout_s: seconds that opening a connection may take.
         name: the name in the registry and in messages.
@@ -60,8 +62,8 @@ class OpenAIBackend:
         slots: int | None = None,
         keep_alive: bool = True,
     ) -> None:
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-        key = os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key
+        base_url = server_url(base_url)
+        key = keys.api_key(os.environ) if api_key is None else api_key
         self._wire = WireClient(
             base_url,
             api_key=key,
@@ -73,7 +75,8 @@ class OpenAIBackend:
         self._is_openai = urlsplit(self._wire.base_url).hostname == "api.openai.com"
         if self._is_openai and not key.strip():
             raise UsageError(
-                "api.openai.com wants a key", hint="set OPENAI_API_KEY, or choose a server with --base-url"
+                "api.openai.com wants a key",
+                hint="set OPENAI_API_KEY or --key-file FILE, or choose a server with --base-url",
             )
         self._name = name
         self._slots = slots
@@ -266,6 +269,11 @@ def _text(content: object) -> str:
     return ""
 
 
+def server_url(base_url: str | None) -> str:
+    """Return the address that is used: the one given, else `OPENAI_BASE_URL`, else OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+
+
 def _schema_name(schema: Mapping[str, Any]) -> str:
     """Return the schema's title as the wire allows it: letters, digits, `_` and `-`, at most 64."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or ""))[:64] or "answer"
@@ -274,7 +282,7 @@ def _schema_name(schema: Mapping[str, Any]) -> str:
 def _advice(base_url: str) -> Advice:
     return Advice(
         unreachable="is the server running? --base-url sets its address, and --backend local needs no server",
-        not_authorized="set OPENAI_API_KEY to a key of this server",
+        not_authorized="set OPENAI_API_KEY, or --key-file FILE, to a key of this server",
         endpoint_missing="does --base-url end as the server's API does, mostly in /v1?",
         model_missing=f"choose one of {base_url.rstrip('/')}/models with --model",
     )

@@ -32,6 +32,7 @@ class Flags:
     model: str | None
     backend: str
     base_url: str | None
+    key_file: str | None
     pipeline: str
     temperature: float
     model_seed: int | None

@@ -55,12 +55,15 @@ def summarise(flags: Flags) -> ExitCode:
 
 
 def _set_reach(flags: Flags) -> None:
-    """Put how far traffic may go into the environment, where all that connects looks, child processes too."""
+    """Put how far traffic may go, and where the key is, into the environment, where all that connects looks."""
+    from mellea_cli.backends.keys import KEY_FILE
     from mellea_cli.backends.reach import ALLOW_HTTP, LOCAL_ONLY
 
     for wanted, variable in ((flags.local_only, LOCAL_ONLY), (flags.allow_http, ALLOW_HTTP)):
         if wanted:
             os.environ[variable] = "1"
+    if flags.key_file:
+        os.environ[KEY_FILE] = flags.key_file
 
 
 def _summarise(flags: Flags, show: Show) -> ExitCode:
@@ -135,14 +138,15 @@ async def _run(
     flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Show, idle: Callable[[], bool]
 ) -> RunResult:
     from mellea_cli.backends.local import LocalBackend
-    from mellea_cli.backends.registry import BackendSettings, open_backend
+    from mellea_cli.backends.registry import BackendSettings
+    from mellea_cli.cli.keyed import open_keyed
     from mellea_cli.engine.stop import Stop
     from mellea_cli.run.batch import run_batch
 
     settings = BackendSettings(
         model=chosen.model, base_url=flags.base_url, concurrency=chosen.concurrency, verbose=flags.verbose > 1
     )
-    backend = open_backend(chosen.backend, settings)
+    backend = await open_keyed(chosen.backend, settings, ask=not flags.nightly)
     stop = Stop(show.say)
     try:
         # Until the run begins there is nothing to save: Ctrl-C ends the program as usual.

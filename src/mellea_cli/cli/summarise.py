@@ -79,6 +79,10 @@ def summarise(
     base_url: Annotated[
         str | None, flag(MODEL, "--base-url", help="Where the server is; the key comes from OPENAI_API_KEY.")
     ] = None,
+    key_file: Annotated[
+        str | None,
+        flag(MODEL, "--key-file", metavar="FILE", help="A file with the server's key that only you can read."),
+    ] = None,
     pipeline: Annotated[
         PipelineName, flag(MODEL, "--pipeline", "-p", help="single: one call an item; steps: the tutorial's three.")
     ] = "single",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mellea_cli.backends.keys import scrubbed
 from mellea_cli.engine.attempt import Answer, Question, ask
 from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.watch import Watch
@@ -102,7 +104,7 @@ class Worker:
                 return Failure(error.kind, message, step, visit.calls, None, visit.usage, latency_s)
             case _:
                 _log.debug("item %s at %s", visit.item.id, step, exc_info=error)
-                message = f"this is a bug in mellea: {type(error).__name__}: {error}"
+                message = scrubbed(f"this is a bug in mellea: {type(error).__name__}: {error}", os.environ)
                 return Failure("bug", message, step, visit.calls, None, visit.usage, latency_s)
 
     async def ask(self, step: Step, values: Mapping[str, Any], watch: Watch, into: Answer[Any]) -> None:
