@@ -24,7 +24,7 @@ lock:            ## Write requirements.lock anew: after a change of the dependen
 	rm requirements.new && mv requirements.lock.new requirements.lock
 
 audit:           ## Look every locked package up among known vulnerabilities (asks a public service)
-	uvx pip-audit --requirement requirements.lock --require-hashes --disable-pip
+	uvx pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 
 fuzz:            ## Ten minutes of random bytes for the readers, ten for the stream decoders (needs the extra fuzz)
 	PYTHONPATH=tests python -m fuzz readers --seconds 600
