@@ -120,19 +120,24 @@ def checkpointed(torn: Torn) -> None:
     torn.index.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("cut", [1, 300, 700, 4096, "to 4096", "to 50"])
-def test_a_journal_that_is_cut_short(cut: int | str, torn: Torn) -> None:
-    """The one file without its end is damaged, and that is said before anything is asked."""
+@pytest.mark.parametrize("cut", ["to 4096", "to 50"])
+def test_a_journal_without_most_of_it(cut: str, torn: Torn) -> None:
+    """The one file is damaged, and that is said before anything is asked."""
     checkpointed(torn)
-    size = torn.journal.stat().st_size
-    os.truncate(torn.journal, int(cut.split()[1]) if isinstance(cut, str) else size - cut)
+    os.truncate(torn.journal, int(cut.split()[1]))
     torn.refuses("is ")
 
 
-def test_a_journal_whose_tail_is_zeros(torn: Torn) -> None:
-    """Zeros where answers stood: refused, or asked again; never a wrong answer."""
+@pytest.mark.parametrize("cut", [1, 300, 700, 4096])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_journal_that_lost_its_tail(cut: int, zeros: bool, torn: Torn) -> None:
+    """What SQLite notices is refused in one line; what only our checksums notice is asked again; nothing is wrong."""
     checkpointed(torn)
-    zero(torn.journal, torn.journal.stat().st_size - 300, 300)
+    size = torn.journal.stat().st_size
+    if zeros:
+        zero(torn.journal, size - cut, cut)
+    else:
+        os.truncate(torn.journal, size - cut)
     ended = torn.go_on()
     assert ended.code in {0, 5}
     if ended.code == 5:
