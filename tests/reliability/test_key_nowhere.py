@@ -179,7 +179,7 @@ import mellea_cli.backends.http as wire
 def broken(self, *args):
     raise RuntimeError(f"headers: {self._headers}")
 wire.WireClient._open = broken
-import mellea_cli.cli.app as app
+from mellea_cli.cli.entry import main
 """
 EARLY_BUG = """
 import os
@@ -188,7 +188,7 @@ import mellea_cli.backends.keys as keys
 def broken(*args):
     raise RuntimeError(f"Bearer {keys.api_key(os.environ)} and {dict(os.environ)}")
 backend._advice = broken
-import mellea_cli.cli.app as app
+from mellea_cli.cli.entry import main
 """
 
 
@@ -197,7 +197,7 @@ def test_a_bug_of_ours(bug: str, keyed: tuple[str, ...], serve: Serve, tmp_path:
     """A bug whose own message holds every header: neither the row's error nor the report passes the key on."""
     server = serve(api_key=KEY, record=False)
     bench = Bench(tmp_path, *keyed)
-    arguments = [sys.executable, "-c", f"{bug}\napp.main()", *bench.arguments(server.openai_url)[3:]]
+    arguments = [sys.executable, "-c", f"{bug}\nmain()", *bench.arguments(server.openai_url)[3:]]
     done = subprocess.run(
         arguments, env=environment(bench.folder), cwd=bench.folder, capture_output=True, text=True, check=False
     )
