@@ -164,11 +164,16 @@ def test_signals(number: signal.Signals, serve: Serve, tmp_path: Path) -> None:
 
 def test_a_second_run_and_bad_input(keyed: tuple[str, ...], serve: Serve, tmp_path: Path) -> None:
     """Refusals before anything is sent."""
-    server = serve(api_key=KEY, latency_s=0.05, record=False)
+    server = serve(api_key=KEY, fault=lambda call: faults.stall(0) if call.index >= 8 else None, record=False)
     bench = Bench(tmp_path, *keyed)
-    first = start(bench.arguments(server.openai_url), bench.folder, cwd=bench.folder)
-    server.wait(lambda state: state.completed >= 4, 30)
+    first = start(
+        bench.arguments(server.openai_url, "--first-token-timeout", "1h", "--timeout", "1h"),
+        bench.folder,
+        cwd=bench.folder,
+    )
+    server.wait(lambda state: state.requests > 8, 30)
     assert bench.run(server.openai_url).code == 2
+    os.killpg(first.pid, signal.SIGKILL)
     bench.searched(end(first))
     bench.source.write_text("no json\n")
     assert bench.run(server.openai_url).code == 2
