@@ -202,6 +202,16 @@ async def test_a_sparse_end_is_an_end(serve: Serve, end: str) -> None:
     assert chunks == [Chunk("a"), Chunk(finish_reason="stop", usage=Usage(0, 0))]
 
 
+async def test_what_has_another_shape_says_nothing(serve: Serve) -> None:
+    """Numbers where texts belong, lists where objects do: no crash, and what is sound beside them counts."""
+    odd = ['{"message": "x"}', '{"message": {"content": 5, "thinking": [1]}}', '{"message": {"content": "a"}}']
+    end = '{"done": true, "done_reason": 5, "eval_count": "3", "prompt_eval_count": -1}'
+    answer = faults.raw_status(200, "\n".join([*odd, end]))
+    async with ollama(serve(fault=faults.always(answer))) as backend:
+        chunks = await collect(backend, request())
+    assert chunks == [Chunk("a"), Chunk(finish_reason="stop", usage=Usage(0, 0))]
+
+
 async def test_a_whole_answer_survives_a_cut_behind_it(serve: Serve) -> None:
     """What breaks behind `done` costs nothing."""
     answer = faults.raw_status(200, '{"message": {"content": "a"}}\n{"done": true}\n{"half')

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from loopback import ModelServer
+from loopback import ModelServer, faults
 from rowfiles import Run, read_rows, write_rows
 
 SCRIPTED = ("--backend", "scripted")
@@ -430,6 +430,40 @@ def test_dry_run_sends_nothing(mellea: Run, feedback: Path, tmp_path: Path) -> N
     assert "90" in done.stdout
     assert "The door of car 0 is stuck." in done.stdout
     assert not list(tmp_path.glob("o.jsonl*"))
+
+
+def test_dry_run_looks_into_the_journal(mellea: Run, tmp_path: Path) -> None:
+    """New, answered, failed, repeated and blank items are told apart; nothing is changed, nothing is sent."""
+    path = write_rows(tmp_path / "in.jsonl", [{"text": f"MARK-{n}x was late."} for n in range(3)])
+    with ModelServer(models=("m",), fault=lambda call: faults.status(400) if "MARK-1x" in call.prompt else None) as it:
+        arguments = ("summarise", str(path), "-o", "o.jsonl", "-m", "m", "--base-url", it.openai_url)
+        assert mellea(*arguments).returncode == 3
+        write_rows(path, [{"text": t} for t in ("MARK-0x was late.", "MARK-1x was late.", "new", "new", " ")])
+        before = {file.name: file.read_bytes() for file in tmp_path.glob("o.jsonl*")}
+        requests = it.state.requests
+        done = mellea(*arguments, "--dry-run")
+        fresh = mellea(*arguments, "--dry-run", "--fresh", "--no-retry-failed")
+        assert it.state.requests == requests
+    words = "5: 1 new, 1 answered already, 1 failed earlier, 1 with a text that stands further up, 1 without text"
+    assert words in " ".join(done.stdout.split())
+    assert "1 an item, 2 in all" in done.stdout
+    assert "1 an item, 3 in all" in fresh.stdout
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("o.jsonl*")} == before
+
+
+def test_a_finished_run_needs_no_server(mellea: Run, feedback: Path, tmp_path: Path) -> None:
+    """Typed again with the server switched off: the same output, exit 0; with a new row the server is missed."""
+    with ModelServer(models=("m",)) as server:
+        arguments = ("summarise", str(feedback), "-o", "o.jsonl", "-b", "ollama", "-m", "m", "--base-url", server.url)
+        assert mellea(*arguments).returncode == 0
+    before = (tmp_path / "o.jsonl").read_bytes()
+    again = mellea(*arguments)
+    assert (again.returncode, (tmp_path / "o.jsonl").read_bytes()) == (0, before), again.stderr
+    with feedback.open("a") as file:
+        file.write('{"id": 99, "text": "one more"}\n')
+    missed = mellea(*arguments)
+    assert missed.returncode == 4
+    assert "cannot reach" in missed.stderr
 
 
 def test_flag_beats_variable_beats_file(mellea: Run, feedback: Path, tmp_path: Path) -> None:

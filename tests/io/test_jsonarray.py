@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.jsonarray import JsonStream
+from mellea_cli.io.source import open_source
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -91,6 +93,35 @@ def test_malformed_element_is_told_at_once() -> None:
 
     with pytest.raises(InputError, match="Expecting ':' delimiter at column 7"):
         list(JsonStream(slow(), "in").rows())  # type: ignore[arg-type] # a generator of text
+
+
+@pytest.mark.parametrize("size", [1, 5, 1_000])
+def test_the_column_is_that_of_the_line(size: int) -> None:
+    """However the text arrives, and whatever was read of its line before."""
+    text = '[{"a": 1},\n  {"b": 2}, {"c" 3}, {"d": 4}]'
+    with pytest.raises(InputError, match=r":2: .* at column 18$"):
+        list(JsonStream(iter(cut(text, size)), "in").rows())
+
+
+@pytest.mark.parametrize("number", ["12", "1.5", "1e5", "1e+5", "-0.25E-3"])
+def test_a_number_cut_in_two_is_one_number(number: str) -> None:
+    """An element that is a number is one bad row, not the end of the array, wherever it was cut."""
+    text = f'[{number}, {{"a": 1}}]'
+    for size in range(1, len(text)):
+        bad, row = JsonStream(iter(cut(text, size)), "in").rows()
+        assert isinstance(bad, InputError)
+        assert not isinstance(row, InputError)
+
+
+def test_what_stands_before_a_bad_byte_is_read(tmp_path: Path) -> None:
+    """Rows of an array come out up to the byte that is no text, also when all of it arrives at once."""
+    path = tmp_path / "in.json"
+    path.write_bytes(b'[{"text": "a"},\n{"text": "b"},\n{"text": "M\xfc"}]')
+    with open_source(str(path)) as source:
+        items = iter(source)
+        assert [next(items).text, next(items).text] == ["a", "b"]
+        with pytest.raises(InputError, match=r"in\.json:3: byte 0xfc"):
+            next(items)
 
 
 def test_long_element_in_small_pieces_takes_no_quadratic_time() -> None:

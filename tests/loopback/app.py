@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,9 +41,12 @@ class ModelApp:
         return app
 
     async def _openai_chat(self, request: web.Request) -> web.StreamResponse:
-        if self.settings.api_key and request.headers.get("Authorization") != f"Bearer {self.settings.api_key}":
-            return _json(401, {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}})
-        return await self._chat(request, OpenAIProtocol())
+        return self._unauthorized(request) or await self._chat(request, OpenAIProtocol())
+
+    def _unauthorized(self, request: web.Request) -> web.Response | None:
+        if not self.settings.api_key or request.headers.get("Authorization") == f"Bearer {self.settings.api_key}":
+            return None
+        return _json(401, {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}})
 
     async def _ollama_chat(self, request: web.Request) -> web.StreamResponse:
         return await self._chat(request, OllamaProtocol())
@@ -81,6 +85,8 @@ class ModelApp:
 
     async def _openai_models(self, request: web.Request) -> web.Response:
         self._look_up(request)
+        if self.settings.guards_list and (refusal := self._unauthorized(request)):
+            return refusal
         data = [{"id": name, "object": "model", "created": 1, "owned_by": "loopback"} for name in self.models]
         return _json(200, {"object": "list", "data": data})
 
@@ -192,6 +198,8 @@ class _Answer:
             await response.write(self._protocol.end(fault.finish, self._usage(text), self._call.body))
             with self._state.change():
                 self._state.completed += 1
+                asked = self._state.started[self._call.index]
+                self._state.answered.append((find_mark(self._call.prompt), asked, time.monotonic()))
         await response.write_eof()
         return response
 

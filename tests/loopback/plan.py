@@ -78,6 +78,8 @@ class Settings:
     models: tuple[str, ...] = ("granite4.1:3b", "test-model")
     api_key: str = ""
     """Demanded by the OpenAI protocol when not empty."""
+    guards_list: bool = False
+    """Demand it for the list of models too."""
     max_parallel: int | None = None
     """Requests beyond this many at once get a 429."""
     retry_after: str = "0"

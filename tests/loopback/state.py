@@ -30,6 +30,8 @@ class State:
             self.max_in_flight = 0
             self.completed = 0
             """Answers that were sent to their finish reason."""
+            self.answered: list[tuple[str, float, float]] = []
+            """The mark in the prompt of each, when it was asked for and when it had been sent (`time.monotonic()`)."""
             self.refused = 0
             """Requests beyond `max_parallel`."""
             self.disconnects = 0

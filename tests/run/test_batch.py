@@ -230,8 +230,40 @@ async def test_answers_that_are_there_reach_an_output_that_never_was(serve: Serv
     run.backend = openai(server)
     result = await run(items([*TEXTS, "A text that nobody has asked about."]))
     await run.backend.aclose()
-    assert (result.exit_code, result.tally.calls, result.finished) == (ExitCode.STOPPED_EARLY, 0, True)
+    # The one request counts, although nothing came of it.
+    assert (result.exit_code, result.tally.calls, result.finished) == (ExitCode.STOPPED_EARLY, 1, True)
     assert [row["text"] for row in run.rows()] == TEXTS
+
+
+async def test_what_was_spent_on_items_that_were_cut_short_counts(serve: Serve, tmp_path: Path) -> None:
+    """A bad answer, then the key is refused: no outcome, but its tokens were paid for, and both requests were sent."""
+
+    def plan_of(call: Call) -> Fault | None:
+        return faults.not_json() if call.index == 0 else faults.status(401)
+
+    server = serve(fault=plan_of)
+    run = Run(tmp_path / "out.jsonl", openai(server))
+    result = await run(items(TEXTS[:1]), plan(concurrency=1))
+    await run.backend.aclose()
+    assert (result.exit_code, result.tally.done, result.tally.failed) == (ExitCode.STOPPED_EARLY, 0, 0)
+    assert result.tally.calls == server.state.requests == 2
+    assert result.tally.usage.completion_tokens > 0
+    finished = next(event for event in run.events if isinstance(event, RunFinished))
+    assert finished.usage == result.tally.usage
+
+
+async def test_a_row_that_alone_gets_503_is_asked_twelve_times_at_most(serve: Serve, tmp_path: Path) -> None:
+    """While that looks like an outage it is free; once a question of our own, which counts, gets through, it is not."""
+    waits = faults.status(503, headers={"Retry-After": "0"})
+    server = serve(fault=lambda call: waits if TEXTS[1].split()[-1] in call.prompt else None)
+    run = Run(tmp_path / "out.jsonl", openai(server))
+    result = await run(items(TEXTS[:3]), plan())
+    await run.backend.aclose()
+    assert (result.exit_code, result.tally.done, result.tally.failed) == (ExitCode.SOME_FAILED, 2, 1)
+    assert 6 < run.rows()[1]["error"]["attempts"] == server.state.requests - 2 <= 12
+    assert [prompt for prompt in server.state.attempts if "MARK" not in prompt]
+    of_items = sum(event.usage.total_tokens for event in run.events if isinstance(event, ItemFinished))
+    assert result.tally.usage.total_tokens > of_items
 
 
 async def test_an_input_that_breaks_off_keeps_what_was_answered(server: ModelServer, tmp_path: Path) -> None:

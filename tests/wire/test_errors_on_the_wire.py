@@ -188,6 +188,11 @@ async def test_a_server_that_speaks_something_else(spoken: bytes) -> None:
         ("<html>", StreamBroken),
         ("data: [DONE]\n\n", StreamBroken),
         ('data: {"choices": [{"delta": {}, "finish_reason": "error"}]}\n\n', ServerFault),
+        ('data: {"choices": "x", "usage": [1]}\n\n', StreamBroken),
+        ('data: {"choices": {"a": 1}}\n\n', StreamBroken),
+        ('data: {"choices": ["x"]}\n\n', StreamBroken),
+        ('data: {"choices": [{"delta": "x"}]}\n\n', StreamBroken),
+        ('data: {"choices": [{"delta": {"content": 5, "reasoning": [1]}, "finish_reason": 5}]}\n\n', StreamBroken),
     ],
 )
 async def test_a_stream_that_makes_no_sense(serve: Serve, stream: str, kind: type[BackendError]) -> None:

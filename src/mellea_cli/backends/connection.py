@@ -34,7 +34,7 @@ def checked_url(url: str) -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError(
             f"the address {without_secrets(url)} may not carry a user name, a query or a fragment",
-            hint="put the key into OPENAI_API_KEY",
+            hint="put the key into OPENAI_API_KEY, or into a file for --key-file",
         )
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from mellea_cli.errors import StreamBroken
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes that one line, one event or one unstreamed body may have: no token needs as much, and memory stays bounded."""
+
+_MOST_TOKENS = 1 << 40
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -163,3 +165,18 @@ def valid_unicode(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def an_object(value: object) -> dict[str, Any]:
+    """Return `value` where it is a JSON object, else an empty one: what has another shape says nothing."""
+    return value if isinstance(value, dict) else {}
+
+
+def a_text(value: object) -> str:
+    """Return `value` as valid Unicode where it is a string, else nothing."""
+    return valid_unicode(value) if isinstance(value, str) else ""
+
+
+def a_count(value: object) -> int:
+    """Return `value` where it can be a number of tokens, else 0."""
+    return value if type(value) is int and 0 <= value < _MOST_TOKENS else 0

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mellea_cli.backends.base import each, joined
 from mellea_cli.backends.connection import without_secrets
-from mellea_cli.backends.decoding import JsonLines, valid_unicode
+from mellea_cli.backends.decoding import JsonLines, a_count, a_text, an_object
 from mellea_cli.backends.http import Event, WireClient
 from mellea_cli.backends.wire_errors import Advice
 from mellea_cli.errors import BackendError, ModelMissing, RequestRefused, StreamBroken, UsageError
@@ -54,7 +54,6 @@ class OllamaBackend:
             and the port, as Ollama's own commands allow.
         max_connections: at most this many connections; `None` sets no limit, the engine has its own.
         connect_timeout_s: seconds that opening a connection may take.
-        together: texts that arrive together are one chunk; otherwise each of the wire's is one.
 
     Raises:
         UsageError: the address cannot be used.
@@ -66,9 +65,9 @@ class OllamaBackend:
         base_url: str | None = None,
         max_connections: int | None = None,
         connect_timeout_s: float = 10.0,
-        together: bool = False,
     ) -> None:
-        self._parts = joined if together else each
+        self.together = False
+        """Whether texts that arrive together are one chunk; otherwise each of the wire's is one."""
         self._wire = WireClient(
             host_url(base_url or os.environ.get("OLLAMA_HOST", "")),
             max_connections=max_connections,
@@ -118,7 +117,7 @@ class OllamaBackend:
             try:
                 async with aclosing(self._wire.stream("/api/chat", body, JsonLines)) as batches:
                     async for events in batches:
-                        for chunk in self._parts(map(answer.read, events)):
+                        for chunk in (joined if self.together else each)(map(answer.read, events)):
                             yield chunk
             except BackendError as error:
                 # Behind its `done` nothing of an answer can be lost.
@@ -186,16 +185,15 @@ class _Answer:
         """Turn an event into a chunk, or into nothing when it says nothing new."""
         if self.finished:
             return None
-        message = event.get("message") or {}
-        text, thinking = message.get("content") or "", message.get("thinking") or ""
+        message = an_object(event.get("message"))
+        text, thinking = a_text(message.get("content")), a_text(message.get("thinking"))
         if text:
-            text = valid_unicode(text)
             self._parts.append(text)
         if not event.get("done"):
-            return Chunk(text, valid_unicode(thinking)) if text or thinking else None
+            return Chunk(text, thinking) if text or thinking else None
         self.finished = True
-        usage = Usage(event.get("prompt_eval_count") or 0, event.get("eval_count") or 0)
-        return Chunk(text, valid_unicode(thinking), event.get("done_reason") or "stop", usage)
+        usage = Usage(a_count(event.get("prompt_eval_count")), a_count(event.get("eval_count")))
+        return Chunk(text, thinking, a_text(event.get("done_reason")) or "stop", usage)
 
     def end(self) -> None:
         """Raise `StreamBroken` when the answer did not say that it was done."""

@@ -11,11 +11,12 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
+from mellea_cli.backends import keys
 from mellea_cli.backends.allowance import Allowance
 from mellea_cli.backends.base import each, joined
 from mellea_cli.backends.concessions import CHOSEN, refused, without
 from mellea_cli.backends.connection import is_loopback
-from mellea_cli.backends.decoding import EventData, valid_unicode
+from mellea_cli.backends.decoding import EventData, a_count, a_text, an_object, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
 from mellea_cli.backends.wire_errors import Advice, one_line
 from mellea_cli.errors import BackendError, ContentFiltered, ServerFault, StreamBroken, UsageError
@@ -40,13 +41,13 @@ class OpenAIBackend:
     Args:
         base_url: up to and including `/v1`; `None` takes `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: `None` takes that of `key_variable`. Only OpenAI's own server insists on one.
-        key_variable: the environment variable that holds the key; empty for none.
+        key_variable: the environment variable that holds the key, empty for none; before the usual one comes the file
+            that `MELLEA_KEY_FILE` names.
         max_connections: at most this many connections; `None` sets no limit, the engine has its own.
         connect_timeout_s: seconds that opening a connection may take.
         name: the name in the registry and in messages.
         slots: requests that the server works on at once, where that is known.
         keep_alive: whether a connection is used again; llama.cpp's server promises that and then closes it.
-        together: texts that arrive together are one chunk; otherwise each of the wire's is one.
 
     Raises:
         UsageError: the address or the key cannot be used, or OpenAI's own server was chosen without a key.
@@ -63,11 +64,11 @@ class OpenAIBackend:
         name: str = "openai",
         slots: int | None = None,
         keep_alive: bool = True,
-        together: bool = False,
     ) -> None:
-        self._parts = joined if together else each
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-        key = os.environ.get(key_variable, "") if api_key is None else api_key
+        self.together = False
+        """Whether texts that arrive together are one chunk; otherwise each of the wire's is one."""
+        base_url = server_url(base_url)
+        key = _key_of(key_variable) if api_key is None else api_key
         self._wire = WireClient(
             base_url,
             api_key=key,
@@ -80,7 +81,7 @@ class OpenAIBackend:
         if self._is_openai and not key.strip():
             raise UsageError(
                 "api.openai.com wants a key",
-                hint=f"set {key_variable or 'OPENAI_API_KEY'}, or choose a server with --base-url",
+                hint=f"set {key_variable or keys.API_KEY} or --key-file FILE, or choose a server with --base-url",
             )
         self._name = name
         self._slots = slots
@@ -116,7 +117,7 @@ class OpenAIBackend:
                         # Only what has let an answer through is remembered.
                         if not given_up <= self._given_up:
                             self._given_up |= given_up
-                        for chunk in self._parts(map(answer.read, events)):
+                        for chunk in (joined if self.together else each)(map(answer.read, events)):
                             yield chunk
             except BackendError as error:
                 # Behind the finish reason only the token counts and the closing mark can be lost.
@@ -227,15 +228,16 @@ class _Answer:
     def read(self, event: Event) -> Chunk | None:
         """Turn an event into a chunk, or into nothing when it says nothing new."""
         self.begun = True
-        if usage := event.get("usage"):
-            self._usage = Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        if usage := an_object(event.get("usage")):
+            self._usage = Usage(a_count(usage.get("prompt_tokens")), a_count(usage.get("completion_tokens")))
         choices = event.get("choices")
-        if not choices or self.finished:
+        if not isinstance(choices, list) or not choices or self.finished:
             return None
-        choice = choices[0]
-        delta = choice.get("delta") or choice.get("message") or {}
-        finish = choice.get("finish_reason")
-        text, thinking = _text(delta.get("content")), delta.get("reasoning_content") or delta.get("reasoning")
+        choice = an_object(choices[0])
+        delta = an_object(choice.get("delta")) or an_object(choice.get("message"))
+        finish = a_text(choice.get("finish_reason"))
+        text = _text(delta.get("content"))
+        thinking = a_text(delta.get("reasoning_content")) or a_text(delta.get("reasoning"))
         if text:
             self._parts.append(text)
         if refusal := delta.get("refusal"):
@@ -244,7 +246,7 @@ class _Answer:
             self._finish(finish)
         elif not text and not thinking:
             return None
-        return Chunk(text, valid_unicode(thinking) if isinstance(thinking, str) else "", finish)
+        return Chunk(text, thinking, finish or None)
 
     def _finish(self, finish: str) -> None:
         if self._refusal:
@@ -260,11 +262,6 @@ class _Answer:
         return Chunk(usage=self._usage)
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) else 0
-
-
 def _text(content: object) -> str:
     """Return a delta's text; some servers send a list of parts, of which those that are text count."""
     if isinstance(content, str):
@@ -275,17 +272,31 @@ def _text(content: object) -> str:
     return ""
 
 
+def server_url(base_url: str | None) -> str:
+    """Return the address that is used: the one given, else `OPENAI_BASE_URL`, else OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+
+
 def _schema_name(schema: Mapping[str, Any]) -> str:
     """Return the schema's title as the wire allows it: letters, digits, `_` and `-`, at most 64."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or ""))[:64] or "answer"
 
 
+def _how_to_get_in(variable: str) -> str:
+    if variable == keys.API_KEY:
+        return f"set {variable}, or --key-file FILE, to a key of this server"
+    return f"set {variable} to a key of this server" if variable else "name the variable with its key as key_env"
+
+
+def _key_of(variable: str) -> str:
+    """The key that the environment holds under that name; the usual one may stand in a file instead."""
+    return keys.api_key(os.environ) if variable == keys.API_KEY else os.environ.get(variable, "")
+
+
 def _advice(base_url: str, key_variable: str) -> Advice:
     return Advice(
         unreachable="is the server running? --base-url sets its address, and --backend local needs no server",
-        not_authorized=f"set {key_variable} to a key of this server"
-        if key_variable
-        else "name the variable with its key as key_env in a pool",
+        not_authorized=_how_to_get_in(key_variable),
         endpoint_missing="does --base-url end as the server's API does, mostly in /v1?",
         model_missing=f"choose one of {base_url.rstrip('/')}/models with --model",
     )

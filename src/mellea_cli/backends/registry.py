@@ -35,25 +35,27 @@ class BackendSettings:
 def _ollama(settings: BackendSettings) -> Backend:
     from mellea_cli.backends.ollama import OllamaBackend
 
-    return OllamaBackend(
+    backend = OllamaBackend(
         base_url=settings.base_url,
         max_connections=settings.concurrency,
         connect_timeout_s=settings.connect_timeout_s,
-        together=settings.together,
     )
+    backend.together = settings.together
+    return backend
 
 
 def _openai(settings: BackendSettings) -> Backend:
     from mellea_cli.backends.openai import OpenAIBackend
 
-    return OpenAIBackend(
+    backend = OpenAIBackend(
         base_url=settings.base_url,
         api_key=settings.api_key,
         key_variable=settings.key_variable,
         max_connections=settings.concurrency,
         connect_timeout_s=settings.connect_timeout_s,
-        together=settings.together,
     )
+    backend.together = settings.together
+    return backend
 
 
 def _local(settings: BackendSettings) -> Backend:

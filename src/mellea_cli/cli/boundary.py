@@ -41,7 +41,8 @@ def boundary() -> Iterator[None]:
         if _is_usage(error):
             _say_error(*_usage(error))
             raise typer.Exit(ExitCode.USAGE) from error
-        _say_error(f"this is a bug in mellea: {type(error).__name__}: {error}", f"the report is in {_report(error)}")
+        words = _without_key(f"this is a bug in mellea: {type(error).__name__}: {error}")
+        _say_error(words, f"the report is in {_report(error)}")
         raise typer.Exit(ExitCode.BUG) from error
 
 
@@ -70,6 +71,14 @@ def _say_error(message: str, hint: str) -> None:
     from mellea_cli.ui.console import say_error
 
     say_error(sys.stderr, os.environ, message, hint)
+
+
+def _without_key(text: str) -> str:
+    import os
+
+    from mellea_cli.backends.keys import scrubbed
+
+    return scrubbed(text, os.environ)
 
 
 def _forget_stdout() -> None:
@@ -102,7 +111,7 @@ def _report(error: BaseException) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / name
             path.touch(mode=0o600)
-            path.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
+            path.write_text(_without_key("\n".join(lines)), encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return path

@@ -21,6 +21,10 @@ def chat(
     base_url: Annotated[
         str | None, flag(MODEL, "--base-url", help="Where the server is; the key comes from OPENAI_API_KEY.")
     ] = None,
+    key_file: Annotated[
+        str | None,
+        flag(MODEL, "--key-file", metavar="FILE", help="A file with the server's key that only you can read."),
+    ] = None,
     system: Annotated[str, flag(MODEL, "--system", "-s", help="What the model is told before everything else.")] = "",
     context: Annotated[
         int | None,

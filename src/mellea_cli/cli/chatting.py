@@ -29,6 +29,7 @@ class Wishes:
     model: str | None
     backend: str
     base_url: str | None
+    key_file: str | None
     system: str
     context: int | None
     pull: bool
@@ -102,12 +103,15 @@ def _stdin() -> str:
 
 
 def _set_reach(wishes: Wishes) -> None:
-    """Put how far traffic may go into the environment, where all that connects looks, child processes too."""
+    """Put how far traffic may go, and where the key is, into the environment, where all that connects looks."""
+    from mellea_cli.backends.keys import KEY_FILE
     from mellea_cli.backends.reach import ALLOW_HTTP, LOCAL_ONLY
 
     for wanted, variable in ((wishes.local_only, LOCAL_ONLY), (wishes.allow_http, ALLOW_HTTP)):
         if wanted:
             os.environ[variable] = "1"
+    if wishes.key_file:
+        os.environ[KEY_FILE] = wishes.key_file
 
 
 def _open(wishes: Wishes) -> tuple[Chat, list[str]]:

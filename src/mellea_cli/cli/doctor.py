@@ -107,7 +107,10 @@ async def _openai() -> Finding:
     from mellea_cli.backends.registry import BackendSettings, open_backend
     from mellea_cli.errors import MelleaError
 
-    backend = open_backend("openai", BackendSettings(base_url=base_url, connect_timeout_s=2.0))
+    try:
+        backend = open_backend("openai", BackendSettings(base_url=base_url, connect_timeout_s=2.0))
+    except MelleaError as error:
+        return Finding("backends", "openai", "note", error.message)
     try:
         async with asyncio.timeout(5.0):
             names = await backend.models()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mellea_cli.io.source import Source, Survey
     from mellea_cli.io.target import OutputTarget
     from mellea_cli.run.ends import Ends
+    from mellea_cli.run.outlook import Outlook
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.show import Show
 
@@ -72,14 +73,17 @@ def preview(flags: Flags, plan: RunPlan, opened: Input) -> None:
     """Print what would run; nothing is sent."""
     from mellea_cli.ui.preview import Preview, print_preview
 
+    outlook = _outlook(flags, plan, opened)
     first = next(iter(opened.source), None)
     step = plan.pipeline.steps[0]
-    items = opened.total
+    calls = f"{len(plan.pipeline.steps)} an item"
+    if outlook is not None:
+        calls += f", {plan.calls(outlook.asks(retry_failed=flags.retry_failed)):,} in all"
     facts = [
         ("input", opened.source.name),
-        ("items", "unknown: the input is a stream" if items is None else f"{items:,}"),
+        ("items", "unknown: the input is a stream" if outlook is None else _counted(opened.total or 0, outlook)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
-        ("calls", f"{len(plan.pipeline.steps)} an item" + ("" if items is None else f", {plan.calls(items):,} in all")),
+        ("calls", calls),
         ("backend", plan.backend),
         ("model", plan.model),
         ("in flight", f"{plan.concurrency} at most" + (f", from {plan.start} on" if plan.start else "")),
@@ -87,6 +91,31 @@ def preview(flags: Flags, plan: RunPlan, opened: Input) -> None:
     ]
     messages = step.prompt.messages({"text": first.text}) if first else ()
     print_preview(Preview(facts, step.name, messages), sys.stdout, os.environ)
+
+
+def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Outlook | None:
+    """What the input holds beside the journal of the output, if there is one; `None` for a stream."""
+    from mellea_cli.io.answers import MemoryAnswers
+    from mellea_cli.io.journal import peek_answers
+    from mellea_cli.io.target import resolve_output
+    from mellea_cli.run.outlook import look_ahead
+
+    if opened.survey is None:
+        return None
+    with closing(MemoryAnswers() if flags.fresh else peek_answers(resolve_output(flags.output))) as answers:
+        return look_ahead(opened.source.look(), plan, answers)
+
+
+def _counted(total: int, outlook: Outlook) -> str:
+    """Words for the items of an input: how many, and those that are not new."""
+    others = (
+        (outlook.known, "answered already"),
+        (outlook.failed, "failed earlier"),
+        (outlook.identical, "with a text that stands further up"),
+        (outlook.blank, "without text"),
+    )
+    told = [f"{count:,} {what}" for count, what in others if count]
+    return f"{total:,}" + (f": {outlook.new:,} new, {', '.join(told)}" if told else "")
 
 
 @contextmanager
@@ -137,3 +166,12 @@ def _open_answers(stack: ExitStack, target: OutputTarget, flags: Flags) -> Answe
     if target.kind == "file":
         stack.enter_context(OutputLock(target.lock, target.name))
     return stack.enter_context(closing(open_answers(target, fresh=flags.fresh)))
+
+
+def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: Ends) -> bool:
+    """Whether every answer is there already, so that no model is needed."""
+    from mellea_cli.run.outlook import look_ahead
+
+    if opened.survey is None:
+        return False
+    return not look_ahead(opened.source.look(), plan, ends.answers).asks(retry_failed=flags.retry_failed)

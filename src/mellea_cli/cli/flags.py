@@ -34,6 +34,7 @@ class Flags:
     base_url: str | None
     base_urls: tuple[str, ...]
     pool: str | None
+    key_file: str | None
     pipeline: str
     temperature: float
     model_seed: int | None

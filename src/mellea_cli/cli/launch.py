@@ -7,15 +7,17 @@ import dataclasses
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
-from mellea_cli.cli.ends import Input, open_input, open_output, preview
+from mellea_cli.cli.ends import Input, nothing_to_ask, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
 from mellea_cli.cli.paths import check_paths
-from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
+from mellea_cli.errors import BackendError, ExitCode, MelleaError, ReaderGone, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
@@ -54,12 +56,15 @@ def summarise(flags: Flags) -> ExitCode:
 
 
 def _set_reach(flags: Flags) -> None:
-    """Put how far traffic may go into the environment, where all that connects looks, child processes too."""
+    """Put how far traffic may go, and where the key is, into the environment, where all that connects looks."""
+    from mellea_cli.backends.keys import KEY_FILE
     from mellea_cli.backends.reach import ALLOW_HTTP, LOCAL_ONLY
 
     for wanted, variable in ((flags.local_only, LOCAL_ONLY), (flags.allow_http, ALLOW_HTTP)):
         if wanted:
             os.environ[variable] = "1"
+    if flags.key_file:
+        os.environ[KEY_FILE] = flags.key_file
 
 
 def _summarise(flags: Flags, show: Show) -> ExitCode:
@@ -82,7 +87,8 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
         if chosen.backend == "local":
             ensure_local_model(chosen, pull=flags.pull, say=show.say)
         plan = _plan(flags, chosen)
-        result = asyncio.run(_run(flags, chosen, plan, ends, show))
+        idle = partial(nothing_to_ask, flags, plan, opened, ends)
+        result = asyncio.run(_run(flags, chosen, plan, ends, show, idle))
         _close(flags, plan, opened, result, show)
     return result.exit_code
 
@@ -138,9 +144,12 @@ def _plan(flags: Flags, chosen: Chosen) -> RunPlan:
     )
 
 
-async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Show) -> RunResult:
+async def _run(
+    flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Show, idle: Callable[[], bool]
+) -> RunResult:
     from mellea_cli.backends.local import LocalBackend
-    from mellea_cli.backends.registry import BackendSettings, open_backend
+    from mellea_cli.backends.registry import BackendSettings
+    from mellea_cli.cli.keyed import open_keyed
     from mellea_cli.engine.stop import Stop
     from mellea_cli.run.batch import run_batch
 
@@ -153,7 +162,7 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
         together=True,
         verbose=flags.verbose > 1,
     )
-    backend = open_backend(chosen.backend, settings)
+    backend = await open_keyed(chosen.backend, settings, ask=not flags.nightly)
     stop = Stop(show.say)
     try:
         # Until the run begins there is nothing to save: Ctrl-C ends the program as usual.
@@ -161,7 +170,12 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
             # It starts with the first question: a run that finds every answer in the journal needs no model at all.
             backend.expect(plan.prefixes, show.say)
         else:
-            await prepare(backend, chosen.model, pull=flags.pull)
+            try:
+                await prepare(backend, chosen.model, pull=flags.pull)
+            except BackendError:
+                # The server is away or lacks the model: that is no matter where every answer is there already.
+                if not await asyncio.to_thread(idle):
+                    raise
         plan = await _as_the_server_says(plan, backend)
         with stop.on_signals():
             return await run_batch(plan, backend, ends, observer=show.begin(), stop=stop)

@@ -87,6 +87,10 @@ def summarise(
     pool: Annotated[
         str | None, flag(MODEL, "--pool", metavar="NAME", help="Several servers: [pool.NAME] of the configuration.")
     ] = None,
+    key_file: Annotated[
+        str | None,
+        flag(MODEL, "--key-file", metavar="FILE", help="A file with the server's key that only you can read."),
+    ] = None,
     pipeline: Annotated[
         PipelineName, flag(MODEL, "--pipeline", "-p", help="single: one call an item; steps: the tutorial's three.")
     ] = "single",

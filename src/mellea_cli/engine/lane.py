@@ -283,6 +283,11 @@ class Lane:
         )
 
 
+def now_s() -> float:
+    """The event loop's time, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
 def _closed(lane: Lane) -> Closed:
     said = lane.error.message if lane.error is not None else "it is out of service"
     error = Closed(f"{lane.endpoint.name}: {said}")

@@ -59,6 +59,7 @@ class Outage:
         self._open = 0
         self._failing: set[object] = set()
         self._asked_ours = False
+        self._era = 0
         self._cleared: frozenset[object] = frozenset()
         self._refused: set[object] = set()
         self._since: float | None = None
@@ -70,6 +71,11 @@ class Outage:
     def away(self) -> bool:
         """Whether the server counts as gone."""
         return self._since is not None
+
+    @property
+    def era(self) -> int:
+        """How often a question of our own has failed as well: each time it was certain that the server was away."""
+        return self._era
 
     @contextmanager
     def question(self) -> Iterator[None]:
@@ -192,6 +198,7 @@ class Outage:
         """The question of our own failed."""
         if _looks_away(error):
             self._last = error
+            self._era += 1
         else:
             self.ours_answered()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mellea_cli.engine.balance import MUCH_SLOWER, Balance
 from mellea_cli.engine.breaker import Breaker, Standing
 from mellea_cli.engine.generate import Deadlines, generate
-from mellea_cli.engine.lane import Closed, Endpoint, EndpointFigures, Lane, TooSlow
+from mellea_cli.engine.lane import Closed, Endpoint, EndpointFigures, Lane, TooSlow, now_s
 from mellea_cli.engine.limits import Limiter
 from mellea_cli.engine.pace import Pace
 from mellea_cli.engine.retry import RetryPolicy, Spent
@@ -20,7 +20,7 @@ from mellea_cli.engine.sender import ARE_YOU_THERE
 from mellea_cli.engine.watch import UNWATCHED, Watch
 from mellea_cli.errors import AnswerError, BackendError, ContextTooLong, RateLimited, Scope
 from mellea_cli.events import Note, Observer, nobody
-from mellea_cli.messages import Completion, GenerateRequest, Options
+from mellea_cli.messages import Completion, GenerateRequest, Options, Usage
 
 # While others can take a request over, an endpoint that has answered before is given so many times its usual time.
 _PATIENCE = 10.0
@@ -90,9 +90,12 @@ class PoolSender:
         self._aside = {lane: asyncio.Event() for lane in lanes}
         self._told = {lane: lane.breaker.standing for lane in lanes}
 
-    # How many requests are best is not sought here: each endpoint has the places that it was given.
-    climb = None
-    rooms = None
+    climb = rooms = None  # how many requests are best is not sought: each endpoint has the places that it was given
+
+    @property
+    def own_usage(self) -> Usage:
+        """Tokens of questions that only ask whether a server is there."""
+        return sum((lane.probed for lane in self.balance.lanes), Usage())
 
     @property
     def peak(self) -> int:
@@ -116,7 +119,7 @@ class PoolSender:
             NoEndpointLeft: none will be there any more.
         """
         spent = spent or Spent()
-        before, began = spent.sent, _now()
+        before, began = spent.sent, now_s()
         shy: dict[Lane, float] = {}
         moved = False
         while True:
@@ -134,7 +137,7 @@ class PoolSender:
                     raise
                 watch.failed(error.kind, error.message)
                 delay = self._delay_s(error, spent, began)
-                shy[lane] = max(shy.get(lane, -math.inf), _now() + delay)
+                shy[lane] = max(shy.get(lane, -math.inf), now_s() + delay)
                 self.retries += 1
                 watch.retry(0.0 if self.balance.free_elsewhere(lane) else delay, spent.sent + 1)
             else:
@@ -164,7 +167,7 @@ class PoolSender:
 
     def _patience(self, lane: Lane) -> Deadlines:
         """The deadlines for one call: shorter where an endpoint falls silent, and others could answer instead."""
-        usual = lane.pace_s(_now())
+        usual = lane.pace_s(now_s())
         others = any(other.places for other in self.balance.lanes if other is not lane)
         if usual is None or not others:
             return self.deadlines
@@ -180,7 +183,7 @@ class PoolSender:
             wait = error.retry_after_s or (self._jitter() * self.policy.base_s if alone else 0.0)
             self._rest(lane, wait, error.message)
         elif isinstance(error, TooSlow):
-            shy[lane] = _now() + _LEAST_PATIENCE_S
+            shy[lane] = now_s() + _LEAST_PATIENCE_S
         elif isinstance(error, ContextTooLong):
             # Another endpoint's window may be larger: each is asked once.
             shy[lane] = math.inf
@@ -208,12 +211,12 @@ class PoolSender:
         failures = spent.refusals if rate_limited else spent.faults
         delay = self.policy.delay_s(failures, None, self._jitter) or 0.0
         longest = self.policy.max_elapsed_s
-        if not self.policy.allows(spent) or (longest is not None and _now() - began + delay > longest):
+        if not self.policy.allows(spent) or (longest is not None and now_s() - began + delay > longest):
             raise error
         return delay
 
     def _rest(self, lane: Lane, seconds: float, reason: str) -> None:
-        if seconds > 0 and lane.rest(seconds, _now()) and seconds >= _WORTH_SAYING_S:
+        if seconds > 0 and lane.rest(seconds, now_s()) and seconds >= _WORTH_SAYING_S:
             self._observer(Note(f"{lane.endpoint.name} rests for {seconds:.0f} s: {reason}"))
 
     def _tell(self, lane: Lane) -> None:
@@ -249,7 +252,7 @@ class PoolSender:
         """
         while True:
             await asyncio.sleep(_LOOK_S)
-            now = _now()
+            now = now_s()
             for idle in self.balance.idle():
                 if (pace := idle.mean_s) is None:
                     continue
@@ -265,7 +268,7 @@ class PoolSender:
                 self._aside[lane].clear()
                 await self._aside[lane].wait()
                 continue
-            wait = lane.breaker.probe_at - _now()
+            wait = lane.breaker.probe_at - now_s()
             if wait > 0:
                 await asyncio.sleep(wait)
             else:
@@ -274,11 +277,13 @@ class PoolSender:
     async def _probe(self, lane: Lane) -> None:
         request = GenerateRequest(lane.endpoint.model, ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4))
         if (pace := lane.limiter.pace) is not None:
-            await asyncio.sleep(pace.start(_now(), pace.tokens(len(ARE_YOU_THERE[0].content))))
+            await asyncio.sleep(pace.start(now_s(), pace.tokens(len(ARE_YOU_THERE[0].content))))
         lane.probes += 1
         try:
             # The user's own deadlines: a server that loads its model needs them, and nobody waits for this.
-            await generate(lane.endpoint.backend, lane.endpoint.adapted(request), self.deadlines)
+            completion = await generate(lane.endpoint.backend, lane.endpoint.adapted(request), self.deadlines)
+            lane.probed += completion.usage
+            lane.breaker.probed()
         except BackendError as error:
             lane.error = error
             if error.scope is Scope.RUN:
@@ -287,14 +292,8 @@ class PoolSender:
                 self._rest(lane, error.retry_after_s or 0.0, error.message)
                 lane.breaker.probed()
             elif lane.breaker.standing is Standing.ASIDE:
-                lane.breaker.set_aside(_now())
+                lane.breaker.set_aside(now_s())
         except AnswerError:
-            lane.breaker.probed()
-        else:
             lane.breaker.probed()
         self._tell(lane)
         self.balance.look()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, eq=False)
@@ -16,6 +16,8 @@ class Spent:
     """Failures of the transport that count against the question."""
     refusals: int = 0
     """Times the server asked for fewer requests; they count too, but less soon."""
+    _spared: list[bool] = field(default_factory=list)
+    _era: int = 0
 
     def count(self, *, rate_limited: bool) -> None:
         """A request failed, and it counts."""
@@ -23,6 +25,24 @@ class Spent:
             self.refusals += 1
         else:
             self.faults += 1
+
+    def spare(self, *, rate_limited: bool, era: int) -> None:
+        """A request failed while the server counted as away: that is not charged, unless it turns out to be there.
+
+        Args:
+            rate_limited: as in `count`.
+            era: how often the server has been seen to be away for certain; what failed before that stays free.
+        """
+        if era != self._era:
+            self._spared.clear()
+            self._era = era
+        self._spared.append(rate_limited)
+
+    def charge_spared(self, policy: RetryPolicy, era: int) -> None:
+        """The server is there after all: the request itself failed; count that, but leave it one more retry."""
+        while era == self._era and self._spared and policy.leaves_one(self, rate_limited=self._spared[-1]):
+            self.count(rate_limited=self._spared.pop())
+        self._spared.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +73,11 @@ class RetryPolicy:
         """Whether a question that has used up so much may have a request sent again."""
         most = max(self.max_retries, self.max_rate_limited) if self.max_retries else 0
         return spent.faults <= self.max_retries and spent.faults + spent.refusals <= most
+
+    def leaves_one(self, spent: Spent, *, rate_limited: bool) -> bool:
+        """Whether one failure more would still leave a question a retry after the next one."""
+        faults, refusals = spent.faults + (not rate_limited), spent.refusals + rate_limited
+        return self.allows(Spent(faults=faults + (not rate_limited), refusals=refusals + rate_limited))
 
     def delay_s(self, retry: int, retry_after_s: float | None, random: Callable[[], float]) -> float | None:
         """How long to wait before retry number `retry`, counted from 1.

@@ -17,7 +17,7 @@ from mellea_cli.engine.retry import RetryPolicy, Spent
 from mellea_cli.engine.watch import UNWATCHED, Watch
 from mellea_cli.errors import AnswerError, BackendError, RateLimited, Scope
 from mellea_cli.events import Observer, Paused, nobody
-from mellea_cli.messages import Completion, GenerateRequest, Message, Options
+from mellea_cli.messages import Completion, GenerateRequest, Message, Options, Usage
 
 # Short, and no text of the user's: what is asked to learn whether the server is there.
 ARE_YOU_THERE = (Message("user", "Say OK."),)
@@ -60,6 +60,8 @@ class Sender:
         self.deadlines = deadlines or Deadlines()
         self.retries = 0
         """Requests that were sent again, over the sender's life."""
+        self.own_usage = Usage()
+        """Tokens of questions that only ask whether the server is there."""
         self._outage = outage or Outage(observer=observer)
         self._observer = observer
         self._jitter = jitter
@@ -169,7 +171,7 @@ class Sender:
             request.model, ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4, thinking=request.options.thinking)
         )
         try:
-            await generate(self.backend, ours, self.deadlines)
+            completion = await generate(self.backend, ours, self.deadlines)
         except BackendError as error:
             self._outage.ours_failed(error)
             if self._outage.away:
@@ -178,9 +180,11 @@ class Sender:
         except AnswerError:
             self._outage.ours_answered()
         else:
+            self.own_usage += completion.usage
             self._outage.ours_answered()
-        # It went out in addition to the request itself.
+        # It went out in addition to the request itself, which is to blame for its failures now.
         spent.sent += 1
+        spent.charge_spared(self.policy, self._outage.era)
 
     async def _wait(self, error: BackendError, watch: Watch, spent: Spent, began: float) -> None:
         """Wait until `error`'s request may be sent again, or let the error through."""
@@ -188,6 +192,8 @@ class Sender:
         rate_limited = isinstance(error, RateLimited)
         if error.charged:
             spent.count(rate_limited=rate_limited)
+        else:
+            spent.spare(rate_limited=rate_limited, era=self._outage.era)
         delay = 0.0 if self._outage.away else self._delay_s(error, spent, began)
         asked = error.retry_after_s if rate_limited and not self._outage.away else None
         if asked and self.limiter.pause(asked):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mellea_cli.backends.keys import scrubbed
 from mellea_cli.engine.attempt import Answer, Question, ask
 from mellea_cli.engine.watch import Watch
 from mellea_cli.engine.way import Way
@@ -39,6 +41,7 @@ class Worker:
         observer: hears what happens to each item.
         budget: answers that are judged at most, for each step.
         mask: takes an item's text and gives what the model gets to see of it; by default all.
+        unfinished: told the tokens and requests that went into an item which was cut short, with no outcome of its own.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Worker:
         observer: Observer,
         budget: int = 3,
         mask: Callable[[str], str] = str,
+        unfinished: Callable[[Usage, int], None] = lambda _usage, _calls: None,
     ) -> None:
         self._pipeline = pipeline
         self._model = model
@@ -58,6 +62,7 @@ class Worker:
         self._observer = observer
         self._budget = budget
         self.mask = mask
+        self._unfinished = unfinished
         self._options = {step.name: dataclasses.replace(options, max_tokens=step.max_tokens) for step in pipeline.steps}
 
     async def work(self, item: Item) -> Outcome:
@@ -78,25 +83,28 @@ class Worker:
             await visit.run(self._pipeline.steps)
             values = self._pipeline.assemble(visit.values)
         except Exception as error:  # noqa: BLE001 - the one place around one item: a bad row harms only itself
-            return self._failure(_cause(error), visit, clock() - start)
+            cause = _cause(error)
+            if not _ends_run(cause):
+                return self._failure(cause, visit, clock() - start)
+            self._unfinished(visit.usage, visit.calls)
+            raise cause from cause.__cause__
+        except BaseException:
+            self._unfinished(visit.usage, visit.calls)
+            raise
         return Success(values, usage=visit.usage, latency_s=round(clock() - start, 3), attempts=visit.calls)
 
     def _failure(self, error: BaseException, visit: _Visit, latency_s: float) -> Failure:
         step = visit.failed_step
         latency_s = round(latency_s, 3)
         match error:
-            case BackendError() if error.scope is Scope.RUN:
-                raise error
             case BackendError():
                 return Failure(error.kind, error.message, step, visit.calls, error.status, visit.usage, latency_s)
             case AnswerError():
                 message = f"no good answer after {error.attempts} tries: {error.message}"
                 return Failure(error.kind, message, step, visit.calls, None, visit.usage, latency_s)
-            case MelleaError():
-                raise error
             case _:
                 _log.debug("item %s at %s", visit.item.id, step, exc_info=error)
-                message = f"this is a bug in mellea: {type(error).__name__}: {error}"
+                message = scrubbed(f"this is a bug in mellea: {type(error).__name__}: {error}", os.environ)
                 return Failure("bug", message, step, visit.calls, None, visit.usage, latency_s)
 
     async def ask(self, step: Step, values: Mapping[str, Any], watch: Watch, into: Answer[Any]) -> None:
@@ -116,9 +124,15 @@ class Worker:
 def _cause(error: BaseException) -> BaseException:
     """The error itself, where a task group has wrapped it; of several the one that reaches furthest."""
     while isinstance(error, BaseExceptionGroup):
-        ends_run = (one for one in error.exceptions if isinstance(one, BackendError) and one.scope is Scope.RUN)
-        error = next(ends_run, error.exceptions[0])
+        error = next((one for one in error.exceptions if _ends_run(one)), error.exceptions[0])
     return error
+
+
+def _ends_run(error: BaseException) -> bool:
+    """Whether no item can be answered any more; an answer that will not do harms only its own."""
+    if isinstance(error, BackendError):
+        return error.scope is Scope.RUN
+    return isinstance(error, MelleaError) and not isinstance(error, AnswerError)
 
 
 class _Visit:

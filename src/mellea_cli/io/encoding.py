@@ -107,17 +107,22 @@ def decoded_chunks(chunks: Iterator[bytes], encoding: Encoding, path: str) -> It
     except UnicodeDecodeError as error:
         text = error.object[: error.start].decode(encoding.codec, "replace")
         place.pass_over(text, 0, len(text))
+        if text:
+            # What stands before it counts all the same, however much of it has arrived at once.
+            yield text
         raise undecodable(error, encoding, path=path, line=place.line) from error
 
 
 class LineCounter:
     """Counts line ends (LF, CR LF or a lone CR) in text that comes in pieces; a CR LF may be cut in two."""
 
-    __slots__ = ("_after_cr", "line")
+    __slots__ = ("_after_cr", "column", "line")
 
     def __init__(self) -> None:
         self.line = 1
         """The line on which the text goes on."""
+        self.column = 1
+        """The column there, in characters."""
         self._after_cr = False
 
     def pass_over(self, text: str, start: int, end: int) -> None:
@@ -130,6 +135,8 @@ class LineCounter:
         if returns := text.count("\r", start, end):
             self.line += returns - text.count("\r\n", start, end)
         self._after_cr = text[end - 1] == "\r"
+        last = max(text.rfind("\n", start, end), text.rfind("\r", start, end))
+        self.column = end - last if last >= start else self.column + end - start
 
 
 def _unmarked_utf16(head: bytes) -> str:

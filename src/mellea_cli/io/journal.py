@@ -175,6 +175,30 @@ def open_answers(target: OutputTarget, *, fresh: bool = False) -> Answers:
     return Journal.open(target.journal, fresh=fresh) if target.kind == "file" else MemoryAnswers()
 
 
+def peek_answers(target: OutputTarget) -> Answers:
+    """Open what an earlier run has left, for looking only: nothing is changed, and a run may be writing it.
+
+    Raises:
+        OutputError: it cannot be read, is none of ours, or is from a newer version.
+    """
+    path = target.journal
+    if target.kind != "file" or not path.exists():
+        return MemoryAnswers()
+    # Without a log beside it nobody has it open: then SQLite need not make the files that readers share.
+    log = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    with ExitStack() as undo:
+        try:
+            where = f"{path.resolve().as_uri()}?{mode}"
+            reader = undo.enter_context(closing(sqlite3.connect(where, timeout=_BUSY_S, uri=True)))
+            if _checked_empty(path, reader):
+                return MemoryAnswers()
+        except sqlite3.Error as error:
+            raise journal_error(path, error) from error
+        undo.pop_all()
+    return Journal(path, reader, reader)
+
+
 def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
     """Word what SQLite said, with the next step."""
     name = getattr(error, "sqlite_errorname", "")
@@ -191,17 +215,23 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    """Check that the file is a journal that we understand, and make it one when it is empty."""
+def _checked_empty(path: Path, connection: sqlite3.Connection) -> bool:
+    """Return whether the file is still empty; raise `OutputError` when it is no journal that we understand."""
     application, version = _number(connection, "application_id"), _number(connection, "user_version")
     if application == APPLICATION_ID and version > FORMAT_VERSION:
         raise OutputError(
             f"{path}: was written by a newer version (journal format {version}, this one knows {FORMAT_VERSION})",
             hint="install that version again, or start over with --fresh",
         )
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    empty: bool = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if application != APPLICATION_ID and not (empty and application == 0):
         raise OutputError(f"{path}: is a database of another program", hint="choose another name with -o")
+    return empty
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    """Check that the file is a journal that we understand, and make it one when it is empty."""
+    empty = _checked_empty(path, connection)
     connection.execute("PRAGMA journal_mode = WAL")
     if empty:
         connection.executescript(_SCHEMA)

@@ -16,6 +16,9 @@ _SPACE = " \t\r\n\ufeff"
 _LONGEST_CUT_TOKEN = 12
 """A literal or an escape that is cut off at the end of what has arrived starts at most this far before it."""
 
+_LONGEST_CUT_NUMBER = 3
+"""What may follow a number that is whole so far and be part of it: `e+` and a digit that is still to come."""
+
 
 class JsonStream:
     """Reads objects out of an array, or out of a sequence of objects.
@@ -87,9 +90,10 @@ class JsonStream:
                 if self._ended or not self._may_be_cut(error):
                     raise self._broken(error) from error
             else:
-                raw = self._text[self._at : end]
-                self._step(end - self._at)
-                return value, raw
+                if self._ended or not self._may_go_on(value, end):
+                    raw = self._text[self._at : end]
+                    self._step(end - self._at)
+                    return value, raw
             have = len(self._text) - self._at
             if have > MAX_ROW_BYTES:
                 raise too_long(self._path, self._place.line)
@@ -101,14 +105,18 @@ class JsonStream:
             return False
         return error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _LONGEST_CUT_TOKEN
 
+    def _may_go_on(self, value: Any, end: int) -> bool:
+        """Whether this is a number of which more may come: `1` may be the beginning of `1e+5`."""
+        return isinstance(value, int | float) and len(self._text) - end < _LONGEST_CUT_NUMBER
+
     def _broken(self, error: Exception) -> InputError:
         if not isinstance(error, json.JSONDecodeError):
             return self._error(f"broken JSON: {reason(error, self._text)}", "")
         if self._ended and self._may_be_cut(error):
             return self._error("the JSON ends in the middle of a value (cut off?)", "fetch or write the file again")
         self._step(max(error.pos - self._at, 0))
-        column = error.pos - max(self._text.rfind("\n", 0, error.pos), self._text.rfind("\r", 0, error.pos))
-        return self._error(f"broken JSON: {error.msg} at column {column}", "check the file with a JSON tool such as jq")
+        told = f"broken JSON: {error.msg} at column {self._place.column}"
+        return self._error(told, "check the file with a JSON tool such as jq")
 
     def _peek(self) -> str:
         """Skip white space and return the next character, `""` at the end of the input."""

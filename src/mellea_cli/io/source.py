@@ -112,25 +112,33 @@ class Source:
             count = count if most is None else min(count, most)
         return Survey(count, tuple(columns), len(bad))
 
+    def look(self) -> Iterator[Item]:
+        """Yield what an iteration over a surveyed file will yield, without reporting or counting bad rows."""
+        return self._taken(ignore)
+
     def __iter__(self) -> Iterator[Item]:
-        limit = self._options.limit
-        if limit == 0:
-            return
         if self._changed():
             raise InputError(
                 "changed while it was being checked",
                 path=self.name,
                 hint="run the same command again, or pipe it in: cat FILE | mellea summarise -",
             )
-        items = self._items({}, self._skip)
+        yield from self._taken(self._skip)
+        if self._changed():
+            self._note(f"{self.name}: changed while it was being read")
+
+    def _taken(self, on_bad: Report) -> Iterator[Item]:
+        """Yield the items that the options leave."""
+        limit = self._options.limit
+        if limit == 0:
+            return
+        items = self._items({}, on_bad)
         if self._options.sample is not None:
             items = _reservoir(items, self._options.sample, self._options.seed)
         for item in items:
             yield item
             if item.position + 1 == limit:
                 return
-        if self._changed():
-            self._note(f"{self.name}: changed while it was being read")
 
     def stop(self) -> None:
         """End the iteration soon, also when it waits for a pipe. Safe from any thread."""

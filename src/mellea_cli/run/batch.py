@@ -68,6 +68,7 @@ class _Run:
             observer=observer,
             budget=plan.budget,
             mask=redact if plan.redacted else str,
+            unfinished=self._tally.spend,
         )
 
     async def to_end(self) -> RunResult:
@@ -87,6 +88,7 @@ class _Run:
         )
         with self._deadline():
             await self._record_while_working()
+        self._tally.spend(self._way.own_usage)
         await asyncio.to_thread(self._finish_output)
         result = self._result(clock() - start)
         self._observer(

@@ -52,6 +52,11 @@ class Tally:
                 self.blank += outcome.attempts == 0
                 self._count_values(outcome)
 
+    def spend(self, usage: Usage, calls: int = 0) -> None:
+        """Add what was paid for without an outcome: items that were cut short, questions of our own."""
+        self.usage += usage
+        self.calls += calls
+
     def _count_values(self, outcome: Success) -> None:
         sentiment = outcome.values.get("sentiment")
         issues = outcome.values.get("issues")
