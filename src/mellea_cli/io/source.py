@@ -113,6 +113,18 @@ class Source:
         return Survey(count, tuple(columns), len(bad))
 
     def __iter__(self) -> Iterator[Item]:
+        return self._chosen(self._skip)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be gone through more than once: a regular file can, a pipe cannot."""
+        return self._data.size is not None
+
+    def once_more(self) -> Iterator[Item]:
+        """Go through a repeatable input as the iteration does, but neither count nor report bad rows again."""
+        return self._chosen(self._refuse)
+
+    def _chosen(self, on_bad: Report) -> Iterator[Item]:
         limit = self._options.limit
         if limit == 0:
             return
@@ -122,7 +134,7 @@ class Source:
                 path=self.name,
                 hint="run the same command again, or pipe it in: cat FILE | mellea summarise -",
             )
-        items = self._items({}, self._skip)
+        items = self._items({}, on_bad)
         if self._options.sample is not None:
             items = _reservoir(items, self._options.sample, self._options.seed)
         for item in items:
@@ -196,9 +208,12 @@ class Source:
             shape.check_header(rows.header, rows.header_line)
         return rows
 
-    def _skip(self, error: InputError) -> None:
+    def _refuse(self, error: InputError) -> None:
         if self._fails:
             raise _refusal([error], usable=1)
+
+    def _skip(self, error: InputError) -> None:
+        self._refuse(error)
         self.skipped += 1
         self._report(error)
 
