@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
 from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
+from mellea_cli.cli.offload import QueuedRun, check_queue, export, run_queued
 from mellea_cli.cli.paths import check_paths
 from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
 
@@ -70,6 +71,8 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
     check_paths(flags)
     with ExitStack() as stack:
         opened = stack.enter_context(open_input(flags, show))
+        if flags.queued:
+            check_queue(flags, opened.source)
         if flags.dry_run:
             preview(flags, _plan(flags, asyncio.run(choose(_wanted(flags)))), opened)
             return ExitCode.OK
@@ -81,6 +84,8 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
         if chosen.backend == "local":
             ensure_local_model(chosen, pull=flags.pull, say=show.say)
         plan = _plan(flags, chosen)
+        if flags.export_batch:
+            return export(flags, plan, ends, opened.source, show.say)
         result = asyncio.run(_run(flags, chosen, plan, ends, show))
         _close(flags, plan, opened, result, show)
     return result.exit_code
@@ -88,7 +93,7 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
 
 def _wanted(flags: Flags) -> Wanted:
     return Wanted(
-        backend=flags.backend,
+        backend="openai" if flags.queued else flags.backend,
         model=flags.model,
         base_url=flags.base_url,
         concurrency=flags.concurrency,
@@ -148,6 +153,8 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
             await prepare(backend, chosen.model, pull=flags.pull)
         plan = await _as_the_server_says(plan, backend)
         with stop.on_signals():
+            if flags.queued:
+                return await run_queued(QueuedRun(flags, plan, ends, backend, show, stop))
             return await run_batch(plan, backend, ends, observer=show.begin(), stop=stop)
     finally:
         await backend.aclose()
@@ -183,6 +190,7 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
             failed=tally.failed,
             reused=tally.reused,
             same=tally.same,
+            offloaded=tally.offloaded,
             failures=dict(tally.failures),
             skipped=opened.bad_rows,
             calls=tally.calls,

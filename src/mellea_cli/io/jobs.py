@@ -38,6 +38,11 @@ _KEEP = (
     "UPDATE batch_requests SET reply = ?, prompt = ?, completion = ?"
     " WHERE custom_id = ? AND job = ? AND (reply IS NULL OR reply LIKE '{\"error\"%')"
 )
+_BRING = (
+    "INSERT INTO batch_requests (custom_id, plan, job, reply, prompt, completion) VALUES (?, ?, '', ?, ?, ?)"
+    " ON CONFLICT (custom_id) DO UPDATE SET reply = excluded.reply, prompt = excluded.prompt,"
+    " completion = excluded.completion WHERE reply LIKE '{\"error\"%'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +163,7 @@ class JobBook:
         """Store replies that did not come by a job; one that is there already stays."""
         self._write(
             (
-                "INSERT INTO batch_requests (custom_id, plan, job, reply, prompt, completion) VALUES (?, ?, '', ?, ?, ?)"
-                " ON CONFLICT (custom_id) DO UPDATE SET reply = excluded.reply, prompt = excluded.prompt,"
-                " completion = excluded.completion WHERE reply LIKE '{\"error\"%'",
+                _BRING,
                 [(name, plan, *_stored(reply)) for name, reply in replies],
             )
         )

@@ -17,7 +17,7 @@ from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.stop import Stop
 from mellea_cli.engine.worker import Worker
 from mellea_cli.errors import ExitCode, MelleaError
-from mellea_cli.events import Observer, RunFinished, RunStarted
+from mellea_cli.events import Observer, RunFinished, RunStarted, nobody
 from mellea_cli.items import Item, Outcome
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.run.budget import Budget
@@ -44,6 +44,22 @@ async def run_batch(plan: RunPlan, backend: Backend, ends: Ends, *, observer: Ob
     return await run.to_end()
 
 
+def live_sender(plan: RunPlan, backend: Backend, observer: Observer = nobody) -> Sender:
+    """The way to a model server that a plan's requests take."""
+    return Sender(
+        backend,
+        Limiter(
+            plan.concurrency,
+            climb=Climb(plan.start, plan.concurrency) if plan.start else None,
+            pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None,
+        ),
+        policy=plan.policy,
+        deadlines=plan.deadlines,
+        outage=Outage(max_wait_s=plan.max_wait_s, observer=observer),
+        observer=observer,
+    )
+
+
 class _Run:
     """The parts of one run, wired together."""
 
@@ -64,18 +80,7 @@ class _Run:
         self._recorder = Recorder(
             ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
         )
-        self._sender = Sender(
-            backend,
-            Limiter(
-                plan.concurrency,
-                climb=Climb(plan.start, plan.concurrency) if plan.start else None,
-                pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None,
-            ),
-            policy=plan.policy,
-            deadlines=plan.deadlines,
-            outage=Outage(max_wait_s=plan.max_wait_s, observer=observer),
-            observer=observer,
-        )
+        self._sender = live_sender(plan, backend, observer)
         self._worker = Worker(
             plan.pipeline,
             plan.model,
