@@ -1,7 +1,7 @@
 """The Batch API's file and batch routes: upload, content, delete, create, get, list, cancel.
 
-A batch moves on each time somebody looks at it. What comes out is shuffled, spread over an output and an error file, and
-counted: each request of a created batch by its custom id, each answer by its prompt, together with the live ones.
+A batch moves on each time somebody looks at it. What comes out is shuffled, spread over an output and an error file,
+and counted: each request of a created batch by its custom id, each answer by its prompt, together with the live ones.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _LIMIT = {"code": "token_limit_exceeded", "message": "Enqueued token limit reach
 
 RouteFault = Callable[[str, int], "int | str | None"]
 """(route, number of the call on it, from 0) → a status to answer with instead of doing it; `after` to do it and then
-answer 500; `cut` to do it and then close the connection; `None` for no fault. Routes: upload create get list files cancel
-content delete."""
+answer 500; `cut` to do it and then close the connection; `None` for no fault. Routes: upload create get list files
+cancel content delete."""
 
 
 def _fine(_route: str, _number: int) -> int | str | None:
@@ -261,8 +261,9 @@ class BatchRoutes:
         output, errors = [], []
         for request in requests:
             line = self._answered(request)
-            (errors if line["error"] or line["response"]["status_code"] != 200 else output).append(json.dumps(line))
-            if (line["error"] or {}).get("code") == "batch_expired":
+            failed = line["error"] or (line["response"] or {}).get("status_code") != 200
+            (errors if failed else output).append(json.dumps(line))
+            if line["error"] == _EXPIRED:
                 batch.status = "expired"
         batch.counts = {"total": batch.counts["total"], "completed": len(output), "failed": len(errors)}
         if output:

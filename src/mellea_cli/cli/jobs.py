@@ -116,7 +116,7 @@ async def _look(jobs: list[Job], base_url: str | None) -> tuple[dict[str, Batch]
     try:
         for job in (one for one in jobs if one.state == "submitted"):
             if job.base_url != client.base_url:
-                reasons[_elsewhere(job)] = None
+                reasons[f"{_elsewhere(job)}: add --base-url {job.base_url}"] = None
                 continue
             try:
                 async with asyncio.timeout(_LOOK_S):
@@ -130,7 +130,7 @@ async def _look(jobs: list[Job], base_url: str | None) -> tuple[dict[str, Batch]
 
 def _elsewhere(job: Job) -> str:
     # The key goes only where the user says: a journal may come from somebody else.
-    return f"{job.batch_id} is at {job.base_url}: look with --base-url {job.base_url}"
+    return f"{job.batch_id} was handed in at {job.base_url}"
 
 
 async def _cancel(jobs: list[Job], base_url: str | None) -> None:
@@ -141,15 +141,20 @@ async def _cancel(jobs: list[Job], base_url: str | None) -> None:
     try:
         for job in jobs:
             if job.base_url != client.base_url:
-                raise UsageError(_elsewhere(job).replace("look", "cancel it"))
+                raise UsageError(_elsewhere(job), hint=f"add --base-url {job.base_url}")
             await _cancel_one(client, job)
     finally:
         await client.aclose()
 
 
 async def _cancel_one(client: BatchClient, job: Job) -> None:
-    async with asyncio.timeout(_LOOK_S):
-        batch = await client.get(job.batch_id)
-        # A server refuses to cancel what is over, and what is over needs no cancelling.
-        if not batch.over and batch.status != "cancelling":
-            await client.cancel(job.batch_id)
+    from mellea_cli.errors import BackendUnavailable
+
+    try:
+        async with asyncio.timeout(_LOOK_S):
+            batch = await client.get(job.batch_id)
+            # A server refuses to cancel what is over, and what is over needs no cancelling.
+            if not batch.over and batch.status != "cancelling":
+                await client.cancel(job.batch_id)
+    except TimeoutError as error:
+        raise BackendUnavailable(f"{client.base_url} has not answered for {_LOOK_S:.0f} s") from error

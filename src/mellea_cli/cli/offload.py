@@ -240,6 +240,8 @@ async def _live(run: QueuedRun, book: JobBook, gathered: Gathered, took_s: float
     plan = dataclasses.replace(run.plan, caps=_caps_left(run, gathered, took_s))
     if gathered.live and not run.stop.asked.is_set():
         run.show.say(f"{gathered.live:,} texts are finished live")
+    if run.stop.asked.is_set() and (jobs := book.jobs(run.plan.fingerprint.hex())):
+        run.show.say(f"{_many(jobs)} left with the server; the same command brings in what comes of it")
     backend = Replaying(run.backend, book, gathered.replays)
     result = await run_batch(plan, backend, run.ends, observer=run.show.begin(), stop=run.stop)
     tally = result.tally

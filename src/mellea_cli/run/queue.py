@@ -17,14 +17,14 @@ from typing import TypeVar
 from mellea_cli.backends.batch_lines import read_reply
 from mellea_cli.backends.openai_batch import MAX_BYTES, MAX_REQUESTS, WINDOW, Batch, BatchClient, reading
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.errors import BackendError, BackendUnavailable, EndpointMissing, RequestRefused
+from mellea_cli.errors import BackendError, BackendUnavailable, EndpointMissing, RequestRefused, ServerFault
 from mellea_cli.io.jobs import Answered, Gone, Job, JobBook
 
 T = TypeVar("T")
 
 # A batch of ours is no older in the server's list than its job here, give or take what the two clocks differ.
 _CLOCKS_S = 86_400.0
-_SHORT_FILE_TRIES = 3
+_SHORT_FILES_TRIES = 3
 _GROUP = 500
 _BYTES_A_S = 50_000
 
@@ -101,13 +101,17 @@ class Queue:
         book: where jobs and replies are kept.
         patience: calls again what failed.
         window: the completion window.
+        moment_s: seconds until a completed batch is looked at again that has not brought everything.
     """
 
-    def __init__(self, client: BatchClient, book: JobBook, patience: Patience, window: str = WINDOW) -> None:
+    def __init__(
+        self, client: BatchClient, book: JobBook, patience: Patience, window: str = WINDOW, *, moment_s: float = 1.0
+    ) -> None:
         self._client = client
         self._book = book
         self._patient = patience
         self._window = window
+        self._moment_s = moment_s
 
     async def hand_in(self, job: Job) -> None:
         """Take a job from wherever it stands to a submitted batch.
@@ -180,13 +184,21 @@ class Queue:
             BackendError: its files cannot be read to their ends.
             OutputError: the book cannot be written.
         """
-        for tries in range(1, _SHORT_FILE_TRIES + 1):
+        for tries in range(1, _SHORT_FILES_TRIES + 1):
             for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
                 await self._patient(partial(self._read, job, file_id), more_s=job.requests / 10)
             missing = self._book.unanswered(job.tag)
             # An expired or cancelled batch may leave requests out; a completed one has a line for each.
-            if not missing or batch.status != "completed" or tries == _SHORT_FILE_TRIES:
+            if not missing or batch.status != "completed":
                 return
+            # Some servers name the files a moment after they call the batch completed.
+            await asyncio.sleep(tries * self._moment_s)
+            batch = await self._patient(partial(self._client.get, job.batch_id))
+        if missing == job.requests:
+            raise ServerFault(
+                f"{job.batch_id} is completed, but no answer can be read from it",
+                hint="type the same command again later; or give it up: mellea jobs cancel",
+            )
 
     async def _read(self, job: Job, file_id: str) -> None:
         group: list[Answered] = []
