@@ -110,6 +110,8 @@ class BatchRoutes:
             key = self._app.settings.api_key
             if key and request.headers.get("Authorization") != f"Bearer {key}":
                 return _json(401, {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}})
+            with self._app.state.change():
+                self._app.state.queue_calls += 1
             fault = self._plan.route(name, self._calls[name])
             self._calls[name] += 1
             if isinstance(fault, int):

@@ -51,6 +51,8 @@ class State:
             """What was in them."""
             self.batches = 0
             """Batches that were created, refused ones included."""
+            self.queue_calls = 0
+            """Requests to the queue's routes, counted as they arrive."""
             self.looks = 0
             """Looks at batches."""
             self.batch_rows: Counter[str] = Counter()

@@ -21,6 +21,7 @@ from pathlib import Path
 from audit import audit, command, end, leaks, run, start, write_input
 
 from loopback import BatchPlan, ModelServer
+from mellea_cli.io.jobs import look_up_jobs
 
 FLAGS = ("--offload", "--batch-poll", "0.1", "--batch-requests", "10", "-q", "--json")
 
@@ -30,9 +31,12 @@ class Figures:
     """What came of it."""
 
     kills: int = 0
+    killed_while_sending: int = 0
+    """Kills after which nobody here knew whether a file or a batch had been taken on."""
     finished_before_the_kill: int = 0
     items: int = 0
     batches: int = 0
+    batches_by_killed_runs: int = 0
     handed_in_twice: int = 0
     """Requests that stood in more than one batch."""
     answered_twice: int = 0
@@ -66,14 +70,22 @@ def harness(kills: int, items: int, seed: int, folder: Path) -> Figures:
         arguments = command(source, output, server.openai_url, *FLAGS)
         for kill in range(kills):
             process = start(arguments, folder)
-            early = kill % 3 == 0
-            time.sleep(draw.uniform(0.5, 1.2) if early else draw.uniform(1.0, 2.2))
+            if kill % 4 == 0:
+                time.sleep(draw.uniform(0.3, 1.5))
+            else:
+                arrived = server.state.queue_calls + draw.randint(1, 8)
+                with suppress(TimeoutError):
+                    server.wait(lambda state, arrived=arrived: state.queue_calls >= arrived, 10)
+                time.sleep(draw.uniform(0, 0.05))
             figures.finished_before_the_kill += process.poll() is not None
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             end(process)
             figures.kills += 1
+            states = {job.state for job in look_up_jobs(folder / "out.jsonl.journal")}
+            figures.killed_while_sending += bool(states & {"uploading", "submitting"})
         released = True
+        figures.batches_by_killed_runs = server.state.batches
         last = run(arguments, folder, 300)
         state = server.state
         found = audit(output, items)

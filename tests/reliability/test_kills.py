@@ -16,7 +16,8 @@ def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_kills_hand_nothing_to_the_queue_twice(tmp_path: Path) -> None:
-    """Ten kills around a queue of many small batches: each request stands in one of them, and the bytes are the same."""
+    """Kills around a queue of many small batches: each request stands in one of them, and the bytes are the same."""
     figures = offload_kills.harness(kills=10, items=200, seed=5, folder=tmp_path)
     assert figures.good, figures
     assert figures.kills == 10
+    assert figures.killed_while_sending
