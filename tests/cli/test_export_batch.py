@@ -77,7 +77,7 @@ def test_there_and_back(source: Path, tmp_path: Path) -> None:
     assert stat.S_IMODE(requests.stat().st_mode) == 0o600
     assert run_batch(requests, replies) == 19
     assert len({json.loads(line)["custom_id"] for line in requests.read_text().splitlines()}) == 19
-    done = mellea(source, "--import-batch", str(replies), "--json", "--base-url", "http://127.0.0.1:9/v1")
+    done = mellea(source, "--import-batch", str(replies), "--json")
     assert done.exit_code == 0, done.stderr
     assert '"offloaded": 19' in done.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == live(source)
@@ -100,11 +100,17 @@ def test_steps_take_two_rounds(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl").read_bytes() == live(source, *steps)
 
 
-def test_what_failed_is_finished_live(source: Path, tmp_path: Path) -> None:
-    """A row that the other program could not answer is asked live; so is one that is missing from its file."""
+def test_what_failed_is_finished_live(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other program could not answer, or left out, is asked live, but only of a server that was named."""
     requests, replies = tmp_path / "requests.jsonl", tmp_path / "replies.jsonl"
     mellea(source, "--export-batch", str(requests))
     run_batch(requests, replies, fails=lambda prompt: "MARK-i3x " in prompt)
+    # Not even where a key for a provider is at hand: nobody said that it may be asked.
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    refused = mellea(source, "--import-batch", str(replies))
+    assert refused.exit_code == 2
+    assert "no server is named" in refused.stderr
+    (tmp_path / "out.jsonl.journal").unlink()
     lines = replies.read_text().splitlines()
     replies.write_text("\n".join([*lines[:5], "garbage", *lines[6:]]))
     with ModelServer(models=("m",)) as server:

@@ -441,9 +441,17 @@ def test_what_cannot_be_offloaded_is_refused(tmp_path: Path, change: list[str], 
     assert says in done.stderr
 
 
+def test_a_provider_has_to_be_named(tmp_path: Path) -> None:
+    """A key in the environment alone sends no feedback anywhere."""
+    source = write_rows(tmp_path / "in.jsonl", [{"text": "Late."}])
+    done = invoke("summarise", str(source), "-o", str(tmp_path / "o.jsonl"), "--offload", "-m", "m")
+    assert done.exit_code == 2
+    assert "--backend openai" in done.stderr
+
+
 def test_a_pipe_cannot_be_offloaded(tmp_path: Path) -> None:
     """The input is read more than once, and again by whoever comes back."""
-    arguments = ["summarise", "-", "-o", str(tmp_path / "o.jsonl"), "--offload", "-m", "m"]
+    arguments = ["summarise", "-", "-o", str(tmp_path / "o.jsonl"), "--offload", "-m", "m", "-b", "openai"]
     done = CliRunner().invoke(app, arguments, input='{"text": "Late."}\n')
     assert done.exit_code == 2
     assert "more than once" in done.stderr

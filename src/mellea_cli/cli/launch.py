@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
 from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
-from mellea_cli.cli.offload import QueuedRun, check_queue, export, run_queued
+from mellea_cli.cli.offload import QueuedRun, check_queue, export, run_queued, server_of
 from mellea_cli.cli.paths import check_paths
 from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
 
@@ -140,7 +140,7 @@ async def _run(flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Sh
     from mellea_cli.run.batch import run_batch
 
     settings = BackendSettings(
-        model=chosen.model, base_url=flags.base_url, concurrency=chosen.concurrency, verbose=flags.verbose > 1
+        model=chosen.model, base_url=server_of(flags), concurrency=chosen.concurrency, verbose=flags.verbose > 1
     )
     backend = open_backend(chosen.backend, settings)
     stop = Stop(show.say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mellea_cli.run.tally import RunResult
     from mellea_cli.ui.show import Show
 
+# Stands for the server of an import that names none: nothing is sent there, as what is left is refused first.
+_NOWHERE = "http://localhost:9/v1"
 _UNDER_WAY = frozenset({"submitting", "submitted"})
 
 
@@ -56,10 +59,24 @@ def check_queue(flags: Flags, source: Source) -> None:
         )
     if flags.backend not in {"auto", "openai"}:
         raise UsageError(f"{asked} speaks OpenAI's batch format, not that of --backend {flags.backend}")
+    if flags.offload and not _names_server(flags):
+        raise UsageError(
+            "--offload: whose queue?", hint="name the provider: --backend openai for OpenAI, or --base-url"
+        )
     if resolve_output(flags.output).kind != "file":
         raise UsageError(f"{asked} keeps its state beside the output", hint="name a file with -o")
     if not source.repeatable:
         raise UsageError(f"{asked} reads the input more than once", hint="name a file instead of a pipe")
+
+
+def _names_server(flags: Flags) -> bool:
+    """Whether the user said where to: nothing leaves this machine for a server that was not chosen."""
+    return bool(flags.backend == "openai" or flags.base_url or os.environ.get("OPENAI_BASE_URL"))
+
+
+def server_of(flags: Flags) -> str | None:
+    """The address that the backend is opened with."""
+    return _NOWHERE if flags.import_batch and not _names_server(flags) else flags.base_url
 
 
 def refuse_to_forget_jobs(journal: Path, flags: Flags) -> None:
@@ -158,6 +175,12 @@ async def _by_batches(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None
         raise UsageError(
             f"{flags.import_batch}: none of its answers belongs to this input under these settings",
             hint="use the same input, model, pipeline and sampling as with --export-batch",
+        )
+    left = found.live + found.waiting
+    if left and not _names_server(flags):
+        raise UsageError(
+            f"{left:,} questions are left, and no server is named that could be asked",
+            hint="name one with --base-url, or hand them out again with --export-batch",
         )
 
 
