@@ -289,6 +289,42 @@ def test_batches_under_way_are_not_forgotten(tmp_path: Path, flags: tuple[str, .
         assert server.state.requests == 1
 
 
+def test_cancelled_batches_may_be_given_up(tmp_path: Path) -> None:
+    """After `mellea jobs cancel` the rows may be asked live; before, that is refused."""
+    with queue(held=lambda: True) as server:
+        case = Case(tmp_path, server)
+        assert case.offload("--no-wait").exit_code == 4
+        assert invoke(*case.arguments()).exit_code == 2
+        assert invoke("jobs", "cancel", str(case.output), "--base-url", server.openai_url).exit_code == 0
+        done = invoke(*case.arguments())
+    assert done.exit_code == 0, done.stderr
+    assert case.output.read_bytes() == case.live()
+
+
+@pytest.mark.parametrize("route", ["upload", "create"])
+def test_what_the_queue_will_not_take_ends_the_run(tmp_path: Path, route: str) -> None:
+    """With its words; nothing is left under way, so that a live run or the same command may follow."""
+    with queue(route=lambda name, number: 400 if (name, number) == (route, 0) else None) as server:
+        case = Case(tmp_path, server)
+        refused = case.offload()
+        assert refused.exit_code == 4
+        assert "400 Bad Request" in refused.stderr
+        assert list(tmp_path.glob("*.batch-*")) == []
+        assert server.state.requests == 1
+        assert case.offload("--limit", "6").exit_code == 0
+        assert invoke(*case.arguments()).exit_code == 0
+    assert case.output.read_bytes() == case.live()
+
+
+def test_a_damaged_journal_can_still_be_thrown_away(tmp_path: Path) -> None:
+    """--fresh starts over, whatever stands in the journal's place."""
+    with queue() as server:
+        case = Case(tmp_path, server)
+        (tmp_path / "out.jsonl.journal").write_text("no journal at all, but long enough to be looked at" * 50)
+        assert invoke(*case.arguments()).exit_code == 5
+        assert invoke(*case.arguments("--fresh")).exit_code == 0
+
+
 def test_a_batch_of_another_server_is_named(tmp_path: Path) -> None:
     """The key is not sent to another server than the one that is named now, and nothing is handed in there."""
     with queue(held=lambda: True) as server, queue() as other:

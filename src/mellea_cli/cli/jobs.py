@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,17 +75,40 @@ def cancel_jobs(
     from mellea_cli.errors import UsageError
     from mellea_cli.ui.console import say
 
-    under_way = [job for job in _jobs(_journal(output), named=True) if job.state == "submitted"]
+    jobs = _jobs(_journal(output), named=True)
+    under_way = [job for job in jobs if job.state == "submitted"]
     known = {job.batch_id for job in under_way}
     if strange := sorted(set(batches or ()) - known):
         raise UsageError(f"{output}: has no batch {strange[0]} under way", hint=f"see: mellea jobs list {output}")
     chosen = [job for job in under_way if not batches or job.batch_id in batches]
+    if any(job.state == "submitting" for job in jobs):
+        say(
+            sys.stderr,
+            "a batch was just being handed in: the same summarise command with --offload finds out what came",
+        )
     if not chosen:
         say(sys.stderr, f"{output}: no batch is under way")
         return
     asyncio.run(_cancel(chosen, base_url))
+    _note_cancelled(output, chosen)
     say(sys.stderr, f"cancelled {', '.join(job.batch_id for job in chosen)}; it may take the server some minutes")
     say(sys.stderr, "the same summarise command with --offload brings in what was answered and hands in the rest")
+
+
+def _note_cancelled(output: str, jobs: list[Job]) -> None:
+    """Write down that these batches may be given up; a run that waits for them sees it by itself."""
+    from mellea_cli.errors import OutputBusy
+    from mellea_cli.io.jobs import JobBook
+    from mellea_cli.io.lock import OutputLock
+    from mellea_cli.io.target import resolve_output
+
+    target = resolve_output(output)
+    try:
+        with OutputLock(target.lock, target.name), closing(JobBook(target.journal)) as book:
+            for job in jobs:
+                book.change(job.tag, state="submitted", status="cancelling")
+    except OutputBusy:
+        return
 
 
 def _journal(output: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.flags import Flags
-from mellea_cli.errors import ExitCode, MelleaError, UsageError
+from mellea_cli.errors import ExitCode, MelleaError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
@@ -87,7 +87,12 @@ def refuse_to_forget_jobs(journal: Path, flags: Flags) -> None:
     """
     from mellea_cli.io.jobs import look_up_jobs
 
-    jobs = [job for job in look_up_jobs(journal) if job.state in _UNDER_WAY]
+    try:
+        # What somebody has cancelled may be given up.
+        known = look_up_jobs(journal)
+        jobs = [job for job in known if job.state in _UNDER_WAY and job.status != "cancelling"]
+    except OutputError:
+        return  # whoever opens the journal says what is wrong with it, unless it is to be thrown away
     if jobs and (flags.fresh or not flags.offload):
         number = f"{len(jobs)} batches are" if len(jobs) > 1 else "1 batch is"
         raise UsageError(

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from mellea_cli.backends.batch_lines import read_reply
@@ -117,12 +118,24 @@ class Queue:
         """Take a job from wherever it stands to a submitted batch.
 
         Raises:
-            BackendError: the server will not have it; the book says how far it came.
+            BackendError: the server will not have it, and its requests may be handed in anew; or it cannot be reached,
+                and the book says how far the job came.
         """
         path = self._book.path.with_name(job.file)
+        try:
+            await self._submit(job, path)
+        except BackendError as error:
+            if not error.retryable and error.status is not None:
+                self._book.finish(job.tag, "refused", release=True)
+                path.unlink(missing_ok=True)
+            raise
+        path.unlink(missing_ok=True)
+
+    async def _submit(self, job: Job, path: Path) -> None:
         file_id = job.file_id
         if job.state in {"written", "uploading"}:
-            if not path.exists():
+            size = _size(path)
+            if size is None:
                 # It went with the disk's cache, or somebody cleared up: its requests are gathered again.
                 self._book.finish(job.tag, "lost", release=True)
                 return
@@ -132,7 +145,7 @@ class Queue:
                 in_doubt,
                 lambda: self._client.find_file(job.remote_name),
                 lambda: self._client.upload(path, job.remote_name),
-                more_s=path.stat().st_size / _BYTES_A_S,
+                more_s=size / _BYTES_A_S,
             )
             self._book.change(job.tag, state="uploaded", file_id=file_id)
         if job.state != "submitted":
@@ -142,7 +155,6 @@ class Queue:
                 in_doubt, lambda: self._find(job, file_id), lambda: self._create(job, file_id), more_s=0.0
             )
             self._book.change(job.tag, state="submitted", batch_id=batch_id, status="validating")
-        path.unlink(missing_ok=True)
 
     async def _once(
         self, in_doubt: bool, find: Callable[[], Awaitable[str]], send: Callable[[], Awaitable[str]], *, more_s: float
@@ -218,6 +230,13 @@ class Queue:
             with suppress(BackendError, TimeoutError):  # it is housekeeping: the run has what it needs
                 async with asyncio.timeout(30.0):
                     await self._client.delete_file(file_id)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 async def _if_listed(find: Callable[[], Awaitable[str]]) -> str:
