@@ -113,6 +113,10 @@ def test_what_failed_is_finished_live(source: Path, tmp_path: Path, monkeypatch:
     (tmp_path / "out.jsonl.journal").unlink()
     lines = replies.read_text().splitlines()
     replies.write_text("\n".join([*lines[:5], "garbage", *lines[6:]]))
+    again = tmp_path / "again.jsonl"
+    assert mellea(source, "--import-batch", str(replies), "--export-batch", str(again)).exit_code == 0
+    assert len(again.read_text().splitlines()) == 2
+    (tmp_path / "out.jsonl.journal").unlink()
     with ModelServer(models=("m",)) as server:
         done = mellea(source, "--import-batch", str(replies), "--base-url", server.openai_url)
         assert server.state.requests == 2

@@ -346,7 +346,20 @@ def test_a_batch_that_the_server_has_forgotten_is_handed_in_again(tmp_path: Path
         lost = case.offload()
         assert lost.exit_code == 4
         assert "does not know batch_0000" in lost.stderr
+        assert server.state.requests == 0
         assert case.offload().exit_code == 0
+    assert case.output.read_bytes() == case.live()
+
+
+def test_files_that_the_server_has_deleted_are_asked_for_again(tmp_path: Path) -> None:
+    """Output files are kept for a month or so: who comes back later is told, and the same command starts that over."""
+    with queue(route=lambda name, number: 404 if (name, number) == ("content", 0) else None) as server:
+        case = Case(tmp_path, server)
+        late = case.offload()
+        assert late.exit_code == 4
+        assert "any more" in late.stderr
+        assert case.offload().exit_code == 0
+        assert server.state.batches == 2
     assert case.output.read_bytes() == case.live()
 
 

@@ -116,7 +116,7 @@ def export(flags: Flags, plan: RunPlan, ends: Ends, source: Source, say: Callabl
 
     file = ExportFile(Path(flags.export_batch or ""), lambda request: chat_body(request, is_openai=False))
     with closing(_book(ends)) as book:
-        gatherer = _gatherer(plan, ends, source, book)
+        gatherer = _gatherer(plan, ends, source, book, again=True)
         if flags.import_batch:
             _import(flags, plan, book, say)
         try:
@@ -313,7 +313,7 @@ def _source(ends: Ends) -> Source:
     return ends.source
 
 
-def _gatherer(plan: RunPlan, ends: Ends, source: Source, book: JobBook) -> Gatherer:
+def _gatherer(plan: RunPlan, ends: Ends, source: Source, book: JobBook, *, again: bool = False) -> Gatherer:
     from mellea_cli.run.gather import Gatherer
 
-    return Gatherer(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed)
+    return Gatherer(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)

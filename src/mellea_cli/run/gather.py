@@ -69,6 +69,8 @@ class Gatherer:
         answers: the journal.
         book: what the queue has brought.
         retry_failed: whether items that failed in an earlier run are asked again.
+        again: whether requests that came back without an answer go out once more; otherwise they are left to the live
+            run.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class Gatherer:
         book: JobBook,
         *,
         retry_failed: bool = True,
+        again: bool = False,
     ) -> None:
         self._plan = plan
         self._items = items
         self._answers = answers
         self._book = book
         self._retry_failed = retry_failed
+        self._again = again
         self._mask = redact if plan.redacted else str
         steps = plan.pipeline.steps
         self._options = {step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in steps}
@@ -132,13 +136,13 @@ class Gatherer:
     async def _step(self, step: Step, key: bytes, visit: _Visit, outgoing: Outgoing) -> None:
         name = custom_id(key, step.name)
         standing = self._book.standing(name)
-        if isinstance(standing, Gone):
+        if isinstance(standing, Gone) and not self._again:
             return
         if isinstance(standing, Waiting) or outgoing.has(name):
             visit.waiting += 1
             return
         request = step.request(self._plan.model, self._options[step.name], visit.variables)
-        if standing is None:
+        if not isinstance(standing, Completion):
             await outgoing.add(name, request)
             visit.waiting += 1
             return

@@ -167,19 +167,22 @@ class Offload:
         over = False
         for job in self._book.jobs(self._plan):
             try:
-                batch = await self._queue.look(job)
+                over = await self._look_at(job) or over
             except EndpointMissing as error:
                 self._book.finish(job.tag, "unknown", release=True)
                 raise BatchEnded(
-                    f"the server does not know {job.batch_id} any more: {error.message}",
+                    f"the server does not know {job.batch_id} or its files any more: {error.message}",
                     status=error.status,
                     hint="the same command hands its rows in again",
                 ) from error
-            self._watch(Watched(batch, job.requests))
-            if batch.over:
-                over = True
-                await self._end(job, batch)
         return over
+
+    async def _look_at(self, job: Job) -> bool:
+        batch = await self._queue.look(job)
+        self._watch(Watched(batch, job.requests))
+        if batch.over:
+            await self._end(job, batch)
+        return batch.over
 
     async def _end(self, job: Job, batch: Batch) -> None:
         """Bring in what a finished batch has, and say what becomes of the rest of its requests."""
