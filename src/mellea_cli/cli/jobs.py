@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mellea_cli.cli.help import HELP
 from mellea_cli.cli.options import MODEL, flag
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 jobs_app = typer.Typer(
     help="List and cancel what --offload has handed to a batch queue.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 _Output = Annotated[str, typer.Argument(help="The output of the run, as -o had it.")]

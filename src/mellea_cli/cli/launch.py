@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
 from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
-from mellea_cli.cli.offload import QueuedRun, check_queue, export, run_queued, server_of
+from mellea_cli.cli.offload import QueuedRun, export, run_queued
 from mellea_cli.cli.paths import check_paths
+from mellea_cli.cli.queuing import check_queue, server_of
 from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
 
 if TYPE_CHECKING:

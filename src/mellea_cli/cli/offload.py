@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.flags import Flags
-from mellea_cli.errors import ExitCode, MelleaError, OutputError, UsageError
+from mellea_cli.cli.queuing import is_under_way, names_server
+from mellea_cli.errors import ExitCode, MelleaError, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from mellea_cli.run.tally import RunResult
     from mellea_cli.ui.show import Show
 
-# Stands for the server of an import that names none: nothing is sent there, as what is left is refused first.
-_NOWHERE = "http://localhost:9/v1"
-_UNDER_WAY = frozenset({"submitting", "submitted"})
-
 
 @dataclass(frozen=True)
 class QueuedRun:
@@ -41,68 +37,6 @@ class QueuedRun:
     backend: Backend
     show: Show
     stop: Stop
-
-
-def check_queue(flags: Flags, source: Source) -> None:
-    """Refuse what cannot go by batch files.
-
-    Raises:
-        UsageError: a flag, the input or the output does not fit.
-    """
-    from mellea_cli.io.target import resolve_output
-
-    name = next(name for name in ("offload", "export_batch", "import_batch") if getattr(flags, name))
-    asked = "--" + name.replace("_", "-")
-    if flags.offload and (flags.export_batch or flags.import_batch):
-        raise UsageError(
-            "--offload does by itself what --export-batch and --import-batch do by hand", hint="choose one"
-        )
-    if flags.backend not in {"auto", "openai"}:
-        raise UsageError(f"{asked} speaks OpenAI's batch format, not that of --backend {flags.backend}")
-    if flags.offload and not _names_server(flags):
-        raise UsageError(
-            "--offload: whose queue?", hint="name the provider: --backend openai for OpenAI, or --base-url"
-        )
-    if resolve_output(flags.output).kind != "file":
-        raise UsageError(f"{asked} keeps its state beside the output", hint="name a file with -o")
-    if not source.repeatable:
-        raise UsageError(f"{asked} reads the input more than once", hint="name a file instead of a pipe")
-
-
-def _names_server(flags: Flags) -> bool:
-    """Whether the user said where to: nothing leaves this machine for a server that was not chosen."""
-    return bool(flags.backend == "openai" or flags.base_url or os.environ.get("OPENAI_BASE_URL"))
-
-
-def server_of(flags: Flags) -> str | None:
-    """The address that the backend is opened with."""
-    return _NOWHERE if flags.import_batch and not _names_server(flags) else flags.base_url
-
-
-def refuse_to_forget_jobs(journal: Path, flags: Flags) -> None:
-    """Refuse a run that would lose batches under way, or ask for their rows a second time.
-
-    Raises:
-        UsageError: there are such batches and the run is not one that goes on with them.
-    """
-    from mellea_cli.io.jobs import look_up_jobs
-
-    try:
-        # What somebody has cancelled may be given up.
-        known = look_up_jobs(journal)
-        jobs = [job for job in known if job.state in _UNDER_WAY and job.status != "cancelling"]
-    except OutputError:
-        return  # whoever opens the journal says what is wrong with it, unless it is to be thrown away
-    if jobs and (flags.fresh or not flags.offload):
-        number = f"{len(jobs)} batches are" if len(jobs) > 1 else "1 batch is"
-        raise UsageError(
-            f"{flags.output}: {number} under way for it, whose rows would be paid for twice",
-            hint=f"go on with --offload (without --fresh), or give them up: mellea jobs cancel {flags.output}",
-        )
-    if flags.fresh and not jobs:
-        from mellea_cli.run.handin import clear_leftovers
-
-        clear_leftovers(journal, set())
 
 
 def export(flags: Flags, plan: RunPlan, ends: Ends, source: Source, say: Callable[[str], None]) -> ExitCode:
@@ -182,7 +116,7 @@ async def _by_batches(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None
             hint="use the same input, model, pipeline and sampling as with --export-batch",
         )
     left = found.live + found.waiting
-    if left and not _names_server(flags):
+    if left and not names_server(flags):
         raise UsageError(
             f"{left:,} questions are left, and no server is named that could be asked",
             hint="name one with --base-url, or hand them out again with --export-batch",
@@ -246,7 +180,7 @@ async def _offload(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
 def _check_jobs(book: JobBook, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
     from mellea_cli.io.jobs import look_up_jobs
 
-    under_way = [job for job in look_up_jobs(book.path) if job.state in _UNDER_WAY]
+    under_way = [job for job in look_up_jobs(book.path) if is_under_way(job)]
     if elsewhere := [job for job in under_way if job.plan == fingerprint and job.base_url != base_url]:
         raise UsageError(
             f"the batches of this output were handed in at {elsewhere[0].base_url}, not at {base_url}",

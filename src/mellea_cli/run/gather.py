@@ -107,7 +107,7 @@ class Gatherer:
         found.replays.clear()
         async with Feed(self._items(), ahead=256) as feed:
             while (item := await feed.next()) is not None:
-                key = self._plan.key(item.text)
+                key = self._plan.key(item.text, item.id)
                 if item.text.strip() and not self._is_known(key):
                     await self._item(item, key, outgoing)
         self._commit()
