@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loopback import ModelServer, faults
-from mellea_cli.backends import http
+from mellea_cli.backends import responses
 from mellea_cli.backends.decoding import EventData, JsonLines
 from mellea_cli.backends.http import Event, WireClient
 from mellea_cli.errors import BackendUnavailable, EndpointMissing, ServerFault, StreamBroken, UsageError
@@ -119,7 +119,7 @@ async def test_the_end_is_read_behind_the_closing_mark() -> None:
 
 async def test_a_response_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that keeps the response open behind `[DONE]` costs its connection, not the answer."""
-    monkeypatch.setattr(http, "_DRAIN_S", 0.01)
+    monkeypatch.setattr(responses, "_DRAIN_S", 0.01)
     cut = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,9 +5,21 @@
 """
 
 from loopback import faults
+from loopback.batches import BatchPlan
 from loopback.plan import Call, Fault, Settings
 from loopback.replies import default_reply, find_mark, pieces
 from loopback.server import ModelServer
 from loopback.state import State
 
-__all__ = ["Call", "Fault", "ModelServer", "Settings", "State", "default_reply", "faults", "find_mark", "pieces"]
+__all__ = [
+    "BatchPlan",
+    "Call",
+    "Fault",
+    "ModelServer",
+    "Settings",
+    "State",
+    "default_reply",
+    "faults",
+    "find_mark",
+    "pieces",
+]

@@ -10,9 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
+from loopback.batches import BatchRoutes
 from loopback.plan import Call, Fault, Settings
 from loopback.protocols import ChatProtocol, OllamaProtocol, OpenAIProtocol
-from loopback.replies import find_mark, pieces
+from loopback.replies import find_mark, pieces, prompt_of
 from loopback.state import State
 
 
@@ -36,6 +37,7 @@ class ModelApp:
         app.router.add_get("/api/version", self._version)
         app.router.add_get("/api/ps", self._running)
         app.router.add_post("/api/pull", self._pull)
+        BatchRoutes(self).add_to(app)
         app.router.add_get("/counts", self._counts)
         app.router.add_post("/counts/clear", self._clear)
         return app
@@ -53,7 +55,7 @@ class ModelApp:
 
     async def _chat(self, request: web.Request, protocol: ChatProtocol) -> web.StreamResponse:
         body = json.loads(await request.read())
-        prompt = _prompt(body)
+        prompt = prompt_of(body)
         index, attempt = self.state.arrive(prompt)
         with self.state.change():
             self.state.connections.add(request.transport.get_extra_info("peername") if request.transport else ())
@@ -227,13 +229,6 @@ class _Answer:
             return response
         await response.write_eof()
         return response
-
-
-def _prompt(body: Mapping[str, Any]) -> str:
-    """Return the last user message that carries a mark, else the last user message: a repair keeps its prompt."""
-    asked = [str(message.get("content") or "") for message in body["messages"] if message.get("role") == "user"]
-    marked = [text for text in asked if find_mark(text)]
-    return (marked or asked or [""])[-1]
 
 
 def _missing(call: Call) -> Any:

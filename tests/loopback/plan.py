@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loopback.batches import BatchPlan
 from loopback.replies import default_reply
 
 
@@ -89,5 +90,7 @@ class Settings:
     """Parameters refused with a 400: `json_schema`, `json_object`, `max_tokens`, `think`."""
     pullable: frozenset[str] | None = None
     """Names that `/api/pull` knows; `None` means every name."""
+    batches: BatchPlan = BatchPlan()  # noqa: RUF009 - it is frozen
+    """How the batch queue behaves."""
     record: bool = True
     """Keep each request's body; switch it off for long runs."""

@@ -17,6 +17,13 @@ def find_mark(text: str) -> str:
     return marks[-1] if marks else ""
 
 
+def prompt_of(body: Mapping[str, Any]) -> str:
+    """Return the last user message that carries a mark, else the last user message: a repair keeps its prompt."""
+    asked = [str(message.get("content") or "") for message in body["messages"] if message.get("role") == "user"]
+    marked = [text for text in asked if find_mark(text)]
+    return (marked or asked or [""])[-1]
+
+
 def pieces(text: str) -> list[str]:
     """Cut `text` into pieces the size of tokens; joined they give `text` again."""
     return _PIECE.findall(text)

@@ -47,6 +47,19 @@ class State:
             self.connections: set[tuple[Any, ...]] = set()
             """Client addresses: one for each connection that was opened."""
 
+            self.uploads = 0
+            """Files that were uploaded."""
+            self.uploaded: list[bytes] = []
+            """What was in them."""
+            self.batches = 0
+            """Batches that were created, refused ones included."""
+            self.queue_calls = 0
+            """Requests to the queue's routes, counted as they arrive."""
+            self.looks = 0
+            """Looks at batches."""
+            self.batch_rows: Counter[str] = Counter()
+            """Requests of batches that were taken on, by custom id."""
+
     @contextmanager
     def change(self) -> Iterator[None]:
         """Change counts, and wake whoever waits for them."""

@@ -174,6 +174,7 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "concurrency": None,
         "unwritten": None,
         "endpoints": [],
+        "offloaded": 0,
     }
     assert json.loads(to_json(RunSummary())).keys() == json.loads(line).keys()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin
 
@@ -14,6 +13,7 @@ from mellea_cli.backends.connection import checked_key, checked_url, open_transp
 from mellea_cli.backends.decoding import MAX_LINE, Decoder, EventData, WholeBody
 from mellea_cli.backends.json_text import decoded, encoded
 from mellea_cli.backends.reach import Reach
+from mellea_cli.backends.responses import close, drain, safe
 from mellea_cli.backends.wire_errors import (
     Advice,
     ErrorObject,
@@ -33,8 +33,6 @@ Event = dict[str, Any]
 
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
-
-_DRAIN_S = 1.0
 
 
 class WireClient:
@@ -93,7 +91,7 @@ class WireClient:
             BackendError: as fits what happened; `StreamBroken` when it happened after the answer had begun.
         """
         url, model = self.base_url + path, str(body.get("model", ""))
-        response = await self._send("POST", url, body)
+        response = await self._send("POST", url, encoded(body))
         try:
             if not response.is_success:
                 raise await self._refusal(response, url, model)
@@ -108,7 +106,7 @@ class WireClient:
                         if failure is not None:
                             raise failure
                         if done:
-                            await _drain(chunks)
+                            await drain(chunks)
                             return
             events, failure, _ = self._events(reader.flush(), url, model)
             if events:
@@ -116,7 +114,7 @@ class WireClient:
             if failure is not None:
                 raise failure
         finally:
-            await _close(response)
+            await close(response)
 
     async def get_json(self, path: str, *, at_root: bool = False) -> Any:
         """GET `path`, at the server's root or below its API, and return its JSON; `BackendError` as fits."""
@@ -126,6 +124,30 @@ class WireClient:
         """POST `body` and return the answer's JSON. Raises `BackendError` as fits what happened."""
         return await self._json("POST", self.base_url + path, body)
 
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: AsyncIterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """Send a request of any form and hand out its answer's bytes as they arrive: for files, in both directions.
+
+        Raises:
+            BackendError: as fits what happened; `StreamBroken` when it happened after the answer had begun.
+        """
+        url = self.base_url + path
+        response = await self._send(method, url, content, headers)
+        try:
+            if not response.is_success:
+                raise await self._refusal(response, url, "")
+            async with aclosing(self._chunks(response, url)) as chunks:
+                yield chunks
+        finally:
+            await close(response)
+
     async def aclose(self) -> None:
         """Close every connection. May be called twice; a request afterwards is a `UsageError`."""
         self._closed = True
@@ -134,20 +156,26 @@ class WireClient:
             await transport.aclose()
 
     async def _json(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
-        response = await self._send(method, url, body)
+        response = await self._send(method, url, None if body is None else encoded(body))
         try:
             if not response.is_success:
                 raise await self._refusal(response, url, str((body or {}).get("model", "")))
             text = await self._body(response, url, MAX_LINE)
         finally:
-            await _close(response)
+            await close(response)
         value = decoded(text)
         if isinstance(value, ValueError):
             hint = self._advice.hint(EndpointMissing, "")
             raise EndpointMissing(f"{url} answered with something other than JSON", hint=hint) from value
         return value
 
-    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> httpx.Response:
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        content: bytes | AsyncIterable[bytes] | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         import aiohttp
         import httpx
 
@@ -155,14 +183,14 @@ class WireClient:
         request = httpx.Request(
             method,
             self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url)),
-            headers=self._headers,
-            content=None if body is None else encoded(body),
+            headers={**self._headers, **(headers or {})},
+            content=content,
             extensions={"timeout": self._timeout},
         )
         try:
             return await transport.handle_async_request(request)
         except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
-            reason, cause = self._clean(describe(exc)), _safe(exc)
+            reason, cause = self._clean(describe(exc)), safe(exc)
         # Raised out here, as inside the handler the unsafe error would come along as the context.
         raise BackendUnavailable(
             f"cannot reach {url}: {reason}", hint=self._advice.hint(BackendUnavailable, "")
@@ -188,7 +216,7 @@ class WireClient:
                 async for data in chunks:
                     yield data
         except (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError) as exc:
-            raise StreamBroken(f"the connection to {url} broke in the middle of an answer") from _safe(exc)
+            raise StreamBroken(f"the connection to {url} broke in the middle of an answer") from safe(exc)
 
     def _decoder(self, response: httpx.Response, url: str, decoder: Callable[[], Decoder]) -> Decoder:
         kind = response.headers.get("content-type", "").lower()
@@ -257,29 +285,3 @@ class WireClient:
     def _clean(self, text: str) -> str:
         """Take the key out of a server's words: some repeat it."""
         return text.replace(self._secret, "***") if self._secret else text
-
-
-async def _drain(chunks: AsyncGenerator[bytes, None]) -> None:
-    """Read to the end of a response that has said everything, so that its connection can be used again."""
-    with suppress(TimeoutError, StreamBroken):
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in chunks:
-                pass
-
-
-async def _close(response: httpx.Response) -> None:
-    """Give the connection back, or cut it when the response is not at its end."""
-    import httpx
-
-    with suppress(httpx.HTTPError):
-        await response.aclose()
-
-
-def _safe(exc: BaseException) -> BaseException:
-    """Return a cause that may be shown: aiohttp's response errors carry the request's headers, and so the key."""
-    import aiohttp
-
-    links: list[BaseException | None] = [exc, exc.__cause__, exc.__context__]
-    if any(isinstance(link, aiohttp.ClientResponseError) for link in links):
-        return ConnectionError(type(exc).__name__)
-    return exc

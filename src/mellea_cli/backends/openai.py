@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +17,10 @@ from mellea_cli.backends.concessions import CHOSEN, refused, without
 from mellea_cli.backends.connection import is_loopback
 from mellea_cli.backends.decoding import EventData, a_count, a_text, an_object, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
+from mellea_cli.backends.openai_body import chat_body
 from mellea_cli.backends.wire_errors import Advice, one_line
 from mellea_cli.errors import BackendError, ContentFiltered, ServerFault, StreamBroken, UsageError
-from mellea_cli.messages import Chunk, GenerateRequest, Options, Usage
+from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
@@ -28,7 +28,6 @@ _LOG = logging.getLogger(__name__)
 
 # A server on this machine answers a look at its properties at once.
 _LOOK_S = 2.0
-_OURS = frozenset({"model", "messages", "stream"})
 
 
 class OpenAIBackend:
@@ -107,7 +106,8 @@ class OpenAIBackend:
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and yield its chunks; `mellea_cli.backends.base.Backend.stream` has the contract."""
-        body = self._body(request)
+        body = chat_body(request, is_openai=self._is_openai)
+        body.update(stream=True, stream_options={"include_usage": True}, **request.options.native)
         given_up = self._given_up
         while True:
             answer, sent = _Answer(self._wire.base_url), without(body, given_up)
@@ -148,6 +148,10 @@ class OpenAIBackend:
         places = told.get("total_slots") if isinstance(told, dict) else None
         return places if isinstance(places, int) and places >= 1 else None
 
+    def whole_body(self, request: GenerateRequest) -> dict[str, Any]:
+        """The body of a request whose answer comes in one piece, without what this server has refused so far."""
+        return without(chat_body(request, is_openai=self._is_openai), self._given_up)
+
     async def models(self) -> list[str]:
         """Names from the server's list. Raises `BackendError` when it has none."""
         listed = await self._wire.get_json("/models")
@@ -157,54 +161,6 @@ class OpenAIBackend:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._wire.aclose()
-
-    def _body(self, request: GenerateRequest) -> dict[str, Any]:
-        options = request.options
-        if options.context_window is not None:
-            raise UsageError(
-                "an OpenAI-compatible server sets its context window itself, a request cannot choose it",
-                hint="set it where the server is started, or use --backend ollama",
-            )
-        if wrong := _OURS & options.native.keys():
-            raise UsageError(f"the option {min(wrong)!r} cannot be set here: it is part of every request")
-        chosen = {
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "max_tokens": options.max_tokens,
-            "seed": options.seed,
-            "stop": list(options.stop) or None,
-        }
-        body: dict[str, Any] = {
-            "model": request.model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **{name: value for name, value in chosen.items() if value is not None},
-            **self._thinking(options),
-        }
-        if request.output_schema is not None:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": _schema_name(request.output_schema),
-                    "schema": request.output_schema,
-                    "strict": True,
-                },
-            }
-        body.update(options.native)
-        return body
-
-    def _thinking(self, options: Options) -> dict[str, Any]:
-        """Say whether to reason first in the words that servers know: an effort, and the chat template's own switch."""
-        thinking = options.thinking
-        if thinking is None:
-            return {}
-        if isinstance(thinking, str):
-            return {"reasoning_effort": thinking}
-        if self._is_openai:
-            return {"reasoning_effort": "medium"} if thinking else {}
-        effort = "medium" if thinking else "none"
-        return {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": thinking}}
 
 
 class _Answer:
@@ -262,6 +218,23 @@ class _Answer:
         return Chunk(usage=self._usage)
 
 
+def whole_answer(url: str, body: Event) -> Completion:
+    """Read an answer that came in one piece.
+
+    Args:
+        url: who gave it, for messages.
+        body: the answer's JSON object.
+
+    Raises:
+        BackendError: it is refused, broken or has no finish reason.
+    """
+    answer = _Answer(url)
+    chunk = answer.read(body)
+    last = answer.end()
+    finish = (chunk.finish_reason if chunk else None) or "stop"
+    return Completion(answer.text, finish, last.usage or Usage(), thinking=chunk.thinking if chunk else "")
+
+
 def _text(content: object) -> str:
     """Return a delta's text; some servers send a list of parts, of which those that are text count."""
     if isinstance(content, str):
@@ -275,11 +248,6 @@ def _text(content: object) -> str:
 def server_url(base_url: str | None) -> str:
     """Return the address that is used: the one given, else `OPENAI_BASE_URL`, else OpenAI's own."""
     return base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-
-
-def _schema_name(schema: Mapping[str, Any]) -> str:
-    """Return the schema's title as the wire allows it: letters, digits, `_` and `-`, at most 64."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or ""))[:64] or "answer"
 
 
 def _how_to_get_in(variable: str) -> str:

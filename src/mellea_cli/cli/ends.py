@@ -160,11 +160,13 @@ def open_output(flags: Flags, opened: Input, show: Show) -> Iterator[Ends]:
 
 def _open_answers(stack: ExitStack, target: OutputTarget, flags: Flags) -> Answers:
     """The journal beside a file, under its lock; memory for what has no place beside it."""
+    from mellea_cli.cli.queuing import refuse_to_forget_jobs
     from mellea_cli.io.journal import open_answers
     from mellea_cli.io.lock import OutputLock
 
     if target.kind == "file":
         stack.enter_context(OutputLock(target.lock, target.name))
+        refuse_to_forget_jobs(target.journal, flags)
     return stack.enter_context(closing(open_answers(target, fresh=flags.fresh)))
 
 

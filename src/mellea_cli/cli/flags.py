@@ -59,6 +59,14 @@ class Flags:
     redact: bool
     local_only: bool
     allow_http: bool
+    offload: bool
+    wait: bool
+    export_batch: str | None
+    import_batch: str | None
+    batch_requests: int
+    batch_bytes: int
+    batch_window: str
+    batch_poll: float
     fresh: bool
     retry_failed: bool
     nightly: bool
@@ -75,6 +83,11 @@ class Flags:
         """Take the flags from a command's parameters; those of other commands are left out."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: parameters[name] for name in names})
+
+    @property
+    def queued(self) -> bool:
+        """Whether the answers go by batch files, this way or that."""
+        return bool(self.offload or self.export_batch or self.import_batch)
 
     def look(self) -> Look:
         """How the run is to be shown; a nightly one says nothing but one line of JSON at its end."""

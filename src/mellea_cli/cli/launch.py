@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
 from mellea_cli.cli.ends import Input, nothing_to_ask, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
+from mellea_cli.cli.offload import QueuedRun, export, run_queued
 from mellea_cli.cli.paths import check_paths
+from mellea_cli.cli.queuing import check_queue, server_of
 from mellea_cli.errors import BackendError, ExitCode, MelleaError, ReaderGone, UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
     check_paths(flags)
     with ExitStack() as stack:
         opened = stack.enter_context(open_input(flags, show))
+        if flags.queued:
+            check_queue(flags, opened.source)
         if flags.dry_run:
             preview(flags, _plan(flags, _chosen(flags)), opened)
             return ExitCode.OK
@@ -87,6 +91,8 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
         if chosen.backend == "local":
             ensure_local_model(chosen, pull=flags.pull, say=show.say)
         plan = _plan(flags, chosen)
+        if flags.export_batch:
+            return export(flags, plan, ends, opened.source, show.say)
         idle = partial(nothing_to_ask, flags, plan, opened, ends)
         result = asyncio.run(_run(flags, chosen, plan, ends, show, idle))
         _close(flags, plan, opened, result, show)
@@ -104,7 +110,7 @@ def _chosen(flags: Flags) -> Chosen:
 
 def _wanted(flags: Flags) -> Wanted:
     return Wanted(
-        backend=flags.backend,
+        backend="openai" if flags.queued else flags.backend,
         model=flags.model,
         base_url=flags.base_url,
         concurrency=flags.concurrency,
@@ -157,7 +163,7 @@ async def _run(
         return await _run_pool(chosen.pool, flags, plan, ends, show)
     settings = BackendSettings(
         model=chosen.model,
-        base_url=flags.base_url,
+        base_url=server_of(flags),
         concurrency=chosen.concurrency,
         together=True,
         verbose=flags.verbose > 1,
@@ -178,6 +184,8 @@ async def _run(
                     raise
         plan = await _as_the_server_says(plan, backend)
         with stop.on_signals():
+            if flags.queued:
+                return await run_queued(QueuedRun(flags, plan, ends, backend, show, stop))
             return await run_batch(plan, backend, ends, observer=show.begin(), stop=stop)
     finally:
         await backend.aclose()
@@ -224,6 +232,7 @@ def _close(flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: 
             failed=tally.failed,
             reused=tally.reused,
             same=tally.same,
+            offloaded=tally.offloaded,
             failures=dict(tally.failures),
             skipped=opened.bad_rows,
             calls=tally.calls,

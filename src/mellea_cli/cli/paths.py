@@ -37,6 +37,9 @@ def _files(flags: Flags) -> Iterator[tuple[str, list[Path]]]:
     for role, name in (("the output", flags.output), ("the errors file", flags.errors_file)):
         if name:
             yield role, _with_companions(name)
+    for role, name in (("the export file", flags.export_batch), ("the import file", flags.import_batch)):
+        if name:
+            yield role, [Path(name)]
     for role, name in (("the summary file", flags.summary_file), ("the log file", flags.log_file)):
         if name:
             yield role, [Path(name)]

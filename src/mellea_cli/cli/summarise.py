@@ -16,6 +16,7 @@ from mellea_cli.cli.options import (
     LIMITS,
     MODEL,
     OUTPUT,
+    QUEUE,
     RUN,
     SAFETY,
     BackendName,
@@ -179,6 +180,31 @@ def summarise(
         bool, flag(SAFETY, "--local-only", help="Refuse every connection but those to this machine.")
     ] = False,
     allow_http: Annotated[bool, flag(SAFETY, "--allow-http", help="Allow http without TLS to other machines.")] = False,
+    offload: Annotated[
+        bool, flag(QUEUE, "--offload", help="Ask by the provider's batch queue: half the price, up to a day.")
+    ] = False,
+    wait: Annotated[
+        bool, flag(QUEUE, "--wait/--no-wait", help="Stay until the batches are done, or hand in and come back.")
+    ] = True,
+    export_batch: Annotated[
+        str | None, flag(QUEUE, "--export-batch", metavar="FILE", help="Write the requests to a file; send nothing.")
+    ] = None,
+    import_batch: Annotated[
+        str | None, flag(QUEUE, "--import-batch", metavar="FILE", help="Take the answers from a batch's output file.")
+    ] = None,
+    batch_requests: Annotated[
+        int, flag(QUEUE, "--batch-requests", min=1, help="Requests in one batch file at most.")
+    ] = 50_000,
+    batch_bytes: Annotated[
+        int, flag(QUEUE, "--batch-bytes", min=1, help="Bytes in one batch file at most.")
+    ] = 200_000_000,
+    batch_window: Annotated[
+        str, flag(QUEUE, "--batch-window", help="The completion window, as the server calls it.")
+    ] = "24h",
+    batch_poll: Annotated[
+        float,
+        flag(QUEUE, "--batch-poll", parser=time_limit, metavar="DURATION", help="The longest time between two looks."),
+    ] = 60.0,
     fresh: Annotated[bool, flag(RUN, "--fresh", help="Forget earlier answers and start over.")] = False,
     retry_failed: Annotated[
         bool, flag(RUN, "--retry-failed/--no-retry-failed", help="Ask again about items that failed earlier.")

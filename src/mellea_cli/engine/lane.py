@@ -110,6 +110,8 @@ class Lane:
     failures: int = 0
     probes: int = 0
     usage: Usage = field(default_factory=Usage)
+    probed: Usage = field(default_factory=Usage)
+    """Tokens of questions that only ask whether it is back."""
     times: RunningMedian = field(default_factory=RunningMedian)
     _mean_s: float | None = None
     _measured: float = 0.0

@@ -116,6 +116,15 @@ class Source:
         """Yield what an iteration over a surveyed file will yield, without reporting or counting bad rows."""
         return self._taken(ignore)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be gone through more than once: a regular file can, a pipe cannot."""
+        return self._data.size is not None
+
+    def once_more(self) -> Iterator[Item]:
+        """Go through a repeatable input as the iteration does, but neither count nor report bad rows again."""
+        return self._taken(self._refuse)
+
     def __iter__(self) -> Iterator[Item]:
         if self._changed():
             raise InputError(
@@ -204,9 +213,12 @@ class Source:
             shape.check_header(rows.header, rows.header_line)
         return rows
 
-    def _skip(self, error: InputError) -> None:
+    def _refuse(self, error: InputError) -> None:
         if self._fails:
             raise _refusal([error], usable=1)
+
+    def _skip(self, error: InputError) -> None:
+        self._refuse(error)
         self.skipped += 1
         self._report(error)
 

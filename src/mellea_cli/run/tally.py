@@ -27,6 +27,8 @@ class Tally:
     """Those of them that were answered with an identical text of this run."""
     blank: int = 0
     """Items without any text: nothing was asked."""
+    offloaded: int = 0
+    """Texts that a batch queue has answered in this run."""
     calls: int = 0
     """Requests that were sent, retries included."""
     usage: Usage = field(default_factory=Usage)

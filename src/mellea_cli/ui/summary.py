@@ -39,6 +39,8 @@ class RunSummary:
     """Items that were not asked about: their answers were there, or come from an identical text of this run."""
     same: int = 0
     """Those of them that have the answer of an identical text of this run."""
+    offloaded: int = 0
+    """Texts that a batch queue has answered."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failed items by kind."""
     skipped: int = 0
@@ -102,6 +104,7 @@ def to_json(summary: RunSummary) -> str:
         "concurrency": summary.found,
         "unwritten": summary.unwritten or None,
         "endpoints": [endpoint_record(one) for one in summary.endpoints],
+        "offloaded": summary.offloaded,
     }
     return json.dumps(record, ensure_ascii=True)
 
@@ -230,6 +233,8 @@ def _unasked(summary: RunSummary) -> Iterator[tuple[str, Role, str]]:
         yield "skipped", "warn", f"{_many(summary.skipped, 'row')} that could not be read"
     if (earlier := summary.reused - summary.same) > 0 and summary.asked:
         yield "reused", "plain", f"{_many(earlier, 'answer')} that {'was' if earlier == 1 else 'were'} there already"
+    if summary.offloaded:
+        yield "queue", "plain", f"{_many(summary.offloaded, 'answer')} by batches"
     if summary.same:
         yield "same", "plain", f"{count(summary.same)} answered with an identical text, without a call"
 

@@ -1,0 +1,187 @@
+"""`mellea jobs`: what `summarise --offload` has handed to a provider's batch queue."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mellea_cli.cli.help import HELP
+from mellea_cli.cli.options import MODEL, flag
+
+if TYPE_CHECKING:
+    from mellea_cli.backends.openai_batch import Batch, BatchClient
+    from mellea_cli.io.jobs import Job
+
+jobs_app = typer.Typer(
+    help="List and cancel what --offload has handed to a batch queue.",
+    no_args_is_help=True,
+    context_settings=HELP,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+_Output = Annotated[str, typer.Argument(help="The output of the run, as -o had it.")]
+_BaseUrl = Annotated[
+    str | None, flag(MODEL, "--base-url", help="Where the server is; the key comes from OPENAI_API_KEY.")
+]
+_LOOK_S = 30.0
+Place = tuple[Path, "Job"]
+
+
+@jobs_app.command("list")
+def list_jobs(
+    outputs: Annotated[
+        list[str] | None, typer.Argument(help="Outputs of runs; by default those in this folder.", show_default=False)
+    ] = None,
+    base_url: _BaseUrl = None,
+    all_jobs: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+) -> None:
+    """Show the batches of runs, and how far each has come."""
+    from mellea_cli.ui.console import print_table, say
+    from mellea_cli.ui.queue import standing
+
+    journals = [_journal(output) for output in outputs] if outputs else sorted(Path().glob("*.journal"))
+    places = [(path, job) for path in journals for job in _jobs(path, named=bool(outputs))]
+    places = [place for place in places if all_jobs or place[1].state != "over"]
+    if not places:
+        say(sys.stderr, "no batch is under way" + ("" if outputs else " for an output in this folder"))
+        return
+    seen, unseen = asyncio.run(_look([job for _, job in places], base_url))
+    rows = []
+    for path, job in places:
+        batch = seen.get(job.tag)
+        state = standing(batch, job.requests) if batch is not None else job.status or "not handed in yet"
+        when = datetime.fromtimestamp(job.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+        rows.append((path.name.removesuffix(".journal"), job.batch_id or "-", when, f"{job.requests:,}", state))
+    headers = ("output", "batch", "handed in", "requests", "state")
+    print_table(rows, headers=headers, stream=sys.stdout, environ=os.environ)
+    for line in unseen:
+        say(sys.stderr, line)
+
+
+@jobs_app.command("cancel")
+def cancel_jobs(
+    output: _Output,
+    batches: Annotated[
+        list[str] | None, typer.Argument(help="Batches; by default all of this output.", show_default=False)
+    ] = None,
+    base_url: _BaseUrl = None,
+) -> None:
+    """Cancel batches; what they have answered until then is brought in by the next run with --offload."""
+    from mellea_cli.errors import UsageError
+    from mellea_cli.ui.console import say
+
+    jobs = _jobs(_journal(output), named=True)
+    under_way = [job for job in jobs if job.state == "submitted"]
+    known = {job.batch_id for job in under_way}
+    if strange := sorted(set(batches or ()) - known):
+        raise UsageError(f"{output}: has no batch {strange[0]} under way", hint=f"see: mellea jobs list {output}")
+    chosen = [job for job in under_way if not batches or job.batch_id in batches]
+    if any(job.state == "submitting" for job in jobs):
+        say(
+            sys.stderr,
+            "a batch was just being handed in: the same summarise command with --offload finds out what came",
+        )
+    if not chosen:
+        say(sys.stderr, f"{output}: no batch is under way")
+        return
+    asyncio.run(_cancel(chosen, base_url))
+    _note_cancelled(output, chosen)
+    say(sys.stderr, f"cancelled {', '.join(job.batch_id for job in chosen)}; it may take the server some minutes")
+    say(sys.stderr, "the same summarise command with --offload brings in what was answered and hands in the rest")
+
+
+def _note_cancelled(output: str, jobs: list[Job]) -> None:
+    """Write down that these batches may be given up; a run that waits for them sees it by itself."""
+    from mellea_cli.errors import OutputBusy
+    from mellea_cli.io.jobs import JobBook
+    from mellea_cli.io.lock import OutputLock
+    from mellea_cli.io.target import resolve_output
+
+    target = resolve_output(output)
+    try:
+        with OutputLock(target.lock, target.name), closing(JobBook(target.journal)) as book:
+            for job in jobs:
+                book.change(job.tag, state="submitted", status="cancelling")
+    except OutputBusy:
+        return
+
+
+def _journal(output: str) -> Path:
+    from mellea_cli.io.target import resolve_output
+
+    return resolve_output(output).journal
+
+
+def _jobs(journal: Path, *, named: bool) -> list[Job]:
+    from mellea_cli.errors import OutputError
+    from mellea_cli.io.jobs import look_up_jobs
+
+    try:
+        return look_up_jobs(journal)
+    except OutputError:
+        if named:
+            raise
+        return []  # somebody else's file that ends as ours do
+
+
+async def _look(jobs: list[Job], base_url: str | None) -> tuple[dict[str, Batch], list[str]]:
+    """How jobs stand by their server; and a line for each reason why one could not be looked at."""
+    from mellea_cli.backends.openai_batch import BatchClient
+    from mellea_cli.errors import MelleaError
+
+    seen: dict[str, Batch] = {}
+    reasons: dict[str, None] = {}
+    client = BatchClient(base_url)
+    try:
+        for job in (one for one in jobs if one.state == "submitted"):
+            if job.base_url != client.base_url:
+                reasons[f"{_elsewhere(job)}: add --base-url {job.base_url}"] = None
+                continue
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    seen[job.tag] = await client.get(job.batch_id)
+            except (MelleaError, TimeoutError) as error:
+                reasons[f"not looked at: {error or 'no answer in time'}"] = None
+    finally:
+        await client.aclose()
+    return seen, list(reasons)
+
+
+def _elsewhere(job: Job) -> str:
+    # The key goes only where the user says: a journal may come from somebody else.
+    return f"{job.batch_id} was handed in at {job.base_url}"
+
+
+async def _cancel(jobs: list[Job], base_url: str | None) -> None:
+    from mellea_cli.backends.openai_batch import BatchClient
+    from mellea_cli.errors import UsageError
+
+    client = BatchClient(base_url)
+    try:
+        for job in jobs:
+            if job.base_url != client.base_url:
+                raise UsageError(_elsewhere(job), hint=f"add --base-url {job.base_url}")
+            await _cancel_one(client, job)
+    finally:
+        await client.aclose()
+
+
+async def _cancel_one(client: BatchClient, job: Job) -> None:
+    from mellea_cli.errors import BackendUnavailable
+
+    try:
+        async with asyncio.timeout(_LOOK_S):
+            batch = await client.get(job.batch_id)
+            # A server refuses to cancel what is over, and what is over needs no cancelling.
+            if not batch.over and batch.status != "cancelling":
+                await client.cancel(job.batch_id)
+    except TimeoutError as error:
+        raise BackendUnavailable(f"{client.base_url} has not answered for {_LOOK_S:.0f} s") from error

@@ -1,0 +1,254 @@
+"""Wires `--offload`, `--export-batch` and `--import-batch` around a run."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mellea_cli.cli.flags import Flags
+from mellea_cli.cli.queuing import is_under_way, names_server
+from mellea_cli.errors import ExitCode, MelleaError, UsageError
+
+if TYPE_CHECKING:
+    from mellea_cli.backends.base import Backend
+    from mellea_cli.engine.stop import Stop
+    from mellea_cli.io.jobs import Job, JobBook
+    from mellea_cli.io.source import Source
+    from mellea_cli.run.budget import Caps
+    from mellea_cli.run.ends import Ends
+    from mellea_cli.run.gather import Gathered, Gatherer
+    from mellea_cli.run.plan import RunPlan
+    from mellea_cli.run.tally import RunResult
+    from mellea_cli.ui.show import Show
+
+
+@dataclass(frozen=True)
+class QueuedRun:
+    """What a run works with whose answers come by batch files."""
+
+    flags: Flags
+    plan: RunPlan
+    ends: Ends
+    backend: Backend
+    show: Show
+    stop: Stop
+
+
+def export(flags: Flags, plan: RunPlan, ends: Ends, source: Source, say: Callable[[str], None]) -> ExitCode:
+    """Write every request that can be asked now into a file; nothing is sent.
+
+    Raises:
+        MelleaError: input, output or one of the files cannot be used.
+    """
+    from mellea_cli.backends.openai_body import chat_body
+    from mellea_cli.run.export import ExportFile
+
+    file = ExportFile(Path(flags.export_batch or ""), lambda request: chat_body(request, is_openai=False))
+    with closing(_book(ends)) as book:
+        gatherer = _gatherer(plan, ends, source, book, again=True)
+        if flags.import_batch:
+            _import(flags, plan, book, say)
+        try:
+            asyncio.run(gatherer.look(file))
+        finally:
+            file.discard()
+    if not file.requests:
+        say("there is nothing left to ask: no file was written; the same command without --export-batch ends the run")
+        return ExitCode.OK
+    say(f"wrote {file.requests:,} requests to {flags.export_batch}")
+    say(f"next: vllm run-batch -i {flags.export_batch} -o REPLIES --model {plan.model}")
+    say("then: the same command with --import-batch REPLIES in place of --export-batch")
+    return ExitCode.OK
+
+
+async def run_queued(run: QueuedRun) -> RunResult:
+    """Bring in what batches answer, then finish live what they did not.
+
+    Returns:
+        How it ended, the answers by batches counted in.
+
+    Raises:
+        OutputError: nothing more can be written.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with closing(_book(run.ends)) as book:
+        deadline = run.plan.caps.deadline_s
+        timer = loop.call_later(deadline, _time_is_up, run.stop) if deadline is not None else None
+        error: MelleaError | None = None
+        gatherer = _gatherer(run.plan, run.ends, _source(run.ends), book)
+        try:
+            await _by_batches(run, book, gatherer)
+        except MelleaError as failed:
+            # What is done is still written: the run goes on as one that stops.
+            error = failed
+            run.stop.ask_once(failed.message, failed.exit_code)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        result = await _live(run, book, gatherer.gathered, loop.time() - began)
+        if not result.stopped:
+            book.clear(run.plan.fingerprint.hex())
+    return dataclasses.replace(result, elapsed_s=loop.time() - began, error=error or result.error)
+
+
+def _time_is_up(stop: Stop) -> None:
+    stop.ask_once("the run's deadline has passed (--deadline)", ExitCode.STOPPED_EARLY)
+
+
+async def _by_batches(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
+    from mellea_cli.run.export import NothingGoesOut
+
+    flags, say = run.flags, run.show.say
+    if not flags.import_batch:
+        await _offload(run, book, gatherer)
+        return
+    answers = _import(flags, run.plan, book, say)
+    found = await gatherer.look(NothingGoesOut())
+    if answers and not found.settled and not found.replays and found.waiting:
+        raise UsageError(
+            f"{flags.import_batch}: none of its answers belongs to this input under these settings",
+            hint="use the same input, model, pipeline and sampling as with --export-batch",
+        )
+    left = found.live + found.waiting
+    if left and not names_server(flags):
+        raise UsageError(
+            f"{left:,} questions are left, and no server is named that could be asked",
+            hint="name one with --base-url, or hand them out again with --export-batch",
+        )
+
+
+def _import(flags: Flags, plan: RunPlan, book: JobBook, say: Callable[[str], None]) -> int:
+    from mellea_cli.run.export import bring_in
+
+    answers, errors, strange = bring_in(Path(flags.import_batch or ""), plan.fingerprint.hex(), book)
+    failed = f", {errors:,} requests without one" if errors else ""
+    odd = f", {strange:,} lines that are no replies to requests of ours" if strange else ""
+    say(f"{flags.import_batch}: {answers:,} answers{failed}{odd}")
+    return answers
+
+
+async def _offload(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
+    from mellea_cli.backends.openai import OpenAIBackend
+    from mellea_cli.backends.openai_batch import BatchClient
+    from mellea_cli.events import nobody
+    from mellea_cli.run.handin import Files, clear_leftovers
+    from mellea_cli.run.offload import Offload, Parts
+    from mellea_cli.run.queue import Patience, Queue, QueueLimits
+    from mellea_cli.run.way import open_way
+    from mellea_cli.ui.queue import QueueLines
+
+    flags, plan, say = run.flags, run.plan, run.show.say
+    if not isinstance(run.backend, OpenAIBackend):
+        raise UsageError(f"the backend {run.backend.name} has no batch queue")
+    limits = QueueLimits(flags.batch_requests, flags.batch_bytes, flags.batch_window, flags.batch_poll)
+    fingerprint = plan.fingerprint.hex()
+    client = BatchClient(flags.base_url)
+    _check_jobs(book, fingerprint, client.base_url, say)
+    clear_leftovers(book.path, {job.file for job in book.jobs(fingerprint)})
+    files = Files(
+        fingerprint,
+        plan.model,
+        client.base_url,
+        book,
+        limits,
+        run.backend.whole_body,
+        open_way(plan, run.backend, nobody),
+    )
+    patience = Patience(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
+    parts = Parts(fingerprint, gatherer, Queue(client, book, patience, limits.window), book, files)
+    lines = QueueLines(say)
+    offload = Offload(
+        parts,
+        caps=plan.caps,
+        stop=run.stop,
+        wait=flags.wait,
+        poll_s=limits.poll_s,
+        tell=say,
+        watch=lambda seen: lines.tell(seen.batch, seen.requests),
+    )
+    try:
+        await offload.run()
+    finally:
+        await client.aclose()
+
+
+def _check_jobs(book: JobBook, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
+    from mellea_cli.io.jobs import look_up_jobs
+
+    under_way = [job for job in look_up_jobs(book.path) if is_under_way(job)]
+    if elsewhere := [job for job in under_way if job.plan == fingerprint and job.base_url != base_url]:
+        raise UsageError(
+            f"the batches of this output were handed in at {elsewhere[0].base_url}, not at {base_url}",
+            hint=f"go on there: --base-url {elsewhere[0].base_url}",
+        )
+    if others := [job for job in under_way if job.plan != fingerprint]:
+        say(f"{_many(others)} of other settings under way for this output and not looked at: see mellea jobs list")
+
+
+def _many(jobs: list[Job]) -> str:
+    return f"{len(jobs)} batches are" if len(jobs) > 1 else "1 batch is"
+
+
+async def _live(run: QueuedRun, book: JobBook, gathered: Gathered, took_s: float) -> RunResult:
+    """Ask live what no batch has answered; every other answer is in the journal."""
+    from mellea_cli.run.batch import run_batch
+    from mellea_cli.run.replay import Replaying
+
+    plan = dataclasses.replace(run.plan, caps=_caps_left(run, gathered, took_s))
+    if gathered.live and not run.stop.asked.is_set():
+        run.show.say(f"{gathered.live:,} texts are finished live")
+    if run.stop.asked.is_set() and (jobs := book.jobs(run.plan.fingerprint.hex())):
+        run.show.say(f"{_many(jobs)} left with the server; the same command brings in what comes of it")
+    backend = Replaying(run.backend, book, gathered.replays)
+    result = await run_batch(plan, backend, run.ends, observer=run.show.begin(), stop=run.stop)
+    tally = result.tally
+    tally.offloaded = gathered.settled
+    tally.reused = max(0, tally.reused - gathered.settled)
+    tally.calls += gathered.calls
+    tally.usage += gathered.usage
+    return result
+
+
+def _caps_left(run: QueuedRun, gathered: Gathered, took_s: float) -> Caps:
+    """What the batches have left of the user's limits."""
+    from mellea_cli.run.room import BATCH_PRICE
+
+    caps = run.plan.caps
+    tokens, cost = caps.tokens, caps.cost
+    if tokens is not None:
+        tokens -= gathered.usage.total_tokens
+    if cost is not None and caps.prices is not None:
+        cost -= caps.prices.of(gathered.usage) * BATCH_PRICE
+    if gathered.live and any(left is not None and left <= 0 for left in (tokens, cost)):
+        run.stop.ask_once("the batches have used what the run may use", ExitCode.STOPPED_EARLY)
+    left_s = None if caps.deadline_s is None else max(0.0, caps.deadline_s - took_s)
+    return dataclasses.replace(caps, deadline_s=left_s, tokens=tokens, cost=cost)
+
+
+def _book(ends: Ends) -> JobBook:
+    from mellea_cli.io.jobs import JobBook
+    from mellea_cli.io.journal import Journal
+
+    if not isinstance(ends.answers, Journal):
+        raise UsageError("batches need a journal beside the output", hint="name a file with -o")
+    return JobBook(ends.answers.path)
+
+
+def _source(ends: Ends) -> Source:
+    from mellea_cli.io.source import Source
+
+    if not isinstance(ends.source, Source):
+        raise UsageError("batches need an input that can be read more than once", hint="name a file")
+    return ends.source
+
+
+def _gatherer(plan: RunPlan, ends: Ends, source: Source, book: JobBook, *, again: bool = False) -> Gatherer:
+    from mellea_cli.run.gather import Gatherer
+
+    return Gatherer(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)
