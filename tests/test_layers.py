@@ -22,6 +22,7 @@ LAYERS = {
     "engine": 3,
     "io": 3,
     "run": 4,
+    "report": 4,
     "ui": 5,
     "session": 5,
     "chat": 5,
@@ -42,6 +43,8 @@ STRANGERS = {
     ("ui", "chat"),
     ("chat", "ui"),
     ("session", "chat"),
+    ("run", "report"),
+    ("report", "run"),
 }
 
 # Third-party modules that only one room may import.
@@ -53,7 +56,8 @@ ONLY_IN = {
     "httpx_aiohttp": {"backends"},
     "aiohttp": {"backends"},
     "xllamacpp": {"backends"},
-    "jinja2": {"pipelines"},
+    "jinja2": {"pipelines", "report"},
+    "pygal": {"report"},
     "sqlite3": {"io"},
 }
 
