@@ -162,8 +162,16 @@ class Results:
             quotes=self._quotes(ours("theme_quotes")),
             error=reason,
             error_kind=kind,
-            rest={name: self._cell(fields.get(name)) for name in layout.rest},
+            rest={name: self._cell(fields.get(name)) for name in self._rest(fields, layout)},
         )
+
+    def _rest(self, fields: Mapping[str, Any], layout: _Layout) -> tuple[str, ...]:
+        """The columns of the input: in JSON an error that is no object is one of them."""
+        error = layout.ours.get("error")
+        if error is None or self._flat or isinstance(fields.get(error), Mapping | None):
+            return layout.rest
+        self.columns.setdefault(error)
+        return (*layout.rest, error)
 
     def _cell(self, value: Any) -> Any:
         return self._text(value) if isinstance(value, str) else value

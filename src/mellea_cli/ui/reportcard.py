@@ -49,33 +49,43 @@ def report_lines(
     figures: Figures, next_steps: Sequence[str], size: tuple[int, int], palette: Palette
 ) -> Iterator[Line]:
     """The picture for a screen of `size` cells across and down; only what to type next may be longer than that."""
-    from mellea_cli.ui.paint import wrap
-
     columns, rows = size
     head = list(_head(figures, columns, palette))
     mixes = list(_mixes(figures, columns, palette))
-    urgent = list(_urgent(figures, columns, palette))
-    told = [part for note in figures.notes for part in wrap(palette.fit(clean(note)), columns - _LABEL_CELLS)[:2]]
-    tail: list[Line] = [
-        (("label", f"{'note' if index == 0 else '':<{_LABEL_CELLS}}"), ("warn", part))
-        for index, part in enumerate(told)
-    ]
-    tail += [
-        (("label", f"{'next' if index == 0 else '':<{_LABEL_CELLS}}"), ("strong", palette.fit(clean(step))))
-        for index, step in enumerate(next_steps)
-    ]
-    over_time = list(_trend(figures, columns, palette))
     splits = list(_splits(figures, columns, palette))
-    blocks = [head, mixes, over_time, splits, urgent, tail]
-    # The prompt needs a line of its own, and each block an empty one before it.
-    taken = sum(len(block) + 1 for block in blocks if block) + 1
-    themes = list(_themes(figures, columns, max(_FEWEST_THEMES, rows - taken), palette))
+    tail = list(_tail(figures, next_steps, columns, palette))
+    over_time = list(_trend(figures, columns, palette))
+    urgent = list(_urgent(figures, columns, palette, lines=2))
+
+    def left() -> int:
+        # The prompt needs a line of its own, and each block an empty one before it.
+        return rows - sum(len(block) + 1 for block in (head, mixes, over_time, splits, urgent, tail) if block) - 1
+
+    if left() < _FEWEST_THEMES:
+        over_time = []
+    if left() < _FEWEST_THEMES:
+        urgent = list(_urgent(figures, columns, palette, lines=1))
+    themes = list(_themes(figures, columns, max(_FEWEST_THEMES, left()), palette))
     written = False
     for block in (head, mixes, themes, over_time, splits, urgent, tail):
         if block and written:
             yield ()
         yield from block
         written = written or bool(block)
+
+
+def _tail(figures: Figures, next_steps: Sequence[str], columns: int, palette: Palette) -> Iterator[Line]:
+    """What a reader should know about the figures, and what to type next."""
+    from mellea_cli.ui.paint import shorten, wrap
+
+    for note in figures.notes:
+        first, *more = wrap(palette.fit(clean(note)), columns - _LABEL_CELLS)
+        yield (("label", f"{'note':<{_LABEL_CELLS}}"), ("warn", first))
+        if more:
+            rest = shorten(" ".join(more), columns - _LABEL_CELLS, palette.glyphs.cut)
+            yield (("plain", " " * _LABEL_CELLS), ("warn", rest))
+    for index, step in enumerate(next_steps):
+        yield (("label", f"{'next' if index == 0 else '':<{_LABEL_CELLS}}"), ("strong", palette.fit(clean(step))))
 
 
 def _head(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
@@ -164,9 +174,9 @@ def _themes(figures: Figures, columns: int, room: int, palette: Palette) -> Iter
 
 
 def _trend(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
-    """Rows over time in one line of small columns, first and last bucket beside it; nothing where they cannot be drawn."""
+    """Rows over time in one line of small columns between the names of the first and the last bucket."""
     trend = figures.trend
-    if trend is None or len(trend.points) < 2 or not palette.glyphs.block == "█":
+    if trend is None or len(trend.points) < 2 or palette.glyphs.block != "█":
         return
     most = max(point.rows for point in trend.points)
     steps = "".join(_STEPS[-(-point.rows * (len(_STEPS) - 1) // most)] for point in trend.points)
@@ -198,19 +208,20 @@ def _splits(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
             yield (("plain", " " * _LABEL_CELLS), ("quiet", f"{count(rest)} more"))
 
 
-def _urgent(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
-    """The rows that need somebody first: two lines each, id and judgement above what was said."""
-    from mellea_cli.ui.paint import clip, judged, shorten, wrap
+def _urgent(figures: Figures, columns: int, palette: Palette, *, lines: int) -> Iterator[Line]:
+    """The rows that need somebody first, each with its id in the colour of its urgency, in at most so many lines."""
+    from mellea_cli.ui.paint import cells_of, judged, shorten, wrap
 
     room = columns - _LABEL_CELLS
     for index, quote in enumerate(figures.urgent):
         label: Span = ("label", f"{'urgent' if index == 0 else '':<{_LABEL_CELLS}}")
-        ident = f"[{palette.fit(clean(quote.id))}] "
-        words = palette.fit(clean(quote.text))
-        lines = wrap(ident + words, room)
-        last = lines[1] if len(lines) < 3 else shorten(f"{lines[1]} {lines[2]}", room, palette.glyphs.cut)
-        rest = lines[0].removeprefix(ident)
-        opened: Line = ((judged(quote.urgency), ident), ("plain", rest)) if rest != lines[0] else (("plain", rest),)
-        yield clip((label, *opened), columns)
-        if len(lines) > 1:
-            yield clip((("plain", " " * _LABEL_CELLS), ("plain", last)), columns)
+        ident = shorten(f"[{palette.fit(clean(quote.id))}", room // 2, palette.glyphs.cut) + "] "
+        # The beginning is wrapped around a word as wide as the id, which may hold spaces itself.
+        first, *more = wrap("x" * (cells_of(ident) - 1) + " " + palette.fit(clean(quote.text)), room)
+        words = first[cells_of(ident) :]
+        if more and lines == 1:
+            words = shorten(f"{words} {more[0]}", room - cells_of(ident), palette.glyphs.cut)
+        yield (label, (judged(quote.urgency), ident), ("plain", words))
+        if more and lines > 1:
+            rest = shorten(" ".join(more[:2]), room, palette.glyphs.cut)
+            yield (("plain", " " * _LABEL_CELLS), ("plain", rest))
