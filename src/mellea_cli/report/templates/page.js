@@ -290,9 +290,9 @@
       byId("theme-label").hidden = true;
     }
     for (const [key, { name }] of Object.entries(orders)) controls.sort.append(new Option(name, key));
-    const heads = [["Row", "id"], ["Feedback and summary"], ...(dated ? [["Date", "date"]] : []), ["Sentiment", "sentiment"], ["Urgency", "urgency"], ...(labelled ? [["Themes"]] : [])];
-    for (const [name, key] of heads) {
-      const head = element("th", "", key ? undefined : name);
+    const heads = [["Row", "id"], ["Feedback and summary", "", "words"], ...(dated ? [["Date", "date"]] : []), ["Sentiment", "sentiment"], ["Urgency", "urgency"], ...(labelled ? [["Themes", "", "themes-cell"]] : [])];
+    for (const [name, key, kind] of heads) {
+      const head = element("th", kind || key, key ? undefined : name);
       head.scope = "col";
       head.setAttribute("role", "columnheader");
       if (key) {
