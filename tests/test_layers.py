@@ -64,6 +64,7 @@ ONLY_IN = {
 # Functions that outgrow 60 lines, and why.
 LONG_FUNCTIONS = {
     ("cli/summarise.py", "summarise"): "Typer reads the flags from the signature: every flag is a parameter",
+    ("cli/report.py", "report"): "as above",
 }
 # Tasks that outlive the function which starts them, and who ends them.
 LOOSE_TASKS = {

@@ -114,7 +114,9 @@ class Counting:
             value = shown(record.rest.get(column))
             if value not in groups and len(groups) >= _MOST_VALUES:
                 value = ""
-            groups.setdefault(value, Mix()).add(record)
+            if (mix := groups.get(value)) is None:
+                mix = groups[value] = Mix()
+            mix.add(record)
             self._split_themes[column, value].update(one for one in record.themes or () if one not in (OTHER, NONE))
 
     def add_all(self, records: Iterable[Record]) -> None:
@@ -129,7 +131,9 @@ class Counting:
         else:
             self._labels["themed" if named else OTHER if OTHER in record.themes else NONE] += 1
         for name in named:
-            self._themes.setdefault(name, Mix()).add(record)
+            if (mix := self._themes.get(name)) is None:
+                mix = self._themes[name] = Mix()
+            mix.add(record)
             urgency, mood = severity(record)
             rank = (urgency, -mood if name in self._praise else mood, 0 if name in record.quotes else 1)
             self._quotes[name].add(rank, record, record.quotes.get(name, "") or record.words)

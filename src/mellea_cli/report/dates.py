@@ -142,7 +142,9 @@ class Days:
         if not isinstance(day, date):
             self.first_is_day += day[0] > 12
             self.first_is_month += day[1] > 12
-        self.by_day.setdefault(day, Counter())[name] += 1
+        if (counts := self.by_day.get(day)) is None:
+            counts = self.by_day[day] = Counter()
+        counts[name] += 1
 
     @property
     def undecided(self) -> bool:
