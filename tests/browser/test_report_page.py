@@ -306,6 +306,18 @@ def test_twenty_thousand_rows_are_searched_filtered_and_sorted(page: Browser, sh
     assert page.run("return document.querySelectorAll('#body tr').length") == 50
 
 
+def test_on_paper_every_theme_is_open(page: Browser, show: Open) -> None:
+    """The quotes are printed, and afterwards the page is as it was."""
+    show(result_rows(60, themed=True))
+    count = "return document.querySelectorAll('.themes details[open]').length"
+    themes = page.run("return document.querySelectorAll('.themes details').length")
+    assert (themes, page.run(count)) == (4, 0)
+    page.run(f"addEventListener('beforeprint', () => {{ {count.replace('return', 'window.printed =')}; }})")
+    page.driver.execute_cdp_cmd("Page.printToPDF", {})
+    until(page, lambda: page.run("return window.printed") == themes)
+    until(page, lambda: page.run(count) == 0)
+
+
 def test_a_page_of_nothing_is_a_page(page: Browser, show: Open) -> None:
     """No rows, no error."""
     show([])

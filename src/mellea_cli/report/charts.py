@@ -86,7 +86,7 @@ def columns(trend: Trend, names: Sequence[str], label: str, *, wide: bool) -> Ma
         truncate_label=-1,
         y_labels=_ticks(max(point.rows for point in trend.points)),
         formatter=lambda value: f"{value:,.0f}",
-        **{**_PLAIN, "margin": 6},
+        **{**_PLAIN, "margin": 6, "margin_right": 24},
     )
     chart.x_labels = [point.name for point in trend.points]
     for name in names:

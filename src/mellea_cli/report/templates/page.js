@@ -168,7 +168,7 @@
       const old = byId(`row-${place + 1}`);
       const fresh = line(place, words());
       old.replaceWith(fresh);
-      fresh.querySelector("button.more").focus();
+      fresh.querySelector("button.more").focus({ preventScroll: true });
     });
     if (shown) content.push(details(row));
     content.push(more);
@@ -352,6 +352,16 @@
       }
     });
     addEventListener("hashchange", follow);
+    // On paper nobody can open a theme.
+    const closed = () => document.querySelectorAll(".themes details:not([open])");
+    let opened = [];
+    addEventListener("beforeprint", () => {
+      opened = [...closed()];
+      for (const theme of opened) theme.open = true;
+    });
+    addEventListener("afterprint", () => {
+      for (const theme of opened) theme.open = false;
+    });
   }
 
   build();
