@@ -29,9 +29,10 @@ def compare(
         str | None, typer.Option("--id-field", help="Column with the id; by default id.", rich_help_panel=INPUT)
     ] = None,
 ) -> None:
-    """What changed since OLD: counts and shares of sentiment, urgency and themes, and rows that came and went.
+    """What changed between two finished runs.
 
-    Rows are the same when their ids are, or their texts where there are no ids.
+    Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Rows are the same
+    when their ids are, or their texts where there are no ids.
     """
     from mellea_cli.cli.reporting import write_comparison
     from mellea_cli.io.options import SourceOptions

@@ -67,7 +67,7 @@ def report(
         str | None, typer.Option("--delimiter", "-d", help="Between CSV columns.", rich_help_panel=INPUT)
     ] = None,
 ) -> None:
-    """What the rows of RESULTS come to: sentiment, urgency, themes, trends, and the words that prove it.
+    """What a finished run says: sentiment, urgency, themes, trends, quotes.
 
     Without -o one screen at the terminal; with -o report.html one page that needs nothing but itself.
     """
