@@ -22,6 +22,7 @@ LAYERS = {
     "engine": 3,
     "io": 3,
     "run": 4,
+    "report": 4,
     "ui": 5,
     "session": 5,
     "chat": 5,
@@ -42,6 +43,8 @@ STRANGERS = {
     ("ui", "chat"),
     ("chat", "ui"),
     ("session", "chat"),
+    ("run", "report"),
+    ("report", "run"),
 }
 
 # Third-party modules that only one room may import.
@@ -53,13 +56,15 @@ ONLY_IN = {
     "httpx_aiohttp": {"backends"},
     "aiohttp": {"backends"},
     "xllamacpp": {"backends"},
-    "jinja2": {"pipelines"},
+    "jinja2": {"pipelines", "report"},
+    "pygal": {"report"},
     "sqlite3": {"io"},
 }
 
 # Functions that outgrow 60 lines, and why.
 LONG_FUNCTIONS = {
     ("cli/summarise.py", "summarise"): "Typer reads the flags from the signature: every flag is a parameter",
+    ("cli/report.py", "report"): "as above",
 }
 # Tasks that outlive the function which starts them, and who ends them.
 LOOSE_TASKS = {

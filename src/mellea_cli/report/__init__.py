@@ -1,0 +1,1 @@
+"""From rows to figures: what `mellea report` and `mellea compare` say about the output of a run."""

@@ -1,0 +1,225 @@
+"""Days of a date column, whatever their form, counted and gathered into buckets of a fitting size.
+
+Dates such as 03/04/2026 do not say which number is the month. Both are kept until the end: a single value like
+25/12/2026 settles it for the whole column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+Bucket = Literal["day", "week", "month", "quarter", "year"]
+
+DATE_COLUMNS = ("created_at", "date", "created", "timestamp", "submitted_at", "datetime", "time", "day")
+"""Columns that are taken for the date when nobody names one."""
+
+_PARTED = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,].*)?")
+_YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T].*)?")
+_WRITTEN = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%Y-%m")
+_EARLIEST, _LATEST = 1970, 2200
+_MOST_BUCKETS = 40
+
+Undecided = tuple[int, int, int]
+"""First number, second number, year: one of the first two is the month."""
+
+
+def read_day(value: Any) -> date | Undecided | None:
+    """Read a day.
+
+    Args:
+        value: ISO 8601, seconds or milliseconds since 1970, `31.12.2026`, `12/31/2026`, `31 Dec 2026`, or the date
+            line of a mail; a time of the day and a zone may follow, the day is the one that is written there.
+
+    Returns:
+        The day, the numbers of one whose month is not clear, or `None` when it is no date.
+    """
+    if isinstance(value, bool) or value is None:
+        return None
+    text = str(value).strip()
+    if not text:
+        return None
+    day = _iso(text) or _parted(text) or _epoch(text) or _written(text)
+    year = day.year if isinstance(day, date) else day[2] if day else 0
+    return day if _EARLIEST <= year <= _LATEST else None
+
+
+def _iso(text: str) -> date | None:
+    try:
+        if len(text) >= 10 and text[4] == "-":
+            return datetime.fromisoformat(text).date()
+        if len(text) == 8 and text.isdigit() and text[:2] in ("19", "20", "21"):
+            return date.fromisoformat(text)
+    except ValueError:
+        pass
+    if match := re.match(r"(\d{4}-\d{2}-\d{2})[ T]", text):  # `2026-01-02 03:04:05 UTC` and its kin
+        text = match[1]
+    match = _YEAR_FIRST.fullmatch(text)
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3])) if match else date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _parted(text: str) -> date | Undecided | None:
+    if not (match := _PARTED.fullmatch(text)):
+        return None
+    first, mark, second, year = int(match[1]), match[2], int(match[3]), int(match[4])
+    if mark == ".":  # where dots part dates, the day comes first
+        return _made(year, second, first)
+    if first == second or max(first, second) > 12:
+        return (first, second, year) if _made(year, min(first, second), max(first, second)) else None
+    return first, second, year
+
+
+def _made(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None
+
+
+def _epoch(text: str) -> date | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    if seconds > 1e11:
+        seconds /= 1000
+    if not 1e8 < seconds < 7e9:  # a smaller number is rather a count or a year
+        return None
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def _written(text: str) -> date | None:
+    for form in _WRITTEN:
+        try:
+            return datetime.strptime(text, form).date()  # noqa: DTZ007 - only the day is asked for
+        except ValueError:
+            continue
+    try:
+        return parsedate_to_datetime(text).date()
+    except (ValueError, TypeError, IndexError):
+        return None
+
+
+@dataclass
+class Days:
+    """Counts of something by day, while the order of day and month may still be open."""
+
+    by_day: dict[date | Undecided, Counter[str]] = field(default_factory=dict)
+    empty: int = 0
+    """Rows without anything in the column."""
+    unreadable: int = 0
+    """Rows with something that is no date."""
+    samples: list[str] = field(default_factory=list)
+    """The first few values that are no dates."""
+    first_is_day: int = 0
+    first_is_month: int = 0
+    _known: dict[Any, date | Undecided | None] = field(default_factory=dict)
+
+    def add(self, value: Any, name: str) -> None:
+        """Count one row, whose judgement is `name`, on the day that `value` says."""
+        if value is None or (isinstance(value, str) and not value.strip()):
+            self.empty += 1
+            return
+        key = value if isinstance(value, str | int | float) else str(value)
+        if key not in self._known:
+            if len(self._known) > 50_000:
+                self._known.clear()
+            self._known[key] = read_day(value)
+        day = self._known[key]
+        if day is None:
+            self.unreadable += 1
+            if len(self.samples) < 3:
+                self.samples.append(str(value)[:40])
+            return
+        if not isinstance(day, date):
+            self.first_is_day += day[0] > 12
+            self.first_is_month += day[1] > 12
+        if (counts := self.by_day.get(day)) is None:
+            counts = self.by_day[day] = Counter()
+        counts[name] += 1
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there are dates of which nothing says where the month stands."""
+        open_ones = any(not isinstance(day, date) and day[0] != day[1] for day in self.by_day)
+        return open_ones and not self.first_is_day and not self.first_is_month
+
+    @property
+    def month_leads(self) -> bool:
+        """Whether the dates that tell, such as 12/25/2026, say that the month comes first."""
+        return self.first_is_month > self.first_is_day
+
+    def settled(self, *, month_first: bool) -> dict[date, Counter[str]]:
+        """The counts by day, oldest first, without what is no day in this order."""
+        found: dict[date, Counter[str]] = {}
+        for day, counts in self.by_day.items():
+            if (made := settle(day, month_first=month_first)) is not None:
+                found.setdefault(made, Counter()).update(counts)
+        return dict(sorted(found.items()))
+
+    @property
+    def rows(self) -> int:
+        """Rows whose value looks like a date, in whichever order."""
+        return sum(counts.total() for counts in self.by_day.values())
+
+
+def settle(day: date | Undecided | None, *, month_first: bool) -> date | None:
+    """The day that is meant when the order of day and month is known; `None` when there is no such day."""
+    if day is None or isinstance(day, date):
+        return day
+    first, second, year = day
+    return _made(year, first, second) if month_first else _made(year, second, first)
+
+
+def fitting_bucket(first: date, last: date) -> Bucket:
+    """The size of bucket that makes a picture of a time: days of a month, weeks of half a year, then months or more."""
+    days = (last - first).days + 1
+    if days <= 35:
+        return "day"
+    if days <= 190:
+        return "week"
+    if days <= 31 * _MOST_BUCKETS:
+        return "month"
+    return "quarter" if days <= 92 * _MOST_BUCKETS else "year"
+
+
+def bucket_start(day: date, bucket: Bucket) -> date:
+    """The first day of the bucket that a day is in; weeks begin on Monday."""
+    if bucket == "day":
+        return day
+    if bucket == "week":
+        return day - timedelta(days=day.weekday())
+    if bucket == "month":
+        return day.replace(day=1)
+    if bucket == "quarter":
+        return date(day.year, (day.month - 1) // 3 * 3 + 1, 1)
+    return date(day.year, 1, 1)
+
+
+def buckets(first: date, last: date, bucket: Bucket) -> Iterator[date]:
+    """The first day of every bucket from one day to another, empty ones too."""
+    start = bucket_start(first, bucket)
+    while start <= last:
+        yield start
+        step = {"day": 1, "week": 7, "month": 32, "quarter": 100, "year": 370}[bucket]
+        start = bucket_start(start + timedelta(days=step), bucket)
+
+
+def bucket_name(start: date, bucket: Bucket) -> str:
+    """What a bucket is called: `2026-10-05`, `2026-W41`, `2026-10`, `2026-Q4`, `2026`."""
+    if bucket == "day":
+        return start.isoformat()
+    if bucket == "week":
+        year, week, _ = start.isocalendar()
+        return f"{year}-W{week:02d}"
+    if bucket == "month":
+        return f"{start:%Y-%m}"
+    return f"{start.year}-Q{(start.month + 2) // 3}" if bucket == "quarter" else str(start.year)

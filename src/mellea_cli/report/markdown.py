@@ -1,0 +1,127 @@
+"""A report as Markdown, for a chat or a mail: the same figures, every piece of feedback as plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from mellea_cli.report.figures import Figures, Mix, Quote, Split, Trend, in_order, many, percent
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$&])")
+_LEADING = re.compile(r"^(?:([#=+-])|(\d+)([.)]))")
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
+_LINKED = re.compile(r"(?i)\b(https?|ftp|www)(?=[:.])")
+_LONGEST_QUOTE = 400
+
+
+def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) -> str:
+    """Write a report.
+
+    Args:
+        figures: what to say.
+        title: what stands at the top.
+        next_steps: commands that lead on, such as the one that finds themes.
+    """
+    lines = [f"# {plain(title)}", ""]
+    if not figures.rows:
+        return "\n".join([*lines, "No rows: there is nothing to report.", ""])
+    lines += [f"{figures.reconciliation()}.", ""]
+    if figures.failures:
+        kinds = ", ".join(f"{number:,} {plain(kind)}" for kind, number in figures.failures.items())
+        lines += [f"Failed: {kinds}.", ""]
+    for note in figures.notes:
+        lines += [f"> {plain(note)}", ""]
+    for kind in ("sentiment", "urgency"):
+        lines += [*_mix(figures.mix, kind), ""]
+    lines += _themes(figures)
+    if figures.urgent:
+        lines += ["## Most urgent", "", *(_quote(quote) for quote in figures.urgent), ""]
+    if figures.trend is not None and figures.trend.points:
+        lines += [*_trend(figures.trend), ""]
+    for split in figures.splits:
+        lines += [*_split(split, themed=figures.labels is not None), ""]
+    for step in next_steps:
+        lines += [f"Next: `{step.replace('`', '')}`", ""]
+    return "\n".join(lines)
+
+
+def plain(text: str, most: int | None = None) -> str:
+    """Text in one line that Markdown shows letter by letter: no markup, no links, no mentions.
+
+    Args:
+        text: anything, from anywhere.
+        most: characters to keep; what is left out is marked.
+    """
+    text = " ".join(_INVISIBLE.sub(" ", text).split())
+    if most is not None and len(text) > most:
+        text = text[: most - 1].rstrip() + "…"
+    # A word joiner, which nobody sees, keeps a program that shows Markdown from making links and calling people.
+    text = _LINKED.sub(lambda match: match[1][0] + "\u2060" + match[1][1:], text).replace("@", "@\u2060")
+    text = _SPECIAL.sub(r"\\\1", text)
+    return _LEADING.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """A table; the first `left` columns stand at the left, the others hold numbers."""
+    rule = ["---"] * left + ["--:"] * (len(header) - left)
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def _mix(mix: Mix, kind: str) -> list[str]:
+    counts = mix.sentiment if kind == "sentiment" else mix.urgency
+    rows = [[plain(name), f"{number:,}", percent(mix.share(name, kind))] for name, number in in_order(counts, kind)]
+    return table([kind, "rows", "share"], rows)
+
+
+def _themes(figures: Figures) -> Iterator[str]:
+    if figures.labels is None:
+        return
+    yield from ("## Themes", "", f"{figures.label_sentence()}. A row may have several themes.", "")
+    header = ["theme", "rows", "share", "high", "medium", "low"]
+    rows = [
+        [
+            plain(theme.name),
+            f"{theme.count:,}",
+            percent(theme.share),
+            *(f"{theme.mix.urgency[urgency]:,}" for urgency in ("high", "medium", "low")),
+        ]
+        for theme in figures.themes
+    ]
+    yield from (*table(header, rows), "")
+    for theme in figures.themes:
+        if not theme.quotes:
+            continue
+        about = f": {plain(theme.definition)}" if theme.definition else ""
+        yield from (f"**{plain(theme.name)}**{about}", "", *(_quote(quote) for quote in theme.quotes[:2]), "")
+
+
+def _quote(quote: Quote) -> str:
+    judged = ", ".join(filter(None, (quote.urgency, quote.sentiment)))
+    return f"- “{plain(quote.text, _LONGEST_QUOTE)}” ({plain(quote.id)}{', ' if judged else ''}{plain(judged)})"
+
+
+def _trend(trend: Trend) -> list[str]:
+    names = [name for name, _ in in_order({name: 1 for point in trend.points for name in point.mix})]
+    rows = [
+        [point.name, f"{point.rows:,}", *(f"{point.mix.get(name, 0):,}" for name in names)] for point in trend.points
+    ]
+    left_out = [f"{many(trend.empty, 'row')} without a date"] if trend.empty else []
+    left_out += [f"{many(trend.unreadable, 'row')} whose date cannot be read"] if trend.unreadable else []
+    about = f" Not in it: {', '.join(left_out)}." if left_out else ""
+    head = [f"## By {trend.bucket} ({plain(trend.column)})", "", f"{many(trend.dated, 'row')} with a date.{about}", ""]
+    return [*head, *table([trend.bucket, "rows", *map(plain, names)], rows)]
+
+
+def _split(split: Split, *, themed: bool) -> list[str]:
+    header = [plain(split.column), *(["commonest theme"] if themed else []), "rows", "negative", "high urgency"]
+    rows = []
+    for group in split.groups:
+        theme = f"{plain(group.theme)} ({group.theme_count:,})" if group.theme else ""
+        rows.append([plain(group.value), *([theme] if themed else []), *_numbers(group.mix)])
+    if split.other_values:
+        rows.append([f"{many(split.other_values, 'other value')}", *([""] if themed else []), *_numbers(split.others)])
+    return [f"## By {plain(split.column)}", "", *table(header, rows, left=2 if themed else 1)]
+
+
+def _numbers(mix: Mix) -> list[str]:
+    return [f"{mix.rows:,}", percent(mix.share("negative")), percent(mix.share("high", "urgency"))]

@@ -1,0 +1,126 @@
+"""`mellea report` as its users have it: one screen, a page, Markdown, figures, and its errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from resultrows import result_rows
+from rowfiles import Run, write_rows
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Sixty rows with themes."""
+    return write_rows(tmp_path / "themes.jsonl", result_rows(60, themed=True))
+
+
+def test_one_screen_says_what_matters(mellea: Run, results: Path) -> None:
+    """Off a terminal too: the sum, sentiment, urgency, every theme, the urgent quotes, the next command."""
+    done = mellea("report", str(results))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("60 rows = 50 answered + 6 without text + 4 failed\n")
+    for word in ("sentiment  negative", "urgency    high", "themes     ", "urgent     [R-", "by month   2026-01"):
+        assert word in done.stdout
+    assert f"mellea report {results} -o report.html" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_a_page_is_written_whole(mellea: Run, results: Path, tmp_path: Path) -> None:
+    """Nothing is said, nothing else is left behind, and an older page is replaced."""
+    page = tmp_path / "report.html"
+    page.write_text("old")
+    done = mellea("report", str(results), "-o", "report.html", "--by", "channel", "--title", "Autumn <1>")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    text = page.read_text(encoding="utf-8")
+    assert "<title>Autumn &lt;1&gt;</title>" in text
+    assert text.endswith("</html>")
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"themes.jsonl", "report.html"}
+
+
+def test_markdown_and_figures_go_to_stdout_or_a_file(mellea: Run, results: Path, tmp_path: Path) -> None:
+    """The suffix says the format, --format overrules it, - is stdout."""
+    shown = mellea("report", str(results), "--format", "md").stdout
+    assert mellea("report", str(results), "-o", "-", "--format", "md").stdout == shown
+    mellea("report", str(results), "-o", "report.md")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == shown
+    told = json.loads(mellea("report", str(results), "--format", "json", "--by", "channel").stdout)
+    assert (told["rows"], told["answered"], told["blank"], told["failed"]) == (60, 50, 6, 4)
+    assert told["labels"]["themed"] + told["labels"]["other"] + told["labels"]["none"] == 50
+    mellea("report", str(results), "-o", "report.txt")
+    assert (tmp_path / "report.txt").read_text(encoding="utf-8") == mellea("report", str(results)).stdout
+
+
+def test_rows_come_from_a_pipe_too(mellea: Run, results: Path) -> None:
+    """- is stdin."""
+    done = mellea("report", "-", stdin=results.read_bytes())
+    assert done.stdout.startswith("60 rows = ")
+
+
+def test_without_themes_it_says_how_to_get_them(mellea: Run, tmp_path: Path) -> None:
+    """The report works all the same."""
+    path = write_rows(tmp_path / "results.jsonl", result_rows(20))
+    assert f"next       mellea themes {path} -o themes.jsonl\n" in mellea("report", str(path)).stdout
+    mellea("report", str(path), "-o", "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"<code>mellea themes {path} -o themes.jsonl</code>" in page
+
+
+def test_definitions_come_from_the_themes_file(mellea: Run, results: Path, tmp_path: Path) -> None:
+    """They stand in the page and in Markdown."""
+    (tmp_path / "themes.toml").write_text(
+        '[[theme]]\nname = "Price"\ndefinition = "What it costs."\n', encoding="utf-8"
+    )
+    told = mellea("report", str(results), "--themes-file", "themes.toml", "--format", "md").stdout
+    assert "**Price**: What it costs." in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        (("nothing.jsonl",), "nothing.jsonl: no such file", "did you mean themes.jsonl?"),
+        (("themes.jsonl", "--by", "chanel"), "no column 'chanel'", "did you mean --by 'channel'?"),
+        (("themes.jsonl", "-o", "x.pdf"), "x.pdf: cannot be written as .pdf", "name it .html or .md or .json"),
+        (("themes.jsonl", "-o", "x"), "x: has no suffix that says what to write", "or give --format"),
+        (("themes.jsonl", "-o", "themes.jsonl", "--format", "md"), "is the input and the output at once", "another"),
+        (("themes.jsonl", "-o", "no/x.md"), "there is no folder", "mkdir -p"),
+        (("themes.jsonl", "--themes-file", "t.toml"), "t.toml: cannot be read", "--themes-file"),
+        (("input.csv",), "input.csv:1: is not an output of mellea summarise", "mellea summarise"),
+    ],
+)
+def test_errors_are_one_line_and_what_to_type(
+    mellea: Run, results: Path, tmp_path: Path, arguments: tuple[str, ...], said: str, hint: str
+) -> None:
+    """Nothing is written, and the input is as it was."""
+    (tmp_path / "input.csv").write_text("id,text\n1,late\n", encoding="utf-8")
+    before = results.read_bytes()
+    done = mellea("report", *arguments)
+    assert done.returncode in (2, 5)
+    error, try_ = done.stderr.splitlines()
+    assert error.startswith("mellea: error: ")
+    assert said in error
+    assert hint in try_
+    assert results.read_bytes() == before
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["empty.jsonl", "empty.csv", "empty.json"])
+def test_an_empty_file_makes_a_report_of_nothing(mellea: Run, tmp_path: Path, name: str) -> None:
+    """Exit 0, and every face says that there are no rows."""
+    (tmp_path / name).touch()
+    assert mellea("report", name).stdout == "no rows: there is nothing to report\n"
+    assert "No rows" in mellea("report", name, "--format", "md").stdout
+    assert mellea("report", name, "-o", "empty.html").returncode == 0
+    assert "there is nothing to report" in (tmp_path / "empty.html").read_text(encoding="utf-8")
+
+
+def test_a_reader_that_leaves_is_a_normal_end(mellea: Run, results: Path) -> None:
+    """`| head` closes the pipe: exit 141 or 0, and no complaint."""
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} -m mellea_cli report {results} --format html | head -c 10"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)  # noqa: S607
+    assert (len(done.stdout), done.stderr) == (10, "")

@@ -1,0 +1,95 @@
+"""Every recipe of docs/recipes.md is run as it stands there, on what the program writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+RECIPES = [
+    pytest.param(language, tool, code, id=f"{tool}-{number}")
+    for number, (language, tool, code) in enumerate(re.findall(r"```(sh|python) (\S+)\n(.*?)```", PAGE, re.DOTALL), 1)
+]
+FAILED = {"id": "F-900", "created_at": "2026-10-14", "channel": "web", "text": "?", "summary": None, "sentiment": None}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the outputs that the recipes name."""
+    folder = tmp_path_factory.mktemp("outputs")
+    for name in ("results.jsonl", "results.csv"):
+        command = [
+            "summarise",
+            str(ROOT / "samples" / "feedback.jsonl"),
+            "-o",
+            name,
+            "-b",
+            "scripted",
+            "-m",
+            "scripted",
+        ]
+        subprocess.run([sys.executable, "-m", "mellea_cli", *command, "-q"], cwd=folder, check=True, timeout=60)
+    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+        error = {"kind": "parse", "message": "no JSON", "attempts": 3}
+        file.write(json.dumps({**FAILED, "issues": None, "error": error}) + "\n")
+    return folder
+
+
+def run(language: str, tool: str, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    missing = shutil.which(tool) is None if language == "sh" else importlib.util.find_spec(tool) is None
+    if missing:
+        pytest.skip(f"{tool} is not installed")
+    command = ["bash", "-euo", "pipefail", "-c", code] if language == "sh" else [sys.executable, "-c", code]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.parametrize(("language", "tool", "code"), RECIPES)
+def test_a_recipe_works(outputs: Path, language: str, tool: str, code: str) -> None:
+    """It ends well, complains about nothing, and says something or writes the file that it names."""
+    written = re.findall(r"(?:> |TO ')([a-z]+\.(?:jsonl|csv|parquet))", code)
+    done = run(language, tool, code, outputs)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() or written
+    for name in written:
+        assert (outputs / name).stat().st_size > 100
+
+
+def test_every_tool_has_recipes() -> None:
+    """jq, Miller, sqlite3, DuckDB and pandas."""
+    assert {recipe.values[1] for recipe in RECIPES} == {"jq", "mlr", "sqlite3", "duckdb", "pandas"}
+
+
+def first_recipe(tool: str) -> tuple[str, str, str]:
+    language, _, code = next(recipe.values for recipe in RECIPES if recipe.values[1] == tool)
+    return str(language), tool, str(code)
+
+
+def test_counts_by_jq_are_right(outputs: Path) -> None:
+    """The first recipe says how often each sentiment occurs."""
+    rows = [json.loads(line) for line in (outputs / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    told = run(*first_recipe("jq"), outputs).stdout
+    counts = Counter(row["sentiment"] for row in rows if row["sentiment"])
+    assert {name: int(number) for number, name in map(str.split, told.splitlines())} == counts
+
+
+@pytest.mark.parametrize("tool", ["mlr", "duckdb"])
+def test_counts_by_channel_are_right(outputs: Path, tool: str) -> None:
+    """Both count the same groups: the largest of them stands there with its number."""
+    rows = [json.loads(line) for line in (outputs / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    groups = Counter((row["channel"], row["sentiment"]) for row in rows if row["sentiment"])
+    (channel, sentiment), number = groups.most_common(1)[0]
+    told = run(*first_recipe(tool), outputs).stdout
+    assert re.search(rf"\b{channel}\W+{sentiment}\W+{number}\b", told), told

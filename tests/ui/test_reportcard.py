@@ -1,0 +1,129 @@
+"""The report on one screen, and two of them side by side: they fit, and feedback is only ever text."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from mellea_cli.report.compare import compare
+from mellea_cli.report.counting import Wishes
+from mellea_cli.report.figures import Figures
+from mellea_cli.report.reading import open_results
+from mellea_cli.ui.comparison import comparison_lines
+from mellea_cli.ui.console import make_console
+from mellea_cli.ui.paint import Palette
+from mellea_cli.ui.reportcard import print_report, report_lines
+from resultrows import NASTY, figures_of, nasty_rows, result_rows
+from rowfiles import write_rows
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal, with an encoding of its own."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__()
+        self._name = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a StringIO's own says None
+        return self._name
+
+    def isatty(self) -> bool:
+        return True
+
+
+def drawn(figures: Figures, size: tuple[int, int] = (79, 24), encoding: str = "utf-8") -> list[str]:
+    palette = Palette(make_console(Terminal(encoding), {"TERM": "xterm"}))
+    return ["".join(text for _, text in line).rstrip() for line in report_lines(figures, ["mellea x"], size, palette)]
+
+
+def busy_figures(tmp_path: Path) -> Figures:
+    """Many themes, failures, a note, long quotes, a split: more than fits."""
+    rows = result_rows(300, themed=True)
+    for number, row in enumerate(rows):
+        if row["sentiment"]:
+            row["themes"] = [f"Theme number {number % 25} with a rather long name of its own"]
+            row["text"] *= 6
+            row["theme_quotes"] = {}
+    rows[0]["created_at"] = "the day before yesterday, or maybe " * 3
+    return figures_of(tmp_path, rows, Wishes(date="created_at"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_busy_report_fits_a_small_terminal(tmp_path: Path, encoding: str) -> None:
+    """80 by 24, the prompt's line included; the themes that are left out are counted."""
+    lines = drawn(busy_figures(tmp_path), encoding=encoding)
+    assert len(lines) <= 23
+    assert all(cell_len(line) <= 79 for line in lines)
+    assert any("more themes" in line for line in lines)
+    assert lines[-1] == "next       mellea x"
+    assert sum(line.startswith("urgent") for line in lines) == 1
+    for line in lines:
+        line.encode(encoding)
+
+
+def test_the_picture_holds_the_figures(tmp_path: Path) -> None:
+    """Counts and shares stand beside the bars, and the longest bar is the most frequent theme's."""
+    figures = figures_of(tmp_path, result_rows(200, themed=True))
+    text = "\n".join(drawn(figures, (99, 60)))
+    for name, number in figures.mix.sentiment.items():
+        assert any(name in line and f" {number} " in line for line in text.splitlines())
+    bars = [line.count("█") for line in text.splitlines() if any(theme.name in line for theme in figures.themes)]
+    assert bars == sorted(bars, reverse=True)
+    assert len(bars) == len(figures.themes)
+
+
+def test_a_narrow_terminal_puts_one_below_the_other(tmp_path: Path) -> None:
+    """Forty columns are enough."""
+    lines = drawn(figures_of(tmp_path, result_rows(60, themed=True)), (39, 60))
+    assert all(cell_len(line) <= 39 for line in lines[:-1])
+    assert any(line.startswith("urgency    high") for line in lines)
+
+
+def test_feedback_cannot_draw_on_the_terminal(tmp_path: Path) -> None:
+    """Escape sequences, markup of Rich and characters that turn writing round do nothing."""
+    row = nasty_rows()[0] | {"text": "\x1b]0;title\x07\x1b[2J[bold]x[/bold]\u202e\r\x9b31m", "id": "\x1b[31m7"}
+    stream = io.StringIO()
+    print_report(figures_of(tmp_path, [row], Wishes(by=("channel",))), [NASTY], stream, {})
+    text = stream.getvalue()
+    assert not [letter for letter in text if ord(letter) < 32 and letter != "\n"]
+    assert "\u202e" not in text
+    assert "\x9b" not in text
+    assert "[bold]x[/bold]" in text
+
+
+def test_no_rows_are_one_sentence(tmp_path: Path) -> None:
+    """Nothing else is drawn."""
+    stream = io.StringIO()
+    print_report(figures_of(tmp_path, []), [], stream, {})
+    assert stream.getvalue() == "no rows: there is nothing to report\n"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(text=st.text(max_size=200), name=st.text(min_size=1, max_size=60), columns=st.integers(24, 120))
+def test_whatever_it_says_it_stays_in_its_width(tmp_path: Path, text: str, name: str, columns: int) -> None:
+    """Wide letters, long words and long ids are cut or wrapped."""
+    text = text.encode("utf-8", "replace").decode()
+    row: dict[str, Any] = {"id": name, "text": text, "sentiment": "mixed", "issues": {"urgency": "high"}}
+    figures = figures_of(tmp_path, [row | {"themes": [name], "channel": name}], Wishes(by=("channel",)))
+    for line in drawn(figures, (columns, 40))[:-1]:
+        assert cell_len(line) <= columns
+
+
+def test_a_comparison_stays_in_its_width(tmp_path: Path) -> None:
+    """Long names and file names are cut, the signs of what moved are not."""
+    old = write_rows(tmp_path / f"{'o' * 100}.jsonl", result_rows(90, themed=True))
+    new = write_rows(tmp_path / "new.jsonl", [row | {"themes": ["x" * 90]} for row in result_rows(50, themed=True)])
+    with open_results(str(old)) as before, open_results(str(new)) as after:
+        comparison = compare(before, after)
+    palette = Palette(make_console(Terminal(), {"TERM": "xterm"}))
+    lines = ["".join(text for _, text in line) for line in comparison_lines(comparison, 79, palette)]
+    assert all(cell_len(line) <= 79 for line in lines)
+    assert any(line.endswith("(came)") for line in lines)
+    assert any(line.endswith("(went)") for line in lines)
