@@ -22,6 +22,7 @@ LAYERS = {
     "engine": 3,
     "io": 3,
     "run": 4,
+    "cluster": 4,
     "ui": 5,
     "session": 5,
     "chat": 5,
@@ -42,6 +43,7 @@ STRANGERS = {
     ("ui", "chat"),
     ("chat", "ui"),
     ("session", "chat"),
+    ("run", "cluster"),
 }
 
 # Third-party modules that only one room may import.
@@ -55,6 +57,7 @@ ONLY_IN = {
     "xllamacpp": {"backends"},
     "jinja2": {"pipelines"},
     "sqlite3": {"io"},
+    "ray": {"cluster"},
 }
 
 # Functions that outgrow 60 lines, and why.

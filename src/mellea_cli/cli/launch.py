@@ -8,12 +8,14 @@ import os
 import shlex
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, model_identity, prepare
 from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
+from mellea_cli.cli.onray import check_engine, choose_for_nodes, run_on_ray
 from mellea_cli.cli.paths import check_paths
 from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, UsageError
 
@@ -64,6 +66,7 @@ def _set_reach(flags: Flags) -> None:
 def _summarise(flags: Flags, show: Show) -> ExitCode:
     from mellea_cli.cli.caps import caps
 
+    check_engine(flags)
     caps(flags)  # what cannot be read is said before anything is opened or fetched
     if not flags.input:
         raise UsageError("no input was named, and nothing is piped in", hint="name a file, or - for stdin")
@@ -71,23 +74,30 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
     with ExitStack() as stack:
         opened = stack.enter_context(open_input(flags, show))
         if flags.dry_run:
-            preview(flags, _plan(flags, asyncio.run(choose(_wanted(flags)))), opened)
+            preview(flags, _plan(flags, asyncio.run(_chosen(flags))), opened)
             return ExitCode.OK
         # Both ends are opened before a model is looked for or fetched: what cannot work is said at once.
         ends = stack.enter_context(open_output(flags, opened, show))
-        chosen = asyncio.run(choose(_wanted(flags)))
+        chosen = asyncio.run(_chosen(flags))
         for line in (chosen.reason, chosen.warning):
             show.say(line)
-        if chosen.backend == "local":
-            ensure_local_model(chosen, pull=flags.pull, say=show.say)
-        plan = _plan(flags, chosen)
-        result = asyncio.run(_run(flags, chosen, plan, ends, show))
+        if flags.engine == "ray":
+            plan, result = run_on_ray(flags, chosen, partial(_plan, flags), ends, show)
+        else:
+            plan, result = _run_here(flags, chosen, ends, show)
         _close(flags, plan, opened, result, show)
     return result.exit_code
 
 
-def _wanted(flags: Flags) -> Wanted:
-    return Wanted(
+def _run_here(flags: Flags, chosen: Chosen, ends: Ends, show: Show) -> tuple[RunPlan, RunResult]:
+    if chosen.backend == "local":
+        ensure_local_model(chosen, pull=flags.pull, say=show.say)
+    plan = _plan(flags, chosen)
+    return plan, asyncio.run(_run(flags, chosen, plan, ends, show))
+
+
+async def _chosen(flags: Flags) -> Chosen:
+    wanted = Wanted(
         backend=flags.backend,
         model=flags.model,
         base_url=flags.base_url,
@@ -96,6 +106,7 @@ def _wanted(flags: Flags) -> Wanted:
         pull=flags.pull,
         verbose=flags.verbose > 1,
     )
+    return await (choose_for_nodes(wanted) if flags.engine == "ray" else choose(wanted))
 
 
 def _plan(flags: Flags, chosen: Chosen) -> RunPlan:

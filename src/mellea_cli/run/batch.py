@@ -7,21 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.engine.climb import Climb
 from mellea_cli.engine.feed import Feed
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.outage import Outage
-from mellea_cli.engine.pace import Pace
 from mellea_cli.engine.pool import run_pool
-from mellea_cli.engine.sender import Sender
 from mellea_cli.engine.stop import Stop
-from mellea_cli.engine.worker import Worker
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.events import Observer, RunFinished, RunStarted
 from mellea_cli.items import Item, Outcome
-from mellea_cli.pipelines.redact import redact
 from mellea_cli.run.budget import Budget
 from mellea_cli.run.ends import Ends
+from mellea_cli.run.hands import Hands, OwnHands
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.record import Finished, Recorder, telling
 from mellea_cli.run.reuse import Claim, Reuse
@@ -29,7 +23,7 @@ from mellea_cli.run.tally import RunResult, Tally
 
 
 async def run_batch(plan: RunPlan, backend: Backend, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
-    """Run the plan over every item of the source.
+    """Run the plan over every item of the source, in this process.
 
     The output is finished on every orderly end, also when the run stops early, unless there are no rows or they would
     replace an earlier output by nothing better. Whatever was answered is in the journal.
@@ -40,15 +34,20 @@ async def run_batch(plan: RunPlan, backend: Backend, ends: Ends, *, observer: Ob
     Raises:
         OutputError: nothing more can be written.
     """
-    run = _Run(plan, backend, ends, observer, stop)
-    return await run.to_end()
+    return await run_with(plan, OwnHands(plan, backend, observer), ends, observer=observer, stop=stop)
+
+
+async def run_with(plan: RunPlan, hands: Hands, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
+    """Do what `run_batch` does, with `hands` to answer the items, wherever they are."""
+    return await _Run(plan, hands, ends, observer, stop).to_end()
 
 
 class _Run:
     """The parts of one run, wired together."""
 
-    def __init__(self, plan: RunPlan, backend: Backend, ends: Ends, observer: Observer, stop: Stop) -> None:
+    def __init__(self, plan: RunPlan, hands: Hands, ends: Ends, observer: Observer, stop: Stop) -> None:
         self._plan = plan
+        self._hands = hands
         self._ends = ends
         self._observer = observer
         self._stop = stop
@@ -63,27 +62,6 @@ class _Run:
         self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
         self._recorder = Recorder(
             ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
-        )
-        self._sender = Sender(
-            backend,
-            Limiter(
-                plan.concurrency,
-                climb=Climb(plan.start, plan.concurrency) if plan.start else None,
-                pace=Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None,
-            ),
-            policy=plan.policy,
-            deadlines=plan.deadlines,
-            outage=Outage(max_wait_s=plan.max_wait_s, observer=observer),
-            observer=observer,
-        )
-        self._worker = Worker(
-            plan.pipeline,
-            plan.model,
-            plan.options,
-            self._sender,
-            observer=observer,
-            budget=plan.budget,
-            mask=redact if plan.redacted else str,
         )
 
     async def to_end(self) -> RunResult:
@@ -132,7 +110,7 @@ class _Run:
             raise error from None
 
     async def _work_through(self) -> None:
-        workers = self._plan.concurrency
+        workers = self._hands.places
         source = self._ends.source
         async with Feed(iter(source), ahead=max(64, 2 * workers), stop=source.stop) as feed:
             try:
@@ -142,7 +120,7 @@ class _Run:
                     workers=workers,
                     stop=self._stop,
                     grace_s=self._plan.grace_s,
-                    rooms=self._sender.limiter if self._plan.start else None,
+                    rooms=self._hands.rooms,
                 )
                 if self._stop.asked.is_set():
                     self._all_rows = self._ends.can_sweep and await self._sweep(feed)
@@ -221,7 +199,7 @@ class _Run:
     async def _counted(self, item: Item) -> Outcome | None:
         outcome = None
         try:
-            outcome = await self._worker.work(item)
+            outcome = await self._hands.work(item)
         finally:
             if reason := self._budget.after_one(outcome):
                 self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
@@ -272,9 +250,9 @@ class _Run:
         return RunResult(
             tally=tally,
             elapsed_s=elapsed_s,
-            retries=self._sender.retries,
-            peak_in_flight=self._sender.limiter.peak,
-            concurrency=climb.best if (climb := self._sender.limiter.climb) is not None else self._plan.concurrency,
+            retries=self._hands.retries,
+            peak_in_flight=self._hands.peak_in_flight,
+            concurrency=self._hands.concurrency,
             bad_rows=bad_rows,
             exit_code=exit_code,
             stopped=self._stop.reason,
