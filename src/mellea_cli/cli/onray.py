@@ -82,8 +82,11 @@ def run_on_ray(
             concurrency = min(concurrency, _MOST_SLOTS * workers)
         workers = min(workers, concurrency)
         plan = plan_of(dataclasses.replace(chosen, concurrency=concurrency))
-        machines = len(set(cluster.nodes))
-        show.say(f"{workers} workers on {machines} Ray nodes, {concurrency} requests in flight at most in all")
+        nodes = len(cluster.nodes)
+        show.say(
+            f"{workers} worker{'s' * (workers > 1)} for {nodes} Ray node{'s' * (nodes > 1)}, "
+            f"{concurrency} requests in flight at most in all"
+        )
         return plan, asyncio.run(_run(flags, plan, cluster, workers, ends, show))
 
 

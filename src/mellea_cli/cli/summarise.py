@@ -113,7 +113,7 @@ def summarise(
     ] = "here",
     ray_address: Annotated[
         str | None,
-        flag(RUN, "--ray-address", help="auto, HOST:PORT, ray://HOST:PORT; by default RAY_ADDRESS, else one of its own."),
+        flag(RUN, "--ray-address", help="auto, HOST:PORT or ray://HOST:PORT; by default RAY_ADDRESS, else its own."),
     ] = None,
     ray_workers: Annotated[
         int | None, flag(RUN, "--ray-workers", min=1, help="Workers on the cluster; by default one for each node.")

@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 
 from mellea_cli import __version__
 from mellea_cli.cluster.post import Given, Link, Links, Post, WorkerLost
-from mellea_cli.cluster.report import Ending, Report, pack, unpack
+from mellea_cli.cluster.report import Report, pack, unpack
 from mellea_cli.cluster.share import Share
 from mellea_cli.engine.stop import Stop
 from mellea_cli.errors import BackendUnavailable, MelleaError, Scope
-from mellea_cli.events import AttemptFailed, Event, ItemStarted, Note, Observer, Paused, StepFinished, StepStarted
+from mellea_cli.events import AttemptFailed, Event, Note, Observer, Paused
 from mellea_cli.items import Failure, Item, Outcome
 
 # A place is filled again so often when nothing came back from its worker in between.
@@ -26,6 +26,7 @@ _MOST_LOSSES = 3
 # An item that so many workers were lost with, one after the other, is taken to be the reason.
 _MOST_LOST_WITH = 4
 _CLOSE_S = 3.0
+_SOON_S = 15.0
 
 
 class ClusterLost(BackendUnavailable):
@@ -147,28 +148,35 @@ class Crew:
 
     async def _employ(self, post: Post, link: Link) -> None:
         """Work with one worker until it is lost, or says that it is of no use."""
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await link.up()
-        except TimeoutError:
-            why = f"the cluster had no room for it within {self._patience_s:.0f} s"
-            raise WorkerLost(why, for_good=True) from None
+        await self._up(link)
         ready = unpack(await link.open(__version__, pack(post.share)))
         if isinstance(ready, MelleaError):
             raise _Abandoned(ready)
         post.node, post.link = ready, link
-        link.serve()
         self._wake(post.share.places)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(link.serve())
                 group.create_task(self._deliver(post, link))
                 group.create_task(self._gather(post, link))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
+    async def _up(self, link: Link) -> None:
+        """Wait until the worker runs."""
+        soon_s = min(_SOON_S, self._patience_s)
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(link.up(), soon_s)
+        self._observer(Note("waiting for the cluster to find room for a worker (ray status says what is taken)"))
+        try:
+            await asyncio.wait_for(link.up(), self._patience_s - soon_s)
+        except TimeoutError:
+            why = f"the cluster had no room for it within {self._patience_s:.0f} s"
+            raise WorkerLost(why, for_good=True) from None
+
     async def _deliver(self, post: Post, link: Link) -> None:
-        while items := await post.outgoing():
-            await link.give(pack(items))
+        while True:
+            await link.give(pack(await post.outgoing()))
 
     async def _gather(self, post: Post, link: Link) -> None:
         while True:
@@ -185,7 +193,7 @@ class Crew:
                 # This worker's server is away for good; the others may have another one, or a better way to it.
                 away = ending
             else:
-                self._settle(post, position, ending)
+                post.settle(position, ending)
         self._wake(len(report.endings))
         if away is not None:
             raise _Abandoned(away)
@@ -197,31 +205,7 @@ class Crew:
             if until <= self._paused_until + 0.05:
                 return
             self._paused_until = until
-        ticket = post.tickets.get(getattr(event, "position", -1))
-        match event:
-            case ItemStarted() if ticket is not None:
-                ticket.begun = True
-                event = ItemStarted(event.position, event.id, ticket.item.text)
-            case StepStarted() if ticket is not None:
-                ticket.steps.add(event.step)
-            case StepFinished() if ticket is not None:
-                ticket.steps.discard(event.step)
-            case _:
-                pass
-        self._observer(event)
-
-    def _settle(self, post: Post, position: int, ending: Ending) -> None:
-        ticket = post.tickets.pop(position, None)
-        if ticket is None or ticket.answer.done():
-            return
-        match ending:
-            case MelleaError():
-                ticket.answer.set_exception(ending)
-            case None:
-                ticket.answer.set_result(Given.BACK)
-            case _:
-                post.answered += 1
-                ticket.answer.set_result(ending)
+        self._observer(post.hear(event))
 
     def _open(self) -> list[Post]:
         return [post for post in self._posts if not post.closed]
@@ -230,9 +214,8 @@ class Crew:
         post.closed = not again
         where = f" on {post.node}" if post.node else ""
         owed = len(post.tickets)
-        what = (
-            f"the worker{where} was lost ({lost.message})" if post.link else f"a worker cannot start ({lost.message})"
-        )
+        happened = f"the worker{where} was lost" if post.link else "a worker cannot start"
+        what = f"{happened} ({lost.message})"
         more = f"; its {owed} unfinished items run elsewhere" if owed else ""
         if not self._stop.asked.is_set():
             self._observer(Note(what + more))
@@ -263,7 +246,7 @@ class Crew:
         self._wake(len(self._waiting))
         for post in self._posts:
             for item in post.unsent():
-                self._settle(post, item.position, None)
+                post.settle(item.position, None)
             if post.link is not None:
                 with contextlib.suppress(WorkerLost):
                     await post.link.wind_up()

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from mellea_cli.cluster.report import Ending
 from mellea_cli.cluster.share import Share
+from mellea_cli.errors import MelleaError
+from mellea_cli.events import Event, ItemStarted, StepFinished, StepStarted
 from mellea_cli.items import Item, Outcome
 
 
@@ -37,8 +40,8 @@ class Link(Protocol):
     async def open(self, version: str, packed: bytes) -> bytes:
         """Make it ready."""
 
-    def serve(self) -> None:
-        """Let it begin; does not wait."""
+    async def serve(self) -> None:
+        """Let it answer what it is given; returns when it does so no longer."""
 
     async def give(self, packed: bytes) -> None:
         """Hand over items."""
@@ -133,8 +136,9 @@ class Post:
 
     async def outgoing(self) -> list[Item]:
         """The items that are to be sent, once there are any."""
-        await self._some.wait()
-        self._some.clear()
+        while not self._outgoing:
+            self._some.clear()
+            await self._some.wait()
         items, self._outgoing = self._outgoing, []
         return items
 
@@ -142,6 +146,35 @@ class Post:
         """Take back what has not been sent."""
         items, self._outgoing = self._outgoing, []
         return items
+
+    def hear(self, event: Event) -> Event:
+        """Note what an event from the worker says of its tickets; return the event as observers are to hear it."""
+        ticket = self.tickets.get(getattr(event, "position", -1))
+        match event:
+            case ItemStarted() if ticket is not None:
+                ticket.begun = True
+                return ItemStarted(event.position, event.id, ticket.item.text)
+            case StepStarted() if ticket is not None:
+                ticket.steps.add(event.step)
+            case StepFinished() if ticket is not None:
+                ticket.steps.discard(event.step)
+            case _:
+                pass
+        return event
+
+    def settle(self, position: int, ending: Ending) -> None:
+        """An item is done with: tell whoever waits for it."""
+        ticket = self.tickets.pop(position, None)
+        if ticket is None or ticket.answer.done():
+            return
+        match ending:
+            case MelleaError():
+                ticket.answer.set_exception(ending)
+            case None:
+                ticket.answer.set_result(Given.BACK)
+            case _:
+                self.answered += 1
+                ticket.answer.set_result(ending)
 
     def count(self, retries: int, peak: int) -> None:
         """The worker's own figures; those of workers before it are kept."""

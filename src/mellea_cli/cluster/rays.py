@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -91,7 +92,6 @@ class RayLink:
         self._ray = ray
         self._actor = actor
         self._pinned = pinned
-        self._serving: Any = None
 
     async def up(self) -> None:
         """Wait until the worker runs."""
@@ -101,9 +101,9 @@ class RayLink:
         """Make it ready. The call goes straight to the worker's process: nothing of it is kept by the cluster."""
         return cast("bytes", await self._answer(self._actor.open.remote(version, packed)))
 
-    def serve(self) -> None:
-        """Let it begin."""
-        self._serving = self._actor.serve.remote()
+    async def serve(self) -> None:
+        """Let it answer what it is given."""
+        await self._answer(self._actor.serve.remote())
 
     async def give(self, packed: bytes) -> None:
         """Hand over items."""
@@ -146,6 +146,10 @@ def _in_short(error: Exception) -> str:
         return f"mellea is not installed on its node; there: {_EXTRA}"
     if _node_gone(error):
         return "its node is gone"
+    if type(error).__name__ == "ActorUnavailableError":
+        return "it cannot be reached any more"
+    if type(error).__name__ == "ActorDiedError":
+        return "its process has ended"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
 
@@ -220,13 +224,15 @@ def connected(address: str, *, workers: int | None, local_only: bool) -> Iterato
     if address == "local":
         cpus = max(workers or 1, os.cpu_count() or 1)
         own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
-    try:
-        _init(ray, address, own)
-        # Ray's own way with SIGTERM ends the process at once.
-        signal.signal(signal.SIGTERM, before)
-        yield _cluster(ray, address, local_only=local_only)
-    finally:
-        ray.shutdown()
+    # Ray prints the cluster's mishaps to `sys.stdout` whatever it is told, and that is for rows; the sink has its own.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            _init(ray, address, own)
+            # Ray's own way with SIGTERM ends the process at once.
+            signal.signal(signal.SIGTERM, before)
+            yield _cluster(ray, address, local_only=local_only)
+        finally:
+            ray.shutdown()
 
 
 def _quieten(environ: MutableMapping[str, str], *, own: bool) -> None:
