@@ -22,6 +22,9 @@ from mellea_cli.cluster.outpost import Outpost
 from mellea_cli.cluster.post import Link, WorkerLost
 from mellea_cli.errors import UsageError
 
+_START = "start one with: ray start --head; or leave --ray-address out"
+_CLIENT_PORT = 10001
+_KNOCK_S = 5.0
 _EXTRA = "pip install 'mellea-cli[ray]'"
 # Reports are small and go straight from process to process: Ray's store of shared objects stays all but empty.
 _STORE_BYTES = 80 * 1024 * 1024
@@ -216,6 +219,7 @@ def connected(address: str, *, workers: int | None, local_only: bool) -> Iterato
     """
     require_ray()
     permit(address, local_only=local_only)
+    _knock(address)
     _quieten(os.environ, own=address == "local")
     import ray
 
@@ -235,6 +239,26 @@ def connected(address: str, *, workers: int | None, local_only: bool) -> Iterato
             ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would go on trying for minutes.
+
+    Raises:
+        UsageError: there is nobody.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        place = (parts.hostname, parts.port or (_CLIENT_PORT if "://" in address else None))
+    except ValueError:
+        return  # not a port: Ray says what is wrong with it
+    if place[0] is None or place[1] is None:
+        return
+    try:
+        socket.create_connection((place[0], place[1]), _KNOCK_S).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(f"no Ray cluster answers at {address}: {why}", hint=_START) from error
+
+
 def _quieten(environ: MutableMapping[str, str], *, own: bool) -> None:
     """Ray reads these when it is imported, and hands them to the processes that it starts."""
     environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -249,13 +273,10 @@ def _init(ray: Any, address: str, own: dict[str, Any]) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-    except ImportError as error:
-        raise UsageError(f"{address}: {_in_short(error)}", hint="pip install 'ray[client]'") from error
-    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (ImportError, ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         what = "a Ray cluster cannot be started here" if address == "local" else f"no Ray cluster answers at {address}"
-        raise UsageError(
-            f"{what}: {_in_short(error)}", hint="start one with: ray start --head; or leave --ray-address out"
-        ) from error
+        hint = "pip install 'ray[client]'" if "ray[client]" in str(error) else _START
+        raise UsageError(f"{what}: {_in_short(error)}", hint=hint) from error
 
 
 def _cluster(ray: Any, address: str, *, local_only: bool) -> RayCluster:
