@@ -10,7 +10,8 @@ from typing import Any
 
 from cluster.crews import NearLink, NearLinks, split
 from loopback import ModelServer, faults
-from mellea_cli.cluster.crew import ClusterLost, crew
+from mellea_cli.cluster.crew import crew
+from mellea_cli.cluster.post import ClusterLost
 from mellea_cli.cluster.report import pack, unpack
 from mellea_cli.engine.stop import Stop
 from mellea_cli.errors import ExitCode

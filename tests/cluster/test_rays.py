@@ -1,4 +1,4 @@
-"""`mellea summarise --engine ray` on a real Ray cluster of two raylets: the program as a process, a server on loopback."""
+"""`mellea summarise --engine ray` on a real cluster of two raylets; program and server are processes on loopback."""
 
 from __future__ import annotations
 

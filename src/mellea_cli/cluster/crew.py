@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from mellea_cli import __version__
-from mellea_cli.cluster.post import Given, Link, Links, Post, WorkerLost
+from mellea_cli.cluster.post import Abandoned, ClusterLost, Given, Link, Links, Post, WorkerLost
 from mellea_cli.cluster.report import Report, pack, unpack
 from mellea_cli.cluster.share import Share
 from mellea_cli.engine.stop import Stop
-from mellea_cli.errors import BackendUnavailable, MelleaError, Scope
+from mellea_cli.errors import BackendUnavailable, MelleaError
 from mellea_cli.events import AttemptFailed, Event, Note, Observer, Paused
 from mellea_cli.items import Failure, Item, Outcome
 
@@ -27,21 +27,6 @@ _MOST_LOSSES = 3
 _MOST_LOST_WITH = 4
 _CLOSE_S = 3.0
 _SOON_S = 15.0
-
-
-class ClusterLost(BackendUnavailable):
-    """No worker is left, and none is coming."""
-
-    kind = "cluster-lost"
-    scope = Scope.RUN
-
-
-class _Abandoned(Exception):
-    """A worker says that it cannot answer any item, for a reason of its own machine."""
-
-    def __init__(self, error: MelleaError) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 class Crew:
@@ -67,11 +52,17 @@ class Crew:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._last_error: MelleaError | None = None
         self._paused_until = 0.0
+        self._over = False
 
     @property
     def places(self) -> int:
         """Items that can be taken on at once when every worker is there."""
         return sum(post.share.places for post in self._posts)
+
+    @property
+    def hired(self) -> bool:
+        """Whether there was anything for workers to do."""
+        return self._needed.is_set()
 
     @property
     def retries(self) -> int:
@@ -130,7 +121,7 @@ class Crew:
         """Keep a place filled until it is of no use any more."""
         await self._needed.wait()
         losses = 0
-        while not self._stop.asked.is_set():
+        while not (self._over or self._stop.asked.is_set()):
             link = self._links.hire(post.number)
             answered = post.answered
             try:
@@ -140,7 +131,7 @@ class Crew:
                 self._lost(post, lost, again=not lost.for_good and losses < _MOST_LOSSES)
                 if post.closed:
                     return
-            except _Abandoned as reason:
+            except Abandoned as reason:
                 self._abandon(post, reason.error)
                 return
             finally:
@@ -151,7 +142,7 @@ class Crew:
         await self._up(link)
         ready = unpack(await link.open(__version__, pack(post.share)))
         if isinstance(ready, MelleaError):
-            raise _Abandoned(ready)
+            raise Abandoned(ready)
         post.node, post.link = ready, link
         self._wake(post.share.places)
         try:
@@ -196,7 +187,7 @@ class Crew:
                 post.settle(position, ending)
         self._wake(len(report.endings))
         if away is not None:
-            raise _Abandoned(away)
+            raise Abandoned(away)
 
     def _pass_on(self, post: Post, event: Event) -> None:
         if isinstance(event, Paused):
@@ -217,7 +208,7 @@ class Crew:
         happened = f"the worker{where} was lost" if post.link else "a worker cannot start"
         what = f"{happened} ({lost.message})"
         more = f"; its {owed} unfinished items run elsewhere" if owed else ""
-        if not self._stop.asked.is_set():
+        if not (self._over or self._stop.asked.is_set()):
             self._observer(Note(what + more))
         if post.closed:
             self._last_error = ClusterLost(
@@ -252,7 +243,8 @@ class Crew:
                     await post.link.wind_up()
 
     async def dismiss(self) -> None:
-        """Let every worker stop its backend, for a moment; then end it."""
+        """Let every worker stop its backend, for a moment; then end it. Nobody is hired any more."""
+        self._over = True
         links = [post.link for post in self._posts if post.link is not None]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
@@ -284,6 +276,9 @@ async def crew(
                 yield hands
             finally:
                 await hands.dismiss()
+                tasks.pop().cancel()
+                # Calls under way end with their workers; cancelled, they would make Ray's client complain.
+                await asyncio.wait(tasks, timeout=_CLOSE_S if hands.hired else 0)
                 for task in tasks:
                     task.cancel()
     except BaseExceptionGroup as failures:

@@ -9,9 +9,28 @@ from typing import Protocol
 
 from mellea_cli.cluster.report import Ending
 from mellea_cli.cluster.share import Share
-from mellea_cli.errors import MelleaError
+from mellea_cli.errors import BackendUnavailable, MelleaError, Scope
 from mellea_cli.events import Event, ItemStarted, StepFinished, StepStarted
 from mellea_cli.items import Item, Outcome
+
+
+class ClusterLost(BackendUnavailable):
+    """No worker is left, and none is coming."""
+
+    kind = "cluster-lost"
+    scope = Scope.RUN
+
+
+class Abandoned(Exception):
+    """A worker says that it cannot answer any item, for a reason of its own machine.
+
+    Args:
+        error: what it says.
+    """
+
+    def __init__(self, error: MelleaError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class WorkerLost(Exception):
