@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mellea_cli.ui.show import Show
 
 _SERVER_VARIABLES = {"openai": "OPENAI_BASE_URL", "ollama": "OLLAMA_HOST"}
+# Requests in flight of one worker where the user does not say; the embedded model's are those of one machine.
+_EACH = {"openai": 16, "ollama": 4}
 # An embedded model answers no faster with more slots than this, on each node.
 _MOST_SLOTS = 8
 
@@ -44,7 +46,7 @@ def check_engine(flags: Flags) -> None:
 async def choose_for_nodes(wanted: Wanted) -> Chosen:
     """Decide on backend and model for the nodes: `auto` means a model on each, unless an address was given.
 
-    The concurrency is what suits one worker.
+    The concurrency is the most that one machine would try.
     """
     if wanted.backend == "auto" and wanted.base_url is None:
         wanted = dataclasses.replace(wanted, backend="local")
@@ -77,17 +79,23 @@ def run_on_ray(
     )
     with connected(address, workers=flags.ray_workers, local_only=_local_only(flags)) as cluster:
         workers = _workers(flags, chosen, cluster, show)
-        concurrency = flags.concurrency or chosen.concurrency * workers
-        if chosen.backend == "local":
-            concurrency = min(concurrency, _MOST_SLOTS * workers)
+        concurrency = _in_flight(flags, chosen, workers)
         workers = min(workers, concurrency)
-        plan = plan_of(dataclasses.replace(chosen, concurrency=concurrency))
+        plan = plan_of(dataclasses.replace(chosen, concurrency=concurrency, start=None))
         nodes = len(cluster.nodes)
         show.say(
             f"{workers} worker{'s' * (workers > 1)} for {nodes} Ray node{'s' * (nodes > 1)}, "
             f"{concurrency} requests in flight at most in all"
         )
         return plan, asyncio.run(_run(flags, plan, cluster, workers, ends, show))
+
+
+def _in_flight(flags: Flags, chosen: Chosen, workers: int) -> int:
+    """Requests in flight of all workers together. Several that seek the best number would disturb each other."""
+    each = _EACH.get(chosen.backend, chosen.concurrency)
+    most = flags.max_concurrency or each * workers
+    concurrency = flags.concurrency or min(each * workers, most)
+    return min(concurrency, _MOST_SLOTS * workers) if chosen.backend == "local" else concurrency
 
 
 def _workers(flags: Flags, chosen: Chosen, cluster: RayCluster, show: Show) -> int:

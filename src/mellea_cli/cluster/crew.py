@@ -60,6 +60,15 @@ class Crew:
         return sum(post.share.places for post in self._posts)
 
     @property
+    def rooms(self) -> None:
+        """Every place may have work: what a worker takes at once is settled by its share."""
+
+    @property
+    def concurrency(self) -> int:
+        """Requests in flight that all workers together are allowed."""
+        return sum(post.share.settings.concurrency or 0 for post in self._posts)
+
+    @property
     def hired(self) -> bool:
         """Whether there was anything for workers to do."""
         return self._needed.is_set()
