@@ -22,7 +22,7 @@ from mellea_cli.cluster.outpost import Outpost
 from mellea_cli.cluster.post import Link, WorkerLost
 from mellea_cli.errors import UsageError
 
-_START = "start one with: ray start --head; or leave --ray-address out"
+_START = "start one with: ray start --head (one with tokens needs RAY_AUTH_MODE=token here too)"
 _CLIENT_PORT = 10001
 _KNOCK_S = 5.0
 _EXTRA = "pip install 'mellea-cli[ray]'"
