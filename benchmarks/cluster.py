@@ -98,7 +98,7 @@ def run(url: str, folder: Path, items: int, *flags: str) -> tuple[float, float]:
     program = (
         "import sys, resource, atexit; sys.argv[0] = 'mellea';"
         "atexit.register(lambda: print(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])));"
-        "from mellea_cli.cli.app import main; main()"
+        "from mellea_cli.cli.entry import main; main()"
     )
     command = [sys.executable, "-c", program, "summarise", str(source), "-o", str(folder / "out.jsonl"), "--fresh"]
     command += ["-q", "--base-url", f"{url}/v1", "-m", "bench", *flags]

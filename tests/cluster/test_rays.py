@@ -137,7 +137,7 @@ def test_interrupted_it_keeps_what_is_done(quick: ModelServer, source: Path, tmp
 def refused(*flags: str, env: dict[str, str] | None = None, without_ray: bool = False) -> str:
     """What a command line that is refused says."""
     hide = "import sys; sys.modules['ray'] = None; " if without_ray else "import sys; "
-    program = f"{hide}sys.argv = ['mellea', *sys.argv[1:]]; from mellea_cli.cli.app import main; main()"
+    program = f"{hide}sys.argv = ['mellea', *sys.argv[1:]]; from mellea_cli.cli.entry import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "summarise", "-", "--backend", "scripted", *flags],
         input=b'{"text": "x"}\n',
@@ -195,7 +195,7 @@ def test_only_the_engine_that_wants_ray_imports_it() -> None:
         "import sys; sys.argv = ['mellea', 'summarise', '-', '--backend', 'scripted'];"
         "import atexit; atexit.register(lambda: sys.stderr.write(repr([name for name in sys.modules if"
         " name.split('.')[0] == 'ray' or name.startswith('mellea_cli.cluster')])));"
-        "from mellea_cli.cli.app import main; main()"
+        "from mellea_cli.cli.entry import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], input=b'{"text": "x"}\n', capture_output=True, timeout=60, check=False
