@@ -22,7 +22,7 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
-_FOREIGN = ("OLLAMA_", "OPENAI_", "MELLEA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_FOREIGN = ("OLLAMA_", "OPENAI_", "MELLEA_", "RAY_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ LAYERS = {
     "io": 3,
     "run": 4,
     "report": 4,
+    "cluster": 4,
     "ui": 5,
     "session": 5,
     "chat": 5,
@@ -45,6 +46,7 @@ STRANGERS = {
     ("session", "chat"),
     ("run", "report"),
     ("report", "run"),
+    ("run", "cluster"),
 }
 
 # Third-party modules that only one room may import.
@@ -59,6 +61,7 @@ ONLY_IN = {
     "jinja2": {"pipelines", "report"},
     "pygal": {"report"},
     "sqlite3": {"io"},
+    "ray": {"cluster"},
 }
 
 # Functions that outgrow 60 lines, and why.

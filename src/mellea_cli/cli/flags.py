@@ -42,6 +42,9 @@ class Flags:
     concurrency: int | None
     max_concurrency: int | None
     dedupe: bool
+    engine: str
+    ray_address: str | None
+    ray_workers: int | None
     timeout: float
     first_token_timeout: float | None
     stall_timeout: float

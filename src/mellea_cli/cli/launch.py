@@ -17,6 +17,7 @@ from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, mo
 from mellea_cli.cli.ends import Input, nothing_to_ask, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
 from mellea_cli.cli.offload import QueuedRun, export, run_queued
+from mellea_cli.cli.onray import check_engine, choose_for_nodes, run_on_ray
 from mellea_cli.cli.paths import check_paths
 from mellea_cli.cli.queuing import check_queue, server_of
 from mellea_cli.errors import BackendError, ExitCode, MelleaError, ReaderGone, UsageError
@@ -72,6 +73,7 @@ def _set_reach(flags: Flags) -> None:
 def _summarise(flags: Flags, show: Show) -> ExitCode:
     from mellea_cli.cli.caps import caps
 
+    check_engine(flags)
     caps(flags)  # what cannot be read is said before anything is opened or fetched
     if not flags.input:
         raise UsageError("no input was named, and nothing is piped in", hint="name a file, or - for stdin")
@@ -88,15 +90,22 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
         chosen = _chosen(flags)
         for line in (chosen.reason, chosen.warning):
             show.say(line)
-        if chosen.backend == "local":
-            ensure_local_model(chosen, pull=flags.pull, say=show.say)
-        plan = _plan(flags, chosen)
         if flags.export_batch:
-            return export(flags, plan, ends, opened.source, show.say)
-        idle = partial(nothing_to_ask, flags, plan, opened, ends)
-        result = asyncio.run(_run(flags, chosen, plan, ends, show, idle))
+            return export(flags, _plan(flags, chosen), ends, opened.source, show.say)
+        if flags.engine == "ray":
+            plan, result = run_on_ray(flags, chosen, partial(_plan, flags), ends, show)
+        else:
+            plan, result = _run_here(flags, chosen, opened, ends, show)
         _close(flags, plan, opened, result, show)
     return result.exit_code
+
+
+def _run_here(flags: Flags, chosen: Chosen, opened: Input, ends: Ends, show: Show) -> tuple[RunPlan, RunResult]:
+    if chosen.backend == "local":
+        ensure_local_model(chosen, pull=flags.pull, say=show.say)
+    plan = _plan(flags, chosen)
+    idle = partial(nothing_to_ask, flags, plan, opened, ends)
+    return plan, asyncio.run(_run(flags, chosen, plan, ends, show, idle))
 
 
 def _chosen(flags: Flags) -> Chosen:
@@ -104,7 +113,8 @@ def _chosen(flags: Flags) -> Chosen:
 
     pool = wanted_pool(flags)
     if pool is None:
-        return asyncio.run(choose(_wanted(flags)))
+        wanted = _wanted(flags)
+        return asyncio.run(choose_for_nodes(wanted) if flags.engine == "ray" else choose(wanted))
     return Chosen(pool.backend, pool.model, pool.concurrency, pool.reason, pool.warning, pool=pool)
 
 

@@ -11,6 +11,7 @@ from mellea_cli.errors import UsageError
 BackendName = Literal["auto", "ollama", "openai", "local", "scripted"]
 FormatName = Literal["jsonl", "json", "csv", "tsv"]
 OnBadRow = Literal["auto", "fail", "skip"]
+EngineName = Literal["here", "ray"]
 PipelineName = Literal["single", "steps"]
 
 MODEL = "Model"

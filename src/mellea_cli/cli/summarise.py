@@ -20,6 +20,7 @@ from mellea_cli.cli.options import (
     RUN,
     SAFETY,
     BackendName,
+    EngineName,
     FormatName,
     OnBadRow,
     PipelineName,
@@ -120,6 +121,16 @@ def summarise(
     dedupe: Annotated[
         bool, flag(RUN, "--dedupe/--no-dedupe", help="Ask about identical texts once, and give all the answer.")
     ] = True,
+    engine: Annotated[
+        EngineName, flag(RUN, "--engine", help="ray: workers on a Ray cluster answer the items; see docs/ray.md.")
+    ] = "here",
+    ray_address: Annotated[
+        str | None,
+        flag(RUN, "--ray-address", help="auto, HOST:PORT or ray://HOST:PORT; by default RAY_ADDRESS, else its own."),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, flag(RUN, "--ray-workers", min=1, help="Workers on the cluster; by default one for each node.")
+    ] = None,
     timeout: Annotated[
         float,
         flag(LIMITS, "--timeout", parser=time_limit, metavar="DURATION", help="One call may take so long: 90s, 15m."),

@@ -9,22 +9,21 @@ from contextlib import contextmanager
 from mellea_cli.engine.feed import Feed
 from mellea_cli.engine.pool import run_pool
 from mellea_cli.engine.stop import Stop
-from mellea_cli.engine.worker import Worker
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.events import Observer, RunFinished, RunStarted
 from mellea_cli.items import Item, Outcome
-from mellea_cli.pipelines.redact import redact
 from mellea_cli.run.budget import Budget
 from mellea_cli.run.ends import Ends
+from mellea_cli.run.hands import Hands, OwnHands
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.record import Finished, Recorder, telling
 from mellea_cli.run.reuse import Claim, Reuse
 from mellea_cli.run.tally import RunResult, Tally
-from mellea_cli.run.way import Servers, open_way
+from mellea_cli.run.way import Servers
 
 
 async def run_batch(plan: RunPlan, servers: Servers, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
-    """Run the plan over every item of the source, with one model server or the endpoints of a pool.
+    """Run the plan over every item of the source, in this process, with one model server or the endpoints of a pool.
 
     The output is finished on every orderly end, also when the run stops early, unless there are no rows or they would
     replace an earlier output by nothing better. Whatever was answered is in the journal.
@@ -35,15 +34,20 @@ async def run_batch(plan: RunPlan, servers: Servers, ends: Ends, *, observer: Ob
     Raises:
         OutputError: nothing more can be written.
     """
-    run = _Run(plan, servers, ends, observer, stop)
-    return await run.to_end()
+    return await run_with(plan, OwnHands(plan, servers, observer), ends, observer=observer, stop=stop)
+
+
+async def run_with(plan: RunPlan, hands: Hands, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
+    """Do what `run_batch` does, with `hands` to answer the items, wherever they are."""
+    return await _Run(plan, hands, ends, observer, stop).to_end()
 
 
 class _Run:
     """The parts of one run, wired together."""
 
-    def __init__(self, plan: RunPlan, servers: Servers, ends: Ends, observer: Observer, stop: Stop) -> None:
+    def __init__(self, plan: RunPlan, hands: Hands, ends: Ends, observer: Observer, stop: Stop) -> None:
         self._plan = plan
+        self._hands = hands
         self._ends = ends
         self._observer = observer
         self._stop = stop
@@ -58,17 +62,6 @@ class _Run:
         self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
         self._recorder = Recorder(
             ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
-        )
-        self._way = open_way(plan, servers, observer)
-        self._worker = Worker(
-            plan.pipeline,
-            plan.model,
-            plan.options,
-            self._way,
-            observer=observer,
-            budget=plan.budget,
-            mask=redact if plan.redacted else str,
-            unfinished=self._tally.spend,
         )
 
     async def to_end(self) -> RunResult:
@@ -88,7 +81,7 @@ class _Run:
         )
         with self._deadline():
             await self._record_while_working()
-        self._tally.spend(self._way.own_usage)
+        self._tally.spend(*self._hands.beside)
         await asyncio.to_thread(self._finish_output)
         result = self._result(clock() - start)
         self._observer(
@@ -107,7 +100,7 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recorder.run())
-                tending = group.create_task(self._way.tend())
+                tending = group.create_task(self._hands.tend())
                 try:
                     await self._work_through()
                 finally:
@@ -120,10 +113,10 @@ class _Run:
             raise error from None
 
     async def _work_through(self) -> None:
-        workers = self._plan.concurrency
+        workers = self._hands.places
         source = self._ends.source
         async with Feed(iter(source), ahead=max(64, 2 * workers), stop=source.stop) as feed:
-            self._way.look_ahead(lambda: self._calls_left(feed))
+            self._hands.look_ahead(lambda: self._calls_left(feed))
             try:
                 await run_pool(
                     feed,
@@ -131,7 +124,7 @@ class _Run:
                     workers=workers,
                     stop=self._stop,
                     grace_s=self._plan.grace_s,
-                    rooms=self._way.rooms,
+                    rooms=self._hands.rooms,
                 )
                 if self._stop.asked.is_set():
                     self._all_rows = self._ends.can_sweep and await self._sweep(feed)
@@ -214,7 +207,7 @@ class _Run:
     async def _counted(self, item: Item) -> Outcome | None:
         outcome = None
         try:
-            outcome = await self._worker.work(item)
+            outcome = await self._hands.work(item)
         finally:
             if reason := self._budget.after_one(outcome):
                 self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
@@ -265,13 +258,13 @@ class _Run:
         return RunResult(
             tally=tally,
             elapsed_s=elapsed_s,
-            retries=self._way.retries,
-            peak_in_flight=self._way.peak,
-            concurrency=climb.best if (climb := self._way.climb) is not None else self._plan.concurrency,
+            retries=self._hands.retries,
+            peak_in_flight=self._hands.peak_in_flight,
+            concurrency=self._hands.concurrency,
             bad_rows=bad_rows,
             exit_code=exit_code,
             stopped=self._stop.reason,
             error=self._error,
             finished=self._finished,
-            endpoints=self._way.figures(),
+            endpoints=self._hands.endpoints,
         )
