@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from mellea_cli.messages import Usage
 from mellea_cli.ui.figures import count, duration, rate
 from mellea_cli.ui.plaintext import clean
+from mellea_cli.ui.themetable import Themed, drawn_themes, plain_themes, themed_record
 
 if TYPE_CHECKING:
     from mellea_cli.ui.paint import Line, Palette, Role, Span
@@ -56,6 +57,10 @@ class RunSummary:
     """How often each value of a column occurs, such as `{"sentiment": {"positive": 3}}`."""
     stopped: str = ""
     """Why the run ended before its input did; empty when it did not."""
+    blank: int = 0
+    """Items with nothing to ask about."""
+    themed: Themed | None = None
+    """The themes and their counts, when rows were labelled."""
     next_command: str = ""
     """What to type to go on or to try what failed again; empty when there is nothing to do."""
     exit_code: int = 0
@@ -63,7 +68,7 @@ class RunSummary:
     @property
     def asked(self) -> int:
         """Items that a model was asked about."""
-        return max(0, self.done + self.failed - self.reused)
+        return max(0, self.done + self.failed - self.reused - self.blank)
 
     @property
     def items_per_s(self) -> float:
@@ -97,6 +102,8 @@ def to_json(summary: RunSummary) -> str:
         "same": summary.same,
         "concurrency": summary.found,
         "unwritten": summary.unwritten or None,
+        "blank": summary.blank,
+        "reconciled": None if summary.themed is None else themed_record(summary.themed),
     }
     return json.dumps(record, ensure_ascii=True)
 
@@ -131,6 +138,8 @@ def plain_lines(summary: RunSummary) -> Iterator[str]:
         yield text
     for label, _, text in _rows(summary, ", "):
         yield f"{label}: {text}"
+    if summary.themed is not None:
+        yield from plain_themes(summary.themed)
     for column, counts in summary.values.items():
         yield f"{column}: " + ", ".join(f"{value} {count(number)}" for value, number in _ordered(counts))
 
@@ -156,6 +165,8 @@ def drawn_lines(summary: RunSummary, columns: int, palette: Palette) -> Iterator
         for index, part in enumerate(parts):
             yield (("label", f"  {label if index == 0 else '':<{_LABEL_CELLS}}"), (role, part))
     yield from _charts(summary.values, columns, palette)
+    if summary.themed is not None:
+        yield from drawn_themes(summary.themed, columns, palette)
     yield ()
 
 
