@@ -45,20 +45,16 @@ def anchored(quote: str, text: str) -> str | None:
 
 
 def closest(quote: str, text: str) -> str:
-    """The sentence of `text` that shares the most words with `quote`, the first of those that share as many.
+    """The sentence of `text` that shares the most words with `quote`; of equals the shortest, of strangers the first.
 
     Returns:
         A passage of the text, at most `QUOTE_LENGTH` characters; empty only for a text without any.
     """
+    passages = _passages(text)
     wanted = Counter(_words(quote))
-    best, most = "", -1.0
-    for passage in _passages(text):
-        shared = Counter(_words(passage)) & wanted
-        # Of two passages with the same words the shorter one says it more plainly.
-        score = shared.total() - len(passage) / 10_000
-        if score > most:
-            best, most = passage, score
-    return cut(best)
+    scores = [((Counter(_words(passage)) & wanted).total(), -len(passage)) for passage in passages]
+    most = max(scores, default=(0, 0))
+    return cut(passages[scores.index(most) if most[0] else 0]) if passages else ""
 
 
 def cut(passage: str) -> str:
@@ -72,8 +68,10 @@ def cut(passage: str) -> str:
 
 def _folded(text: str) -> str:
     """Letters in one form, each still in its place."""
-    lowered = text.translate(_ALIKE)
-    return "".join(low if len(low := letter.lower()) == 1 else letter for letter in lowered)
+    lowered = text.translate(_ALIKE).lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text.translate(_ALIKE))
 
 
 def _words(text: str) -> list[str]:
