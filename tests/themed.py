@@ -9,7 +9,13 @@ from typing import Any
 
 from mellea_cli.pipelines.themes import Theme
 
-WORDS = {"late": "Late delivery", "rude": "Rude staff", "price": "High prices", "kind": "Kind people", "quick": "Quick help"}
+WORDS = {
+    "late": "Late delivery",
+    "rude": "Rude staff",
+    "price": "High prices",
+    "kind": "Kind people",
+    "quick": "Quick help",
+}
 """What the model looks for, and the theme that it calls by it."""
 
 LATE = Theme("Late delivery", "It came late.", "complaint", ("came late", "a day late"))
@@ -59,7 +65,7 @@ def rows(count: int) -> list[dict[str, Any]]:
             case 0:
                 made.append(row(number, f"MARK-{number} It was late again.", complaint=f"late for {number} days"))
             case 1:
-                made.append(row(number, f"MARK-{number} Quite rude, and late.", complaint=f"rude and late {number}"))
+                made.append(row(number, f"MARK-{number} Quite rude, and late.", complaint=f"rude to us {number}"))
             case 2:
                 made.append(row(number, f"MARK-{number} They were kind.", praise=f"kind people {number}"))
             case 3:

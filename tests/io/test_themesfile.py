@@ -11,7 +11,13 @@ from mellea_cli.io.themesfile import read_themes, write_themes
 from mellea_cli.pipelines.themes import Theme
 
 NASTY = Theme(
-    'Say "no" \\ <b>', "Tab and \u00e9\U0001f600 \x7f {{ x }} # no comment.", "both", ("'''", '"""', )
+    'Say "no" \\ <b>',
+    "Tab and \u00e9\U0001f600 \x7f {{ x }} # no comment.",
+    "both",
+    (
+        "'''",
+        '"""',
+    ),
 )
 
 

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from mellea_cli.pipelines.quotes import QUOTE_LENGTH, anchored, closest
 
-TEXT = "We waited\n  two hours \u2013 and nobody said \u201cSorry\u201d. The crew was kind; I can\u2019t complain about them."
+TEXT = (
+    "We waited\n  two hours \u2013 and nobody said \u201cSorry\u201d. "
+    "The crew was kind; I can\u2019t complain about them."
+)
 
 
 @pytest.mark.parametrize(

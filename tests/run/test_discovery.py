@@ -51,7 +51,13 @@ def phrases(complaints: int, praise: int = 0) -> dict[Said, Counter[str]]:
 async def test_themes_have_a_kind_a_definition_and_two_of_their_phrases() -> None:
     """Complaints first; each example is a phrase that was put to the theme."""
     themes = await discover(phrases(40, 40), Asked(), most=12)
-    assert {theme.name for theme in themes} == {"Late delivery", "Rude staff", "High prices", "Kind people", "Quick help"}
+    assert {theme.name for theme in themes} == {
+        "Late delivery",
+        "Rude staff",
+        "High prices",
+        "Kind people",
+        "Quick help",
+    }
     assert [theme.kind for theme in themes] == ["complaint"] * 3 + ["praise"] * 2
     for theme in themes:
         assert theme.definition == f"About {theme.name.lower()}."

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from ends import plan as any_plan
+
 from mellea_cli.io.answers import MemoryAnswers
 from mellea_cli.items import Failure, Item, Outcome, Success
 from mellea_cli.pipelines.themes import Theme, label_pipeline
 from mellea_cli.run.questions import settle_question
-from ends import plan as any_plan
 from themed import KIND, LATE, RUDE
 
 ALL = (LATE, RUDE, KIND)

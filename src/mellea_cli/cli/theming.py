@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class _Theming:
         """Find or read the themes, label, reconcile, say how it ended."""
         flags, show = self._flags, self._show
         launch.check(flags)
+        self._check_path()
         themes = read_themes(self._path) if self._path else None
         phrases = None if themes else self._phrases()
         with ExitStack() as stack:
@@ -88,6 +90,14 @@ class _Theming:
             ends = stack.enter_context(open_output(flags, opened, ADDED, show))
             chosen = launch.chosen_model(flags, show)
             return asyncio.run(self._run(opened, ends, chosen, themes, phrases))
+
+    def _check_path(self) -> None:
+        """Refuse a themes file that is the input, the output or one of its companions."""
+        names = [self._flags.input, self._flags.output, self._flags.errors_file]
+        if self._path and os.path.realpath(self._path) in {os.path.realpath(name) for name in names if name}:
+            raise UsageError(
+                f"{self._path}: is the themes file and another file of the run", hint="choose another name"
+            )
 
     def _phrases(self) -> dict[Said, Counter[str]]:
         """Draw the complaints and praise that themes are made of, in a pass of their own.
