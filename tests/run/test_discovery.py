@@ -123,3 +123,24 @@ async def test_a_theme_out_of_the_worked_example_is_asked_again() -> None:
     mended = step.last_resort(parsed, "")
     assert [theme.name for theme in mended.themes] == ["Quick help"]
     assert await step.requirements[0].check(Answered("", mended))
+
+
+async def test_one_theme_may_be_general() -> None:
+    """A second name that only blames is asked again with the reason, and dropped where that does not help."""
+    step = propose_pipeline("complaint", 3).steps[0]
+    names = ("Poor service", "Long waits", "Bad overall experience")
+    parsed = step.output.parse(json.dumps({"themes": [{"name": name, "definition": f"{name}."} for name in names]}))
+    verdict = await step.requirements[1].check(Answered("", parsed))
+    assert "too general: Poor service, Bad overall experience" in str(verdict.reason)
+    assert step.last_resort is not None
+    assert [theme.name for theme in step.last_resort(parsed, "").themes] == ["Poor service", "Long waits"]
+    themes = await discover(phrases(10), Asked(names=[*names, "Rude staff"], broken="sort"), most=12)
+    assert [theme.name for theme in themes] == ["Poor service", "Long waits", "Rude staff"]
+
+
+@pytest.mark.parametrize("said", ["complaint", "praise"])
+async def test_the_worked_examples_would_pass(said: Said) -> None:
+    """What is shown to the model as good is good: but for being the example itself."""
+    step = propose_pipeline(said, 6).steps[0]
+    parsed = step.output.parse(step.prompt.examples[0].answer)
+    assert await step.requirements[1].check(Answered("", parsed))

@@ -187,6 +187,8 @@ class _Theming:
         from mellea_cli.run.aside import ended_with
 
         result = ended_with(aside)
+        if not (self._flags.look().json or self._flags.summary_file):
+            return result.exit_code  # a table about rows that nobody was to look at says nothing
         launch.close(self._flags, self._plan(chosen, themes), opened, result, self._show)
         return result.exit_code
 

@@ -127,7 +127,7 @@ def _verbatim() -> Requirement:
     def validate(subject: Any) -> ValidationResult:
         answered = subject.last_output()
         for label in answered.parsed.labels:
-            if label.theme != NONE and anchored(label.quote, answered.source) is None:
+            if label.theme not in (OTHER, NONE) and anchored(label.quote, answered.source) is None:
                 reason = (
                     f"the quote {compact_json(label.quote)} does not stand in the feedback; copy its author's words"
                 )

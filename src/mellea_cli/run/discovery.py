@@ -19,6 +19,7 @@ from mellea_cli.pipelines.discover import (
     PROPOSE_BATCH,
     SORT_BATCH,
     Said,
+    is_general,
     numbered,
     propose_pipeline,
     sort_pipeline,
@@ -150,16 +151,18 @@ def _pairs(batches: Sequence[Sequence[str]], answers: Sequence[Mapping[str, Any]
 
 
 def _distinct(themes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Themes without those whose name or definition says the same as an earlier one's, and without unusable names."""
+    """Themes without those that say the same as an earlier one, without unusable names, one general one at most."""
     kept: list[tuple[str, str]] = []
     seen: list[frozenset[str]] = []
+    general = False
     for name, definition in themes:
         plain = _plain(name)
         words = frozenset(_stem(word) for word in _WORD.findall(plain.casefold()) if word not in _EMPTY_WORDS)
         twin = any(words <= other or other <= words for other in seen)
         same = any(definition.casefold() == other.casefold() for _, other in kept)
-        if not words or twin or same or plain.casefold() in (OTHER, NONE):
+        if not words or twin or same or plain.casefold() in (OTHER, NONE) or (general and is_general(name)):
             continue
+        general = general or is_general(name)
         seen.append(words)
         kept.append((plain, " ".join(definition.split())))
     return kept

@@ -57,8 +57,12 @@ def verdict(fields: Mapping[str, Any]) -> Verdict | None:
 
 
 def ours(fields: Mapping[str, Any], name: str) -> Any:
-    """The value of a column that a run of ours has added, also where it had to be called otherwise."""
-    return fields.get(_OURS + name, fields.get(name))
+    """The value of the column that a run of ours added last, also where it had to be called otherwise."""
+    found, called, number = fields.get(name), _OURS + name, 1
+    while called in fields:
+        found, number = fields[called], number + 1
+        called = f"{_OURS}{name}_{number}"
+    return found
 
 
 def _phrase(value: Any) -> str:
