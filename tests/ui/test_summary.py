@@ -172,6 +172,8 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "exit_code": 3,
         "same": 0,
         "unwritten": None,
+        "blank": 0,
+        "reconciled": None,
     }
     assert json.loads(to_json(RunSummary())).keys() == json.loads(line).keys()
 
