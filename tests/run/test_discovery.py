@@ -80,13 +80,13 @@ async def test_there_are_never_more_than_asked_for() -> None:
 
 
 async def test_many_phrases_are_asked_about_in_batches() -> None:
-    """No question is longer than a batch, and what came of the batches is asked about in its turn."""
-    asked = Asked(names=["Aa", "Bb", "Cc", "Dd", "Ee", "Ff"])
-    await discover(phrases(100), asked, most=4)
+    """No question is longer than a batch; what most phrases speak for stays."""
+    asked = Asked()
+    themes = await discover(phrases(100), asked, most=2)
     proposals = [text for step, text in asked.questions if step == "propose"]
-    assert len(proposals) > -(-100 // PROPOSE_BATCH)
+    assert len(proposals) == -(-100 // PROPOSE_BATCH)
     assert all(len(text.splitlines()) <= PROPOSE_BATCH for text in proposals)
-    assert "Aa: About Aa." in proposals[-1]
+    assert [theme.name for theme in themes] == ["Late delivery", "Rude staff"]
 
 
 async def test_names_that_mean_the_same_are_one_theme() -> None:
@@ -126,21 +126,14 @@ async def test_a_theme_out_of_the_worked_example_is_asked_again() -> None:
 
 
 async def test_one_theme_may_be_general() -> None:
-    """A second name that only blames is asked again with the reason, and dropped where that does not help."""
-    step = propose_pipeline("complaint", 3).steps[0]
-    names = ("Poor service", "Long waits", "Bad overall experience")
-    parsed = step.output.parse(json.dumps({"themes": [{"name": name, "definition": f"{name}."} for name in names]}))
-    verdict = await step.requirements[1].check(Answered("", parsed))
-    assert "too general: Poor service, Bad overall experience" in str(verdict.reason)
-    assert step.last_resort is not None
-    assert [theme.name for theme in step.last_resort(parsed, "").themes] == ["Poor service", "Long waits"]
-    themes = await discover(phrases(10), Asked(names=[*names, "Rude staff"], broken="sort"), most=12)
+    """There is blame without a reason, but a second name for it is dropped."""
+    names = ("Poor service", "Long waits", "Bad overall experience", "Rude staff")
+    themes = await discover(phrases(10), Asked(names=names, broken="sort"), most=12)
     assert [theme.name for theme in themes] == ["Poor service", "Long waits", "Rude staff"]
 
 
 @pytest.mark.parametrize("said", ["complaint", "praise"])
-async def test_the_worked_examples_would_pass(said: Said) -> None:
-    """What is shown to the model as good is good: but for being the example itself."""
+async def test_the_worked_examples_parse(said: Said) -> None:
+    """What is shown to the model is an answer to the question that it is asked."""
     step = propose_pipeline(said, 6).steps[0]
-    parsed = step.output.parse(step.prompt.examples[0].answer)
-    assert await step.requirements[1].check(Answered("", parsed))
+    assert len(step.output.parse(step.prompt.examples[0].answer).themes) == 6

@@ -1,9 +1,9 @@
-"""How themes are found: candidates out of batches of phrases, themes out of the candidates, phrases put to themes.
+"""How themes are found: candidates out of batches of phrases, phrases put to candidates, the most common ones kept.
 
-Candidates and themes come of the same question, first about phrases and then about what came of those. It asks for a
-fixed number of themes: a small model that may write fewer writes one and calls everything by it. Then each phrase is
-put to a theme by a closed list, which small models do well: that tells how common a theme is, and gives its examples.
-Complaints and praise are looked at apart: a theme that is both says nothing once it is counted.
+The first question asks a small batch for a fixed number of themes: a small model that may write fewer writes one and
+calls everything by it, and the more lines it sees the vaguer it gets. Then each phrase is put to a theme by a closed
+list, which small models do well: that tells how common a theme is, and gives its examples. Complaints and praise are
+looked at apart: a theme that is both says nothing once it is counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mellea_cli.requirements.base import Requirement, ValidationResult
 
 Said = Literal["complaint", "praise"]
 
-PROPOSE_BATCH = 24
+PROPOSE_BATCH = 12
 """Lines at most in a question for themes."""
 SORT_BATCH = 12
 """Lines at most in a question where each line is put to a theme."""
@@ -94,7 +94,6 @@ class _Words:
 
     line: str
     wanted: str
-    concrete: str
     lines: tuple[str, ...]
     themes: tuple[tuple[str, str], ...]
 
@@ -103,7 +102,6 @@ _WORDS: Mapping[Said, _Words] = {
     "complaint": _Words(
         line="complaint out of customer feedback",
         wanted="what went wrong",
-        concrete='such as "Long waits", never "Poor service" or "Staff issues"',
         lines=(
             "roses died in a week",
             "the lady was short with us",
@@ -126,7 +124,6 @@ _WORDS: Mapping[Said, _Words] = {
     "praise": _Words(
         line="praise out of customer feedback",
         wanted="what was good",
-        concrete='such as "Quick replies", never "Good quality" or "Helpful service"',
         lines=(
             "roses flower all summer",
             "the lady was lovely and patient",
@@ -167,10 +164,9 @@ def propose_pipeline(said: Said, number: int) -> Pipeline:
     words = _WORDS[said]
     themes = f"{number} themes" if number > 1 else "theme"
     system = (
-        f"Each numbered line is a {words.line}. Write the {themes} that most of the lines belong to, the most "
-        f"common first. A theme is one concrete thing: its name says {words.wanted} in one to three plain words of "
-        f"these customers ({words.concrete}), its definition says in one short sentence what belongs to it. No two "
-        f"themes may mean the same. {_DATA}"
+        f"Each numbered line is a {words.line}. Write the {themes} that most of the lines belong to, the most common "
+        f"first. Name {words.wanted} in one to three plain words; the definition says in one short sentence, in words "
+        f"of these customers, what belongs to it. No two themes may mean the same. {_DATA}"
     )
     shown = [{"name": name, "definition": definition} for name, definition in words.themes[:number]]
     example = Example((("text", numbered(words.lines)),), compact_json({"themes": shown}))
@@ -181,8 +177,8 @@ def propose_pipeline(said: Said, number: int) -> Pipeline:
         prompt=Prompt(system, "{{ text }}", (example,)),
         output=output,
         max_tokens=60 * number + 60,
-        requirements=(_own_words(words), _concrete()),
-        last_resort=partial(_usable, words),
+        requirements=(_own_words(words),),
+        last_resort=partial(_without_copies, words),
     )
     return Pipeline(
         name=f"themes of {said}",
@@ -217,25 +213,8 @@ def is_general(name: str) -> bool:
     return all(word in _GENERAL for word in _WORD.findall(name.casefold()))
 
 
-def _concrete() -> Requirement:
-    """One theme may be general, for there is praise and complaint without a reason; the others name something."""
-
-    def validate(subject: Any) -> ValidationResult:
-        general = [theme.name for theme in subject.last_output().parsed.themes if is_general(theme.name)]
-        if len(general) < 2:
-            return ValidationResult(True)
-        told = ", ".join(general)
-        reason = f"these names are too general: {told}; name the concrete things in the lines instead"
-        return ValidationResult(False, reason=reason)
-
-    return Requirement("At most one theme is general.", validate)
-
-
-def _usable(words: _Words, answer: Any, _: str) -> Any:
-    """The answer without themes of the worked example, and with one general theme at most."""
-    own = [theme for theme in answer.themes if not _is_copy(theme, words)]
-    general = [theme for theme in own if is_general(theme.name)]
-    return answer.model_copy(update={"themes": [theme for theme in own if theme not in general[1:]]})
+def _without_copies(words: _Words, answer: Any, _: str) -> Any:
+    return answer.model_copy(update={"themes": [theme for theme in answer.themes if not _is_copy(theme, words)]})
 
 
 def sort_pipeline(said: Said, themes: Sequence[tuple[str, str]]) -> Pipeline:

@@ -1,4 +1,4 @@
-"""Finds themes: candidates out of batches of phrases, themes out of candidates, and the phrases that speak for each.
+"""Finds themes: candidates out of batches of phrases, and which of them the phrases speak for.
 
 Every call goes through a batch run of its own over lines instead of rows: so it has the same engine, limits and
 journal, and a second discovery over the same rows asks nothing.
@@ -33,8 +33,8 @@ _WORD = re.compile(r"\w+")
 # A word of a theme's name that says nothing about what it is.
 _EMPTY_WORDS = frozenset(("a", "an", "and", "of", "in", "for", "the", "to", "with", "very", "more", "too", "by", "on"))
 _EXAMPLE_LENGTH = 80
-# Themes that one batch is asked for; the batches' themes are then asked about in their turn.
-_CANDIDATES = 6
+# Themes that each of several batches is asked for.
+_CANDIDATES = 4
 # From so many phrases on, a theme that a single one speaks for is none.
 _MANY = 30
 
@@ -79,7 +79,7 @@ def first_question(phrases: Mapping[Said, Counter[str]], most: int) -> tuple[Ste
 
 def _wanted(batches: Sequence[Sequence[str]], room: int) -> int:
     """How many themes each batch is asked for: fewer where there are few lines, or some would be made up."""
-    most = room if len(batches) == 1 else min(room, _CANDIDATES)
+    most = room if len(batches) == 1 else _CANDIDATES
     return max(1, min(most, min(map(len, batches)) // 2))
 
 
@@ -112,20 +112,23 @@ async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> 
         for name, definition in proposed
     ]
     if not any(one.phrases for one in found):
-        return found  # sorting has failed: what was proposed stands, without examples
+        return found[:room]  # sorting has failed: what was proposed stands, without examples
     least = 2 if phrases.total() >= _MANY else 1
-    return sorted((one for one in found if one.weight >= least), key=lambda one: -one.weight)
+    return sorted((one for one in found if one.weight >= least), key=lambda one: -one.weight)[:room]
 
 
 async def _proposed(said: Said, lines: Sequence[str], ask: Ask, room: int) -> list[tuple[str, str]]:
-    """Names and definitions of at most `room` themes in `lines`: of batches first, then of what came of those."""
+    """Names and definitions of candidates, those first that most batches came up with.
+
+    There may be twice as many as there is room: which ones are common is only known once phrases are put to them.
+    """
     batches = _batches(lines, PROPOSE_BATCH)
     answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(batches))
     candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
-    distinct = _distinct(candidates)
-    if len(batches) == 1 or len(distinct) <= room:
-        return distinct[:room]
-    return await _proposed(said, [f"{name}: {definition}" for name, definition in candidates], ask, room)
+    support = Counter(frozenset(_stems(name)) for name, _ in candidates)
+    # The order of the batches decides between candidates that are as common: sorting is stable.
+    candidates.sort(key=lambda pair: -support[frozenset(_stems(pair[0]))])
+    return _distinct(candidates)[: room if len(batches) == 1 else 2 * room]
 
 
 def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
@@ -157,7 +160,7 @@ def _distinct(themes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     general = False
     for name, definition in themes:
         plain = _plain(name)
-        words = frozenset(_stem(word) for word in _WORD.findall(plain.casefold()) if word not in _EMPTY_WORDS)
+        words = frozenset(_stems(name))
         twin = any(words <= other or other <= words for other in seen)
         same = any(definition.casefold() == other.casefold() for _, other in kept)
         if not words or twin or same or plain.casefold() in (OTHER, NONE) or (general and is_general(name)):
@@ -172,6 +175,11 @@ def _plain(name: str) -> str:
     """The name without what a table or a spreadsheet would take for something else."""
     words = " ".join(name.replace("|", "/").split()).lstrip("=+-@ ").rstrip(" .,;:")
     return words[:1].upper() + words[1:]
+
+
+def _stems(name: str) -> list[str]:
+    """What a name says, without small words and endings."""
+    return [_stem(word) for word in _WORD.findall(name.casefold()) if word not in _EMPTY_WORDS]
 
 
 def _stem(word: str) -> str:
