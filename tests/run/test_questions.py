@@ -74,7 +74,7 @@ def look_up(journal: MemoryAnswers, themes: tuple[Theme, ...], text: str) -> Out
 
 def keep(journal: MemoryAnswers, themes: tuple[Theme, ...], answers: Mapping[str, Outcome]) -> None:
     plan = any_plan(pipeline=label_pipeline(settle_question(themes, journal).asked))
-    journal.commit([(plan.key(text), outcome) for text, outcome in answers.items()])
+    journal.commit([(plan.key(text, 0), outcome) for text, outcome in answers.items()])
 
 
 def test_a_theme_taken_out_leaves_the_rows_that_did_not_have_it() -> None:

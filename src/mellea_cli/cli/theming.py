@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mellea_cli.cli import launch
 from mellea_cli.cli.choose import Chosen, choose
+from mellea_cli.cli.closing import close
 from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError
@@ -138,8 +139,9 @@ class _Theming:
         try:
             if themes is None:
                 async with launch.ready_backend(self._flags, chosen, (), self._show) as backend:
+                    plan = await launch.as_the_server_says(self._plan(chosen, ()), backend)
                     with stop.on_signals():
-                        aside = self._aside(chosen, backend, ends, stop)
+                        aside = self._aside(plan, backend, ends, stop)
                         themes = await self._find(aside, phrases or {})
             elif self._path:
                 self._show.say(f"{_number(themes)} from {self._path}")
@@ -147,10 +149,10 @@ class _Theming:
                 return self._found_only(opened, chosen, themes, aside)
             return await self._label(opened, ends, chosen, themes, stop, aside)
         except EndedEarly as early:
-            launch.close(self._flags, self._plan(chosen, themes or ()), opened, early.result, self._show)
+            close(self._flags, self._plan(chosen, themes or ()), opened, early.result, self._show)
             return early.result.exit_code
 
-    def _aside(self, chosen: Chosen, backend: Backend, ends: Ends, stop: Stop) -> Aside:
+    def _aside(self, plan: RunPlan, backend: Backend, ends: Ends, stop: Stop) -> Aside:
         from mellea_cli.run.aside import Aside
 
         show = self._show
@@ -159,9 +161,7 @@ class _Theming:
             show.say(f"finding {pipeline.name}: {questions} question{'s' if questions > 1 else ''}")
             return show.begin()
 
-        return Aside(
-            self._plan(chosen, ()), backend, ends.answers, begin=begin, stop=stop, retry_failed=self._flags.retry_failed
-        )
+        return Aside(plan, backend, ends.answers, begin=begin, stop=stop, retry_failed=self._flags.retry_failed)
 
     async def _find(self, aside: Aside, phrases: dict[Said, Counter[str]]) -> tuple[Theme, ...]:
         from mellea_cli.run.discovery import discover
@@ -189,7 +189,7 @@ class _Theming:
         result = ended_with(aside)
         if not (self._flags.look().json or self._flags.summary_file):
             return result.exit_code  # a table about rows that nobody was to look at says nothing
-        launch.close(self._flags, self._plan(chosen, themes), opened, result, self._show)
+        close(self._flags, self._plan(chosen, themes), opened, result, self._show)
         return result.exit_code
 
     async def _label(
@@ -211,6 +211,7 @@ class _Theming:
             plan = dataclasses.replace(plan, caps=aside.caps)
         labelled = Labelled(themes, question, plan, ends)
         async with launch.ready_backend(self._flags, chosen, plan.prefixes, self._show) as backend:
+            plan = await launch.as_the_server_says(plan, backend)
             with stop.on_signals():
                 result = await run_batch(plan, backend, labelled.ends, observer=self._show.begin(), stop=stop)
         result = result if aside is None else aside.with_spent(result)
@@ -229,7 +230,7 @@ class _Theming:
             quotes=figures.quotes,
             audited=audited,
         )
-        launch.close(self._flags, plan, opened, result, self._show, themed)
+        close(self._flags, plan, opened, result, self._show, themed)
         return result.exit_code
 
     def _audit(self, labelled: Labelled, result: RunResult) -> bool:

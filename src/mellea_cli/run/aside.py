@@ -112,7 +112,16 @@ class Aside:
 
 def ended_with(aside: Aside | None) -> RunResult:
     """How a run ends, all well, that had no more to do than what `aside` did."""
-    result = RunResult(Tally(), 0.0, 0, 0, 0, ExitCode.OK, finished=False)
+    result = RunResult(
+        tally=Tally(),
+        elapsed_s=0.0,
+        retries=0,
+        peak_in_flight=0,
+        concurrency=0,
+        bad_rows=0,
+        exit_code=ExitCode.OK,
+        finished=False,
+    )
     return result if aside is None else aside.with_spent(result)
 
 

@@ -69,7 +69,7 @@ class Question:
 
         def look_up(item: Item) -> Outcome | None:
             for before, known in zip(plans, names, strict=True):
-                outcome = answers.lookup(before.key(item.text))
+                outcome = answers.lookup(before.key(item.text, item.id))
                 if isinstance(outcome, Success) and all(known.get(name, name) for name in _themes(outcome)):
                     return _translated(outcome, {name: now for name, now in known.items() if now is not None})
             return None
