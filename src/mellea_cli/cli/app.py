@@ -33,7 +33,7 @@ class Listed:
 COMMANDS: Mapping[str, Listed] = {
     "summarise": Listed("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
     "summarize": Listed("summarise:summarise", "Another spelling of summarise.", hidden=True),
-    "themes": Listed("themes:themes", "Themes over what summarise has written, and which rows they are in."),
+    "themes": Listed("themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."),
     "chat": Listed("chat:chat", "Talk with a model; ask about files, or about what mellea summarise has written."),
     "models": Listed("models:models_app", "List, fetch and remove the embedded backend's models."),
     "doctor": Listed("doctor:doctor", "Show version, settings, backends, models and terminal."),
