@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from loopback import ModelServer
@@ -21,6 +22,12 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 # Some tests let programs meet a limit on file sizes: none of them may leave half-written bytecode for the next.
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+# No test asserts a time, those with made-up examples included: a busy machine is no mistake of theirs.
+hypothesis.settings.register_profile(
+    "here", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("here")
 
 _FOREIGN = ("OLLAMA_", "OPENAI_", "MELLEA_", "RAY_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

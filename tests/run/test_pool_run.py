@@ -87,8 +87,8 @@ async def test_three_endpoints_one_slow_one_that_dies(serve: Serve, tmp_path: Pa
     assert 60 <= figures["dying"].answered <= dying.state.completed
     assert figures["dying"].state == "set aside"
     assert figures["slow"].answered < figures["fast"].answered
-    # What was in flight when it died, and what it took to see that it had.
-    assert figures["dying"].failures <= 4 + 3
+    # Each of its four places may break, and break once more before the others have: few, not one for each item.
+    assert figures["dying"].failures <= 4 + 4 + 3
 
 
 async def test_both_steps_of_an_item_may_be_answered_at_different_endpoints(serve: Serve, tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "unwritten": None,
         "endpoints": [],
         "offloaded": 0,
+        "blank": 0,
+        "reconciled": None,
     }
     assert json.loads(to_json(RunSummary())).keys() == json.loads(line).keys()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +14,10 @@ from mellea_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.io.answers import Answers
+    from mellea_cli.io.columns import AddedColumns
     from mellea_cli.io.source import Source, Survey
     from mellea_cli.io.target import OutputTarget
+    from mellea_cli.pipelines.base import Step
     from mellea_cli.run.ends import Ends
     from mellea_cli.run.outlook import Outlook
     from mellea_cli.run.plan import RunPlan
@@ -69,17 +71,32 @@ def open_input(flags: Flags, show: Show) -> Iterator[Input]:
         yield Input(source, survey)
 
 
-def preview(flags: Flags, plan: RunPlan, opened: Input) -> None:
-    """Print what would run; nothing is sent."""
+def preview(
+    flags: Flags,
+    plan: RunPlan,
+    opened: Input,
+    facts: Sequence[tuple[str, str]] = (),
+    first: tuple[Step, str] | None = None,
+) -> None:
+    """Print what would run; nothing is sent.
+
+    Args:
+        flags: where the output goes.
+        plan: the run.
+        opened: the input.
+        facts: what else is worth knowing.
+        first: the step and the text that are asked first, where that is not the first item.
+    """
     from mellea_cli.ui.preview import Preview, print_preview
 
     outlook = _outlook(flags, plan, opened)
-    first = next(iter(opened.source), None)
-    step = plan.pipeline.steps[0]
+    if first is None:
+        item = next(iter(opened.source), None)
+        first = (plan.pipeline.steps[0], item.text) if item else None
     calls = f"{len(plan.pipeline.steps)} an item"
     if outlook is not None:
         calls += f", {plan.calls(outlook.asks(retry_failed=flags.retry_failed)):,} in all"
-    facts = [
+    told = [
         ("input", opened.source.name),
         ("items", "unknown: the input is a stream" if outlook is None else _counted(opened.total or 0, outlook)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
@@ -88,9 +105,11 @@ def preview(flags: Flags, plan: RunPlan, opened: Input) -> None:
         ("model", plan.model),
         ("in flight", f"{plan.concurrency} at most" + (f", from {plan.start} on" if plan.start else "")),
         ("output", "stdout" if flags.output == "-" else flags.output),
+        *facts,
     ]
-    messages = step.prompt.messages({"text": first.text}) if first else ()
-    print_preview(Preview(facts, step.name, messages), sys.stdout, os.environ)
+    messages = first[0].prompt.messages({"text": first[1]}) if first else ()
+    name = first[0].name if first else ""
+    print_preview(Preview(told, name, messages), sys.stdout, os.environ)
 
 
 def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Outlook | None:
@@ -119,24 +138,27 @@ def _counted(total: int, outlook: Outlook) -> str:
 
 
 @contextmanager
-def open_output(flags: Flags, opened: Input, show: Show) -> Iterator[Ends]:
+def open_output(flags: Flags, opened: Input, added: AddedColumns, show: Show) -> Iterator[Ends]:
     """Open the output, its lock and its journal.
+
+    Args:
+        flags: where it is and how it is written.
+        opened: the input.
+        added: the columns that the run adds.
+        show: told what a person should know.
 
     Raises:
         OutputError: it cannot be written, or another run writes it.
         UsageError: its form cannot be told, or a flag does not fit it.
     """
-    from mellea_cli.io.columns import AddedColumns
     from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
     from mellea_cli.io.target import resolve_output
-    from mellea_cli.pipelines.feedback import PIPELINES
     from mellea_cli.run.ends import Ends
     from mellea_cli.run.outlet import Outlet
 
     target = resolve_output(flags.output)
     if flags.unordered and target.kind == "file":
         raise UsageError("--unordered is for stdout: a file is put in input order at the end", hint="leave it out")
-    added = AddedColumns.of(*((column.name, column.parts) for column in PIPELINES[flags.pipeline].columns))
     columns = opened.survey.columns if opened.survey else ()
     options = SinkOptions(format=flags.output_format, columns=columns, raw_csv=flags.raw_csv)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The flags of `mellea summarise` as one value."""
+"""The flags that `mellea summarise` and `mellea themes` share, as one value."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from mellea_cli.events import (
 from mellea_cli.items import Failure, Item, Outcome, Success
 from mellea_cli.messages import Options, Usage
 from mellea_cli.pipelines.base import Pipeline, Step
+from mellea_cli.requirements.base import Answered
 
 _log = logging.getLogger("mellea")
 
@@ -81,7 +82,7 @@ class Worker:
         start = clock()
         try:
             await visit.run(self._pipeline.steps)
-            values = self._pipeline.assemble(visit.values)
+            values = self._pipeline.assemble({**visit.values, "text": item.text})
         except Exception as error:  # noqa: BLE001 - the one place around one item: a bad row harms only itself
             cause = _cause(error)
             if not _ends_run(cause):
@@ -107,11 +108,24 @@ class Worker:
                 message = scrubbed(f"this is a bug in mellea: {type(error).__name__}: {error}", os.environ)
                 return Failure("bug", message, step, visit.calls, None, visit.usage, latency_s)
 
-    async def ask(self, step: Step, values: Mapping[str, Any], watch: Watch, into: Answer[Any]) -> None:
-        """Ask one step's question, with the answers of the steps before it; what came of it stands in `into`."""
-        request = step.request(self._model, self._options[step.name], values)
+    async def ask(self, step: Step, values: Mapping[str, Any], text: str, watch: Watch, into: Answer[Any]) -> None:
+        """Ask one step's question; what came of it stands in `into`.
+
+        Args:
+            step: what is asked.
+            values: what the template sees: the text as the model gets it, and the answers of the steps before.
+            text: the text as it stands in the input, which the answer is judged by.
+            watch: told what happens.
+            into: an empty answer.
+        """
+        rescue = step.last_resort
         question = Question(
-            request, step.output.parse, step.requirements, budget=self._budget, last_resort=step.last_resort
+            step.request(self._model, self._options[step.name], values),
+            step.output.parse,
+            step.requirements,
+            budget=self._budget,
+            subject=lambda request, completion, value: Answered(completion.text, value, request.messages, text),
+            last_resort=None if rescue is None else lambda value: rescue(value, text),
         )
         await ask(question, self._sender, watch, into)
 
@@ -167,7 +181,7 @@ class _Visit:
         answer: Answer[Any] = Answer()
         watch = _StepWatch(self._worker.observer, self.item, step)
         try:
-            await self._worker.ask(step, self._variables, watch, answer)
+            await self._worker.ask(step, self._variables, self.item.text, watch, answer)
         except BaseException:
             self.failed_step = self.failed_step or step.name
             raise

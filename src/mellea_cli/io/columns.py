@@ -30,6 +30,8 @@ class Added:
     name: str
     parts: tuple[str, ...] = ()
     """For a nested column the names inside it, which become columns of their own in CSV."""
+    joint: str = ""
+    """For a column of lists what stands between their parts in CSV; empty writes them as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

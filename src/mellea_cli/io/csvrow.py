@@ -70,6 +70,8 @@ class CsvTable:
             if column.parts:
                 inside = value if isinstance(value, Mapping) else {}
                 cells.extend(inside.get(part) for part in column.parts)
+            elif column.joint and isinstance(value, list):
+                cells.append(column.joint.join(map(str, value)))
             else:
                 cells.append(value)
         if self._added.columns:

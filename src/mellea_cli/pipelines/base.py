@@ -23,7 +23,8 @@ class Step:
         max_tokens: the longest answer in tokens; one that reaches it has failed.
         needs: names of the steps whose answers the template uses; steps that do not need each other run side by side.
         requirements: what must hold for the answer beyond its type.
-        last_resort: puts an answer right in code once asking again has not helped; what it gives must hold as well.
+        last_resort: takes an answer and the item's text, and puts the answer right in code once asking again has not
+            helped; what it gives must hold as well.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Step:
     max_tokens: int
     needs: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
-    last_resort: Callable[[Any], Any] | None = None
+    last_resort: Callable[[Any, str], Any] | None = None
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The step's first request for one item; `options` come with this step's `max_tokens` already set."""
@@ -56,7 +57,9 @@ class Pipeline:
         about: one line for the help.
         steps: the steps, each after those it needs.
         columns: the columns it adds, in order.
-        assemble: takes the answers by step name and gives the columns' values by column name.
+        assemble: takes the answers by step name, with the item's text under `text`, and gives the columns' values by
+            column name.
+        empty: the columns' values for an item that has no text; nulls by default.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Pipeline:
     steps: tuple[Step, ...]
     columns: tuple[Column, ...]
     assemble: Callable[[Mapping[str, Any]], dict[str, Any]]
+    empty: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a pipeline whose steps need what does not come before them.
@@ -86,7 +90,7 @@ class Pipeline:
 
     def blank(self) -> dict[str, Any]:
         """The columns of an item that has no text: nothing to ask, so nothing is known."""
-        return dict.fromkeys(column.name for column in self.columns)
+        return dict.fromkeys(column.name for column in self.columns) if self.empty is None else dict(self.empty)
 
     def definition(self) -> dict[str, Any]:
         """Everything about the pipeline that changes its answers, as plain data: what a plan's fingerprint covers."""

@@ -190,7 +190,7 @@ _GOOD_SUMMARY = (
 _GOOD_ISSUES = (not_cut({"main_complaint": ISSUE_LENGTH, "positive_aspect": ISSUE_LENGTH}),)
 
 
-def _first_sentence(answer: Any) -> Any:
+def _first_sentence(answer: Any, _: str) -> Any:
     """The answer with its summary cut after the first sentence: only when asking again has not helped."""
     found = sentences(answer.summary)
     return answer.model_copy(update={"summary": found[0]}) if len(found) > 1 else None

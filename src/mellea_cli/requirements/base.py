@@ -33,6 +33,8 @@ class Answered:
     text: str
     parsed: Any = None
     messages: tuple[Message, ...] = ()
+    source: str = ""
+    """The text that the answer is about, where there is one."""
 
     @property
     def value(self) -> str:

@@ -155,7 +155,7 @@ class _Run:
     async def _take(self, item: Item) -> None:
         """One item: reuse what is there, wait for an identical text, or ask."""
         key = self._plan.key(item.text, item.id)
-        while (outcome := self._reuse.known(key)) is None:
+        while (outcome := self._reuse.known(key) or self._ends.carried(item)) is None:
             if self._stop.asked.is_set():
                 # Nothing is asked any more: an earlier run's failure is better than no row.
                 outcome = self._reuse.stored(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mellea_cli.items import Failure, Outcome
 from mellea_cli.messages import Usage
@@ -59,6 +59,18 @@ class Caps:
     """Money, by `prices`."""
     prices: Prices | None = None
 
+    def left(self, usage: Usage, elapsed_s: float) -> Caps:
+        """What is left of them once that much has been used: for the next of several runs that share them.
+
+        A limit that has been reached is left at next to nothing, so that the next run stops before its first item.
+        """
+        return replace(
+            self,
+            deadline_s=None if self.deadline_s is None else max(self.deadline_s - elapsed_s, 0.0),
+            tokens=None if self.tokens is None else max(self.tokens - usage.total_tokens, 0),
+            cost=None if self.cost is None or self.prices is None else max(self.cost - self.prices.of(usage), 0.0),
+        )
+
 
 class Budget:
     """Keeps a run within its caps. Items in flight are expected to cost as much as those before them did.
@@ -99,11 +111,11 @@ class Budget:
         """
         caps, share = self._caps, (self._in_flight + 1) / self._asked if self._asked else 0.0
         tokens = self._usage.total_tokens
-        if caps.tokens is not None and tokens + share * tokens > caps.tokens:
+        if caps.tokens is not None and (not caps.tokens or tokens + share * tokens > caps.tokens):
             return f"the next answers would go beyond {caps.tokens:,} tokens; {tokens:,} are used"
         if caps.cost is not None and caps.prices is not None:
             cost = caps.prices.of(self._usage)
-            if cost + share * cost > caps.cost:
+            if not caps.cost or cost + share * cost > caps.cost:
                 return f"the next answers would cost more than {caps.cost:g}; {cost:.4g} is spent"
         self._in_flight += 1
         return ""

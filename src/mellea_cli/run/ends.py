@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,17 @@ class OrderedRows(Protocol):
 class AnswerStore(Answers, Commits, Protocol):
     """Where answers are kept: what a run needs of the journal."""
 
+    def facts(self) -> dict[str, str]:
+        """What is noted about the runs that wrote the answers."""
+
+    def note_facts(self, facts: Mapping[str, str]) -> None:
+        """Note something for later runs; other facts stay."""
+
+
+def nothing_carried(_: Item) -> Outcome | None:
+    """Know no answer but those to the question itself: the default."""
+    return None
+
 
 @dataclass(frozen=True)
 class Ends:
@@ -59,6 +70,7 @@ class Ends:
             for answers that are there already.
         retry_failed: whether items that failed in an earlier run are asked again.
         replaces: whether there is an output of an earlier run, which less than all of it must not replace.
+        carried: finds an answer to an earlier question that also answers this one; `None` from it means to ask.
     """
 
     source: Items
@@ -69,3 +81,4 @@ class Ends:
     can_sweep: bool = False
     retry_failed: bool = True
     replaces: bool = False
+    carried: Callable[[Item], Outcome | None] = nothing_carried

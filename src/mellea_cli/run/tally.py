@@ -22,7 +22,7 @@ class Tally:
     """Items with an answer, reused and blank ones included."""
     failed: int = 0
     reused: int = 0
-    """Items whose outcome was there already, by an earlier run or an identical text."""
+    """Items with a text whose outcome was there already, by an earlier run or an identical text."""
     same: int = 0
     """Those of them that were answered with an identical text of this run."""
     blank: int = 0
@@ -39,7 +39,9 @@ class Tally:
 
     def count(self, outcome: Outcome, *, reused: bool, same: bool = False) -> None:
         """Add one item's outcome; `same` when it is that of an identical text of this run."""
-        if reused:
+        if isinstance(outcome, Success) and not outcome.attempts:
+            self.blank += 1  # there was nothing to ask, so nothing was saved
+        elif reused:
             self.reused += 1
             self.same += same
         else:
@@ -51,7 +53,6 @@ class Tally:
                 self.failures[outcome.kind] += 1
             case Success():
                 self.done += 1
-                self.blank += outcome.attempts == 0
                 self._count_values(outcome)
 
     def spend(self, usage: Usage, calls: int = 0) -> None:

@@ -59,6 +59,8 @@ class Show:
         self._display: Display | None = None
         self._piped = False
         self._stack = ExitStack()
+        self._stage = ExitStack()
+        self._log: Observer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +68,7 @@ class Show:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stage.close()
         self._stack.close()
 
     def say(self, line: str) -> None:
@@ -97,7 +100,7 @@ class Show:
             say(self._stream, f"try: {error.hint}")
 
     def begin(self) -> Observer:
-        """Start to show a run.
+        """Start to show a run; what was shown of an earlier one ends.
 
         Returns:
             The observer that the run tells what happens.
@@ -108,14 +111,17 @@ class Show:
         from mellea_cli.ui.eventlog import EventLog, TroubleLines
 
         look = self._look
+        self._stage.close()
         observers: list[Observer] = []
-        if look.log_file:
-            observers.append(self._stack.enter_context(EventLog(Path(look.log_file))))
+        if look.log_file and self._log is None:
+            self._log = self._stack.enter_context(EventLog(Path(look.log_file)))
+        if self._log is not None:
+            observers.append(self._log)
         view = RunView()
         # The model server writes its log to the same terminal: panels would be torn by it.
         still = not look.live or look.verbose > 1 or self._piped
         name = choose_display(stream=self._stream, environ=self._environ, quiet=look.quiet, no_live=still)
-        self._display = self._stack.enter_context(make_display(name, view, self._stream, self._environ))
+        self._display = self._stage.enter_context(make_display(name, view, self._stream, self._environ))
         if name != "none":
             observers.append(view)
         if look.verbose and not look.quiet:
@@ -150,6 +156,7 @@ class Show:
         """
         from mellea_cli.ui.summary import print_summary, to_json
 
+        self._stage.close()
         self._stack.close()
         self._display = None
         if self._look.json:

@@ -11,6 +11,7 @@ from mellea_cli.messages import Usage
 from mellea_cli.ui.endpoints import endpoint_lines, endpoint_record
 from mellea_cli.ui.figures import count, duration, rate
 from mellea_cli.ui.plaintext import clean
+from mellea_cli.ui.themetable import Themed, drawn_themes, plain_themes, themed_record
 
 if TYPE_CHECKING:
     from mellea_cli.engine.lane import EndpointFigures
@@ -60,6 +61,10 @@ class RunSummary:
     """How often each value of a column occurs, such as `{"sentiment": {"positive": 3}}`."""
     stopped: str = ""
     """Why the run ended before its input did; empty when it did not."""
+    blank: int = 0
+    """Items with nothing to ask about."""
+    themed: Themed | None = None
+    """The themes and their counts, when rows were labelled."""
     next_command: str = ""
     """What to type to go on or to try what failed again; empty when there is nothing to do."""
     exit_code: int = 0
@@ -69,7 +74,7 @@ class RunSummary:
     @property
     def asked(self) -> int:
         """Items that a model was asked about."""
-        return max(0, self.done + self.failed - self.reused)
+        return max(0, self.done + self.failed - self.reused - self.blank)
 
     @property
     def items_per_s(self) -> float:
@@ -105,6 +110,8 @@ def to_json(summary: RunSummary) -> str:
         "unwritten": summary.unwritten or None,
         "endpoints": [endpoint_record(one) for one in summary.endpoints],
         "offloaded": summary.offloaded,
+        "blank": summary.blank,
+        "reconciled": None if summary.themed is None else themed_record(summary.themed),
     }
     return json.dumps(record, ensure_ascii=True)
 
@@ -139,6 +146,8 @@ def plain_lines(summary: RunSummary) -> Iterator[str]:
         yield text
     for label, _, text in _rows(summary, ", "):
         yield f"{label}: {text}"
+    if summary.themed is not None:
+        yield from plain_themes(summary.themed)
     for column, counts in summary.values.items():
         yield f"{column}: " + ", ".join(f"{value} {count(number)}" for value, number in _ordered(counts))
 
@@ -164,6 +173,8 @@ def drawn_lines(summary: RunSummary, columns: int, palette: Palette) -> Iterator
         for index, part in enumerate(parts):
             yield (("label", f"  {label if index == 0 else '':<{_LABEL_CELLS}}"), (role, part))
     yield from _charts(summary.values, columns, palette)
+    if summary.themed is not None:
+        yield from drawn_themes(summary.themed, columns, palette)
     yield ()
 
 

@@ -1,0 +1,199 @@
+"""Finds themes: candidates out of batches of phrases, and which of them the phrases speak for.
+
+Every call goes through a batch run of its own over lines instead of rows: so it has the same engine, limits and
+journal, and a second discovery over the same rows asks nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from mellea_cli.items import Item
+from mellea_cli.pipelines.base import Pipeline, Step
+from mellea_cli.pipelines.discover import (
+    PROPOSE_BATCH,
+    SORT_BATCH,
+    Said,
+    is_general,
+    numbered,
+    propose_pipeline,
+    sort_pipeline,
+)
+from mellea_cli.pipelines.themes import NONE, OTHER, Theme
+
+Ask = Callable[[Pipeline, Sequence[Item]], Awaitable[Sequence[Mapping[str, Any] | None]]]
+"""Asks a pipeline about items; gives their values in order, `None` for one that failed."""
+
+_WORD = re.compile(r"\w+")
+# A word of a theme's name that says nothing about what it is.
+_EMPTY_WORDS = frozenset(("a", "an", "and", "of", "in", "for", "the", "to", "with", "very", "more", "too", "by", "on"))
+_EXAMPLE_LENGTH = 80
+# Themes that each of several batches is asked for.
+_CANDIDATES = 4
+# From so many phrases on, a theme that a single one speaks for is none.
+_MANY = 30
+
+
+@dataclass
+class _Found:
+    """A theme on its way: what speaks for it."""
+
+    name: str
+    definition: str
+    said: Said
+    weight: int
+    phrases: list[str]
+
+
+async def discover(phrases: Mapping[Said, Counter[str]], ask: Ask, *, most: int) -> tuple[Theme, ...]:
+    """Find themes in phrases.
+
+    Args:
+        phrases: complaints and praise, with how often each one stands for itself.
+        ask: the way to the model.
+        most: themes at most, complaints and praise together.
+
+    Returns:
+        Themes, complaints first, each kind with the most common one first; empty when nothing could be found.
+    """
+    rooms = _rooms({said: counts.total() for said, counts in phrases.items()}, most)
+    themes: list[Theme] = []
+    for said, room in rooms.items():
+        found = await _themes_of(said, phrases[said], ask, room)
+        taken = {theme.name.casefold() for theme in themes}
+        themes += [_as_theme(one, taken) for one in found]
+    return tuple(themes)
+
+
+def first_question(phrases: Mapping[Said, Counter[str]], most: int) -> tuple[Step, str]:
+    """The first thing that is asked, to be looked at: its step and its text."""
+    said, room = next(iter(_rooms({kind: counts.total() for kind, counts in phrases.items()}, most).items()))
+    batches = _batches(list(phrases[said]), PROPOSE_BATCH)
+    return propose_pipeline(said, _wanted(batches, room)).steps[0], numbered(batches[0])
+
+
+def _wanted(batches: Sequence[Sequence[str]], room: int) -> int:
+    """How many themes each batch is asked for: fewer where there are few lines, or some would be made up."""
+    most = room if len(batches) == 1 else _CANDIDATES
+    return max(1, min(most, min(map(len, batches)) // 2))
+
+
+def _rooms(sizes: Mapping[Said, int], most: int) -> dict[Said, int]:
+    """How many themes each kind may have: by its share, and at least a quarter of them, where it says anything."""
+    said = [kind for kind in get_args(Said) if sizes.get(kind)]
+    if len(said) < 2:
+        return dict.fromkeys(said, most)
+    total = sum(sizes[kind] for kind in said)
+    least = max(1, most // 4)
+    first = min(max(round(most * sizes[said[0]] / total), least), most - least)
+    rooms = {said[0]: first, said[1]: most - first}
+    return {kind: room for kind, room in rooms.items() if room}
+
+
+async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> list[_Found]:
+    """The themes of one kind, those that at least two phrases speak for where there are many, most common first."""
+    proposed = await _proposed(said, list(phrases), ask, room)
+    if not proposed:
+        return []
+    common = sorted(phrases, key=lambda phrase: (-phrases[phrase], phrase))
+    batches = _batches(common, SORT_BATCH)
+    answers = await ask(sort_pipeline(said, proposed), _as_items(batches))
+    by_theme: dict[str, list[str]] = {name: [] for name, _ in proposed}
+    for phrase, name in _pairs(batches, answers):
+        if name in by_theme:
+            by_theme[name].append(phrase)
+    found = [
+        _Found(name, definition, said, sum(phrases[phrase] for phrase in by_theme[name]), by_theme[name])
+        for name, definition in proposed
+    ]
+    if not any(one.phrases for one in found):
+        return found[:room]  # sorting has failed: what was proposed stands, without examples
+    least = 2 if phrases.total() >= _MANY else 1
+    return sorted((one for one in found if one.weight >= least), key=lambda one: -one.weight)[:room]
+
+
+async def _proposed(said: Said, lines: Sequence[str], ask: Ask, room: int) -> list[tuple[str, str]]:
+    """Names and definitions of candidates, those first that most batches came up with.
+
+    There may be twice as many as there is room: which ones are common is only known once phrases are put to them.
+    """
+    batches = _batches(lines, PROPOSE_BATCH)
+    answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(batches))
+    candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
+    support = Counter(frozenset(_stems(name)) for name, _ in candidates)
+    # The order of the batches decides between candidates that are as common: sorting is stable.
+    candidates.sort(key=lambda pair: -support[frozenset(_stems(pair[0]))])
+    return _distinct(candidates)[: room if len(batches) == 1 else 2 * room]
+
+
+def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
+    """The lines in batches of at most `most`, all about as long: the last one is as telling as the first."""
+    number = -(-len(lines) // most)
+    ends = [len(lines) * place // number for place in range(number + 1)]
+    return [list(lines[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def _as_items(batches: Iterable[Sequence[str]]) -> list[Item]:
+    return [Item(place, f"lines {place + 1}", numbered(batch)) for place, batch in enumerate(batches)]
+
+
+def _pairs(batches: Sequence[Sequence[str]], answers: Sequence[Mapping[str, Any] | None]) -> Iterable[tuple[str, str]]:
+    """Each line with what was said about its number, the first time; numbers that there are not are passed over."""
+    for batch, answer in zip(batches, answers, strict=True):
+        said: dict[int, str] = {}
+        for number, word in (answer or {}).get("lines", ()):
+            said.setdefault(number, word)
+        for number, line in enumerate(batch, start=1):
+            if number in said:
+                yield line, said[number]
+
+
+def _distinct(themes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Themes without those that say the same as an earlier one, without unusable names, one general one at most."""
+    kept: list[tuple[str, str]] = []
+    seen: list[frozenset[str]] = []
+    general = False
+    for name, definition in themes:
+        plain = _plain(name)
+        words = frozenset(_stems(name))
+        twin = any(words <= other or other <= words for other in seen)
+        same = any(definition.casefold() == other.casefold() for _, other in kept)
+        if not words or twin or same or plain.casefold() in (OTHER, NONE) or (general and is_general(name)):
+            continue
+        general = general or is_general(name)
+        seen.append(words)
+        kept.append((plain, " ".join(definition.split())))
+    return kept
+
+
+def _plain(name: str) -> str:
+    """The name without what a table or a spreadsheet would take for something else."""
+    words = " ".join(name.replace("|", "/").split()).lstrip("=+-@ ").rstrip(" .,;:")
+    return words[:1].upper() + words[1:]
+
+
+def _stems(name: str) -> list[str]:
+    """What a name says, without small words and endings."""
+    return [_stem(word) for word in _WORD.findall(name.casefold()) if word not in _EMPTY_WORDS]
+
+
+def _stem(word: str) -> str:
+    """The word without the ending that English plurals and participles have."""
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) > len(ending) + 3:
+            return word.removesuffix(ending)
+    return word
+
+
+def _as_theme(found: _Found, taken: set[str]) -> Theme:
+    name = found.name
+    if name.casefold() in taken:
+        name = f"{name} ({found.said})"
+    short = [phrase for phrase in found.phrases if len(phrase) <= _EXAMPLE_LENGTH] or found.phrases
+    examples = tuple(phrase[:_EXAMPLE_LENGTH] for phrase in short[:2])
+    return Theme(name, found.definition, found.said, examples)

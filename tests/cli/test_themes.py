@@ -1,0 +1,331 @@
+"""`mellea themes`, run as its users run it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loopback import Fault, ModelServer, faults
+from mellea_cli.io.themesfile import read_themes, write_themes
+from mellea_cli.pipelines.themes import Theme
+from rowfiles import Process, Run, read_rows, write_rows
+from themed import KIND, LATE, RUDE, reply, row, rows
+
+ROWS = 50
+ASKED = 40
+"""Rows with something to ask about: every fifth one says nothing."""
+Themes = Callable[..., Process]
+
+
+@pytest.fixture
+def model(serve: Callable[..., ModelServer]) -> ModelServer:
+    """A model that finds and labels themes by their words."""
+    return serve(models=("m",), reply=reply)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Fifty summarised rows."""
+    return write_rows(tmp_path / "results.jsonl", rows(ROWS))
+
+
+@pytest.fixture
+def themes(mellea: Run, model: ModelServer, tmp_path: Path) -> Themes:
+    """Run `mellea themes results.jsonl -o themes.jsonl` with the model, and further flags."""
+
+    def run(*flags: str, source: str = "results.jsonl", output: str = "themes.jsonl", **more: Any) -> Process:
+        where = ("-m", "m", "--base-url", model.openai_url, "-b", "openai")
+        return mellea("themes", source, "-o", output, *where, *flags, **more)
+
+    return run
+
+
+def figures(done: Process) -> dict[str, Any]:
+    """What `--json` said about the themes."""
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])["reconciled"]
+    return told
+
+
+def edit(path: Path, *changed: Theme) -> None:
+    """Put these themes into a themes file."""
+    path.unlink(missing_ok=True)
+    write_themes(path, changed)
+
+
+def test_rows_get_themes_that_add_up(themes: Themes, results: Path, tmp_path: Path) -> None:
+    """Every column stays, each row has its themes with a quote from its text, and the figures are printed."""
+    done = themes()
+    assert done.returncode == 0, done.stderr
+    out = read_rows(tmp_path / "themes.jsonl")
+    before = read_rows(results)
+    assert [{name: one[name] for name in old} for one, old in zip(out, before, strict=True)] == before
+    assert list(out[0]) == [*before[0], "themes", "theme_quotes"]
+    assert [one["themes"] for one in out[:5]] == [
+        ["Late delivery"],
+        ["Late delivery", "Rude staff"],
+        ["Kind people"],
+        ["other"],
+        ["none"],
+    ]
+    assert out[1]["theme_quotes"] == {"Late delivery": "late", "Rude staff": "rude"}
+    assert "rows: 30 with themes + 10 other + 10 none + 0 failed = 50 rows" in done.stderr
+    assert "theme: Late delivery: 20 (40%)" in done.stderr
+    assert "40 labels, 40 quotes verbatim, read back from the output" in done.stderr
+    found = read_themes(tmp_path / "themes.jsonl.toml")
+    assert found is not None
+    assert [(theme.name, theme.kind) for theme in found] == [
+        ("Late delivery", "complaint"),
+        ("Rude staff", "complaint"),
+        ("Kind people", "praise"),
+    ]
+    assert "themes.jsonl.toml" in done.stderr
+
+
+def test_a_second_run_asks_nothing(themes: Themes, results: Path, model: ModelServer, tmp_path: Path) -> None:
+    """Neither for themes nor for rows, and not for the themes either when their file was deleted."""
+    first = figures(themes("--json"))
+    asked, wrote = model.state.requests, (tmp_path / "themes.jsonl").read_bytes()
+    again = figures(themes("--json"))
+    assert model.state.requests == asked
+    assert again == first
+    written = (tmp_path / "themes.jsonl.toml").read_bytes()
+    (tmp_path / "themes.jsonl.toml").unlink()
+    figures(themes("--json"))
+    assert model.state.requests == asked
+    assert (tmp_path / "themes.jsonl.toml").read_bytes() == written
+    assert (tmp_path / "themes.jsonl").read_bytes() == wrote
+
+
+def test_only_new_rows_are_asked_about(themes: Themes, results: Path, model: ModelServer) -> None:
+    """Next week's rows are labelled with the same themes."""
+    themes()
+    asked = model.state.requests
+    write_rows(results, rows(ROWS + 5))
+    told = figures(themes("--json"))
+    assert model.state.requests == asked + 4
+    assert (told["rows"], told["accounted"]) == (ROWS + 5, ROWS + 5)
+
+
+def test_an_edited_file_asks_again_only_what_it_must(
+    themes: Themes, results: Path, model: ModelServer, tmp_path: Path
+) -> None:
+    """A name: nothing. A theme less: its rows. Taken back: nothing. Another definition or one more: every row."""
+    path = tmp_path / "week.toml"
+    flags = ("--themes-file", str(path), "--json")
+
+    def counted(*changed: Theme) -> tuple[int, dict[str, Any]]:
+        edit(path, *changed)
+        before = model.state.requests
+        told = figures(themes(*flags))
+        return model.state.requests - before, told
+
+    asked, told = counted(LATE, RUDE, KIND)
+    assert (asked, told["themes"]) == (ASKED, {"Late delivery": 20, "Rude staff": 10, "Kind people": 10})
+    slow = Theme("Slow", LATE.definition, LATE.kind, LATE.examples)
+    asked, told = counted(KIND, slow, RUDE)
+    assert (asked, told["themes"]) == (0, {"Kind people": 10, "Slow": 20, "Rude staff": 10})
+    assert read_rows(tmp_path / "themes.jsonl")[1]["theme_quotes"] == {"Slow": "late", "Rude staff": "rude"}
+    asked, told = counted(slow, KIND)
+    assert (asked, told["themes"]) == (10, {"Slow": 20, "Kind people": 10})
+    asked, _ = counted(LATE, RUDE, KIND)
+    assert asked == 0
+    asked, _ = counted(Theme(LATE.name, "Later than said.", LATE.kind, LATE.examples), RUDE, KIND)
+    assert asked == ASKED
+    asked, told = counted(LATE, RUDE, KIND, Theme("Quick help", "Help came soon.", "praise"))
+    assert (asked, told["themes"]["Quick help"]) == (ASKED, 0)
+
+
+def test_a_killed_run_goes_on(results: Path, model: ModelServer, themes: Themes, tmp_path: Path) -> None:
+    """After a kill -9 in the middle the same command asks about the other rows only, but for those in flight."""
+    write_rows(results, rows(400))
+    edit(tmp_path / "t.toml", LATE, RUDE, KIND)
+    flags = ("-c", "4", "-q", "--themes-file", "t.toml")
+    arguments = ("themes", "results.jsonl", "-o", "themes.jsonl", "-b", "openai", "-m", "m")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mellea_cli", *arguments, "--base-url", model.openai_url, *flags],
+        cwd=tmp_path,
+        env=os.environ,
+        start_new_session=True,
+    )
+    model.wait(lambda state: state.completed >= 120, 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert not (tmp_path / "themes.jsonl").exists()
+    told = figures(themes("-c", "4", "--themes-file", "t.toml", "--json"))
+    assert told["accounted"] == 400
+    twice = sum(count - 1 for count in model.state.attempts.values())
+    assert 0 <= twice <= 8
+    assert set(model.state.attempts.values()) <= {1, 2}
+    assert len(model.state.attempts) == 320
+
+
+def test_a_kill_while_themes_are_found_loses_no_answer(
+    results: Path, themes: Themes, tmp_path: Path, serve: Callable[..., ModelServer], mellea: Run
+) -> None:
+    """Questions of the discovery that were answered are not asked again."""
+
+    def stall(call: Any) -> Fault | None:
+        return faults.stall(0) if call.index == 4 else None
+
+    server = serve(models=("m",), reply=reply, fault=stall)
+    where = ("-m", "m", "--base-url", server.openai_url, "-b", "openai", "-c", "1", "-q")
+    arguments = ["themes", "results.jsonl", "-o", "themes.jsonl", *where]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mellea_cli", *arguments], cwd=tmp_path, env=os.environ, start_new_session=True
+    )
+    server.wait(lambda state: state.requests == 5 and state.completed == 4, 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert mellea(*arguments).returncode == 0
+    assert sorted(server.state.attempts.values())[-2:] == [1, 2]
+
+
+def test_a_failed_row_is_null_with_its_error(
+    mellea: Run, results: Path, tmp_path: Path, serve: Callable[..., ModelServer]
+) -> None:
+    """The others are as they would be; the code says that some failed, and the figures count it."""
+    server = serve(
+        models=("m",), reply=reply, fault=lambda call: faults.says("{}") if "MARK-6 " in call.prompt else None
+    )
+    edit(tmp_path / "t.toml", LATE, RUDE, KIND)
+    where = ("-m", "m", "--base-url", server.openai_url, "-b", "openai", "--themes-file", "t.toml", "--json")
+    done = mellea("themes", "results.jsonl", "-o", "out.jsonl", *where)
+    assert done.returncode == 3
+    told = json.loads(done.stderr.splitlines()[-1])["reconciled"]
+    assert (told["failed"], told["labelled"], told["accounted"]) == (1, 29, 50)
+    broken = read_rows(tmp_path / "out.jsonl")[6]
+    assert (broken["themes"], broken["theme_quotes"], broken["error"]["kind"]) == (None, None, "parse")
+
+
+def test_rows_that_failed_before_are_labelled(themes: Themes, tmp_path: Path, model: ModelServer) -> None:
+    """They have a text, and nobody knows what it says; their own error stays."""
+    failed = {
+        "id": 1,
+        "text": "Late!! It was late.",
+        "summary": None,
+        "sentiment": None,
+        "issues": None,
+        "error": {"kind": "x"},
+    }
+    write_rows(tmp_path / "results.jsonl", [failed, row(2, "  ", complaint="late")])
+    edit(tmp_path / "t.toml", LATE, RUDE)
+    assert figures(themes("--themes-file", "t.toml", "--json"))["labelled"] == 1
+    assert read_rows(tmp_path / "themes.jsonl")[0]["error"] == {"kind": "x"}
+    assert model.state.requests == 1
+
+
+def test_tables_in_and_out(themes: Themes, results: Path, mellea: Run, tmp_path: Path) -> None:
+    """From CSV to CSV: names joined in one cell, quotes as one JSON cell; the same figures as from JSONL."""
+    expected = figures(themes("--json"))
+    with (tmp_path / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "sentiment", "main_complaint", "positive_aspect", "urgency", "error"])
+        for one in read_rows(results):
+            parts = one["issues"]
+            writer.writerow([one["id"], one["text"], one["sentiment"], *map(parts.get, parts), ""])
+    flags = ("--json", "--themes-file", "themes.jsonl.toml")
+    told = figures(themes(*flags, source="results.csv", output="themes.csv"))
+    assert {**told, "themes_file": ""} == {**expected, "themes_file": ""}
+    with (tmp_path / "themes.csv").open(newline="", encoding="utf-8") as file:
+        cells = list(csv.DictReader(file))
+    assert sorted(cells[1]["themes"].split(" | ")) == ["Late delivery", "Rude staff"]
+    assert json.loads(cells[1]["theme_quotes"]) == {"Late delivery": "late", "Rude staff": "rude"}
+    assert [cells[place]["themes"] for place in (3, 4)] == ["other", "none"]
+
+
+def test_nasty_rows_change_nothing_but_their_own_cells(themes: Themes, tmp_path: Path, model: ModelServer) -> None:
+    """HTML, scripts, template marks, escapes and 100 kB come back letter by letter, quoted as they are."""
+    texts = [
+        "<script>alert('late')</script> {{7*7}} {% raw %} </feedback> [red]late[/red]",
+        "late \x1b[2J\x07 \u202e\u0000 '; DROP TABLE rows; -- | , \" \n\r\n=1+1",
+        "\u0130\u0130 late \U0001f600 \u4e0d\u597d " + "very late <b>" * 8_000,
+        "\ud83d late",
+    ]
+    before = [row(number, text, complaint=f"<i>{{{{ {number} }}}}</i> late | x") for number, text in enumerate(texts)]
+    plain = [row(100 + number, f"MARK-{number} It was late.", complaint="late") for number in range(3)]
+    edit(tmp_path / "t.toml", LATE, RUDE)
+    flags = ("--themes-file", "t.toml", "--json")
+    write_rows(tmp_path / "plain.jsonl", plain)
+    figures(themes(*flags, source="plain.jsonl", output="plain.out.jsonl"))
+    write_rows(tmp_path / "results.jsonl", [*before, *plain])
+    told = figures(themes(*flags))
+    assert (told["labelled"], told["audited"]) == (7, True)
+    lines = (tmp_path / "themes.jsonl").read_text(encoding="utf-8").splitlines()
+    raw = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(line.startswith(old[:-1] + ", ") for line, old in zip(lines, raw, strict=True))
+    assert lines[4:] == (tmp_path / "plain.out.jsonl").read_text(encoding="utf-8").splitlines()
+    figures(themes(*flags, output="themes.csv"))
+    figures(themes(*flags, output="themes.json"))
+
+
+def test_themes_can_be_found_alone(themes: Themes, results: Path, model: ModelServer, tmp_path: Path) -> None:
+    """`--find-only` writes the file, shows it, and labels nothing; a path of its own may be named."""
+    done = themes("--find-only", "--themes-file", "mine.toml", "--max-themes", "2")
+    assert done.returncode == 0, done.stderr
+    found = read_themes(tmp_path / "mine.toml")
+    assert found is not None
+    assert len(found) == 2
+    assert all(theme.name in done.stderr for theme in found)
+    assert not (tmp_path / "themes.jsonl").exists()
+    assert "labels" not in str(model.state.bodies[-1]["response_format"])
+
+
+def test_a_dry_run_sends_nothing(themes: Themes, results: Path, model: ModelServer, tmp_path: Path) -> None:
+    """It shows the first question: for themes, or for a row where the themes are there."""
+    first = themes("--dry-run")
+    edit(tmp_path / "t.toml", LATE)
+    second = themes("--dry-run", "--themes-file", "t.toml")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "found first, in 20 complaints and 20 praises" in first.stdout
+    assert "late for 0 days" in first.stdout
+    assert "MARK-0 It was late again." in second.stdout
+    assert model.state.requests == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["results.jsonl", "t.toml"]
+
+
+def test_what_cannot_work_is_said_before_anything_is_sent(
+    mellea: Run, themes: Themes, model: ModelServer, tmp_path: Path, results: Path
+) -> None:
+    """A pipe without themes, rows that were never summarised, a themes file that is none: code 2 and a way out."""
+    piped = mellea("themes", "-", "-b", "scripted", stdin=results.read_bytes())
+    write_rows(tmp_path / "raw.jsonl", [{"text": "late"}])
+    raw = themes(source="raw.jsonl")
+    (tmp_path / "bad.toml").write_text("[[theme]]")
+    bad = themes("--themes-file", "bad.toml")
+    same = themes("--themes-file", "results.jsonl")
+    assert [one.returncode for one in (piped, raw, bad, same)] == [2, 2, 2, 2], same.stderr
+    assert "--themes-file" in piped.stderr
+    assert "mellea summarise raw.jsonl" in raw.stderr
+    assert "theme 1: has no name" in bad.stderr
+    assert model.state.requests == 0
+
+
+def test_a_pipe_is_labelled_with_themes_that_are_there(
+    mellea: Run, results: Path, tmp_path: Path, model: ModelServer
+) -> None:
+    """Rows in, rows out, in order; the figures are those of the rows that were written."""
+    edit(tmp_path / "t.toml", LATE, RUDE, KIND)
+    where = ("-m", "m", "--base-url", model.openai_url, "-b", "openai", "--themes-file", "t.toml", "--json")
+    done = mellea("themes", *where, stdin=results.read_bytes())
+    told = figures(done)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == list(range(ROWS))
+    assert (told["accounted"], told["audited"], told["rows"]) == (ROWS, False, None)
+
+
+def test_limits_hold_over_finding_and_labelling(themes: Themes, results: Path, tmp_path: Path) -> None:
+    """Tokens that the discovery used are not there for the rows: the run stops early, and types on."""
+    done = themes("--max-tokens-total", "2500", "--json", "-c", "1")
+    assert done.returncode == 4, done.stderr
+    summary = json.loads(done.stderr.splitlines()[-1])
+    assert summary["prompt_tokens"] + summary["completion_tokens"] <= 2500
+    assert summary["next_command"]

@@ -1,0 +1,91 @@
+"""The themes file: written once, read as a person left it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mellea_cli.errors import OutputError, UsageError
+from mellea_cli.io.themesfile import read_themes, write_themes
+from mellea_cli.pipelines.themes import Theme
+
+NASTY = Theme(
+    'Say "no" \\ <b>',
+    "Tab and \u00e9\U0001f600 \x7f {{ x }} # no comment.",
+    "both",
+    (
+        "'''",
+        '"""',
+    ),
+)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    """Every letter comes back, also those that TOML has a meaning for."""
+    path = tmp_path / "t.toml"
+    themes = (Theme("Late delivery", "It came late.", "complaint", ("late", "a day late")), NASTY)
+    write_themes(path, themes)
+    assert read_themes(path) == themes
+    assert path.read_text().startswith("# ")
+    assert [one.name for one in tmp_path.iterdir()] == ["t.toml"]
+
+
+def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
+    """An edited file is the user's."""
+    path = tmp_path / "t.toml"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="left as it is"):
+        write_themes(path, (NASTY,))
+    assert path.read_text() == "mine"
+
+
+def test_no_folder_no_file(tmp_path: Path) -> None:
+    """A file that cannot be written is an output's error."""
+    with pytest.raises(OutputError):
+        write_themes(tmp_path / "none" / "t.toml", (NASTY,))
+
+
+def test_a_missing_file_is_none(tmp_path: Path) -> None:
+    """Then themes are found."""
+    assert read_themes(tmp_path / "t.toml") is None
+
+
+def test_kind_and_examples_may_be_left_out(tmp_path: Path) -> None:
+    """A theme needs a name and a definition; white space in them is evened out."""
+    path = tmp_path / "t.toml"
+    path.write_text('\ufeff[[theme]]\nname = " Long   waits"\ndefinition = """One\nline"""\n', encoding="utf-8")
+    assert read_themes(path) == (Theme("Long waits", "One line", "both", ()),)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("theme = [", "cannot be read"),
+        ("", "holds no themes"),
+        ("theme = 3", "holds no themes"),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[thema]]\nname='c'", "'thema' is no key"),
+        ("[[theme]]\ndefinition='b'", "theme 1: has no name"),
+        ("[[theme]]\nname='a'", "theme 1 .a.: has no definition"),
+        ("[[theme]]\nname=''\ndefinition='b'", "name is not a text"),
+        ("[[theme]]\nname='a | b'\ndefinition='b'", "may not hold"),
+        ("[[theme]]\nname='=a'\ndefinition='b'", "formula"),
+        ("[[theme]]\nname='Other'\ndefinition='b'", "there without being named"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nkind='bad'", "kind is 'bad'"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nexamples='c'", "examples are a list"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nexamples=[3]", "example is not a text"),
+        ("[[theme]]\nname='a'\ndefinition='b'\ncolour='c'", "'colour' is no key of a theme"),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='A'\ndefinition='c'", "'A' has the same name as 'a'"),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='c'\ndefinition='B'", "the same definition"),
+        (f"[[theme]]\nname='{'a' * 61}'\ndefinition='b'", "longer than 60"),
+        ("".join(f"[[theme]]\nname='a{n}'\ndefinition='b{n}'\n" for n in range(51)), "51 themes"),
+    ],
+)
+def test_what_is_no_theme_is_said_with_the_way_out(tmp_path: Path, content: str, said: str) -> None:
+    """The file and the theme are named, and what to do."""
+    path = tmp_path / "t.toml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        read_themes(path)
+    assert str(path) in caught.value.message
+    assert "\n" not in caught.value.message
