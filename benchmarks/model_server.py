@@ -31,6 +31,9 @@ _LONG = {
     "summary": "The customer liked the friendly and patient staff and the room with a view but disliked the wait of "
     "forty minutes for a table that had been booked.",
 }
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+# Finish reason, usage, the closing mark and the last chunk follow each other at once.
+_CLOSING = 4
 _TOKEN = re.compile(r"\s?\w{1,6}|[^\w\s]|\s")
 
 
@@ -59,8 +62,11 @@ def _events(text: str) -> list[bytes]:
 class Behaviour:
     """What all connections share: the answers, the latency, and what has been counted."""
 
-    def __init__(self, latency_s: float, *, long: bool, best: int | None, most: int | None) -> None:
+    def __init__(
+        self, latency_s: float, *, long: bool, best: int | None, most: int | None, token_delay_s: float
+    ) -> None:
         self.latency_s = latency_s
+        self.token_delay_s = token_delay_s
         self.best = best
         self.most = most
         self.values = _LONG if long else _SHORT
@@ -145,11 +151,28 @@ class Connection(asyncio.Protocol):
     def _send(self, events: list[bytes]) -> None:
         if not self._busy:
             return
-        self._busy = False
-        self._shared.in_flight -= 1
-        self._write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if self._shared.token_delay_s:
+            self._write(_HEAD)
+            self._drip(events, 0)
+            return
+        self._leave()
+        self._write(_HEAD)
         for event in events:
             self._write(event)
+
+    def _leave(self) -> None:
+        self._busy = False
+        self._shared.in_flight -= 1
+
+    def _drip(self, events: list[bytes], at: int) -> None:
+        if not self._busy:
+            return
+        if at >= len(events) - _CLOSING:
+            self._leave()
+            self._write(b"".join(events[at:]))
+            return
+        self._write(events[at])
+        asyncio.get_running_loop().call_later(self._shared.token_delay_s, self._drip, events, at + 1)
 
 
 async def serve(behaviour: Behaviour) -> None:
@@ -167,8 +190,10 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="long answers")
     parser.add_argument("--best", type=int, help="beyond so many at once all of them are slower")
     parser.add_argument("--most", type=int, help="beyond so many at once a request is refused with 429")
+    parser.add_argument("--token-delay", type=float, default=0.0, help="seconds between two tokens")
     args = parser.parse_args()
-    asyncio.run(serve(Behaviour(args.latency, long=args.long, best=args.best, most=args.most)))
+    behaviour = Behaviour(args.latency, long=args.long, best=args.best, most=args.most, token_delay_s=args.token_delay)
+    asyncio.run(serve(behaviour))
 
 
 if __name__ == "__main__":

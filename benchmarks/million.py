@@ -1,0 +1,66 @@
+# ruff: noqa: S603 - it starts the program
+"""A million rows, with the journal on: memory beside that of a thousand, rows a second, and what the journal weighs.
+
+python benchmarks/million.py --rows 1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rows import Row, tell
+
+from wire import write_items
+
+MB = 1e6
+
+
+def run(folder: Path, rows: int) -> tuple[float, float, int]:
+    """Summarise so many rows with the scripted backend; return seconds, the peak of memory in MB, the journal's bytes."""
+    source, output = folder / f"in-{rows}.jsonl", folder / f"out-{rows}.jsonl"
+    write_items(source, rows)
+    command = [sys.executable, "-m", "mellea_cli", "summarise", str(source), "-o", str(output), "-b", "scripted", "-q"]
+    began = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    took = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    with output.open("rb") as lines:
+        written = sum(1 for _ in lines)
+    if process.returncode or written != rows:
+        raise RuntimeError(f"{written} of {rows} rows, exit code {process.returncode}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return took, usage.ru_maxrss * unit / MB, Path(f"{output}.journal").stat().st_size
+
+
+def main() -> None:
+    """Run both and print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    args, _ = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as name:
+        _, few_mb, _ = run(Path(name), 1_000)
+        took_s, many_mb, journal = run(Path(name), args.rows)
+    many = f"{args.rows:,} rows"
+    tell(
+        Row(
+            "million",
+            f"{many}: peak of memory above that of 1,000 rows",
+            many_mb - few_mb,
+            "MB",
+            bar=80,
+            note=f"{many_mb:.0f} - {few_mb:.0f} MB",
+        )
+    )
+    tell(Row("million", f"{many}: rows a second, start and end of the program included", args.rows / took_s, "rows/s"))
+    tell(Row("million", f"{many}: the journal", journal / MB, "MB", note=f"{journal / args.rows:.0f} bytes a row"))
+
+
+if __name__ == "__main__":
+    main()
