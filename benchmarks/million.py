@@ -22,7 +22,7 @@ MB = 1e6
 
 
 def run(folder: Path, rows: int) -> tuple[float, float, int]:
-    """Summarise so many rows with the scripted backend; return seconds, the peak of memory in MB, the journal's bytes."""
+    """Summarise so many rows with the scripted backend; return seconds, peak memory in MB, and the journal's bytes."""
     source, output = folder / f"in-{rows}.jsonl", folder / f"out-{rows}.jsonl"
     write_items(source, rows)
     command = [sys.executable, "-m", "mellea_cli", "summarise", str(source), "-o", str(output), "-b", "scripted", "-q"]
