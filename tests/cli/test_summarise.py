@@ -183,7 +183,18 @@ def test_a_killed_run_is_continued(mellea: Run, tmp_path: Path) -> None:
 def test_a_second_run_on_the_same_output_is_refused(mellea: Run, feedback: Path, tmp_path: Path) -> None:
     """It names the first one's process and sends nothing."""
     with ModelServer(models=("m",), latency_s=30) as server:
-        command = ("summarise", str(feedback), "-o", "out.jsonl", "-m", "m", "--base-url", server.openai_url)
+        command = (
+            "summarise",
+            str(feedback),
+            "-o",
+            "out.jsonl",
+            "-m",
+            "m",
+            "-c",
+            "16",
+            "--base-url",
+            server.openai_url,
+        )
         first = subprocess.Popen(
             [sys.executable, "-m", "mellea_cli", *command], cwd=tmp_path, stderr=subprocess.DEVNULL
         )
@@ -474,6 +485,10 @@ def test_flag_beats_variable_beats_file(mellea: Run, feedback: Path, tmp_path: P
     by_variable = mellea("summarise", str(feedback), env={"MELLEA_CONFIG": str(config), "MELLEA_LIMIT": "2"})
     by_flag = mellea("summarise", str(feedback), "-n", "1", env={"MELLEA_CONFIG": str(config), "MELLEA_LIMIT": "2"})
     assert [len(done.stdout.splitlines()) for done in (by_file, by_variable, by_flag)] == [3, 2, 1]
+    config.write_text('backend = "scripted"\n[summarise]\nconcurrency = 2\ntimeout = 90\nmax-wait = 5\n')
+    numbers = mellea("summarise", str(feedback), "--dry-run", env={"MELLEA_CONFIG": str(config)})
+    assert numbers.returncode == 0, numbers.stderr
+    assert "2 at most" in numbers.stdout
     config.write_text("[summarise]\nlimitt = 3\n")
     wrong = mellea("summarise", str(feedback), env={"MELLEA_CONFIG": str(config)})
     assert wrong.returncode == 2

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mellea_cli.errors import InputError
+from mellea_cli.pipelines.themes import Theme
 from mellea_cli.report.counting import Wishes
 from mellea_cli.report.figures import percent
-from mellea_cli.report.themesfile import Theme
 from resultrows import THEMES, figures_of, result_rows
 
 
@@ -78,7 +78,7 @@ def test_praise_is_proved_by_happy_customers(tmp_path: Path) -> None:
         {"text": mood, "summary": "s", "sentiment": mood, "issues": {"urgency": "low"}, "themes": ["A", "B"]}
         for mood in ("negative", "positive")
     ]
-    wishes = Wishes(themes=(Theme("A", kind="praise"), Theme("B", kind="complaint")))
+    wishes = Wishes(themes=(Theme("A", "a", kind="praise"), Theme("B", "b", kind="complaint")))
     first, second = figures_of(tmp_path, rows, wishes).themes
     assert (first.name, first.quotes[0].text, second.quotes[0].text) == ("A", "positive", "negative")
 

@@ -42,11 +42,12 @@ def time_limit(text: str) -> float:
     return value
 
 
-def in_flight(text: str) -> int | None:
+def in_flight(value: str | int) -> int | None:
     """A number of requests, or `None` for `auto`. Raises `typer.BadParameter` when it is neither."""
-    if text.strip().lower() == "auto":
+    text = str(value).strip()  # the configuration file gives numbers
+    if text.lower() == "auto":
         return None
-    if text.strip().isdecimal() and int(text) >= 1:
+    if text.isdecimal() and int(text) >= 1:
         return int(text)
     raise typer.BadParameter(f"{text}: how many requests, 1 or more, or auto")
 

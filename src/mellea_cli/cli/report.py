@@ -48,7 +48,11 @@ def report(
     ] = None,
     themes_file: Annotated[
         str | None,
-        typer.Option("--themes-file", help="TOML with the themes' definitions and order.", rich_help_panel=_SHOWN),
+        typer.Option(
+            "--themes-file",
+            help="TOML with the themes' definitions and order; by default RESULTS.toml, if there.",
+            rich_help_panel=_SHOWN,
+        ),
     ] = None,
     input_format: Annotated[
         FormatName | None,

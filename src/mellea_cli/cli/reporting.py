@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING
 
-from mellea_cli.errors import UsageError
+from mellea_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.io.options import SourceOptions
+    from mellea_cli.pipelines.themes import Theme
     from mellea_cli.report.figures import Figures
     from mellea_cli.report.record import Record
 
@@ -35,6 +36,18 @@ class ReportWishes:
     themes_file: str | None = None
 
 
+def _themes(wishes: ReportWishes) -> Sequence[Theme]:
+    """The themes' definitions: from the file that was named, else from the one that stands beside labelled rows."""
+    from mellea_cli.io.themesfile import read_themes
+
+    if wishes.themes_file is None:
+        return read_themes(Path(f"{wishes.results}.toml")) or ()
+    themes = read_themes(Path(wishes.themes_file))
+    if themes is None:
+        raise InputError("cannot be read: no such file", path=wishes.themes_file, hint="name another --themes-file")
+    return themes
+
+
 def write_report(wishes: ReportWishes, options: SourceOptions) -> None:
     """Read the rows, count them, and write the report.
 
@@ -45,11 +58,10 @@ def write_report(wishes: ReportWishes, options: SourceOptions) -> None:
     """
     from mellea_cli.report.counting import Counting, Wishes
     from mellea_cli.report.reading import open_results
-    from mellea_cli.report.themesfile import read_themes
 
     form = _form(wishes.output, wishes.format, ("text", "html", "md", "json"))
     _check_output(wishes.output, (wishes.results, *([wishes.themes_file] if wishes.themes_file else ())))
-    themes = read_themes(Path(wishes.themes_file)) if wishes.themes_file else ()
+    themes = _themes(wishes)
     counting = Counting(Wishes(wishes.by, wishes.date, wishes.month_first, themes))
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mellea_cli.pipelines.themes import Theme
 from mellea_cli.report.dates import DATE_COLUMNS, Days, bucket_name, bucket_start, buckets, fitting_bucket
 from mellea_cli.report.figures import (
     Figures,
@@ -26,7 +27,6 @@ from mellea_cli.report.figures import (
 )
 from mellea_cli.report.reading import Results
 from mellea_cli.report.record import NONE, OTHER, Record
-from mellea_cli.report.themesfile import Theme
 
 NO_ANSWER = "no answer"
 """What the rows of a trend without an answer stand under."""
@@ -180,10 +180,11 @@ class Counting:
         known = {theme.name: theme for theme in self._wishes.themes}
         figures = []
         for name, mix in self._themes.items():
-            theme = known.get(name, Theme(name))
+            theme = known.get(name)
+            told = ("", "", ()) if theme is None else (theme.definition, theme.kind, theme.examples)
             quotes = self._quotes[name].quotes() if name in self._quotes else ()
             share = part(mix.rows, self._mix.answered)
-            figures.append(ThemeFigures(name, mix, share, quotes, theme.definition, theme.kind, theme.examples))
+            figures.append(ThemeFigures(name, mix, share, quotes, *told))
         return sorted(figures, key=lambda theme: -theme.count)
 
     def _trend(self) -> Trend | None:
