@@ -13,6 +13,7 @@ from loopback import ModelServer, faults
 from mellea_cli.cluster.crew import crew
 from mellea_cli.cluster.post import ClusterLost
 from mellea_cli.cluster.report import pack, unpack
+from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.engine.stop import Stop
 from mellea_cli.errors import ExitCode
 from mellea_cli.events import Event, ItemStarted, Note, TokensReceived
@@ -201,7 +202,8 @@ async def test_a_server_that_is_away_too_long_ends_the_run(tmp_path: Path) -> No
 async def test_a_server_that_comes_back_costs_no_item(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """Workers wait an outage out as one process does."""
     server = serve(latency_s=0.01)
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=30.0)
+    # The patience that users have: streams that are cut while a server stops are charged to their items.
+    run = CrewRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=30.0, policy=RetryPolicy())
 
     async def outage() -> None:
         await server.until(lambda state: state.completed >= 20)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -35,6 +36,14 @@ _PLAIN: Mapping[str, Any] = {
 _LABEL_SIZE = 12
 
 
+def _drawing() -> Any:
+    """Load pygal, without what it leaves in Python's import system: a finder for its plug-ins of a form long gone."""
+    import pygal
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("pygal")]
+    return pygal
+
+
 def tone(name: str) -> str:
     """The class that gives a judgement its colour."""
     return f"tone-{name}" if name in (*SENTIMENTS, *URGENCIES) else "tone-rest"
@@ -42,7 +51,7 @@ def tone(name: str) -> str:
 
 def donut(pairs: Sequence[tuple[str, int]], label: str) -> Markup:
     """A ring of shares; the numbers stand beside it in the page."""
-    import pygal
+    pygal = _drawing()
 
     chart = pygal.Pie(width=200, height=200, inner_radius=0.68, **_PLAIN)
     return _drawn(chart, pairs, label)
@@ -53,7 +62,7 @@ def bar(pairs: Sequence[tuple[str, int]], longest: int) -> Markup:
 
     It is hidden from screen readers: the numbers stand beside it.
     """
-    import pygal
+    pygal = _drawing()
 
     width, height = _BAR
     plain = {"show_x_labels": False, "show_y_labels": False, "show_x_guides": False, "show_y_guides": False}
@@ -71,7 +80,7 @@ def bar(pairs: Sequence[tuple[str, int]], longest: int) -> Markup:
 
 def columns(trend: Trend, names: Sequence[str], label: str, *, wide: bool) -> Markup:
     """A column for each bucket of a trend, in parts by judgement."""
-    import pygal
+    pygal = _drawing()
     from pygal.style import Style
 
     width, height, labels = (960, 280, 12) if wide else (380, 260, 5)
