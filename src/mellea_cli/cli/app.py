@@ -33,9 +33,9 @@ class Listed:
 COMMANDS: Mapping[str, Listed] = {
     "summarise": Listed("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
     "summarize": Listed("summarise:summarise", "Another spelling of summarise.", hidden=True),
+    "themes": Listed("themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."),
     "report": Listed("report:report", "What a finished run says: sentiment, urgency, themes, trends, quotes."),
     "compare": Listed("compare:compare", "What changed between two finished runs."),
-    "themes": Listed("themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."),
     "chat": Listed("chat:chat", "Talk with a model; ask about files, or about what mellea summarise has written."),
     "jobs": Listed("jobs:jobs_app", "List and cancel what --offload has handed to a batch queue."),
     "models": Listed("models:models_app", "List, fetch and remove the embedded backend's models."),
