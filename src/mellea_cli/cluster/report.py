@@ -24,7 +24,7 @@ def pack(value: Any) -> bytes:
 
 def unpack(data: bytes) -> Any:
     """The value of bytes that `pack` made."""
-    return pickle.loads(data)  # noqa: S301 - as above
+    return pickle.loads(data)  # noqa: S301 - from a worker of this very run
 
 
 @dataclass(slots=True)
