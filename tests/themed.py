@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,8 +27,9 @@ def reply(prompt: str, schema: Mapping[str, Any] | None) -> str:
     fields = (schema or {}).get("properties", {})
     if "labels" in fields:
         return json.dumps({"labels": _labels(prompt, str(schema))})
-    if "lines" in fields:
-        return json.dumps({"lines": _lines(prompt, str(schema))})
+    if "theme" in fields:
+        names = [name for word, name in WORDS.items() if word in prompt and f"'{name}'" in str(schema)]
+        return json.dumps({"theme": names[0] if names else "other"})
     least = fields["themes"]["minItems"]
     found = [name for word, name in WORDS.items() if word in prompt]
     names = (found + [f"Matter {number}" for number in range(least)])[:least]
@@ -40,14 +40,6 @@ def _labels(prompt: str, schema: str) -> list[dict[str, str]]:
     text = prompt.split(">\n", 1)[1].rsplit("\n<", 1)[0]
     found = [{"quote": word, "theme": name} for word, name in WORDS.items() if word in text and f"'{name}'" in schema]
     return found[:4] or [{"quote": text[:20], "theme": "other"}]
-
-
-def _lines(prompt: str, schema: str) -> list[dict[str, Any]]:
-    told = []
-    for number, line in re.findall(r"^(\d+)\. (.*)$", prompt, re.MULTILINE):
-        names = [name for word, name in WORDS.items() if word in line and f"'{name}'" in schema]
-        told.append({"n": int(number), "theme": names[0] if names else "other"})
-    return told
 
 
 def row(number: int, text: str, complaint: str | None = None, praise: str | None = None, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, create_model
+from pydantic import Field, StringConstraints, create_model
 
 from mellea_cli.pipelines.base import Column, Pipeline, Step
 from mellea_cli.pipelines.parse import compact_json
@@ -166,10 +166,3 @@ class _Assemble:
         if not themes:
             themes = [OTHER if OTHER in said else NONE]
         return {"themes": themes, "theme_quotes": {name: quotes[name] for name in self.names if name in quotes}}
-
-
-class Grouped(BaseModel):
-    """A group of numbered lines, with a name for what they have in common."""
-
-    name: Annotated[str, StringConstraints(min_length=3, max_length=40, strip_whitespace=True)]
-    lines: list[int]

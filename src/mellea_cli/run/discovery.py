@@ -17,7 +17,6 @@ from mellea_cli.items import Item
 from mellea_cli.pipelines.base import Pipeline, Step
 from mellea_cli.pipelines.discover import (
     PROPOSE_BATCH,
-    SORT_BATCH,
     Said,
     is_general,
     numbered,
@@ -101,12 +100,11 @@ async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> 
     if not proposed:
         return []
     common = sorted(phrases, key=lambda phrase: (-phrases[phrase], phrase))
-    batches = _batches(common, SORT_BATCH)
-    answers = await ask(sort_pipeline(said, proposed), _as_items(batches))
+    answers = await ask(sort_pipeline(said, proposed), _as_items(common))
     by_theme: dict[str, list[str]] = {name: [] for name, _ in proposed}
-    for phrase, name in _pairs(batches, answers):
-        if name in by_theme:
-            by_theme[name].append(phrase)
+    for phrase, answer in zip(common, answers, strict=True):
+        if answer and answer["theme"] in by_theme:
+            by_theme[answer["theme"]].append(phrase)
     found = [
         _Found(name, definition, said, sum(phrases[phrase] for phrase in by_theme[name]), by_theme[name])
         for name, definition in proposed
@@ -123,7 +121,7 @@ async def _proposed(said: Said, lines: Sequence[str], ask: Ask, room: int) -> li
     There may be twice as many as there is room: which ones are common is only known once phrases are put to them.
     """
     batches = _batches(lines, PROPOSE_BATCH)
-    answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(batches))
+    answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(map(numbered, batches)))
     candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
     support = Counter(frozenset(_stems(name)) for name, _ in candidates)
     # The order of the batches decides between candidates that are as common: sorting is stable.
@@ -138,19 +136,8 @@ def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
     return [list(lines[start:end]) for start, end in itertools.pairwise(ends)]
 
 
-def _as_items(batches: Iterable[Sequence[str]]) -> list[Item]:
-    return [Item(place, f"lines {place + 1}", numbered(batch)) for place, batch in enumerate(batches)]
-
-
-def _pairs(batches: Sequence[Sequence[str]], answers: Sequence[Mapping[str, Any] | None]) -> Iterable[tuple[str, str]]:
-    """Each line with what was said about its number, the first time; numbers that there are not are passed over."""
-    for batch, answer in zip(batches, answers, strict=True):
-        said: dict[int, str] = {}
-        for number, word in (answer or {}).get("lines", ()):
-            said.setdefault(number, word)
-        for number, line in enumerate(batch, start=1):
-            if number in said:
-                yield line, said[number]
+def _as_items(texts: Iterable[str]) -> list[Item]:
+    return [Item(place, f"question {place + 1}", text) for place, text in enumerate(texts)]
 
 
 def _distinct(themes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
