@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.backends.base import joined
-from mellea_cli.backends.json_text import decoded, encoded
+from mellea_cli.backends.base import chunks_of
+from mellea_cli.backends.json_text import all_decoded, decoded, encoded
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import Chunk, Usage
 
@@ -59,9 +59,36 @@ def test_what_is_not_json_is_an_error_to_hand_on(text: str) -> None:
     assert isinstance(decoded(text), ValueError)
 
 
+@given(st.lists(values, max_size=6))
+def test_many_are_read_as_one_by_one(each: list[Any]) -> None:
+    """Together, each stays itself."""
+    assert all_decoded([json.dumps(value) for value in each]) == each
+
+
+def test_a_broken_one_among_many_is_the_only_one_broken() -> None:
+    """Also where two halves, or two values in one text, would make sense once they are put together."""
+    for given_texts in (['{"a":1}', "{", '{"b":2}'], ['{"a":1', '"b":2}'], ["1", "2,3"], ['{"a":"\\ud83d"}', "{}"]):
+        read = all_decoded(given_texts)
+        alone = [decoded(text) for text in given_texts]
+        assert [str(one) for one in read] == [str(one) for one in alone]
+
+
+class Words:
+    """An answer whose events are a chunk each, or a chunk of text in so many words."""
+
+    def plain(self, event: dict[str, Any]) -> str | None:
+        return event.get("text")
+
+    def read(self, event: dict[str, Any]) -> Chunk | None:
+        return Chunk(event["text"]) if "text" in event else event.get("chunk")
+
+
 def test_texts_that_arrive_together_are_one_chunk() -> None:
     """But for those that carry more than text, which stay as they are and where they are."""
-    end, usage = Chunk("d", "", "stop"), Chunk(usage=Usage(1, 2))
-    thought = Chunk("", "hm")
-    given_chunks = [Chunk("a"), None, Chunk("b"), thought, Chunk("c"), end, usage, Chunk("e")]
-    assert list(joined(given_chunks)) == [Chunk("ab"), thought, Chunk("c"), end, usage, Chunk("e")]
+    end, usage, thought = Chunk("d", "", "stop"), Chunk(usage=Usage(1, 2)), Chunk("", "hm")
+    said: list[Any] = ["a", "b", thought, "c", end, usage, "e"]
+    events = [{"text": one} if isinstance(one, str) else {"chunk": one} for one in said]
+    together = [Chunk("ab"), thought, Chunk("c"), end, usage, Chunk("e")]
+    assert list(chunks_of(Words(), events, together=True)) == together
+    one_by_one = [Chunk(one) if isinstance(one, str) else one for one in said]
+    assert list(chunks_of(Words(), events, together=False)) == one_by_one

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from mellea_cli.messages import Chunk, GenerateRequest
 
 
-def each(chunks: Iterable[Chunk | None]) -> Iterator[Chunk]:
-    """Hand on the chunks as they are; `None` is left out."""
-    return (chunk for chunk in chunks if chunk is not None)
+class Reader(Protocol):
+    """Reads one answer's events."""
+
+    def plain(self, event: dict[str, Any]) -> str | None:
+        """Take an event that holds a piece of text and nothing else, and return the text; `None` for any other."""
+
+    def read(self, event: dict[str, Any]) -> Chunk | None:
+        """Turn any event into a chunk, or into nothing when it says nothing new."""
 
 
-def joined(chunks: Iterable[Chunk | None]) -> Iterator[Chunk]:
-    """Put texts that have arrived together into one chunk: each one is handed through several layers.
+def chunks_of(answer: Reader, events: Iterable[dict[str, Any]], *, together: bool) -> Iterator[Chunk]:
+    """Read events that have arrived at once.
 
     Args:
-        chunks: what was read at once; `None` is left out.
+        answer: the answer they are parts of.
+        events: the events.
+        together: whether texts that follow each other are put into one chunk: each chunk is handed through several
+            layers.
     """
     texts: list[str] = []
-    for chunk in chunks:
-        if chunk is None:
-            continue
-        if chunk.finish_reason is None and chunk.usage is None and not chunk.thinking:
-            texts.append(chunk.text)
+    for event in events:
+        if together and (text := answer.plain(event)) is not None:
+            texts.append(text)
             continue
         if texts:
             yield Chunk("".join(texts))
             texts.clear()
-        yield chunk
+        if (chunk := answer.read(event)) is not None:
+            yield chunk
     if texts:
         yield Chunk("".join(texts))
 

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 from mellea_cli.backends.allowance import Allowance, read_allowance
 from mellea_cli.backends.connection import checked_key, checked_url, open_transport, without_secrets
 from mellea_cli.backends.decoding import MAX_LINE, Decoder, EventData, WholeBody
-from mellea_cli.backends.json_text import decoded, encoded
+from mellea_cli.backends.json_text import all_decoded, decoded, encoded
 from mellea_cli.backends.reach import Reach
 from mellea_cli.backends.responses import close, drain, safe
 from mellea_cli.backends.wire_errors import (
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from httpx_aiohttp import AiohttpTransport
 
 Event = dict[str, Any]
+
+_DONE = "[DONE]"
 
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
@@ -230,10 +232,10 @@ class WireClient:
     def _events(self, payloads: list[str], url: str, model: str) -> tuple[list[Event], BackendError | None, bool]:
         """Decode payloads; return those before a failure, the failure, and whether the stream said that it is done."""
         events: list[Event] = []
-        for payload in payloads:
-            if payload == "[DONE]":
-                return events, None, True
-            event = decoded(payload)
+        done = _DONE in payloads
+        if done:
+            del payloads[payloads.index(_DONE) :]
+        for payload, event in zip(payloads, all_decoded(payloads), strict=True):
             if isinstance(event, ValueError):
                 failure = StreamBroken(f"{url} sent what is not JSON: {self._clean(one_line(payload, 80))}")
                 failure.__cause__ = event
@@ -244,7 +246,7 @@ class WireClient:
                 error = ErrorObject.read(event)
                 return events, self._failure(error.number or 500, error, {}, url, model, inside=True), False
             events.append(event)
-        return events, None, False
+        return events, None, done
 
     async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
         try:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from mellea_cli.backends.base import each, joined
+from mellea_cli.backends.base import chunks_of
 from mellea_cli.backends.connection import without_secrets
-from mellea_cli.backends.decoding import JsonLines, a_count, a_text, an_object
+from mellea_cli.backends.decoding import JsonLines, a_count, a_text, an_object, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
 from mellea_cli.backends.wire_errors import Advice
 from mellea_cli.errors import BackendError, ModelMissing, RequestRefused, StreamBroken, UsageError
@@ -117,7 +117,7 @@ class OllamaBackend:
             try:
                 async with aclosing(self._wire.stream("/api/chat", body, JsonLines)) as batches:
                     async for events in batches:
-                        for chunk in (joined if self.together else each)(map(answer.read, events)):
+                        for chunk in chunks_of(answer, events, together=self.together):
                             yield chunk
             except BackendError as error:
                 # Behind its `done` nothing of an answer can be lost.
@@ -180,6 +180,18 @@ class _Answer:
     def text(self) -> str:
         """The text so far."""
         return "".join(self._parts)
+
+    def plain(self, event: Event) -> str | None:
+        """Take an event of the form that nearly all have, and return its text; `None` for one that is to be `read`."""
+        message = event.get("message")
+        if self.finished or event.get("done") or type(message) is not dict or message.get("thinking"):
+            return None
+        text = message.get("content")
+        if type(text) is not str or not text:
+            return None
+        text = valid_unicode(text)
+        self._parts.append(text)
+        return text
 
     def read(self, event: Event) -> Chunk | None:
         """Turn an event into a chunk, or into nothing when it says nothing new."""

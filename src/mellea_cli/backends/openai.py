@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mellea_cli.backends import keys
 from mellea_cli.backends.allowance import Allowance
-from mellea_cli.backends.base import each, joined
+from mellea_cli.backends.base import chunks_of
 from mellea_cli.backends.concessions import CHOSEN, refused, without
 from mellea_cli.backends.connection import is_loopback
 from mellea_cli.backends.decoding import EventData, a_count, a_text, an_object, valid_unicode
@@ -117,7 +117,7 @@ class OpenAIBackend:
                         # Only what has let an answer through is remembered.
                         if not given_up <= self._given_up:
                             self._given_up |= given_up
-                        for chunk in (joined if self.together else each)(map(answer.read, events)):
+                        for chunk in chunks_of(answer, events, together=self.together):
                             yield chunk
             except BackendError as error:
                 # Behind the finish reason only the token counts and the closing mark can be lost.
@@ -180,6 +180,22 @@ class _Answer:
     def text(self) -> str:
         """The text so far."""
         return "".join(self._parts)
+
+    def plain(self, event: Event) -> str | None:
+        """Take an event of the form that nearly all have, and return its text; `None` for one that is to be `read`."""
+        choices = event.get("choices")
+        if self.finished or type(choices) is not list or not choices or event.get("usage"):
+            return None
+        choice = choices[0]
+        if type(choice) is not dict or choice.get("finish_reason"):
+            return None
+        delta = choice.get("delta")
+        if type(delta) is not dict or len(delta) != 1 or type(text := delta.get("content")) is not str or not text:
+            return None
+        self.begun = True
+        text = valid_unicode(text)
+        self._parts.append(text)
+        return text
 
     def read(self, event: Event) -> Chunk | None:
         """Turn an event into a chunk, or into nothing when it says nothing new."""

@@ -29,6 +29,9 @@ class Feed(Generic[T]):
         self._items = items
         self._stop_source = stop
         self._room = threading.Semaphore(ahead)
+        # Room is given back for several items at a time: waking the thread costs more than reading a row.
+        self._batch = max(1, ahead // 4)
+        self._owed = 0
         self._ready: deque[T] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
@@ -90,7 +93,10 @@ class Feed(Generic[T]):
                 await self._arrived.wait()
         item = self._ready.popleft()
         self._taken += 1
-        self._room.release()
+        self._owed += 1
+        if self._owed == self._batch:
+            self._room.release(self._batch)
+            self._owed = 0
         return item
 
     def _read(self) -> None:
