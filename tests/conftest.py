@@ -38,6 +38,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(_FOREIGN):
             monkeypatch.delenv(name)
+    # uvloop is there for the tests that are about it; most users have Python's own loop.
+    monkeypatch.setenv("MELLEA_LOOP", "asyncio")
 
 
 @pytest.fixture

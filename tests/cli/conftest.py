@@ -18,8 +18,6 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, name in (("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache")):
         monkeypatch.setenv(variable, str(tmp_path / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for variable in [name for name in os.environ if name.startswith("MELLEA_")]:
-        monkeypatch.delenv(variable)
 
 
 @pytest.fixture

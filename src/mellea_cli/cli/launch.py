@@ -17,6 +17,7 @@ from mellea_cli.cli.choose import Chosen, Wanted, choose, ensure_local_model, mo
 from mellea_cli.cli.closing import close, nothing_done
 from mellea_cli.cli.ends import nothing_to_ask, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
+from mellea_cli.cli.loops import run
 from mellea_cli.cli.offload import QueuedRun, export, run_queued
 from mellea_cli.cli.onray import check_engine, choose_for_nodes, run_on_ray
 from mellea_cli.cli.paths import check_paths
@@ -107,7 +108,7 @@ def _summarise(flags: Flags, show: Show) -> ExitCode:
             fetch_model(flags, chosen, show)
             plan = run_plan(flags, chosen, pipeline)
             idle = partial(nothing_to_ask, flags, plan, opened, ends)
-            result = asyncio.run(_run(flags, chosen, plan, ends, show, idle))
+            result = run(_run(flags, chosen, plan, ends, show, idle))
         close(flags, plan, opened, result, show)
     return result.exit_code
 

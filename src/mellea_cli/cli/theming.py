@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from mellea_cli.cli.choose import Chosen
 from mellea_cli.cli.closing import close
 from mellea_cli.cli.ends import Input, open_input, open_output, preview
 from mellea_cli.cli.flags import Flags
+from mellea_cli.cli.loops import run
 from mellea_cli.cli.serving import as_the_server_says, ready_servers
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError
 from mellea_cli.io.columns import Added, AddedColumns
@@ -91,7 +91,7 @@ class _Theming:
                 return ExitCode.OK
             ends = stack.enter_context(open_output(flags, opened, ADDED, show))
             chosen = launch.chosen_model(flags, show)
-            return asyncio.run(self._run(opened, ends, chosen, themes, phrases))
+            return run(self._run(opened, ends, chosen, themes, phrases))
 
     def _check_path(self) -> None:
         """Refuse a themes file that is the input, the output or one of its companions."""

@@ -1,0 +1,68 @@
+"""Batch runs on either event loop."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loopback import ModelServer, faults
+from mellea_cli.cli import loops
+from rowfiles import Run, read_rows, write_rows
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The loop that programs started from here run on."""
+    chosen: str = request.param
+    monkeypatch.setenv("MELLEA_LOOP", "" if chosen == "uvloop" else chosen)
+    return chosen
+
+
+async def _its_loop() -> str:
+    import asyncio
+
+    return type(asyncio.get_running_loop()).__module__.split(".")[0]
+
+
+def test_uvloop_is_taken_where_it_is(loop: str) -> None:
+    """Unless somebody wants Python's own."""
+    assert loops.run(_its_loop()) == loop
+
+
+def test_python_s_own_is_taken_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra."""
+    monkeypatch.delenv("MELLEA_LOOP")
+    monkeypatch.setattr(loops, "find_spec", lambda name: None)
+    assert loops.run(_its_loop()) == "asyncio"
+
+
+def test_a_run_with_faults_ends_as_it_should(loop: str, mellea: Run, tmp_path: Path) -> None:
+    """Broken connections, refusals and late answers are mended: every row once, in order."""
+    path = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"MARK-{n} x"} for n in range(120)])
+    plan = faults.drawn(3, 0.2, faults.cut(), faults.status(503), faults.status(429), faults.half_json())
+    with ModelServer(models=("m",), latency_s=0.01, fault=plan) as server:
+        done = mellea("summarise", str(path), "-o", "out.jsonl", "-c", "16", "-m", "m", "--base-url", server.openai_url)
+    assert done.returncode == 0, f"{loop}: {done.stderr}"
+    rows = read_rows(tmp_path / "out.jsonl")
+    assert [row["id"] for row in rows] == list(range(120))
+    assert all(f"MARK-{row['id']} " in row["summary"] + " " for row in rows)
+
+
+def test_ctrl_c_is_heard(loop: str, mellea: Run, tmp_path: Path) -> None:
+    """And the same command finishes the work without asking anything twice."""
+    path = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"MARK-{n} x"} for n in range(60)])
+    with ModelServer(models=("m",), latency_s=0.05) as server:
+        command = ("summarise", str(path), "-o", "out.jsonl", "-c", "4", "-m", "m", "--base-url", server.openai_url)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mellea_cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        server.wait(lambda state: state.completed >= 10, timeout=60)
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=60)
+        assert process.returncode == 130, f"{loop}: {talk}"
+        assert mellea(*command).returncode == 0
+        assert server.state.requests == 60
