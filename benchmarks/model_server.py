@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 _SHORT = {
     "positive_aspect": "friendly staff",
@@ -48,12 +49,12 @@ def _fields(body: bytes) -> list[str]:
 
 def _events(text: str) -> list[bytes]:
     """The chunks of one streamed answer, as they go over the wire."""
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "bench"}
+    head: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "bench"}
     tokens = _TOKEN.findall(text)
     deltas = [{"role": "assistant", "content": ""}, *({"content": token} for token in tokens)]
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
-    usage = {"prompt_tokens": 700, "completion_tokens": len(tokens), "total_tokens": 700 + len(tokens)}
+    usage: dict[str, Any] = {"prompt_tokens": 700, "completion_tokens": len(tokens), "total_tokens": 700 + len(tokens)}
     events = [{**head, "choices": [choice]} for choice in choices] + [{**head, "choices": [], "usage": usage}]
     lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events] + [b"data: [DONE]\n\n"]
     return [b"%x\r\n%s\r\n" % (len(line), line) for line in lines] + [b"0\r\n\r\n"]
@@ -84,7 +85,7 @@ class Behaviour:
         """How long a request takes just now: beyond the best number they get in each other's way."""
         if self.best is None or self.in_flight <= self.best:
             return self.latency_s
-        return self.latency_s * (self.in_flight / self.best) ** 1.6
+        return self.latency_s * float((self.in_flight / self.best) ** 1.6)
 
 
 class Connection(asyncio.Protocol):
