@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mellea_cli.backends.base import chunks_of
-from mellea_cli.backends.json_text import all_decoded, decoded, encoded
+from mellea_cli.backends.json_text import FixedPart, OncePer, all_decoded, decoded, encoded
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import Chunk, Usage
 
@@ -92,3 +92,16 @@ def test_texts_that_arrive_together_are_one_chunk() -> None:
     assert list(chunks_of(Words(), events, together=True)) == together
     one_by_one = [Chunk(one) if isinstance(one, str) else one for one in said]
     assert list(chunks_of(Words(), events, together=False)) == one_by_one
+
+
+def test_a_fixed_part_is_written_as_any_other() -> None:
+    """It is only written once, and made once of each mapping."""
+    schema = {"type": "object", "properties": {"a": {"enum": ["é", None]}}}
+    made = OncePer(FixedPart)
+    part = made(schema)
+    assert made(schema) is part
+    assert made(dict(schema)) is not part
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "format": part, "n": 1}
+    assert json.loads(encoded(body)) == {**body, "format": schema}
+    for number in range(200):
+        assert made({"n": number}) == {"n": number}

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Generic, TypeVar
 
 from pydantic_core import from_json
 
 from mellea_cli.errors import UsageError
 
+T = TypeVar("T")
+
 # The system text and the worked examples of a run's steps, and a few texts that come and go.
 _KEPT_MESSAGES = 64
+_KEPT_PARTS = 64
+
+
+class FixedPart(dict[str, Any]):
+    """A part of many requests that nobody changes, such as a schema: it is written as JSON once."""
+
+    @cached_property
+    def text(self) -> str:
+        """How it is written."""
+        return _written(self)
+
+
+class OncePer(Generic[T]):
+    """Makes something of a mapping once for each of them, told apart by what they are and not by what they hold.
+
+    Args:
+        make: makes it; the mapping must not change afterwards.
+    """
+
+    def __init__(self, make: Callable[[Mapping[str, Any]], T]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[Mapping[str, Any], T]] = {}
+
+    def __call__(self, value: Mapping[str, Any]) -> T:
+        """What was made of `value`."""
+        known = self._made.get(id(value))
+        if known is not None:  # it is this very mapping: as long as it is kept here no other one has its number
+            return known[1]
+        if len(self._made) >= _KEPT_PARTS:
+            self._made.clear()
+        made = self._make(value)
+        self._made[id(value)] = value, made
+        return made
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
@@ -28,12 +63,16 @@ def encoded(body: Mapping[str, Any]) -> bytes:
         if not isinstance(messages, list):
             text = _written(body)
         else:
-            rest = _written({name: value for name, value in body.items() if name != "messages"})
             listed = ",".join([_message(message) for message in messages])
-            text = f'{{"messages":[{listed}]{"," if len(rest) > 2 else ""}{rest[1:]}'
+            rest = [f",{_written(name)}:{_part(value)}" for name, value in body.items() if name != "messages"]
+            text = f'{{"messages":[{listed}]{"".join(rest)}}}'
     except (TypeError, ValueError) as exc:
         raise UsageError(f"the request holds a value that cannot be written as JSON: {exc}") from exc
     return text.encode("utf-8", "replace")
+
+
+def _part(value: Any) -> str:
+    return value.text if isinstance(value, FixedPart) else _written(value)
 
 
 def _message(message: Any) -> str:

@@ -14,6 +14,7 @@ from mellea_cli.backends.base import chunks_of
 from mellea_cli.backends.connection import without_secrets
 from mellea_cli.backends.decoding import JsonLines, a_count, a_text, an_object, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
+from mellea_cli.backends.json_text import FixedPart, OncePer
 from mellea_cli.backends.wire_errors import Advice
 from mellea_cli.errors import BackendError, ModelMissing, RequestRefused, StreamBroken, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
@@ -213,6 +214,9 @@ class _Answer:
             raise StreamBroken(f"the answer from {self._url} ended without its `done`", partial=self.text)
 
 
+_FORMATS = OncePer(FixedPart)
+
+
 def _body(request: GenerateRequest) -> dict[str, Any]:
     chosen = request.options
     if wrong := _OURS & chosen.native.keys():
@@ -237,7 +241,7 @@ def _body(request: GenerateRequest) -> dict[str, Any]:
     if chosen.thinking is not None:
         body["think"] = chosen.thinking
     if request.output_schema is not None:
-        body["format"] = request.output_schema
+        body["format"] = _FORMATS(request.output_schema)
     return {**body, **beside}
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mellea_cli.backends.json_text import FixedPart, OncePer
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import GenerateRequest, Options
 
@@ -44,16 +45,18 @@ def chat_body(request: GenerateRequest, *, is_openai: bool) -> dict[str, Any]:
         **_thinking(options, is_openai=is_openai),
     }
     if request.output_schema is not None:
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {
-                "name": _schema_name(request.output_schema),
-                "schema": request.output_schema,
-                "strict": True,
-            },
-        }
+        body["response_format"] = _FORMATS(request.output_schema)
     body.update(options.native)
     return body
+
+
+def _response_format(schema: Mapping[str, Any]) -> FixedPart:
+    return FixedPart(
+        type="json_schema", json_schema={"name": _schema_name(schema), "schema": dict(schema), "strict": True}
+    )
+
+
+_FORMATS = OncePer(_response_format)
 
 
 def _thinking(options: Options, *, is_openai: bool) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=256)
 def _compiled(source: str) -> Template:
-    return _environment().from_string(source)
+    template = _environment().from_string(source)
+    # Each rendering copies them, and a chain of mappings takes long to copy.
+    template.globals = dict(template.globals)
+    return template
 
 
 @lru_cache(maxsize=1)
