@@ -27,8 +27,12 @@ def test_the_first_three_rows_of_a_pipe(small_model: Path) -> None:
     assert done.stderr == ""
 
 
-def test_answers_of_the_real_model_are_whole_and_kept(small_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_answers_of_the_real_model_are_whole_and_kept(
+    small_model: Path, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every item ends in an answer that keeps the schema or in a stated failure; a second run keeps the answers."""
+    monkeypatch.setenv("MELLEA_LOOP", loop)
     arguments = ["summarise", str(SAMPLES / "feedback.jsonl"), "-n", "4", "-b", "local", "-m", str(small_model), "-q"]
     command = [sys.executable, "-m", "mellea_cli", *arguments, "-o", "out.jsonl", "--no-retry-failed"]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -74,7 +74,7 @@ class EmbeddedServer:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=kept,
-                process_group=0,  # out of a terminal's Ctrl-C even while Python is starting
+                start_new_session=True,  # out of a terminal's Ctrl-C even while Python is starting
             )
         except BaseException as error:
             if kept is not None:
