@@ -27,6 +27,8 @@ def reply(prompt: str, schema: Mapping[str, Any] | None) -> str:
     fields = (schema or {}).get("properties", {})
     if "labels" in fields:
         return json.dumps({"labels": _labels(prompt, str(schema))})
+    if "definition" in fields:
+        return json.dumps({"definition": f"About {prompt.splitlines()[0].removeprefix('Theme: ').lower()}."})
     if "theme" in fields:
         names = [name for word, name in WORDS.items() if word in prompt and f"'{name}'" in str(schema)]
         return json.dumps({"theme": names[0] if names else "other"})

@@ -89,6 +89,28 @@ async def test_many_phrases_are_asked_about_in_batches() -> None:
     assert [theme.name for theme in themes] == ["Late delivery", "Rude staff"]
 
 
+class Dazzled(Asked):
+    """Sees nothing else where there is what most lines say."""
+
+    async def __call__(self, pipeline: Pipeline, items: Sequence[Item]) -> Sequence[Mapping[str, Any] | None]:
+        common = any("late" in item.text for item in items)
+        self._names = ["Late delivery"] if common else ["Late deliveries", "Rude staff"]
+        return await super().__call__(pipeline, items)
+
+
+async def test_what_the_first_themes_leave_over_is_looked_at_again() -> None:
+    """By itself, and only when there is enough of it; a theme that is there already is not found once more."""
+    words = Counter([*(f"late number {n}" for n in range(60)), *(f"rude number {n}" for n in range(20))])
+    asked = Dazzled()
+    themes = await discover({"complaint": words, "praise": Counter()}, asked, most=12)
+    assert [theme.name for theme in themes] == ["Late delivery", "Rude staff"]
+    proposals = [text for step, text in asked.questions if step == "propose"]
+    again = proposals[-(-80 // PROPOSE_BATCH) :]
+    assert sum(len(text.splitlines()) for text in again) == 20
+    few = Counter([*(f"late number {n}" for n in range(60)), "rude", "rude again"])
+    assert [theme.name for theme in await discover({"complaint": few}, Dazzled(), most=12)] == ["Late delivery"]
+
+
 async def test_names_that_mean_the_same_are_one_theme() -> None:
     """A name within another's, a plural, a reserved or unusable one: the first stands, the rest go."""
     names = ["Long wait", "Long waits for help", "Waiting long", "other", "| =", "=Cost|money", "None"]

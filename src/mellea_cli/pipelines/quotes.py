@@ -7,7 +7,7 @@ from collections import Counter
 
 from mellea_cli.requirements.checks import sentences
 
-QUOTE_LENGTH = 240
+QUOTE_LENGTH = 160
 """The longest quote in characters."""
 _SHORTEST = 2
 # Letters that models write for one another: a quote is looked for without these differences.

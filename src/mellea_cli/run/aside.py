@@ -67,7 +67,7 @@ class Aside:
     @property
     def caps(self) -> Caps:
         """What is left of the limits."""
-        return self._plan.caps.left(self.spent.usage, self.elapsed_s)
+        return self._plan.caps.left(self.spent.usage, self.elapsed_s, self.spent.calls)
 
     async def ask(self, pipeline: Pipeline, items: Sequence[Item]) -> Sequence[Mapping[str, Any] | None]:
         """Ask `pipeline` about each of `items`.

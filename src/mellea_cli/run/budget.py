@@ -58,17 +58,22 @@ class Caps:
     cost: float | None = None
     """Money, by `prices`."""
     prices: Prices | None = None
+    likely: Usage = Usage()
+    """What an item is expected to take as long as none of the run's has shown it."""
 
-    def left(self, usage: Usage, elapsed_s: float) -> Caps:
+    def left(self, usage: Usage, elapsed_s: float, calls: int) -> Caps:
         """What is left of them once that much has been used: for the next of several runs that share them.
 
-        A limit that has been reached is left at next to nothing, so that the next run stops before its first item.
+        A limit that has been reached is left at next to nothing, so that the next run stops before its first item, for
+        which it expects what a call has taken so far.
         """
+        each = max(1, calls)
         return replace(
             self,
             deadline_s=None if self.deadline_s is None else max(self.deadline_s - elapsed_s, 0.0),
             tokens=None if self.tokens is None else max(self.tokens - usage.total_tokens, 0),
             cost=None if self.cost is None or self.prices is None else max(self.cost - self.prices.of(usage), 0.0),
+            likely=Usage(usage.prompt_tokens // each, usage.completion_tokens // each),
         )
 
 
@@ -109,13 +114,14 @@ class Budget:
         Returns:
             Why it must not be; empty when it may.
         """
-        caps, share = self._caps, (self._in_flight + 1) / self._asked if self._asked else 0.0
-        tokens = self._usage.total_tokens
-        if caps.tokens is not None and (not caps.tokens or tokens + share * tokens > caps.tokens):
+        caps, tokens = self._caps, self._usage.total_tokens
+        seen, items = (self._usage, self._asked) if self._asked else (caps.likely, 1)
+        share = (self._in_flight + 1) / items
+        if caps.tokens is not None and (not caps.tokens or tokens + share * seen.total_tokens > caps.tokens):
             return f"the next answers would go beyond {caps.tokens:,} tokens; {tokens:,} are used"
         if caps.cost is not None and caps.prices is not None:
             cost = caps.prices.of(self._usage)
-            if not caps.cost or cost + share * cost > caps.cost:
+            if not caps.cost or cost + share * caps.prices.of(seen) > caps.cost:
                 return f"the next answers would cost more than {caps.cost:g}; {cost:.4g} is spent"
         self._in_flight += 1
         return ""

@@ -16,12 +16,16 @@ from typing import Any, get_args
 from mellea_cli.items import Item
 from mellea_cli.pipelines.base import Pipeline, Step
 from mellea_cli.pipelines.discover import (
+    GENERAL_DEFINITION,
     PROPOSE_BATCH,
     Said,
+    define_pipeline,
+    defined_by,
     is_general,
     numbered,
     propose_pipeline,
     sort_pipeline,
+    telling_words,
 )
 from mellea_cli.pipelines.themes import NONE, OTHER, Theme
 
@@ -34,6 +38,9 @@ _EMPTY_WORDS = frozenset(("a", "an", "and", "of", "in", "for", "the", "to", "wit
 _EXAMPLE_LENGTH = 80
 # Themes that each of several batches is asked for.
 _CANDIDATES = 4
+_ROUNDS = 2
+# Phrases that a theme's definition is made of.
+_DEFINED_BY = 8
 # From so many phrases on, a theme that a single one speaks for is none.
 _MANY = 30
 
@@ -95,28 +102,55 @@ def _rooms(sizes: Mapping[Said, int], most: int) -> dict[Said, int]:
 
 
 async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> list[_Found]:
-    """The themes of one kind, those that at least two phrases speak for where there are many, most common first."""
-    proposed = await _proposed(said, list(phrases), ask, room)
-    if not proposed:
-        return []
-    common = sorted(phrases, key=lambda phrase: (-phrases[phrase], phrase))
-    answers = await ask(sort_pipeline(said, proposed), _as_items(common))
-    by_theme: dict[str, list[str]] = {name: [] for name, _ in proposed}
-    for phrase, answer in zip(common, answers, strict=True):
-        if answer and answer["theme"] in by_theme:
-            by_theme[answer["theme"]].append(phrase)
-    found = [
-        _Found(name, definition, said, sum(phrases[phrase] for phrase in by_theme[name]), by_theme[name])
-        for name, definition in proposed
-    ]
-    if not any(one.phrases for one in found):
-        return found[:room]  # sorting has failed: what was proposed stands, without examples
+    """The themes of one kind, those that at least two phrases speak for where there are many, most common first.
+
+    What the first themes leave over is looked at once more by itself: beside what is common, the rest is easily missed.
+    """
+    found: list[_Found] = []
+    left = list(phrases)
+    for _ in range(_ROUNDS):
+        proposed = await _proposed(said, left, ask, room, [one.name for one in found])
+        if not proposed:
+            break
+        common = sorted(left, key=lambda phrase: (-phrases[phrase], phrase))
+        answers = await ask(sort_pipeline(said, proposed), _as_items(common))
+        by_theme: dict[str, list[str]] = {name: [] for name, _ in proposed}
+        for phrase, answer in zip(common, answers, strict=True):
+            if answer and answer["theme"] in by_theme:
+                by_theme[answer["theme"]].append(phrase)
+        found += [
+            _Found(name, definition, said, sum(phrases[phrase] for phrase in by_theme[name]), by_theme[name])
+            for name, definition in proposed
+        ]
+        if not any(one.phrases for one in found):
+            return found[:room]  # sorting has failed: what was proposed stands, without examples
+        placed = {phrase for one in found for phrase in one.phrases}
+        left = [phrase for phrase in phrases if phrase not in placed]
+        if len(left) < PROPOSE_BATCH:
+            break
     least = 2 if phrases.total() >= _MANY else 1
-    return sorted((one for one in found if one.weight >= least), key=lambda one: -one.weight)[:room]
+    kept = sorted((one for one in found if one.weight >= least), key=lambda one: -one.weight)[:room]
+    await _define(said, kept, ask)
+    return kept
 
 
-async def _proposed(said: Said, lines: Sequence[str], ask: Ask, room: int) -> list[tuple[str, str]]:
-    """Names and definitions of candidates, those first that most batches came up with.
+async def _define(said: Said, themes: Sequence[_Found], ask: Ask) -> None:
+    """Say anew what belongs to each theme, now that its phrases are known: at first only a batch's were."""
+    asked = [one for one in themes if not is_general(one.name)]
+    texts = [defined_by(one.name, numbered(one.phrases[:_DEFINED_BY])) for one in asked]
+    answers = await ask(define_pipeline(said), _as_items(texts)) if asked else ()
+    for one, answer in zip(asked, answers, strict=True):
+        if answer:
+            one.definition = " ".join(answer["definition"].split())
+    for one in themes:
+        if is_general(one.name):
+            one.definition = GENERAL_DEFINITION[said]
+
+
+async def _proposed(
+    said: Said, lines: Sequence[str], ask: Ask, room: int, known: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Names and definitions of candidates, those first that most batches came up with, and none that is `known`.
 
     There may be twice as many as there is room: which ones are common is only known once phrases are put to them.
     """
@@ -126,7 +160,7 @@ async def _proposed(said: Said, lines: Sequence[str], ask: Ask, room: int) -> li
     support = Counter(frozenset(_stems(name)) for name, _ in candidates)
     # The order of the batches decides between candidates that are as common: sorting is stable.
     candidates.sort(key=lambda pair: -support[frozenset(_stems(pair[0]))])
-    return _distinct(candidates)[: room if len(batches) == 1 else 2 * room]
+    return _distinct(candidates, known)[: room if len(batches) == 1 else 2 * room]
 
 
 def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
@@ -140,11 +174,11 @@ def _as_items(texts: Iterable[str]) -> list[Item]:
     return [Item(place, f"question {place + 1}", text) for place, text in enumerate(texts)]
 
 
-def _distinct(themes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _distinct(themes: Iterable[tuple[str, str]], known: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Themes without those that say the same as an earlier one, without unusable names, one general one at most."""
     kept: list[tuple[str, str]] = []
-    seen: list[frozenset[str]] = []
-    general = False
+    seen = [frozenset(_stems(name)) for name in known]
+    general = any(map(is_general, known))
     for name, definition in themes:
         plain = _plain(name)
         words = frozenset(_stems(name))
@@ -165,8 +199,9 @@ def _plain(name: str) -> str:
 
 
 def _stems(name: str) -> list[str]:
-    """What a name says, without small words and endings."""
-    return [_stem(word) for word in _WORD.findall(name.casefold()) if word not in _EMPTY_WORDS]
+    """What a name says, without small words and endings, and without praise and blame where it says more."""
+    words = telling_words(name) or _WORD.findall(name.casefold())
+    return [_stem(word) for word in words if word not in _EMPTY_WORDS]
 
 
 def _stem(word: str) -> str:
