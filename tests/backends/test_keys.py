@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mellea_cli.backends.keys import api_key, read_key
+from mellea_cli.backends.keys import api_key, key_named, read_key, scrubbed
 from mellea_cli.errors import UsageError
 
 KEY = "sk-from-a-file-77"
@@ -67,3 +67,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """It is named."""
     with pytest.raises(UsageError, match="nothing-here: the key file cannot be read"):
         read_key(tmp_path / "nothing-here")
+
+
+def test_every_key_that_was_read_is_taken_out() -> None:
+    """The usual one, that of a pool's server, one in a header, one in an address."""
+    environ = {"OPENAI_API_KEY": KEY, "DESK_KEY": "desk-secret-77"}
+    assert key_named("DESK_KEY", environ) == "desk-secret-77"
+    said = f"{KEY}, desk-secret-77, Authorization: Bearer zzz-1 http://me:word@box/v1"
+    assert scrubbed(said, environ) == "***, ***, *** http://***@box/v1"

@@ -16,6 +16,7 @@ KEY_FILE = "MELLEA_KEY_FILE"
 API_KEY = "OPENAI_API_KEY"
 
 _MOST_BYTES = 4_096
+_named: set[str] = set()
 _HEADER = re.compile(r"(?i)(['\"]?authorization['\"]?\s*[:=]\s*)?['\"]?bearer\s+[^\s'\"]+['\"]?")
 _LOGIN = re.compile(r"://[^/@\s'\"]+@")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -29,6 +30,18 @@ def api_key(environ: Mapping[str, str]) -> str:
     """
     named = environ.get(KEY_FILE, "")
     return read_key(Path(named).expanduser()) if named else environ.get(API_KEY, "")
+
+
+def key_named(variable: str, environ: Mapping[str, str]) -> str:
+    """The key that the environment holds under this name; the usual one may stand in a file instead.
+
+    Raises:
+        UsageError: as `api_key`.
+    """
+    if variable == API_KEY:
+        return api_key(environ)
+    _named.add(variable)
+    return environ.get(variable, "")
 
 
 def read_key(path: Path) -> str:
@@ -62,11 +75,11 @@ def read_key(path: Path) -> str:
 
 
 def scrubbed(text: str, environ: Mapping[str, str]) -> str:
-    """Take the key, headers that carry one, and logins in addresses out of a text that is about to be written.
+    """Take every key, headers that carry one, and logins in addresses out of a text that is about to be written.
 
     No message of ours holds any of them; this is for what nobody has foreseen: the words of a bug.
     """
-    known = {environ.get(API_KEY, "").strip()}
+    known = {environ.get(variable, "").strip() for variable in (API_KEY, *_named)}
     with suppress(UsageError):
         known.add(api_key(environ).strip())
     for key in known - {""}:

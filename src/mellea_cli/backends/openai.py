@@ -67,7 +67,7 @@ class OpenAIBackend:
         self.together = False
         """Whether texts that arrive together are one chunk; otherwise each of the wire's is one."""
         base_url = server_url(base_url)
-        key = _key_of(key_variable) if api_key is None else api_key
+        key = keys.key_named(key_variable, os.environ) if api_key is None else api_key
         self._wire = WireClient(
             base_url,
             api_key=key,
@@ -270,11 +270,6 @@ def _how_to_get_in(variable: str) -> str:
     if variable == keys.API_KEY:
         return f"set {variable}, or --key-file FILE, to a key of this server"
     return f"set {variable} to a key of this server" if variable else "name the variable with its key as key_env"
-
-
-def _key_of(variable: str) -> str:
-    """The key that the environment holds under that name; the usual one may stand in a file instead."""
-    return keys.api_key(os.environ) if variable == keys.API_KEY else os.environ.get(variable, "")
 
 
 def _advice(base_url: str, key_variable: str) -> Advice:
