@@ -26,6 +26,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rows import Row, tell
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
@@ -102,7 +104,8 @@ def display(folder: Path) -> None:
         terminal.close()
     wall, busy, _, idle = json.loads(report.read_text())
     share = (busy - idle) / wall
-    print(f"display  {share:6.1%} of one core  ({busy:.2f} s in {wall:.1f} s, of which the rate {idle:.2f} s)")
+    note = f"{busy:.2f} s in {wall:.1f} s, of which the rate {idle:.2f} s"
+    tell(Row("chat", f"the display at {PER_S} pieces a second: share of one core", 100 * share, "%", note=note))
 
 
 def program(folder: Path) -> None:
@@ -123,7 +126,8 @@ def program(folder: Path) -> None:
             terminal.end()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        print(f"program  {busy / wall:6.1%} of one core  ({busy:.2f} s in {wall:.1f} s, start-up included)")
+        note = f"{busy:.2f} s in {wall:.1f} s, start-up included"
+        tell(Row("chat", "the whole program at that rate: share of one core", 100 * busy / wall, "%", note=note))
     finally:
         server.kill()
         server.wait()
@@ -154,7 +158,8 @@ def ctrl_c(folder: Path) -> None:
                 seen.wait(30)
                 thread.join()
                 times.append(gone[0] - pressed)
-    print(f"ctrl-c   {statistics.median(times) * 1000:4.0f} ms to the disconnect, {max(times) * 1000:.0f} ms at worst")
+    note = f"{max(times) * 1000:.0f} ms at worst of {len(times)}"
+    tell(Row("chat", "from Ctrl-C to the disconnect", statistics.median(times) * 1000, "ms", note=note))
 
 
 def serve() -> None:

@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rows import Row, tell
+
 LATENCY_S, EACH = 0.2, 8
 ANSWER = {
     "positive_aspect": "friendly staff",
@@ -111,13 +113,11 @@ def throughput(folder: Path) -> None:
     """Print what 1, 2 and 4 workers bring over one process."""
     with model_server(LATENCY_S) as url:
         alone, _ = run(url, folder, 40 * EACH, "-c", str(EACH))
-        print(f"throughput: one process without Ray {alone:.1f} items/s")
         for workers in (1, 2, 4):
             on_ray = ("--engine", "ray", "--ray-workers", str(workers), "-c", str(EACH * workers))
             rate, _ = run(url, folder, 40 * EACH * workers, *on_ray)
-            print(
-                f"throughput: {workers} workers on Ray {rate:.1f} items/s, {rate / alone:.2f} x one process", flush=True
-            )
+            note = f"{rate:.1f} / {alone:.1f} items/s"
+            tell(Row("cluster", f"items a second, {workers} workers on Ray / one process", rate / alone, note=note))
 
 
 def driver(folder: Path, items: int) -> None:
@@ -128,8 +128,8 @@ def driver(folder: Path, items: int) -> None:
         costs = [run(url, folder, count, *flags)[1] for count in (few, items)]
         alone = [run(url, folder, count, "-c", "128")[1] for count in (few, items)]
     with_ray, without = ((more - less) / (items - few) * 1e3 for less, more in (costs, alone))
-    print(f"driver: {with_ray:.2f} ms of processor time an item with Ray, {without:.2f} ms in one process without")
-    print(f"driver: so one driver takes in {0.8e3 / with_ray:,.0f} items/s at 80 % of a core")
+    note = f"{without:.2f} ms without; so one driver takes in {0.8e3 / with_ray:,.0f} items/s at 80 % of a core"
+    tell(Row("cluster", "the driver's processor time an item", with_ray, "ms", note=note))
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-# ruff: noqa: S101, S310, S603, T201 - it starts its own programs, checks that they worked, and prints what it found
+# ruff: noqa: S101, S310, S603 - it starts its own programs, checks that they worked, and prints what it found
 """How near a pool of unequal and mortal servers comes to the ideal.
 
     python benchmarks/pool.py             # needs the dev extra; a minute and a half
@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+
+from rows import Row, tell
 
 ROOT = Path(__file__).parents[1]
 ITEMS, PLACES = 600, 8
@@ -116,11 +118,9 @@ def main() -> int:
             nominal = ideal_s([FAST_S, FAST_S, SLOW_S], dies=dies)
             shares = ", ".join(str(one["answered"]) for one in endpoints)
             again = sum(one["failures"] for one in endpoints)
-            print(
-                f"{label:<17} {took / able:5.2f} times the ideal, {took / nominal:.2f} by the servers' own times  "
-                f"({took:.1f} s to {able:.1f} s and {nominal:.1f} s; answers {shares}; {again} sent again)",
-                flush=True,
-            )
+            note = f"{took:.1f} / {able:.1f} s; answers {shares}; {again} sent again"
+            tell(Row("pool", f"{label}: time / the ideal by what was measured of the servers", took / able, note=note))
+            tell(Row("pool", f"{label}: time / the ideal by the servers' own times", took / nominal))
     return 0
 
 

@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from rows import Row, tell
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
@@ -62,8 +64,8 @@ def main() -> int:
         start = time.perf_counter()
         path = Path(folder) / "report.html"
         path.write_text(make_page(Path(folder), rows, by=("channel",)), encoding="utf-8")
-        print(f"{'written in':<12}{time.perf_counter() - start:8.2f} s     {count:,} rows")
-        print(f"{'size':<12}{path.stat().st_size / 1e6:8.1f} MB")
+        note = f"{path.stat().st_size / 1e6:.1f} MB"
+        tell(Row("report", f"{count:,} rows: writing the page", time.perf_counter() - start, "s", note=note))
         with browser(Path(folder) / "profile") as page:
             measure(page, path)
     return 0
@@ -75,19 +77,20 @@ def measure(page: Browser, path: Path) -> None:
     for _ in range(RUNS):
         page.show(path)
         loads.append(float(page.run(_LOADED)))
-    tell("load", loads)
+    say("loading it", loads)
     first = float(page.driver.execute_async_script(_SEARCH, "crashes leaving"))
-    print(f"{'first search':<12}{first:8.0f} ms    (it makes the index)")
-    tell("search", [float(page.driver.execute_async_script(_SEARCH, f"case {number}")) for number in range(RUNS)])
+    say("the first search, which makes the index", [first])
+    say("a search", [float(page.driver.execute_async_script(_SEARCH, f"case {number}")) for number in range(RUNS)])
     page.driver.execute_async_script(_SEARCH, "")
-    tell("filter", [float(page.run(_CHANGE, "filter-sentiment", str(number % 3))) for number in range(RUNS)])
+    say("a filter", [float(page.run(_CHANGE, "filter-sentiment", str(number % 3))) for number in range(RUNS)])
     page.run(_CHANGE, "filter-sentiment", "")
-    tell("sort", [float(page.run(_CHANGE, "sort", ("id", "date", "urgency")[number % 3])) for number in range(RUNS)])
+    say("a sort", [float(page.run(_CHANGE, "sort", ("id", "date", "urgency")[number % 3])) for number in range(RUNS)])
 
 
-def tell(name: str, milliseconds: list[float]) -> None:
-    """Print the median and the worst."""
-    print(f"{name:<12}{statistics.median(milliseconds):8.0f} ms    worst {max(milliseconds):.0f} ms")
+def say(what: str, milliseconds: list[float]) -> None:
+    """Tell the median and the worst."""
+    worst = f"{max(milliseconds):.0f} ms at worst of {len(milliseconds)}"
+    tell(Row("report", what, statistics.median(milliseconds), "ms", note=worst))
 
 
 if __name__ == "__main__":

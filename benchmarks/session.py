@@ -1,4 +1,4 @@
-# ruff: noqa: S310, S603, T201 - it starts its own server and its own interpreter, and prints what it found
+# ruff: noqa: S310, S603 - it starts its own server and its own interpreter, and prints what it found
 """What a session costs: against a bare loop over the same client, and against the reference library.
 
     python benchmarks/session.py                  # needs the dev extra
@@ -24,6 +24,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
+
+from rows import Row, tell
 
 from mellea_cli import start_session, wait_for_all_mots
 from mellea_cli.backends.ollama import OllamaBackend
@@ -118,20 +120,19 @@ async def fanned_out(url: str) -> float:
 
 def fan_out() -> None:
     """Print the wall times and their ratio."""
-    ratios = []
+    ratios, notes, most = [], [], 0
     with model_server(LATENCY_S) as url:
-        for number in range(1, ROUNDS + 1):
+        for _ in range(ROUNDS):
             gc.collect()
             loop_s = asyncio.run(bare(url))
             counts(url)
             session_s = asyncio.run(fanned_out(url))
             seen = counts(url)
             ratios.append(session_s / loop_s)
-            print(
-                f"fan-out {number}: bare loop {loop_s:.2f} s, session {session_s:.2f} s, ratio {ratios[-1]:.2f}; "
-                f"at most {seen['max_in_flight']} in flight, {seen['completed'] - 1} answered"
-            )
-    print(f"fan-out: median ratio {statistics.median(ratios):.2f} (to be under 1.30)")
+            notes.append(f"{session_s:.2f} / {loop_s:.2f} s")
+            most = max(most, seen["max_in_flight"])
+    what = f"{FAN_OUT:,} thunks of one session, {most} in flight / a bare loop over the same backend"
+    tell(Row("session", what, statistics.median(ratios), bar=1.3, note=", ".join(notes)))
 
 
 def cpu_per_call(python: str, package: str, url: str) -> float:
@@ -152,10 +153,15 @@ def cpu(peer: str | None) -> None:
             if peer is not None:
                 theirs.append(cpu_per_call(peer, "mellea", url))
     our_ms = statistics.median(ours) * 1e3
-    print(f"cpu: {our_ms:.2f} ms a call")
+    tell(Row("session", "processor time of an instruction", our_ms, "ms"))
     if theirs:
         their_ms = statistics.median(theirs) * 1e3
-        print(f"cpu: Mellea 0.8.0 {their_ms:.2f} ms a call, ratio {our_ms / their_ms:.2f} (to be at most 0.20)")
+        note = f"{our_ms:.2f} / {their_ms:.2f} ms"
+        tell(
+            Row(
+                "session", "processor time of an instruction / of Mellea 0.8.0's", our_ms / their_ms, bar=0.2, note=note
+            )
+        )
 
 
 def main() -> None:
