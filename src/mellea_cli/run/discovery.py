@@ -22,6 +22,7 @@ from mellea_cli.pipelines.discover import (
     define_pipeline,
     defined_by,
     is_general,
+    is_vague,
     numbered,
     propose_pipeline,
     sort_pipeline,
@@ -38,6 +39,10 @@ _EMPTY_WORDS = frozenset(("a", "an", "and", "of", "in", "for", "the", "to", "wit
 _EXAMPLE_LENGTH = 80
 # Themes that each of several batches is asked for.
 _CANDIDATES = 4
+# Themes at most that a phrase is put to one of.
+_MOST_CANDIDATES = 18
+# Miscommunication and communication, but not mistake.
+_LONG_WORD = 9
 _ROUNDS = 2
 # Phrases that a theme's definition is made of.
 _DEFINED_BY = 8
@@ -152,15 +157,18 @@ async def _proposed(
 ) -> list[tuple[str, str]]:
     """Names and definitions of candidates, those first that most batches came up with, and none that is `known`.
 
-    There may be twice as many as there is room: which ones are common is only known once phrases are put to them.
+    There are more than there is room for: which ones are common is only known once phrases are put to them.
     """
     batches = _batches(lines, PROPOSE_BATCH)
     answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(map(numbered, batches)))
     candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
     support = Counter(frozenset(_stems(name)) for name, _ in candidates)
-    # The order of the batches decides between candidates that are as common: sorting is stable.
-    candidates.sort(key=lambda pair: -support[frozenset(_stems(pair[0]))])
-    return _distinct(candidates, known)[: room if len(batches) == 1 else 2 * room]
+    # The plain name before the one that says more, as the first of those that mean the same is kept; then the order of
+    # the batches: sorting is stable.
+    candidates.sort(
+        key=lambda pair: (-support[frozenset(_stems(pair[0]))], is_vague(pair[0]), len(telling_words(pair[0])))
+    )
+    return _distinct(candidates, known)[: room if len(batches) == 1 else max(room, _MOST_CANDIDATES)]
 
 
 def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
@@ -205,7 +213,9 @@ def _stems(name: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """The word without the ending that English plurals and participles have."""
+    """The word without the ending that English plurals and participles have, and what went wrong without its mis-."""
+    if word.startswith("mis") and len(word) > _LONG_WORD:
+        word = word.removeprefix("mis")
     for ending in ("ing", "ed", "es", "s"):
         if word.endswith(ending) and len(word) > len(ending) + 3:
             return word.removesuffix(ending)
