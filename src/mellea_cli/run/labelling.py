@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mellea_cli.io.themesfile import JOINT
-from mellea_cli.items import Item, Outcome, Row
-from mellea_cli.pipelines.themes import Theme
+from mellea_cli.items import Item, Outcome, Row, Success
+from mellea_cli.pipelines.themes import OTHER, Kind, Theme
 from mellea_cli.run.ends import Ends, Items
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.questions import Question
@@ -33,6 +33,7 @@ class Labelled:
 
     def __init__(self, themes: Sequence[Theme], question: Question, plan: RunPlan, ends: Ends) -> None:
         self.figures = Figures(tuple(theme.name for theme in themes))
+        self._kinds = {theme.name: theme.kind for theme in themes}
         self._question = question
         self._to_row = ends.to_row
         self.ends = dataclasses.replace(
@@ -40,9 +41,31 @@ class Labelled:
         )
 
     def _row(self, item: Item, outcome: Outcome) -> Row:
-        renamed = self._question.renamed(outcome)
-        self.figures.enter(item, renamed)
-        return self._to_row(item, renamed)
+        agreed = agreeing(self._kinds, item, self._question.renamed(outcome))
+        self.figures.enter(item, agreed)
+        return self._to_row(item, agreed)
+
+
+def agreeing(kinds: Mapping[str, Kind], item: Item, outcome: Outcome) -> Outcome:
+    """The outcome without labels that contradict what was said about the row when it was summarised.
+
+    A row in which no complaint was found has no theme of complaints, and likewise with praise: of a few short words
+    small models take the first theme that is near, whether those words are kind or not.
+
+    Args:
+        kinds: the kind of each theme, by its name.
+        item: the row, with the columns that `mellea summarise` has added.
+        outcome: what came of labelling it.
+    """
+    said = verdict(item.fields)
+    if said is None or not said.phrases or not isinstance(outcome, Success):
+        return outcome
+    labels = outcome.values["themes"]
+    kept = [name for name in labels if kinds.get(name, "both") in ("both", *said.phrases)]
+    if len(kept) == len(labels):
+        return outcome
+    quotes = {name: quote for name, quote in outcome.values["theme_quotes"].items() if name in kept}
+    return dataclasses.replace(outcome, values={"themes": kept or [OTHER], "theme_quotes": quotes})
 
 
 class _Speaking:
