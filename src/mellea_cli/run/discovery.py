@@ -7,7 +7,6 @@ journal, and a second discovery over the same rows asks nothing.
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,28 +20,21 @@ from mellea_cli.pipelines.discover import (
     Said,
     define_pipeline,
     defined_by,
-    is_general,
-    is_vague,
     numbered,
     propose_pipeline,
     sort_pipeline,
-    telling_words,
 )
-from mellea_cli.pipelines.themes import NONE, OTHER, Theme
+from mellea_cli.pipelines.themenames import distinct, is_general, is_vague, stems, telling_words
+from mellea_cli.pipelines.themes import Theme
 
 Ask = Callable[[Pipeline, Sequence[Item]], Awaitable[Sequence[Mapping[str, Any] | None]]]
 """Asks a pipeline about items; gives their values in order, `None` for one that failed."""
 
-_WORD = re.compile(r"\w+")
-# A word of a theme's name that says nothing about what it is.
-_EMPTY_WORDS = frozenset(("a", "an", "and", "of", "in", "for", "the", "to", "with", "very", "more", "too", "by", "on"))
 _EXAMPLE_LENGTH = 80
 # Themes that each of several batches is asked for.
 _CANDIDATES = 4
 # Themes at most that a phrase is put to one of.
 _MOST_CANDIDATES = 18
-# Miscommunication and communication, but not mistake.
-_LONG_WORD = 9
 _ROUNDS = 2
 # Phrases that a theme's definition is made of.
 _DEFINED_BY = 8
@@ -118,15 +110,10 @@ async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> 
         if not proposed:
             break
         common = sorted(left, key=lambda phrase: (-phrases[phrase], phrase))
-        answers = await ask(sort_pipeline(said, proposed), _as_items(common))
-        by_theme: dict[str, list[str]] = {name: [] for name, _ in proposed}
-        for phrase, answer in zip(common, answers, strict=True):
-            if answer and answer["theme"] in by_theme:
-                by_theme[answer["theme"]].append(phrase)
-        found += [
-            _Found(name, definition, said, sum(phrases[phrase] for phrase in by_theme[name]), by_theme[name])
-            for name, definition in proposed
-        ]
+        by_theme = await _put_to_themes(said, proposed, common, ask)
+        for name, definition in proposed:
+            own = by_theme[name]
+            found.append(_Found(name, definition, said, sum(phrases[phrase] for phrase in own), own))
         if not any(one.phrases for one in found):
             return found[:room]  # sorting has failed: what was proposed stands, without examples
         placed = {phrase for one in found for phrase in one.phrases}
@@ -137,6 +124,18 @@ async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> 
     kept = sorted((one for one in found if one.weight >= least), key=lambda one: -one.weight)[:room]
     await _define(said, kept, ask)
     return kept
+
+
+async def _put_to_themes(
+    said: Said, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
+) -> dict[str, list[str]]:
+    """The phrases of each theme, in their order; what fits none is left out."""
+    answers = await ask(sort_pipeline(said, themes), _as_items(phrases))
+    by_theme: dict[str, list[str]] = {name: [] for name, _ in themes}
+    for phrase, answer in zip(phrases, answers, strict=True):
+        if answer and answer["theme"] in by_theme:
+            by_theme[answer["theme"]].append(phrase)
+    return by_theme
 
 
 async def _define(said: Said, themes: Sequence[_Found], ask: Ask) -> None:
@@ -162,13 +161,11 @@ async def _proposed(
     batches = _batches(lines, PROPOSE_BATCH)
     answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(map(numbered, batches)))
     candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
-    support = Counter(frozenset(_stems(name)) for name, _ in candidates)
+    support = Counter(stems(name) for name, _ in candidates)
     # The plain name before the one that says more, as the first of those that mean the same is kept; then the order of
     # the batches: sorting is stable.
-    candidates.sort(
-        key=lambda pair: (-support[frozenset(_stems(pair[0]))], is_vague(pair[0]), len(telling_words(pair[0])))
-    )
-    return _distinct(candidates, known)[: room if len(batches) == 1 else max(room, _MOST_CANDIDATES)]
+    candidates.sort(key=lambda pair: (-support[stems(pair[0])], is_vague(pair[0]), len(telling_words(pair[0]))))
+    return distinct(candidates, known)[: room if len(batches) == 1 else max(room, _MOST_CANDIDATES)]
 
 
 def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
@@ -180,46 +177,6 @@ def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
 
 def _as_items(texts: Iterable[str]) -> list[Item]:
     return [Item(place, f"question {place + 1}", text) for place, text in enumerate(texts)]
-
-
-def _distinct(themes: Iterable[tuple[str, str]], known: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Themes without those that say the same as an earlier one, without unusable names, one general one at most."""
-    kept: list[tuple[str, str]] = []
-    seen = [frozenset(_stems(name)) for name in known]
-    general = any(map(is_general, known))
-    for name, definition in themes:
-        plain = _plain(name)
-        words = frozenset(_stems(name))
-        twin = any(words <= other or other <= words for other in seen)
-        same = any(definition.casefold() == other.casefold() for _, other in kept)
-        if not words or twin or same or plain.casefold() in (OTHER, NONE) or (general and is_general(name)):
-            continue
-        general = general or is_general(name)
-        seen.append(words)
-        kept.append((plain, " ".join(definition.split())))
-    return kept
-
-
-def _plain(name: str) -> str:
-    """The name without what a table or a spreadsheet would take for something else."""
-    words = " ".join(name.replace("|", "/").split()).lstrip("=+-@ ").rstrip(" .,;:")
-    return words[:1].upper() + words[1:]
-
-
-def _stems(name: str) -> list[str]:
-    """What a name says, without small words and endings, and without praise and blame where it says more."""
-    words = telling_words(name) or _WORD.findall(name.casefold())
-    return [_stem(word) for word in words if word not in _EMPTY_WORDS]
-
-
-def _stem(word: str) -> str:
-    """The word without the ending that English plurals and participles have, and what went wrong without its mis-."""
-    if word.startswith("mis") and len(word) > _LONG_WORD:
-        word = word.removeprefix("mis")
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) > len(ending) + 3:
-            return word.removesuffix(ending)
-    return word
 
 
 def _as_theme(found: _Found, taken: set[str]) -> Theme:
