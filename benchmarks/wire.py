@@ -109,7 +109,9 @@ def summarise(folder: Path, url: str, items: int, *flags: str) -> dict[str, floa
         "--backend", "openai", "-m", "bench", "--base-url", url, "--json", "-q", *flags,
     ]  # fmt: skip
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # Python's own loop, as the contenders have it, also where uvloop is installed.
+    environ = {**os.environ, "MELLEA_LOOP": "asyncio"}
+    ran = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     wall_s = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if ran.returncode != 0:
