@@ -36,9 +36,9 @@ from mellea_cli.models.store import ModelStore
 from mellea_cli.pipelines.feedback import PIPELINES
 
 MODEL = "qwen2.5-coder-1.5b"
-SLOTS = (1, 2, 4, 8)
+SLOTS = (1, 2, 4)
 CHOSEN = 4
-ITEMS, ROUNDS = 20, 3
+ITEMS, ROUNDS = 12, 3
 CONTEXT = 2048
 
 

@@ -115,7 +115,7 @@ def test_it_rests_once_it_has_found_the_best() -> None:
     climb = climbed(slower_beyond_8, 8, 64, answers=6_000, seed=2)
     server = Server(slower_beyond_8, 3)
     server.now = 1e9
-    climb.refused(1e9, climb.best)
+    climb.refused(1e9, climb.best, anew=False)
     levels = []
     for _ in range(6_000):
         server.serve(climb)

@@ -24,6 +24,8 @@ _LONGEST_S = 60.0
 _USED = 0.75
 # The search ends with steps of a fifth or so; settled, it looks around after so many looks, then twice as many, ...
 _LAST_STEP = 0.3
+# It also ends so near below a number that was refused.
+_CLOSE = 0.08
 _FIRST_REST = 4
 _LONGEST_REST = 64
 # Settled, a rate below this share of the best seen, twice in a row, means that the server has changed.
@@ -97,14 +99,22 @@ class Climb:
         self._restart(now)
         return self.level != old
 
-    def refused(self, now: float, allowed: int) -> None:
-        """The server has refused a request, or was too slow for it, because there were too many: it takes `allowed`."""
-        self._ceiling = max(1, allowed)
+    def refused(self, now: float, allowed: int, *, anew: bool = True) -> None:
+        """The server has refused a request, or was too slow for it, because there were too many.
+
+        Args:
+            now: the time, in seconds.
+            allowed: how many may be in flight from now on.
+            anew: whether this number of requests is refused for the first time: many of one burst are one refusal.
+        """
+        if anew:
+            self._ceiling = max(1, min(self._ceiling, self.level - 1))
+        self.level = int(max(1, min(allowed, self._ceiling)))
         if self.best > self._ceiling:
-            self.best, self._best_rate = int(self._ceiling), 0.0
-        self.level = int(self._ceiling)
+            self.best, self._best_rate = self.level, 0.0
         self._step = min(self._step, 0.5)
-        self._up, self._turned = False, True
+        # What was refused may lie far above what would not be: from here the way up is halved.
+        self._up, self._turned = True, False
         self._restart(now)
 
     def _restart(self, now: float) -> None:
@@ -145,14 +155,21 @@ class Climb:
     def _propose(self) -> None:
         """Go one step from the best number; when there is nowhere left to go the search is over."""
         while self._step >= _LAST_STEP:
-            near = self.best * 2 ** (self._step if self._up else -self._step)
-            level = math.ceil(near) if self._up else math.floor(near)
-            level = int(max(1, min(level, self._most, self._ceiling)))
+            level = self._next()
             if level != self.best:
                 self.level = level
                 return
             self._turn()
         self.level, self.settled, self._looks = self.best, True, 0
+
+    def _next(self) -> int:
+        """One step from the best number, or half of the way to the one that was refused where that is nearer."""
+        near = self.best * 2 ** (self._step if self._up else -self._step)
+        if self._up and near > self._ceiling:
+            gap = self._ceiling - self.best
+            near = self.best if gap <= max(1, _CLOSE * self.best) else self.best + gap / 2
+        level = math.ceil(near) if self._up else math.floor(near)
+        return int(max(1, min(level, self._most)))
 
     def _look_around(self, rate: float) -> None:
         """Settled: follow the rate, and try a neighbour now and then."""

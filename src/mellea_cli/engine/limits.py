@@ -165,8 +165,8 @@ class Limiter:
         Returns:
             Whether it was refused although it was allowed to be the only one.
         """
-        alone = self.allowed == 1
-        if started > self._cut_at:
+        alone, anew = self.allowed == 1, started > self._cut_at
+        if anew:
             if self._allowed < self._ceiling + 1 < math.inf:
                 self._rounds = min(2 * self._rounds, _MOST_ROUNDS)
             self._ceiling = self._allowed
@@ -176,7 +176,7 @@ class Limiter:
             self._allowed = min(self._allowed, float(self.in_flight - 1))
         self._allowed = max(1.0, self._allowed)
         if self.climb is not None:
-            self.climb.refused(self._now(), self.allowed)
+            self.climb.refused(self._now(), self.allowed, anew=anew)
         return alone
 
     def strained(self, started: float) -> None:

@@ -69,8 +69,8 @@ def _entries(step: StepView, palette: Palette, beat: int, *, alone: bool, over: 
     found = None if step.clipped else fields(step.text)
     if found:
         for field in found:
-            value = palette.fit(clean(field.value))
-            yield _Entry(palette.fit(clean(field.label)), value, judged(value), growing and field is found[-1])
+            value = palette.safe(field.value)
+            yield _Entry(palette.safe(field.label), value, judged(value), growing and field is found[-1])
     elif step.text and found is None:
         yield _Entry(name, palette.fit(clean(step.text[-_TAIL_CHARS:])), "plain", growing)
     elif over:
@@ -88,7 +88,7 @@ def _entries(step: StepView, palette: Palette, beat: int, *, alone: bool, over: 
 
 def _body(panel: PanelView, entries: list[_Entry], size: tuple[int, int], palette: Palette) -> list[Line]:
     inner, room = size
-    text = palette.fit(clean(panel.text))
+    text = palette.safe(panel.text)
     excerpt = wrap(text, inner)
     # While there is no answer yet, the room is the text's; then the answer's.
     unanswered = panel.fate is Fate.RUNNING and all(not step.text for step in panel.steps)
@@ -195,7 +195,7 @@ def _top(panel: PanelView, entries: list[_Entry], columns: int, palette: Palette
     room = columns - 6 - (cells_of(badge[1]) + 2 if badge else 0)
     if badge and room < 4:
         badge, room = None, columns - 6
-    title = shorten(palette.fit(clean(panel.id)) or glyphs.none, room, glyphs.cut)
+    title = shorten(palette.safe(panel.id) or glyphs.none, room, glyphs.cut)
     line: Line = ((frame, left), ("strong", f" {title} "))
     tail: Line = ((badge[0], f" {badge[1]} "),) if badge else ()
     fill = columns - width(line) - width(tail) - len(right)

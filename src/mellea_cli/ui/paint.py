@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 
-from mellea_cli.ui.plaintext import encodable
+from mellea_cli.ui.plaintext import clean, encodable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,6 +118,15 @@ class Palette:
         """The text with a `?` for what the terminal's encoding has no letter for."""
         return encodable(text, self.encoding)
 
+    def safe(self, text: str) -> str:
+        """Text from anywhere in a form that can be shown here; for what stays the same from frame to frame."""
+        return _safe(text, self.encoding)
+
+
+@lru_cache(maxsize=256)
+def _safe(text: str, encoding: str) -> str:
+    return encodable(clean(text), encoding)
+
 
 def look(role: Role) -> Style:
     """The Rich style of a role."""
@@ -163,6 +173,12 @@ def shorten(text: str, cells: int, cut: str) -> str:
 
 def wrap(text: str, cells: int) -> list[str]:
     """Break `text` into lines of at most `cells` cells, at spaces where there are any."""
+    return list(_wrapped(text, cells))
+
+
+# Frame after frame most of what is shown is what was shown before.
+@lru_cache(maxsize=256)
+def _wrapped(text: str, cells: int) -> list[str]:
     if cells <= 0:
         return []
     if cells_of(text) <= cells:
