@@ -40,9 +40,10 @@ def batching(at_once: int) -> float:
 class Server:
     """Requests in flight that share out what the curve gives; answers differ in length by a factor of four."""
 
-    def __init__(self, curve: Curve, seed: int, takes: int | None = None) -> None:
+    def __init__(self, curve: Curve, seed: int, takes: int | None = None, cut_to: int | None = None) -> None:
         self.curve = curve
         self.takes = takes
+        self.cut_to = takes if cut_to is None else cut_to
         self.random = random.Random(seed)  # noqa: S311 - a repeatable model of a server
         self.now = 0.0
         self.letters = 0.0
@@ -50,8 +51,8 @@ class Server:
 
     def fill(self, climb: Climb) -> None:
         while len(self.running) < climb.level:
-            if self.takes is not None and len(self.running) >= self.takes:
-                climb.refused(self.now, self.takes)
+            if self.takes is not None and self.cut_to is not None and len(self.running) >= self.takes:
+                climb.refused(self.now, self.cut_to)
             else:
                 self.running.append([self.random.uniform(100, 400), self.now])
 
@@ -75,9 +76,11 @@ class Server:
         climb.answered(self.now, started, int(self.letters), held)
 
 
-def climbed(curve: Curve, start: int, most: int, *, answers: int, seed: int, takes: int | None = None) -> Climb:
+def climbed(
+    curve: Curve, start: int, most: int, *, answers: int, seed: int, takes: int | None = None, cut_to: int | None = None
+) -> Climb:
     """Let a search run for so many answers."""
-    climb, server = Climb(start, most), Server(curve, seed, takes)
+    climb, server = Climb(start, most), Server(curve, seed, takes, cut_to)
     for _ in range(answers):
         server.serve(climb)
     return climb
@@ -99,9 +102,11 @@ def test_of_two_that_bring_the_same_it_takes_the_smaller() -> None:
     assert climbed(queue_beyond_12, 4, 256, answers=12_000, seed=1).best <= 16
 
 
-def test_it_stays_below_what_is_refused() -> None:
-    """A server that takes 24 at once gets about as many, however much more would bring."""
-    climb = climbed(linear, 8, 256, answers=12_000, seed=1, takes=24)
+@pytest.mark.parametrize("cut_to", [24, 20, 15])
+@pytest.mark.parametrize("start", [8, 40])
+def test_it_stays_below_what_is_refused(start: int, cut_to: int) -> None:
+    """A server that takes 24 at once gets about as many, soon, and to however few the refusal has cut them."""
+    climb = climbed(linear, start, 256, answers=2_400, seed=1, takes=24, cut_to=cut_to)
     assert 22 <= climb.best <= 24
 
 

@@ -136,8 +136,9 @@ class Climb:
             self._rest = min(2 * self._rest, _LONGEST_REST)
             self.level = self.best
             return
-        else:
+        elif tried > self.best or not self._up:
             self._turn()
+        # Else a refusal has cut it below the best number, on the way up: that says nothing about the way.
         self._propose()
 
     def _better(self, tried: int, rate: float) -> bool:
