@@ -164,36 +164,14 @@ def compare(setting: Setting, peer: str | None, folder: Path) -> None:
         )
 
 
-def wall(folder: Path) -> None:
-    """With 200 ms and 64 in flight, how far the run is from the time that the latency alone would take."""
-    latency_s, in_flight, items = 0.2, 64, 6_400
-    ratios, whole = [], []
-    with model_server("--latency", str(latency_s)) as url:
-        for _ in range(ROUNDS):
-            found = summarise(folder, url, items, "-c", str(in_flight))
-            ideal_s = latency_s * items / in_flight
-            ratios.append(found["elapsed_s"] / ideal_s)
-            whole.append(found["wall_s"] / ideal_s)
-    note = f"with the start of the program {statistics.median(whole):.3f}"
-    tell(
-        Row(
-            "wire", "200 ms, 64 in flight: wall time of the run / ideal", statistics.median(ratios), bar=1.08, note=note
-        )
-    )
-
-
 def main() -> None:
     """Run the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter in which `import mellea` works")
-    parser.add_argument("--only", choices=["cpu", "wall"], help="one of the two")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        if args.only != "wall":
-            for setting in SETTINGS:
-                compare(setting, args.peer, Path(name))
-        if args.only != "cpu":
-            wall(Path(name))
+        for setting in SETTINGS:
+            compare(setting, args.peer, Path(name))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class _Run:
         self._tell = telling(observer)
         self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
         self._recorder = Recorder(
-            ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
+            ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 2)
         )
 
     async def to_end(self) -> RunResult:

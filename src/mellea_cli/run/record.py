@@ -86,7 +86,8 @@ class Recorder:
         self._waiting.append(finished)
         self._unsafe += not finished.reused
         self._some.set()
-        if len(self._waiting) >= _FULL_GROUP or self._unsafe >= self._leeway:
+        # It is begun at half of that, so that nobody has to wait while the disk keeps up.
+        if len(self._waiting) >= _FULL_GROUP or 2 * self._unsafe >= self._leeway:
             self._hurry.set()
         self._make_room()
         await self._room.wait()
