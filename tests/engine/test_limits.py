@@ -228,3 +228,49 @@ async def test_workers_wait_for_room() -> None:
         assert entered == [0]
         limiter.release()
     assert sorted(entered) == [0, 1, 2, 3]
+
+
+async def test_the_first_request_may_be_alone_until_it_is_answered() -> None:
+    """Then as many as are allowed go at once, also when it failed."""
+    limiter = Limiter(4, first_alone_s=1e6)
+    gates = [asyncio.Event() for _ in range(6)]
+
+    async def ask(number: int) -> None:
+        async with limiter.slot():
+            await gates[number].wait()
+            if number == 0:
+                raise ValueError
+
+    asking = [asyncio.create_task(ask(number)) for number in range(6)]
+    await reached(limiter, 1)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert (limiter.in_flight, limiter.allowed) == (1, 1)
+    gates[0].set()
+    await reached(limiter, 4)
+    assert limiter.allowed == 4
+    for gate in gates:
+        gate.set()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert limiter.peak == 4
+
+
+async def test_the_first_request_is_alone_for_so_long_at_most() -> None:
+    """A long first answer must not hold up all the others."""
+    limiter = Limiter(3, first_alone_s=0.01)
+    hanging, through = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async with limiter.slot():
+            await hanging.wait()
+
+    async def second() -> None:
+        async with limiter.slot():
+            through.set()
+
+    one = asyncio.create_task(first())
+    await reached(limiter, 1)
+    await asyncio.wait_for(second(), 30)
+    assert through.is_set()
+    hanging.set()
+    await one

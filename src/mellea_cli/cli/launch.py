@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from mellea_cli.ui.show import Show
 
 
+# The embedded model takes several items at once when it has answered one: so the first answer comes as soon as with one
+# slot. It has to load and to read its instructions in that time.
+_FIRST_ALONE_S = 60.0
+
+
 def summarise(flags: Flags) -> ExitCode:
     """Run `mellea summarise`.
 
@@ -202,6 +207,7 @@ def run_plan(flags: Flags, chosen: Chosen, pipeline: Pipeline) -> RunPlan:
         tpm=flags.tpm,
         caps=caps(flags),
         redacted=flags.redact,
+        first_alone_s=_FIRST_ALONE_S if chosen.backend == "local" else 0.0,
     )
 
 

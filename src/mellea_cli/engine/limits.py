@@ -29,6 +29,8 @@ class Limiter:
         concurrency: requests in flight at most.
         climb: finds by itself how many are best, up to `concurrency`; `None` goes as far as the server lets it.
         pace: spreads their starts over time; `None` lets each start when it has a place.
+        first_alone_s: for so many seconds at most the first request has the server for itself, until it is answered: a
+            small machine that works on several at once is long in finishing any of them.
         clock: seconds that never go back; the event loop's by default.
     """
 
@@ -38,6 +40,7 @@ class Limiter:
         *,
         climb: Climb | None = None,
         pace: Pace | None = None,
+        first_alone_s: float = 0.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         if concurrency < 1:
@@ -51,6 +54,11 @@ class Limiter:
         """Characters of text that have arrived, over all requests: whoever reads a stream adds to it."""
         self.climb = climb
         self._allowed = float(climb.level if climb is not None else concurrency)
+        self._first_alone_s = first_alone_s
+        self._then_allowed = self._allowed
+        self._opening: asyncio.TimerHandle | None = None
+        if first_alone_s:
+            self._allowed = 1.0
         self._ceiling = math.inf
         self._rounds = _FIRST_ROUNDS
         self._cut_at = -math.inf
@@ -84,13 +92,27 @@ class Limiter:
             await self._until_open(tokens)
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
+            if self._first_alone_s and self._opening is None:
+                self._opening = asyncio.get_running_loop().call_later(self._first_alone_s, self._open_all)
             try:
                 yield self._now()
             finally:
                 self.in_flight -= 1
+                self._open_all()
         finally:
             self._held -= 1
             self._hand_out()
+
+    def _open_all(self) -> None:
+        """The first request has been alone for long enough."""
+        if not self._first_alone_s:
+            return
+        self._first_alone_s = 0.0
+        if self._opening is not None:
+            self._opening.cancel()
+        self._allowed = self._then_allowed
+        self._make_room()
+        self._hand_out()
 
     async def _take_place(self) -> None:
         if self._held < self.allowed and not self._queue:
@@ -165,7 +187,7 @@ class Limiter:
         Returns:
             Whether it was refused although it was allowed to be the only one.
         """
-        alone, anew = self.allowed == 1, started > self._cut_at
+        alone, anew = self.allowed == 1 and not self._first_alone_s, started > self._cut_at
         if anew:
             if self._allowed < self._ceiling + 1 < math.inf:
                 self._rounds = min(2 * self._rounds, _MOST_ROUNDS)

@@ -39,6 +39,7 @@ class RunPlan:
         caps: limits on the whole run.
         redacted: mask personal numbers and addresses before a text leaves.
         dedupe: ask about identical texts once.
+        first_alone_s: the first request has the server for itself until it is answered, or for so many seconds.
     """
 
     pipeline: Pipeline
@@ -58,6 +59,7 @@ class RunPlan:
     redacted: bool = False
     start: int | None = None
     dedupe: bool = True
+    first_alone_s: float = 0.0
 
     @cached_property
     def fingerprint(self) -> bytes:

@@ -30,9 +30,15 @@ def open_way(plan: RunPlan, servers: Servers, observer: Observer) -> Sender | Po
             limits=PoolLimits(plan.concurrency, pace, plan.max_wait_s),
             observer=observer,
         )
+    limiter = Limiter(
+        plan.concurrency,
+        climb=Climb(plan.start, plan.concurrency) if plan.start else None,
+        pace=pace,
+        first_alone_s=plan.first_alone_s,
+    )
     return Sender(
         servers,
-        Limiter(plan.concurrency, climb=Climb(plan.start, plan.concurrency) if plan.start else None, pace=pace),
+        limiter,
         policy=plan.policy,
         deadlines=plan.deadlines,
         outage=Outage(max_wait_s=plan.max_wait_s, observer=observer),
