@@ -162,10 +162,18 @@ async def _proposed(
     answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(map(numbered, batches)))
     candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
     support = Counter(stems(name) for name, _ in candidates)
-    # The plain name before the one that says more, as the first of those that mean the same is kept; then the order of
-    # the batches: sorting is stable.
-    candidates.sort(key=lambda pair: (-support[stems(pair[0])], is_vague(pair[0]), len(telling_words(pair[0]))))
-    return distinct(candidates, known)[: room if len(batches) == 1 else max(room, _MOST_CANDIDATES)]
+
+    def rank(pair: tuple[str, str]) -> tuple[int, bool]:
+        return -support[stems(pair[0])], is_vague(pair[0])
+
+    # Of those that mean the same the first is kept: that is the plain name, not the one that says more.
+    kept = distinct(sorted(candidates, key=lambda pair: (*rank(pair), len(telling_words(pair[0])))), known)
+    # Between themes that are as common the order of the batches decides.
+    places: dict[frozenset[str], int] = {}
+    for place, (name, _) in enumerate(candidates):
+        places.setdefault(stems(name), place)
+    kept.sort(key=lambda pair: (*rank(pair), places[stems(pair[0])]))
+    return kept[: room if len(batches) == 1 else max(room, _MOST_CANDIDATES)]
 
 
 def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
