@@ -10,6 +10,7 @@ from mellea_cli.engine.stop import Stop
 from mellea_cli.errors import ExitCode
 from mellea_cli.events import Observer
 from mellea_cli.items import Item, Outcome, Row, Success
+from mellea_cli.messages import Usage
 from mellea_cli.pipelines.base import Pipeline
 from mellea_cli.run.batch import run_batch
 from mellea_cli.run.budget import Caps
@@ -63,11 +64,13 @@ class Aside:
         """Calls and tokens of all runs so far."""
         self.retries = 0
         self.elapsed_s = 0.0
+        # What a call took in the run with the longest ones: the next run's may be as long.
+        self._dearest = Usage()
 
     @property
     def caps(self) -> Caps:
         """What is left of the limits."""
-        return self._plan.caps.left(self.spent.usage, self.elapsed_s, self.spent.calls)
+        return self._plan.caps.left(self.spent.usage, self.elapsed_s, self._dearest)
 
     async def ask(self, pipeline: Pipeline, items: Sequence[Item]) -> Sequence[Mapping[str, Any] | None]:
         """Ask `pipeline` about each of `items`.
@@ -91,6 +94,7 @@ class Aside:
         result = await run_batch(plan, self._servers, ends, observer=self._begin(pipeline, len(items)), stop=self._stop)
         self.spent.calls += result.tally.calls
         self.spent.usage += result.tally.usage
+        self._dearest = max(self._dearest, _each(result.tally), key=lambda usage: usage.total_tokens)
         self.retries += result.retries
         self.elapsed_s += result.elapsed_s
         if result.stopped:
@@ -123,6 +127,12 @@ def ended_with(aside: Aside | None) -> RunResult:
         finished=False,
     )
     return result if aside is None else aside.with_spent(result)
+
+
+def _each(tally: Tally) -> Usage:
+    """What one call took, rounded up."""
+    calls = max(1, tally.calls)
+    return Usage(-(-tally.usage.prompt_tokens // calls), -(-tally.usage.completion_tokens // calls))
 
 
 def _values_row(item: Item, outcome: Outcome) -> Row:

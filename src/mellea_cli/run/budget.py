@@ -61,19 +61,22 @@ class Caps:
     likely: Usage = Usage()
     """What an item is expected to take as long as none of the run's has shown it."""
 
-    def left(self, usage: Usage, elapsed_s: float, calls: int) -> Caps:
+    def left(self, usage: Usage, elapsed_s: float, likely: Usage) -> Caps:
         """What is left of them once that much has been used: for the next of several runs that share them.
 
-        A limit that has been reached is left at next to nothing, so that the next run stops before its first item, for
-        which it expects what a call has taken so far.
+        A limit that has been reached is left at next to nothing, so that the next run stops before its first item.
+
+        Args:
+            usage: what has been used.
+            elapsed_s: how long that took, in seconds.
+            likely: what the next run's first item is expected to take.
         """
-        each = max(1, calls)
         return replace(
             self,
             deadline_s=None if self.deadline_s is None else max(self.deadline_s - elapsed_s, 0.0),
             tokens=None if self.tokens is None else max(self.tokens - usage.total_tokens, 0),
             cost=None if self.cost is None or self.prices is None else max(self.cost - self.prices.of(usage), 0.0),
-            likely=Usage(usage.prompt_tokens // each, usage.completion_tokens // each),
+            likely=likely,
         )
 
 
