@@ -70,12 +70,12 @@ def test_rows_get_themes_that_add_up(themes: Themes, results: Path, tmp_path: Pa
     before = read_rows(results)
     assert [{name: one[name] for name in old} for one, old in zip(out, before, strict=True)] == before
     assert list(out[0]) == [*before[0], "themes", "theme_quotes"]
-    assert [set(one["themes"]) for one in out[:5]] == [
-        {"Late delivery"},
-        {"Late delivery", "Rude staff"},
-        {"Kind people"},
-        {"other"},
-        {"none"},
+    assert [one["themes"] for one in out[:5]] == [
+        ["Late delivery"],
+        ["Late delivery", "Rude staff"],
+        ["Kind people"],
+        ["other"],
+        ["none"],
     ]
     assert out[1]["theme_quotes"] == {"Late delivery": "late", "Rude staff": "rude"}
     assert "rows: 30 with themes + 10 other + 10 none + 0 failed = 50 rows" in done.stderr
@@ -83,8 +83,11 @@ def test_rows_get_themes_that_add_up(themes: Themes, results: Path, tmp_path: Pa
     assert "40 labels, 40 quotes verbatim, read back from the output" in done.stderr
     found = read_themes(tmp_path / "themes.jsonl.toml")
     assert found is not None
-    assert [theme.kind for theme in found] == ["complaint", "complaint", "praise"]
-    assert {theme.name for theme in found} == {"Late delivery", "Rude staff", "Kind people"}
+    assert [(theme.name, theme.kind) for theme in found] == [
+        ("Late delivery", "complaint"),
+        ("Rude staff", "complaint"),
+        ("Kind people", "praise"),
+    ]
     assert "themes.jsonl.toml" in done.stderr
 
 
@@ -324,6 +327,5 @@ def test_limits_hold_over_finding_and_labelling(themes: Themes, results: Path, t
     done = themes("--max-tokens-total", "2500", "--json", "-c", "1")
     assert done.returncode == 4, done.stderr
     summary = json.loads(done.stderr.splitlines()[-1])
-    # What a question of a new kind takes is known once it is answered: by one of them the limit may be overstepped.
-    assert summary["prompt_tokens"] + summary["completion_tokens"] <= 2500 + 300
+    assert summary["prompt_tokens"] + summary["completion_tokens"] <= 2500
     assert summary["next_command"]
