@@ -21,8 +21,6 @@ from mellea_cli.run.reuse import Claim, Reuse
 from mellea_cli.run.tally import RunResult, Tally
 from mellea_cli.run.way import Servers
 
-_MANY = 32
-
 
 async def run_batch(plan: RunPlan, servers: Servers, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
     """Run the plan over every item of the source, in this process, with one model server or the endpoints of a pool.
@@ -44,14 +42,6 @@ async def run_with(plan: RunPlan, hands: Hands, ends: Ends, *, observer: Observe
     return await _Run(plan, hands, ends, observer, stop).to_end()
 
 
-def _leeway(concurrency: int) -> int:
-    """How many answers may be on their way to the disk: a quarter of what is in flight.
-
-    With many in flight, half: their answers come in bursts, and a quarter would be full before the disk has the first.
-    """
-    return concurrency // 2 if concurrency >= _MANY else max(1, concurrency // 4)
-
-
 class _Run:
     """The parts of one run, wired together."""
 
@@ -71,7 +61,7 @@ class _Run:
         self._tell = telling(observer)
         self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
         self._recorder = Recorder(
-            ends.answers, ends.rows, ends.to_row, self._announce, leeway=_leeway(plan.concurrency)
+            ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
         )
 
     async def to_end(self) -> RunResult:
