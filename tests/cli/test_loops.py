@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from loopback import ModelServer, faults
 from mellea_cli.cli import loops
-from rowfiles import Run, read_rows, write_rows
+from rowfiles import Run, interrupted, read_rows, write_rows
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -57,12 +54,7 @@ def test_ctrl_c_is_heard(loop: str, mellea: Run, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"MARK-{n} x"} for n in range(60)])
     with ModelServer(models=("m",), latency_s=0.05) as server:
         command = ("summarise", str(path), "-o", "out.jsonl", "-c", "4", "-m", "m", "--base-url", server.openai_url)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mellea_cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        )
-        server.wait(lambda state: state.completed >= 10, timeout=60)
-        process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=60)
-        assert process.returncode == 130, f"{loop}: {talk}"
+        code, talk = interrupted(command, tmp_path, server, answered=10)
+        assert code == 130, f"{loop}: {talk}"
         assert mellea(*command).returncode == 0
         assert server.state.requests == 60

@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from loopback import ModelServer, faults
-from rowfiles import Run, read_rows, write_rows
+from rowfiles import Run, interrupted, read_rows, write_rows
 
 SCRIPTED = ("--backend", "scripted")
 
@@ -215,13 +214,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(mellea: Run, tmp_path: 
     path = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"MARK-{n} x"} for n in range(100)])
     with ModelServer(models=("m",), latency_s=0.05) as server:
         command = ("summarise", str(path), "-o", "out.jsonl", "-c", "4", "-m", "m", "--base-url", server.openai_url)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mellea_cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        )
-        server.wait(lambda state: state.completed >= 20, timeout=60)
-        process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=60)
-        assert process.returncode == 130, talk
+        code, talk = interrupted(command, tmp_path, server, answered=20)
+        assert code == 130, talk
         assert "mellea summarise" in talk
         kept = read_rows(tmp_path / "out.jsonl")
         assert 20 <= len(kept) < 100
