@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 from loopback import ModelServer  # noqa: E402 - found through the line above
-from terminals import Terminal, mellea_on_terminal  # noqa: E402
+from terminals import Terminal, mellea_on_terminal  # noqa: E402 - as above
 
 TOKENS, PER_S = 4_000, 200
 SECTION = """## Part {number}

@@ -13,8 +13,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 _SHORT = {
     "positive_aspect": "friendly staff",
@@ -98,7 +97,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to write."""
-        self._write: Callable[[bytes], None] = transport.write  # type: ignore[attr-defined]
+        self._write = cast("asyncio.Transport", transport).write
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """Count a request out that nobody waits for."""

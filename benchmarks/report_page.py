@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 from browser.chromium import Browser, browser, missing  # noqa: E402 - found through the line above
-from resultrows import make_page, result_rows  # noqa: E402
+from resultrows import make_page, result_rows  # noqa: E402 - as above
 
 RUNS = 5
 # The page updates inside the event: when dispatchEvent returns, the rows are there, and reading a height lays them out.

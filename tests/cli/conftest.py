@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def mellea(tmp_path: Path) -> Run:
 
     def run(*arguments: str, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Process:
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        source = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
+        source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
         done = subprocess.run(
             [sys.executable, "-m", "mellea_cli", *arguments],
             capture_output=True,
@@ -34,7 +35,7 @@ def mellea(tmp_path: Path) -> Run:
             env={**os.environ, **(env or {})},
             timeout=100,
             check=False,
-            **source,  # type: ignore[call-overload]
+            **source,
         )
         return Process(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -93,7 +94,8 @@ def test_a_completion_imports_no_more_than_the_help(words: str, expected: str) -
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_listed_command_says_the_same_of_itself(name: str) -> None:
     """The line in the list, written down so that no module need be loaded for it, is the command's own first one."""
-    own = typer.main.get_command(app).commands[name].help  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
+    own = group.commands[name].help
     if name != "summarize":
         assert own.splitlines()[0].startswith(COMMANDS[name].about.rstrip("."))
 

@@ -122,5 +122,5 @@ def test_a_reader_that_leaves_is_a_normal_end(mellea: Run, results: Path) -> Non
     import sys
 
     command = f"{sys.executable} -m mellea_cli report {results} --format html | head -c 10"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)  # noqa: S607
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (len(done.stdout), done.stderr) == (10, "")

@@ -131,7 +131,7 @@ async def test_an_item_that_ends_every_worker_fails_alone(server: ModelServer, t
             asyncio.get_running_loop().call_soon(link.cut)
             return pack(told)
 
-        link.collect = collect  # type: ignore[method-assign]
+        link.collect = collect  # type: ignore[method-assign]  # a worker that tells less
 
     run.links = NearLinks(hired)
     result = await run(marked(30))
@@ -157,7 +157,7 @@ async def test_a_cluster_without_room_is_not_waited_for_for_ever(server: ModelSe
     run = CrewRun(tmp_path / "out.jsonl", server.openai_url)
 
     def never(link: NearLink) -> None:
-        link.up = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+        link.up = asyncio.Event().wait  # type: ignore[method-assign,assignment]  # a node that never comes up
 
     run.links = NearLinks(never)
     result = await run(marked(10), patience_s=0.05)
@@ -172,7 +172,7 @@ async def test_a_worker_of_another_version_is_left_out(server: ModelServer, tmp_
     def old(link: NearLink) -> None:
         if len(run.links.links) == 1:
             right = link.open
-            link.open = lambda _, packed: right("0.0.1", packed)  # type: ignore[method-assign]
+            link.open = lambda _, packed: right("0.0.1", packed)  # type: ignore[method-assign]  # an old one
 
     run.links = NearLinks(old)
     result = await run(marked(20))

@@ -34,7 +34,7 @@ async def test_simple_validate_takes_bool_or_bool_and_reason() -> None:
 @pytest.mark.parametrize("value", [None, 1, "yes", ["x"], (1, "reason"), (True, "a", "b")])
 async def test_simple_validate_refuses_anything_else(value: object) -> None:
     """A verdict that is no bool is an error in the validator, and is reported as one."""
-    result = await req("x", simple_validate(lambda _: value)).check(Answered("a"))  # type: ignore[arg-type,return-value]
+    result = await req("x", simple_validate(lambda _: value)).check(Answered("a"))  # type: ignore[arg-type,return-value]  # no verdict
     assert not result
     assert isinstance(result.error, ValueError)
 
@@ -53,7 +53,7 @@ async def test_a_validator_that_raises_fails_the_requirement() -> None:
 @pytest.mark.parametrize("value", [True, False, None, "yes"])
 async def test_a_validator_must_return_a_verdict(value: object) -> None:
     """A bare bool from a validation function is told apart from a verdict, and the way out is named."""
-    result = await Requirement("x", lambda _: value).check(Answered("a"))  # type: ignore[arg-type,return-value]
+    result = await Requirement("x", lambda _: value).check(Answered("a"))  # type: ignore[arg-type,return-value]  # no verdict
     assert not result
     assert "simple_validate" in (result.reason or "")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ends import Listed, Run, items, marked, opened, plan
 
-from loopback import ModelServer, faults
+from loopback import Call, Fault, ModelServer, faults
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.backends.scripted import ScriptedBackend
@@ -108,8 +108,8 @@ async def test_an_item_that_fails_everywhere_fails_alone(serve: Serve, tmp_path:
     """A text that makes every server fail is one failed row; no endpoint is lost to it."""
     texts = marked(60)
 
-    def plan_of(call: object) -> object:
-        return faults.status(500) if "MARK-i00007x" in call.prompt else None  # type: ignore[attr-defined]
+    def plan_of(call: Call) -> Fault | None:
+        return faults.status(500) if "MARK-i00007x" in call.prompt else None
 
     servers = [serve(latency_s=0.005, record=False, fault=plan_of) for _ in range(2)]
     async with pool_run(tmp_path / "out.jsonl", *(openai(one, f"e{n}") for n, one in enumerate(servers))) as run:

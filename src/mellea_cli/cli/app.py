@@ -111,8 +111,7 @@ class BoundedGroup(TyperGroup):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """Complete a subcommand's name without loading it."""
-        # Typer has no public name for what a completion is made of.
-        from typer.core import CompletionItem  # type: ignore[attr-defined]
+        from typer.core import CompletionItem  # type: ignore[attr-defined]  # Typer has no public name for it
 
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)

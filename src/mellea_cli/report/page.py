@@ -72,9 +72,8 @@ def page(figures: Figures, records: Sequence[Record], columns: Sequence[str], he
         longest_theme=max((theme.count for theme in figures.themes), default=0),
         rows=rows.lines(records),
         facts=rows.facts,
-        # Both texts are files of this package.
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
+        style=Markup(style),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - as above
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
