@@ -230,30 +230,6 @@ def test_a_panel_that_stands_still_is_not_drawn_again() -> None:
 _TEXTS = st.text(max_size=60) | st.text(st.sampled_from('{"a": 1, [é中🎉\x1b\u0301 '), max_size=200)
 
 
-@pytest.mark.parametrize(("size", "at_once"), [((200, 50), 8), ((80, 24), 4)])
-def test_many_panels_take_turns(size: tuple[int, int], at_once: int) -> None:
-    """New text in all of them is seen within two frames, a finished item at once."""
-    view = RunView()
-    for event in BUSY:
-        view(event)
-    painter = Painter(Palette(make_console(Stream(), {"TERM": "xterm"})))
-    grid = plan(size, 16)
-
-    def drawn(beat: int) -> int:
-        before = {place: known[3] for place, known in painter._drawn.items()}
-        painter.frame(view.snapshot(grid.places), grid, size, beat)
-        return sum(known[3] is not before.get(place) for place, known in painter._drawn.items())
-
-    assert drawn(0) == grid.places
-    for n in range(16):
-        view(TokensReceived(n, "analysis", "x"))
-    assert drawn(1) == at_once
-    assert drawn(2) == grid.places - at_once
-    for n in range(16):
-        view(ItemFinished(n, str(n + 1), False, "DONE", "no", Usage(), 0.1, False))
-    assert drawn(3) == grid.places
-
-
 @given(_TEXTS, _TEXTS, _TEXTS, st.booleans(), st.integers(20, 90), st.integers(3, 30))
 def test_any_text_fits_any_screen(name: str, text: str, answer: str, over: bool, columns: int, rows: int) -> None:
     """Wide letters, combining marks, long words and cut JSON never make a line too long."""

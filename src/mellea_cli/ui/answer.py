@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def _without_rest(text: str) -> Any:
         return None
 
 
-def _flat(value: Mapping[str, Any]) -> Iterator[Field]:
+def _flat(value: dict[str, Any]) -> Iterator[Field]:
     for key, inner in value.items():
         if isinstance(inner, dict):
             for name, leaf in inner.items():
@@ -64,12 +64,14 @@ def _label(key: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, list):
         return ", ".join(_shown(one) for one in value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
     return str(value)

@@ -41,14 +41,16 @@ def card(panel: PanelView, size: tuple[int, int], palette: Palette, beat: int = 
     alone, over = len(panel.steps) == 1, panel.fate is not Fate.RUNNING
     entries = [entry for step in panel.steps for entry in _entries(step, palette, beat, alone=alone, over=over)]
     frame = _frame_role(panel)
-    down = palette.glyphs.down
+    left: Span = (frame, f"{palette.glyphs.down} ")
+    right: Span = (frame, f" {palette.glyphs.down}")
     body = _body(panel, entries, (inner, room), palette)
-    lines = [_top(panel, entries, columns, palette)]
-    for index in range(room):
-        content = pad(body[index] if index < len(body) else (), inner)
-        lines.append(((frame, f"{down} "), *content, (frame, f" {down}")))
-    lines.append(_bottom(panel, columns, palette))
-    return lines
+    empty: Line = (left, ("plain", " " * inner), right)
+    return [
+        _top(panel, entries, columns, frame, palette),
+        *((left, *pad(line, inner), right) for line in body),
+        *[empty] * (room - len(body)),
+        _bottom(panel, columns, frame, palette),
+    ]
 
 
 def animated(panel: PanelView) -> bool:
@@ -59,7 +61,7 @@ def animated(panel: PanelView) -> bool:
 def _frame_role(panel: PanelView) -> Role:
     if panel.fate is Fate.FAILED:
         return "bad"
-    troubled = panel.fate is Fate.RUNNING and any(step.phase in {Phase.FAILED, Phase.RETRYING} for step in panel.steps)
+    troubled = panel.fate is Fate.RUNNING and any(step.phase in (Phase.FAILED, Phase.RETRYING) for step in panel.steps)
     return "warn" if troubled else "frame"
 
 
@@ -120,7 +122,8 @@ def _laid_out(entries: list[_Entry], size: tuple[int, int], palette: Palette) ->
     wrapped = [wrap(entry.value, room_for_value - entry.growing) for entry in entries]
     given = [1] * len(entries)
     spare = room - len(entries)
-    for index in sorted(range(len(entries)), key=lambda index: _claim(entries[index], index)):
+    longer = [index for index, parts in enumerate(wrapped) if len(parts) > 1]
+    for index in sorted(longer, key=lambda index: _claim(entries[index], index)):
         extra = min(spare, len(wrapped[index]) - 1)
         given[index] += extra
         spare -= extra
@@ -188,8 +191,8 @@ def _badge(panel: PanelView, entries: list[_Entry], palette: Palette) -> Span | 
     return ("warn", f"{glyphs.retry} {attempt}") if attempt > 1 else None
 
 
-def _top(panel: PanelView, entries: list[_Entry], columns: int, palette: Palette) -> Line:
-    glyphs, frame = palette.glyphs, _frame_role(panel)
+def _top(panel: PanelView, entries: list[_Entry], columns: int, frame: Role, palette: Palette) -> Line:
+    glyphs = palette.glyphs
     badge = _badge(panel, entries, palette)
     left, right = glyphs.corners[0] + glyphs.across, glyphs.across + glyphs.corners[1]
     room = columns - 6 - (cells_of(badge[1]) + 2 if badge else 0)
@@ -202,8 +205,8 @@ def _top(panel: PanelView, entries: list[_Entry], columns: int, palette: Palette
     return (*line, (frame, glyphs.across * fill), *tail, (frame, right))
 
 
-def _bottom(panel: PanelView, columns: int, palette: Palette) -> Line:
-    glyphs, frame = palette.glyphs, _frame_role(panel)
+def _bottom(panel: PanelView, columns: int, frame: Role, palette: Palette) -> Line:
+    glyphs = palette.glyphs
     note = ""
     if panel.fate is not Fate.RUNNING and panel.latency_s > 0:
         note = f" {duration(panel.latency_s)}"

@@ -14,8 +14,6 @@ from mellea_cli.ui.view import Snapshot
 _CARD_ROWS_LEAST, _CARD_ROWS_GOOD, _CARD_ROWS_MOST = 5, 8, 11
 _CARD_COLUMNS_LEAST, _CARD_COLUMNS_WIDE, _CARD_COLUMNS_MOST = 38, 46, 76
 _WIDE_SCREEN = 120
-_MANY = 6
-"""From more panels than this on they take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,6 @@ def plan(size: tuple[int, int], wanted: int) -> Grid:
 class Painter:
     """Draws frames and remembers panels, so that one that has not changed costs nothing.
 
-    Where there are many panels, each frame draws half of those in which only text has grown.
-
     Args:
         palette: looks and signs of the terminal.
     """
@@ -87,18 +83,15 @@ class Painter:
             cards = []
             for place in range(row * grid.columns, (row + 1) * grid.columns):
                 panel = snapshot.panels[place] if place < len(snapshot.panels) else None
-                rests = grid.places > _MANY and (place + beat) % 2 == 1
-                cards.append(self._card(place, panel, grid.card, beat, rests=rests) if panel is not None else blank)
+                cards.append(self._card(place, panel, grid.card, beat) if panel is not None else blank)
             lines += map(" ".join, zip(*cards, strict=True))
         return lines
 
-    def _card(self, place: int, panel: PanelView, size: tuple[int, int], beat: int, *, rests: bool) -> list[str]:
+    def _card(self, place: int, panel: PanelView, size: tuple[int, int], beat: int) -> list[str]:
         beat = beat if animated(panel) else 0
         known = self._drawn.get(place)
-        if known is not None and known[1] == size:
-            same = known[0] == panel and known[2] == beat
-            if same or (rests and _only_grown(known[0], panel)):
-                return known[3]
+        if known is not None and known[:3] == (panel, size, beat):
+            return known[3]
         lines = [self._palette.ansi(line) for line in card(panel, size, self._palette, beat)]
         self._drawn[place] = (panel, size, beat, lines)
         return lines
@@ -127,8 +120,3 @@ class Painter:
         if who and len(who) <= left:
             line = (*pad(line, columns - width((("quiet", who),))), ("quiet", who))
         return line
-
-
-def _only_grown(before: PanelView, now: PanelView) -> bool:
-    """Whether it is the same item at the same point, so that nothing but text can be new."""
-    return before.position == now.position and before.fate is now.fate

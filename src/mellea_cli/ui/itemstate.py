@@ -120,7 +120,7 @@ class _Step:
     def view(self, now: float) -> StepView:
         text = self.sift()
         phase, retry_in = self.phase, 0
-        if text and phase in {Phase.WAITING, Phase.ASKED, Phase.RETRYING}:
+        if text and phase in (Phase.WAITING, Phase.ASKED, Phase.RETRYING):
             phase = Phase.STREAMING
         elif phase is Phase.RETRYING:
             retry_in = max(0, math.ceil(self.retry_at - now))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _FRAMES_PER_S = 8
-_DUTY = 0.04
+_DUTY = 0.01
 """A frame may take this share of the time: when drawing is slower than that, frames get fewer."""
 _SLOWEST_S = 0.5
 """But never fewer than this allows."""
