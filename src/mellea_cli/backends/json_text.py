@@ -113,7 +113,7 @@ def all_decoded(texts: Sequence[str]) -> Sequence[Any]:
         except ValueError:
             pass
         else:
-            # A text that is no single value shows in the number.
+            # A text that is no single value shows in the number; what would make up for it, no server sends by chance.
             if len(values) == len(texts):
                 return list(values)
     return [decoded(text) for text in texts]
