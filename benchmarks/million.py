@@ -22,7 +22,10 @@ MB = 1e6
 
 
 def run(folder: Path, rows: int) -> tuple[float, float, int]:
-    """Summarise so many rows with the scripted backend; return seconds, peak memory in MB, and the journal's bytes."""
+    """Summarise so many rows with the scripted backend; return seconds, peak memory in MB, and the journal's bytes.
+
+    The peak that the system tells includes that of this process at the time of the start: it must stay small itself.
+    """
     source, output = folder / f"in-{rows}.jsonl", folder / f"out-{rows}.jsonl"
     write_items(source, rows)
     command = [sys.executable, "-m", "mellea_cli", "summarise", str(source), "-o", str(output), "-b", "scripted", "-q"]

@@ -82,7 +82,8 @@ def model_server(*arguments: str) -> Iterator[str]:
 def write_items(path: Path, count: int) -> None:
     """Write the input."""
     lines = (json.dumps({"id": number, "text": TEXT.format(number)}) for number in range(count))
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def write_bodies(path: Path) -> None:
