@@ -50,6 +50,9 @@ def test_memory_keeps_the_answers_used_last() -> None:
     assert [answers.lookup(bytes([n])) for n in (0, 2, 3)] == [
         Success({"n": 0}), Failure("parse", "x"), Success({"n": 3}),
     ]  # fmt: skip
+    mark = answers.mark()
+    answers.commit([(b"\2", Failure("parse", "x"))])
+    assert [answers.stored_after(mark, bytes([n])) for n in (0, 1, 2, 3)] == [False, False, True, False]
     answers.note_facts({"plan": "a", "version": "1"})
     answers.note_facts({"plan": "b"})
     assert answers.facts() == {"plan": "b", "version": "1"}

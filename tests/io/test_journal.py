@@ -59,6 +59,22 @@ def test_answers_are_there_at_once_and_after_opening_again(path: Path) -> None:
     journal.close()
 
 
+def test_what_was_stored_after_a_mark_is_told_apart(path: Path) -> None:
+    """New answers and replaced ones are later than the mark, the last one before it too; all others are not."""
+    journal = Journal.open(path)
+    assert journal.mark() == 0
+    journal.commit(records(0, 10))
+    journal.close()
+    journal = Journal.open(path)
+    mark = journal.mark()
+    assert not any(journal.stored_after(mark, key(number)) for number in range(12))
+    journal.commit([(key(9), answer(1)), (key(2), answer(2)), *records(10, 11)])
+    assert [number for number in range(12) if journal.stored_after(mark, key(number))] == [2, 9, 10]
+    assert not journal.stored_after(journal.mark(), key(10))
+    assert (journal.count(), journal.lookup(key(9)), journal.lookup(key(2))) == (11, answer(1), answer(2))
+    journal.close()
+
+
 def test_fresh_throws_everything_away(path: Path) -> None:
     """--fresh starts over, also over a file that is no journal."""
     journal = Journal.open(path)

@@ -38,6 +38,23 @@ async def test_an_answer_is_known_from_settling_to_commit_and_after() -> None:
     assert reuse.known(KEY) == GOOD
 
 
+async def test_only_answers_of_this_run_are_settled_and_no_key_is_kept() -> None:
+    """What an earlier run has stored is known, and told apart by the journal: nothing grows with the rows."""
+    answers = MemoryAnswers()
+    answers.commit([(KEY, GOOD)])
+    reuse = Reuse(answers)
+    assert reuse.known(KEY) == GOOD
+    assert not reuse.settled(KEY)
+    for number in range(100):
+        key = number.to_bytes(16)
+        await reuse.claim(key, item(number))
+        reuse.settle(key, GOOD)
+        answers.commit([(key, GOOD)])
+        reuse.committed([key])
+    assert all(reuse.settled(number.to_bytes(16)) for number in range(100))
+    assert not any(getattr(kept, "__len__", lambda: 0)() for name, kept in vars(reuse).items() if name != "_answers")
+
+
 async def test_a_question_that_was_given_up_can_be_claimed_again() -> None:
     """A leader without an outcome leaves nothing behind."""
     reuse = Reuse(MemoryAnswers())
@@ -56,8 +73,11 @@ async def test_failures_of_this_run_stand_and_those_of_earlier_ones_get_another_
     assert reuse.stored(KEY) == BAD
     await reuse.claim(KEY, item(0))
     reuse.settle(KEY, BAD)
+    assert reuse.known(KEY) == BAD
+    answers.commit([(KEY, BAD)])
     reuse.committed([KEY])
     assert reuse.known(KEY) == BAD
+    assert reuse.settled(KEY)
     assert Reuse(answers, retry_failed=False).known(KEY) == BAD
 
 

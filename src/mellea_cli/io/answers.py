@@ -22,6 +22,14 @@ class Answers(Protocol):
         """Return what is known for a key; quick enough for an event loop."""
         ...
 
+    def mark(self) -> int:
+        """Return where in the order of storing the next answer will be."""
+        ...
+
+    def stored_after(self, mark: int, key: bytes) -> bool:
+        """Return whether the answer for a key, if there is one, was stored after that `mark`."""
+        ...
+
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
         """Keep outcomes, all or none; the later one for a key wins. It is durable when this returns."""
         ...
@@ -47,7 +55,8 @@ class MemoryAnswers:
 
     def __init__(self, bound: int = MEMORY_ANSWERS) -> None:
         self._bound = bound
-        self._known: OrderedDict[bytes, Outcome] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[int, Outcome]] = OrderedDict()
+        self._stored = 0
         self._facts: dict[str, str] = {}
         self._guard = Lock()
 
@@ -55,15 +64,27 @@ class MemoryAnswers:
         """Return what is known for a key, which counts as using it."""
         with self._guard:
             found = self._known.get(key)
-            if found is not None:
-                self._known.move_to_end(key)
-            return found
+            if found is None:
+                return None
+            self._known.move_to_end(key)
+            return found[1]
+
+    def mark(self) -> int:
+        """Return how many answers have been stored."""
+        return self._stored
+
+    def stored_after(self, mark: int, key: bytes) -> bool:
+        """Return whether the answer for a key is remembered and newer than that `mark`."""
+        with self._guard:
+            found = self._known.get(key)
+            return found is not None and found[0] > mark
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
         """Remember outcomes."""
         with self._guard:
             for key, outcome in records:
-                self._known[key] = outcome
+                self._stored += 1
+                self._known[key] = self._stored, outcome
                 self._known.move_to_end(key)
             while len(self._known) > self._bound:
                 self._known.popitem(last=False)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from mellea_cli.errors import OutputError
 from mellea_cli.io.answers import Answers, MemoryAnswers, outcome_to_text, text_to_outcome
@@ -39,8 +39,11 @@ COMMIT;
 """
 _INSERT = (
     "INSERT INTO answers (key, outcome, checksum) VALUES (?, ?, ?)"
-    " ON CONFLICT (key) DO UPDATE SET outcome = excluded.outcome, checksum = excluded.checksum"
+    " ON CONFLICT (key) DO UPDATE SET outcome = excluded.outcome, checksum = excluded.checksum,"
+    " id = (SELECT max(id) + 1 FROM answers)"
 )
+_LAST = "SELECT coalesce(max(id), 0) FROM answers"
+_AFTER = "SELECT id > ? FROM answers WHERE key = ?"
 _LOOKUP = "SELECT outcome, checksum FROM answers WHERE key = ?"
 _START_OVER = "start over with --fresh, or move the file away to keep it"
 _ELSEWHERE = "choose a place that you may write to with -o"
@@ -101,10 +104,7 @@ class Journal:
         Raises:
             OutputError: the file cannot be read any more.
         """
-        try:
-            found = self._reader.execute(_LOOKUP, (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise journal_error(self.path, error) from error
+        found = self._one(_LOOKUP, key)
         if found is None:
             return None
         text, checksum = found
@@ -112,6 +112,15 @@ class Journal:
             return text_to_outcome(text) if checksum == _checksum(key, text) else None
         except (ValueError, AttributeError):
             return None
+
+    def mark(self) -> int:
+        """Return the place in the order of storing where the next answer follows; raises as `lookup` does."""
+        place: int = self._one(_LAST)[0]
+        return place
+
+    def stored_after(self, mark: int, key: bytes) -> bool:
+        """Return whether there is an answer for a key that was stored after a `mark`; raises as `lookup` does."""
+        return bool(self._one(_AFTER, mark, key) == (1,))
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
         """Store outcomes in one transaction; the later one for a key wins. They are on the disk when this returns.
@@ -141,17 +150,21 @@ class Journal:
 
     def count(self) -> int:
         """Count the answers, of whatever plan."""
-        try:
-            counted: tuple[int] = self._reader.execute("SELECT count(*) FROM answers").fetchone()
-        except sqlite3.Error as error:
-            raise journal_error(self.path, error) from error
-        return counted[0]
+        counted: int = self._one("SELECT count(*) FROM answers")[0]
+        return counted
 
     def close(self) -> None:
         """Move everything into the one file and let go of it; what cannot be moved stays beside it, safe."""
         for connection in (self._reader, self._writer):
             with suppress(sqlite3.Error):  # the answers are durable in the -wal file, the next run moves them
                 connection.close()
+
+    def _one(self, question: str, *values: object) -> Any:
+        """The first row of an answer of SQLite's, `None` where there is none."""
+        try:
+            return self._reader.execute(question, values).fetchone()
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         writer = self._writer

@@ -20,6 +20,12 @@ class Answers(Protocol):
     def lookup(self, key: bytes) -> Outcome | None:
         """The outcome under `key`, if there is one."""
 
+    def mark(self) -> int:
+        """Where in the order of storing the next answer will be."""
+
+    def stored_after(self, mark: int, key: bytes) -> bool:
+        """Whether the answer under `key`, if there is one, was stored after that `mark`."""
+
 
 class Claim(Enum):
     """What became of a claim to ask a question."""
@@ -56,8 +62,7 @@ class Reuse:
         self._retry_failed = retry_failed
         self._flights: dict[bytes, _Flight] = {}
         self._fresh: dict[bytes, Outcome] = {}
-        # Only the keys, which the journal holds as well: the outcomes would fill the memory.
-        self._settled: set[bytes] = set()
+        self._began = answers.mark()
         self._parked = 0
 
     def known(self, key: bytes) -> Outcome | None:
@@ -66,7 +71,7 @@ class Reuse:
         if isinstance(outcome, Success) or outcome is None:
             return outcome
         # A failure of this run stands for identical texts; one of an earlier run gets another chance.
-        return outcome if key in self._settled or not self._retry_failed else None
+        return outcome if not self._retry_failed or self.settled(key) else None
 
     def stored(self, key: bytes) -> Outcome | None:
         """The outcome under `key`, of whatever run; an earlier failure too."""
@@ -74,7 +79,7 @@ class Reuse:
 
     def settled(self, key: bytes) -> bool:
         """Whether the question under `key` was answered, or failed, in this run."""
-        return key in self._settled
+        return key in self._fresh or self._answers.stored_after(self._began, key)
 
     async def claim(self, key: bytes, item: Item) -> Claim:
         """Take on the question under `key`, or leave `item` with whoever has it in flight."""
@@ -98,7 +103,6 @@ class Reuse:
         flight = self._flights.pop(key)
         if outcome is not None:
             self._fresh[key] = outcome
-            self._settled.add(key)
         self._parked -= len(flight.followers)
         flight.landed.set()
         return flight.followers
