@@ -240,7 +240,7 @@ class Repl:
 
     def _on_signals(self) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        with suppress(NotImplementedError):  # Windows
+        with suppress(NotImplementedError):  # on Windows, where loops take no signals: Ctrl-C raises there
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
             for number in (signal.SIGTERM, signal.SIGHUP):
                 # The terminal is put right on the way out.
