@@ -28,13 +28,12 @@ from typing import Any
 from quality import labelled
 from rows import Row, tell
 
-from mellea_cli.backends.embedded import EmbeddedServer
 from mellea_cli.backends.http import WireClient
+from mellea_cli.backends.local import EmbeddedServer, Prefixes
 from mellea_cli.backends.openai import OpenAIBackend
-from mellea_cli.backends.prefixes import Prefixes
 from mellea_cli.messages import Options
 from mellea_cli.models.store import ModelStore
-from mellea_cli.pipelines.feedback import PIPELINES
+from mellea_cli.pipelines.feedback_prompts import PIPELINES
 
 MODEL = "qwen2.5-coder-1.5b"
 SLOTS = (1, 2, 4)

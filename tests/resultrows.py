@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mellea_cli.report.counting import Counting, Wishes
+from mellea_cli.report.aggregate import Counting, Wishes
 from mellea_cli.report.figures import Figures
-from mellea_cli.report.page import Heading, page
-from mellea_cli.report.reading import open_results
+from mellea_cli.report.html_report import Heading, page
+from mellea_cli.report.results import open_results
 from rowfiles import write_rows
 
 THEMES = ("Waiting times", "Friendly staff", "Broken exports", "Price", "Delivery")

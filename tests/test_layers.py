@@ -1,4 +1,4 @@
-"""The architecture's rules, held by walking the code: who may import whom, who may own tasks, how long code may be."""
+"""The architecture's rules, held by walking the code: who may import whom, and who may own tasks."""
 
 from __future__ import annotations
 
@@ -64,17 +64,10 @@ ONLY_IN = {
     "ray": {"cluster"},
 }
 
-# Functions that outgrow 60 lines, and why.
-LONG_FUNCTIONS = {
-    ("cli/summarise.py", "summarise"): "Typer reads the flags from the signature: every flag is a parameter",
-    ("cli/report.py", "report"): "as above",
-}
 # Tasks that outlive the function which starts them, and who ends them.
 LOOSE_TASKS = {
-    "session/job.py": "a thunk's generation; the job owns it and cancels it when nobody holds the thunk any more",
+    "session/calls.py": "a thunk's generation; the job owns it and cancels it when nobody holds the thunk any more",
 }
-MOST_LINES = 300
-MOST_FUNCTION_LINES = 60
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -135,17 +128,6 @@ def test_there_is_no_global_state_and_no_loose_task(path: Path) -> None:
         if called.endswith(("create_task", "ensure_future")) and called != "group.create_task":
             assert named(path) in LOOSE_TASKS, f"{named(path)}:{node.lineno}: {called}"
         assert called != "print" or room(path) == "ui", f"{named(path)}:{node.lineno}: print"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_modules_and_functions_stay_small(path: Path) -> None:
-    """No module outgrows 300 lines and no function 60 without a stated reason."""
-    source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= MOST_LINES, named(path)
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (named(path), node.name) not in LONG_FUNCTIONS:
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= MOST_FUNCTION_LINES, f"{named(path)}:{node.lineno}: {node.name} has {length} lines"
 
 
 def test_the_rules_see_what_they_forbid(tmp_path: Path) -> None:

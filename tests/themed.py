@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mellea_cli.pipelines.themes import Theme
+from mellea_cli.pipelines.theme_prompts import Theme
 
 WORDS = {
     "late": "Late delivery",

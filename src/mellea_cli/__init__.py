@@ -10,18 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mellea_cli.backends.options import ModelOption
+    from mellea_cli.backends.model_option import ModelOption
     from mellea_cli.messages import Message
-    from mellea_cli.requirements.base import Requirement, ValidationResult, check, req, simple_validate
+    from mellea_cli.requirements.requirement import Requirement, ValidationResult, check, req, simple_validate
     from mellea_cli.session.components import Instruction
-    from mellea_cli.session.context import ChatContext, SimpleContext
+    from mellea_cli.session.contexts import ChatContext, SimpleContext
     from mellea_cli.session.generative import PreconditionException, generative
-    from mellea_cli.session.sampling import SamplingResult
-    from mellea_cli.session.session import MelleaSession
-    from mellea_cli.session.start import start_session
-    from mellea_cli.session.strategies import MultiTurnStrategy, RejectionSamplingStrategy, RepairTemplateStrategy
-    from mellea_cli.session.thunk import ModelOutputThunk
-    from mellea_cli.session.waiting import wait_for_all_mots
+    from mellea_cli.session.sampling import (
+        MultiTurnStrategy,
+        RejectionSamplingStrategy,
+        RepairTemplateStrategy,
+        SamplingResult,
+    )
+    from mellea_cli.session.session import MelleaSession, start_session
+    from mellea_cli.session.thunk import ModelOutputThunk, wait_for_all_mots
 
 __version__ = "0.1.0"
 
@@ -50,26 +52,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ChatContext": "session.context",
+    "ChatContext": "session.contexts",
     "Instruction": "session.components",
     "MelleaSession": "session.session",
     "Message": "messages",
-    "ModelOption": "backends.options",
+    "ModelOption": "backends.model_option",
     "ModelOutputThunk": "session.thunk",
-    "MultiTurnStrategy": "session.strategies",
+    "MultiTurnStrategy": "session.sampling",
     "PreconditionException": "session.generative",
-    "RejectionSamplingStrategy": "session.strategies",
-    "RepairTemplateStrategy": "session.strategies",
-    "Requirement": "requirements.base",
+    "RejectionSamplingStrategy": "session.sampling",
+    "RepairTemplateStrategy": "session.sampling",
+    "Requirement": "requirements.requirement",
     "SamplingResult": "session.sampling",
-    "SimpleContext": "session.context",
-    "ValidationResult": "requirements.base",
-    "check": "requirements.base",
+    "SimpleContext": "session.contexts",
+    "ValidationResult": "requirements.requirement",
+    "check": "requirements.requirement",
     "generative": "session.generative",
-    "req": "requirements.base",
-    "simple_validate": "requirements.base",
-    "start_session": "session.start",
-    "wait_for_all_mots": "session.waiting",
+    "req": "requirements.requirement",
+    "simple_validate": "requirements.requirement",
+    "start_session": "session.session",
+    "wait_for_all_mots": "session.thunk",
 }
 
 

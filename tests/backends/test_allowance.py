@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.backends.allowance import Allowance, Metered, duration_s, read_allowance
+from mellea_cli.backends.http_errors import Allowance, Metered, duration_s, read_allowance
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 

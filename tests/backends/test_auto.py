@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.backends.auto import DEFAULT_OLLAMA_MODEL, Choice, choose, settle
+from mellea_cli.backends.registry import DEFAULT_OLLAMA_MODEL, Choice, choose, settle
 from mellea_cli.errors import ModelMissing, UsageError
 from mellea_cli.models.catalogue import DEFAULT_MODEL
 
@@ -91,7 +91,7 @@ async def test_a_server_that_is_no_ollama(monkeypatch: pytest.MonkeyPatch) -> No
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as peer:
         monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{peer.sockets[0].getsockname()[1]}")
-        monkeypatch.setattr("mellea_cli.backends.auto._ANSWER_S", 0.05)
+        monkeypatch.setattr("mellea_cli.backends.registry._ANSWER_S", 0.05)
         choice = await choose(None, has_local=anything)
         release.set()
     assert choice.backend == "local"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mellea_cli.backends.batch_lines import read_reply, request_line
+from mellea_cli.backends.openai_batch import read_reply, request_line
 from mellea_cli.messages import Usage
 
 BODY = {

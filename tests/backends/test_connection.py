@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.backends.connection import checked_url, is_loopback, proxy_for, without_secrets
+from mellea_cli.backends.security import checked_url, is_loopback, proxy_for, without_secrets
 from mellea_cli.errors import UsageError
 
 

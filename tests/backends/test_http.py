@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from loopback import ModelServer, faults
-from mellea_cli.backends import responses
-from mellea_cli.backends.decoding import EventData, JsonLines
+from mellea_cli.backends import http as http_module
 from mellea_cli.backends.http import Event, WireClient
+from mellea_cli.backends.wire_format import EventData, JsonLines
 from mellea_cli.errors import BackendUnavailable, EndpointMissing, ServerFault, StreamBroken, UsageError
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -119,7 +119,7 @@ async def test_the_end_is_read_behind_the_closing_mark() -> None:
 
 async def test_a_response_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that keeps the response open behind `[DONE]` costs its connection, not the answer."""
-    monkeypatch.setattr(responses, "_DRAIN_S", 0.01)
+    monkeypatch.setattr(http_module, "_DRAIN_S", 0.01)
     cut = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

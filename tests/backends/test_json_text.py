@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mellea_cli.backends.base import chunks_of
-from mellea_cli.backends.json_text import FixedPart, OncePer, all_decoded, decoded, encoded
+from mellea_cli.backends.wire_format import FixedPart, OncePer, all_decoded, decoded, encoded
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import Chunk, Usage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mellea_cli.backends.keys import api_key, key_named, read_key, scrubbed
+from mellea_cli.backends.security import api_key, key_named, read_key, scrubbed
 from mellea_cli.errors import UsageError
 
 KEY = "sk-from-a-file-77"

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from loopback import BatchPlan, ModelServer
-from mellea_cli.backends.batch_lines import read_reply, request_line
-from mellea_cli.backends.openai_batch import Batch, BatchClient, reading
+from mellea_cli.backends.openai_batch import Batch, BatchClient, read_reply, reading, request_line
 from mellea_cli.errors import EndpointMissing, NotAuthorized, ServerFault, StreamBroken
 
 KEY = "sk-never-to-be-seen"

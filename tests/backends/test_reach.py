@@ -9,12 +9,11 @@ import pytest
 from mellea_cli.backends.http import WireClient
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
-from mellea_cli.backends.reach import Reach
+from mellea_cli.backends.security import Reach
 from mellea_cli.errors import UsageError
 from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
-from mellea_cli.models.hub import Hub
-from mellea_cli.models.installer import Installer, WheelDownload
-from mellea_cli.models.partial import PartialFile
+from mellea_cli.models.download import Hub, PartialFile
+from mellea_cli.models.wheels import Installer, WheelDownload
 
 LOCAL = "http://127.0.0.1:1/v1"
 LOCAL_ONLY = {"MELLEA_LOCAL_ONLY": "1"}

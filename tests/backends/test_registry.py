@@ -34,7 +34,7 @@ def test_settings_do_not_show_the_key() -> None:
 def test_opening_imports_no_http_client() -> None:
     """Start-up is part of the product: backends and their choice load nothing heavy before the first request."""
     code = (
-        "import sys, mellea_cli.backends.auto\n"
+        "import sys, mellea_cli.backends.registry\n"
         "from mellea_cli.backends.registry import BackendSettings, open_backend\n"
         "settings = BackendSettings(base_url='http://127.0.0.1:1')\n"
         "for name in ('ollama', 'openai', 'scripted'): open_backend(name, settings)\n"

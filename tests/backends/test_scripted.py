@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
-from mellea_cli.backends.instances import Instances, first_sentence
-from mellea_cli.backends.scripted import ScriptedBackend, plausible_reply
+from mellea_cli.backends.scripted import Instances, ScriptedBackend, first_sentence, plausible_reply
 from mellea_cli.errors import ServerFault, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Message
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.chat.conversation import Turn
-from mellea_cli.chat.store import ChatFile, ChatStore, answer_facts
+from mellea_cli.chat.chat_store import ChatFile, ChatStore, answer_facts
+from mellea_cli.chat.turns import Turn
 from mellea_cli.errors import OutputError, UsageError
 from mellea_cli.messages import Usage
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.chat.cite import Citations, Cited, evidence
-from mellea_cli.chat.table import Row, Table
+from mellea_cli.chat.attachments import Row, Table
+from mellea_cli.chat.citations import Citations, Cited, evidence
 
 IDS = Citations(frozenset({"F-001", "F-002", "F-010"}))
 NUMBERS = Citations(frozenset({"1", "2", "30"}))

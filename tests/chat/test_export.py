@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mellea_cli.chat.conversation import Conversation, Turn
-from mellea_cli.chat.export import code_blocks, export
+from mellea_cli.chat.chat_store import code_blocks, write_export
+from mellea_cli.chat.turns import Conversation, Turn
 from mellea_cli.errors import OutputError
 
 
@@ -26,8 +26,8 @@ def test_an_export_replaces_the_file_whole(tmp_path: Path) -> None:
     """The file holds the conversation; nothing else is left beside it."""
     path = tmp_path / "x.md"
     path.write_text("old")
-    export(Conversation([Turn("q", "a", "m", finish="cut")], "Be brief."), str(path))
+    write_export(Conversation([Turn("q", "a", "m", finish="cut")], "Be brief."), str(path))
     assert path.read_text() == "# q\n\n## System\n\nBe brief.\n\n## You\n\nq\n\n## m (stopped by you)\n\na\n"
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(OutputError):
-        export(Conversation(), str(tmp_path / "no" / "x.md"))
+        write_export(Conversation(), str(tmp_path / "no" / "x.md"))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mellea_cli.chat.material import Document, read_data, read_file
-from mellea_cli.chat.preamble import preamble
-from mellea_cli.chat.table import Table
-from mellea_cli.chat.window import Meter
+from mellea_cli.chat.attachments import Document, Table, read_data, read_file
+from mellea_cli.chat.system_prompt import preamble
+from mellea_cli.chat.turns import Meter
 from mellea_cli.errors import InputError
 from rowfiles import write_rows
 

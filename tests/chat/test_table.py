@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.chat.table import Row, Table, words
-from mellea_cli.chat.window import Meter
+from mellea_cli.chat.attachments import Row, Table, words
+from mellea_cli.chat.turns import Meter
 
 KINDS = ("negative/high", "neutral/low", "positive/low")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mellea_cli.chat.conversation import Turn
-from mellea_cli.chat.window import Meter, answer_room, left_out
+from mellea_cli.chat.turns import Meter, Turn, answer_room, left_out
 from mellea_cli.messages import Usage
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from mellea_cli.cli.app import COMMANDS, app
-from mellea_cli.cli.boundary import boundary
+from mellea_cli.cli.error_boundary import boundary
 from mellea_cli.cli.settings import defaults_for, read_config
 from mellea_cli.errors import ExitCode, InputError, OutputBusy, ReaderGone, ServerFault, UsageError
 from rowfiles import Run
@@ -136,7 +136,7 @@ def test_a_bug_leaves_a_report(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_a_reader_that_has_enough_hears_nothing() -> None:
     """A closed pipe is no error worth a line."""
     code = (
-        "from mellea_cli.cli.boundary import boundary; from mellea_cli.errors import ReaderGone; import typer\n"
+        "from mellea_cli.cli.error_boundary import boundary; from mellea_cli.errors import ReaderGone; import typer\n"
         "try:\n with boundary(): raise ReaderGone('gone')\n"
         "except typer.Exit as end: raise SystemExit(end.exit_code)\n"
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mellea_cli.cli.caps import caps, deadline_s, error_limit, seconds
+from mellea_cli.cli.flags import caps, deadline_s, error_limit, seconds
 from mellea_cli.errors import UsageError
-from mellea_cli.run.budget import ErrorLimit, Prices
+from mellea_cli.run.plan import ErrorLimit, Prices
 
 NOW = datetime(2026, 5, 4, 22, 0).astimezone()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.cli.choose import Wanted, choose, model_identity
+from mellea_cli.cli.backend_setup import Wanted, choose, model_identity
 from mellea_cli.errors import ModelMissing, UsageError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loopback import ModelServer, faults
-from mellea_cli.cli import loops
+from mellea_cli.cli import batch_run
 from rowfiles import Run, interrupted, read_rows, write_rows
 
 
@@ -27,14 +27,14 @@ async def _its_loop() -> str:
 
 def test_uvloop_is_taken_where_it_is(loop: str) -> None:
     """Unless somebody wants Python's own."""
-    assert loops.run(_its_loop()) == loop
+    assert batch_run.run(_its_loop()) == loop
 
 
 def test_python_s_own_is_taken_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
     monkeypatch.delenv("MELLEA_LOOP")
-    monkeypatch.setattr(loops, "find_spec", lambda name: None)
-    assert loops.run(_its_loop()) == "asyncio"
+    monkeypatch.setattr(batch_run, "find_spec", lambda name: None)
+    assert batch_run.run(_its_loop()) == "asyncio"
 
 
 def test_a_run_with_faults_ends_as_it_should(loop: str, mellea: Run, tmp_path: Path) -> None:

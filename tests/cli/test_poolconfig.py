@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mellea_cli.cli.poolconfig import EndpointSpec, PoolSpec, of_addresses, read_pool
-from mellea_cli.cli.pools import weighed
+from mellea_cli.cli.pools import EndpointSpec, PoolSpec, of_addresses, read_pool, weighed
 from mellea_cli.errors import UsageError
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from loopback import Fault, ModelServer, faults
-from mellea_cli.io.themesfile import read_themes, write_themes
-from mellea_cli.pipelines.themes import Theme
+from mellea_cli.io.themes_file import read_themes, write_themes
+from mellea_cli.pipelines.theme_prompts import Theme
 from rowfiles import Process, Run, read_rows, write_rows
 from themed import KIND, LATE, RUDE, reply, row, rows
 

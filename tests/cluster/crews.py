@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from mellea_cli.backends.registry import BackendSettings
-from mellea_cli.cluster.outpost import Outpost
-from mellea_cli.cluster.post import Link, WorkerLost
-from mellea_cli.cluster.share import Share, shares
+from mellea_cli.cluster.remote_worker import Link, Outpost, WorkerLost
+from mellea_cli.cluster.worker_messages import Share, shares
 from mellea_cli.run.plan import RunPlan
 
 T = TypeVar("T")

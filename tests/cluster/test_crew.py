@@ -10,16 +10,15 @@ from typing import Any
 
 from cluster.crews import NearLink, NearLinks, split
 from loopback import ModelServer, faults
-from mellea_cli.cluster.crew import crew
-from mellea_cli.cluster.post import ClusterLost
-from mellea_cli.cluster.report import pack, unpack
+from mellea_cli.cluster.cluster_executor import crew
+from mellea_cli.cluster.remote_worker import ClusterLost
+from mellea_cli.cluster.worker_messages import pack, unpack
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.engine.stop import Stop
+from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode
 from mellea_cli.events import Event, ItemStarted, Note, TokensReceived
-from mellea_cli.run.batch import run_with
-from mellea_cli.run.budget import Caps, ErrorLimit
-from mellea_cli.run.tally import RunResult
+from mellea_cli.run.batch import RunResult, run_with
+from mellea_cli.run.plan import Caps, ErrorLimit
 from run.ends import Run, items, marked, opened, plan
 
 

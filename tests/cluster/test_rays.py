@@ -14,7 +14,7 @@ import pytest
 
 from cluster.conftest import RayNodes
 from loopback import ModelServer
-from mellea_cli.cluster.rays import chosen_address, permit
+from mellea_cli.cluster.ray_cluster import chosen_address, permit
 from mellea_cli.errors import UsageError
 from rowfiles import write_rows
 

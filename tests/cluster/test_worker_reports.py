@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mellea_cli.cluster.report import Reporter, pack, unpack
-from mellea_cli.cluster.share import Rhythm
+from mellea_cli.cluster.worker_messages import Reporter, Rhythm, pack, unpack
 from mellea_cli.errors import NotAuthorized, RateLimited
 from mellea_cli.events import AttemptFailed, ItemStarted, Paused, StepFinished, StepStarted, TokensReceived
 from mellea_cli.items import Failure, Success

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from streams import Stream, Streams, asking, raising, saying
 
-from mellea_cli.engine.attempt import Question, ask, validate
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.outage import Outage
+from mellea_cli.engine.attempts import Question, ask, validate
+from mellea_cli.engine.circuit_breaker import Outage
+from mellea_cli.engine.client import Sender
+from mellea_cli.engine.concurrency import Limiter
+from mellea_cli.engine.generate import Watch
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.engine.sender import Sender
-from mellea_cli.engine.watch import Watch
 from mellea_cli.errors import (
     ContentFiltered,
     CutAnswer,
@@ -25,7 +25,7 @@ from mellea_cli.errors import (
     ServerFault,
 )
 from mellea_cli.messages import GenerateRequest, Usage
-from mellea_cli.requirements.base import Answered, Requirement, ValidationResult, req, simple_validate
+from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, req, simple_validate
 
 
 def sender(backend: Any) -> Sender:

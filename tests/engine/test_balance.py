@@ -8,12 +8,11 @@ import math
 import pytest
 
 from mellea_cli.backends.scripted import ScriptedBackend
-from mellea_cli.engine.balance import Balance, NoEndpointLeft
-from mellea_cli.engine.breaker import Breaker
+from mellea_cli.engine.circuit_breaker import Breaker, ServerAway
+from mellea_cli.engine.concurrency import Limiter
+from mellea_cli.engine.endpoint import Endpoint, Lane
 from mellea_cli.engine.generate import Deadlines
-from mellea_cli.engine.lane import Endpoint, Lane
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.outage import ServerAway
+from mellea_cli.engine.load_balancer import Balance, NoEndpointLeft
 from mellea_cli.errors import NotAuthorized
 from mellea_cli.events import Event, Paused
 

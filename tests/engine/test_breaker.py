@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mellea_cli.engine.breaker import Breaker, Standing
+from mellea_cli.engine.circuit_breaker import Breaker, Standing
 
 
 def aside(breaker: Breaker, now: float = 0.0) -> Breaker:

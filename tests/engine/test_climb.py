@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mellea_cli.engine.climb import Climb
+from mellea_cli.engine.concurrency import Climb
 
 Curve = Callable[[int], float]
 

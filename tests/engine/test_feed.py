@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mellea_cli.engine.feed import Feed
+from mellea_cli.engine.workers import Feed
 
 
 async def drain(feed: Feed[int]) -> list[int]:

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import Streams, asking, raising, saying
 
-from mellea_cli.engine.generate import Deadlines, generate, runaway
-from mellea_cli.engine.watch import Watch
+from mellea_cli.engine.generate import Deadlines, Watch, generate, runaway
 from mellea_cli.errors import BackendUnavailable, RunawayAnswer, ServerFault, StreamBroken
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
 

@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from mellea_cli.engine.climb import Climb
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.pace import Pace
+from mellea_cli.engine.concurrency import Climb, Limiter
+from mellea_cli.engine.rate_limiter import Pace
 
 
 async def reached(limiter: Limiter, count: int) -> None:

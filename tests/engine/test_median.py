@@ -7,7 +7,7 @@ import statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.engine.median import RunningMedian
+from mellea_cli.engine.endpoint import RunningMedian
 
 
 def test_without_values_there_is_none() -> None:

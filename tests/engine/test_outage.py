@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mellea_cli.engine.outage import Outage, ServerAway
+from mellea_cli.engine.circuit_breaker import Outage, ServerAway
 from mellea_cli.errors import (
     BackendUnavailable,
     ContextTooLong,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.engine.pace import Pace
+from mellea_cli.engine.rate_limiter import Pace
 
 
 @given(st.floats(1, 6_000), st.lists(st.floats(0, 2), min_size=1, max_size=200))

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mellea_cli.engine.feed import Feed
-from mellea_cli.engine.pool import run_pool
-from mellea_cli.engine.stop import Stop
+from mellea_cli.engine.workers import Feed, Stop, run_pool
 from mellea_cli.errors import ExitCode
 
 

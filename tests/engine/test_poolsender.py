@@ -12,16 +12,14 @@ import pytest
 from loopback import Call, Fault, ModelServer, faults
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
-from mellea_cli.engine import poolsender
-from mellea_cli.engine.balance import NoEndpointLeft
-from mellea_cli.engine.breaker import Breaker
-from mellea_cli.engine.generate import Deadlines
-from mellea_cli.engine.lane import Endpoint
-from mellea_cli.engine.outage import ServerAway
-from mellea_cli.engine.pace import Pace
-from mellea_cli.engine.poolsender import PoolLimits, PoolSender
+from mellea_cli.engine import client as endpoint_client
+from mellea_cli.engine.circuit_breaker import Breaker, ServerAway
+from mellea_cli.engine.client import PoolLimits, PoolSender
+from mellea_cli.engine.endpoint import Endpoint
+from mellea_cli.engine.generate import Deadlines, Watch
+from mellea_cli.engine.load_balancer import NoEndpointLeft
+from mellea_cli.engine.rate_limiter import Pace
 from mellea_cli.engine.retry import RetryPolicy, Spent
-from mellea_cli.engine.watch import Watch
 from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault, StreamBroken
 from mellea_cli.events import Event, Note, Paused
 from mellea_cli.messages import Completion, GenerateRequest, Message
@@ -287,7 +285,7 @@ async def test_a_prompt_that_is_too_long_for_one_may_fit_another(serve: Serve) -
 
 async def test_a_silent_endpoint_holds_nothing_up_for_long(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has answered and then falls silent, its requests go elsewhere long before the user's deadline."""
-    monkeypatch.setattr(poolsender, "_LEAST_PATIENCE_S", 0.1)
+    monkeypatch.setattr(endpoint_client, "_LEAST_PATIENCE_S", 0.1)
 
     def stalls(call: Call) -> Fault | None:
         return faults.stall() if call.index >= 4 else None
@@ -305,8 +303,8 @@ async def test_an_idle_endpoint_takes_over_what_a_far_slower_one_is_at(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of a run does not wait for the slowest: what it has been at for long goes to one that has room."""
-    monkeypatch.setattr(poolsender, "_LEAST_PATIENCE_S", 0.2)
-    monkeypatch.setattr(poolsender, "_LOOK_S", 0.02)
+    monkeypatch.setattr(endpoint_client, "_LEAST_PATIENCE_S", 0.2)
+    monkeypatch.setattr(endpoint_client, "_LOOK_S", 0.02)
     slow, fast = serve(latency_s=3_600), serve()
     async with pooled(endpoint(slow, "slow", places=2), endpoint(fast, "fast")) as pool:
         answers = await pool.send(20)
@@ -317,9 +315,9 @@ async def test_an_idle_endpoint_takes_over_what_a_far_slower_one_is_at(
 
 async def test_what_takes_long_everywhere_stays_where_it_is(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of endpoints that are alike none relieves another: the question is long by itself."""
-    monkeypatch.setattr(poolsender, "_LEAST_PATIENCE_S", 0.05)
-    monkeypatch.setattr(poolsender, "_PATIENCE", 1.0)
-    monkeypatch.setattr(poolsender, "_LOOK_S", 0.01)
+    monkeypatch.setattr(endpoint_client, "_LEAST_PATIENCE_S", 0.05)
+    monkeypatch.setattr(endpoint_client, "_PATIENCE", 1.0)
+    monkeypatch.setattr(endpoint_client, "_LOOK_S", 0.01)
     dripping = faults.drip(0.05)
     servers = [serve(fault=lambda call: dripping if "MARK-99" in call.prompt else None) for _ in range(2)]
     deadlines = Deadlines(first_token_s=None, between_tokens_s=None, total_s=1.0)
@@ -336,9 +334,9 @@ async def test_what_takes_long_everywhere_stays_where_it_is(serve: Serve, monkey
 
 async def test_a_request_is_taken_over_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the endpoints' speeds change, one question does not wander for ever."""
-    monkeypatch.setattr(poolsender, "_LEAST_PATIENCE_S", 0.02)
-    monkeypatch.setattr(poolsender, "_PATIENCE", 1.0)
-    monkeypatch.setattr(poolsender, "_LOOK_S", 0.01)
+    monkeypatch.setattr(endpoint_client, "_LEAST_PATIENCE_S", 0.02)
+    monkeypatch.setattr(endpoint_client, "_PATIENCE", 1.0)
+    monkeypatch.setattr(endpoint_client, "_LOOK_S", 0.01)
     servers = [serve(fault=faults.always(faults.drip(0.05))) for _ in range(3)]
     deadlines = Deadlines(first_token_s=None, between_tokens_s=None, total_s=1.0)
     async with pooled(*(endpoint(one) for one in servers), deadlines=deadlines, policy=RetryPolicy(0)) as pool:

@@ -8,14 +8,13 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 from streams import Streams, asking, raising, saying
 
-from mellea_cli.backends.allowance import Allowance
-from mellea_cli.engine.generate import Deadlines
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.outage import Outage, ServerAway
-from mellea_cli.engine.pace import Pace
+from mellea_cli.backends.http_errors import Allowance
+from mellea_cli.engine.circuit_breaker import Outage, ServerAway
+from mellea_cli.engine.client import Sender
+from mellea_cli.engine.concurrency import Limiter
+from mellea_cli.engine.generate import Deadlines, Watch
+from mellea_cli.engine.rate_limiter import Pace
 from mellea_cli.engine.retry import RetryPolicy, Spent
-from mellea_cli.engine.sender import Sender
-from mellea_cli.engine.watch import Watch
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from mellea_cli.engine.stop import Stop
+from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode
 
 

@@ -11,18 +11,16 @@ import pytest
 from pydantic import BaseModel
 from streams import Streams, raising, saying
 
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.outage import Outage
+from mellea_cli.engine.circuit_breaker import Outage
+from mellea_cli.engine.client import Sender
+from mellea_cli.engine.concurrency import Limiter
+from mellea_cli.engine.pipeline_runner import Worker
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.engine.sender import Sender
-from mellea_cli.engine.worker import Worker
 from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault, TemplateError
 from mellea_cli.events import AttemptFailed, Event, ItemStarted, RetryScheduled, StepFinished, StepStarted
 from mellea_cli.items import Failure, Item, Success
 from mellea_cli.messages import Chunk, GenerateRequest, Options, Usage
-from mellea_cli.pipelines.base import Column, Pipeline, Step
-from mellea_cli.pipelines.schema import OutputType
-from mellea_cli.pipelines.template import Prompt
+from mellea_cli.pipelines.pipeline import Column, OutputType, Pipeline, Prompt, Step
 
 
 class Word(BaseModel):

@@ -16,9 +16,9 @@ from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.errors import BackendError, ParseError
 from mellea_cli.messages import GenerateRequest, Message
-from mellea_cli.pipelines.feedback import PIPELINES
-from mellea_cli.pipelines.parse import partial_fields
-from mellea_cli.ui.plaintext import clean
+from mellea_cli.pipelines.feedback_prompts import PIPELINES
+from mellea_cli.pipelines.pipeline import partial_fields
+from mellea_cli.ui.console import clean
 
 _REQUEST = GenerateRequest("m", (Message("user", "hello"),))
 _STATUS = (200, 200, 200, 200, 400, 429, 500, 503)

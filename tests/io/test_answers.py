@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.io.answers import MemoryAnswers, outcome_to_text, text_to_outcome
+from mellea_cli.io.journal import MemoryAnswers, outcome_to_text, text_to_outcome
 from mellea_cli.items import Failure, Success
 from mellea_cli.messages import Usage
 

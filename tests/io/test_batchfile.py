@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import InputError, OutputError
-from mellea_cli.io.batchfile import BatchFile, custom_id, is_ours, reply_lines
+from mellea_cli.io.batch_jobs import BatchFile, custom_id, is_ours, reply_lines
 
 
 def test_an_id_says_which_answer_and_which_step() -> None:

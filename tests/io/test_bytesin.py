@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
-from mellea_cli.io.bytesin import ByteInput, open_bytes
+from mellea_cli.io.byte_input import ByteInput, open_bytes
 
 
 class Dribble(io.RawIOBase):

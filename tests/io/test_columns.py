@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mellea_cli.io.columns import AddedColumns, FreeNames
+from mellea_cli.io.writers import AddedColumns, FreeNames
 from mellea_cli.items import Failure, Item, Success
 
 ADDED = AddedColumns.of("summary", ("issues", ("main_complaint", "urgency")))

@@ -7,8 +7,7 @@ import io
 
 import pytest
 
-from mellea_cli.io.columns import AddedColumns
-from mellea_cli.io.csvrow import CsvTable
+from mellea_cli.io.writers import AddedColumns, CsvTable
 
 ADDED = AddedColumns.of("summary", ("issues", ("main_complaint", "urgency")))
 

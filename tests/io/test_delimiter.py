@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mellea_cli.errors import UsageError
-from mellea_cli.io.delimiter import known_delimiter, sniff_delimiter, stated_delimiter
-from mellea_cli.io.shape import TEXT_COLUMNS
+from mellea_cli.io.formats import known_delimiter, sniff_delimiter, stated_delimiter
+from mellea_cli.io.source import TEXT_COLUMNS
 
 
 @pytest.mark.parametrize(

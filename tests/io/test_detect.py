@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.io.detect import detect_format, known_format, named_format
+from mellea_cli.io.formats import detect_format, known_format, named_format
 
 
 @pytest.mark.parametrize(

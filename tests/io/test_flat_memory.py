@@ -11,12 +11,12 @@ import pytest
 WHOLE_WAY = """
 import csv, itertools, json, random, resource, sys
 from pathlib import Path
-from mellea_cli.io.columns import AddedColumns
+from mellea_cli.io.writers import AddedColumns
 from mellea_cli.io.journal import Journal
-from mellea_cli.io.order import InOrder
+from mellea_cli.io.sink import InOrder
 from mellea_cli.io.sink import open_sink
 from mellea_cli.io.source import SourceOptions, open_source
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.files import resolve_output
 from mellea_cli.items import Success
 folder, suffix, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 path = folder / f"in.{suffix}"

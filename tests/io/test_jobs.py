@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import OutputError
-from mellea_cli.io.jobs import Gone, Job, JobBook, Waiting, look_up_jobs
+from mellea_cli.io.batch_jobs import Gone, Job, JobBook, Waiting, look_up_jobs
 from mellea_cli.io.journal import Journal
 from mellea_cli.items import Success
 from mellea_cli.messages import Completion, Usage

@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import ExitCode, OutputError
-from mellea_cli.io.answers import MemoryAnswers
-from mellea_cli.io.journal import FORMAT_VERSION, Journal, open_answers
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.files import resolve_output
+from mellea_cli.io.journal import FORMAT_VERSION, Journal, MemoryAnswers, open_answers
 from mellea_cli.items import Failure, Outcome, Success
 from mellea_cli.messages import Usage
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
-from mellea_cli.io.jsonarray import JsonStream
+from mellea_cli.io.json_reader import JsonStream
 from mellea_cli.io.source import open_source
 
 VALUES = st.recursive(

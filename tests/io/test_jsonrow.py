@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from mellea_cli.io.jsonrow import JsonRows
+from mellea_cli.io.writers import JsonRows
 from mellea_cli.items import Item, Row
 
 

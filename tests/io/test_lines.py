@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.io.encoding import Encoding
-from mellea_cli.io.lines import Lines
+from mellea_cli.io.byte_input import Encoding, Lines
 
 PIECES = st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", "é".encode(), "\u2028".encode(), b"\x0b", b"b" * 40]))
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import ExitCode, OutputBusy, OutputError
-from mellea_cli.io.lock import OutputLock
+from mellea_cli.io.files import OutputLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from mellea_cli.io.lock import OutputLock
+from mellea_cli.io.files import OutputLock
 with OutputLock(Path(sys.argv[1]), "out.csv"):
     print("held", flush=True)
     sys.stdin.read()
@@ -116,7 +116,7 @@ def test_many_contenders_never_hold_it_together(path: Path, tmp_path: Path) -> N
 import os, sys
 from pathlib import Path
 from mellea_cli.errors import OutputBusy
-from mellea_cli.io.lock import OutputLock
+from mellea_cli.io.files import OutputLock
 inside = Path(sys.argv[2])
 taken = 0
 while taken < 150:

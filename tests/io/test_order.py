@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.io.order import InOrder
+from mellea_cli.io.sink import InOrder
 from mellea_cli.items import Item, Row
 
 

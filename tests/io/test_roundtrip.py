@@ -12,10 +12,10 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.io.columns import AddedColumns
+from mellea_cli.io.files import resolve_output
 from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
 from mellea_cli.io.source import SourceOptions, open_source
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Item, Success
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import OutputError, ReaderGone, UsageError
-from mellea_cli.io.columns import AddedColumns
+from mellea_cli.io.files import resolve_output
 from mellea_cli.io.sink import FileSink, SinkOptions, StreamSink, errors_sink, open_sink
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Failure, Item, Row, Success
 
 ADDED = AddedColumns.of("summary", ("issues", ("urgency",)))
@@ -250,9 +250,9 @@ def test_standard_output_gets_rows_and_stays_open() -> None:
     program = """
 import sys
 from mellea_cli.errors import ReaderGone
-from mellea_cli.io.columns import AddedColumns
+from mellea_cli.io.writers import AddedColumns
 from mellea_cli.io.sink import open_sink
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.files import resolve_output
 from mellea_cli.items import Item, Row
 try:
     with open_sink(resolve_output("-"), AddedColumns()) as sink:
@@ -300,9 +300,9 @@ def test_non_blocking_pipe_is_waited_for() -> None:
 FULL = """
 import os, resource, signal, sys
 from mellea_cli.errors import OutputError
-from mellea_cli.io.columns import AddedColumns
+from mellea_cli.io.writers import AddedColumns
 from mellea_cli.io.sink import open_sink
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.files import resolve_output
 from mellea_cli.items import Item, Row
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 sink = open_sink(resolve_output(sys.argv[1]), AddedColumns())
@@ -343,9 +343,9 @@ def test_folder_or_file_that_may_not_be_written_is_refused_at_the_start() -> Non
     program = """
 import os, sys
 from mellea_cli.errors import OutputError
-from mellea_cli.io.columns import AddedColumns
+from mellea_cli.io.writers import AddedColumns
 from mellea_cli.io.sink import open_sink
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.files import resolve_output
 if os.geteuid() == 0:
     os.setuid(65534)
 for path in sys.argv[1:]:

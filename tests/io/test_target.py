@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import ExitCode, OutputError, ReaderGone
-from mellea_cli.io.target import output_error, resolve_output, same_file
+from mellea_cli.io.files import output_error, resolve_output, same_file
 
 
 @pytest.mark.parametrize("output", [None, "-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import OutputError, UsageError
-from mellea_cli.io.themesfile import read_themes, write_themes
-from mellea_cli.pipelines.themes import Theme
+from mellea_cli.io.themes_file import read_themes, write_themes
+from mellea_cli.pipelines.theme_prompts import Theme
 
 NASTY = Theme(
     'Say "no" \\ <b>',

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import OutputError
-from mellea_cli.io.target import resolve_output
-from mellea_cli.io.whole import write_whole
+from mellea_cli.io.files import resolve_output, write_whole
 
 
 def test_a_file_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:

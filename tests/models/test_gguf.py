@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import ModelFileError
-from mellea_cli.models.gguf import check_gguf, is_path
+from mellea_cli.models.store import check_gguf, is_path
 
 HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 2, 5)
 

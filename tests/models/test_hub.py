@@ -12,9 +12,7 @@ import pytest
 
 from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import ModelFile
-from mellea_cli.models.hub import Hub, HubCache
-from mellea_cli.models.partial import PartialFile
-from mellea_cli.models.source import SourceFailed, silent
+from mellea_cli.models.download import Hub, HubCache, PartialFile, SourceFailed, silent
 from mellea_cli.models.store import ModelStore
 
 if TYPE_CHECKING:

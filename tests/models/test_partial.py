@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.models.partial import PartialFile, remove_partial
+from mellea_cli.models.download import PartialFile, remove_partial
 
 
 def test_what_was_appended_is_there_next_time(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ import pytest
 
 from mellea_cli.errors import ModelFileError, UsageError
 from mellea_cli.models.catalogue import CATALOGUE, ModelFile
-from mellea_cli.models.hub import Hub
-from mellea_cli.models.source import Progress
+from mellea_cli.models.download import Hub, Progress
 from mellea_cli.models.store import ModelStore, default_root
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ import json, os, sys
 from pathlib import Path
 from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import ModelFile
-from mellea_cli.models.hub import Hub
+from mellea_cli.models.download import Hub
 from mellea_cli.models.store import ModelStore
 
 facts = json.loads(sys.argv[1])

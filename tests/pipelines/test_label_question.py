@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from mellea_cli.backends.scripted import ScriptedBackend
-from mellea_cli.engine.limits import Limiter
-from mellea_cli.engine.sender import Sender
-from mellea_cli.engine.worker import Worker
+from mellea_cli.engine.client import Sender
+from mellea_cli.engine.concurrency import Limiter
+from mellea_cli.engine.pipeline_runner import Worker
 from mellea_cli.errors import ParseError
 from mellea_cli.events import nobody
 from mellea_cli.items import Failure, Item, Outcome, Success
 from mellea_cli.messages import GenerateRequest, Options
-from mellea_cli.pipelines.themes import label_pipeline
+from mellea_cli.pipelines.theme_prompts import label_pipeline
 from themed import KIND, LATE, RUDE
 
 THEMES = (LATE, RUDE, KIND)

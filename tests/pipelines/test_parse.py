@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mellea_cli.errors import ParseError
-from mellea_cli.pipelines.parse import partial_fields
-from mellea_cli.pipelines.schema import OutputType, strict
+from mellea_cli.pipelines.pipeline import OutputType, partial_fields, strict
 
 
 class Thing(BaseModel):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.pipelines.quotes import QUOTE_LENGTH, anchored, closest
+from mellea_cli.pipelines.theme_prompts import QUOTE_LENGTH, anchored, closest
 
 TEXT = (
     "We waited\n  two hours \u2013 and nobody said \u201cSorry\u201d. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mellea_cli.errors import TemplateError
-from mellea_cli.pipelines.template import Example, Prompt, fence, render
+from mellea_cli.pipelines.pipeline import Example, Prompt, fence, render
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.pipelines.themenames import distinct, is_general, is_vague, stems
+from mellea_cli.pipelines.theme_prompts import distinct, is_general, is_vague, stems
 
 
 @pytest.mark.parametrize(

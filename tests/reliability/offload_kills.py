@@ -21,7 +21,7 @@ from pathlib import Path
 from audit import audit, command, end, leaks, run, start, write_input
 
 from loopback import BatchPlan, ModelServer
-from mellea_cli.io.jobs import look_up_jobs
+from mellea_cli.io.batch_jobs import look_up_jobs
 
 FLAGS = ("--offload", "--batch-poll", "0.1", "--batch-requests", "10", "-q", "--json")
 

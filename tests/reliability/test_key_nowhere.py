@@ -189,7 +189,7 @@ from mellea_cli.cli.entry import main
 EARLY_BUG = """
 import os
 import mellea_cli.backends.openai as backend
-import mellea_cli.backends.keys as keys
+import mellea_cli.backends.security as keys
 def broken(*args):
     raise RuntimeError(f"Bearer {keys.api_key(os.environ)} and {dict(os.environ)}")
 backend._advice = broken

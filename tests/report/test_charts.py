@@ -8,16 +8,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mellea_cli.report.charts import bar, columns, donut
 from mellea_cli.report.figures import Point, Trend
+from mellea_cli.report.html_report import bar, donut, trend_chart
 
 POINTS = [Point(date(2026, month, 1), f"2026-{month:02d}", {"negative": month, "mixed": 0}) for month in range(1, 10)]
 TREND = Trend("date", "month", POINTS, 45, 0, 0)
 CHARTS = {
     "donut": lambda: donut([("negative", 3), ("odd", 1)], "Sentiment"),
     "bar": lambda: bar([("high", 2), ("low", 1)], 9),
-    "wide": lambda: columns(TREND, ["negative", "mixed"], "Rows", wide=True),
-    "narrow": lambda: columns(TREND, ["negative", "mixed"], "Rows", wide=False),
+    "wide": lambda: trend_chart(TREND, ["negative", "mixed"], "Rows", wide=True),
+    "narrow": lambda: trend_chart(TREND, ["negative", "mixed"], "Rows", wide=False),
     "empty donut": lambda: donut([("negative", 0)], "Nothing"),
     "empty bar": lambda: bar([], 0),
 }
@@ -61,6 +61,6 @@ def test_a_judgement_with_markup_or_controls_is_text() -> None:
 
 def test_a_trend_shows_each_bucket_with_its_figures() -> None:
     """Each column says what it stands for, and whole numbers only stand at the axis."""
-    drawn = columns(TREND, ["negative", "mixed"], "Rows", wide=True)
+    drawn = trend_chart(TREND, ["negative", "mixed"], "Rows", wide=True)
     assert "<title>2026-09: 9 negative</title>" in drawn
     assert re.findall(r">(\d+)</text>", drawn) == ["0", "5", "10"]

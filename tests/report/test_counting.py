@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mellea_cli.errors import InputError
-from mellea_cli.pipelines.themes import Theme
-from mellea_cli.report.counting import Wishes
+from mellea_cli.pipelines.theme_prompts import Theme
+from mellea_cli.report.aggregate import Wishes
 from mellea_cli.report.figures import percent
 from resultrows import THEMES, figures_of, result_rows
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mellea_cli.report.counting import Wishes
+from mellea_cli.report.aggregate import Wishes
 from mellea_cli.report.markdown import plain, to_markdown
 from resultrows import figures_of, result_rows
 

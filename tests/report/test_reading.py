@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from mellea_cli.errors import InputError
-from mellea_cli.io.options import SourceOptions
-from mellea_cli.report.reading import open_results
-from mellea_cli.report.record import Record
+from mellea_cli.io.formats import SourceOptions
+from mellea_cli.report.results import Record, open_results
 from resultrows import result_rows
 from rowfiles import write_rows
 

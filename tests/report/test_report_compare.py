@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from mellea_cli.report.changes import comparison_to_json, comparison_to_markdown, points
-from mellea_cli.report.compare import Change, Comparison, compare
-from mellea_cli.report.reading import open_results
+from mellea_cli.report.comparison import Change, Comparison, compare, comparison_to_json, comparison_to_markdown, points
+from mellea_cli.report.results import open_results
 from resultrows import result_rows
 from rowfiles import write_rows
 

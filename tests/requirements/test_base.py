@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.requirements import judge
-from mellea_cli.requirements.base import (
+from mellea_cli.requirements import requirement
+from mellea_cli.requirements.requirement import (
     Answered,
     Requirement,
     ValidationResult,
@@ -91,15 +91,15 @@ def test_a_judges_answer_is_read(answer: str, held: bool) -> None:
 
 def test_a_bare_verdict_takes_the_description_as_its_reason() -> None:
     """A model that only says no has not said why; the requirement says it."""
-    requirement = req("It is polite.")
-    assert judge.verdict(requirement, "No.").reason == "this does not hold: It is polite."
-    assert judge.verdict(requirement, "No, it shouts.").reason == "No, it shouts."
-    assert judge.verdict(requirement, "yes")
+    polite = req("It is polite.")
+    assert requirement.judge_verdict(polite, "No.").reason == "this does not hold: It is polite."
+    assert requirement.judge_verdict(polite, "No, it shouts.").reason == "No, it shouts."
+    assert requirement.judge_verdict(polite, "yes")
 
 
 def test_the_judges_prompt_takes_braces_as_they_are() -> None:
     """Neither the requirement nor the text is a template."""
-    (message,) = judge.question(req("has {text} {0}"), "{requirement} {{7*7}}")
+    (message,) = requirement.judge_question(req("has {text} {0}"), "{requirement} {{7*7}}")
     assert "has {text} {0}" in message.content
     assert "{requirement} {{7*7}}" in message.content
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 from pydantic import BaseModel
 
-from mellea_cli.requirements.base import Answered, Requirement
 from mellea_cli.requirements.checks import (
     fewer_words,
     json_schema,
@@ -18,6 +17,7 @@ from mellea_cli.requirements.checks import (
     one_sentence,
     sentences,
 )
+from mellea_cli.requirements.requirement import Answered, Requirement
 
 
 async def verdict(requirement: Requirement, text: str) -> tuple[bool, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mellea_cli.messages import Message
-from mellea_cli.requirements.repair import in_turns, same_prompt
+from mellea_cli.requirements.requirement import in_turns, same_prompt
 
 FIRST = (Message("system", "s"), Message("user", "u"))
 

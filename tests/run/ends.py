@@ -11,20 +11,18 @@ from typing import Any
 from mellea_cli.backends.base import Backend
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.engine.stop import Stop
+from mellea_cli.engine.workers import Stop
 from mellea_cli.events import Event
-from mellea_cli.io.columns import AddedColumns
+from mellea_cli.io.files import resolve_output
 from mellea_cli.io.journal import Journal
 from mellea_cli.io.sink import open_sink
-from mellea_cli.io.target import resolve_output
+from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Item
 from mellea_cli.messages import Options
-from mellea_cli.pipelines.feedback import PIPELINES
-from mellea_cli.run.batch import run_batch
-from mellea_cli.run.ends import Ends
-from mellea_cli.run.outlet import Outlet
+from mellea_cli.pipelines.feedback_prompts import PIPELINES
+from mellea_cli.run.batch import Ends, RunResult, run_batch
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.tally import RunResult
+from mellea_cli.run.recorder import Outlet
 
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.01)
 

@@ -19,8 +19,8 @@ from mellea_cli.errors import ExitCode, InputError, OutputError, ServerFault
 from mellea_cli.events import Event, ItemFinished, RunFinished, RunStarted, TokensReceived
 from mellea_cli.items import Item
 from mellea_cli.run.batch import _Run, run_batch
-from mellea_cli.run.budget import Caps, ErrorLimit, Prices
-from mellea_cli.run.hands import OwnHands
+from mellea_cli.run.executor import OwnHands
+from mellea_cli.run.plan import Caps, ErrorLimit, Prices
 
 Serve = Callable[..., ModelServer]
 TEXTS = marked(40)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mellea_cli.items import Failure, Success
 from mellea_cli.messages import Usage
-from mellea_cli.run.budget import Budget, Caps, ErrorLimit, Prices
+from mellea_cli.run.plan import Budget, Caps, ErrorLimit, Prices
 
 
 @given(st.integers(100, 100_000), st.lists(st.integers(1, 500), min_size=1, max_size=300), st.integers(1, 16))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mellea_cli.items import Item
-from mellea_cli.pipelines.base import Pipeline
-from mellea_cli.pipelines.discover import PROPOSE_BATCH, Said, propose_pipeline
-from mellea_cli.requirements.base import Answered
-from mellea_cli.run.discovery import discover
+from mellea_cli.pipelines.pipeline import Pipeline
+from mellea_cli.pipelines.theme_prompts import PROPOSE_BATCH, Said, propose_pipeline
+from mellea_cli.requirements.requirement import Answered
+from mellea_cli.run.theme_discovery import discover
 from themed import reply
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mellea_cli.items import Failure, Item, Success
-from mellea_cli.run.labelling import agreeing
+from mellea_cli.run.theme_labels import agreeing
 from themed import row
 
 KINDS = {"Late": "complaint", "Kind": "praise", "Price": "both"}

@@ -11,8 +11,8 @@ from ends import plan
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.messages import Options
-from mellea_cli.pipelines.feedback import PIPELINES, SINGLE
-from mellea_cli.run.budget import Caps
+from mellea_cli.pipelines.feedback_prompts import PIPELINES, SINGLE
+from mellea_cli.run.plan import Caps
 
 PROMPT = dataclasses.replace(SINGLE.steps[0].prompt, system="Be kind.")
 OTHER_PROMPT = dataclasses.replace(SINGLE, steps=(dataclasses.replace(SINGLE.steps[0], prompt=PROMPT),))
@@ -30,7 +30,7 @@ OTHER_PROMPT = dataclasses.replace(SINGLE, steps=(dataclasses.replace(SINGLE.ste
         {"options": Options(temperature=0.0, native={"top_k": 3})},
         {"redacted": True},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_what_changes_answers_changes_the_fingerprint(change: dict[str, Any]) -> None:
     """Another prompt, model or sampling asks again."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from ends import plan as any_plan
 
-from mellea_cli.io.answers import MemoryAnswers
+from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Failure, Item, Outcome, Success
-from mellea_cli.pipelines.themes import Theme, label_pipeline
-from mellea_cli.run.questions import settle_question
+from mellea_cli.pipelines.theme_prompts import Theme, label_pipeline
+from mellea_cli.run.theme_labels import settle_question
 from themed import KIND, LATE, RUDE
 
 ALL = (LATE, RUDE, KIND)

@@ -8,7 +8,7 @@ import pytest
 
 from mellea_cli.errors import ExitCode
 from mellea_cli.items import Failure, Item, Success
-from mellea_cli.run.reconcile import Figures, Unreconciled, audit
+from mellea_cli.run.theme_labels import Figures, Unreconciled, audit
 
 NAMES = ("Late", "Rude")
 Read = tuple[Item, Sequence[str] | None, Mapping[str, str]]

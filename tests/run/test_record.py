@@ -11,7 +11,7 @@ import pytest
 from mellea_cli.errors import OutputError
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
-from mellea_cli.run.record import Finished, Recorder, finished_event
+from mellea_cli.run.recorder import Finished, Recorder, finished_event
 
 
 class Log:

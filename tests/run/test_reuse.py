@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from mellea_cli.io.answers import MemoryAnswers
+from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Failure, Item, Success
-from mellea_cli.run import reuse as reuse_module
-from mellea_cli.run.reuse import Claim, Reuse
+from mellea_cli.run import answer_cache as reuse_module
+from mellea_cli.run.answer_cache import Claim, Reuse
 
 KEY = b"k" * 16
 GOOD, BAD = Success({"summary": "s"}), Failure("parse", "no")

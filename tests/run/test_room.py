@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mellea_cli.messages import GenerateRequest, Message, Options, Usage
-from mellea_cli.run.budget import Caps, Prices
-from mellea_cli.run.room import Room, Spending
+from mellea_cli.run.batch_planner import Room, Spending
+from mellea_cli.run.plan import Caps, Prices
 
 REQUEST = GenerateRequest("m", (Message("user", "x" * 299),), Options(max_tokens=100))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mellea_cli.items import Item
-from mellea_cli.run.sampling import sample_phrases, verdict
+from mellea_cli.run.theme_discovery import sample_phrases, verdict
 from themed import row
 
 

@@ -11,7 +11,7 @@ from loopback import ModelServer
 from mellea_cli import MelleaSession, ModelOption
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import Options
-from mellea_cli.session.options import CallOptions, read_options
+from mellea_cli.session.session_options import CallOptions, read_options
 
 EVERY = {
     ModelOption.TEMPERATURE: 0.5,

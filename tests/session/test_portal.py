@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mellea_cli.session.portal import Portal
+from mellea_cli.session.event_loop import Portal
 
 
 async def name_of_thread() -> str:

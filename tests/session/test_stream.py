@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mellea_cli.session.stream import Stream
+from mellea_cli.session.thunk import Stream
 
 
 def filled(*texts: str, live: bool = True) -> Stream:

@@ -30,10 +30,9 @@ from mellea_cli.events import (
     TokensReceived,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.console import choose_display
-from mellea_cli.ui.display import make_display
+from mellea_cli.ui.console import choose_display, make_display
+from mellea_cli.ui.run_state import RunView
 from mellea_cli.ui.summary import RunSummary, print_summary
-from mellea_cli.ui.view import RunView
 
 Timed = tuple[float, Event]
 """Seconds since the run's start, and what happens then."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.ui.answer import Field, fields
+from mellea_cli.ui.run_state import Field, fields
 
 WHOLE = '{"positive_aspect": null, "main_complaint": "CSV \\"export\\" crashes", "urgency": "high"}'
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.ui.chatanswer import AnswerView
-from mellea_cli.ui.chatmarkdown import CodeLines, Typesetter
+from mellea_cli.ui.chat_stream import AnswerView, CodeLines, Typesetter
 
 ENVIRON = {"TERM": "xterm-256color", "FORCE_COLOR": "1", "COLUMNS": "80", "LINES": "24"}
 

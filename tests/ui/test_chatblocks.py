@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.ui.chatblocks import Blocks, Piece
+from mellea_cli.ui.chat_stream import Blocks, Piece
 
 ANSWER = """# Title
 A paragraph

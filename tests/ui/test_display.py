@@ -6,11 +6,10 @@ import io
 
 import pytest
 
-from mellea_cli.ui.console import make_console, print_table, say, say_error
-from mellea_cli.ui.display import NoDisplay, choose_display, make_display
-from mellea_cli.ui.live import LiveDisplay
-from mellea_cli.ui.plain import PlainDisplay
-from mellea_cli.ui.view import RunView
+from mellea_cli.ui.console import NoDisplay, choose_display, make_console, make_display, print_table, say, say_error
+from mellea_cli.ui.live_panels import LiveDisplay
+from mellea_cli.ui.plain_lines import PlainDisplay
+from mellea_cli.ui.run_state import RunView
 
 
 class Terminal(io.StringIO):

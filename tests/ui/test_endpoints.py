@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from mellea_cli.engine.lane import EndpointFigures
+from mellea_cli.engine.endpoint import EndpointFigures
 from mellea_cli.messages import Usage
-from mellea_cli.ui.endpoints import endpoint_lines
-from mellea_cli.ui.summary import RunSummary, plain_lines, to_json
+from mellea_cli.ui.summary import RunSummary, endpoint_lines, plain_lines, to_json
 
 GPU = EndpointFigures("gpu1:11434", "ollama", "m", 410, 410, 0, 0, Usage(40_000, 11_000), 0.74, 0.82)
 DESK = EndpointFigures(

@@ -23,7 +23,7 @@ from mellea_cli.events import (
     TokensReceived,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.eventlog import EventLog, TroubleLines
+from mellea_cli.ui.event_log import EventLog, TroubleLines
 
 STORY: tuple[Event, ...] = (
     RunStarted("single", ("analysis",), "m", "b", 2, 2),

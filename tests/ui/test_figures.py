@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.ui.figures import count, duration, rate, remaining
+from mellea_cli.ui.number_format import count, duration, rate, remaining
 
 
 @pytest.mark.parametrize(

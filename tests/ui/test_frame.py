@@ -25,9 +25,9 @@ from mellea_cli.events import (
 )
 from mellea_cli.messages import Usage
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.frame import Painter, plan
-from mellea_cli.ui.paint import Palette
-from mellea_cli.ui.view import RunView
+from mellea_cli.ui.live_panels import Painter, plan
+from mellea_cli.ui.run_state import RunView
+from mellea_cli.ui.theme import Palette
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 SIZES = [(40, 10), (80, 24), (200, 50), (120, 30), (12, 3), (38, 8), (27, 24), (80, 2), (80, 1), (1, 1), (300, 12)]

@@ -19,8 +19,8 @@ import pytest
 
 from mellea_cli.events import ItemStarted, Note, RunStarted, TokensReceived
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.live import LiveDisplay
-from mellea_cli.ui.view import RunView
+from mellea_cli.ui.live_panels import LiveDisplay
+from mellea_cli.ui.run_state import RunView
 
 PATIENCE_S = 30.0
 

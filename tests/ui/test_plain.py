@@ -8,8 +8,8 @@ import pytest
 
 from mellea_cli.events import ItemFinished, ItemStarted, Note, Paused, RetryScheduled, RunStarted, TokensReceived
 from mellea_cli.messages import Usage
-from mellea_cli.ui.plain import PlainDisplay, plain_line
-from mellea_cli.ui.view import RunView
+from mellea_cli.ui.plain_lines import PlainDisplay, plain_line
+from mellea_cli.ui.run_state import RunView
 
 
 class Clock:

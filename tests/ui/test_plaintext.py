@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.ui.plaintext import clean, encodable
+from mellea_cli.ui.console import clean, encodable
 
 
 @pytest.mark.parametrize(

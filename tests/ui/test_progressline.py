@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.paint import Palette, width
-from mellea_cli.ui.progress import Progress
-from mellea_cli.ui.progressline import progress_line
+from mellea_cli.ui.plain_lines import progress_line
+from mellea_cli.ui.run_state import Progress
+from mellea_cli.ui.theme import Palette, width
 
 PALETTE = Palette(make_console(io.StringIO(), {"TERM": "xterm"}))
 HALF = Progress(total=500, done=247, failed=3, retried=12, items_per_s=2.4, tokens_per_s=310, left_s=158, elapsed_s=100)

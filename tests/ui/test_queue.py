@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mellea_cli.backends.openai_batch import Batch
-from mellea_cli.ui.queue import QueueLines, standing
+from mellea_cli.ui.status import QueueLines, standing
 
 
 def test_only_news_is_said() -> None:

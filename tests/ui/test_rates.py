@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.ui.rates import SlidingRate, TokenMeter
+from mellea_cli.ui.run_state import SlidingRate, TokenMeter
 
 
 def test_the_window_forgets_the_start() -> None:

@@ -11,14 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from mellea_cli.report.compare import compare
-from mellea_cli.report.counting import Wishes
+from mellea_cli.report.aggregate import Wishes
+from mellea_cli.report.comparison import compare
 from mellea_cli.report.figures import Figures
-from mellea_cli.report.reading import open_results
-from mellea_cli.ui.comparison import comparison_lines
+from mellea_cli.report.results import open_results
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.paint import Palette
-from mellea_cli.ui.reportcard import print_report, report_lines
+from mellea_cli.ui.report_view import comparison_lines, print_report, report_lines
+from mellea_cli.ui.theme import Palette
 from resultrows import NASTY, figures_of, nasty_rows, result_rows
 from rowfiles import write_rows
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.ui.screen import Area
+from mellea_cli.ui.live_panels import Area
 
 COLUMNS, ROWS = 30, 8
 

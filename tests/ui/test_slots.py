@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mellea_cli.ui.itemstate import Fate, ItemState
-from mellea_cli.ui.slots import Slots
+from mellea_cli.ui.run_state import Fate, ItemState, Slots
 
 
 def item(position: int, *, finished_at: float | None = None) -> ItemState:

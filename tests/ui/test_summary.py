@@ -13,8 +13,8 @@ from rich.cells import cell_len
 
 from mellea_cli.messages import Usage
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.paint import Palette
 from mellea_cli.ui.summary import RunSummary, drawn_lines, plain_lines, print_summary, to_json
+from mellea_cli.ui.theme import Palette
 
 WHOLE = RunSummary(
     model="qwen2.5-coder-1.5b",

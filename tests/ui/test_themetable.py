@@ -6,9 +6,8 @@ import io
 import json
 
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.paint import Palette, cells_of
-from mellea_cli.ui.summary import RunSummary, drawn_lines, plain_lines, to_json
-from mellea_cli.ui.themetable import Themed
+from mellea_cli.ui.summary import RunSummary, Themed, drawn_lines, plain_lines, to_json
+from mellea_cli.ui.theme import Palette, cells_of
 
 THEMED = Themed(
     file="t.toml",

@@ -25,8 +25,7 @@ from mellea_cli.events import (
     TotalKnown,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.itemstate import Fate, Phase, StepView
-from mellea_cli.ui.view import RunView, Snapshot
+from mellea_cli.ui.run_state import Fate, Phase, RunView, Snapshot, StepView
 
 STEPS = ("summary", "issues", "sentiment")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.backends import decoding
-from mellea_cli.backends.decoding import MAX_LINE, Decoder, EventData, JsonLines, WholeBody, valid_unicode
+from mellea_cli.backends import wire_format
+from mellea_cli.backends.wire_format import MAX_LINE, Decoder, EventData, JsonLines, WholeBody, valid_unicode
 from mellea_cli.errors import StreamBroken
 
 payload_texts = st.text().map(lambda text: json.dumps({"t": text}, ensure_ascii=False))
@@ -87,7 +87,7 @@ def test_an_event_is_given_out_at_its_lone_cr() -> None:
 
 def feed_for_ever(decoder: Decoder, data: bytes) -> None:
     """Feed the same bytes until the decoder gives up, but no more than twice of what it may take."""
-    for _ in range(2 * decoding.MAX_LINE // len(data)):
+    for _ in range(2 * wire_format.MAX_LINE // len(data)):
         assert decoder.feed(data) == []
 
 
@@ -100,7 +100,7 @@ def test_a_line_without_end_is_given_up(decoder: Decoder) -> None:
 
 def test_an_event_of_endless_lines_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event may not grow without end by many short lines either."""
-    monkeypatch.setattr(decoding, "MAX_LINE", 1000)
+    monkeypatch.setattr(wire_format, "MAX_LINE", 1000)
     with pytest.raises(StreamBroken, match="longer than 1000"):
         feed_for_ever(EventData(), b"data: four\n")
 

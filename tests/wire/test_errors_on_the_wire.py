@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from loopback import Fault, ModelServer, faults
+from mellea_cli.backends.http_errors import ErrorObject, one_line, retry_after_s
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
-from mellea_cli.backends.wire_errors import ErrorObject, one_line, retry_after_s
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,

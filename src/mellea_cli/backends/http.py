@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin
 
-from mellea_cli.backends.allowance import Allowance, read_allowance
-from mellea_cli.backends.connection import checked_key, checked_url, open_transport, without_secrets
-from mellea_cli.backends.decoding import MAX_LINE, Decoder, EventData, WholeBody
-from mellea_cli.backends.json_text import all_decoded, decoded, encoded
-from mellea_cli.backends.reach import Reach
-from mellea_cli.backends.responses import close, drain, safe
-from mellea_cli.backends.wire_errors import (
+from mellea_cli.backends.http_errors import (
     Advice,
+    Allowance,
     ErrorObject,
     class_of,
     describe,
     one_line,
+    read_allowance,
     reason_phrase,
     retry_after_s,
 )
+from mellea_cli.backends.security import Reach, checked_key, checked_url, open_transport, without_secrets
+from mellea_cli.backends.wire_format import MAX_LINE, Decoder, EventData, WholeBody, all_decoded, decoded, encoded
 from mellea_cli.errors import BackendError, BackendUnavailable, EndpointMissing, StreamBroken, UsageError
 
 if TYPE_CHECKING:
     import httpx
     from httpx_aiohttp import AiohttpTransport
+
+
+# How a response is left: read to its end, cut, or broken.
+
+_DRAIN_S = 1.0
+
+
+async def drain(chunks: AsyncGenerator[bytes, None]) -> None:
+    """Read to the end of a response that has said everything, so that its connection can be used again."""
+    with suppress(TimeoutError, StreamBroken):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in chunks:
+                pass
+
+
+async def close(response: httpx.Response) -> None:
+    """Give the connection back, or cut it when the response is not at its end."""
+    import httpx
+
+    with suppress(httpx.HTTPError):
+        await response.aclose()
+
+
+def safe(exc: BaseException) -> BaseException:
+    """Return a cause that may be shown: aiohttp's response errors carry the request's headers, and so the key."""
+    import aiohttp
+
+    links: list[BaseException | None] = [exc, exc.__cause__, exc.__context__]
+    if any(isinstance(link, aiohttp.ClientResponseError) for link in links):
+        return ConnectionError(type(exc).__name__)
+    return exc
+
 
 Event = dict[str, Any]
 

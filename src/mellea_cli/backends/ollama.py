@@ -11,11 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mellea_cli.backends.base import chunks_of
-from mellea_cli.backends.connection import without_secrets
-from mellea_cli.backends.decoding import JsonLines, a_count, a_text, an_object, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.json_text import FixedPart, OncePer
-from mellea_cli.backends.wire_errors import Advice
+from mellea_cli.backends.http_errors import Advice
+from mellea_cli.backends.security import without_secrets
+from mellea_cli.backends.wire_format import FixedPart, JsonLines, OncePer, a_count, a_text, an_object, valid_unicode
 from mellea_cli.errors import BackendError, ModelMissing, RequestRefused, StreamBroken, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
 

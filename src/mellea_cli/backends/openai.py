@@ -3,24 +3,156 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
-from mellea_cli.backends import keys
-from mellea_cli.backends.allowance import Allowance
+from mellea_cli.backends import security
 from mellea_cli.backends.base import chunks_of
-from mellea_cli.backends.concessions import CHOSEN, refused, without
-from mellea_cli.backends.connection import is_loopback
-from mellea_cli.backends.decoding import EventData, a_count, a_text, an_object, valid_unicode
 from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.openai_body import chat_body
-from mellea_cli.backends.wire_errors import Advice, one_line
+from mellea_cli.backends.http_errors import Advice, Allowance, one_line
+from mellea_cli.backends.security import is_loopback
+from mellea_cli.backends.wire_format import EventData, FixedPart, OncePer, a_count, a_text, an_object, valid_unicode
 from mellea_cli.errors import BackendError, ContentFiltered, ServerFault, StreamBroken, UsageError
-from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
+from mellea_cli.messages import Chunk, Completion, GenerateRequest, Options, Usage
+
+# What a request gives up when an OpenAI-compatible server refuses a parameter by name.
+
+# What can be given up when a server refuses it, and the words by which a refusal names it.
+_NAMED_BY: Mapping[str, re.Pattern[str]] = {
+    "response_format": re.compile(r"response_format|json[_ ]schema|json_object|grammar|structured", re.IGNORECASE),
+    "stream_options": re.compile(r"\bstream_options\b"),
+    "reasoning_effort": re.compile(r"\breasoning_effort\b"),
+    "chat_template_kwargs": re.compile(r"\bchat_template_kwargs\b"),
+    "max_tokens": re.compile(r"\bmax_tokens\b"),
+    "temperature": re.compile(r"\btemperature\b"),
+    "top_p": re.compile(r"\btop_p\b"),
+    "seed": re.compile(r"\bseed\b"),
+}
+# The user chose these, so a refusal must say that the server has no such thing, not that the value is a bad one.
+CHOSEN = frozenset({"max_tokens", "temperature", "top_p", "seed"})
+_NO_SUCH_THING = re.compile(r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra", re.IGNORECASE)
+_REFUSALS = frozenset({400, 404, 422, 501})
+_JSON_OBJECT: Mapping[str, Any] = {"type": "json_object"}
+
+
+def refused(error: BackendError, body: Mapping[str, Any]) -> str:
+    """Return what a server's refusal of `body` says to give up, or nothing when it is about something else."""
+    if error.status not in _REFUSALS:
+        return ""
+    for name, words in _NAMED_BY.items():
+        if name not in body or not words.search(error.message):
+            continue
+        if name == "response_format":
+            return _weaker(body[name])
+        if name not in CHOSEN or _NO_SUCH_THING.search(error.message):
+            return name
+    return ""
+
+
+def _weaker(response_format: object) -> str:
+    """Return which of our own two forms was refused; one that the user wrote is the user's."""
+    if isinstance(response_format, dict) and "json_schema" in response_format:
+        return "json_schema"
+    return "json_object" if response_format is _JSON_OBJECT else ""
+
+
+def without(body: Mapping[str, Any], given_up: frozenset[str]) -> dict[str, Any]:
+    """Return the body in the form that a server takes which refuses some parameters."""
+    kept = {name: value for name, value in body.items() if name not in given_up}
+    if "max_tokens" in given_up and "max_tokens" in body:
+        kept["max_completion_tokens"] = body["max_tokens"]
+    wanted = body.get("response_format")
+    if "json_schema" in given_up and isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+        kept["messages"] = _with_schema(body["messages"], wanted["json_schema"]["schema"])
+        kept["response_format"] = _JSON_OBJECT
+        if "json_object" in given_up:
+            del kept["response_format"]
+    return kept
+
+
+def _with_schema(messages: list[dict[str, Any]], schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Put the schema into the last message, as the server does not hold the model to it."""
+    rule = f"Answer with nothing but one JSON object that follows this JSON schema:\n{json.dumps(schema)}"
+    if not messages:
+        return [{"role": "user", "content": rule}]
+    last = messages[-1]
+    return [*messages[:-1], {**last, "content": f"{last['content']}\n\n{rule}"}]
+
+
+# A request in the words of OpenAI's chat completions.
+
+_OURS = frozenset({"model", "messages", "stream"})
+
+
+def chat_body(request: GenerateRequest, *, is_openai: bool) -> dict[str, Any]:
+    """Return the body of a request for an answer in one piece.
+
+    Args:
+        request: what is asked.
+        is_openai: whether OpenAI's own server is asked, which knows fewer parameters than the compatible ones.
+
+    Raises:
+        UsageError: an option has no place on this wire.
+    """
+    options = request.options
+    if options.context_window is not None:
+        raise UsageError(
+            "an OpenAI-compatible server sets its context window itself, a request cannot choose it",
+            hint="set it where the server is started, or use --backend ollama",
+        )
+    if wrong := _OURS & options.native.keys():
+        raise UsageError(f"the option {min(wrong)!r} cannot be set here: it is part of every request")
+    chosen = {
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "max_tokens": options.max_tokens,
+        "seed": options.seed,
+        "stop": list(options.stop) or None,
+    }
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        **{name: value for name, value in chosen.items() if value is not None},
+        **_thinking(options, is_openai=is_openai),
+    }
+    if request.output_schema is not None:
+        body["response_format"] = _FORMATS(request.output_schema)
+    body.update(options.native)
+    return body
+
+
+def _response_format(schema: Mapping[str, Any]) -> FixedPart:
+    return FixedPart(
+        type="json_schema", json_schema={"name": _schema_name(schema), "schema": dict(schema), "strict": True}
+    )
+
+
+_FORMATS = OncePer(_response_format)
+
+
+def _thinking(options: Options, *, is_openai: bool) -> dict[str, Any]:
+    """Say whether to reason first in the words that servers know: an effort, and the chat template's own switch."""
+    thinking = options.thinking
+    if thinking is None:
+        return {}
+    if isinstance(thinking, str):
+        return {"reasoning_effort": thinking}
+    if is_openai:
+        return {"reasoning_effort": "medium"} if thinking else {}
+    effort = "medium" if thinking else "none"
+    return {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": thinking}}
+
+
+def _schema_name(schema: Mapping[str, Any]) -> str:
+    """Return the schema's title as the wire allows it: letters, digits, `_` and `-`, at most 64."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or ""))[:64] or "answer"
+
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
@@ -67,7 +199,7 @@ class OpenAIBackend:
         self.together = False
         """Whether texts that arrive together are one chunk; otherwise each of the wire's is one."""
         base_url = server_url(base_url)
-        key = keys.key_named(key_variable, os.environ) if api_key is None else api_key
+        key = security.key_named(key_variable, os.environ) if api_key is None else api_key
         self._wire = WireClient(
             base_url,
             api_key=key,
@@ -80,7 +212,7 @@ class OpenAIBackend:
         if self._is_openai and not key.strip():
             raise UsageError(
                 "api.openai.com wants a key",
-                hint=f"set {key_variable or keys.API_KEY} or --key-file FILE, or choose a server with --base-url",
+                hint=f"set {key_variable or security.API_KEY} or --key-file FILE, or choose a server with --base-url",
             )
         self._name = name
         self._slots = slots
@@ -267,7 +399,7 @@ def server_url(base_url: str | None) -> str:
 
 
 def _how_to_get_in(variable: str) -> str:
-    if variable == keys.API_KEY:
+    if variable == security.API_KEY:
         return f"set {variable}, or --key-file FILE, to a key of this server"
     return f"set {variable} to a key of this server" if variable else "name the variable with its key as key_env"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mellea_cli.cli.options import DISPLAY, INPUT, MODEL, OUTPUT, SAFETY, BackendName, flag
+from mellea_cli.cli.flags import DISPLAY, INPUT, MODEL, OUTPUT, SAFETY, BackendName, flag
 
 
 def chat(
@@ -52,6 +52,6 @@ def chat(
 
     At a terminal this is a conversation: /help lists its commands. `echo QUESTION | mellea chat` answers once.
     """
-    from mellea_cli.cli.chatting import Wishes, run_chat
+    from mellea_cli.cli.chat_run import Wishes, run_chat
 
     raise typer.Exit(run_chat(Wishes.read(ctx.params)))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mellea_cli.cli.options import INPUT, OUTPUT
+from mellea_cli.cli.flags import INPUT, OUTPUT
 
 ComparisonFormat = Literal["text", "md", "json"]
 
@@ -34,7 +34,7 @@ def compare(
     Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Rows are the same
     when their ids are, or their texts where there are no ids.
     """
-    from mellea_cli.cli.reporting import write_comparison
-    from mellea_cli.io.options import SourceOptions
+    from mellea_cli.cli.report import write_comparison
+    from mellea_cli.io.formats import SourceOptions
 
     write_comparison((old, new), output, format, SourceOptions(text_field=text_field, id_field=id_field))

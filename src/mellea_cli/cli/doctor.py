@@ -28,7 +28,7 @@ def doctor(ctx: typer.Context) -> None:
     import asyncio
 
     from mellea_cli.errors import ExitCode
-    from mellea_cli.ui.checkup import print_findings
+    from mellea_cli.ui.status import print_findings
 
     findings = [*_program(), *_settings(ctx), *asyncio.run(_backends()), *_models(), *_terminal()]
     works, sentence, command = asyncio.run(_default_run())
@@ -143,7 +143,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _terminal() -> Iterator[Finding]:
-    from mellea_cli.ui.display import choose_display
+    from mellea_cli.ui.console import choose_display
 
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         kind = "a terminal" if stream.isatty() else "not a terminal"
@@ -156,7 +156,7 @@ def _terminal() -> Iterator[Finding]:
 
 async def _default_run() -> tuple[bool, str, str]:
     """Whether a run without flags would work: a sentence, and the command that mends it."""
-    from mellea_cli.cli.choose import Wanted, choose
+    from mellea_cli.cli.backend_setup import Wanted, choose
     from mellea_cli.errors import MelleaError
     from mellea_cli.models.store import ModelStore
 

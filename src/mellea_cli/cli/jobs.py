@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mellea_cli.cli.help import HELP
-from mellea_cli.cli.options import MODEL, flag
+from mellea_cli.cli.app import HELP
+from mellea_cli.cli.flags import MODEL, flag
 
 if TYPE_CHECKING:
     from mellea_cli.backends.openai_batch import Batch, BatchClient
-    from mellea_cli.io.jobs import Job
+    from mellea_cli.io.batch_jobs import Job
 
 jobs_app = typer.Typer(
     help="List and cancel what --offload has handed to a batch queue.",
@@ -45,7 +45,7 @@ def list_jobs(
 ) -> None:
     """Show the batches of runs, and how far each has come."""
     from mellea_cli.ui.console import print_table, say
-    from mellea_cli.ui.queue import standing
+    from mellea_cli.ui.status import standing
 
     journals = [_journal(output) for output in outputs] if outputs else sorted(Path().glob("*.journal"))
     places = [(path, job) for path in journals for job in _jobs(path, named=bool(outputs))]
@@ -101,9 +101,8 @@ def cancel_jobs(
 def _note_cancelled(output: str, jobs: list[Job]) -> None:
     """Write down that these batches may be given up; a run that waits for them sees it by itself."""
     from mellea_cli.errors import OutputBusy
-    from mellea_cli.io.jobs import JobBook
-    from mellea_cli.io.lock import OutputLock
-    from mellea_cli.io.target import resolve_output
+    from mellea_cli.io.batch_jobs import JobBook
+    from mellea_cli.io.files import OutputLock, resolve_output
 
     target = resolve_output(output)
     try:
@@ -115,14 +114,14 @@ def _note_cancelled(output: str, jobs: list[Job]) -> None:
 
 
 def _journal(output: str) -> Path:
-    from mellea_cli.io.target import resolve_output
+    from mellea_cli.io.files import resolve_output
 
     return resolve_output(output).journal
 
 
 def _jobs(journal: Path, *, named: bool) -> list[Job]:
     from mellea_cli.errors import OutputError
-    from mellea_cli.io.jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import look_up_jobs
 
     try:
         return look_up_jobs(journal)

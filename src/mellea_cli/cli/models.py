@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mellea_cli.cli.help import HELP
+from mellea_cli.cli.app import HELP
 
 models_app = typer.Typer(
     help="List, fetch and remove the embedded backend's models.",
@@ -47,7 +47,7 @@ def pull_model(name: _Name) -> None:
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.console import say
-    from mellea_cli.ui.download import Download
+    from mellea_cli.ui.download_bar import Download
 
     model = lookup(name)
     with Download(sys.stderr, os.environ, label=model.name) as download:

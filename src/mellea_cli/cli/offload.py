@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,20 +12,92 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.flags import Flags
-from mellea_cli.cli.queuing import is_under_way, names_server
-from mellea_cli.errors import ExitCode, MelleaError, UsageError
+from mellea_cli.errors import ExitCode, MelleaError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
-    from mellea_cli.engine.stop import Stop
-    from mellea_cli.io.jobs import Job, JobBook
+    from mellea_cli.engine.workers import Stop
+    from mellea_cli.io.batch_jobs import Job, JobBook
     from mellea_cli.io.source import Source
-    from mellea_cli.run.budget import Caps
-    from mellea_cli.run.ends import Ends
-    from mellea_cli.run.gather import Gathered, Gatherer
-    from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.tally import RunResult
-    from mellea_cli.ui.show import Show
+    from mellea_cli.run.batch import Ends, RunResult
+    from mellea_cli.run.batch_planner import Gathered, Gatherer
+    from mellea_cli.run.plan import Caps, RunPlan
+    from mellea_cli.ui.run_display import Show
+
+
+# What may go by batch files: the flags, the two ends, and the batches that are under way already.
+
+# Stands for the server of an import that names none: nothing is sent there, as what is left is refused first.
+_NOWHERE = "http://localhost:9/v1"
+
+
+def is_under_way(job: Job) -> bool:
+    """Whether the server has, or may have, this job."""
+    return job.state in {"submitting", "submitted"}
+
+
+def check_queue(flags: Flags, source: Source) -> None:
+    """Refuse what cannot go by batch files.
+
+    Raises:
+        UsageError: a flag, the input or the output does not fit.
+    """
+    from mellea_cli.io.files import resolve_output
+
+    name = next(name for name in ("offload", "export_batch", "import_batch") if getattr(flags, name))
+    asked = "--" + name.replace("_", "-")
+    if flags.offload and (flags.export_batch or flags.import_batch):
+        raise UsageError(
+            "--offload does by itself what --export-batch and --import-batch do by hand", hint="choose one"
+        )
+    if flags.backend not in {"auto", "openai"}:
+        raise UsageError(f"{asked} speaks OpenAI's batch format, not that of --backend {flags.backend}")
+    if flags.pool or len(flags.base_urls) > 1:
+        raise UsageError(f"{asked} goes to one provider, not to a pool", hint="name one --base-url")
+    if flags.offload and not names_server(flags):
+        raise UsageError(
+            "--offload: whose queue?", hint="name the provider: --backend openai for OpenAI, or --base-url"
+        )
+    if resolve_output(flags.output).kind != "file":
+        raise UsageError(f"{asked} keeps its state beside the output", hint="name a file with -o")
+    if not source.repeatable:
+        raise UsageError(f"{asked} reads the input more than once", hint="name a file instead of a pipe")
+
+
+def names_server(flags: Flags) -> bool:
+    """Whether the user said where to: nothing leaves this machine for a server that was not chosen."""
+    return bool(flags.backend == "openai" or flags.base_url or os.environ.get("OPENAI_BASE_URL"))
+
+
+def server_of(flags: Flags) -> str | None:
+    """The address that the backend is opened with."""
+    return _NOWHERE if flags.import_batch and not names_server(flags) else flags.base_url
+
+
+def refuse_to_forget_jobs(journal: Path, flags: Flags) -> None:
+    """Refuse a run that would lose batches under way, or ask for their rows a second time.
+
+    Raises:
+        UsageError: there are such batches and the run is not one that goes on with them.
+    """
+    from mellea_cli.io.batch_jobs import look_up_jobs
+
+    try:
+        # What somebody has cancelled may be given up.
+        known = look_up_jobs(journal)
+        jobs = [job for job in known if is_under_way(job) and job.status != "cancelling"]
+    except OutputError:
+        return  # whoever opens the journal says what is wrong with it, unless it is to be thrown away
+    if jobs and (flags.fresh or not flags.offload):
+        number = f"{len(jobs)} batches are" if len(jobs) > 1 else "1 batch is"
+        raise UsageError(
+            f"{flags.output}: {number} under way for it, whose rows would be paid for twice",
+            hint=f"go on with --offload (without --fresh), or give them up: mellea jobs cancel {flags.output}",
+        )
+    if flags.fresh and not jobs:
+        from mellea_cli.run.batch_queue import clear_leftovers
+
+        clear_leftovers(journal, set())
 
 
 @dataclass(frozen=True)
@@ -45,8 +118,8 @@ def export(flags: Flags, plan: RunPlan, ends: Ends, source: Source, say: Callabl
     Raises:
         MelleaError: input, output or one of the files cannot be used.
     """
-    from mellea_cli.backends.openai_body import chat_body
-    from mellea_cli.run.export import ExportFile
+    from mellea_cli.backends.openai import chat_body
+    from mellea_cli.run.batch_queue import ExportFile
 
     file = ExportFile(Path(flags.export_batch or ""), lambda request: chat_body(request, is_openai=False))
     with closing(_book(ends)) as book:
@@ -102,7 +175,7 @@ def _time_is_up(stop: Stop) -> None:
 
 
 async def _by_batches(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
-    from mellea_cli.run.export import NothingGoesOut
+    from mellea_cli.run.batch_queue import NothingGoesOut
 
     flags, say = run.flags, run.show.say
     if not flags.import_batch:
@@ -124,7 +197,7 @@ async def _by_batches(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None
 
 
 def _import(flags: Flags, plan: RunPlan, book: JobBook, say: Callable[[str], None]) -> int:
-    from mellea_cli.run.export import bring_in
+    from mellea_cli.run.batch_queue import bring_in
 
     answers, errors, strange = bring_in(Path(flags.import_batch or ""), plan.fingerprint.hex(), book)
     failed = f", {errors:,} requests without one" if errors else ""
@@ -137,11 +210,9 @@ async def _offload(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.events import nobody
-    from mellea_cli.run.handin import Files, clear_leftovers
-    from mellea_cli.run.offload import Offload, Parts
-    from mellea_cli.run.queue import Patience, Queue, QueueLimits
-    from mellea_cli.run.way import open_way
-    from mellea_cli.ui.queue import QueueLines
+    from mellea_cli.run.batch_queue import Files, Offload, Parts, Patience, Queue, QueueLimits, clear_leftovers
+    from mellea_cli.run.executor import open_way
+    from mellea_cli.ui.status import QueueLines
 
     flags, plan, say = run.flags, run.plan, run.show.say
     if not isinstance(run.backend, OpenAIBackend):
@@ -179,7 +250,7 @@ async def _offload(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
 
 
 def _check_jobs(book: JobBook, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
-    from mellea_cli.io.jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import look_up_jobs
 
     under_way = [job for job in look_up_jobs(book.path) if is_under_way(job)]
     if elsewhere := [job for job in under_way if job.plan == fingerprint and job.base_url != base_url]:
@@ -198,7 +269,7 @@ def _many(jobs: list[Job]) -> str:
 async def _live(run: QueuedRun, book: JobBook, gathered: Gathered, took_s: float) -> RunResult:
     """Ask live what no batch has answered; every other answer is in the journal."""
     from mellea_cli.run.batch import run_batch
-    from mellea_cli.run.replay import Replaying
+    from mellea_cli.run.batch_planner import Replaying
 
     plan = dataclasses.replace(run.plan, caps=_caps_left(run, gathered, took_s))
     if gathered.live and not run.stop.asked.is_set():
@@ -217,7 +288,7 @@ async def _live(run: QueuedRun, book: JobBook, gathered: Gathered, took_s: float
 
 def _caps_left(run: QueuedRun, gathered: Gathered, took_s: float) -> Caps:
     """What the batches have left of the user's limits."""
-    from mellea_cli.run.room import BATCH_PRICE
+    from mellea_cli.run.batch_planner import BATCH_PRICE
 
     caps = run.plan.caps
     tokens, cost = caps.tokens, caps.cost
@@ -232,7 +303,7 @@ def _caps_left(run: QueuedRun, gathered: Gathered, took_s: float) -> Caps:
 
 
 def _book(ends: Ends) -> JobBook:
-    from mellea_cli.io.jobs import JobBook
+    from mellea_cli.io.batch_jobs import JobBook
     from mellea_cli.io.journal import Journal
 
     if not isinstance(ends.answers, Journal):
@@ -249,6 +320,6 @@ def _source(ends: Ends) -> Source:
 
 
 def _gatherer(plan: RunPlan, ends: Ends, source: Source, book: JobBook, *, again: bool = False) -> Gatherer:
-    from mellea_cli.run.gather import Gatherer
+    from mellea_cli.run.batch_planner import Gatherer
 
     return Gatherer(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)

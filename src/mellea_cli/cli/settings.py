@@ -8,7 +8,7 @@ table named after a command for that one::
     [summarise]
     concurrency = 8
 
-`[pool.NAME]` describes several servers, see `mellea_cli.cli.poolconfig`.
+`[pool.NAME]` describes several servers, see `mellea_cli.cli.pools`.
 """
 
 from __future__ import annotations

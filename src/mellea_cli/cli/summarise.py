@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mellea_cli.cli.options import (
+from mellea_cli.cli.flags import (
     DISPLAY,
     INPUT,
     LIMITS,
@@ -241,10 +241,10 @@ def summarise(
 
     Typed again, the same command asks only for what is missing, edited or failed.
     """
+    from mellea_cli.cli.batch_run import stdin_has_data, stdin_is_terminal
+    from mellea_cli.cli.batch_run import summarise as launch
     from mellea_cli.cli.flags import Flags
-    from mellea_cli.cli.launch import summarise as launch
     from mellea_cli.cli.pools import weighed
-    from mellea_cli.cli.stdin import stdin_has_data, stdin_is_terminal
 
     parameters = weighed(ctx.params, ctx.get_parameter_source)
     if parameters["input"] is None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mellea_cli.cli.options import flag
+from mellea_cli.cli.flags import flag
 from mellea_cli.cli.summarise import summarise
 
 THEMES = "Themes"
@@ -72,10 +72,10 @@ def themes(
 
     Typed again, the same command asks only for what is missing, failed, or changed by an edit of the themes file.
     """
+    from mellea_cli.cli.batch_run import stdin_has_data, stdin_is_terminal
     from mellea_cli.cli.flags import Flags
     from mellea_cli.cli.pools import weighed
-    from mellea_cli.cli.stdin import stdin_has_data, stdin_is_terminal
-    from mellea_cli.cli.theming import ThemeFlags, label_rows
+    from mellea_cli.cli.theme_run import ThemeFlags, label_rows
 
     usual = inspect.signature(summarise).parameters
     parameters = {

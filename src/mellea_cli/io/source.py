@@ -2,19 +2,259 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from io import StringIO
+from itertools import chain
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from mellea_cli.errors import InputError
-from mellea_cli.io.bytesin import ByteInput, open_bytes
-from mellea_cli.io.jsonl import RawRow
-from mellea_cli.io.options import SourceOptions
-from mellea_cli.io.rows import Rows, open_rows
-from mellea_cli.io.shape import Shape
+from mellea_cli.io.byte_input import CHUNK_BYTES, ByteInput, Lines, choose_encoding, decoded_chunks, open_bytes
+from mellea_cli.io.csv_reader import CsvReader
+from mellea_cli.io.formats import (
+    Format,
+    SourceOptions,
+    detect_format,
+    known_delimiter,
+    refuse_binary,
+    sniff_delimiter,
+    stated_delimiter,
+)
+from mellea_cli.io.json_reader import JsonStream, RawRow, read_jsonl
 from mellea_cli.items import Item
+
+# What the columns of an input mean: which one holds the text, which one the id.
+
+TEXT_COLUMNS = ("text", "feedback", "comment", "review", "body", "message", "content")
+"""The columns that are tried, in this order, when the user names none."""
+ID_COLUMN = "id"
+_SHOWN_COLUMNS = 12
+
+
+class Shape:
+    """Turns raw rows into items.
+
+    Args:
+        text_field: the column with the text, or `None` to find it.
+        id_field: the column with the id, or `None` for `id` where there is one.
+        path: how messages call the input.
+    """
+
+    def __init__(self, text_field: str | None, id_field: str | None, path: str) -> None:
+        self._wanted_text = text_field
+        self._wanted_id = id_field
+        self._path = path
+        self.text_field: str | None = text_field
+        """The column with the text; `None` until the first row is seen."""
+
+    def check_header(self, columns: tuple[str, ...], line: int) -> None:
+        """Settle the columns of an input that names them above its rows.
+
+        Raises:
+            InputError: a column that was asked for is not there, or none looks like the text.
+        """
+        for wanted, flag in ((self._wanted_text, "--text-field"), (self._wanted_id, "--id-field")):
+            if wanted is not None and wanted not in columns:
+                raise self._missing(wanted, flag, columns, line)
+        if self.text_field is None:
+            self.text_field = self._find_text(dict.fromkeys(columns), line)
+
+    def item(self, row: RawRow, position: int) -> Item:
+        """Make an item of a row.
+
+        Args:
+            row: the row.
+            position: the item's place, from 0; its 1-based form is the id of an item that brings none.
+
+        Raises:
+            InputError: the row lacks the text, or holds something else in its place.
+        """
+        line, fields, raw = row
+        name = self.text_field
+        if name is None:
+            name = self.text_field = self._find_text(fields, line)
+        text = fields.get(name)
+        if text.__class__ is not str:
+            text = self._as_text(name, row)
+        elif not text.isascii():
+            text = encodable(text)
+        wanted = self._wanted_id
+        ident = _as_id(fields.get(ID_COLUMN if wanted is None else wanted))
+        if ident is None:
+            if wanted is not None:
+                raise self._no_id(wanted, fields, line)
+            ident = position + 1
+        return Item(position, ident, text, fields, line, raw)
+
+    def _as_text(self, name: str, row: RawRow) -> str:
+        line, fields, _ = row
+        if name not in fields:
+            raise self._missing(name, "--text-field", fields, line)
+        value = fields[name]
+        if value is None:
+            return ""
+        if isinstance(value, dict | list):
+            kind = "an object" if isinstance(value, dict) else "an array"
+            raise InputError(
+                f"column {name!r} holds {kind}, not text", path=self._path, line=line, hint="name a column with text"
+            )
+        return json.dumps(value)
+
+    def _find_text(self, columns: Mapping[str, Any], line: int) -> str:
+        for name in TEXT_COLUMNS:
+            if name in columns:
+                return name
+        folded = {name.strip().casefold(): name for name in reversed(list(columns))}
+        for name in TEXT_COLUMNS:
+            if name in folded:
+                return folded[name]
+        if (inside := _wrapped_rows(columns)) is not None:
+            raise InputError(
+                f"is one object with its rows under {inside!r}",
+                path=self._path,
+                line=line,
+                hint=f"take them out: jq -c '.{inside}[]' FILE | mellea summarise -",
+            )
+        hint = "say which one holds the feedback: --text-field NAME"
+        if any(name.startswith(("{", "[")) for name in columns):
+            hint = "if this is JSON, say --format jsonl or json; else --text-field NAME"
+        raise InputError(
+            f"no column looks like the text; columns seen: {_listed(columns)}", path=self._path, line=line, hint=hint
+        )
+
+    def _missing(self, wanted: str, flag: str, columns: Iterable[str], line: int) -> InputError:
+        names = list(columns)
+        folded = {name.strip().casefold(): name for name in names}
+        close = difflib.get_close_matches(wanted.strip().casefold(), list(folded), n=1)
+        hint = f"did you mean {flag} {folded[close[0]]}?" if close else f"name another one with {flag}"
+        return InputError(
+            f"no column {wanted!r}; columns seen: {_listed(names)}", path=self._path, line=line, hint=hint
+        )
+
+    def _no_id(self, wanted: str, fields: Mapping[str, Any], line: int) -> InputError:
+        if wanted not in fields:
+            return self._missing(wanted, "--id-field", fields, line)
+        return InputError(
+            f"the id column {wanted!r} holds no string or number",
+            path=self._path,
+            line=line,
+            hint="leave --id-field out to number the rows",
+        )
+
+
+def encodable(text: str) -> str:
+    """Replace halves of surrogate pairs, which no server accepts, with U+FFFD; whole pairs become their character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _as_id(value: Any) -> str | int | float | None:
+    if isinstance(value, str):
+        return value or None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _wrapped_rows(columns: Mapping[str, Any]) -> str | None:
+    for name, value in columns.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return name
+    return None
+
+
+def _listed(columns: Iterable[str]) -> str:
+    names = list(columns)
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    return (", ".join(_printable(name) for name in names[:_SHOWN_COLUMNS]) or "none") + more
+
+
+def _printable(name: str) -> str:
+    shown = "".join(char if char.isprintable() else "?" for char in name)
+    return shown if len(shown) <= 40 else shown[:39] + "…"
+
+
+# Raw rows of an input in whichever format it is.
+
+_BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A stream of raw rows and what is known before the first one."""
+
+    format: Format
+    stream: Iterator[RawRow | InputError]
+    """Rows in order; a bad row is the error that it is. Raises `InputError` when the input itself fails."""
+    header: tuple[str, ...] = ()
+    """The columns of a CSV file; empty for JSON, where each row has its own."""
+    header_line: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def numbered(self) -> bool:
+        """Whether a row's line says little about it, because all rows of the input may stand in one."""
+        return self.format == "json"
+
+
+def open_rows(data: ByteInput, options: SourceOptions) -> Rows:
+    """Look at the first bytes of an input and start to read it.
+
+    Raises:
+        InputError: it is no text, or its first bytes cannot be read.
+    """
+    chunks = data.chunks()
+    head = _head(chunks)
+    encoding = choose_encoding(head, options.encoding, data.name)
+    refuse_binary(head, encoding, data.name)
+    text = head[encoding.mark :].decode(encoding.codec, "replace")
+    form = detect_format(text, options.format, data.name)
+    rest = chain((head[encoding.mark :],), chunks)
+    if form == "json":
+        return Rows(form, JsonStream(decoded_chunks(rest, encoding, data.name), data.name).rows())
+    lines = Lines(rest, encoding, data.name)
+    if form == "jsonl":
+        return Rows(form, read_jsonl(lines))
+    stated = stated_delimiter("".join(_physical_lines(text)[:1]))
+    reader = CsvReader(lines, _delimiter(text, form, options, stated), skip=0 if stated is None else 1)
+    return Rows(form, reader.rows(), reader.columns, reader.header_line, tuple(reader.notes))
+
+
+def _head(chunks: Iterator[bytes]) -> bytes:
+    """Collect enough to see what the input is: an opening bracket, or the first line that is not blank."""
+    head = b""
+    for piece in chunks:
+        head += piece
+        start = head.lstrip(_BLANK)
+        # The rows of an array may come without any line end, so its bracket has to be enough.
+        if start.startswith(b"[") or b"\n" in start or b"\r" in start or len(head) >= CHUNK_BYTES:
+            break
+    return head
+
+
+def _delimiter(text: str, form: Format, options: SourceOptions, stated: str | None) -> str:
+    if options.delimiter is not None:
+        return known_delimiter(options.delimiter)
+    if form == "tsv":
+        return "\t"
+    if stated is not None:
+        return stated
+    lines = _physical_lines(text.lstrip("\ufeff\r\n"))
+    if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")):
+        lines.pop()  # the head may end inside a line
+    wanted = {name.strip().lower() for name in (options.text_field, options.id_field) if name}
+    return sniff_delimiter(lines, wanted or {*TEXT_COLUMNS})
+
+
+def _physical_lines(text: str) -> list[str]:
+    # `str.splitlines` would also split at U+2028 and its kin.
+    return list(StringIO(text, newline=""))
+
 
 SURVEY_BYTES = 64 << 20
 """Regular files up to this size, packed and unpacked, are checked whole before the first item is handed out."""

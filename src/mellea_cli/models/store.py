@@ -6,23 +6,181 @@ and can be gone on with after any interruption. Only one process fetches a file 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, Self
 
 from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import CATALOGUE, ModelFile, lookup
-from mellea_cli.models.gguf import check_gguf, is_path
-from mellea_cli.models.hub import DEFAULT_ENDPOINT, Hub, HubCache
-from mellea_cli.models.lock import LockBusy, hold
-from mellea_cli.models.partial import PartialFile, bytes_of, remove_partial
-from mellea_cli.models.record import CheckRecord, record_path
-from mellea_cli.models.source import Progress, ProgressCallback, Source, SourceFailed, silent
+from mellea_cli.models.download import (
+    BLOCK,
+    DEFAULT_ENDPOINT,
+    Hub,
+    HubCache,
+    PartialFile,
+    Progress,
+    ProgressCallback,
+    Source,
+    SourceFailed,
+    bytes_of,
+    remove_partial,
+    silent,
+)
 from mellea_cli.models.wheels import Wheels
+
+# What is known about a model file that was checked once, so that a gigabyte is not hashed at every start.
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRecord:
+    """A file's hash, and the size and time of change that it had when it was hashed."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, tick: Callable[[int], None]) -> Self:
+        """Hash the file at `path`; `tick` is told the bytes done."""
+        # Looked at before it is read: a file changed meanwhile has another time and will be hashed again.
+        facts = path.stat()
+        digest = hashlib.sha256()
+        done = 0
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                done += len(block)
+                tick(done)
+        return cls(facts.st_size, facts.st_mtime_ns, digest.hexdigest())
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """The record kept for `path`, if there is one and the file has not been touched since."""
+        try:
+            record = cls(**json.loads(record_path(path).read_text(encoding="utf-8")))
+            facts = path.stat()
+        except (OSError, ValueError, TypeError):
+            return None
+        return record if (record.size, record.mtime_ns) == (facts.st_size, facts.st_mtime_ns) else None
+
+    def save(self, path: Path) -> None:
+        """Keep this record for `path`."""
+        place = record_path(path)
+        beside = place.with_name(place.name + ".new")
+        beside.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        beside.replace(place)
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of the file at `path` stands."""
+    return path.with_name(path.name + ".checked.json")
+
+
+# A lock between processes that dies with the process that holds it.
+
+if sys.platform == "win32":
+    import msvcrt
+    import time
+
+    def _try_lock(handle: BinaryIO) -> bool:
+        handle.seek(0)
+        try:
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _wait_lock(handle: BinaryIO) -> None:
+        while not _try_lock(handle):
+            time.sleep(0.5)
+
+else:
+    import fcntl
+
+    def _try_lock(handle: BinaryIO) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait_lock(handle: BinaryIO) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+class LockBusy(Exception):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def hold(path: Path, *, waiting: Callable[[], None] | None) -> Iterator[None]:
+    """Hold the lock file at `path` for the length of the block.
+
+    The file stays behind, empty: removing it would let two processes hold two files of one name.
+
+    Args:
+        path: the lock file, made when it is not there.
+        waiting: called once before waiting for another holder; `None` means not to wait.
+
+    Raises:
+        LockBusy: somebody else holds it and `waiting` is `None`.
+    """
+    with path.open("ab") as handle:
+        if not _try_lock(handle):
+            if waiting is None:
+                raise LockBusy(path)
+            waiting()
+            _wait_lock(handle)
+        yield
+
+
+# A quick look at whether a file can be a model at all, before a server spends seconds on finding out.
+
+_HEADER = struct.Struct("<4sIQQ")
+"""Magic, format version, number of tensors, number of metadata entries."""
+
+
+def check_gguf(path: Path) -> Path:
+    """Return `path` when it starts like a GGUF model.
+
+    The tensors behind the header are not looked at: the server checks them against the file's length when it loads.
+
+    Raises:
+        ModelFileError: no such file, a folder, unreadable, too short, or another kind of file.
+    """
+    try:
+        if path.is_dir():
+            raise ModelFileError(f"{path} is a folder, not a model file", hint="name the .gguf file inside it")
+        with path.open("rb") as file:
+            head = file.read(_HEADER.size)
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"no model file at {path}", hint="check the path, or see `mellea models list` for names"
+        ) from None
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model file {path}: {error.strerror or error}") from error
+    if not b"GGUF".startswith(head[:4]):
+        raise ModelFileError(
+            f"{path} is not a GGUF model file", hint="the embedded server reads models in the GGUF format only"
+        )
+    if len(head) < _HEADER.size or _HEADER.unpack(head)[2] == 0:
+        raise ModelFileError(f"{path} is cut off or holds no tensors", hint="download the file again")
+    return path
+
+
+def is_path(name_or_path: str) -> bool:
+    """Whether a user's word for a model means a file rather than a name of the catalogue."""
+    separators = {os.sep, os.altsep or os.sep}
+    return name_or_path.lower().endswith(".gguf") or any(mark in name_or_path for mark in separators)
+
 
 _SPARE = 256 * 1024 * 1024
 """Bytes to leave free on the disk: room for the wheel in hand, and for everybody else."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from mellea_cli.report.dates import Bucket
-from mellea_cli.report.record import SENTIMENTS, UNSAID, URGENCIES, Record, ranked
+from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record, ranked
 
 
 @dataclass(slots=True)

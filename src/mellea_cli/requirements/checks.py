@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from mellea_cli.requirements.base import Answered, Requirement, Subject, ValidationResult, simple_validate
+from mellea_cli.requirements.requirement import Answered, Requirement, Subject, ValidationResult, simple_validate
 
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]]*\s+(?=[^\s\W\d_a-z])")
 # What ends with a full stop and is no sentence: "e.g. X", "Dr. Y", "No. 5", a single letter as in "J. Smith".

@@ -3,23 +3,189 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from mellea_cli.engine.feed import Feed
-from mellea_cli.engine.pool import run_pool
-from mellea_cli.engine.stop import Stop
+from mellea_cli.engine.endpoint import EndpointFigures
+from mellea_cli.engine.workers import Feed, Stop, run_pool
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.events import Observer, RunFinished, RunStarted
-from mellea_cli.items import Item, Outcome
-from mellea_cli.run.budget import Budget
-from mellea_cli.run.ends import Ends
-from mellea_cli.run.hands import Hands, OwnHands
-from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.record import Finished, Recorder, telling
-from mellea_cli.run.reuse import Claim, Reuse
-from mellea_cli.run.tally import RunResult, Tally
-from mellea_cli.run.way import Servers
+from mellea_cli.items import Failure, Item, Outcome, Row, Success
+from mellea_cli.messages import Usage
+from mellea_cli.run.answer_cache import Answers, Claim, Reuse
+from mellea_cli.run.executor import Hands, OwnHands, Servers
+from mellea_cli.run.plan import Budget, RunPlan
+from mellea_cli.run.recorder import Commits, Finished, Recorder, telling
+
+# The two ends of a run: where its items come from and where its rows and answers go.
+
+
+class Items(Protocol):
+    """Where items come from: what a run needs of a source."""
+
+    @property
+    def skipped(self) -> int:
+        """Rows that could not be read and were left out."""
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items, in order, positions counted from 0."""
+
+    def stop(self) -> None:
+        """Make an iteration that waits for input end."""
+
+
+class OrderedRows(Protocol):
+    """Where rows go: what a run needs of the way to its sink."""
+
+    def add(self, row: Row) -> None:
+        """Take one row; rows may come in any order."""
+
+    def flush(self) -> None:
+        """Let others see the rows that were taken."""
+
+    def finish(self) -> None:
+        """All rows that there will be are there: put the output in its place."""
+
+    def close(self) -> None:
+        """Let go of the output; without `finish` before, an earlier output stays as it was."""
+
+
+class AnswerStore(Answers, Commits, Protocol):
+    """Where answers are kept: what a run needs of the journal."""
+
+    def facts(self) -> dict[str, str]:
+        """What is noted about the runs that wrote the answers."""
+
+    def note_facts(self, facts: Mapping[str, str]) -> None:
+        """Note something for later runs; other facts stay."""
+
+
+def nothing_carried(_: Item) -> Outcome | None:
+    """Know no answer but those to the question itself: the default."""
+    return None
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The two ends of a run, and what it remembers.
+
+    Args:
+        source: where items come from.
+        rows: where rows go.
+        to_row: makes an item's row of its outcome.
+        answers: where answers are kept.
+        total: number of items, when it is known.
+        can_sweep: whether the source ends by itself, so that a run which stops early may go through the rest of it
+            for answers that are there already.
+        retry_failed: whether items that failed in an earlier run are asked again.
+        replaces: whether there is an output of an earlier run, which less than all of it must not replace.
+        carried: finds an answer to an earlier question that also answers this one; `None` from it means to ask.
+    """
+
+    source: Items
+    rows: OrderedRows
+    to_row: Callable[[Item, Outcome], Row]
+    answers: AnswerStore
+    total: int | None = None
+    can_sweep: bool = False
+    retry_failed: bool = True
+    replaces: bool = False
+    carried: Callable[[Item], Outcome | None] = nothing_carried
+
+
+# What a run comes to, in figures.
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts that grow with each outcome that has become durable.
+
+    The counts reconcile: `done + failed` is the number of rows in the output.
+    """
+
+    done: int = 0
+    """Items with an answer, reused and blank ones included."""
+    failed: int = 0
+    reused: int = 0
+    """Items with a text whose outcome was there already, by an earlier run or an identical text."""
+    same: int = 0
+    """Those of them that were answered with an identical text of this run."""
+    blank: int = 0
+    """Items without any text: nothing was asked."""
+    offloaded: int = 0
+    """Texts that a batch queue has answered in this run."""
+    calls: int = 0
+    """Requests that were sent, retries included."""
+    usage: Usage = field(default_factory=Usage)
+    failures: Counter[str] = field(default_factory=Counter)
+    """Failed items by kind."""
+    values: dict[str, Counter[str]] = field(default_factory=dict)
+    """How often each value of a categorical column occurs, by column."""
+
+    def count(self, outcome: Outcome, *, reused: bool, same: bool = False) -> None:
+        """Add one item's outcome; `same` when it is that of an identical text of this run."""
+        if isinstance(outcome, Success) and not outcome.attempts:
+            self.blank += 1  # there was nothing to ask, so nothing was saved
+        elif reused:
+            self.reused += 1
+            self.same += same
+        else:
+            self.calls += outcome.attempts
+            self.usage += outcome.usage
+        match outcome:
+            case Failure():
+                self.failed += 1
+                self.failures[outcome.kind] += 1
+            case Success():
+                self.done += 1
+                self._count_values(outcome)
+
+    def spend(self, usage: Usage, calls: int = 0) -> None:
+        """Add what was paid for without an outcome: items that were cut short, questions of our own."""
+        self.usage += usage
+        self.calls += calls
+
+    def _count_values(self, outcome: Success) -> None:
+        sentiment = outcome.values.get("sentiment")
+        issues = outcome.values.get("issues")
+        urgency = issues.get("urgency") if isinstance(issues, dict) else None
+        for column, value in (("sentiment", sentiment), ("urgency", urgency)):
+            if isinstance(value, str):
+                self.values.setdefault(column, Counter())[value] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended.
+
+    Args:
+        tally: the figures.
+        elapsed_s: seconds from the first item to the finished output.
+        retries: requests that were sent again because of the transport.
+        peak_in_flight: the most requests in flight at once.
+        concurrency: requests in flight that the run was allowed, or found to be the best.
+        bad_rows: input rows that could not be read and were skipped.
+        exit_code: what the process should end with.
+        stopped: why it ended before its input did; empty when it did not.
+        error: the error that ended it, if one did.
+        finished: whether the output was put into its place; if not, an earlier one stays as it was.
+        endpoints: what each endpoint of a pool did; empty without a pool.
+    """
+
+    tally: Tally
+    elapsed_s: float
+    retries: int
+    peak_in_flight: int
+    concurrency: int
+    bad_rows: int
+    exit_code: ExitCode
+    stopped: str = ""
+    error: MelleaError | None = None
+    finished: bool = True
+    endpoints: tuple[EndpointFigures, ...] = ()
 
 
 async def run_batch(plan: RunPlan, servers: Servers, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:

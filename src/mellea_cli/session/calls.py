@@ -6,29 +6,216 @@ import asyncio
 import dataclasses
 import logging
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from mellea_cli.engine.attempt import Answer, Question, SubjectOf, ask, validate
+from mellea_cli.engine.attempts import Answer, Question, SubjectOf, ask, validate
 from mellea_cli.errors import ContentFiltered, RequirementFailed
-from mellea_cli.messages import Completion, GenerateRequest, Message
-from mellea_cli.requirements.base import Answered, Requirement, ValidationResult
-from mellea_cli.requirements.judge import options_like
-from mellea_cli.session.context import Context, SimpleContext, text_of
-from mellea_cli.session.job import Job, Outcome
-from mellea_cli.session.options import CallOptions
-from mellea_cli.session.sampling import sampling_result
-from mellea_cli.session.strategies import SamplingStrategy
-from mellea_cli.session.stream import Stream
-from mellea_cli.session.thunk import ModelOutputThunk
-from mellea_cli.session.turn import Turn
+from mellea_cli.messages import Completion, GenerateRequest, Message, Usage
+from mellea_cli.pipelines.pipeline import OutputType, render
+from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, options_like, reqify
+from mellea_cli.session.connection import Turn
+from mellea_cli.session.contexts import Context, SimpleContext, text_of
+from mellea_cli.session.sampling import RejectionSamplingStrategy, SamplingStrategy, sampling_result
+from mellea_cli.session.session_options import CallOptions, ModelOptions
+from mellea_cli.session.thunk import ModelOutputThunk, Stream
 
 if TYPE_CHECKING:
-    from mellea_cli.pipelines.schema import OutputType
-    from mellea_cli.session.link import Line, Link
-    from mellea_cli.session.portal import Portal
+    from pydantic import BaseModel
+
+    from mellea_cli.session.connection import Line, Link
+    from mellea_cli.session.event_loop import Portal
+    from mellea_cli.session.sampling import SamplingResult
+
+
+# What a session's methods take, sync and async alike, and how it is read.
+
+DEFAULT_STRATEGY: SamplingStrategy = RejectionSamplingStrategy(loop_budget=2)
+
+Requirements = Sequence[Requirement | str]
+
+
+class ActArguments(TypedDict, total=False):
+    """What `act` takes by name."""
+
+    requirements: Requirements | None
+    strategy: SamplingStrategy | None
+    format: type[BaseModel] | None
+    model_options: ModelOptions | None
+
+
+class InstructArguments(ActArguments, total=False):
+    """What `instruct` takes by name."""
+
+    icl_examples: Sequence[str] | None
+    grounding_context: Mapping[str, str | ModelOutputThunk] | None
+    user_variables: Mapping[str, Any] | None
+    prefix: str | None
+
+
+def requirements_of(
+    said: Any, given: Requirements | None, strategy: SamplingStrategy | None
+) -> tuple[Requirement, ...]:
+    """What must hold for the answer to something said. Raises `ValueError` when nothing would check it."""
+    if strategy is None and given:
+        raise ValueError("requirements are checked by a strategy: give one, such as RejectionSamplingStrategy()")
+    return (*getattr(said, "requirements", ()), *(reqify(one) for one in given or ()))
+
+
+def chat_message(content: str, role: str, variables: Mapping[str, Any] | None) -> Message:
+    """What is said in a chat. Raises `TemplateError` when a variable is missing, `TypeError` when it is no text."""
+    if not isinstance(content, str):
+        raise TypeError(f"a chat's content is a str, not {type(content).__name__}")
+    return Message(role, content if variables is None else render(content, variables))
+
+
+def reply(thunk: ModelOutputThunk) -> Message:
+    """The model's turn in a chat."""
+    return Message("assistant", thunk.value or "")
+
+
+def as_requirements(reqs: Requirement | str | Requirements) -> list[Requirement]:
+    """One requirement or several, as a list."""
+    return [reqify(one) for one in ([reqs] if isinstance(reqs, Requirement | str) else reqs)]
+
+
+@lru_cache(maxsize=128)
+def output_type(type_: Any) -> OutputType:
+    """The type of an answer; its schema and its validator are made once."""
+    return OutputType(type_)
+
+
+# The one task, in a session's loop, that brings a thunk's answer about.
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a generation came to."""
+
+    completion: Completion
+    """The answer that counts."""
+    model: str
+    messages: tuple[Message, ...]
+    """What was sent for it."""
+    usage: Usage
+    """Over all attempts, judges included."""
+    attempts: int
+    """Requests that were sent for it, judges not counted."""
+    parsed: Any = None
+    sampling: SamplingResult | None = None
+    error: Exception | None = None
+    """Why none of the answers will do."""
+
+
+Work = Callable[[Stream], Awaitable[Outcome]]
+
+
+class Job:
+    """The one task, in a session's loop, that brings one thunk's answer about.
+
+    It does not hold its thunk, so that a thunk nobody wants any more can go, and its request with it.
+
+    Args:
+        portal: the way into the loop.
+        stream: where the pieces go.
+    """
+
+    __slots__ = ("_after", "_asked", "_error", "_kept", "_portal", "_task", "_thunk", "done", "stream")
+
+    def __init__(self, portal: Portal, stream: Stream) -> None:
+        self.stream = stream
+        self.done: Future[bool] = Future()
+        """Done when the answer stands or never will; its result is whether it failed."""
+        # A future that runs cannot be cancelled, so a cancelled waiter leaves it to the others.
+        self.done.set_running_or_notify_cancel()
+        self._portal: Portal | None = portal
+        self._task: asyncio.Future[Outcome] | None = None
+        self._asked = False
+        self._error: Exception | None = None
+        self._after: Callable[[ModelOutputThunk], None] | None = None
+        self._thunk: weakref.ref[ModelOutputThunk] | None = None
+        self._kept: ModelOutputThunk | None = None
+
+    def start(self, work: Work, *, after: Callable[[ModelOutputThunk], None], keep: bool) -> ModelOutputThunk:
+        """Start `work` in the loop and return the thunk of its answer.
+
+        Args:
+            work: brings the answer.
+            after: called in the loop with the thunk once its answer stands, before anybody else is told.
+            keep: go on even when nobody holds the thunk any more.
+
+        Raises:
+            RuntimeError: the session has been closed.
+        """
+        thunk = ModelOutputThunk()
+        self._thunk, self._kept, self._after = weakref.ref(thunk), thunk if keep else None, after
+        if self._portal is not None:
+            self._portal.call(self._begin, work)
+        thunk.begun(self)
+        return thunk
+
+    def wait(self) -> None:
+        """Block this thread until the answer stands or never will."""
+        portal = self._portal
+        if portal is not None:
+            portal.wait(self.done)
+
+    def cancel(self, error: Exception | None) -> None:
+        """Give the generation up; `error` is what readers are to get instead of the text so far."""
+        portal = self._portal
+        if portal is not None:
+            try:
+                portal.call(self._cancel, error)
+            except RuntimeError:
+                # The session is closed, and everything in it cancelled already.
+                return
+
+    def _begin(self, work: Work) -> None:
+        self._task = asyncio.get_running_loop().create_task(_run(work, self.stream))
+        self._task.add_done_callback(self._ended)
+
+    def _cancel(self, error: Exception | None) -> None:
+        if self._task is not None and not self._task.done():
+            self._asked, self._error = True, error
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Future[Outcome]) -> None:
+        # Not the task's own last step: a task that is cancelled before it begins takes none.
+        failed = True
+        try:
+            failed = self._settle(task)
+        finally:
+            self._after = self._kept = self._portal = self._task = None
+            self.done.set_result(failed)
+
+    def _settle(self, task: asyncio.Future[Outcome]) -> bool:
+        """Put the task's result into the thunk; returns whether it failed. Holds the thunk no longer than this."""
+        thunk = (self._thunk() if self._thunk is not None else None) or ModelOutputThunk()
+        if task.cancelled():
+            thunk.give_up(self.stream.partial, self._error if self._asked else _closed())
+        elif (error := task.exception()) is not None:
+            thunk.fail(error)
+        else:
+            thunk.fill(task.result())
+        try:
+            if self._after is not None and not thunk.failed and not thunk.cancelled:
+                self._after(thunk)
+        finally:
+            self.stream.end(thunk.text, cut=thunk.cancelled)
+        return thunk.failed
+
+
+def _closed() -> RuntimeError:
+    return RuntimeError("the session was closed before the answer stood")
+
+
+async def _run(work: Work, stream: Stream) -> Outcome:
+    return await work(stream)
+
 
 _LOG = logging.getLogger("mellea")
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from mellea_cli.pipelines.template import render
-from mellea_cli.requirements.base import Requirement, reqify
+from mellea_cli.pipelines.pipeline import render
+from mellea_cli.requirements.requirement import Requirement, reqify
 from mellea_cli.session.thunk import ModelOutputThunk
 
 

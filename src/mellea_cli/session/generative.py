@@ -12,16 +12,13 @@ from typing import Any, Protocol, TypeVar, cast
 
 from mellea_cli.errors import RequirementFailed
 from mellea_cli.messages import Completion, GenerateRequest
-from mellea_cli.pipelines.parse import compact_json
-from mellea_cli.pipelines.schema import OutputType
-from mellea_cli.requirements.base import Answered, Requirement, ValidationResult, reqify
-from mellea_cli.session.arguments import DEFAULT_STRATEGY, Requirements
-from mellea_cli.session.async_session import resolved
-from mellea_cli.session.calls import Call
+from mellea_cli.pipelines.pipeline import OutputType, compact_json
+from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, reqify
+from mellea_cli.session.calls import DEFAULT_STRATEGY, Call, Requirements
 from mellea_cli.session.components import as_text
-from mellea_cli.session.options import ModelOptions
-from mellea_cli.session.session import MelleaSession
-from mellea_cli.session.strategies import SamplingStrategy
+from mellea_cli.session.sampling import SamplingStrategy
+from mellea_cli.session.session import MelleaSession, resolved
+from mellea_cli.session.session_options import ModelOptions
 from mellea_cli.session.thunk import ModelOutputThunk
 
 R_co = TypeVar("R_co", covariant=True)

@@ -8,17 +8,168 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from mellea_cli.messages import Usage
-from mellea_cli.ui.endpoints import endpoint_lines, endpoint_record
-from mellea_cli.ui.figures import count, duration, rate
-from mellea_cli.ui.plaintext import clean
-from mellea_cli.ui.themetable import Themed, drawn_themes, plain_themes, themed_record
+from mellea_cli.ui.console import clean
+from mellea_cli.ui.number_format import count, duration, rate
 
 if TYPE_CHECKING:
-    from mellea_cli.engine.lane import EndpointFigures
-    from mellea_cli.ui.paint import Line, Palette, Role, Span
+    from mellea_cli.engine.endpoint import EndpointFigures
+    from mellea_cli.ui.theme import Line, Palette, Role, Span
 
-_LABEL_CELLS = 10
+
+# What each endpoint of a pool did, as lines for people and as a record for programs.
+
+
+def endpoint_lines(endpoints: Sequence[EndpointFigures], between: str) -> Iterator[tuple[bool, str]]:
+    """A line for each endpoint, and whether it serves; what is not worth saying is left out."""
+    for one in endpoints:
+        facts = [one.name, f"{count(one.answered)} answered ({one.share:.0%})"]
+        if one.median_s is not None:
+            facts.append(f"{_short(one.median_s)} median")
+        if one.usage.total_tokens:
+            facts.append(f"{count(one.usage.total_tokens)} tokens")
+        if one.failures:
+            facts.append(f"{count(one.failures)} of {count(one.requests)} requests failed")
+        if one.state:
+            facts.append(f"{one.state}: {one.reason}" if one.reason else one.state)
+        yield not one.state, between.join(facts)
+
+
+def endpoint_record(one: EndpointFigures) -> dict[str, Any]:
+    """What `--json` says of an endpoint. Keys are only ever added."""
+    return {
+        "name": one.name,
+        "backend": one.backend,
+        "model": one.model,
+        "requests": one.requests,
+        "answered": one.answered,
+        "failures": one.failures,
+        "probes": one.probes,
+        "prompt_tokens": one.usage.prompt_tokens,
+        "completion_tokens": one.usage.completion_tokens,
+        "median_s": None if one.median_s is None else round(one.median_s, 3),
+        "share": round(one.share, 4),
+        "state": one.state or None,
+        "reason": one.reason or None,
+    }
+
+
+def _short(seconds: float) -> str:
+    """A latency: with decimals while they mean something."""
+    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+# The themes of a labelled run: counts and bars, and how the rows add up.
+
 _BAR_CELLS = 24
+_NAME_CELLS = 32
+_LABEL_CELLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Themed:
+    """What a run that labelled rows with themes has counted."""
+
+    file: str
+    """Where the themes are; empty when they were not kept."""
+    counts: Mapping[str, int]
+    """Rows by theme, in the themes' order; a row with several counts for each."""
+    rows: int | None
+    """Items in the input; `None` when nobody knows."""
+    labelled: int = 0
+    other: int = 0
+    none: int = 0
+    failed: int = 0
+    quotes: int = 0
+    """Quotes that were found in their rows' texts, letter by letter."""
+    audited: bool = False
+    """Whether the rows of the output were read back and counted again."""
+
+    @property
+    def accounted(self) -> int:
+        """Rows that ended as one of the four."""
+        return self.labelled + self.other + self.none + self.failed
+
+
+def themed_record(themed: Themed) -> dict[str, Any]:
+    """The counts and how they add up, for programs. Keys are only ever added."""
+    return {
+        "themes_file": themed.file or None,
+        "rows": themed.rows,
+        "accounted": themed.accounted,
+        "labelled": themed.labelled,
+        "other": themed.other,
+        "none": themed.none,
+        "failed": themed.failed,
+        "themes": dict(themed.counts),
+        "quotes": themed.quotes,
+        "audited": themed.audited,
+    }
+
+
+def plain_themes(themed: Themed) -> Iterator[str]:
+    """The themes as lines without colour or signs, then the figures."""
+    for name, number in _ordered(themed):
+        yield f"theme: {name}: {count(number)} ({_share(number, themed)})"
+    for label, text in _figures(themed):
+        yield f"{label}: {text}"
+
+
+def drawn_themes(themed: Themed, columns: int, palette: Palette) -> Iterator[Line]:
+    """The themes as a bar chart for a terminal of `columns` cells, then the figures."""
+    from mellea_cli.ui.theme import cells_of, clip, pad, shorten, wrap
+
+    glyphs = palette.glyphs
+    pairs = [(palette.fit(clean(name)), number) for name, number in _ordered(themed)]
+    pairs += [(name, number) for name, number in (("other", themed.other), ("none", themed.none)) if number]
+    names = min(max((cells_of(name) for name, _ in pairs), default=0), _NAME_CELLS, max(8, columns // 2))
+    digits = max((len(count(number)) for _, number in pairs), default=1)
+    bar = min(_BAR_CELLS, columns - _LABEL_CELLS - names - digits - 11)
+    most = max((number for _, number in pairs), default=0)
+    yield ()
+    label = "themes"
+    for place, (name, number) in enumerate(pairs):
+        role: Role = "plain" if place < len(themed.counts) else "quiet"
+        line: list[Span] = [("label", f"  {label:<{_LABEL_CELLS}}")]
+        line += pad(((role, shorten(name, names, glyphs.cut)),), names + 2)
+        if bar >= 4:
+            filled = max(1, round(bar * number / most)) if number else 0
+            line += [
+                ("done" if role == "plain" else "quiet", glyphs.block * filled),
+                ("plain", " " * (bar - filled + 2)),
+            ]
+        line += [("plain", f"{count(number):>{digits}}"), ("quiet", f" {_share(number, themed):>4}")]
+        yield clip(tuple(line), columns)
+        label = ""
+    yield ()
+    for what, text in _figures(themed):
+        for index, part in enumerate(wrap(palette.fit(clean(text)), columns - _LABEL_CELLS - 2)):
+            yield (("label", f"  {what if not index else '':<{_LABEL_CELLS}}"), ("plain", part))
+
+
+def _ordered(themed: Themed) -> list[tuple[str, int]]:
+    """The most common theme first; of equals the one that stands first in the file."""
+    return sorted(((clean(name), number) for name, number in themed.counts.items()), key=lambda pair: -pair[1])
+
+
+def _share(number: int, themed: Themed) -> str:
+    return f"{number / themed.accounted:.0%}" if themed.accounted else "0%"
+
+
+def _figures(themed: Themed) -> Iterator[tuple[str, str]]:
+    """How the rows add up, and what was checked."""
+    parts = [f"{count(themed.labelled)} with themes", f"{count(themed.other)} other", f"{count(themed.none)} none"]
+    parts.append(f"{count(themed.failed)} failed")
+    told = f"{' + '.join(parts)} = {count(themed.accounted)} rows"
+    if themed.rows is not None and themed.rows != themed.accounted:
+        told += f" of {count(themed.rows)}; {count(themed.rows - themed.accounted)} not reached"
+    yield "rows", told
+    labels = sum(themed.counts.values())
+    where = "read back from the output" if themed.audited else "counted as they were written"
+    yield "checked", f"{count(labels)} labels, {count(themed.quotes)} quotes verbatim, {where}"
+    if themed.file:
+        yield "themes in", themed.file
+
+
 _ORDER = ("positive", "mixed", "neutral", "negative", "high", "medium", "low")
 _KINDS_SHOWN = 5
 _VALUES_SHOWN = 6
@@ -124,14 +275,13 @@ def print_summary(summary: RunSummary, stream: IO[str], environ: Mapping[str, st
         stream: usually stderr.
         environ: the environment, for colours and for what the terminal can do.
     """
-    from mellea_cli.ui.console import make_console, say
-    from mellea_cli.ui.display import is_terminal
+    from mellea_cli.ui.console import is_terminal, make_console, say
 
     if not is_terminal(stream, environ):
         for text in plain_lines(summary):
             say(stream, text)
         return
-    from mellea_cli.ui.paint import Palette
+    from mellea_cli.ui.theme import Palette
 
     console = make_console(stream, environ)
     palette = Palette(console)
@@ -149,12 +299,12 @@ def plain_lines(summary: RunSummary) -> Iterator[str]:
     if summary.themed is not None:
         yield from plain_themes(summary.themed)
     for column, counts in summary.values.items():
-        yield f"{column}: " + ", ".join(f"{value} {count(number)}" for value, number in _ordered(counts))
+        yield f"{column}: " + ", ".join(f"{value} {count(number)}" for value, number in _ordered_values(counts))
 
 
 def drawn_lines(summary: RunSummary, columns: int, palette: Palette) -> Iterator[Line]:
     """The closing table for a terminal of `columns` cells; only a command to copy may be longer than that."""
-    from mellea_cli.ui.paint import wrap
+    from mellea_cli.ui.theme import wrap
 
     glyphs = palette.glyphs
     well = not summary.failed and not summary.stopped
@@ -250,7 +400,7 @@ def _unasked(summary: RunSummary) -> Iterator[tuple[str, Role, str]]:
         yield "same", "plain", f"{count(summary.same)} answered with an identical text, without a call"
 
 
-def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+def _ordered_values(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Known values in their own order, others by how common they are; what is too rare to show is added up."""
     known = {value: index for index, value in enumerate(_ORDER)}
     pairs = sorted(counts.items(), key=lambda pair: (known.get(pair[0], len(known)), -pair[1], pair[0]))
@@ -260,10 +410,10 @@ def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _charts(values: Mapping[str, Mapping[str, int]], columns: int, palette: Palette) -> Iterator[Line]:
     """A small bar chart for each column, all drawn on one scale of widths."""
-    from mellea_cli.ui.paint import cells_of
+    from mellea_cli.ui.theme import cells_of
 
     charts = [
-        (palette.fit(clean(column)), [(palette.fit(value), number) for value, number in _ordered(counts)])
+        (palette.fit(clean(column)), [(palette.fit(value), number) for value, number in _ordered_values(counts)])
         for column, counts in values.items()
         if sum(counts.values())
     ]
@@ -278,7 +428,7 @@ def _charts(values: Mapping[str, Mapping[str, int]], columns: int, palette: Pale
 def _bars(
     column: str, pairs: list[tuple[str, int]], sizes: tuple[int, int, int], palette: Palette, columns: int
 ) -> Iterator[Line]:
-    from mellea_cli.ui.paint import clip, judged, pad, shorten
+    from mellea_cli.ui.theme import clip, judged, pad, shorten
 
     glyphs, total = palette.glyphs, sum(number for _, number in pairs)
     names, bar, digits = sizes

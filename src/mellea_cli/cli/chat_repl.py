@@ -1,0 +1,296 @@
+"""The conversation at a terminal: reads a text, has it answered or run, and begins again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mellea_cli.chat.chat_model import SETTABLE
+from mellea_cli.chat.chat_session import Asked, Chat, too_long
+from mellea_cli.chat.citations import evidence
+from mellea_cli.chat.slash_commands import COMMANDS, Effect, is_command, run_command
+from mellea_cli.errors import AnswerError, ExitCode, MelleaError, RunawayAnswer
+from mellea_cli.ui.chat_prompt import ChatCompleter, ChatPrompt, Completable, edit
+from mellea_cli.ui.chat_stream import AnswerView, ChatScreen
+
+if TYPE_CHECKING:
+    from mellea_cli.session.thunk import ModelOutputThunk
+
+
+_SHOWN_TURNS = 2
+
+
+async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path | None) -> ExitCode:
+    """Talk until the user leaves, or a signal ends it.
+
+    Args:
+        chat: the conversation, with a model that has not been asked anything yet.
+        first: the first question; empty to wait for one.
+        notes: what to say before the first prompt.
+        history: the file that remembers what was typed; `None` for none.
+    """
+    repl = Repl(chat, history)
+    try:
+        await repl.run(first, notes)
+        repl.say_goodbye()
+    except asyncio.CancelledError:
+        if repl.ended_by is None:
+            raise
+        return ExitCode(128 + repl.ended_by)
+    finally:
+        await chat.aclose()
+    return ExitCode.OK
+
+
+class Repl:
+    """The loop of prompt and answer.
+
+    Args:
+        chat: the conversation.
+        history: the file that remembers what was typed.
+    """
+
+    def __init__(self, chat: Chat, history: Path | None) -> None:
+        self._chat = chat
+        self._screen = ChatScreen(sys.stdout, os.environ)
+        commands = {one.name: Completable(one.help, one.completes) for one in COMMANDS.values()}
+        self._prompt = ChatPrompt(ChatCompleter(commands, self._names), self._bar, history, os.environ)
+        self._stop: asyncio.Event | None = None
+        self._known: dict[str, list[str]] = {}
+        self._draft = ""
+        self._untold = True
+        self.ended_by: int | None = None
+        """The signal that ended the chat."""
+
+    async def run(self, first: str, notes: Sequence[str]) -> None:
+        """Talk until the user leaves."""
+        self._on_signals()
+        chat, screen = self._chat, self._screen
+        for note in notes:
+            screen.note(note)
+        address = chat.partner.address
+        screen.note(f"mellea chat: {address.name} ({address.backend}); /help lists the commands, Ctrl-D leaves")
+        self._show_turns(_SHOWN_TURNS)
+        self._draft = "" if first else chat.said.pending
+        if first:
+            await self._do(first)
+        armed = False
+        while True:
+            draft, self._draft = self._draft, ""
+            try:
+                text = await self._prompt.read(draft)
+            except EOFError:
+                return
+            except KeyboardInterrupt as interrupt:
+                if not str(interrupt).strip():
+                    if armed:
+                        return
+                    armed = True
+                    screen.note("Ctrl-C once more leaves, and so does Ctrl-D")
+                continue
+            armed = False
+            if text and await self._do(text):
+                return
+
+    def say_goodbye(self) -> None:
+        """Say how to go on with this chat, if it is kept."""
+        memory = self._chat.memory
+        if memory.file is not None and not memory.broken and self._chat.said.turns:
+            self._screen.note(f"to go on with this chat: mellea chat --resume {memory.file.id} (the last one: -c)")
+
+    async def _do(self, text: str) -> bool:
+        """Run or ask what was typed; returns whether that was to leave."""
+        if not is_command(text):
+            await self._ask(text)
+            return False
+        try:
+            effect = await run_command(self._chat, text)
+        except MelleaError as error:
+            self._screen.error(error.message, error.hint)
+            return False
+        self._known.clear()
+        return await self._show(effect)
+
+    async def _show(self, effect: Effect) -> bool:
+        screen = self._screen
+        if effect.copy and not screen.copy(effect.copy):
+            screen.error("this is too long for the clipboard", "/export FILE.md writes all of it")
+            return False
+        for note in effect.notes:
+            screen.note(note)
+        if effect.rows:
+            screen.table(effect.rows, effect.headers)
+        self._show_turns(effect.show_turns)
+        if effect.multi:
+            on = self._prompt.toggle_multi()
+            screen.note("Enter breaks a line, Alt-Enter sends; /multi ends it" if on else "Enter sends")
+        self._draft = effect.draft or ""
+        if effect.edit:
+            self._edit(self._draft)
+        if effect.ask:
+            await self._ask(effect.ask)
+        return effect.leave
+
+    def _edit(self, text: str) -> None:
+        try:
+            self._draft = edit(text, os.environ)
+        except MelleaError as error:
+            self._screen.error(error.message, error.hint)
+
+    def _show_turns(self, most: int) -> None:
+        turns = self._chat.said.turns[-most:] if most else []
+        if turns and len(turns) < len(self._chat.said.turns):
+            self._screen.note(f"the last {len(turns)} of {len(self._chat.said.turns)} turns:")
+        for turn in turns:
+            self._screen.turn(turn.question, turn.answer, "" if turn.finish == "stop" else _ending(turn.finish))
+
+    async def _ask(self, question: str) -> None:
+        """Have a question answered. Where that fails, it stands in the prompt again."""
+        chat = self._chat
+        while True:
+            try:
+                asked = await chat.ask(question)
+            except MelleaError as error:
+                self._failed(error, question)
+                return
+            for note in asked.notes:
+                self._screen.note(note)
+            if not await self._answered(asked):
+                break
+            self._screen.note("the conversation is longer than the model's window: the oldest turns leave")
+        if chat.memory.broken and self._untold:
+            self._untold = False
+            self._screen.error(f"from here on this chat is not kept: {chat.memory.broken}", "/export FILE.md saves it")
+
+    async def _answered(self, asked: Asked) -> bool:
+        """Show the answer to a question as it comes, and keep it; returns whether it must be asked again, shorter."""
+        citations = self._chat.citations()
+        mark = {"mark": citations.mark} if citations else {}
+        view = AnswerView(sys.stdout, os.environ, **mark)
+        keys = self._screen.silent_keys(sys.stdin)
+        keys.start()
+        error: MelleaError | None = None
+        try:
+            error = await self._stream(asked.thunk, view)
+            text = (
+                asked.thunk.text or "" if error is None else getattr(error, "text", "") or getattr(error, "partial", "")
+            )
+            view.feed(text[view.letters :])
+        finally:
+            keys.stop()
+            view.finish(self._how_it_ended(asked.thunk, error, shown=bool(view.letters)))
+        if too_long(error) and self._chat.shorten():
+            return True
+        self._take(asked, text, error)
+        if text.strip() and error is None:
+            self._screen.blank()
+        return False
+
+    def _how_it_ended(self, thunk: ModelOutputThunk, error: MelleaError | None, *, shown: bool) -> str:
+        if not shown:
+            return ""
+        if error is not None:
+            return _ending("runaway" if isinstance(error, RunawayAnswer) else "broken")
+        return _ending("cut") if thunk.cancelled else _ending("length") if thunk.finish_reason == "length" else ""
+
+    def _take(self, asked: Asked, text: str, error: MelleaError | None) -> None:
+        if isinstance(error, RunawayAnswer):
+            # It is an answer all the same, up to where it began to repeat itself.
+            self._chat.answered(asked, text, "runaway")
+            self._screen.error(f"the answer was stopped: {error.message}", "/retry asks again")
+        elif error is not None:
+            self._failed(error, asked.question)
+        elif not text.strip():
+            self._draft = asked.question
+            if asked.thunk.cancelled:
+                self._screen.note("stopped before anything came; your question is below")
+            else:
+                self._screen.error("the model's answer is empty", "ask again, or /model NAME")
+        else:
+            self._chat.answered(asked, text)
+            for line in evidence(self._chat.tables(), text) if self._chat.tables() else ():
+                self._screen.note(line)
+
+    def _failed(self, error: MelleaError, question: str) -> None:
+        self._draft = question
+        hint = error.hint or ("/retry asks again" if isinstance(error, AnswerError) else "Enter sends it again")
+        self._screen.error(error.message, hint)
+
+    async def _stream(self, thunk: ModelOutputThunk, view: AnswerView) -> MelleaError | None:
+        """Show the answer; Ctrl-C gives it up. Returns why there is none."""
+        self._stop = asyncio.Event()
+        error: MelleaError | None = None
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(_give_up(self._stop, thunk))
+            try:
+                await view.show(_pieces(thunk))
+            except MelleaError as failure:
+                error = failure
+            waiting.cancel()
+        self._stop = None
+        return error
+
+    def _on_signals(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        with suppress(NotImplementedError):  # on Windows, where loops take no signals: Ctrl-C raises there
+            loop.add_signal_handler(signal.SIGINT, self._interrupt)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                # The terminal is put right on the way out.
+                loop.add_signal_handler(number, self._end, number, task)
+
+    def _end(self, number: int, task: asyncio.Task[object] | None) -> None:
+        self.ended_by = number
+        if task is not None:
+            task.cancel()
+
+    def _interrupt(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+
+    def _bar(self) -> str:
+        chat = self._chat
+        window, turns = chat.partner.address.known_window, chat.said.turns
+        parts = [
+            chat.partner.address.name,
+            f"{chat.used():,} of {window:,} tokens" if window else f"{chat.used():,} tokens",
+        ]
+        if turns and turns[-1].tokens_per_s:
+            parts.append(f"{turns[-1].tokens_per_s:.0f} tokens/s")
+        return " | ".join(parts)
+
+    async def _names(self, kind: str) -> list[str]:
+        """What an argument of this kind may be; a server is asked once."""
+        if kind == "option":
+            return list(SETTABLE)
+        if kind == "session":
+            return self._chat.memory.store.ids() if self._chat.memory.store else []
+        if kind not in self._known:
+            self._known[kind] = await self._chat.partner.models()
+        return self._known[kind]
+
+
+async def _pieces(thunk: ModelOutputThunk) -> AsyncIterator[str]:
+    async for piece in thunk:
+        yield piece
+
+
+async def _give_up(stop: asyncio.Event, thunk: ModelOutputThunk) -> None:
+    await stop.wait()
+    await thunk.cancel_generation()
+
+
+def _ending(finish: str) -> str:
+    """How an answer ended, in words."""
+    words = {
+        "cut": "stopped",
+        "length": "cut off by the length limit: /set max_tokens N",
+        "broken": "broken off",
+        "runaway": "stopped: it repeated itself",
+    }
+    return words.get(finish, finish)

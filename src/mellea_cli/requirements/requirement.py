@@ -1,0 +1,292 @@
+"""The model as judge of a requirement: a short prompt of its own, and how to read the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mellea_cli.messages import Message, Options
+
+# What an answer must satisfy, and what came of checking it.
+
+
+class Output(Protocol):
+    """An answer as a validator sees it."""
+
+    @property
+    def value(self) -> str | None:
+        """The answer's text."""
+
+
+class Subject(Protocol):
+    """What a validator is given: something that knows the last answer, such as a session's context."""
+
+    def last_output(self) -> Output | None:
+        """The last answer, or `None` when there is none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The plainest subject: one answer, with what it was parsed into."""
+
+    text: str
+    parsed: Any = None
+    messages: tuple[Message, ...] = ()
+    source: str = ""
+    """The text that the answer is about, where there is one."""
+
+    @property
+    def value(self) -> str:
+        """The answer's text."""
+        return self.text
+
+    def last_output(self) -> Answered:
+        """The answer itself."""
+        return self
+
+
+class ValidationResult:
+    """The verdict on one requirement.
+
+    Args:
+        result: whether the requirement holds.
+        reason: why, in a sentence that can be shown to the model.
+        score: how well it holds, where a validator can say.
+        thunk: the judge's answer, when a model judged.
+        context: the context that was judged, when there was one.
+        error: what went wrong while judging; the verdict then counts as failed.
+    """
+
+    __slots__ = ("_result", "context", "error", "reason", "score", "thunk")
+
+    def __init__(
+        self,
+        result: bool,
+        *,
+        reason: str | None = None,
+        score: float | None = None,
+        thunk: Any = None,
+        context: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self._result = bool(result)
+        self.reason = reason
+        self.score = score
+        self.thunk = thunk
+        self.context = context
+        self.error = error
+
+    def as_bool(self) -> bool:
+        """Whether the requirement holds; always false when judging itself failed."""
+        return self._result and self.error is None
+
+    __bool__ = as_bool
+
+    def __repr__(self) -> str:
+        return f"ValidationResult({self.as_bool()}, reason={self.reason!r})"
+
+
+Verdict = ValidationResult | Awaitable[ValidationResult]
+ValidationFn = Callable[[Any], Verdict]
+
+
+def default_output_to_bool(text: str) -> bool:
+    """Read a judge's answer: true when it is `y`, or has the word "yes" in it, in any case."""
+    lowered = text.strip().lower()
+    return lowered.rstrip(".!") == "y" or re.search(r"\byes\b", lowered) is not None
+
+
+class Requirement:
+    """Something that must hold for an answer.
+
+    Without a `validation_fn` the model judges: one extra call that asks whether the requirement holds.
+
+    Args:
+        description: the requirement in words, shown to the model in the prompt unless `check_only`.
+        validation_fn: takes the context (a `Subject`) and returns a `ValidationResult`; may be async.
+        output_to_bool: reads a judge's answer.
+        check_only: keep the description out of the prompt.
+
+    Raises:
+        ValueError: neither a description nor a validation function was given.
+    """
+
+    __slots__ = ("check_only", "description", "output_to_bool", "validation_fn")
+
+    def __init__(
+        self,
+        description: str | None = None,
+        validation_fn: ValidationFn | None = None,
+        *,
+        output_to_bool: Callable[[str], bool] = default_output_to_bool,
+        check_only: bool = False,
+    ) -> None:
+        if not description and validation_fn is None:
+            raise ValueError("a Requirement needs a description for a model to judge, or a validation_fn")
+        self.description = description
+        self.validation_fn = validation_fn
+        self.output_to_bool = output_to_bool
+        self.check_only = check_only
+
+    @property
+    def judged_by_model(self) -> bool:
+        """Whether checking this requirement takes a call to the model."""
+        return self.validation_fn is None
+
+    async def check(self, subject: Subject) -> ValidationResult:
+        """Run the validation function on `subject`; an exception in it becomes a failed verdict with `error` set."""
+        if self.validation_fn is None:
+            raise ValueError(f"requirement {self.description!r} has no validation_fn: a model must judge it")
+        try:
+            verdict: Any = self.validation_fn(subject)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
+        except Exception as error:  # noqa: BLE001 - a user's validator may raise anything; it is reported, not lost
+            return ValidationResult(False, reason=f"the validator raised {type(error).__name__}: {error}", error=error)
+        if isinstance(verdict, ValidationResult):
+            return verdict
+        why = f"a validation_fn returns a ValidationResult, not {verdict!r}; simple_validate makes one of a bool"
+        return ValidationResult(False, reason=why, error=TypeError(why))
+
+    def __repr__(self) -> str:
+        return f"Requirement({self.description!r})"
+
+
+def req(description: str | None = None, validation_fn: ValidationFn | None = None, **options: Any) -> Requirement:
+    """Shorthand for `Requirement`."""
+    return Requirement(description, validation_fn, **options)
+
+
+def check(description: str | None = None, validation_fn: ValidationFn | None = None, **options: Any) -> Requirement:
+    """A requirement that is checked but not shown to the model in the prompt."""
+    return Requirement(description, validation_fn, check_only=True, **options)
+
+
+SimpleVerdict = bool | tuple[bool, str]
+
+
+def simple_validate(
+    fn: Callable[[str], SimpleVerdict] | Callable[[str], Awaitable[SimpleVerdict]], *, reason: str | None = None
+) -> ValidationFn:
+    """Turn a function of the answer's text into a validation function.
+
+    Args:
+        fn: takes the text and returns a bool, or a bool and a reason; may be async.
+        reason: the reason to give when `fn` returns a bare false.
+
+    Returns:
+        A function that `Requirement` takes. It raises `ValueError` when `fn` returns anything else.
+    """
+
+    async def validate(subject: Subject) -> ValidationResult:
+        output = subject.last_output()
+        if output is None or output.value is None:
+            return ValidationResult(False, reason="there is no answer to check")
+        verdict: Any = fn(output.value)
+        if inspect.isawaitable(verdict):
+            verdict = await verdict
+        return _simple_result(verdict, reason)
+
+    return validate
+
+
+def _simple_result(verdict: object, reason: str | None) -> ValidationResult:
+    match verdict:
+        case bool():
+            return ValidationResult(verdict, reason=None if verdict else reason)
+        case (bool() as held, str() as why):
+            return ValidationResult(held, reason=why)
+        case _:
+            raise ValueError(f"a simple_validate function returns a bool or (bool, str), not {verdict!r}")
+
+
+def reqify(requirement: str | Requirement) -> Requirement:
+    """Make a requirement of a plain description."""
+    return Requirement(requirement) if isinstance(requirement, str) else requirement
+
+
+def reasons(checked: Sequence[tuple[Requirement, ValidationResult]]) -> tuple[str, ...]:
+    """One sentence for each requirement that does not hold."""
+    return tuple(
+        verdict.reason or f"this does not hold: {requirement.description}"
+        for requirement, verdict in checked
+        if not verdict
+    )
+
+
+# How to ask again after an answer that will not do.
+
+Repair = Callable[[tuple[Message, ...], str, Sequence[str]], tuple[Message, ...]]
+"""Takes the first request's messages, the bad answer's text and the reasons; gives the next request's messages."""
+
+# A longer answer teaches nothing that its beginning does not, and would crowd out the window.
+_SHOWN_ANSWER = 2_000
+
+
+def same_prompt(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:  # noqa: ARG001 - one of several repairs with one signature
+    """Ask the same again: a new sample may do better."""
+    return messages
+
+
+def in_turns(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:
+    """Go on with the conversation: the bad answer, then what is wrong with it.
+
+    The first request's messages stay as they were, so that a server's prompt cache holds for all of them. An empty
+    answer is not shown.
+    """
+    complaint = "That answer will not do: " + "; ".join(why) + ". Answer again, in the form that was asked for."
+    shown = answer.strip()[:_SHOWN_ANSWER]
+    turns = (Message("assistant", shown), Message("user", complaint)) if shown else (Message("user", complaint),)
+    return (*messages, *turns)
+
+
+# A verdict is one word; the room beyond it is for models that say "Yes, because".
+JUDGE_OPTIONS = Options(temperature=0.0, max_tokens=16)
+
+
+def options_like(asked: Options) -> Options:
+    """How a judge generates: as briefly and as surely as it can, on the model as `asked` sets it up.
+
+    Temperature, length limit and stop words are the judge's own. The context window, whether to reason, the seed and
+    the server's own options stay: another window would make an Ollama load the model anew for each judgement.
+    """
+    own = JUDGE_OPTIONS
+    return dataclasses.replace(asked, temperature=own.temperature, top_p=None, max_tokens=own.max_tokens, stop=())
+
+
+_QUESTION = """\
+Below are a requirement and a text. Does the text meet the requirement? Answer with one word, yes or no.
+
+Requirement:
+{requirement}
+
+Text:
+{text}
+
+Answer (yes or no):"""
+
+
+def judge_question(requirement: Requirement, text: str) -> tuple[Message, ...]:
+    """The messages that ask a model whether `requirement` holds for `text`."""
+    # `format` reads marks in the pattern only: braces in the requirement or the text stay as they are.
+    content = _QUESTION.format(requirement=requirement.description or "", text=text)
+    return (Message("user", content),)
+
+
+def judge_verdict(requirement: Requirement, answer: str) -> ValidationResult:
+    """Read a judge's answer.
+
+    Returns:
+        The verdict; its reason is what the judge said, or the requirement's description when it said only yes or no.
+    """
+    bare = answer.strip().rstrip(".!").lower() in {"yes", "no", "y", "n", ""}
+    reason = f"this does not hold: {requirement.description}" if bare else answer.strip()
+    try:
+        held = requirement.output_to_bool(answer)
+    except Exception as error:  # noqa: BLE001 - a user's reader may raise anything; it is reported, not lost
+        return ValidationResult(False, reason=reason, error=error)
+    return ValidationResult(held, reason=None if held and bare else reason)
