@@ -29,7 +29,7 @@ from quality import labelled
 from rows import Row, tell
 
 from mellea_cli.backends.http import WireClient
-from mellea_cli.backends.local import EmbeddedServer, Prefixes
+from mellea_cli.backends.local import EmbeddedServer, PromptCache
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.messages import Options
 from mellea_cli.models.store import ModelStore
@@ -88,7 +88,7 @@ async def embedded_server(slots: int, states: Path) -> AsyncIterator[EmbeddedSer
     wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
     try:
         prefixes = [step.prompt.prefix for step in PIPELINES["single"].steps]
-        await Prefixes(wire, client, states, "bench", slots).warm(MODEL, prefixes, lambda _: None)
+        await PromptCache(wire, client, states, "bench", slots).warm(MODEL, prefixes, lambda _: None)
         yield server
     finally:
         await wire.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.backends.http_errors import Allowance, Metered, duration_s, read_allowance
+from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits, duration_s, read_rate_limits
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 
@@ -33,10 +33,10 @@ def test_nothing_left_means_waiting_for_the_longest_reset() -> None:
         "x-ratelimit-remaining-tokens": "900",
         "x-ratelimit-reset-tokens": "6m0s",
     }
-    allowance = read_allowance(headers)
-    assert allowance == Allowance(((0, 1.5), (900, 360)))
+    allowance = read_rate_limits(headers)
+    assert allowance == RateLimitStatus(((0, 1.5), (900, 360)))
     assert allowance.wait_s() == 1.5
-    plain = read_allowance({"ratelimit-remaining": "0", "ratelimit-reset": "7"})
+    plain = read_rate_limits({"ratelimit-remaining": "0", "ratelimit-reset": "7"})
     assert plain is not None
     assert plain.wait_s() == 7
 
@@ -44,10 +44,10 @@ def test_nothing_left_means_waiting_for_the_longest_reset() -> None:
 @pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-requests": "many"}, {"ratelimit-remaining": "0"}])
 def test_headers_that_say_nothing(headers: dict[str, str]) -> None:
     """Absent or unreadable headers are no allowance."""
-    assert read_allowance(headers) is None
+    assert read_rate_limits(headers) is None
 
 
 def test_who_is_metered(server: ModelServer) -> None:
     """OpenAI-compatible servers tell what is left, an Ollama does not."""
-    assert isinstance(OpenAIBackend(base_url=server.openai_url, api_key=""), Metered)
-    assert not isinstance(OllamaBackend(base_url=server.url), Metered)
+    assert isinstance(OpenAIBackend(base_url=server.openai_url, api_key=""), ReportsRateLimits)
+    assert not isinstance(OllamaBackend(base_url=server.url), ReportsRateLimits)

@@ -9,7 +9,7 @@ import pytest
 from mellea_cli.backends.http import WireClient
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
-from mellea_cli.backends.security import Reach
+from mellea_cli.backends.security import NetworkPolicy
 from mellea_cli.errors import UsageError
 from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from mellea_cli.models.download import Hub, PartialFile
@@ -23,7 +23,7 @@ LOCAL_ONLY = {"MELLEA_LOCAL_ONLY": "1"}
 def test_this_machine_is_always_within_reach(url: str) -> None:
     """Loopback passes under every setting."""
     for environ in ({}, LOCAL_ONLY):
-        Reach.of(environ).permit(url)
+        NetworkPolicy.of(environ).permit(url)
 
 
 @pytest.mark.parametrize("url", ["https://api.openai.com/v1", "http://192.0.2.1", "https://[2001:db8::1]/v1"])
@@ -31,17 +31,17 @@ def test_local_only_refuses_all_others(url: str) -> None:
     """Whatever the scheme, and however it is spelled in the environment."""
     for value in ("1", "true", "YES", "on"):
         with pytest.raises(UsageError, match="not on this machine"):
-            Reach.of({"MELLEA_LOCAL_ONLY": value, "MELLEA_ALLOW_HTTP": "1"}).permit(url)
-    Reach.of({"MELLEA_LOCAL_ONLY": "0"}).permit(url.replace("http:", "https:"))
+            NetworkPolicy.of({"MELLEA_LOCAL_ONLY": value, "MELLEA_ALLOW_HTTP": "1"}).permit(url)
+    NetworkPolicy.of({"MELLEA_LOCAL_ONLY": "0"}).permit(url.replace("http:", "https:"))
 
 
 def test_plain_http_to_other_machines_must_be_allowed() -> None:
     """Feedback and key would be readable on the way."""
     with pytest.raises(UsageError, match="without TLS") as caught:
-        Reach.of({}).permit("http://me:secret@box.example/v1")
+        NetworkPolicy.of({}).permit("http://me:secret@box.example/v1")
     assert "--allow-http" in caught.value.hint
     assert "secret" not in caught.value.message
-    Reach.of({"MELLEA_ALLOW_HTTP": "1"}).permit("http://box.example/v1")
+    NetworkPolicy.of({"MELLEA_ALLOW_HTTP": "1"}).permit("http://box.example/v1")
 
 
 def test_every_backend_asks(monkeypatch: pytest.MonkeyPatch) -> None:

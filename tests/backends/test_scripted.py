@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
-from mellea_cli.backends.scripted import Instances, ScriptedBackend, first_sentence, plausible_reply
+from mellea_cli.backends.scripted import SchemaFaker, ScriptedBackend, first_sentence, plausible_reply
 from mellea_cli.errors import ServerFault, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Message
 
@@ -48,7 +48,7 @@ class Tree(BaseModel):
 @given(st.text(max_size=200))
 def test_every_instance_is_valid(text: str) -> None:
     """Whatever the text, the instance of a rich schema, one that holds itself included, passes its own validation."""
-    value = Instances(text).value(Tree.model_json_schema())
+    value = SchemaFaker(text).value(Tree.model_json_schema())
     Tree.model_validate(value)
 
 
@@ -58,13 +58,13 @@ def test_every_instance_is_valid(text: str) -> None:
 def test_instances_of_plain_types(kind: Any) -> None:
     """Each plain type gets a value of it."""
     adapter = TypeAdapter(kind)
-    adapter.validate_python(Instances("Fine.").value(adapter.json_schema()), strict=True)
+    adapter.validate_python(SchemaFaker("Fine.").value(adapter.json_schema()), strict=True)
 
 
 def test_a_choice_of_types_in_a_list() -> None:
     """`type` may be a list, and an empty schema takes anything."""
-    assert Instances("All is fine.").value({"type": ["string", "null"]}) == "All is fine."
-    assert Instances("All is fine.").value({}) == "All is fine."
+    assert SchemaFaker("All is fine.").value({"type": ["string", "null"]}) == "All is fine."
+    assert SchemaFaker("All is fine.").value({}) == "All is fine."
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_choice_of_types_in_a_list() -> None:
 )
 def test_judgements_follow_the_words(text: str, sentiment: str, urgency: str, complaint: bool, praise: bool) -> None:
     """Moods and urgencies fit the text, and what is not in it is null."""
-    value = Instances(text).value(Tree.model_json_schema())
+    value = SchemaFaker(text).value(Tree.model_json_schema())
     assert (value["sentiment"], value["urgency"]) == (sentiment, urgency)
     assert (value["main_complaint"] is not None, value["positive_aspect"] is not None) == (complaint, praise)
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from mellea_cli.backends.registry import BackendSettings
-from mellea_cli.cluster.remote_worker import Link, Outpost, WorkerLost
+from mellea_cli.cluster.remote_worker import Link, RemoteWorker, WorkerLost
 from mellea_cli.cluster.worker_messages import Share, shares
 from mellea_cli.run.plan import RunPlan
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 class NearLink:
     """A way to a worker that ends when it is cut."""
 
-    def __init__(self, outpost: Outpost) -> None:
+    def __init__(self, outpost: RemoteWorker) -> None:
         self.outpost = outpost
         self._cut = asyncio.Event()
         self.calls: list[str] = []
@@ -87,7 +87,7 @@ class NearLinks:
 
     def hire(self, number: int) -> Link:
         """A worker in this process."""
-        link = NearLink(Outpost())
+        link = NearLink(RemoteWorker())
         self.links.append(link)
         self._hired(link)
         return link

@@ -12,8 +12,8 @@ from streams import Stream, Streams, asking, raising, saying
 from mellea_cli.engine.attempts import Question, ask, validate
 from mellea_cli.engine.circuit_breaker import Outage
 from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import Limiter
-from mellea_cli.engine.generate import Watch
+from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.generate import CallObserver
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import (
     ContentFiltered,
@@ -29,7 +29,9 @@ from mellea_cli.requirements.requirement import Answered, Requirement, Validatio
 
 
 def sender(backend: Any) -> Sender:
-    return Sender(backend, Limiter(8), policy=RetryPolicy(base_s=0.001, cap_s=0.001), outage=Outage(after=10_000))
+    return Sender(
+        backend, ConcurrencyLimiter(8), policy=RetryPolicy(base_s=0.001, cap_s=0.001), outage=Outage(after=10_000)
+    )
 
 
 def number(text: str) -> int:
@@ -117,7 +119,7 @@ async def test_the_watch_hears_of_each_bad_answer() -> None:
     """What had streamed of a bad answer is void, and the next attempt is announced."""
     told: list[tuple[str, int]] = []
 
-    class Heard(Watch):
+    class Heard(CallObserver):
         def failed(self, kind: str, message: str) -> None:
             told.append((kind, 0))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mellea_cli.engine.concurrency import Climb
+from mellea_cli.engine.concurrency import AdaptiveConcurrency
 
 Curve = Callable[[int], float]
 
@@ -49,7 +49,7 @@ class Server:
         self.letters = 0.0
         self.running: list[list[float]] = []
 
-    def fill(self, climb: Climb) -> None:
+    def fill(self, climb: AdaptiveConcurrency) -> None:
         while len(self.running) < climb.level:
             if self.takes is not None and self.cut_to is not None and len(self.running) >= self.takes:
                 climb.refused(self.now, self.cut_to)
@@ -68,7 +68,7 @@ class Server:
         self.running.remove(first)
         return first[1]
 
-    def serve(self, climb: Climb) -> None:
+    def serve(self, climb: AdaptiveConcurrency) -> None:
         """One answer, and as many new requests as the search allows."""
         self.fill(climb)
         held = len(self.running)
@@ -78,9 +78,9 @@ class Server:
 
 def climbed(
     curve: Curve, start: int, most: int, *, answers: int, seed: int, takes: int | None = None, cut_to: int | None = None
-) -> Climb:
+) -> AdaptiveConcurrency:
     """Let a search run for so many answers."""
-    climb, server = Climb(start, most), Server(curve, seed, takes, cut_to)
+    climb, server = AdaptiveConcurrency(start, most), Server(curve, seed, takes, cut_to)
     for _ in range(answers):
         server.serve(climb)
     return climb
@@ -130,7 +130,7 @@ def test_it_rests_once_it_has_found_the_best() -> None:
 
 def test_a_server_that_has_become_another_one_is_searched_anew() -> None:
     """What was best in the morning is not for ever."""
-    climb, server = Climb(8, 64), Server(linear, 1)
+    climb, server = AdaptiveConcurrency(8, 64), Server(linear, 1)
     for curve in (linear, slower_beyond_8):
         server.curve = curve
         for _ in range(20_000):
@@ -140,7 +140,7 @@ def test_a_server_that_has_become_another_one_is_searched_anew() -> None:
 
 def test_a_number_that_is_not_used_is_not_judged() -> None:
     """When the input comes slowly, nothing can be learnt, and nothing changes."""
-    climb = Climb(8, 64)
+    climb = AdaptiveConcurrency(8, 64)
     for second in range(1_000):
         assert not climb.answered(float(second), float(second), 100 * second, 2)
     assert climb.level == 8
@@ -151,4 +151,4 @@ def test_a_number_that_is_not_used_is_not_judged() -> None:
 def test_a_search_begins_within_its_bounds(start: int, most: int) -> None:
     """Anything else is a mistake of the caller."""
     with pytest.raises(ValueError, match="begins between"):
-        Climb(start, most)
+        AdaptiveConcurrency(start, most)

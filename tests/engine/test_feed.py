@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from mellea_cli.engine.workers import Feed
+from mellea_cli.engine.workers import Prefetcher
 
 
-async def drain(feed: Feed[int]) -> list[int]:
+async def drain(feed: Prefetcher[int]) -> list[int]:
     """Everything that is left."""
     found = []
     while (item := await feed.next()) is not None:
@@ -22,14 +22,14 @@ async def drain(feed: Feed[int]) -> list[int]:
 
 async def test_every_item_once_and_in_order() -> None:
     """One consumer sees the iterator's order, then `None` for ever."""
-    async with Feed(iter(range(1, 1_000)), ahead=7) as feed:
+    async with Prefetcher(iter(range(1, 1_000)), ahead=7) as feed:
         assert await drain(feed) == list(range(1, 1_000))
         assert await feed.next() is None
 
 
 async def test_many_consumers_share_without_loss() -> None:
     """Twenty consumers together get each item exactly once."""
-    async with Feed(iter(range(1, 5_000)), ahead=3) as feed, asyncio.TaskGroup() as group:
+    async with Prefetcher(iter(range(1, 5_000)), ahead=3) as feed, asyncio.TaskGroup() as group:
         tasks = [group.create_task(drain(feed)) for _ in range(20)]
     assert sorted(itertools.chain.from_iterable(task.result() for task in tasks)) == list(range(1, 5_000))
 
@@ -46,7 +46,7 @@ async def test_no_more_is_read_ahead_than_asked_for() -> None:
                 reached.set()
             yield read
 
-    async with Feed(endless(), ahead=10) as feed:
+    async with Prefetcher(endless(), ahead=10) as feed:
         # The thread holds one more in its hand.
         assert await asyncio.to_thread(reached.wait, 10)
         assert await feed.next() == 1
@@ -62,7 +62,7 @@ async def test_an_error_is_carried_over_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("line 2")
 
-    async with Feed(breaking(), ahead=5) as feed:
+    async with Prefetcher(breaking(), ahead=5) as feed:
         assert await feed.next() == 1
         for _ in range(2):
             with pytest.raises(ValueError, match="line 2"):
@@ -78,7 +78,7 @@ async def test_interrupting_keeps_what_is_left() -> None:
         gate.wait(10)
         yield from range(2, 6)
 
-    async with Feed(slow(), ahead=5) as feed:
+    async with Prefetcher(slow(), ahead=5) as feed:
         assert await feed.next() == 1
         waiting = asyncio.ensure_future(feed.next())
         await asyncio.sleep(0)
@@ -98,7 +98,7 @@ async def test_leaving_stops_an_iterator_that_waits() -> None:
         gate.wait(10)
         yield from ()
 
-    feed = Feed(waiting(), ahead=1, stop=gate.set)
+    feed = Prefetcher(waiting(), ahead=1, stop=gate.set)
     async with feed:
         pass
     assert gate.is_set()
@@ -107,7 +107,7 @@ async def test_leaving_stops_an_iterator_that_waits() -> None:
 
 async def test_leaving_stops_an_endless_iterator() -> None:
     """A thread that waits for room is let go."""
-    feed = Feed(itertools.count(1), ahead=2)
+    feed = Prefetcher(itertools.count(1), ahead=2)
     async with feed:
         assert await feed.next() == 1
     assert not feed._thread.is_alive()

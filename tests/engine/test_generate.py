@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import Streams, asking, raising, saying
 
-from mellea_cli.engine.generate import Deadlines, Watch, generate, runaway
+from mellea_cli.engine.generate import CallObserver, Deadlines, generate, runaway
 from mellea_cli.errors import BackendUnavailable, RunawayAnswer, ServerFault, StreamBroken
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
 
 WORDS = "The quick brown fox jumps over the lazy dog and the customer is still waiting for the parcel from last week. "
 
 
-class Heard(Watch):
+class Heard(CallObserver):
     """Keeps every piece."""
 
     __slots__ = ("pieces",)

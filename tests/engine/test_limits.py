@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from mellea_cli.engine.concurrency import Climb, Limiter
-from mellea_cli.engine.rate_limiter import Pace
+from mellea_cli.engine.concurrency import AdaptiveConcurrency, ConcurrencyLimiter
+from mellea_cli.engine.rate_limiter import RateLimiter
 
 
-async def reached(limiter: Limiter, count: int) -> None:
+async def reached(limiter: ConcurrencyLimiter, count: int) -> None:
     """Give others turns until so many are in flight."""
     for _ in range(1_000):
         if limiter.in_flight == count:
@@ -22,7 +22,7 @@ async def reached(limiter: Limiter, count: int) -> None:
 class Crowd:
     """Tasks that hold places until they are let go."""
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
         self.limiter = limiter
         self.go = asyncio.Event()
         self.most = 0
@@ -35,7 +35,7 @@ class Crowd:
 
 async def test_never_more_than_the_bound_are_in_flight() -> None:
     """Of fifty tasks seven hold a place at once, and all get one in the end."""
-    limiter = Limiter(7)
+    limiter = ConcurrencyLimiter(7)
     crowd = Crowd(limiter)
     async with asyncio.TaskGroup() as group:
         for _ in range(50):
@@ -47,7 +47,7 @@ async def test_never_more_than_the_bound_are_in_flight() -> None:
 
 async def test_places_are_given_in_the_order_of_asking() -> None:
     """Who waits longest goes next."""
-    limiter, order = Limiter(1), []
+    limiter, order = ConcurrencyLimiter(1), []
 
     async def one(number: int) -> None:
         async with limiter.slot():
@@ -63,7 +63,7 @@ async def test_places_are_given_in_the_order_of_asking() -> None:
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 async def test_a_place_is_not_lost_with_a_task_that_is_cancelled(turns: int) -> None:
     """Whoever is cancelled while it waits, or in the very moment of its turn, leaves the place to the next one."""
-    limiter = Limiter(1)
+    limiter = ConcurrencyLimiter(1)
     crowd = Crowd(limiter)
     holder = asyncio.ensure_future(crowd.one())
     await reached(limiter, 1)
@@ -80,7 +80,7 @@ async def test_a_place_is_not_lost_with_a_task_that_is_cancelled(turns: int) -> 
 
 async def test_a_pause_holds_everyone_back_and_a_shorter_one_does_not_end_it() -> None:
     """Nobody starts before the end of the longest pause that was asked for."""
-    limiter = Limiter(4)
+    limiter = ConcurrencyLimiter(4)
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert limiter.pause(0.2)
@@ -99,7 +99,7 @@ async def test_a_pause_holds_everyone_back_and_a_shorter_one_does_not_end_it() -
 
 async def test_the_pace_spaces_the_starts() -> None:
     """With 1,200 requests a minute two starts lie 50 ms apart, less the slack that a timer gets."""
-    limiter, starts = Limiter(8, pace=Pace(rpm=1_200)), []
+    limiter, starts = ConcurrencyLimiter(8, pace=RateLimiter(rpm=1_200)), []
 
     async def one() -> None:
         async with limiter.slot() as started:
@@ -113,7 +113,7 @@ async def test_the_pace_spaces_the_starts() -> None:
 
 async def test_refusals_bring_the_bound_down_to_what_the_server_takes() -> None:
     """Sixteen are sent, twelve are refused: four remain allowed, whatever the order of the refusals."""
-    limiter = Limiter(16)
+    limiter = ConcurrencyLimiter(16)
     accepted = asyncio.Event()
     gone = 0
 
@@ -138,7 +138,7 @@ async def test_refusals_bring_the_bound_down_to_what_the_server_takes() -> None:
 
 async def test_refusals_by_time_cut_once_for_all_that_were_sent_together() -> None:
     """A whole round of refusals that name a time takes a fifth of the places, not all."""
-    limiter = Limiter(10)
+    limiter = ConcurrencyLimiter(10)
     for _ in range(10):
         async with limiter.slot():
             limiter.refused(0.0, by_time=True)
@@ -147,7 +147,7 @@ async def test_refusals_by_time_cut_once_for_all_that_were_sent_together() -> No
 
 async def test_the_last_place_is_never_taken_away() -> None:
     """However often the server refuses, one request may be tried; that one was alone."""
-    limiter = Limiter(3)
+    limiter = ConcurrencyLimiter(3)
     for _ in range(50):
         async with limiter.slot() as started:
             alone = limiter.refused(started, by_time=False)
@@ -157,7 +157,7 @@ async def test_the_last_place_is_never_taken_away() -> None:
 
 async def test_the_bound_comes_back_and_tries_beyond_a_refusal_ever_more_rarely() -> None:
     """A server that takes four: each further probe for a fifth place comes after more answers than the last."""
-    limiter, gaps, answers = Limiter(16), [], 0
+    limiter, gaps, answers = ConcurrencyLimiter(16), [], 0
     async with limiter.slot() as started:
         limiter.refused(started, by_time=False)
     while len(gaps) < 5:
@@ -173,7 +173,7 @@ async def test_the_bound_comes_back_and_tries_beyond_a_refusal_ever_more_rarely(
 
 async def test_a_limit_that_is_lifted_is_found() -> None:
     """With answers only, the whole concurrency comes back."""
-    limiter = Limiter(16)
+    limiter = ConcurrencyLimiter(16)
     async with limiter.slot() as started:
         limiter.refused(started, by_time=True)
     for _ in range(5_000):
@@ -184,12 +184,14 @@ async def test_a_limit_that_is_lifted_is_found() -> None:
 def test_no_concurrency_is_no_limiter() -> None:
     """A limiter that lets nothing through is a mistake."""
     with pytest.raises(ValueError, match="at least 1"):
-        Limiter(0)
+        ConcurrencyLimiter(0)
 
 
 async def test_a_search_sets_the_bound() -> None:
     """What the search allows may be in flight, and what it has found is at hand for the next."""
-    limiter = Limiter(64, climb=Climb(2, 64), clock=iter(float(second) for second in range(1_000_000)).__next__)
+    limiter = ConcurrencyLimiter(
+        64, climb=AdaptiveConcurrency(2, 64), clock=iter(float(second) for second in range(1_000_000)).__next__
+    )
     assert limiter.allowed == 2
     for _ in range(100):
         async with limiter.slot() as first, limiter.slot():
@@ -200,8 +202,8 @@ async def test_a_search_sets_the_bound() -> None:
 
 async def test_a_refusal_ends_the_way_up() -> None:
     """The search hears of it, and goes on below."""
-    climb = Climb(16, 64)
-    limiter = Limiter(64, climb=climb, clock=lambda: 1.0)
+    climb = AdaptiveConcurrency(16, 64)
+    limiter = ConcurrencyLimiter(64, climb=climb, clock=lambda: 1.0)
     async with limiter.slot() as started:
         limiter.refused(started, by_time=True)
     assert limiter.allowed == climb.level == 12
@@ -212,7 +214,7 @@ async def test_a_refusal_ends_the_way_up() -> None:
 
 async def test_workers_wait_for_room() -> None:
     """Those beyond the bound take nothing until it rises, or until there is nothing more to take."""
-    limiter = Limiter(4, climb=Climb(1, 4), clock=lambda: 0.0)
+    limiter = ConcurrencyLimiter(4, climb=AdaptiveConcurrency(1, 4), clock=lambda: 0.0)
     entered: list[int] = []
 
     async def worker(number: int) -> None:
@@ -231,7 +233,7 @@ async def test_workers_wait_for_room() -> None:
 
 async def test_the_first_request_may_be_alone_until_it_is_answered() -> None:
     """Then as many as are allowed go at once, also when it failed."""
-    limiter = Limiter(4, first_alone_s=1e6)
+    limiter = ConcurrencyLimiter(4, first_alone_s=1e6)
     gates = [asyncio.Event() for _ in range(6)]
 
     async def ask(number: int) -> None:
@@ -256,7 +258,7 @@ async def test_the_first_request_may_be_alone_until_it_is_answered() -> None:
 
 async def test_the_first_request_is_alone_for_so_long_at_most() -> None:
     """A long first answer must not hold up all the others."""
-    limiter = Limiter(3, first_alone_s=0.01)
+    limiter = ConcurrencyLimiter(3, first_alone_s=0.01)
     hanging, through = asyncio.Event(), asyncio.Event()
 
     async def first() -> None:

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.engine.rate_limiter import Pace
+from mellea_cli.engine.rate_limiter import RateLimiter
 
 
 @given(st.floats(1, 6_000), st.lists(st.floats(0, 2), min_size=1, max_size=200))
 def test_no_minute_has_more_requests_than_allowed(rpm: float, gaps: list[float]) -> None:
     """However requests come, no 60 seconds hold more starts than the limit and the tenth of a second of slack."""
-    pace, now, starts = Pace(rpm=rpm), 100.0, []
+    pace, now, starts = RateLimiter(rpm=rpm), 100.0, []
     for gap in gaps:
         now += gap
         starts.append(now + pace.start(now))
@@ -24,7 +24,7 @@ def test_no_minute_has_more_requests_than_allowed(rpm: float, gaps: list[float])
 
 def test_tokens_are_spread_and_made_good_afterwards() -> None:
     """A request of as many tokens as a minute allows holds the next one back by a minute, or by what it really cost."""
-    pace = Pace(tpm=6_000)
+    pace = RateLimiter(tpm=6_000)
     assert pace.start(100, 6_000) == 0
     pace.spent(6_000, 500, 100)  # it was a tenth of what was expected
     assert pace.start(100, 100) == pytest.approx(5.9, abs=0.2)
@@ -32,7 +32,7 @@ def test_tokens_are_spread_and_made_good_afterwards() -> None:
 
 def test_a_server_that_does_not_count_is_believed_nothing() -> None:
     """Without usage the expected cost stands."""
-    pace = Pace(tpm=6_000)
+    pace = RateLimiter(tpm=6_000)
     pace.start(100, 6_000)
     pace.spent(6_000, 0, 0)
     assert pace.start(100, 100) == pytest.approx(59.9, abs=0.2)
@@ -40,7 +40,7 @@ def test_a_server_that_does_not_count_is_believed_nothing() -> None:
 
 def test_expected_tokens_follow_the_answers() -> None:
     """The mean of the answers so far stands for the next one."""
-    pace = Pace(tpm=1)
+    pace = RateLimiter(tpm=1)
     before = pace.tokens(400)
     for _ in range(200):
         pace.spent(0, 100, 1_000)
@@ -51,4 +51,4 @@ def test_expected_tokens_follow_the_answers() -> None:
 def test_a_limit_of_nothing_is_refused(limits: dict[str, float]) -> None:
     """A run that may send nothing would wait for ever."""
     with pytest.raises(ValueError, match="above 0"):
-        Pace(**limits)
+        RateLimiter(**limits)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mellea_cli.engine.workers import Feed, Stop, run_pool
+from mellea_cli.engine.workers import Prefetcher, Stop, run_pool
 from mellea_cli.errors import ExitCode
 
 
@@ -25,7 +25,7 @@ async def test_so_many_work_at_once_and_no_more() -> None:
         out -= 1
         done.append(item)
 
-    async with Feed(iter(range(1, 51)), ahead=64) as feed:
+    async with Prefetcher(iter(range(1, 51)), ahead=64) as feed:
         assert await run_pool(feed, work, workers=5, stop=Stop(), grace_s=1)
     assert (most, sorted(done)) == (5, list(range(1, 51)))
 
@@ -43,7 +43,7 @@ async def test_stopping_lets_those_in_flight_finish() -> None:
         await go.wait()
         done.append(item)
 
-    async with Feed(itertools.count(1), ahead=10) as feed:
+    async with Prefetcher(itertools.count(1), ahead=10) as feed:
         assert await run_pool(feed, work, workers=3, stop=stop, grace_s=30)
         feed.resume()
         assert await feed.next() == 4
@@ -65,7 +65,7 @@ async def test_grace_ends_with_time_or_with_a_second_wish(twice: bool) -> None:
             given_up.append(item)
             raise
 
-    async with asyncio.timeout(20), Feed(iter([1]), ahead=1) as feed:
+    async with asyncio.timeout(20), Prefetcher(iter([1]), ahead=1) as feed:
         assert not await run_pool(feed, work, workers=1, stop=stop, grace_s=3_600 if twice else 0.05)
     assert given_up == [1]
 
@@ -83,7 +83,7 @@ async def test_an_exception_from_a_worker_comes_bare_and_cancels_the_others() ->
             cancelled.append(item)
             raise
 
-    async with Feed(iter([1, 2, 3]), ahead=3) as feed:
+    async with Prefetcher(iter([1, 2, 3]), ahead=3) as feed:
         with pytest.raises(KeyError, match="bug"):
             await run_pool(feed, work, workers=3, stop=Stop(), grace_s=1)
     assert sorted(cancelled) == [1, 2]
@@ -101,7 +101,7 @@ async def test_a_broken_input_is_raised_after_those_in_flight_are_done() -> None
         await asyncio.sleep(0.02)
         done.append(item)
 
-    async with Feed(breaking(), ahead=5) as feed:
+    async with Prefetcher(breaking(), ahead=5) as feed:
         with pytest.raises(ValueError, match="line 3"):
             await run_pool(feed, work, workers=3, stop=Stop(), grace_s=1)
     assert sorted(done) == [1, 2]
@@ -115,7 +115,7 @@ async def test_a_wish_from_before_takes_nothing() -> None:
     async def work(item: int) -> None:
         raise AssertionError("nothing may be taken")
 
-    async with Feed(iter([1]), ahead=1) as feed:
+    async with Prefetcher(iter([1]), ahead=1) as feed:
         assert await run_pool(feed, work, workers=2, stop=stop, grace_s=1)
 
 
@@ -144,7 +144,7 @@ async def test_workers_without_room_take_nothing_and_hold_nothing_up() -> None:
         await asyncio.sleep(0)
         out -= 1
 
-    async with Feed(iter(range(100)), ahead=64) as feed:
+    async with Prefetcher(iter(range(100)), ahead=64) as feed:
         assert await run_pool(feed, work, workers=10, stop=Stop(), grace_s=1, rooms=Doors())
     assert most == 2
 
@@ -156,5 +156,5 @@ async def test_a_wish_to_stop_reaches_workers_without_room() -> None:
     async def work(_: int) -> None:
         stop.ask("enough", ExitCode.INTERRUPTED)
 
-    async with Feed(itertools.count(), ahead=8) as feed:
+    async with Prefetcher(itertools.count(), ahead=8) as feed:
         assert await run_pool(feed, work, workers=10, stop=stop, grace_s=1, rooms=Doors())

@@ -13,13 +13,13 @@ from loopback import Call, Fault, ModelServer, faults
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.engine import client as endpoint_client
-from mellea_cli.engine.circuit_breaker import Breaker, ServerAway
+from mellea_cli.engine.circuit_breaker import CircuitBreaker, ServerAway
 from mellea_cli.engine.client import PoolLimits, PoolSender
 from mellea_cli.engine.endpoint import Endpoint
-from mellea_cli.engine.generate import Deadlines, Watch
+from mellea_cli.engine.generate import CallObserver, Deadlines
 from mellea_cli.engine.load_balancer import NoEndpointLeft
-from mellea_cli.engine.rate_limiter import Pace
-from mellea_cli.engine.retry import RetryPolicy, Spent
+from mellea_cli.engine.rate_limiter import RateLimiter
+from mellea_cli.engine.retry import RetryBudget, RetryPolicy
 from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault, StreamBroken
 from mellea_cli.events import Event, Note, Paused
 from mellea_cli.messages import Completion, GenerateRequest, Message
@@ -45,7 +45,7 @@ class Pool:
     def __init__(self, endpoints: Sequence[Endpoint], **more: Any) -> None:
         self.events: list[Event] = []
         more.setdefault("policy", QUICK)
-        more.setdefault("breaker", lambda: Breaker(first_s=0.01, longest_s=0.05))
+        more.setdefault("breaker", lambda: CircuitBreaker(first_s=0.01, longest_s=0.05))
         self.sender = PoolSender(endpoints, observer=self.events.append, **more)
 
     async def send(self, requests: int) -> list[Completion]:
@@ -234,7 +234,7 @@ async def test_the_run_waits_only_while_all_are_away(serve: Serve) -> None:
         await pool.send(4)
         one.stop()
         other.stop()
-        spent = Spent()
+        spent = RetryBudget()
         async with asyncio.TaskGroup() as group:
             several = group.create_task(pool.send(12))
             task = group.create_task(pool.sender.send(request(99), spent=spent))
@@ -262,7 +262,7 @@ async def test_patience_with_all_away_ends(serve: Serve) -> None:
 async def test_the_budget_of_retries_is_one_for_all_endpoints(serve: Serve) -> None:
     """A question that every endpoint fails at is sent as often as to one server, not as often to each."""
     one, other = (serve(fault=faults.always(faults.status(500))) for _ in range(2))
-    async with pooled(endpoint(one), endpoint(other), breaker=lambda: Breaker(after=1_000)) as pool:
+    async with pooled(endpoint(one), endpoint(other), breaker=lambda: CircuitBreaker(after=1_000)) as pool:
         with pytest.raises(ServerFault) as raised:
             await pool.sender.send(request())
     assert raised.value.attempts == 6
@@ -352,7 +352,7 @@ async def test_a_request_is_taken_over_once(serve: Serve, monkeypatch: pytest.Mo
 async def test_pieces_that_somebody_has_seen_are_not_sent_again(serve: Serve) -> None:
     """A follower that shows the stream decides whether there may be another attempt."""
 
-    class Seen(Watch):
+    class Seen(CallObserver):
         def resend(self) -> bool:
             return False
 
@@ -365,7 +365,7 @@ async def test_pieces_that_somebody_has_seen_are_not_sent_again(serve: Serve) ->
 
 async def test_one_pace_holds_for_all(serve: Serve) -> None:
     """Requests by the minute are those of the run, not of each endpoint."""
-    pace = Pace(rpm=60_000)
+    pace = RateLimiter(rpm=60_000)
     async with pooled(endpoint(serve()), endpoint(serve()), limits=PoolLimits(pace=pace)) as pool:
         await pool.send(10)
     assert all(lane.limiter.pace is pace for lane in pool.sender.balance.lanes)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.engine.retry import RetryPolicy, Spent
+from mellea_cli.engine.retry import RetryBudget, RetryPolicy
 
 
 @given(st.integers(1, 10_000), st.floats(0, 0.999))
@@ -36,19 +36,19 @@ def test_a_retry_after_beyond_the_cap_is_not_waited_for() -> None:
 )
 def test_budgets_add_up_and_never_multiply(faults: int, refusals: int, allowed: bool) -> None:
     """Five faults, or nine failures in all when some were refusals, are the most that a question may cost."""
-    assert RetryPolicy(max_retries=5).allows(Spent(faults=faults, refusals=refusals)) is allowed
+    assert RetryPolicy(max_retries=5).allows(RetryBudget(faults=faults, refusals=refusals)) is allowed
 
 
 def test_no_retries_means_none() -> None:
     """With `max_retries=0` neither a fault nor a refusal is tried again."""
     policy = RetryPolicy(max_retries=0)
-    assert not policy.allows(Spent(faults=1))
-    assert not policy.allows(Spent(refusals=1))
+    assert not policy.allows(RetryBudget(faults=1))
+    assert not policy.allows(RetryBudget(refusals=1))
 
 
 def test_spent_counts_by_kind() -> None:
     """Refusals and faults are counted apart."""
-    spent = Spent()
+    spent = RetryBudget()
     spent.count(rate_limited=True)
     spent.count(rate_limited=False)
     assert (spent.refusals, spent.faults) == (1, 1)

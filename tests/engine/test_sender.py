@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 from streams import Streams, asking, raising, saying
 
-from mellea_cli.backends.http_errors import Allowance
+from mellea_cli.backends.http_errors import RateLimitStatus
 from mellea_cli.engine.circuit_breaker import Outage, ServerAway
 from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import Limiter
-from mellea_cli.engine.generate import Deadlines, Watch
-from mellea_cli.engine.rate_limiter import Pace
-from mellea_cli.engine.retry import RetryPolicy, Spent
+from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.generate import CallObserver, Deadlines
+from mellea_cli.engine.rate_limiter import RateLimiter
+from mellea_cli.engine.retry import RetryBudget, RetryPolicy
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
@@ -35,10 +35,10 @@ ANSWER = saying("fine")
 def sender(backend: Streams, concurrency: int = 4, **more: object) -> Sender:
     """A sender that waits next to nothing between two attempts."""
     settings: dict[str, object] = {"policy": QUICK, "outage": Outage(after=10_000), **more}
-    return Sender(backend, Limiter(concurrency), **settings)  # type: ignore[arg-type]  # settings of many types
+    return Sender(backend, ConcurrencyLimiter(concurrency), **settings)  # type: ignore[arg-type]  # settings of many types
 
 
-class Heard(Watch):
+class Heard(CallObserver):
     """Notes what it is told."""
 
     __slots__ = ("failures", "may_resend", "pieces", "retries")
@@ -110,7 +110,7 @@ async def test_a_budget_that_is_shared_is_shared() -> None:
     """What one request of a question has used up the next one does not have."""
     fault = ServerFault("crashed", status=500)
     backend = Streams(*[raising(fault)] * 3, ANSWER, raising(fault))
-    sending, spent = sender(backend), Spent()
+    sending, spent = sender(backend), RetryBudget()
     assert (await sending.send(asking(), spent=spent)).attempts == 4
     with pytest.raises(ServerFault) as caught:
         await sending.send(asking(), spent=spent)
@@ -259,7 +259,7 @@ async def test_what_the_headers_say_is_heeded() -> None:
     """When nothing is left the next request waits for the reset, and the screen hears why."""
 
     class Metering(Streams):
-        allowance = Allowance(((0, 0.2), (100, 60)))
+        allowance = RateLimitStatus(((0, 0.2), (100, 60)))
 
     heard: list[Event] = []
     sending = sender(Metering(ANSWER), observer=heard.append)
@@ -273,7 +273,7 @@ async def test_what_the_headers_say_is_heeded() -> None:
 
 async def test_the_pace_of_tokens_learns_from_usage() -> None:
     """Requests that cost a quarter of a minute's tokens each are sent that far apart."""
-    limiter = Limiter(4, pace=Pace(tpm=60_000))
+    limiter = ConcurrencyLimiter(4, pace=RateLimiter(tpm=60_000))
     sending = Sender(Streams(saying("a", usage=Usage(100, 200))), limiter, policy=QUICK)
     clock = asyncio.get_running_loop().time
     before = clock()

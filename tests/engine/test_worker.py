@@ -13,8 +13,8 @@ from streams import Streams, raising, saying
 
 from mellea_cli.engine.circuit_breaker import Outage
 from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import Limiter
-from mellea_cli.engine.pipeline_runner import Worker
+from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.pipeline_runner import PipelineRunner
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault, TemplateError
 from mellea_cli.events import AttemptFailed, Event, ItemStarted, RetryScheduled, StepFinished, StepStarted
@@ -67,10 +67,14 @@ class ByName(Streams):
             yield chunk
 
 
-def worker(backend: Streams, steps: Pipeline = DIAMOND, heard: list[Event] | None = None, **more: Any) -> Worker:
-    sender = Sender(backend, Limiter(8), policy=RetryPolicy(base_s=0.001, cap_s=0.001), outage=Outage(after=10_000))
+def worker(
+    backend: Streams, steps: Pipeline = DIAMOND, heard: list[Event] | None = None, **more: Any
+) -> PipelineRunner:
+    sender = Sender(
+        backend, ConcurrencyLimiter(8), policy=RetryPolicy(base_s=0.001, cap_s=0.001), outage=Outage(after=10_000)
+    )
     events: list[Event] = [] if heard is None else heard
-    return Worker(steps, "m", Options(temperature=0.0), sender, observer=events.append, **more)
+    return PipelineRunner(steps, "m", Options(temperature=0.0), sender, observer=events.append, **more)
 
 
 async def test_steps_run_as_their_needs_say_and_see_the_answers_before_them() -> None:

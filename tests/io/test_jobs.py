@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import OutputError
-from mellea_cli.io.batch_jobs import Gone, Job, JobBook, Waiting, look_up_jobs
+from mellea_cli.io.batch_jobs import BatchJobStore, Gone, Job, Waiting, look_up_jobs
 from mellea_cli.io.journal import Journal
 from mellea_cli.items import Success
 from mellea_cli.messages import Completion, Usage
@@ -27,25 +27,25 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def book(journal: Journal) -> Iterator[JobBook]:
+def book(journal: Journal) -> Iterator[BatchJobStore]:
     """A book in it with one job of two requests."""
-    made = JobBook(journal.path)
+    made = BatchJobStore(journal.path)
     made.add(JOB, ["a", "b"])
     yield made
     made.close()
 
 
-def test_it_shares_the_journal(journal: Journal, book: JobBook) -> None:
+def test_it_shares_the_journal(journal: Journal, book: BatchJobStore) -> None:
     """Answers and jobs are written to one file side by side, and either can be opened again."""
     journal.commit([(b"k" * 16, Success({"x": 1}))])
     book.keep("t1", [("a", GOOD)])
     assert journal.count() == 1
-    again = JobBook(journal.path)
+    again = BatchJobStore(journal.path)
     assert again.standing("a") == GOOD
     again.close()
 
 
-def test_each_step_is_remembered(book: JobBook) -> None:
+def test_each_step_is_remembered(book: BatchJobStore) -> None:
     """A job carries its ids and state from step to step, and leaves the list when it is over."""
     book.change("t1", state="uploaded", file_id="file-1")
     book.change("t1", state="submitted", batch_id="batch-1", status="validating")
@@ -57,7 +57,7 @@ def test_each_step_is_remembered(book: JobBook) -> None:
     assert [job.status for job in look_up_jobs(book.path)] == ["completed"]
 
 
-def test_a_request_stands_as_its_reply_says(book: JobBook) -> None:
+def test_a_request_stands_as_its_reply_says(book: BatchJobStore) -> None:
     """Unknown, waiting, answered or gone; an answer is never replaced by anything, an error is by an answer."""
     assert book.standing("z") is None
     assert book.standing("a") == Waiting()
@@ -72,7 +72,7 @@ def test_a_request_stands_as_its_reply_says(book: JobBook) -> None:
 @pytest.mark.parametrize(
     ("release", "standing"), [(True, None), (False, Gone("the batch ended as expired without it"))]
 )
-def test_what_a_batch_leaves_over(book: JobBook, release: bool, standing: Gone | None) -> None:
+def test_what_a_batch_leaves_over(book: BatchJobStore, release: bool, standing: Gone | None) -> None:
     """Requests without a reply may be handed in again, or are to be asked live; the others stay."""
     book.keep("t1", [("a", GOOD)])
     assert book.unanswered("t1") == 1
@@ -81,7 +81,7 @@ def test_what_a_batch_leaves_over(book: JobBook, release: bool, standing: Gone |
     assert book.standing("a") == GOOD
 
 
-def test_replies_that_are_brought_in(book: JobBook) -> None:
+def test_replies_that_are_brought_in(book: BatchJobStore) -> None:
     """One that is there stays, one that waits in a job too, an error gives way."""
     book.bring("plan", [("a", GOOD), ("c", Gone("no"))])
     assert book.standing("a") == Waiting()
@@ -92,7 +92,7 @@ def test_replies_that_are_brought_in(book: JobBook) -> None:
     assert book.standing("c") is None
 
 
-def test_looking_changes_nothing(tmp_path: Path, book: JobBook) -> None:
+def test_looking_changes_nothing(tmp_path: Path, book: BatchJobStore) -> None:
     """Jobs can be listed while a run writes; a file that is no journal has none, or is named."""
     assert [job.tag for job in look_up_jobs(book.path)] == ["t1"]
     assert look_up_jobs(tmp_path / "nowhere") == []
@@ -106,7 +106,7 @@ def test_looking_changes_nothing(tmp_path: Path, book: JobBook) -> None:
         look_up_jobs(tmp_path / "text.journal")
 
 
-def test_nothing_of_a_failed_step_is_kept(book: JobBook) -> None:
+def test_nothing_of_a_failed_step_is_kept(book: BatchJobStore) -> None:
     """A job that cannot be written whole is not written at all."""
     with pytest.raises(OutputError):
         book.add(JOB, ["c", "d"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.io.sink import InOrder
+from mellea_cli.io.sink import ReorderBuffer
 from mellea_cli.items import Item, Row
 
 
@@ -42,7 +42,7 @@ def row(position: int) -> Row:
 def test_any_order_of_arrival_gives_the_input_order(order: list[int], bound: int) -> None:
     """Held in memory or spilled, each row comes out once, unchanged, and as soon as it can."""
     kept = Kept()
-    ordered = InOrder(kept, bound)
+    ordered = ReorderBuffer(kept, bound)
     seen: set[int] = set()
     for position in order:
         ordered.add(row(position))
@@ -59,7 +59,7 @@ def test_any_order_of_arrival_gives_the_input_order(order: list[int], bound: int
 def test_finish_writes_what_waits_behind_gaps(positions: set[int], bound: int, chance: random.Random) -> None:
     """A stopped run's rows come out in order though some never came."""
     kept = Kept()
-    ordered = InOrder(kept, bound)
+    ordered = ReorderBuffer(kept, bound)
     shuffled = sorted(positions)
     chance.shuffle(shuffled)
     for position in shuffled:
@@ -74,7 +74,7 @@ def test_finish_writes_what_waits_behind_gaps(positions: set[int], bound: int, c
 def test_slow_head_holds_many_rows_back(bound: int) -> None:
     """Ten thousand early rows wait for the first one and then come at once."""
     kept = Kept()
-    ordered = InOrder(kept, bound)
+    ordered = ReorderBuffer(kept, bound)
     for position in range(10_000, 0, -1):
         ordered.add(row(position))
     assert (ordered.held, kept.rows) == (10_000, [])
@@ -85,7 +85,7 @@ def test_slow_head_holds_many_rows_back(bound: int) -> None:
 
 def test_closing_drops_what_waits() -> None:
     """An aborted run leaves nothing behind."""
-    ordered = InOrder(Kept(), 1)
+    ordered = ReorderBuffer(Kept(), 1)
     for position in (5, 4, 3):
         ordered.add(row(position))
     ordered.close()

@@ -9,8 +9,8 @@ import pytest
 
 from mellea_cli.backends.scripted import ScriptedBackend
 from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import Limiter
-from mellea_cli.engine.pipeline_runner import Worker
+from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.pipeline_runner import PipelineRunner
 from mellea_cli.errors import ParseError
 from mellea_cli.events import nobody
 from mellea_cli.items import Failure, Item, Outcome, Success
@@ -33,8 +33,8 @@ async def labelled(text: str, *answers: str) -> tuple[Outcome, list[GenerateRequ
         asked.append(request)
         return answers[min(len(asked), len(answers)) - 1]
 
-    sender = Sender(ScriptedBackend(reply), Limiter(1))
-    worker = Worker(label_pipeline(THEMES), "m", Options(), sender, observer=nobody)
+    sender = Sender(ScriptedBackend(reply), ConcurrencyLimiter(1))
+    worker = PipelineRunner(label_pipeline(THEMES), "m", Options(), sender, observer=nobody)
     return await worker.work(Item(0, 1, text)), asked
 
 

@@ -20,9 +20,9 @@ from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Item
 from mellea_cli.messages import Options
 from mellea_cli.pipelines.feedback_prompts import PIPELINES
-from mellea_cli.run.batch import Ends, RunResult, run_batch
+from mellea_cli.run.batch import RunIO, RunResult, run_batch
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.recorder import Outlet
+from mellea_cli.run.recorder import OrderedSink
 
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.01)
 
@@ -70,15 +70,15 @@ def plan(**changes: Any) -> RunPlan:
 
 
 @contextmanager
-def opened(output: Path, source: Sequence[Item] | Iterable[Item], plan: RunPlan, **more: Any) -> Iterator[Ends]:
+def opened(output: Path, source: Sequence[Item] | Iterable[Item], plan: RunPlan, **more: Any) -> Iterator[RunIO]:
     """The ends of a run that writes `output`, with its journal beside it."""
     target = resolve_output(str(output))
     added = AddedColumns.of(*((column.name, column.parts) for column in plan.pipeline.columns))
     replaces = output.exists()
     journal = Journal.open(target.journal)
-    outlet = Outlet(open_sink(target, added))
+    outlet = OrderedSink(open_sink(target, added))
     try:
-        yield Ends(
+        yield RunIO(
             source=Listed(source),
             rows=outlet,
             to_row=added.row,

@@ -19,7 +19,7 @@ from mellea_cli.errors import ExitCode, InputError, OutputError, ServerFault
 from mellea_cli.events import Event, ItemFinished, RunFinished, RunStarted, TokensReceived
 from mellea_cli.items import Item
 from mellea_cli.run.batch import _Run, run_batch
-from mellea_cli.run.executor import OwnHands
+from mellea_cli.run.executor import LocalExecutor
 from mellea_cli.run.plan import Caps, ErrorLimit, Prices
 
 Serve = Callable[..., ModelServer]
@@ -403,7 +403,7 @@ async def test_nothing_is_kept_of_items_that_are_done(tmp_path: Path) -> None:
     """Answers leave the memory once they are in the journal, however many there are."""
     run = Run(tmp_path / "out.jsonl", ScriptedBackend())
     with opened(run.output, items(marked(500)), plan()) as ends:
-        batch = _Run(plan(), OwnHands(plan(), run.backend, run.observe), ends, run.observe, run.stop)
+        batch = _Run(plan(), LocalExecutor(plan(), run.backend, run.observe), ends, run.observe, run.stop)
         await batch.to_end()
     reuse = batch._reuse
     assert (len(reuse._fresh), len(reuse._flights), reuse._parked) == (0, 0, 0)

@@ -7,7 +7,7 @@ import asyncio
 from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Failure, Item, Success
 from mellea_cli.run import answer_cache as reuse_module
-from mellea_cli.run.answer_cache import Claim, Reuse
+from mellea_cli.run.answer_cache import AnswerCache, Claim
 
 KEY = b"k" * 16
 GOOD, BAD = Success({"summary": "s"}), Failure("parse", "no")
@@ -19,7 +19,7 @@ def item(number: int) -> Item:
 
 async def test_the_first_asks_and_the_others_wait() -> None:
     """One claim for a text in flight; the rest come back when it is settled, in their order."""
-    reuse = Reuse(MemoryAnswers())
+    reuse = AnswerCache(MemoryAnswers())
     assert await reuse.claim(KEY, item(0)) is Claim.MINE
     assert [await reuse.claim(KEY, item(n)) for n in (1, 2)] == [Claim.PARKED] * 2
     assert [one.position for one in reuse.settle(KEY, GOOD)] == [1, 2]
@@ -29,7 +29,7 @@ async def test_the_first_asks_and_the_others_wait() -> None:
 async def test_an_answer_is_known_from_settling_to_commit_and_after() -> None:
     """There is no instant at which an identical text would be asked twice."""
     answers = MemoryAnswers()
-    reuse = Reuse(answers)
+    reuse = AnswerCache(answers)
     await reuse.claim(KEY, item(0))
     reuse.settle(KEY, GOOD)
     assert reuse.known(KEY) == GOOD
@@ -42,7 +42,7 @@ async def test_only_answers_of_this_run_are_settled_and_no_key_is_kept() -> None
     """What an earlier run has stored is known, and told apart by the journal: nothing grows with the rows."""
     answers = MemoryAnswers()
     answers.commit([(KEY, GOOD)])
-    reuse = Reuse(answers)
+    reuse = AnswerCache(answers)
     assert reuse.known(KEY) == GOOD
     assert not reuse.settled(KEY)
     for number in range(100):
@@ -57,7 +57,7 @@ async def test_only_answers_of_this_run_are_settled_and_no_key_is_kept() -> None
 
 async def test_a_question_that_was_given_up_can_be_claimed_again() -> None:
     """A leader without an outcome leaves nothing behind."""
-    reuse = Reuse(MemoryAnswers())
+    reuse = AnswerCache(MemoryAnswers())
     await reuse.claim(KEY, item(0))
     assert reuse.settle(KEY, None) == []
     assert reuse.known(KEY) is None
@@ -68,7 +68,7 @@ async def test_failures_of_this_run_stand_and_those_of_earlier_ones_get_another_
     """A failure is asked again by the next run, not by the next identical row."""
     answers = MemoryAnswers()
     answers.commit([(KEY, BAD)])
-    reuse = Reuse(answers)
+    reuse = AnswerCache(answers)
     assert reuse.known(KEY) is None
     assert reuse.stored(KEY) == BAD
     await reuse.claim(KEY, item(0))
@@ -78,12 +78,12 @@ async def test_failures_of_this_run_stand_and_those_of_earlier_ones_get_another_
     reuse.committed([KEY])
     assert reuse.known(KEY) == BAD
     assert reuse.settled(KEY)
-    assert Reuse(answers, retry_failed=False).known(KEY) == BAD
+    assert AnswerCache(answers, retry_failed=False).known(KEY) == BAD
 
 
 async def test_those_that_wait_are_bounded(monkeypatch: object) -> None:
     """Beyond the bound a worker waits itself, and looks again when the answer has landed."""
-    reuse = Reuse(MemoryAnswers())
+    reuse = AnswerCache(MemoryAnswers())
     await reuse.claim(KEY, item(0))
     reuse._parked = reuse_module._MOST_PARKED
     waiting = asyncio.ensure_future(reuse.claim(KEY, item(1)))

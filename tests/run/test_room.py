@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from mellea_cli.messages import GenerateRequest, Message, Options, Usage
-from mellea_cli.run.batch_planner import Room, Spending
+from mellea_cli.run.batch_planner import BatchBudget, Spending
 from mellea_cli.run.plan import Caps, Prices
 
 REQUEST = GenerateRequest("m", (Message("user", "x" * 299),), Options(max_tokens=100))
 
 
-def taken(room: Room) -> int:
+def taken(room: BatchBudget) -> int:
     """How many requests there is room for."""
     count = 0
     while count < 1_000 and room.take(REQUEST) is not None:
@@ -19,14 +19,14 @@ def taken(room: Room) -> int:
 
 def test_without_caps_there_is_room_for_all() -> None:
     """Nothing is held back."""
-    room = Room(Caps(), Spending(0, Usage(), Usage()))
+    room = BatchBudget(Caps(), Spending(0, Usage(), Usage()))
     assert taken(room) == 1_000
     assert not room.full
 
 
 def test_the_first_requests_count_as_the_longest_they_may_be() -> None:
     """A token for three letters, and the whole answer: 100 and 100 here."""
-    room = Room(Caps(tokens=1_000), Spending(0, Usage(), Usage()))
+    room = BatchBudget(Caps(tokens=1_000), Spending(0, Usage(), Usage()))
     assert taken(room) == 5
     assert room.full
     assert "1,000 tokens" in room.reason
@@ -34,10 +34,10 @@ def test_the_first_requests_count_as_the_longest_they_may_be() -> None:
 
 def test_later_ones_count_as_the_mean_of_those_before() -> None:
     """What has been used, and what is under way, counts before them."""
-    assert taken(Room(Caps(tokens=1_000), Spending(4, Usage(200, 40), Usage(100, 60)))) == 10
+    assert taken(BatchBudget(Caps(tokens=1_000), Spending(4, Usage(200, 40), Usage(100, 60)))) == 10
 
 
 def test_money_is_counted_at_half_the_price() -> None:
     """200 tokens at 1 for a million cost 0.0001 in the queue."""
     caps = Caps(cost=0.0011, prices=Prices(1.0, 1.0))
-    assert taken(Room(caps, Spending(0, Usage(), Usage()))) == 11
+    assert taken(BatchBudget(caps, Spending(0, Usage(), Usage()))) == 11

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mellea_cli.session.event_loop import Portal
+from mellea_cli.session.event_loop import EventLoopThread
 
 
 async def name_of_thread() -> str:
@@ -23,7 +23,7 @@ async def name_of_thread() -> str:
 def test_the_thread_starts_with_the_first_call() -> None:
     """Making a portal costs nothing; everything runs in one thread of its own."""
     before = threading.active_count()
-    portal = Portal()
+    portal = EventLoopThread()
     assert threading.active_count() == before
     assert portal.wait(portal.submit(name_of_thread)) == "mellea-session"
     assert threading.active_count() == before + 1
@@ -34,7 +34,7 @@ def test_the_thread_starts_with_the_first_call() -> None:
 def test_a_closed_portal_takes_no_calls() -> None:
     """Calls and submissions say that the session has been closed, whether or not it ever ran."""
     for used in (False, True):
-        portal = Portal()
+        portal = EventLoopThread()
         if used:
             portal.wait(portal.submit(name_of_thread))
         portal.close()
@@ -46,7 +46,7 @@ def test_a_closed_portal_takes_no_calls() -> None:
 
 def test_the_last_owner_ends_it() -> None:
     """A portal that is shared goes on until everybody has closed it."""
-    portal = Portal()
+    portal = EventLoopThread()
     other = portal.share()
     portal.close()
     assert other.wait(other.submit(name_of_thread)) == "mellea-session"
@@ -62,7 +62,7 @@ def test_a_portal_that_nobody_holds_ends_its_thread() -> None:
     async def close() -> None:
         closed.set()
 
-    portal = Portal()
+    portal = EventLoopThread()
     portal.wait(portal.submit(name_of_thread))
     portal.call(portal.on_close, close)
     portal.wait(portal.submit(name_of_thread))
@@ -78,7 +78,7 @@ def test_a_portal_that_nobody_holds_ends_its_thread() -> None:
 
 def test_closing_cancels_what_runs_and_closes_everything() -> None:
     """A task that would run for ever is cancelled; one connection that fails to close does not stop the next."""
-    portal = Portal()
+    portal = EventLoopThread()
     cancelled, closed = threading.Event(), threading.Event()
 
     async def for_ever() -> None:
@@ -104,7 +104,7 @@ def test_closing_cancels_what_runs_and_closes_everything() -> None:
 
 def test_waiting_inside_is_refused() -> None:
     """The loop's own thread cannot wait for the loop."""
-    portal = Portal()
+    portal = EventLoopThread()
 
     async def wait() -> None:
         portal.wait(portal.submit(name_of_thread))
@@ -118,7 +118,7 @@ def test_context_variables_go_in() -> None:
     """A call sees the context variables of the caller."""
     variable = contextvars.ContextVar("variable", default="")
     variable.set("mine")
-    portal = Portal()
+    portal = EventLoopThread()
     seen: list[str] = []
     done = threading.Event()
     portal.call(lambda: (seen.append(variable.get()), done.set()))
@@ -131,7 +131,7 @@ def test_context_variables_go_in() -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_is_told_that_its_session_stayed_behind() -> None:
     """In a forked child, where the thread does not exist, a call is an error and not a wait for ever."""
-    portal = Portal()
+    portal = EventLoopThread()
     portal.wait(portal.submit(name_of_thread))
     child = os.fork()
     if not child:
@@ -146,7 +146,7 @@ def test_a_fork_is_told_that_its_session_stayed_behind() -> None:
 
 def test_a_call_out_of_a_call_is_neither_lost_nor_stuck() -> None:
     """The garbage collector may drop a thunk, which makes a call, while its thread is in the middle of another."""
-    portal = Portal()
+    portal = EventLoopThread()
     portal.wait(portal.submit(name_of_thread))
     assert portal._room is not None
     loop = portal._room.loop

@@ -31,7 +31,7 @@ from mellea_cli.events import (
 )
 from mellea_cli.messages import Usage
 from mellea_cli.ui.console import choose_display, make_display
-from mellea_cli.ui.run_state import RunView
+from mellea_cli.ui.run_state import RunState
 from mellea_cli.ui.summary import RunSummary, print_summary
 
 Timed = tuple[float, Event]
@@ -216,7 +216,7 @@ def _step(
 
 def play(story: Story, *, speed: float, no_live: bool = False, environ: dict[str, str]) -> None:
     """Show the run on stderr as the real command would."""
-    view = RunView()
+    view = RunState()
     name = choose_display(stream=sys.stderr, environ=environ, quiet=False, no_live=no_live)
     began = time.monotonic()
     last = None

@@ -9,7 +9,7 @@ import pytest
 from mellea_cli.ui.console import NoDisplay, choose_display, make_console, make_display, print_table, say, say_error
 from mellea_cli.ui.live_panels import LiveDisplay
 from mellea_cli.ui.plain_lines import PlainDisplay
-from mellea_cli.ui.run_state import RunView
+from mellea_cli.ui.run_state import RunState
 
 
 class Terminal(io.StringIO):
@@ -61,9 +61,9 @@ def test_a_closed_stream_is_no_terminal() -> None:
 def test_each_name_has_its_display() -> None:
     """The three names lead to the three displays, and the silent one says nothing."""
     stream = Terminal()
-    assert isinstance(make_display("live", RunView(), stream, XTERM), LiveDisplay)
-    assert isinstance(make_display("plain", RunView(), stream, XTERM), PlainDisplay)
-    silent = make_display("none", RunView(), stream, XTERM)
+    assert isinstance(make_display("live", RunState(), stream, XTERM), LiveDisplay)
+    assert isinstance(make_display("plain", RunState(), stream, XTERM), PlainDisplay)
+    silent = make_display("none", RunState(), stream, XTERM)
     assert isinstance(silent, NoDisplay)
     with silent:
         silent.line("nobody hears this")

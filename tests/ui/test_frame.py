@@ -26,7 +26,7 @@ from mellea_cli.events import (
 from mellea_cli.messages import Usage
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.live_panels import Painter, plan
-from mellea_cli.ui.run_state import RunView
+from mellea_cli.ui.run_state import RunState
 from mellea_cli.ui.theme import Palette
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
@@ -59,7 +59,7 @@ def frame(
     events: Iterable[Event], size: tuple[int, int], *, encoding: str = "utf-8", environ: dict[str, str] | None = None
 ) -> list[str]:
     """The lines of one frame, with colours, after these events."""
-    view = RunView(lambda: 50.0)
+    view = RunState(lambda: 50.0)
     for event in events:
         view(event)
         grid = plan(size, view.snapshot().concurrency)
@@ -215,7 +215,7 @@ def test_an_ascii_terminal_gets_ascii() -> None:
 
 def test_a_panel_that_stands_still_is_not_drawn_again() -> None:
     """Between two frames only what changed is made anew."""
-    view = RunView(lambda: 50.0)
+    view = RunState(lambda: 50.0)
     for event in BUSY:
         view(event)
     grid = plan((80, 24), 16)

@@ -20,7 +20,7 @@ import pytest
 from mellea_cli.events import ItemStarted, Note, RunStarted, TokensReceived
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.live_panels import LiveDisplay
-from mellea_cli.ui.run_state import RunView
+from mellea_cli.ui.run_state import RunState
 
 PATIENCE_S = 30.0
 
@@ -62,18 +62,18 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.fixture
-def view() -> RunView:
-    view = RunView()
+def view() -> RunState:
+    view = RunState()
     view(RunStarted("single", ("analysis",), "granite", "ollama", 2, 9))
     view(ItemStarted(0, "first", "some feedback"))
     return view
 
 
-def live(view: RunView, terminal: Terminal) -> LiveDisplay:
+def live(view: RunState, terminal: Terminal) -> LiveDisplay:
     return LiveDisplay(view, make_console(terminal.stderr, {"TERM": "xterm-256color"}))
 
 
-def test_tokens_appear_without_anybody_asking(terminal: Terminal, view: RunView) -> None:
+def test_tokens_appear_without_anybody_asking(terminal: Terminal, view: RunState) -> None:
     """The thread draws what has come in since."""
     with live(view, terminal) as display:
         terminal.wait(lambda text: "╭─ first " in text and "0/9" in text)
@@ -84,7 +84,7 @@ def test_tokens_appear_without_anybody_asking(terminal: Terminal, view: RunView)
     assert display.fault is None
 
 
-def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, view: RunView) -> None:
+def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, view: RunState) -> None:
     """Data rows to the same terminal, notes and lines scroll above; afterwards they are what is left, in order."""
     with live(view, terminal) as display:
         rows = display.rows(terminal.stdout)
@@ -105,7 +105,7 @@ def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, view: RunView
     assert terminal.wait(lambda text: text == left + '\n{"id": 4}\nlate')
 
 
-def test_rows_to_a_file_take_no_detour(terminal: Terminal, view: RunView, tmp_path: Path) -> None:
+def test_rows_to_a_file_take_no_detour(terminal: Terminal, view: RunState, tmp_path: Path) -> None:
     """Only the terminal that shows the panels needs care."""
     display = live(view, terminal)
     with (tmp_path / "rows").open("w", encoding="utf-8") as file:
@@ -122,7 +122,7 @@ def test_rows_to_a_file_take_no_detour(terminal: Terminal, view: RunView, tmp_pa
 
 def test_nothing_is_drawn_before_the_run_begins(terminal: Terminal) -> None:
     """While the model loads only lines appear, and the cursor stays."""
-    with live(RunView(), terminal) as display:
+    with live(RunState(), terminal) as display:
         display.line("loading granite")
         terminal.wait(lambda text: text == "loading granite")
         display.refresh()
@@ -130,7 +130,7 @@ def test_nothing_is_drawn_before_the_run_begins(terminal: Terminal) -> None:
     assert terminal.text == "loading granite"
 
 
-def test_it_is_closed_once_and_for_all(terminal: Terminal, view: RunView) -> None:
+def test_it_is_closed_once_and_for_all(terminal: Terminal, view: RunState) -> None:
     """Closing twice, or drawing after the end, changes nothing; the thread is gone."""
     before = threading.active_count()
     display = live(view, terminal)
@@ -143,7 +143,7 @@ def test_it_is_closed_once_and_for_all(terminal: Terminal, view: RunView) -> Non
     assert terminal.wait(lambda text: "0/9" not in text) == ""
 
 
-def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, view: RunView) -> None:
+def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, view: RunState) -> None:
     """When a frame cannot be drawn the panels go, the reason is kept, and lines are still printed."""
 
     class Poisoned(str):
@@ -162,7 +162,7 @@ def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, view: RunVi
     assert not terminal.screen.cursor.hidden
 
 
-def test_many_rows_wait_for_the_terminal(terminal: Terminal, view: RunView) -> None:
+def test_many_rows_wait_for_the_terminal(terminal: Terminal, view: RunState) -> None:
     """Twenty thousand rows at once are all printed, and not hoarded."""
     seen: list[int] = []
     with live(view, terminal) as display:

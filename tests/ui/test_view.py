@@ -25,7 +25,7 @@ from mellea_cli.events import (
     TotalKnown,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.run_state import Fate, Phase, RunView, Snapshot, StepView
+from mellea_cli.ui.run_state import Fate, Phase, RunState, Snapshot, StepView
 
 STEPS = ("summary", "issues", "sentiment")
 
@@ -46,8 +46,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def view(clock: Clock) -> RunView:
-    view = RunView(clock)
+def view(clock: Clock) -> RunState:
+    view = RunState(clock)
     view(RunStarted("steps", STEPS, "granite", "ollama", 4, 100))
     return view
 
@@ -71,7 +71,7 @@ def step(snapshot: Snapshot, place: int, name: str) -> StepView:
     return next(step for step in panel.steps if step.name == name)
 
 
-def test_a_step_goes_from_waiting_to_done(view: RunView) -> None:
+def test_a_step_goes_from_waiting_to_done(view: RunState) -> None:
     """A panel shows each step's state and what has streamed of it."""
     view(start(0))
     assert step(view.snapshot(1), 0, "issues").phase is Phase.WAITING
@@ -86,7 +86,7 @@ def test_a_step_goes_from_waiting_to_done(view: RunView) -> None:
     assert step(view.snapshot(1), 0, "sentiment").phase is Phase.WAITING
 
 
-def test_a_failed_attempt_voids_what_streamed(view: RunView, clock: Clock) -> None:
+def test_a_failed_attempt_voids_what_streamed(view: RunState, clock: Clock) -> None:
     """The panel forgets the text, tells why, counts down to the next attempt and streams that one alone."""
     view(start(0))
     view(StepStarted(0, "summary"))
@@ -105,7 +105,7 @@ def test_a_failed_attempt_voids_what_streamed(view: RunView, clock: Clock) -> No
     assert view.snapshot().progress.retried == 1
 
 
-def test_an_item_keeps_its_panel(view: RunView, clock: Clock) -> None:
+def test_an_item_keeps_its_panel(view: RunState, clock: Clock) -> None:
     """Panels do not jump: what is over stays until it has been seen and another item needs the place."""
     for position in range(3):
         view(start(position))
@@ -126,7 +126,7 @@ def test_an_item_keeps_its_panel(view: RunView, clock: Clock) -> None:
     assert (failed.fate, failed.kind, failed.message) == (Fate.FAILED, "parse", "not JSON")
 
 
-def test_more_items_than_panels_are_counted(view: RunView) -> None:
+def test_more_items_than_panels_are_counted(view: RunState) -> None:
     """Those without a panel are a number, and when the screen grows they get one, with all they have said."""
     for position in range(10):
         view(start(position))
@@ -138,7 +138,7 @@ def test_more_items_than_panels_are_counted(view: RunView) -> None:
     assert sorted(step(grown, place, "summary").text for place in range(10)) == [f"text {n}" for n in range(10)]
 
 
-def test_a_smaller_screen_keeps_those_who_are_busy(view: RunView) -> None:
+def test_a_smaller_screen_keeps_those_who_are_busy(view: RunState) -> None:
     """When panels are lost, an item that is still working moves into the place of one that is over."""
     for position in range(4):
         view(start(position))
@@ -148,7 +148,7 @@ def test_a_smaller_screen_keeps_those_who_are_busy(view: RunView) -> None:
     assert view.snapshot(0).more == 3
 
 
-def test_an_item_that_starts_again_has_one_panel(view: RunView, clock: Clock) -> None:
+def test_an_item_that_starts_again_has_one_panel(view: RunState, clock: Clock) -> None:
     """A second start of the same item replaces the first."""
     view(start(0))
     view(TokensReceived(0, "summary", "old"))
@@ -161,7 +161,7 @@ def test_an_item_that_starts_again_has_one_panel(view: RunView, clock: Clock) ->
     assert [panel.text for panel in snapshot.panels if panel and panel.fate is Fate.RUNNING].count("new") == 1
 
 
-def test_reused_answers_count_but_do_not_set_the_pace(view: RunView, clock: Clock) -> None:
+def test_reused_answers_count_but_do_not_set_the_pace(view: RunState, clock: Clock) -> None:
     """Answers that were there already are done at once and say nothing about the time left."""
     for position in range(50):
         view(finish(position, reused=True))
@@ -172,7 +172,7 @@ def test_reused_answers_count_but_do_not_set_the_pace(view: RunView, clock: Cloc
     assert snapshot.progress.left_s is None
 
 
-def test_time_left_comes_from_the_recent_rate(view: RunView, clock: Clock) -> None:
+def test_time_left_comes_from_the_recent_rate(view: RunState, clock: Clock) -> None:
     """Nothing is claimed before every worker had its chance; then it is what remains at the pace of now."""
     for position in range(3):
         view(start(position))
@@ -189,7 +189,7 @@ def test_time_left_comes_from_the_recent_rate(view: RunView, clock: Clock) -> No
     assert view.snapshot().progress.left_s == pytest.approx(50, rel=0.1)
 
 
-def test_tokens_are_seen_while_they_stream(view: RunView, clock: Clock) -> None:
+def test_tokens_are_seen_while_they_stream(view: RunState, clock: Clock) -> None:
     """The token rate moves before a single item is over, and the server's own count corrects it without a jump."""
     view(start(0))
     for _ in range(80):
@@ -202,7 +202,7 @@ def test_tokens_are_seen_while_they_stream(view: RunView, clock: Clock) -> None:
     assert view.snapshot().progress.tokens_per_s == pytest.approx(before, rel=0.1)
 
 
-def test_a_pause_is_seen_until_it_is_over(view: RunView, clock: Clock) -> None:
+def test_a_pause_is_seen_until_it_is_over(view: RunState, clock: Clock) -> None:
     """The reason stands there with a countdown and goes by itself."""
     view(Paused("the server does not answer", 4.2))
     assert (view.snapshot().paused, view.snapshot().paused_s) == ("the server does not answer", 5)
@@ -212,14 +212,14 @@ def test_a_pause_is_seen_until_it_is_over(view: RunView, clock: Clock) -> None:
     assert (view.snapshot().paused, view.snapshot().paused_s) == ("", 0)
 
 
-def test_notes_are_handed_out_once(view: RunView) -> None:
+def test_notes_are_handed_out_once(view: RunState) -> None:
     """A note is printed by one display, one time."""
     view(Note("column renamed"))
     assert view.take_notes() == ["column renamed"]
     assert view.take_notes() == []
 
 
-def test_events_about_nobody_are_survived(view: RunView) -> None:
+def test_events_about_nobody_are_survived(view: RunState) -> None:
     """Events may come late, early or for unknown steps: nothing breaks and nothing is invented."""
     view(TokensReceived(7, "summary", "x"))
     view(StepStarted(7, "summary"))
@@ -231,7 +231,7 @@ def test_events_about_nobody_are_survived(view: RunView) -> None:
     assert step(snapshot, 0, "extra").text == "y"
 
 
-def test_the_last_failures_are_kept(view: RunView) -> None:
+def test_the_last_failures_are_kept(view: RunState) -> None:
     """A few failures stay for display, and their kinds are counted."""
     for position in range(9):
         view(finish(position, ok=False))
@@ -239,7 +239,7 @@ def test_the_last_failures_are_kept(view: RunView) -> None:
     assert view.failed_kinds() == {"parse": 9}
 
 
-def test_an_endless_answer_does_not_fill_the_memory(view: RunView) -> None:
+def test_an_endless_answer_does_not_fill_the_memory(view: RunState) -> None:
     """Of a stream only its end is kept, whether it comes in drops or in lumps, and whether anybody looks or not."""
     view(start(0, "feedback " * 100_000))
     for number in range(50_000):
@@ -256,7 +256,7 @@ def test_an_endless_answer_does_not_fill_the_memory(view: RunView) -> None:
     assert len(step(snapshot, 0, "summary").text) <= 2 * 8192
 
 
-def test_two_threads_may_meet(view: RunView) -> None:
+def test_two_threads_may_meet(view: RunState) -> None:
     """Snapshots taken while events pour in are whole."""
     over = threading.Event()
     faults: list[Exception] = []
@@ -305,7 +305,7 @@ _EVENTS: st.SearchStrategy[Event] = st.one_of(
 def test_any_story_adds_up(story: list[tuple[Event, float, int | None]]) -> None:
     """Whatever comes in whatever order: counts reconcile, no item has two panels, rates and times make sense."""
     clock = Clock()
-    view = RunView(clock)
+    view = RunState(clock)
     view(RunStarted("steps", STEPS, "m", "b", 4, None))
     told: Counter[str] = Counter()
     active: set[int] = set()

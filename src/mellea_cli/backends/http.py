@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin
 
 from mellea_cli.backends.http_errors import (
-    Advice,
-    Allowance,
+    ErrorHints,
     ErrorObject,
+    RateLimitStatus,
     class_of,
     describe,
     one_line,
-    read_allowance,
+    read_rate_limits,
     reason_phrase,
     retry_after_s,
 )
-from mellea_cli.backends.security import Reach, checked_key, checked_url, open_transport, without_secrets
+from mellea_cli.backends.security import NetworkPolicy, checked_key, checked_url, open_transport, without_secrets
 from mellea_cli.backends.wire_format import MAX_LINE, Decoder, EventData, WholeBody, all_decoded, decoded, encoded
 from mellea_cli.errors import BackendError, BackendUnavailable, EndpointMissing, StreamBroken, UsageError
 
@@ -95,22 +95,22 @@ class WireClient:
         headers: Mapping[str, str] | None = None,
         max_connections: int | None = None,
         connect_timeout_s: float = 10.0,
-        advice: Advice | None = None,
+        advice: ErrorHints | None = None,
     ) -> None:
         self.base_url = checked_url(base_url)
-        Reach.of(os.environ).permit(self.base_url)
+        NetworkPolicy.of(os.environ).permit(self.base_url)
         self._secret = checked_key(api_key)
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **(headers or {})}
         if self._secret:
             self._headers["Authorization"] = f"Bearer {self._secret}"
         self._max_connections = max_connections
         self._timeout = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
-        self._advice = advice or Advice()
+        self._advice = advice or ErrorHints()
         self._transport: AiohttpTransport | None = None
         # Parsed once: taking an address apart costs more than all the rest of a request's head.
         self._urls: dict[str, httpx.URL] = {}
         self._closed = False
-        self.allowance: Allowance | None = None
+        self.allowance: RateLimitStatus | None = None
         """What the latest answer's headers said is left, where they said anything."""
 
     async def stream(
@@ -128,7 +128,7 @@ class WireClient:
         try:
             if not response.is_success:
                 raise await self._refusal(response, url, model)
-            self.allowance = read_allowance(response.headers) or self.allowance
+            self.allowance = read_rate_limits(response.headers) or self.allowance
             reader = self._decoder(response, url, decoder)
             async with aclosing(self._chunks(response, url)) as chunks:
                 async for data in chunks:

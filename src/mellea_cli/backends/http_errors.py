@@ -70,7 +70,7 @@ _HUNG_UP = "the server closed the connection without an answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class ErrorHints:
     """What a backend tells the user to do next, by what went wrong. `{model}` stands for the model's name."""
 
     unreachable: str = "is the server running, and is the address right?"
@@ -230,7 +230,7 @@ _NAMES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RateLimitStatus:
     """What one response said is left.
 
     Args:
@@ -245,15 +245,15 @@ class Allowance:
 
 
 @runtime_checkable
-class Metered(Protocol):
+class ReportsRateLimits(Protocol):
     """A backend whose server tells what is left."""
 
     @property
-    def allowance(self) -> Allowance | None:
+    def allowance(self) -> RateLimitStatus | None:
         """What the latest response said, or `None` when it said nothing."""
 
 
-def read_allowance(headers: Mapping[str, str]) -> Allowance | None:
+def read_rate_limits(headers: Mapping[str, str]) -> RateLimitStatus | None:
     """Read the limits in a response's headers, or return `None` when there are none.
 
     Known are OpenAI's `x-ratelimit-remaining-requests` and `-tokens` with their `-reset-` times (`1s`, `6m0s`,
@@ -268,7 +268,7 @@ def read_allowance(headers: Mapping[str, str]) -> Allowance | None:
         number, seconds = _header_number(left), duration_s(headers.get(reset, ""))
         if number is not None and seconds is not None:
             limits.append((number, seconds))
-    return Allowance(tuple(limits)) if limits else None
+    return RateLimitStatus(tuple(limits)) if limits else None
 
 
 def duration_s(text: str) -> float | None:

@@ -226,7 +226,7 @@ _AFTER = Message("user", ".")
 Prefix = tuple[Message, ...]
 
 
-class Prefixes:
+class PromptCache:
     """Puts prompt beginnings into the slots of one running server.
 
     Args:
@@ -490,7 +490,7 @@ class LocalBackend:
             return
         wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
         try:
-            prefixes = Prefixes(wire, client, self._states, identity, self._slots)
+            prefixes = PromptCache(wire, client, self._states, identity, self._slots)
             await prefixes.warm(self._model, self._expected, self._tell)
         finally:
             await wire.aclose()

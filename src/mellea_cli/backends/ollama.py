@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mellea_cli.backends.base import chunks_of
 from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.http_errors import Advice
+from mellea_cli.backends.http_errors import ErrorHints
 from mellea_cli.backends.security import without_secrets
 from mellea_cli.backends.wire_format import FixedPart, JsonLines, OncePer, a_count, a_text, an_object, valid_unicode
 from mellea_cli.errors import BackendError, ModelMissing, RequestRefused, StreamBroken, UsageError
@@ -26,7 +26,7 @@ _OURS = frozenset({"model", "messages", "stream", "format", "options"})
 # Native options that stand beside `options`, not in it.
 _TOP_LEVEL = frozenset({"keep_alive", "logprobs", "top_logprobs", "think"})
 
-_ADVICE = Advice(
+_ADVICE = ErrorHints(
     unreachable="start it with `ollama serve`, or use --backend local, which needs no server",
     not_authorized="sign in with `ollama signin`",
     endpoint_missing="is this Ollama? its address has no path, such as http://127.0.0.1:11434",

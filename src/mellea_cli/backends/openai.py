@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from mellea_cli.backends import security
 from mellea_cli.backends.base import chunks_of
 from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.http_errors import Advice, Allowance, one_line
+from mellea_cli.backends.http_errors import ErrorHints, RateLimitStatus, one_line
 from mellea_cli.backends.security import is_loopback
 from mellea_cli.backends.wire_format import EventData, FixedPart, OncePer, a_count, a_text, an_object, valid_unicode
 from mellea_cli.errors import BackendError, ContentFiltered, ServerFault, StreamBroken, UsageError
@@ -229,7 +229,7 @@ class OpenAIBackend:
         return self._slots
 
     @property
-    def allowance(self) -> Allowance | None:
+    def allowance(self) -> RateLimitStatus | None:
         """What the server's headers last said is left, where it says so."""
         return self._wire.allowance
 
@@ -404,8 +404,8 @@ def _how_to_get_in(variable: str) -> str:
     return f"set {variable} to a key of this server" if variable else "name the variable with its key as key_env"
 
 
-def _advice(base_url: str, key_variable: str) -> Advice:
-    return Advice(
+def _advice(base_url: str, key_variable: str) -> ErrorHints:
+    return ErrorHints(
         unreachable="is the server running? --base-url sets its address, and --backend local needs no server",
         not_authorized=_how_to_get_in(key_variable),
         endpoint_missing="does --base-url end as the server's API does, mostly in /v1?",

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from mellea_cli.backends import security
 from mellea_cli.backends.http import WireClient
-from mellea_cli.backends.http_errors import Advice, ErrorObject, one_line
+from mellea_cli.backends.http_errors import ErrorHints, ErrorObject, one_line
 from mellea_cli.backends.openai import DEFAULT_BASE_URL, whole_answer
 from mellea_cli.backends.wire_format import LineDecoder, decoded, encoded
 from mellea_cli.errors import BackendError, EndpointMissing, ServerFault, StreamBroken
@@ -157,7 +157,7 @@ class BatchClient:
         self._wire = WireClient(
             base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,
             api_key=security.api_key(os.environ),
-            advice=Advice(
+            advice=ErrorHints(
                 not_authorized="set OPENAI_API_KEY, or --key-file FILE, to a key of this server",
                 endpoint_missing="this server may have no batch queue: leave --offload out, or use --export-batch",
             ),

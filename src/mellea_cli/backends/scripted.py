@@ -28,7 +28,7 @@ _MOST_WORDS = 25
 _DEEPEST = 3
 
 
-class Instances:
+class SchemaFaker:
     """Makes instances that fit one text.
 
     Args:
@@ -233,4 +233,4 @@ def plausible_reply(request: GenerateRequest) -> str:
     subject = marked[-1][1] if marked else text
     if request.output_schema is None:
         return first_sentence(subject)
-    return json.dumps(Instances(subject).value(request.output_schema), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(SchemaFaker(subject).value(request.output_schema), ensure_ascii=False, separators=(",", ":"))

@@ -140,7 +140,7 @@ _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class NetworkPolicy:
     """What may be connected to.
 
     Args:

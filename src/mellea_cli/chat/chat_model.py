@@ -114,7 +114,7 @@ class Address:
         return self.window or (DEFAULT_WINDOW if self.backend in {"ollama", "local"} else None)
 
 
-class Partner:
+class ChatModel:
     """Asks one model, in a session with a `ChatContext`.
 
     A partner that somebody else takes the place of is closed, which closes its connections and its server.
@@ -162,9 +162,9 @@ class Partner:
                 await backend.aclose()
         return []
 
-    def at(self, **changes: Any) -> Partner:
+    def at(self, **changes: Any) -> ChatModel:
         """A partner at an address that differs in this from ours."""
-        return Partner(dataclasses.replace(self.address, **changes))
+        return ChatModel(dataclasses.replace(self.address, **changes))
 
     async def aclose(self) -> None:
         """Give up what is running and close the connections. May be called twice."""

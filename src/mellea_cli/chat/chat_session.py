@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mellea_cli.chat.attachments import Document, Table, read_data, read_file
-from mellea_cli.chat.chat_model import SETTABLE, Partner
+from mellea_cli.chat.chat_model import SETTABLE, ChatModel
 from mellea_cli.chat.chat_store import ChatFile, ChatStore, answer_facts
 from mellea_cli.chat.citations import Citations
 from mellea_cli.chat.system_prompt import preamble, reminder
@@ -74,7 +74,7 @@ class Chat:
         hidden: how many of the oldest turns the model is no longer shown.
     """
 
-    partner: Partner
+    partner: ChatModel
     memory: Memory = field(default_factory=Memory)
     said: Conversation = field(default_factory=Conversation)
     options: dict[str, Any] = field(default_factory=dict)
@@ -181,7 +181,7 @@ class Chat:
                 notes.append(f"not attached any more: {error.message}")
         return notes
 
-    async def switch(self, partner: Partner) -> None:
+    async def switch(self, partner: ChatModel) -> None:
         """Let another model answer from here on; the conversation stays."""
         before, self.partner = self.partner, partner
         self.hidden = 0

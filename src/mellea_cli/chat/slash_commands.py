@@ -18,7 +18,7 @@ from mellea_cli.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class CommandResult:
     """What a command leaves for the screen to do, in this order."""
 
     notes: Sequence[str] = ()
@@ -47,7 +47,7 @@ class Command:
     name: str
     argument: str
     help: str
-    run: Callable[[Chat, str], Awaitable[Effect]] = field(repr=False)
+    run: Callable[[Chat, str], Awaitable[CommandResult]] = field(repr=False)
     completes: str = ""
     """What its argument is one of: `model`, `path`, `option`, `session`; empty for anything."""
 
@@ -55,18 +55,18 @@ class Command:
 # Slash commands that change, keep or hand out what has been said.
 
 
-async def retry(chat: Chat, _: str) -> Effect:
+async def retry(chat: Chat, _: str) -> CommandResult:
     """Ask the last question again."""
     if chat.said.pending:
-        return Effect(ask=chat.said.pending)
+        return CommandResult(ask=chat.said.pending)
     question = _withdraw(chat)
-    return Effect(ask=question)
+    return CommandResult(ask=question)
 
 
-async def undo(chat: Chat, _: str) -> Effect:
+async def undo(chat: Chat, _: str) -> CommandResult:
     """Take the last turn back."""
     question = _withdraw(chat)
-    return Effect(notes=["the last turn is gone; its question is below"], draft=question)
+    return CommandResult(notes=["the last turn is gone; its question is below"], draft=question)
 
 
 def _withdraw(chat: Chat) -> str:
@@ -78,26 +78,26 @@ def _withdraw(chat: Chat) -> str:
     return question
 
 
-async def clear(chat: Chat, _: str) -> Effect:
+async def clear(chat: Chat, _: str) -> CommandResult:
     """Forget the conversation."""
     chat.said.turns.clear()
     chat.said.pending, chat.hidden = "", 0
     chat.memory.note("clear")
-    return Effect(notes=["the conversation is cleared; the system prompt and files stay"])
+    return CommandResult(notes=["the conversation is cleared; the system prompt and files stay"])
 
 
-async def save(chat: Chat, name: str) -> Effect:
+async def save(chat: Chat, name: str) -> CommandResult:
     """Give the chat a name, and go on under it."""
     store = chat.memory.store
     if store is None:
         raise UsageError("this chat keeps nothing (--no-history)", hint="write it to a file: /export FILE.md")
     if not name:
         file = chat.memory.file
-        return Effect(notes=[f"kept as it grows: {file.path if file else ''}; /save NAME gives it a name"])
+        return CommandResult(notes=[f"kept as it grows: {file.path if file else ''}; /save NAME gives it a name"])
     file = store.new(name)
     _copy(chat.said, file)
     chat.memory.use(file)
-    return Effect(notes=[f"saved as {name}, and goes on there: mellea chat --resume {name}"])
+    return CommandResult(notes=[f"saved as {name}, and goes on there: mellea chat --resume {name}"])
 
 
 def _copy(said: Conversation, file: ChatFile) -> None:
@@ -110,7 +110,7 @@ def _copy(said: Conversation, file: ChatFile) -> None:
         file.append("answer", **answer_facts(turn))
 
 
-async def load(chat: Chat, name: str) -> Effect:
+async def load(chat: Chat, name: str) -> CommandResult:
     """Go on with another chat."""
     store = chat.memory.store
     if store is None:
@@ -119,14 +119,16 @@ async def load(chat: Chat, name: str) -> Effect:
         raise UsageError("/load needs the id of a chat", hint="/sessions lists them")
     file, said = store.open(name)
     notes = chat.resume(file, said)
-    return Effect(notes=[*notes, f"this is {file.id}, {len(said.turns)} turns"], show_turns=2, draft=said.pending)
+    return CommandResult(
+        notes=[*notes, f"this is {file.id}, {len(said.turns)} turns"], show_turns=2, draft=said.pending
+    )
 
 
-async def sessions(chat: Chat, _: str) -> Effect:
+async def sessions(chat: Chat, _: str) -> CommandResult:
     """List the chats that are kept."""
     listed = chat.memory.store.listed() if chat.memory.store else []
     if not listed:
-        return Effect(notes=["no chat is kept"])
+        return CommandResult(notes=["no chat is kept"])
     current = chat.memory.file.id if chat.memory.file else ""
     rows = [
         (
@@ -138,23 +140,23 @@ async def sessions(chat: Chat, _: str) -> Effect:
         )
         for one in listed
     ]
-    return Effect(rows=rows, headers=("", "id", "changed", "turns", "first line"))
+    return CommandResult(rows=rows, headers=("", "id", "changed", "turns", "first line"))
 
 
-async def export(chat: Chat, path: str) -> Effect:
+async def export(chat: Chat, path: str) -> CommandResult:
     """Write the chat to a Markdown file."""
     if not path:
         raise UsageError("/export needs a file", hint="/export FILE.md")
-    return Effect(notes=[f"written to {write(chat.said, path)}"])
+    return CommandResult(notes=[f"written to {write(chat.said, path)}"])
 
 
-async def copy_code(chat: Chat, _: str) -> Effect:
+async def copy_code(chat: Chat, _: str) -> CommandResult:
     """Copy the last code block."""
     blocks = code_blocks(chat.said.turns)
     if not blocks:
         raise UsageError("there is no code block in the answers", hint="select the text with the mouse")
     lines = blocks[-1].count("\n") + 1
-    return Effect(
+    return CommandResult(
         notes=[f"copied {lines} line{'s' if lines > 1 else ''}, if your terminal takes OSC 52"], copy=blocks[-1]
     )
 
@@ -165,7 +167,7 @@ def is_command(line: str) -> bool:
     return bool(word) and line.startswith("/") and "/" not in word[0][1:]
 
 
-async def run_command(chat: Chat, line: str) -> Effect:
+async def run_command(chat: Chat, line: str) -> CommandResult:
     """Run the command in `line`.
 
     Raises:
@@ -181,24 +183,24 @@ async def run_command(chat: Chat, line: str) -> Effect:
     return await command.run(chat, argument.strip())
 
 
-async def _help(_: Chat, __: str) -> Effect:
+async def _help(_: Chat, __: str) -> CommandResult:
     rows = [(f"/{one.name} {one.argument}".rstrip(), one.help) for one in COMMANDS.values()]
     keys = [
         ('"""', "begins and ends a text of several lines; Alt-Enter breaks a line anywhere"),
         ("Ctrl-C", "stops an answer, or clears the line; twice at an empty prompt leaves"),
         ("Ctrl-R", "searches what you have typed; Ctrl-D leaves"),
     ]
-    return Effect(rows=[*rows, *keys])
+    return CommandResult(rows=[*rows, *keys])
 
 
-async def _model(chat: Chat, name: str) -> Effect:
+async def _model(chat: Chat, name: str) -> CommandResult:
     address = chat.partner.address
     known = await chat.partner.models()
     if not name:
         rows = [("*" if one == address.model else "", one) for one in known]
-        return Effect(notes=[f"{address.name} ({address.backend}) answers; /model NAME changes that"], rows=rows)
+        return CommandResult(notes=[f"{address.name} ({address.backend}) answers; /model NAME changes that"], rows=rows)
     if name == address.model:
-        return Effect(notes=[f"{name} answers already"])
+        return CommandResult(notes=[f"{name} answers already"])
     notes: list[str] = []
     if address.backend == "local":
         _check_local(name)
@@ -211,7 +213,7 @@ async def _model(chat: Chat, name: str) -> Effect:
     await chat.switch(chat.partner.at(model=name))
     kept = len(chat.said.turns)
     also = f"; it goes on with the {kept} turns so far" if kept > 1 else ""
-    return Effect(notes=[*notes, f"{name} answers from here on{also}"])
+    return CommandResult(notes=[*notes, f"{name} answers from here on{also}"])
 
 
 def _check_local(name: str) -> None:
@@ -223,18 +225,22 @@ def _check_local(name: str) -> None:
         raise ModelFileError(f"the model {name} is not on this machine", hint=f"mellea models pull {name}")
 
 
-async def _system(chat: Chat, text: str) -> Effect:
+async def _system(chat: Chat, text: str) -> CommandResult:
     if not text:
-        return Effect(notes=[f"the system prompt is: {chat.said.system}" if chat.said.system else "no system prompt"])
+        return CommandResult(
+            notes=[f"the system prompt is: {chat.said.system}" if chat.said.system else "no system prompt"]
+        )
     chat.set_system("" if text in {"none", "off"} else text)
-    return Effect(notes=["the system prompt is set" if chat.said.system else "the system prompt is gone"])
+    return CommandResult(notes=["the system prompt is set" if chat.said.system else "the system prompt is gone"])
 
 
-async def _file(chat: Chat, path: str) -> Effect:
+async def _file(chat: Chat, path: str) -> CommandResult:
     if not path:
         names = [one.name for one in chat.material]
-        return Effect(notes=[f"attached: {', '.join(names)}" if names else "no file is attached; /file PATH does it"])
-    return Effect(notes=[attached(chat, "file", path)])
+        return CommandResult(
+            notes=[f"attached: {', '.join(names)}" if names else "no file is attached; /file PATH does it"]
+        )
+    return CommandResult(notes=[attached(chat, "file", path)])
 
 
 def attached(chat: Chat, kind: str, path: str) -> str:
@@ -246,15 +252,15 @@ def attached(chat: Chat, kind: str, path: str) -> str:
     return f"attached {one.name}: {len(one.rows):,} row{'s' if len(one.rows) > 1 else ''}{left}"
 
 
-async def _multi(_: Chat, __: str) -> Effect:
-    return Effect(multi=True)
+async def _multi(_: Chat, __: str) -> CommandResult:
+    return CommandResult(multi=True)
 
 
-async def _edit(_: Chat, text: str) -> Effect:
-    return Effect(draft=text, edit=True)
+async def _edit(_: Chat, text: str) -> CommandResult:
+    return CommandResult(draft=text, edit=True)
 
 
-async def _usage(chat: Chat, _: str) -> Effect:
+async def _usage(chat: Chat, _: str) -> CommandResult:
     used, window, total = chat.used(), chat.partner.address.known_window, chat.said.usage
     of = f" of {window:,} ({used / window:.0%})" if window else "; the window's size is not known (--context TOKENS)"
     turns = chat.said.turns
@@ -268,17 +274,19 @@ async def _usage(chat: Chat, _: str) -> Effect:
         rows.append(
             ("last answer", f"{turns[-1].tokens_per_s:.1f} tokens/s, first token after {turns[-1].first_token_s:.1f} s")
         )
-    return Effect(rows=rows)
+    return CommandResult(rows=rows)
 
 
-async def _set(chat: Chat, text: str) -> Effect:
+async def _set(chat: Chat, text: str) -> CommandResult:
     name, _, value = text.partition(" ")
     if not value.strip():
         if name:
             read_setting(name, "")
         window = chat.partner.address.known_window
         now = {**chat.options, "context": f"{window:,}" if window else None}
-        return Effect(rows=[(one, str(now.get(one) if now.get(one) is not None else "default")) for one in SETTABLE])
+        return CommandResult(
+            rows=[(one, str(now.get(one) if now.get(one) is not None else "default")) for one in SETTABLE]
+        )
     setting = read_setting(name, value)
     if name == "context":
         await chat.switch(chat.partner.at(window=setting))
@@ -286,11 +294,11 @@ async def _set(chat: Chat, text: str) -> Effect:
         chat.options.pop(name, None)
     else:
         chat.options[name] = setting
-    return Effect(notes=[f"{name} is {'left to the default' if setting is None else value.strip()}"])
+    return CommandResult(notes=[f"{name} is {'left to the default' if setting is None else value.strip()}"])
 
 
-async def _exit(_: Chat, __: str) -> Effect:
-    return Effect(leave=True)
+async def _exit(_: Chat, __: str) -> CommandResult:
+    return CommandResult(leave=True)
 
 
 _ALL = (

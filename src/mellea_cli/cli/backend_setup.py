@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mellea_cli.messages import Message
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.ui.run_display import Show
+    from mellea_cli.ui.run_display import RunDisplay
 
 
 # Which backend and which model a command uses, and that the model is there.
@@ -272,7 +272,7 @@ async def ready_servers(
     flags: Flags,
     chosen: Chosen,
     prefixes: Sequence[tuple[Message, ...]],
-    show: Show,
+    show: RunDisplay,
     idle: Callable[[], bool] = _never,
 ) -> AsyncIterator[Servers]:
     """Open the model server, or those of a pool; they are closed again at the end.

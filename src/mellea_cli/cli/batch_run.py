@@ -35,12 +35,12 @@ from mellea_cli.io.writers import AddedColumns
 if TYPE_CHECKING:
     from mellea_cli.io.files import OutputTarget
     from mellea_cli.io.journal import Answers
-    from mellea_cli.io.source import Source, Survey
+    from mellea_cli.io.source import InputScan, Source
     from mellea_cli.pipelines.pipeline import Pipeline, Step
-    from mellea_cli.run.answer_cache import Outlook
-    from mellea_cli.run.batch import Ends, RunResult
+    from mellea_cli.run.answer_cache import Forecast
+    from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.ui.run_display import Show
+    from mellea_cli.ui.run_display import RunDisplay
     from mellea_cli.ui.summary import RunSummary, Themed
 
 
@@ -106,7 +106,7 @@ class Input:
     """An opened input and what is known about it."""
 
     source: Source
-    survey: Survey | None
+    survey: InputScan | None
 
     @property
     def total(self) -> int | None:
@@ -120,7 +120,7 @@ class Input:
 
 
 @contextmanager
-def open_input(flags: Flags, show: Show) -> Iterator[Input]:
+def open_input(flags: Flags, show: RunDisplay) -> Iterator[Input]:
     """Open the input and, where that can be done, look through it once.
 
     Raises:
@@ -189,7 +189,7 @@ def preview(
     print_preview(Preview(told, name, messages), sys.stdout, os.environ)
 
 
-def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Outlook | None:
+def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Forecast | None:
     """What the input holds beside the journal of the output, if there is one; `None` for a stream."""
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.journal import MemoryAnswers, peek_answers
@@ -201,7 +201,7 @@ def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Outlook | None:
         return look_ahead(opened.source.look(), plan, answers)
 
 
-def _counted(total: int, outlook: Outlook) -> str:
+def _counted(total: int, outlook: Forecast) -> str:
     """Words for the items of an input: how many, and those that are not new."""
     others = (
         (outlook.known, "answered already"),
@@ -214,7 +214,7 @@ def _counted(total: int, outlook: Outlook) -> str:
 
 
 @contextmanager
-def open_output(flags: Flags, opened: Input, added: AddedColumns, show: Show) -> Iterator[Ends]:
+def open_output(flags: Flags, opened: Input, added: AddedColumns, show: RunDisplay) -> Iterator[RunIO]:
     """Open the output, its lock and its journal.
 
     Args:
@@ -229,8 +229,8 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: Show) ->
     """
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
-    from mellea_cli.run.batch import Ends
-    from mellea_cli.run.recorder import Outlet
+    from mellea_cli.run.batch import RunIO
+    from mellea_cli.run.recorder import OrderedSink
 
     target = resolve_output(flags.output)
     if flags.unordered and target.kind == "file":
@@ -242,9 +242,9 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: Show) ->
         stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
         sink = open_sink(target, added, options, note=show.say, stdout=stdout)
         letters = errors_sink(flags.errors_file) if flags.errors_file else None
-        outlet = Outlet(sink, letters, ordered=not flags.unordered)
+        outlet = OrderedSink(sink, letters, ordered=not flags.unordered)
         stack.callback(outlet.close)
-        yield Ends(
+        yield RunIO(
             source=opened.source,
             rows=outlet,
             to_row=added.row,
@@ -268,7 +268,7 @@ def _open_answers(stack: ExitStack, target: OutputTarget, flags: Flags) -> Answe
     return stack.enter_context(closing(open_answers(target, fresh=flags.fresh)))
 
 
-def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: Ends) -> bool:
+def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: RunIO) -> bool:
     """Whether every answer is there already, so that no model is needed."""
     from mellea_cli.run.answer_cache import look_ahead
 
@@ -281,7 +281,7 @@ def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: Ends) -> bo
 
 
 def close(
-    flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: Show, themed: Themed | None = None
+    flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: RunDisplay, themed: Themed | None = None
 ) -> None:
     """Say how the run ended.
 
@@ -421,16 +421,16 @@ def summarise(flags: Flags) -> ExitCode:
     return shown(flags, lambda show: _summarise(flags, show))
 
 
-def shown(flags: Flags, work: Callable[[Show], ExitCode]) -> ExitCode:
+def shown(flags: Flags, work: Callable[[RunDisplay], ExitCode]) -> ExitCode:
     """Do `work` with somebody to talk to.
 
     Returns:
         What the process should end with; of a nightly run also when it failed, for it has said so itself.
     """
-    from mellea_cli.ui.run_display import Show
+    from mellea_cli.ui.run_display import RunDisplay
 
     _set_reach(flags)
-    with Show(sys.stderr, os.environ, flags.look()) as show:
+    with RunDisplay(sys.stderr, os.environ, flags.look()) as show:
         try:
             return work(show)
         except ReaderGone:
@@ -455,7 +455,7 @@ def _set_reach(flags: Flags) -> None:
         os.environ[KEY_FILE] = flags.key_file
 
 
-def _summarise(flags: Flags, show: Show) -> ExitCode:
+def _summarise(flags: Flags, show: RunDisplay) -> ExitCode:
     from mellea_cli.pipelines.feedback_prompts import PIPELINES
 
     pipeline = PIPELINES[flags.pipeline]
@@ -530,13 +530,13 @@ def choose_model(flags: Flags) -> Chosen:
     return Chosen(pool.backend, pool.model, pool.concurrency, pool.reason, pool.warning, pool=pool)
 
 
-def fetch_model(flags: Flags, chosen: Chosen, show: Show) -> None:
+def fetch_model(flags: Flags, chosen: Chosen, show: RunDisplay) -> None:
     """Fetch the embedded model's file if it is not there. Raises `MelleaError` as `ensure_local_model` does."""
     if chosen.backend == "local":
         ensure_local_model(chosen, pull=flags.pull, say=show.say)
 
 
-def chosen_model(flags: Flags, show: Show) -> Chosen:
+def chosen_model(flags: Flags, show: RunDisplay) -> Chosen:
     """Decide on backend and model, say why, and fetch an embedded model that is not there.
 
     Raises:
@@ -581,7 +581,7 @@ def run_plan(flags: Flags, chosen: Chosen, pipeline: Pipeline) -> RunPlan:
 
 
 async def _run(
-    flags: Flags, chosen: Chosen, plan: RunPlan, ends: Ends, show: Show, idle: Callable[[], bool]
+    flags: Flags, chosen: Chosen, plan: RunPlan, ends: RunIO, show: RunDisplay, idle: Callable[[], bool]
 ) -> RunResult:
     from mellea_cli.engine.workers import Stop
     from mellea_cli.run.batch import run_batch

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mellea_cli.chat.chat_model import SETTABLE
 from mellea_cli.chat.chat_session import Asked, Chat, too_long
 from mellea_cli.chat.citations import evidence
-from mellea_cli.chat.slash_commands import COMMANDS, Effect, is_command, run_command
+from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, is_command, run_command
 from mellea_cli.errors import AnswerError, ExitCode, MelleaError, RunawayAnswer
 from mellea_cli.ui.chat_prompt import ChatCompleter, ChatPrompt, Completable, edit
 from mellea_cli.ui.chat_stream import AnswerView, ChatScreen
@@ -117,7 +117,7 @@ class Repl:
         self._known.clear()
         return await self._show(effect)
 
-    async def _show(self, effect: Effect) -> bool:
+    async def _show(self, effect: CommandResult) -> bool:
         screen = self._screen
         if effect.copy and not screen.copy(effect.copy):
             screen.error("this is too long for the clipboard", "/export FILE.md writes all of it")

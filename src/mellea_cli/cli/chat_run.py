@@ -115,13 +115,13 @@ def _set_reach(wishes: Wishes) -> None:
 
 def _open(wishes: Wishes) -> tuple[Chat, list[str]]:
     """The chat, ready for its first question, and what is to be said about it. Nothing is sent, but by `auto`."""
-    from mellea_cli.chat.chat_model import Address, Partner
+    from mellea_cli.chat.chat_model import Address, ChatModel
     from mellea_cli.chat.chat_session import Chat, Memory, open_memory
 
     wanted = Wanted(wishes.backend, wishes.model, wishes.base_url, concurrency=1, pull=wishes.pull)
     found = asyncio.run(choose(wanted))
     memory = Memory() if wishes.no_history else open_memory(state() / "chats")
-    chat = Chat(Partner(Address(found.backend, found.model, wishes.base_url, wishes.context)), memory)
+    chat = Chat(ChatModel(Address(found.backend, found.model, wishes.base_url, wishes.context)), memory)
     notes = [line for line in (found.reason, found.warning) if line]
     notes += [*_resume(chat, wishes), *_give(chat, wishes)]
     # Last, for it may take long: what cannot be read has been said by then.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import typer
 
 from mellea_cli.errors import UsageError
-from mellea_cli.ui.run_display import Look
+from mellea_cli.ui.run_display import DisplayOptions
 
 if TYPE_CHECKING:
     from mellea_cli.run.plan import Caps, ErrorLimit, Prices
@@ -253,9 +253,9 @@ class Flags:
         """Whether the answers go by batch files, this way or that."""
         return bool(self.offload or self.export_batch or self.import_batch)
 
-    def look(self) -> Look:
+    def look(self) -> DisplayOptions:
         """How the run is to be shown; a nightly one says nothing but one line of JSON at its end."""
-        return Look(
+        return DisplayOptions(
             quiet=self.quiet or self.nightly,
             verbose=self.verbose,
             live=self.live and not self.nightly,

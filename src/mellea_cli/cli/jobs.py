@@ -101,12 +101,12 @@ def cancel_jobs(
 def _note_cancelled(output: str, jobs: list[Job]) -> None:
     """Write down that these batches may be given up; a run that waits for them sees it by itself."""
     from mellea_cli.errors import OutputBusy
-    from mellea_cli.io.batch_jobs import JobBook
+    from mellea_cli.io.batch_jobs import BatchJobStore
     from mellea_cli.io.files import OutputLock, resolve_output
 
     target = resolve_output(output)
     try:
-        with OutputLock(target.lock, target.name), closing(JobBook(target.journal)) as book:
+        with OutputLock(target.lock, target.name), closing(BatchJobStore(target.journal)) as book:
             for job in jobs:
                 book.change(job.tag, state="submitted", status="cancelling")
     except OutputBusy:

@@ -17,12 +17,12 @@ from mellea_cli.errors import ExitCode, MelleaError, OutputError, UsageError
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
     from mellea_cli.engine.workers import Stop
-    from mellea_cli.io.batch_jobs import Job, JobBook
+    from mellea_cli.io.batch_jobs import BatchJobStore, Job
     from mellea_cli.io.source import Source
-    from mellea_cli.run.batch import Ends, RunResult
-    from mellea_cli.run.batch_planner import Gathered, Gatherer
+    from mellea_cli.run.batch import RunIO, RunResult
+    from mellea_cli.run.batch_planner import BatchPlanner, PlannedBatch
     from mellea_cli.run.plan import Caps, RunPlan
-    from mellea_cli.ui.run_display import Show
+    from mellea_cli.ui.run_display import RunDisplay
 
 
 # What may go by batch files: the flags, the two ends, and the batches that are under way already.
@@ -106,13 +106,13 @@ class QueuedRun:
 
     flags: Flags
     plan: RunPlan
-    ends: Ends
+    ends: RunIO
     backend: Backend
-    show: Show
+    show: RunDisplay
     stop: Stop
 
 
-def export(flags: Flags, plan: RunPlan, ends: Ends, source: Source, say: Callable[[str], None]) -> ExitCode:
+def export(flags: Flags, plan: RunPlan, ends: RunIO, source: Source, say: Callable[[str], None]) -> ExitCode:
     """Write every request that can be asked now into a file; nothing is sent.
 
     Raises:
@@ -174,15 +174,15 @@ def _time_is_up(stop: Stop) -> None:
     stop.ask_once("the run's deadline has passed (--deadline)", ExitCode.STOPPED_EARLY)
 
 
-async def _by_batches(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
-    from mellea_cli.run.batch_queue import NothingGoesOut
+async def _by_batches(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) -> None:
+    from mellea_cli.run.batch_queue import NoRequests
 
     flags, say = run.flags, run.show.say
     if not flags.import_batch:
         await _offload(run, book, gatherer)
         return
     answers = _import(flags, run.plan, book, say)
-    found = await gatherer.look(NothingGoesOut())
+    found = await gatherer.look(NoRequests())
     if answers and not found.settled and not found.replays and found.waiting:
         raise UsageError(
             f"{flags.import_batch}: none of its answers belongs to this input under these settings",
@@ -196,7 +196,7 @@ async def _by_batches(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None
         )
 
 
-def _import(flags: Flags, plan: RunPlan, book: JobBook, say: Callable[[str], None]) -> int:
+def _import(flags: Flags, plan: RunPlan, book: BatchJobStore, say: Callable[[str], None]) -> int:
     from mellea_cli.run.batch_queue import bring_in
 
     answers, errors, strange = bring_in(Path(flags.import_batch or ""), plan.fingerprint.hex(), book)
@@ -206,11 +206,11 @@ def _import(flags: Flags, plan: RunPlan, book: JobBook, say: Callable[[str], Non
     return answers
 
 
-async def _offload(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
+async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) -> None:
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.events import nobody
-    from mellea_cli.run.batch_queue import Files, Offload, Parts, Patience, Queue, QueueLimits, clear_leftovers
+    from mellea_cli.run.batch_queue import Files, Offload, Parts, Queue, QueueLimits, RetryingCaller, clear_leftovers
     from mellea_cli.run.executor import open_way
     from mellea_cli.ui.status import QueueLines
 
@@ -231,7 +231,7 @@ async def _offload(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
         run.backend.whole_body,
         open_way(plan, run.backend, nobody),
     )
-    patience = Patience(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
+    patience = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
     parts = Parts(fingerprint, gatherer, Queue(client, book, patience, limits.window), book, files)
     lines = QueueLines(say)
     offload = Offload(
@@ -249,7 +249,7 @@ async def _offload(run: QueuedRun, book: JobBook, gatherer: Gatherer) -> None:
         await client.aclose()
 
 
-def _check_jobs(book: JobBook, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
+def _check_jobs(book: BatchJobStore, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
     from mellea_cli.io.batch_jobs import look_up_jobs
 
     under_way = [job for job in look_up_jobs(book.path) if is_under_way(job)]
@@ -266,17 +266,17 @@ def _many(jobs: list[Job]) -> str:
     return f"{len(jobs)} batches are" if len(jobs) > 1 else "1 batch is"
 
 
-async def _live(run: QueuedRun, book: JobBook, gathered: Gathered, took_s: float) -> RunResult:
+async def _live(run: QueuedRun, book: BatchJobStore, gathered: PlannedBatch, took_s: float) -> RunResult:
     """Ask live what no batch has answered; every other answer is in the journal."""
     from mellea_cli.run.batch import run_batch
-    from mellea_cli.run.batch_planner import Replaying
+    from mellea_cli.run.batch_planner import ReplayBackend
 
     plan = dataclasses.replace(run.plan, caps=_caps_left(run, gathered, took_s))
     if gathered.live and not run.stop.asked.is_set():
         run.show.say(f"{gathered.live:,} texts are finished live")
     if run.stop.asked.is_set() and (jobs := book.jobs(run.plan.fingerprint.hex())):
         run.show.say(f"{_many(jobs)} left with the server; the same command brings in what comes of it")
-    backend = Replaying(run.backend, book, gathered.replays)
+    backend = ReplayBackend(run.backend, book, gathered.replays)
     result = await run_batch(plan, backend, run.ends, observer=run.show.begin(), stop=run.stop)
     tally = result.tally
     tally.offloaded = gathered.settled
@@ -286,7 +286,7 @@ async def _live(run: QueuedRun, book: JobBook, gathered: Gathered, took_s: float
     return result
 
 
-def _caps_left(run: QueuedRun, gathered: Gathered, took_s: float) -> Caps:
+def _caps_left(run: QueuedRun, gathered: PlannedBatch, took_s: float) -> Caps:
     """What the batches have left of the user's limits."""
     from mellea_cli.run.batch_planner import BATCH_PRICE
 
@@ -302,16 +302,16 @@ def _caps_left(run: QueuedRun, gathered: Gathered, took_s: float) -> Caps:
     return dataclasses.replace(caps, deadline_s=left_s, tokens=tokens, cost=cost)
 
 
-def _book(ends: Ends) -> JobBook:
-    from mellea_cli.io.batch_jobs import JobBook
+def _book(ends: RunIO) -> BatchJobStore:
+    from mellea_cli.io.batch_jobs import BatchJobStore
     from mellea_cli.io.journal import Journal
 
     if not isinstance(ends.answers, Journal):
         raise UsageError("batches need a journal beside the output", hint="name a file with -o")
-    return JobBook(ends.answers.path)
+    return BatchJobStore(ends.answers.path)
 
 
-def _source(ends: Ends) -> Source:
+def _source(ends: RunIO) -> Source:
     from mellea_cli.io.source import Source
 
     if not isinstance(ends.source, Source):
@@ -319,7 +319,7 @@ def _source(ends: Ends) -> Source:
     return ends.source
 
 
-def _gatherer(plan: RunPlan, ends: Ends, source: Source, book: JobBook, *, again: bool = False) -> Gatherer:
-    from mellea_cli.run.batch_planner import Gatherer
+def _gatherer(plan: RunPlan, ends: RunIO, source: Source, book: BatchJobStore, *, again: bool = False) -> BatchPlanner:
+    from mellea_cli.run.batch_planner import BatchPlanner
 
-    return Gatherer(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)
+    return BatchPlanner(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)

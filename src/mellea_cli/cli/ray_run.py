@@ -14,9 +14,9 @@ from mellea_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.cluster.ray_cluster import RayCluster
-    from mellea_cli.run.batch import Ends, RunResult
+    from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.ui.run_display import Show
+    from mellea_cli.ui.run_display import RunDisplay
 
 
 _SERVER_VARIABLES = {"openai": "OPENAI_BASE_URL", "ollama": "OLLAMA_HOST"}
@@ -58,7 +58,7 @@ async def choose_for_nodes(wanted: Wanted) -> Chosen:
 
 
 def run_on_ray(
-    flags: Flags, chosen: Chosen, plan_of: Callable[[Chosen], RunPlan], ends: Ends, show: Show
+    flags: Flags, chosen: Chosen, plan_of: Callable[[Chosen], RunPlan], ends: RunIO, show: RunDisplay
 ) -> tuple[RunPlan, RunResult]:
     """Run on a Ray cluster.
 
@@ -102,7 +102,7 @@ def _in_flight(flags: Flags, chosen: Chosen, workers: int) -> int:
     return min(concurrency, _MOST_SLOTS * workers) if chosen.backend == "local" else concurrency
 
 
-def _workers(flags: Flags, chosen: Chosen, cluster: RayCluster, show: Show) -> int:
+def _workers(flags: Flags, chosen: Chosen, cluster: RayCluster, show: RunDisplay) -> int:
     """One for each node, or as many as were asked for; an embedded model is there once on each node at most."""
     nodes = len(cluster.nodes)
     wanted = flags.ray_workers or nodes
@@ -112,7 +112,9 @@ def _workers(flags: Flags, chosen: Chosen, cluster: RayCluster, show: Show) -> i
     return wanted
 
 
-async def _run(flags: Flags, plan: RunPlan, cluster: RayCluster, workers: int, ends: Ends, show: Show) -> RunResult:
+async def _run(
+    flags: Flags, plan: RunPlan, cluster: RayCluster, workers: int, ends: RunIO, show: RunDisplay
+) -> RunResult:
     from mellea_cli.backends import security
     from mellea_cli.backends.registry import BackendSettings
     from mellea_cli.backends.security import ALLOW_HTTP, LOCAL_ONLY
@@ -138,6 +140,6 @@ async def _run(flags: Flags, plan: RunPlan, cluster: RayCluster, workers: int, e
 
 
 def _local_only(flags: Flags) -> bool:
-    from mellea_cli.backends.security import Reach
+    from mellea_cli.backends.security import NetworkPolicy
 
-    return flags.local_only or Reach.of(os.environ).local_only
+    return flags.local_only or NetworkPolicy.of(os.environ).local_only

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from mellea_cli.events import Observer
     from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.pipelines.theme_prompts import Said
-    from mellea_cli.run.batch import Ends, RunResult
+    from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.subrun import Aside
+    from mellea_cli.run.subrun import SubRun
     from mellea_cli.run.theme_labels import Labelled
-    from mellea_cli.ui.run_display import Show
+    from mellea_cli.ui.run_display import RunDisplay
 
 
 ADDED = AddedColumns((Added("themes", joint=JOINT), Added("theme_quotes")))
@@ -68,7 +68,7 @@ def label_rows(flags: Flags, own: ThemeFlags) -> ExitCode:
 class _Theming:
     """One run of the command, with what all its parts need."""
 
-    def __init__(self, flags: Flags, own: ThemeFlags, show: Show) -> None:
+    def __init__(self, flags: Flags, own: ThemeFlags, show: RunDisplay) -> None:
         self._flags = flags
         self._own = own
         self._show = show
@@ -125,13 +125,13 @@ class _Theming:
     async def _run(
         self,
         opened: Input,
-        ends: Ends,
+        ends: RunIO,
         chosen: Chosen,
         themes: tuple[Theme, ...] | None,
         phrases: dict[Said, Counter[str]] | None,
     ) -> ExitCode:
         from mellea_cli.engine.workers import Stop
-        from mellea_cli.run.subrun import EndedEarly
+        from mellea_cli.run.subrun import SubRunStopped
 
         stop, aside = Stop(self._show.say), None
         try:
@@ -146,12 +146,12 @@ class _Theming:
             if self._own.find_only:
                 return self._found_only(opened, chosen, themes, aside)
             return await self._label(opened, ends, chosen, themes, stop, aside)
-        except EndedEarly as early:
+        except SubRunStopped as early:
             close(self._flags, self._plan(chosen, themes or ()), opened, early.result, self._show)
             return early.result.exit_code
 
-    def _aside(self, plan: RunPlan, servers: Servers, ends: Ends, stop: Stop) -> Aside:
-        from mellea_cli.run.subrun import Aside
+    def _aside(self, plan: RunPlan, servers: Servers, ends: RunIO, stop: Stop) -> SubRun:
+        from mellea_cli.run.subrun import SubRun
 
         show = self._show
 
@@ -159,9 +159,9 @@ class _Theming:
             show.say(f"finding {pipeline.name}: {questions} question{'s' if questions > 1 else ''}")
             return show.begin()
 
-        return Aside(plan, servers, ends.answers, begin=begin, stop=stop, retry_failed=self._flags.retry_failed)
+        return SubRun(plan, servers, ends.answers, begin=begin, stop=stop, retry_failed=self._flags.retry_failed)
 
-    async def _find(self, aside: Aside, phrases: dict[Said, Counter[str]]) -> tuple[Theme, ...]:
+    async def _find(self, aside: SubRun, phrases: dict[Said, Counter[str]]) -> tuple[Theme, ...]:
         from mellea_cli.run.theme_discovery import discover
 
         found = await discover(phrases, aside.ask, most=self._own.max_themes)
@@ -181,7 +181,7 @@ class _Theming:
             self._show.say(f"  {theme.kind}: {theme.name}: {theme.definition}")
         return found
 
-    def _found_only(self, opened: Input, chosen: Chosen, themes: Sequence[Theme], aside: Aside | None) -> ExitCode:
+    def _found_only(self, opened: Input, chosen: Chosen, themes: Sequence[Theme], aside: SubRun | None) -> ExitCode:
         from mellea_cli.run.subrun import ended_with
 
         result = ended_with(aside)
@@ -193,11 +193,11 @@ class _Theming:
     async def _label(
         self,
         opened: Input,
-        ends: Ends,
+        ends: RunIO,
         chosen: Chosen,
         themes: tuple[Theme, ...],
         stop: Stop,
-        aside: Aside | None,
+        aside: SubRun | None,
     ) -> ExitCode:
         from mellea_cli.run.batch import run_batch
         from mellea_cli.run.theme_labels import Labelled, settle_question

@@ -19,7 +19,7 @@ from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import BackendUnavailable, MelleaError
 from mellea_cli.events import AttemptFailed, Event, Note, Observer, Paused
 from mellea_cli.items import Failure, Item, Outcome
-from mellea_cli.run.executor import Hands
+from mellea_cli.run.executor import Executor
 
 # A place is filled again so often when nothing came back from its worker in between.
 _MOST_LOSSES = 3
@@ -29,8 +29,8 @@ _CLOSE_S = 3.0
 _SOON_S = 15.0
 
 
-class Crew(Hands):
-    """The workers of a run; `mellea_cli.run.executor.Hands` for the run. Use `crew` to have one.
+class ClusterExecutor(Executor):
+    """The workers of a run; `mellea_cli.run.executor.Executor` for the run. Use `crew` to have one.
 
     Args:
         posts: the workers' places.
@@ -84,7 +84,7 @@ class Crew(Hands):
         return sum(post.peak for post in self._posts)
 
     async def work(self, item: Item) -> Outcome | None:
-        """Have `item` answered by one of the workers; see `mellea_cli.run.executor.Hands.work`.
+        """Have `item` answered by one of the workers; see `mellea_cli.run.executor.Executor.work`.
 
         The first call brings the workers to life: a run that finds every answer in its journal needs none.
         """
@@ -265,7 +265,7 @@ class Crew(Hands):
 @asynccontextmanager
 async def crew(
     shares: Sequence[Share], links: Links, *, observer: Observer, stop: Stop, patience_s: float = 300.0
-) -> AsyncIterator[Crew]:
+) -> AsyncIterator[ClusterExecutor]:
     """The workers of one run, one for each share; they are ended on leaving.
 
     Args:
@@ -276,7 +276,7 @@ async def crew(
         patience_s: how long the cluster may take to find room for a worker, in seconds.
     """
     posts = [Post(number, share) for number, share in enumerate(shares)]
-    hands = Crew(posts, links, observer, stop, patience_s=patience_s)
+    hands = ClusterExecutor(posts, links, observer, stop, patience_s=patience_s)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(hands.attend(post)) for post in posts]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from mellea_cli.cluster.remote_worker import Link, Outpost, WorkerLost
+from mellea_cli.cluster.remote_worker import Link, RemoteWorker, WorkerLost
 from mellea_cli.errors import UsageError
 
 _START = "start one with: ray start --head (one with tokens needs RAY_AUTH_MODE=token here too)"
@@ -66,7 +66,7 @@ class RayLinks:
     def __init__(self, ray: Any, nodes: Sequence[str]) -> None:
         self._ray = ray
         self._nodes = nodes
-        self._actor = ray.remote(Outpost)
+        self._actor = ray.remote(RemoteWorker)
 
     def hire(self, number: int) -> Link:
         """A new worker for place `number`. Ray does not start it again by itself: a new one would know nothing."""

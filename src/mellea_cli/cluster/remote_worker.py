@@ -15,7 +15,7 @@ from mellea_cli.cluster.worker_messages import Ending, Reporter, Share, pack, un
 from mellea_cli.errors import BackendUnavailable, MelleaError, ModelFileError, ModelMissing, Scope, UsageError
 from mellea_cli.events import Event, ItemStarted, Note, StepFinished, StepStarted
 from mellea_cli.items import Item, Outcome
-from mellea_cli.run.executor import OwnHands
+from mellea_cli.run.executor import LocalExecutor
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
@@ -59,7 +59,7 @@ class WorkerLost(Exception):
 
 
 class Link(Protocol):
-    """The way to one worker; see `mellea_cli.cluster.remote_worker.Outpost` for the calls.
+    """The way to one worker; see `mellea_cli.cluster.remote_worker.RemoteWorker` for the calls.
 
     Every call raises `WorkerLost` when the worker is gone, and is made at most once: nothing is sent again.
     """
@@ -220,7 +220,7 @@ class Post:
         return tickets
 
 
-class Outpost:
+class RemoteWorker:
     """Answers the items that it is given. What goes in and out is packed by `mellea_cli.cluster.worker_messages.pack`.
 
     The order of calls is `open`, then `serve` once, and beside it `give` and `collect` as often as there is something
@@ -232,7 +232,7 @@ class Outpost:
         self._arrived = asyncio.Event()
         self._no_more = False
         self._backend: Backend | None = None
-        self._hands: OwnHands | None = None
+        self._hands: LocalExecutor | None = None
         self._report: Reporter | None = None
 
     async def open(self, version: str, packed: bytes) -> bytes:
@@ -268,7 +268,7 @@ class Outpost:
             await asyncio.to_thread(ensure_model, plan, pull=share.pull, tell=self._tell)
         self._backend = open_backend(plan.backend, share.settings)
         await self._prepare(self._backend, plan, pull=share.pull)
-        self._hands = OwnHands(plan, self._backend, self._report)
+        self._hands = LocalExecutor(plan, self._backend, self._report)
 
     async def _prepare(self, backend: Backend, plan: RunPlan, *, pull: bool) -> None:
         from mellea_cli.backends.local import LocalBackend
@@ -341,7 +341,7 @@ class Outpost:
         if self._backend is not None:
             await self._backend.aclose()
 
-    def _opened(self) -> OwnHands:
+    def _opened(self) -> LocalExecutor:
         if self._hands is None:
             raise RuntimeError("the worker was not opened")
         return self._hands

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mellea_cli.engine.client import Way
-from mellea_cli.engine.generate import UNWATCHED, Watch
-from mellea_cli.engine.retry import Spent
+from mellea_cli.engine.generate import UNOBSERVED, CallObserver
+from mellea_cli.engine.retry import RetryBudget
 from mellea_cli.errors import (
     AnswerError,
     BackendError,
@@ -117,7 +117,9 @@ class Answer(Generic[T]):
         self.calls += completion.attempts
 
 
-async def ask(question: Question[T], sender: Way, watch: Watch = UNWATCHED, into: Answer[T] | None = None) -> Answer[T]:
+async def ask(
+    question: Question[T], sender: Way, watch: CallObserver = UNOBSERVED, into: Answer[T] | None = None
+) -> Answer[T]:
     """Ask until an answer is good or the budget is spent.
 
     Args:
@@ -134,7 +136,7 @@ async def ask(question: Question[T], sender: Way, watch: Watch = UNWATCHED, into
     """
     answer: Answer[T] = Answer() if into is None else into
     request = question.request
-    spent = Spent()
+    spent = RetryBudget()
     while True:
         try:
             tried = await _try(question, request, sender, watch, answer, spent)
@@ -173,7 +175,12 @@ async def _rescued(question: Question[T], tried: Try[T], sender: Way, answer: An
 
 
 async def _try(
-    question: Question[T], request: GenerateRequest, sender: Way, watch: Watch, answer: Answer[T], spent: Spent
+    question: Question[T],
+    request: GenerateRequest,
+    sender: Way,
+    watch: CallObserver,
+    answer: Answer[T],
+    spent: RetryBudget,
 ) -> Try[T]:
     before = spent.sent
     try:

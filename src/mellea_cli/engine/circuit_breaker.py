@@ -223,7 +223,7 @@ def _looks_away(error: BackendError) -> bool:
     return isinstance(error, BackendUnavailable)
 
 
-class Standing(Enum):
+class BreakerState(Enum):
     """How an endpoint stands."""
 
     SERVING = "serving"
@@ -236,7 +236,7 @@ class Standing(Enum):
     """It takes nothing more in this run: what is wrong with it does not pass."""
 
 
-class Breaker:
+class CircuitBreaker:
     """Sets an endpoint aside when it fails, and lets it back.
 
     Args:
@@ -246,7 +246,7 @@ class Breaker:
     """
 
     def __init__(self, *, after: int = 3, first_s: float = 0.5, longest_s: float = 30.0) -> None:
-        self.standing = Standing.SERVING
+        self.standing = BreakerState.SERVING
         self.probe_at = 0.0
         """When an endpoint that is aside is to be asked again."""
         self._after = after
@@ -258,17 +258,17 @@ class Breaker:
     @property
     def open(self) -> bool:
         """Whether nothing may be sent."""
-        return self.standing in (Standing.ASIDE, Standing.GONE)
+        return self.standing in (BreakerState.ASIDE, BreakerState.GONE)
 
     def answered(self) -> None:
         """A request of the run was answered, if only with a word about that request."""
         self._row = 0
-        if self.standing is Standing.TRIAL:
-            self.standing = Standing.SERVING
+        if self.standing is BreakerState.TRIAL:
+            self.standing = BreakerState.SERVING
             self._wait_s = self._first_s
-        elif self.standing is Standing.ASIDE:
+        elif self.standing is BreakerState.ASIDE:
             # One that was under way when the others failed: it shows as much as a probe does.
-            self.standing = Standing.TRIAL
+            self.standing = BreakerState.TRIAL
 
     def failed(self, now: float) -> bool:
         """A request of the run failed, and the endpoint may be to blame.
@@ -277,22 +277,22 @@ class Breaker:
             Whether the endpoint is out of service, so that the request is not to blame.
         """
         self._row += 1
-        if not self.open and (self.standing is Standing.TRIAL or self._row >= self._after):
+        if not self.open and (self.standing is BreakerState.TRIAL or self._row >= self._after):
             self.set_aside(now)
         return self.open
 
     def set_aside(self, now: float) -> None:
         """Send nothing more until a probe gets through; each time in a row the next one comes later."""
-        self.standing = Standing.ASIDE
+        self.standing = BreakerState.ASIDE
         self._row = 0
         self.probe_at = now + self._wait_s
         self._wait_s = min(2 * self._wait_s, self._longest_s)
 
     def probed(self) -> None:
         """The endpoint has answered a question of our own."""
-        if self.standing is Standing.ASIDE:
-            self.standing = Standing.TRIAL
+        if self.standing is BreakerState.ASIDE:
+            self.standing = BreakerState.TRIAL
 
     def leave_out(self) -> None:
         """Send nothing more at all."""
-        self.standing = Standing.GONE
+        self.standing = BreakerState.GONE

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.backends.http_errors import Allowance, Metered
-from mellea_cli.engine.circuit_breaker import Breaker, Outage, Standing
-from mellea_cli.engine.concurrency import Climb, Limiter
+from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
+from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker, Outage
+from mellea_cli.engine.concurrency import AdaptiveConcurrency, ConcurrencyLimiter
 from mellea_cli.engine.endpoint import Closed, Endpoint, EndpointFigures, Lane, TooSlow, now_s
-from mellea_cli.engine.generate import UNWATCHED, Deadlines, NothingInTime, Watch, generate
-from mellea_cli.engine.load_balancer import MUCH_SLOWER, Balance
-from mellea_cli.engine.rate_limiter import Pace
-from mellea_cli.engine.retry import RetryPolicy, Spent
+from mellea_cli.engine.generate import UNOBSERVED, CallObserver, Deadlines, NothingInTime, generate
+from mellea_cli.engine.load_balancer import MUCH_SLOWER, LoadBalancer
+from mellea_cli.engine.rate_limiter import RateLimiter
+from mellea_cli.engine.retry import RetryBudget, RetryPolicy
 from mellea_cli.errors import AnswerError, BackendError, ContextTooLong, RateLimited, Scope
 from mellea_cli.events import Note, Observer, Paused, nobody
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options, Usage
@@ -32,7 +32,9 @@ class Way(Protocol):
     `mellea_cli.engine.client.Sender` leads to one server, `mellea_cli.engine.client.PoolSender` to several.
     """
 
-    async def send(self, request: GenerateRequest, watch: Watch = UNWATCHED, spent: Spent | None = None) -> Completion:
+    async def send(
+        self, request: GenerateRequest, watch: CallObserver = UNOBSERVED, spent: RetryBudget | None = None
+    ) -> Completion:
         """Send `request` until it goes through.
 
         Args:
@@ -75,7 +77,7 @@ class Sender:
     def __init__(
         self,
         backend: Backend,
-        limiter: Limiter,
+        limiter: ConcurrencyLimiter,
         *,
         policy: RetryPolicy | None = None,
         deadlines: Deadlines | None = None,
@@ -94,8 +96,8 @@ class Sender:
         self._outage = outage or Outage(observer=observer)
         self._observer = observer
         self._jitter = jitter
-        self._metered = backend if isinstance(backend, Metered) else None
-        self._heeded: Allowance | None = None
+        self._metered = backend if isinstance(backend, ReportsRateLimits) else None
+        self._heeded: RateLimitStatus | None = None
 
     @property
     def peak(self) -> int:
@@ -103,12 +105,12 @@ class Sender:
         return self.limiter.peak
 
     @property
-    def climb(self) -> Climb | None:
+    def climb(self) -> AdaptiveConcurrency | None:
         """What seeks the best number of requests in flight, where it is sought."""
         return self.limiter.climb
 
     @property
-    def rooms(self) -> Limiter | None:
+    def rooms(self) -> ConcurrencyLimiter | None:
         """What tells a worker whether there is room for it, where the number of requests is sought."""
         return self.limiter if self.climb is not None else None
 
@@ -122,7 +124,9 @@ class Sender:
         """There is only one endpoint: the run's own figures are its figures."""
         return ()
 
-    async def send(self, request: GenerateRequest, watch: Watch = UNWATCHED, spent: Spent | None = None) -> Completion:
+    async def send(
+        self, request: GenerateRequest, watch: CallObserver = UNOBSERVED, spent: RetryBudget | None = None
+    ) -> Completion:
         """Send `request` until it goes through.
 
         Args:
@@ -139,9 +143,9 @@ class Sender:
             RunawayAnswer: the answer had to be stopped.
         """
         with self._outage.question():
-            return await self._until_through(request, watch, spent or Spent())
+            return await self._until_through(request, watch, spent or RetryBudget())
 
-    async def _until_through(self, request: GenerateRequest, watch: Watch, spent: Spent) -> Completion:
+    async def _until_through(self, request: GenerateRequest, watch: CallObserver, spent: RetryBudget) -> Completion:
         before, began = spent.sent, asyncio.get_running_loop().time()
         while True:
             spent.sent += 1
@@ -157,7 +161,7 @@ class Sender:
                 sent = spent.sent - before
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
-    async def _once(self, request: GenerateRequest, watch: Watch, spent: Spent) -> Completion:
+    async def _once(self, request: GenerateRequest, watch: CallObserver, spent: RetryBudget) -> Completion:
         """Send the request once; tell limiter and outage what came of it."""
         pace = self.limiter.pace
         tokens = pace.tokens(_letters(request)) if pace is not None and pace.counts_tokens else 0.0
@@ -179,7 +183,7 @@ class Sender:
         self._heed_allowance()
         return completion
 
-    def _failed(self, error: BackendError, started: float, question: Spent) -> None:
+    def _failed(self, error: BackendError, started: float, question: RetryBudget) -> None:
         alone = None
         if isinstance(error, RateLimited):
             alone = question if self.limiter.refused(started, by_time=bool(error.retry_after_s)) else None
@@ -190,7 +194,7 @@ class Sender:
         # An outage is the server's trouble: it is waited out and not charged to any request.
         error.charged = not self._outage.failed(error, question=question, alone=alone)
 
-    async def _look_for_server(self, request: GenerateRequest, spent: Spent) -> None:
+    async def _look_for_server(self, request: GenerateRequest, spent: RetryBudget) -> None:
         """Ask a question that no row can spoil; return when the server is there.
 
         Raises:
@@ -215,7 +219,7 @@ class Sender:
         spent.sent += 1
         spent.charge_spared(self.policy, self._outage.era)
 
-    async def _wait(self, error: BackendError, watch: Watch, spent: Spent, began: float) -> None:
+    async def _wait(self, error: BackendError, watch: CallObserver, spent: RetryBudget, began: float) -> None:
         """Wait until `error`'s request may be sent again, or let the error through."""
         watch.failed(error.kind, error.message)
         rate_limited = isinstance(error, RateLimited)
@@ -231,7 +235,7 @@ class Sender:
         watch.retry(delay, spent.sent + 1)
         await asyncio.sleep(delay)
 
-    def _delay_s(self, error: BackendError, spent: Spent, began: float) -> float:
+    def _delay_s(self, error: BackendError, spent: RetryBudget, began: float) -> float:
         failures = spent.refusals if isinstance(error, RateLimited) else spent.faults
         delay = self.policy.delay_s(failures, error.retry_after_s, self._jitter)
         longest = self.policy.max_elapsed_s
@@ -276,7 +280,7 @@ class PoolLimits:
     """
 
     most: int | None = None
-    pace: Pace | None = None
+    pace: RateLimiter | None = None
     max_wait_s: float = 300.0
 
 
@@ -306,7 +310,7 @@ class PoolSender:
         policy: RetryPolicy | None = None,
         deadlines: Deadlines | None = None,
         limits: PoolLimits | None = None,
-        breaker: Callable[[], Breaker] = Breaker,
+        breaker: Callable[[], CircuitBreaker] = CircuitBreaker,
         observer: Observer = nobody,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -315,10 +319,13 @@ class PoolSender:
         self.retries = 0
         """Requests that were sent again, over the sender's life."""
         limits = limits or PoolLimits()
-        lanes = [Lane(one, Limiter(one.concurrency, pace=limits.pace), breaker(), self.deadlines) for one in endpoints]
+        lanes = [
+            Lane(one, ConcurrencyLimiter(one.concurrency, pace=limits.pace), breaker(), self.deadlines)
+            for one in endpoints
+        ]
         for lane in lanes:
             lane.begin()
-        self.balance = Balance(lanes, most=limits.most, max_wait_s=limits.max_wait_s, observer=observer)
+        self.balance = LoadBalancer(lanes, most=limits.most, max_wait_s=limits.max_wait_s, observer=observer)
         self._observer = observer
         self._jitter = jitter
         self._aside = {lane: asyncio.Event() for lane in lanes}
@@ -345,14 +352,16 @@ class PoolSender:
         """Tell where to learn how many requests are still to come; it gives `None` while nobody knows."""
         self.balance.left = left
 
-    async def send(self, request: GenerateRequest, watch: Watch = UNWATCHED, spent: Spent | None = None) -> Completion:
+    async def send(
+        self, request: GenerateRequest, watch: CallObserver = UNOBSERVED, spent: RetryBudget | None = None
+    ) -> Completion:
         """Send `request` until it goes through, wherever; `mellea_cli.engine.client.Way.send` has the contract.
 
         Raises:
             ServerAway: no endpoint has been there for too long.
             NoEndpointLeft: none will be there any more.
         """
-        spent = spent or Spent()
+        spent = spent or RetryBudget()
         before, began = spent.sent, now_s()
         shy: dict[Lane, float] = {}
         moved = False
@@ -379,7 +388,7 @@ class PoolSender:
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
     async def _once(
-        self, lane: Lane, request: GenerateRequest, watch: Watch, shy: dict[Lane, float], *, may_move: bool
+        self, lane: Lane, request: GenerateRequest, watch: CallObserver, shy: dict[Lane, float], *, may_move: bool
     ) -> Completion:
         try:
             completion = await lane.once(request, watch, self._patience(lane), may_move=may_move)
@@ -427,7 +436,7 @@ class PoolSender:
     def _goes_again(self, error: BackendError, shy: dict[Lane, float]) -> bool:
         if isinstance(error, ContextTooLong):
             return any(
-                shy.get(other, 0.0) < math.inf and other.breaker.standing is not Standing.GONE
+                shy.get(other, 0.0) < math.inf and other.breaker.standing is not BreakerState.GONE
                 for other in self.balance.lanes
             )
         if error.scope is Scope.RUN:
@@ -435,7 +444,7 @@ class PoolSender:
             return True
         return error.retryable
 
-    def _delay_s(self, error: BackendError, spent: Spent, began: float) -> float:
+    def _delay_s(self, error: BackendError, spent: RetryBudget, began: float) -> float:
         """Count the failure; return the seconds until the request may go to the same endpoint again, or raise it."""
         if error.scope is not Scope.RETRY:
             return 0.0
@@ -458,17 +467,17 @@ class PoolSender:
         was, self._told[lane] = self._told[lane], lane.breaker.standing
         name, said = lane.endpoint.name, lane.error.message if lane.error is not None else ""
         now = lane.breaker.standing
-        if now is Standing.ASIDE:
+        if now is BreakerState.ASIDE:
             self._aside[lane].set()
         if now is was:
             return
-        if now is Standing.GONE:
+        if now is BreakerState.GONE:
             hint = f"; {lane.error.hint}" if lane.error is not None and lane.error.hint else ""
             self._observer(Note(f"{name} is left out for the rest of the run: {said}{hint}"))
             self.balance.lost()
-        elif now is Standing.ASIDE and was is Standing.SERVING:
+        elif now is BreakerState.ASIDE and was is BreakerState.SERVING:
             self._observer(Note(f"{name} is set aside, and asked again by and by: {said}"))
-        elif now is Standing.SERVING:
+        elif now is BreakerState.SERVING:
             self._observer(Note(f"{name} is back"))
 
     async def tend(self) -> None:
@@ -497,8 +506,8 @@ class PoolSender:
                         lane.take_back(max(_LEAST_PATIENCE_S, _PATIENCE * pace), room, now)
 
     async def _tend(self, lane: Lane) -> None:
-        while lane.breaker.standing is not Standing.GONE:
-            if lane.breaker.standing is not Standing.ASIDE:
+        while lane.breaker.standing is not BreakerState.GONE:
+            if lane.breaker.standing is not BreakerState.ASIDE:
                 self._aside[lane].clear()
                 await self._aside[lane].wait()
                 continue
@@ -525,7 +534,7 @@ class PoolSender:
             elif error.scope is Scope.ITEM or isinstance(error, RateLimited):
                 self._rest(lane, error.retry_after_s or 0.0, error.message)
                 lane.breaker.probed()
-            elif lane.breaker.standing is Standing.ASIDE:
+            elif lane.breaker.standing is BreakerState.ASIDE:
                 lane.breaker.set_aside(now_s())
         except AnswerError:
             lane.breaker.probed()

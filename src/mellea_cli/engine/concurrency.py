@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from mellea_cli.engine.rate_limiter import Pace
+from mellea_cli.engine.rate_limiter import RateLimiter
 
 # Finds how many requests at once a server does the most work with, by trying.
 #
@@ -39,7 +39,7 @@ _LONGEST_REST = 64
 _CHANGED = 0.6
 
 
-class Climb:
+class AdaptiveConcurrency:
     """Decides how many requests may be in flight, from the text that arrives.
 
     Args:
@@ -203,7 +203,7 @@ _FIRST_ROUNDS = 8
 _MOST_ROUNDS = 256
 
 
-class Limiter:
+class ConcurrencyLimiter:
     """Bounds the requests in flight, and makes all of them wait while the server asks to be left alone.
 
     The bound is `concurrency`, or fewer while the server refuses what goes beyond that: each refusal lowers it, each
@@ -222,8 +222,8 @@ class Limiter:
         self,
         concurrency: int,
         *,
-        climb: Climb | None = None,
-        pace: Pace | None = None,
+        climb: AdaptiveConcurrency | None = None,
+        pace: RateLimiter | None = None,
         first_alone_s: float = 0.0,
         clock: Callable[[], float] | None = None,
     ) -> None:

@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.backends.http_errors import Allowance, Metered
-from mellea_cli.engine.circuit_breaker import Breaker, Standing
-from mellea_cli.engine.concurrency import Limiter
-from mellea_cli.engine.generate import UNWATCHED, Deadlines, Watch, generate
+from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
+from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker
+from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.generate import UNOBSERVED, CallObserver, Deadlines, generate
 from mellea_cli.errors import AnswerError, BackendError, BackendUnavailable, RateLimited, Scope
 from mellea_cli.messages import Completion, GenerateRequest, Usage
 
@@ -130,8 +130,8 @@ class Lane:
     """The way to one endpoint. The pool counts the requests that it has sent on their way in `load`."""
 
     endpoint: Endpoint
-    limiter: Limiter
-    breaker: Breaker
+    limiter: ConcurrencyLimiter
+    breaker: CircuitBreaker
     deadlines: Deadlines
     load: int = 0
     rests_until: float = -math.inf
@@ -149,7 +149,7 @@ class Lane:
     _mean_s: float | None = None
     _measured: float = 0.0
     _refused: int = 0
-    _heeded: Allowance | None = None
+    _heeded: RateLimitStatus | None = None
     _under_way: dict[asyncio.Timeout, float] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -181,7 +181,7 @@ class Lane:
         """Requests that may be under way here at once, as things stand."""
         if self.breaker.open:
             return 0
-        return 1 if self.breaker.standing is Standing.TRIAL else self.limiter.allowed
+        return 1 if self.breaker.standing is BreakerState.TRIAL else self.limiter.allowed
 
     def has_room(self, now: float) -> bool:
         """Whether a request may be sent here now."""
@@ -202,7 +202,7 @@ class Lane:
     async def once(
         self,
         request: GenerateRequest,
-        watch: Watch = UNWATCHED,
+        watch: CallObserver = UNOBSERVED,
         deadlines: Deadlines | None = None,
         *,
         may_move: bool = False,
@@ -243,7 +243,7 @@ class Lane:
         return completion
 
     async def _generate(
-        self, request: GenerateRequest, watch: Watch, deadlines: Deadlines, *, may_move: bool
+        self, request: GenerateRequest, watch: CallObserver, deadlines: Deadlines, *, may_move: bool
     ) -> Completion:
         began = asyncio.get_running_loop().time()
         limit = asyncio.timeout(None)
@@ -292,7 +292,7 @@ class Lane:
     def asks_to_rest_s(self, longest_s: float) -> float:
         """How long the latest answer's headers ask for, in seconds, each answer's once; 0 when that is too long."""
         backend = self.endpoint.backend
-        allowance = backend.allowance if isinstance(backend, Metered) else None
+        allowance = backend.allowance if isinstance(backend, ReportsRateLimits) else None
         if allowance is None or allowance is self._heeded:
             return 0.0
         self._heeded = allowance
@@ -301,7 +301,7 @@ class Lane:
 
     def figures(self, all_answers: int) -> EndpointFigures:
         """What it did so far; `all_answers` is what the share is of."""
-        serving = self.breaker.standing is Standing.SERVING
+        serving = self.breaker.standing is BreakerState.SERVING
         return EndpointFigures(
             name=self.endpoint.name,
             backend=self.endpoint.backend.name,

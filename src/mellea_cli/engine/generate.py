@@ -14,7 +14,7 @@ from mellea_cli.messages import Completion, GenerateRequest, Usage
 # What one question tells whoever follows it: a worker turns it into events, a thunk into a stream.
 
 
-class Watch:
+class CallObserver:
     """Follows one question to the model. This one looks away; followers override what they need.
 
     Every method is called in the loop that asks, returns at once and does not raise.
@@ -36,7 +36,7 @@ class Watch:
         """The request will be sent again after `delay_s` seconds, as number `attempt`."""
 
 
-UNWATCHED = Watch()
+UNOBSERVED = CallObserver()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ async def generate(
     backend: Backend,
     request: GenerateRequest,
     deadlines: Deadlines | None = None,
-    watch: Watch = UNWATCHED,
+    watch: CallObserver = UNOBSERVED,
     meter: Meter | None = None,
 ) -> Completion:
     """Send `request` once and put its answer together.
@@ -129,7 +129,7 @@ class _Call:
         "_width",
     )
 
-    def __init__(self, deadlines: Deadlines, watch: Watch, meter: Meter | None) -> None:
+    def __init__(self, deadlines: Deadlines, watch: CallObserver, meter: Meter | None) -> None:
         self._deadlines = deadlines
         self._meter = meter
         self._watch = watch

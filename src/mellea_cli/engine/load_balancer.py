@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mellea_cli.engine.circuit_breaker import ServerAway, Standing
+from mellea_cli.engine.circuit_breaker import BreakerState, ServerAway
 from mellea_cli.engine.endpoint import Lane
 from mellea_cli.errors import BackendError, Scope
 from mellea_cli.events import Observer, Paused, nobody
@@ -32,7 +32,7 @@ class _Waiting:
     turn: asyncio.Future[Lane] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Balance:
+class LoadBalancer:
     """Gives each request the endpoint with the most free capacity, as late as possible.
 
     Nothing is queued at an endpoint: a request waits here until one has room, so a slow one holds up only what it works
@@ -135,7 +135,7 @@ class Balance:
         self.look()
 
     def _alive(self) -> list[Lane]:
-        return [lane for lane in self.lanes if lane.breaker.standing is not Standing.GONE]
+        return [lane for lane in self.lanes if lane.breaker.standing is not BreakerState.GONE]
 
     def idle(self) -> list[Lane]:
         """Endpoints that have room while nobody waits for any."""

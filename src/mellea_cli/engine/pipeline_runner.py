@@ -12,7 +12,7 @@ from typing import Any
 from mellea_cli.backends.security import scrubbed
 from mellea_cli.engine.attempts import Answer, Question, ask
 from mellea_cli.engine.client import Way
-from mellea_cli.engine.generate import Watch
+from mellea_cli.engine.generate import CallObserver
 from mellea_cli.errors import AnswerError, BackendError, MelleaError, Scope
 from mellea_cli.events import (
     AttemptFailed,
@@ -31,7 +31,7 @@ from mellea_cli.requirements.requirement import Answered
 _log = logging.getLogger("mellea")
 
 
-class Worker:
+class PipelineRunner:
     """Takes items through a pipeline, one call of `work` for each.
 
     Args:
@@ -108,7 +108,9 @@ class Worker:
                 message = scrubbed(f"this is a bug in mellea: {type(error).__name__}: {error}", os.environ)
                 return Failure("bug", message, step, visit.calls, None, visit.usage, latency_s)
 
-    async def ask(self, step: Step, values: Mapping[str, Any], text: str, watch: Watch, into: Answer[Any]) -> None:
+    async def ask(
+        self, step: Step, values: Mapping[str, Any], text: str, watch: CallObserver, into: Answer[Any]
+    ) -> None:
         """Ask one step's question; what came of it stands in `into`.
 
         Args:
@@ -154,7 +156,7 @@ class _Visit:
 
     __slots__ = ("_variables", "_worker", "calls", "failed_step", "item", "usage", "values")
 
-    def __init__(self, item: Item, worker: Worker) -> None:
+    def __init__(self, item: Item, worker: PipelineRunner) -> None:
         self.item = item
         self.values: dict[str, Any] = {}
         self.usage = Usage()
@@ -196,7 +198,7 @@ class _Visit:
         self._worker.observer(StepFinished(self.item.position, step.name, answer.usage))
 
 
-class _StepWatch(Watch):
+class _StepWatch(CallObserver):
     """Turns what happens to one question into events."""
 
     __slots__ = ("_observer", "_position", "_step")

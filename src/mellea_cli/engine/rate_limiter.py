@@ -10,7 +10,7 @@ _FIRST_ANSWER_TOKENS = 100.0
 _WEIGHT = 0.1
 
 
-class Pace:
+class RateLimiter:
     """Says when the next request may start. Pure arithmetic: the clock's reading comes from outside.
 
     A request's tokens are known only when it has been answered: until then the mean of the answers before it stands

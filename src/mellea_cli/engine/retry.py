@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, eq=False)
-class Spent:
+class RetryBudget:
     """What one question has used up so far, over every request that was sent for it; no two are the same."""
 
     sent: int = 0
@@ -69,15 +69,15 @@ class RetryPolicy:
     max_elapsed_s: float | None = None
     """No wait for a retry ends later than so many seconds after the request was first sent; `None` sets no bound."""
 
-    def allows(self, spent: Spent) -> bool:
+    def allows(self, spent: RetryBudget) -> bool:
         """Whether a question that has used up so much may have a request sent again."""
         most = max(self.max_retries, self.max_rate_limited) if self.max_retries else 0
         return spent.faults <= self.max_retries and spent.faults + spent.refusals <= most
 
-    def leaves_one(self, spent: Spent, *, rate_limited: bool) -> bool:
+    def leaves_one(self, spent: RetryBudget, *, rate_limited: bool) -> bool:
         """Whether one failure more would still leave a question a retry after the next one."""
         faults, refusals = spent.faults + (not rate_limited), spent.refusals + rate_limited
-        return self.allows(Spent(faults=faults + (not rate_limited), refusals=refusals + rate_limited))
+        return self.allows(RetryBudget(faults=faults + (not rate_limited), refusals=refusals + rate_limited))
 
     def delay_s(self, retry: int, retry_after_s: float | None, random: Callable[[], float]) -> float | None:
         """How long to wait before retry number `retry`, counted from 1.

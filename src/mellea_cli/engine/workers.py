@@ -91,8 +91,8 @@ class Stop:
 T = TypeVar("T")
 
 
-class Feed(Generic[T]):
-    """Hands the items of an iterator to coroutines, each item once, in order.
+class Prefetcher(Generic[T]):
+    """Executor the items of an iterator to coroutines, each item once, in order.
 
     A thread of its own reads at most `ahead` items before they are asked for, so memory stays flat however long the
     input is. An error in the iterator is raised to whoever asks next. Use it as an async context manager: leaving it
@@ -121,7 +121,7 @@ class Feed(Generic[T]):
         self._thread = threading.Thread(target=self._read, name="mellea-feed", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def __aenter__(self) -> Feed[T]:
+    async def __aenter__(self) -> Prefetcher[T]:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         return self
@@ -202,7 +202,7 @@ class Feed(Generic[T]):
             return
 
 
-class Rooms(Protocol):
+class WorkerSlots(Protocol):
     """Says how many workers may have work."""
 
     async def room(self, number: int) -> None:
@@ -223,13 +223,13 @@ class _AllAtOnce:
 
 
 async def run_pool(
-    feed: Feed[T],
+    feed: Prefetcher[T],
     work: Callable[[T], Awaitable[None]],
     *,
     workers: int,
     stop: Stop,
     grace_s: float,
-    rooms: Rooms | None = None,
+    rooms: WorkerSlots | None = None,
 ) -> bool:
     """Call `work` on every item of `feed`, `workers` at a time, until the feed ends or `stop` is asked for.
 
@@ -271,10 +271,10 @@ async def run_pool(
 class _Crew(Generic[T]):
     """What the workers of one pool share."""
 
-    feed: Feed[T]
+    feed: Prefetcher[T]
     work: Callable[[T], Awaitable[None]]
     stop: Stop
-    rooms: Rooms
+    rooms: WorkerSlots
     broken: list[Exception]
 
     async def worker(self, number: int) -> None:

@@ -93,7 +93,7 @@ class Gone:
     reason: str
 
 
-Standing = Completion | Waiting | Gone | None
+RequestState = Completion | Waiting | Gone | None
 """How a request stands; `None` when it was never handed in."""
 Answered = tuple[str, Completion | Gone]
 
@@ -101,7 +101,7 @@ _COLUMNS = tuple(field.name for field in fields(Job))
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM batch_jobs"  # noqa: S608 - our own names
 
 
-class JobBook:
+class BatchJobStore:
     """The jobs and requests in one journal. The caller holds the output's lock; one thread at a time.
 
     Args:
@@ -143,7 +143,7 @@ class JobBook:
         statement = f"UPDATE batch_jobs SET {settings} WHERE tag = ?"  # noqa: S608 - our own names
         self._write((statement, [(state, *given.values(), tag)]))
 
-    def standing(self, custom_id: str) -> Standing:
+    def standing(self, custom_id: str) -> RequestState:
         """How a request stands; takes microseconds."""
         try:
             found = self._db.execute(

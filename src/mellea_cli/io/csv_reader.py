@@ -126,7 +126,7 @@ class _RowTooLong(Exception):
 
 
 class _Feed:
-    """Hands decoded lines to the csv module and remembers those of the current row."""
+    """Executor decoded lines to the csv module and remembers those of the current row."""
 
     def __init__(self, lines: Lines, skip: int) -> None:
         self._lines = lines

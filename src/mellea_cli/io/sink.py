@@ -270,7 +270,7 @@ HELD_ROWS = 1_000
 _BATCH = 256
 
 
-class InOrder:
+class ReorderBuffer:
     """Writes rows to a sink by `item.position`, which counts 0, 1, 2 and so on without a gap.
 
     Use it from one thread at a time.

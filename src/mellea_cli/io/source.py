@@ -35,7 +35,7 @@ ID_COLUMN = "id"
 _SHOWN_COLUMNS = 12
 
 
-class Shape:
+class ColumnMapping:
     """Turns raw rows into items.
 
     Args:
@@ -263,7 +263,7 @@ Report = Callable[[InputError], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class InputScan:
     """What a first pass over a whole file found."""
 
     count: int
@@ -319,7 +319,7 @@ class Source:
         checkable = data.size is not None and data.size <= SURVEY_BYTES
         self._fails = options.on_bad_row == "fail" or (options.on_bad_row == "auto" and checkable)
 
-    def survey(self) -> Survey | None:
+    def survey(self) -> InputScan | None:
         """Read a regular file once to count its items and check every row.
 
         Returns:
@@ -350,7 +350,7 @@ class Source:
         self._checked = signature
         for most in (self._options.sample, self._options.limit):
             count = count if most is None else min(count, most)
-        return Survey(count, tuple(columns), len(bad))
+        return InputScan(count, tuple(columns), len(bad))
 
     def look(self) -> Iterator[Item]:
         """Yield what an iteration over a surveyed file will yield, without reporting or counting bad rows."""
@@ -408,7 +408,7 @@ class Source:
     def _items(self, columns: dict[str, None], on_bad: Report) -> Iterator[Item]:
         """Yield every item from the start, enter a header into `columns`, and hand bad rows to `on_bad`."""
         self._data.rewind()
-        shape = Shape(self._options.text_field, self._options.id_field, self.name)
+        shape = ColumnMapping(self._options.text_field, self._options.id_field, self.name)
         try:
             rows = self._open(shape)
         except InputError:
@@ -445,7 +445,7 @@ class Source:
             if not self._data.stopped:  # an array that was left in its middle is not broken
                 raise
 
-    def _open(self, shape: Shape) -> Rows:
+    def _open(self, shape: ColumnMapping) -> Rows:
         rows = open_rows(self._data, self._options)
         for note in rows.notes:
             self._note(note)

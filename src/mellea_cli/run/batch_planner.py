@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.backends.http_errors import Allowance, Metered
+from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
 from mellea_cli.engine.attempts import whole
 from mellea_cli.engine.generate import runaway
-from mellea_cli.engine.workers import Feed
+from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
-from mellea_cli.io.batch_jobs import Gone, JobBook, Waiting, custom_id
+from mellea_cli.io.batch_jobs import BatchJobStore, Gone, Waiting, custom_id
 from mellea_cli.items import Item, Success
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
 from mellea_cli.pipelines.pipeline import Step
@@ -48,7 +48,7 @@ class Spending:
     reserved: Usage
 
 
-class Room:
+class BatchBudget:
     """Keeps what is handed in within the caps.
 
     The first requests count as the longest they may be, later ones as the mean of those that were answered.
@@ -119,7 +119,7 @@ def digest(request: GenerateRequest) -> bytes:
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).digest()
 
 
-class Replaying:
+class ReplayBackend:
     """Stands in front of a backend; see `mellea_cli.backends.base.Backend`.
 
     A request whose first answer came by a batch gets that answer, so what was wrong with it is judged as always and
@@ -131,7 +131,7 @@ class Replaying:
         replays: custom ids by the digest of their request.
     """
 
-    def __init__(self, backend: Backend, book: JobBook, replays: Mapping[bytes, str]) -> None:
+    def __init__(self, backend: Backend, book: BatchJobStore, replays: Mapping[bytes, str]) -> None:
         self._backend = backend
         self._book = book
         self._replays = replays
@@ -147,9 +147,9 @@ class Replaying:
         return self._backend.slots
 
     @property
-    def allowance(self) -> Allowance | None:
+    def allowance(self) -> RateLimitStatus | None:
         """What the server's headers last said is left, where it says so."""
-        return self._backend.allowance if isinstance(self._backend, Metered) else None
+        return self._backend.allowance if isinstance(self._backend, ReportsRateLimits) else None
 
     async def prepare(self, model: str) -> None:
         """Prepare the real backend."""
@@ -193,7 +193,7 @@ class Outgoing(Protocol):
 
 
 @dataclass(slots=True)
-class Gathered:
+class PlannedBatch:
     """What has become of the input so far, over all looks at it."""
 
     settled: int = 0
@@ -208,7 +208,7 @@ class Gathered:
     """Requests of the last look that are in the queue."""
 
 
-class Gatherer:
+class BatchPlanner:
     """Looks through the input, as often as something has come back.
 
     Args:
@@ -226,7 +226,7 @@ class Gatherer:
         plan: RunPlan,
         items: Callable[[], Iterator[Item]],
         answers: AnswerStore,
-        book: JobBook,
+        book: BatchJobStore,
         *,
         retry_failed: bool = True,
         again: bool = False,
@@ -241,9 +241,9 @@ class Gatherer:
         steps = plan.pipeline.steps
         self._options = {step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in steps}
         self._group: dict[bytes, Success] = {}
-        self.gathered = Gathered()
+        self.gathered = PlannedBatch()
 
-    async def look(self, outgoing: Outgoing) -> Gathered:
+    async def look(self, outgoing: Outgoing) -> PlannedBatch:
         """Go through the input once.
 
         Raises:
@@ -253,7 +253,7 @@ class Gatherer:
         found = self.gathered
         found.live = found.waiting = 0
         found.replays.clear()
-        async with Feed(self._items(), ahead=256) as feed:
+        async with Prefetcher(self._items(), ahead=256) as feed:
             while (item := await feed.next()) is not None:
                 key = self._plan.key(item.text, item.id)
                 if item.text.strip() and not self._is_known(key):

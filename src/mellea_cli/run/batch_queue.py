@@ -39,9 +39,9 @@ from mellea_cli.errors import (
     Scope,
     ServerFault,
 )
-from mellea_cli.io.batch_jobs import Answered, BatchFile, Gone, Job, JobBook, is_ours, reply_lines
+from mellea_cli.io.batch_jobs import Answered, BatchFile, BatchJobStore, Gone, Job, is_ours, reply_lines
 from mellea_cli.messages import Completion, GenerateRequest, Usage
-from mellea_cli.run.batch_planner import Gathered, Gatherer, Room, Spending, total
+from mellea_cli.run.batch_planner import BatchBudget, BatchPlanner, PlannedBatch, Spending, total
 from mellea_cli.run.plan import Caps
 
 # Hands files of requests to a provider's batch queue and brings back what it made of them.
@@ -73,7 +73,7 @@ class QueueLimits:
     """The longest time between two looks at a batch, in seconds; the first ones come sooner."""
 
 
-class Patience:
+class RetryingCaller:
     """Calls the server again while it is away or fails, for as long as the user will wait.
 
     Args:
@@ -135,7 +135,13 @@ class Queue:
     """
 
     def __init__(
-        self, client: BatchClient, book: JobBook, patience: Patience, window: str = WINDOW, *, moment_s: float = 1.0
+        self,
+        client: BatchClient,
+        book: BatchJobStore,
+        patience: RetryingCaller,
+        window: str = WINDOW,
+        *,
+        moment_s: float = 1.0,
     ) -> None:
         self._client = client
         self._book = book
@@ -299,7 +305,7 @@ class Files:
     """
 
     def __init__(
-        self, plan: str, model: str, base_url: str, book: JobBook, limits: QueueLimits, body: Body, sender: Way
+        self, plan: str, model: str, base_url: str, book: BatchJobStore, limits: QueueLimits, body: Body, sender: Way
     ) -> None:
         self._plan = plan
         self._model = model
@@ -313,14 +319,14 @@ class Files:
         self._names: set[str] = set()
         self._expected = Usage()
         self._hand_in: HandIn | None = None
-        self._room: Room | None = None
+        self._room: BatchBudget | None = None
         self.asked_one = False
         """Whether the last look asked a question live."""
         self.held_back = False
         """Whether the last look left requests behind because the queue takes no more files for now."""
         self._open = True
 
-    def begin(self, hand_in: HandIn, room: Room, *, may: bool = True) -> None:
+    def begin(self, hand_in: HandIn, room: BatchBudget, *, may: bool = True) -> None:
         """A new look through the input begins.
 
         Args:
@@ -480,7 +486,7 @@ class ExportFile:
             self._file = None
 
 
-class NothingGoesOut:
+class NoRequests:
     """Takes no request: what is missing is asked live. See `mellea_cli.run.batch_planner.Outgoing`."""
 
     def has(self, name: str) -> bool:  # noqa: ARG002 - the protocol's form
@@ -494,7 +500,7 @@ class NothingGoesOut:
         """Do nothing."""
 
 
-def bring_in(path: Path, plan: str, book: JobBook) -> tuple[int, int, int]:
+def bring_in(path: Path, plan: str, book: BatchJobStore) -> tuple[int, int, int]:
     """Bring a file of replies into the book, line by line.
 
     Args:
@@ -550,9 +556,9 @@ class Parts:
     """
 
     plan: str
-    gatherer: Gatherer
+    gatherer: BatchPlanner
     queue: Queue
-    book: JobBook
+    book: BatchJobStore
     files: Files
 
 
@@ -602,7 +608,7 @@ class Offload:
         self._most: int | None = None
         self._first_look = True
 
-    async def run(self) -> Gathered:
+    async def run(self) -> PlannedBatch:
         """Go on until a batch could answer nothing more, or until somebody asks to stop.
 
         Returns:
@@ -643,10 +649,10 @@ class Offload:
             elif not self._files.held_back:
                 return
 
-    def _room(self) -> Room:
+    def _room(self) -> BatchBudget:
         answered, used = self._book.used(self._plan)
         reserved = total(Usage(job.prompt, job.completion) for job in self._book.jobs(self._plan))
-        return Room(self._caps, Spending(answered, used, reserved))
+        return BatchBudget(self._caps, Spending(answered, used, reserved))
 
     async def _hand_in(self, job: Job, custom_ids: list[str]) -> bool:
         """Submit one file.

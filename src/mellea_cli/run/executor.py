@@ -8,11 +8,11 @@ from typing import Protocol
 from mellea_cli.backends.base import Backend
 from mellea_cli.engine.circuit_breaker import Outage
 from mellea_cli.engine.client import PoolLimits, PoolSender, Sender
-from mellea_cli.engine.concurrency import Climb, Limiter
+from mellea_cli.engine.concurrency import AdaptiveConcurrency, ConcurrencyLimiter
 from mellea_cli.engine.endpoint import Endpoint, EndpointFigures
-from mellea_cli.engine.pipeline_runner import Worker
-from mellea_cli.engine.rate_limiter import Pace
-from mellea_cli.engine.workers import Rooms
+from mellea_cli.engine.pipeline_runner import PipelineRunner
+from mellea_cli.engine.rate_limiter import RateLimiter
+from mellea_cli.engine.workers import WorkerSlots
 from mellea_cli.events import Observer
 from mellea_cli.items import Item, Outcome
 from mellea_cli.messages import Usage
@@ -27,7 +27,7 @@ Servers = Backend | Sequence[Endpoint]
 
 def open_way(plan: RunPlan, servers: Servers, observer: Observer) -> Sender | PoolSender:
     """The way to the plan's model, with the plan's limits and patience."""
-    pace = Pace(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None
+    pace = RateLimiter(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None
     if isinstance(servers, Sequence):
         return PoolSender(
             servers,
@@ -36,9 +36,9 @@ def open_way(plan: RunPlan, servers: Servers, observer: Observer) -> Sender | Po
             limits=PoolLimits(plan.concurrency, pace, plan.max_wait_s),
             observer=observer,
         )
-    limiter = Limiter(
+    limiter = ConcurrencyLimiter(
         plan.concurrency,
-        climb=Climb(plan.start, plan.concurrency) if plan.start else None,
+        climb=AdaptiveConcurrency(plan.start, plan.concurrency) if plan.start else None,
         pace=pace,
         first_alone_s=plan.first_alone_s,
     )
@@ -52,7 +52,7 @@ def open_way(plan: RunPlan, servers: Servers, observer: Observer) -> Sender | Po
     )
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """What a run needs of whoever answers its items; the last four are of no concern to all of them."""
 
     @property
@@ -60,7 +60,7 @@ class Hands(Protocol):
         """Items that can be taken on at once, at most."""
 
     @property
-    def rooms(self) -> Rooms | None:
+    def rooms(self) -> WorkerSlots | None:
         """How many of the places may have work, from moment to moment; `None` for all."""
 
     @property
@@ -104,7 +104,7 @@ class Hands(Protocol):
         """
 
 
-class OwnHands:
+class LocalExecutor:
     """Answers items in this process.
 
     Args:
@@ -117,7 +117,7 @@ class OwnHands:
         self._way = open_way(plan, servers, observer)
         self._cut_usage = Usage()
         self._cut_calls = 0
-        self._worker = Worker(
+        self._worker = PipelineRunner(
             plan.pipeline,
             plan.model,
             plan.options,
@@ -134,7 +134,7 @@ class OwnHands:
         self._cut_calls += calls
 
     @property
-    def rooms(self) -> Rooms | None:
+    def rooms(self) -> WorkerSlots | None:
         """How many of the places may have work, from moment to moment; `None` for all."""
         return self._way.rooms
 
@@ -173,5 +173,5 @@ class OwnHands:
         return self._way.peak
 
     async def work(self, item: Item) -> Outcome | None:
-        """Answer every step for `item`; see `Hands.work`."""
+        """Answer every step for `item`; see `Executor.work`."""
         return await self._worker.work(item)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mellea_cli.events import ItemFinished, Observer
-from mellea_cli.io.sink import InOrder, Sink
+from mellea_cli.io.sink import ReorderBuffer, Sink
 from mellea_cli.items import Failure, Item, Outcome, Row
 from mellea_cli.messages import Usage
 
@@ -185,7 +185,7 @@ class _Taker(Protocol):
     def close(self) -> None: ...
 
 
-class Outlet:
+class OrderedSink:
     """Takes rows in any order and writes them; see `mellea_cli.run.batch.OrderedRows`.
 
     Args:
@@ -197,7 +197,7 @@ class Outlet:
     def __init__(self, sink: Sink, letters: Sink | None = None, *, ordered: bool = True) -> None:
         self._sinks = [sink] if letters is None else [sink, letters]
         tee = sink if letters is None else _Tee(sink, letters)
-        self._taker: _Taker = InOrder(tee) if ordered else _AsTheyCome(tee)
+        self._taker: _Taker = ReorderBuffer(tee) if ordered else _AsTheyCome(tee)
 
     def add(self, row: Row) -> None:
         """Take one row.

@@ -12,12 +12,12 @@ from mellea_cli.events import Observer
 from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import Pipeline
-from mellea_cli.run.batch import AnswerStore, Ends, RunResult, Tally, run_batch
+from mellea_cli.run.batch import AnswerStore, RunIO, RunResult, Tally, run_batch
 from mellea_cli.run.executor import Servers
 from mellea_cli.run.plan import Caps, RunPlan
 
 
-class EndedEarly(Exception):
+class SubRunStopped(Exception):
     """A run beside the main one was stopped: the main one has no reason to begin.
 
     Args:
@@ -29,7 +29,7 @@ class EndedEarly(Exception):
         self.result = result
 
 
-class Aside:
+class SubRun:
     """Asks pipelines about lines, one batch run after the other.
 
     Args:
@@ -80,7 +80,7 @@ class Aside:
         """
         rows = _Kept(len(items))
         plan = dataclasses.replace(self._plan, pipeline=pipeline, caps=self.caps)
-        ends = Ends(
+        ends = RunIO(
             source=_Listed(items),
             rows=rows,
             to_row=_values_row,
@@ -99,7 +99,7 @@ class Aside:
             ended = dataclasses.replace(
                 result, tally=tally, elapsed_s=self.elapsed_s, retries=self.retries, finished=False
             )
-            raise EndedEarly(ended)
+            raise SubRunStopped(ended)
         return rows.values
 
     def with_spent(self, result: RunResult) -> RunResult:
@@ -111,7 +111,7 @@ class Aside:
         )
 
 
-def ended_with(aside: Aside | None) -> RunResult:
+def ended_with(aside: SubRun | None) -> RunResult:
     """How a run ends, all well, that had no more to do than what `aside` did."""
     result = RunResult(
         tally=Tally(),

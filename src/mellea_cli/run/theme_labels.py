@@ -14,7 +14,7 @@ from mellea_cli.io.themes_file import JOINT
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Kind, Theme, label_pipeline
 from mellea_cli.run.answer_cache import Answers
-from mellea_cli.run.batch import Ends, Items
+from mellea_cli.run.batch import Items, RunIO
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.theme_discovery import ours, verdict
 
@@ -254,7 +254,7 @@ class Labelled:
         figures: what became of the rows that have left it.
     """
 
-    def __init__(self, themes: Sequence[Theme], question: Question, plan: RunPlan, ends: Ends) -> None:
+    def __init__(self, themes: Sequence[Theme], question: Question, plan: RunPlan, ends: RunIO) -> None:
         self.figures = Figures(tuple(theme.name for theme in themes))
         self._kinds = {theme.name: theme.kind for theme in themes}
         self._question = question

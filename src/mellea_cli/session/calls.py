@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from mellea_cli.session.connection import Line, Link
-    from mellea_cli.session.event_loop import Portal
+    from mellea_cli.session.event_loop import EventLoopThread
     from mellea_cli.session.sampling import SamplingResult
 
 
@@ -126,13 +126,13 @@ class Job:
 
     __slots__ = ("_after", "_asked", "_error", "_kept", "_portal", "_task", "_thunk", "done", "stream")
 
-    def __init__(self, portal: Portal, stream: Stream) -> None:
+    def __init__(self, portal: EventLoopThread, stream: Stream) -> None:
         self.stream = stream
         self.done: Future[bool] = Future()
         """Done when the answer stands or never will; its result is whether it failed."""
         # A future that runs cannot be cancelled, so a cancelled waiter leaves it to the others.
         self.done.set_running_or_notify_cancel()
-        self._portal: Portal | None = portal
+        self._portal: EventLoopThread | None = portal
         self._task: asyncio.Future[Outcome] | None = None
         self._asked = False
         self._error: Exception | None = None
@@ -264,7 +264,7 @@ class Calls:
     take turns, in the order in which they were made, so that each sees the one before it and none is lost.
     """
 
-    def __init__(self, portal: Portal, link: Link, context: Context) -> None:
+    def __init__(self, portal: EventLoopThread, link: Link, context: Context) -> None:
         self.portal = portal
         self.link = link
         self._context = context

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mellea_cli.engine.circuit_breaker import Outage
 from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import Limiter
+from mellea_cli.engine.concurrency import ConcurrencyLimiter
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import UsageError
@@ -19,7 +19,7 @@ from mellea_cli.session.session_options import CallOptions
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
-    from mellea_cli.session.event_loop import Portal
+    from mellea_cli.session.event_loop import EventLoopThread
 
 
 # A call's place among the calls of one conversation.
@@ -101,7 +101,7 @@ class Link:
         self._opening = asyncio.Lock()
         self._unready: tuple[Backend, str] | None = None
 
-    async def open(self, portal: Portal) -> Line:
+    async def open(self, portal: EventLoopThread) -> Line:
         """The way to the model, opened by the first caller.
 
         Raises:
@@ -116,7 +116,7 @@ class Link:
                 self._line = await self._opened(portal)
             return self._line
 
-    async def _opened(self, portal: Portal) -> Line:
+    async def _opened(self, portal: EventLoopThread) -> Line:
         if self._unready is None:
             self._unready = await self._chosen()
             portal.on_close(self._unready[0].aclose)
@@ -128,7 +128,7 @@ class Link:
         policy = RetryPolicy(max_retries=wish.max_retries, max_elapsed_s=wish.retry_for_s)
         # A server that is away fails the call within its own retries: nobody can be asked to wait for minutes here.
         outage = Outage(after=sys.maxsize)
-        limiter = Limiter(wish.concurrency or _concurrency(backend.name))
+        limiter = ConcurrencyLimiter(wish.concurrency or _concurrency(backend.name))
         deadlines = Deadlines(total_s=wish.timeout_s)
         return Line(Sender(backend, limiter, policy=policy, deadlines=deadlines, outage=outage), model, outage)
 

@@ -109,7 +109,7 @@ class _Room:
         self.thread.join(_THREAD_S)
 
 
-class Portal:
+class EventLoopThread:
     """The way into a session's event loop, from any thread and from inside any other loop.
 
     The thread starts with the first call. It ends when every owner has closed the portal, when nobody holds the portal
@@ -123,7 +123,7 @@ class Portal:
         self._closed = False
         self._pid = os.getpid()
 
-    def share(self) -> Portal:
+    def share(self) -> EventLoopThread:
         """Count one more owner, who closes it as well."""
         with self._lock:
             self._owners += 1

@@ -29,7 +29,7 @@ from mellea_cli.session.calls import (
 from mellea_cli.session.components import Component, Instruction, Query, Transform, component
 from mellea_cli.session.connection import Endpoint, Link, check
 from mellea_cli.session.contexts import ChatContext, Context, SimpleContext
-from mellea_cli.session.event_loop import Portal
+from mellea_cli.session.event_loop import EventLoopThread
 from mellea_cli.session.sampling import SamplingResult, SamplingStrategy
 from mellea_cli.session.session_options import CallOptions, ModelOptions, read_options
 from mellea_cli.session.thunk import ModelOutputThunk, wait_for_all_mots
@@ -543,7 +543,7 @@ def start_session(  # noqa: PLR0913 - the reference's signature, and what it hid
     """
     endpoint = Endpoint(backend_name, model_id, base_url, api_key, concurrency, max_retries, retry_for, timeout)
     check(endpoint)
-    calls = Calls(Portal(), Link(endpoint), _context(ctx, context_type))
+    calls = Calls(EventLoopThread(), Link(endpoint), _context(ctx, context_type))
     return MelleaSession(calls, model_options=model_options)
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mellea_cli.engine.generate import Watch
+from mellea_cli.engine.generate import CallObserver
 from mellea_cli.messages import Message, Usage
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
 
-class Stream(Watch):
+class Stream(CallObserver):
     """Collects an answer's text and hands it to one reader, piece by piece.
 
     It holds no more than the answer's own text, which the answer's length limit bounds, so a thunk that nobody reads

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, Self, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mellea_cli.ui.run_state import RunView
+    from mellea_cli.ui.run_state import RunState
     from mellea_cli.ui.theme import Span
 
 
@@ -218,7 +218,7 @@ def is_terminal(stream: IO[str], environ: Mapping[str, str]) -> bool:
         return False
 
 
-def make_display(name: DisplayName, view: RunView, stream: IO[str], environ: Mapping[str, str]) -> Display:
+def make_display(name: DisplayName, view: RunState, stream: IO[str], environ: Mapping[str, str]) -> Display:
     """Build the display called `name` for what `view` sees."""
     if name == "live":
         from mellea_cli.ui.live_panels import LiveDisplay

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Self
 from mellea_cli.ui.console import Unechoed, Writable, clean
 from mellea_cli.ui.number_format import count, duration
 from mellea_cli.ui.plain_lines import progress_line
-from mellea_cli.ui.run_state import Fate, PanelView, Phase, RunView, Snapshot, StepView, fields
+from mellea_cli.ui.run_state import Fate, PanelView, Phase, RunState, Snapshot, StepView, fields
 from mellea_cli.ui.theme import Line, Palette, Role, Span, cells_of, judged, pad, shorten, width, wrap
 
 if TYPE_CHECKING:
@@ -487,7 +487,7 @@ class LiveDisplay:
         console: the terminal to show it on.
     """
 
-    def __init__(self, view: RunView, console: Console) -> None:
+    def __init__(self, view: RunState, console: Console) -> None:
         self._view = view
         self._file = console.file
         self._palette = Palette(console)

@@ -8,7 +8,7 @@ from typing import IO, Self
 
 from mellea_cli.ui.console import Writable, clean, encodable
 from mellea_cli.ui.number_format import count, duration, rate, remaining
-from mellea_cli.ui.run_state import Progress, RunView, Snapshot
+from mellea_cli.ui.run_state import Progress, RunState, Snapshot
 from mellea_cli.ui.theme import Line, Palette, Role, Span, width
 
 # The one line that says how far the run is, cut to the width there is.
@@ -104,7 +104,7 @@ class PlainDisplay:
         every_s: seconds from line to line; the first comes after a second.
     """
 
-    def __init__(self, view: RunView, stream: IO[str], every_s: float = _EVERY_S) -> None:
+    def __init__(self, view: RunState, stream: IO[str], every_s: float = _EVERY_S) -> None:
         self._view = view
         self._stream = stream
         self._every_s = every_s

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Self
 from mellea_cli.errors import InputError, MelleaError, OutputError
 from mellea_cli.events import Fanout, Observer
 from mellea_cli.ui.console import Display, choose_display, make_display, say, say_error
-from mellea_cli.ui.run_state import RunView
+from mellea_cli.ui.run_state import RunState
 
 if TYPE_CHECKING:
     from mellea_cli.ui.console import Writable
@@ -25,7 +25,7 @@ _STDOUT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplayOptions:
     """How a run is to be shown."""
 
     quiet: bool = False
@@ -42,7 +42,7 @@ class Look:
     """A file that gets every event but the tokens, as JSON lines."""
 
 
-class Show:
+class RunDisplay:
     """Talks to the person in front of a run: on stderr, never on stdout. A context manager.
 
     Args:
@@ -51,7 +51,7 @@ class Show:
         look: how it is to be shown.
     """
 
-    def __init__(self, stream: IO[str], environ: Mapping[str, str], look: Look) -> None:
+    def __init__(self, stream: IO[str], environ: Mapping[str, str], look: DisplayOptions) -> None:
         self._stream = stream
         self._environ = environ
         self._look = look
@@ -116,7 +116,7 @@ class Show:
             self._log = self._stack.enter_context(EventLog(Path(look.log_file)))
         if self._log is not None:
             observers.append(self._log)
-        view = RunView()
+        view = RunState()
         # The model server writes its log to the same terminal: panels would be torn by it.
         still = not look.live or look.verbose > 1 or self._piped
         name = choose_display(stream=self._stream, environ=self._environ, quiet=look.quiet, no_live=still)
@@ -177,7 +177,7 @@ def _write(path: Path, line: str) -> None:
 class _Rows:
     """Writes to stdout by the way that is right when the row comes: panels appear only when the run begins."""
 
-    def __init__(self, show: Show, stream: IO[str]) -> None:
+    def __init__(self, show: RunDisplay, stream: IO[str]) -> None:
         self._show = show
         self._stream = stream
 

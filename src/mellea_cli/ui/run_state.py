@@ -146,7 +146,7 @@ class Progress:
 
 
 class ProgressMeter:
-    """Counts and rates of one run. Not locked: `RunView` is."""
+    """Counts and rates of one run. Not locked: `RunState` is."""
 
     __slots__ = (
         "_concurrency",
@@ -357,7 +357,7 @@ class _Step:
 
 
 class ItemState:
-    """One item's live state. Not locked: `RunView` is.
+    """One item's live state. Not locked: `RunState` is.
 
     Args:
         position: the item's place in the input.
@@ -605,7 +605,7 @@ class Snapshot:
     """Seconds until it goes on."""
 
 
-class RunView:
+class RunState:
     """An observer that remembers what a person wants to see.
 
     Memory is bounded: an excerpt of each item in flight, at most 16 Ki characters of each stream, a few failures.
