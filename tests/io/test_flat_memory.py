@@ -13,7 +13,7 @@ import csv, itertools, json, random, resource, sys
 from pathlib import Path
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.io.journal import Journal
-from mellea_cli.io.sink import InOrder
+from mellea_cli.io.sink import ReorderBuffer
 from mellea_cli.io.sink import open_sink
 from mellea_cli.io.source import SourceOptions, open_source
 from mellea_cli.io.files import resolve_output
@@ -36,7 +36,7 @@ with open_source(str(path)) as source, open_sink(target, added) as sink:
     survey = source.survey()
     assert survey and survey.count == count
     journal = Journal.open(target.journal)
-    ordered = InOrder(sink)
+    ordered = ReorderBuffer(sink)
     group, head = [], None
     for item in source:
         outcome = Success({"summary": item.text})
