@@ -356,7 +356,7 @@ class ModelClient:
         breaker.
         """
         breaker = endpoint.breaker
-        in_a_row = breaker.failures or breaker.blocks
+        in_a_row = breaker.failures or breaker.state is BreakerState.OPEN
         if not (in_a_row and self.policy.max_retries and error.retryable and breaker.threshold):
             return False
         fault = await endpoint.probe(self.deadlines)
