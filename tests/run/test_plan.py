@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from ends import plan
+from run_io import plan
 
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ends import plan as any_plan
+from run_io import plan as any_plan
 
 from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Failure, Item, Outcome, Success

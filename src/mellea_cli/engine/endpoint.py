@@ -118,6 +118,8 @@ class Endpoint:
         self.rest_reason = ""
         self.long_rests = 0
         """Answers in a row that asked for a longer rest than the user waits for."""
+        self.refused_probes = 0
+        """Probes in a row that it refused after it had answered in this run."""
         self.error = config.error
         """Its latest fault."""
         self.requests = 0

@@ -119,7 +119,7 @@ async def test_few_outcomes_are_on_their_way_at_once() -> None:
     """While a commit hangs only so many more can be brought; they go on when it is through."""
     log = Log()
     log.gate.clear()
-    record = Recorder(log, log, lambda item, outcome: Row(item, {}), log.announce, leeway=3)
+    record = Recorder(log, log, lambda item, outcome: Row(item, {}), log.announce, at_risk=3)
     brought = 0
 
     async def bring(number: int) -> None:
@@ -134,7 +134,7 @@ async def test_few_outcomes_are_on_their_way_at_once() -> None:
         await asyncio.to_thread(log.entered.wait, 10)
         for _ in range(100):
             await asyncio.sleep(0)
-        assert record._unsafe <= 3 + 4
+        assert record._at_risk <= 3 + 4
         assert brought <= 3
         log.gate.set()
         await asyncio.wait(bringing)
