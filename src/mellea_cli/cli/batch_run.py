@@ -228,9 +228,8 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: RunDispl
         UsageError: its form cannot be told, or a flag does not fit it.
     """
     from mellea_cli.io.files import resolve_output
-    from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
+    from mellea_cli.io.sink import OrderedSink, SinkOptions, errors_sink, open_sink
     from mellea_cli.run.batch import RunIO
-    from mellea_cli.run.recorder import OrderedSink
 
     target = resolve_output(flags.output)
     if flags.unordered and target.kind == "file":
