@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import os
 import select
 import stat
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mellea_cli.errors import InputError, UsageError
+from mellea_cli.errors import InputError, UsageError, nearest
 
 # From bytes to text: which encoding it is, and what to say when it is not.
 
@@ -445,5 +444,5 @@ def _nearby(path: str) -> str:
         names = sorted(entry.name for entry in wanted.parent.iterdir())
     except OSError:
         return f"there is no folder {wanted.parent} either"
-    close = difflib.get_close_matches(wanted.name, names, n=1)
-    return f"did you mean {wanted.with_name(close[0])}?" if close else "check the name"
+    close = nearest(wanted.name, names)
+    return f"did you mean {wanted.with_name(close)}?" if close else "check the name"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from mellea_cli.errors import InputError
+from mellea_cli.errors import InputError, nearest
 from mellea_cli.io.byte_input import CHUNK_BYTES, ByteInput, Lines, choose_encoding, decoded_chunks, open_bytes
 from mellea_cli.io.csv_reader import CsvReader
 from mellea_cli.io.formats import (
@@ -128,9 +127,8 @@ class ColumnMapping:
 
     def _missing(self, wanted: str, flag: str, columns: Iterable[str], line: int) -> InputError:
         names = list(columns)
-        folded = {name.strip().casefold(): name for name in names}
-        close = difflib.get_close_matches(wanted.strip().casefold(), list(folded), n=1)
-        hint = f"did you mean {flag} {folded[close[0]]}?" if close else f"name another one with {flag}"
+        close = nearest(wanted, names)
+        hint = f"did you mean {flag} {close}?" if close else f"name another one with {flag}"
         return InputError(
             f"no column {wanted!r}; columns seen: {_listed(names)}", path=self._path, line=line, hint=hint
         )

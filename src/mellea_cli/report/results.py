@@ -6,7 +6,6 @@ They always stand behind the input's, so of several candidates the last one is o
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
-from mellea_cli.errors import InputError
+from mellea_cli.errors import InputError, nearest
 from mellea_cli.io.byte_input import ByteInput, open_bytes
 from mellea_cli.io.formats import SourceOptions
 from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, encodable, open_rows
@@ -277,9 +276,8 @@ class Results:
             line: where that was found.
         """
         names = list(columns) or list(self.columns)
-        folded = {name.strip().casefold(): name for name in names}
-        close = difflib.get_close_matches(wanted.strip().casefold(), list(folded), n=1)
-        hint = f"did you mean {flag} {folded[close[0]]!r}?" if close else f"name another one with {flag}"
+        close = nearest(wanted, names)
+        hint = f"did you mean {flag} {close!r}?" if close else f"name another one with {flag}"
         seen = f"no column {wanted!r}; columns seen: {_listed(names)}"
         return InputError(seen, path=self.name, line=line, hint=hint)
 
