@@ -19,7 +19,7 @@ import pytest
 
 from mellea_cli.errors import OutputError, ReaderGone, UsageError
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.sink import FileSink, SinkOptions, StreamSink, errors_sink, open_sink
+from mellea_cli.io.sink import FileSink, SinkOptions, StreamSink, open_dead_letters, open_sink
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Failure, Item, Row, Success
 
@@ -106,7 +106,7 @@ def test_known_columns_make_the_header_of_an_empty_table(tmp_path: Path) -> None
     """No rows still gives a header; dead letters without rows give an empty file."""
     write(tmp_path / "out.csv", [], SinkOptions(columns=("id", "text")))
     assert (tmp_path / "out.csv").read_text() == "id,text,summary,urgency,error\n"
-    with errors_sink(str(tmp_path / "failed.csv")) as sink:
+    with open_dead_letters(str(tmp_path / "failed.csv")) as sink:
         sink.finish()
     assert (tmp_path / "failed.csv").read_bytes() == b""
 

@@ -127,8 +127,7 @@ def open_input(flags: Flags, show: RunDisplay) -> Iterator[Input]:
         InputError: it cannot be read, or a row is bad.
         UsageError: a flag does not fit it.
     """
-    from mellea_cli.io.formats import SourceOptions
-    from mellea_cli.io.source import open_source
+    from mellea_cli.io.source import SourceOptions, open_source
 
     options = SourceOptions(
         format=flags.format,
@@ -198,7 +197,7 @@ def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Forecast | None:
     if opened.survey is None:
         return None
     with closing(MemoryAnswers() if flags.fresh else peek_answers(resolve_output(flags.output))) as answers:
-        return look_ahead(opened.source.look(), plan, answers)
+        return look_ahead(opened.source.reread(), plan, answers)
 
 
 def _counted(total: int, outlook: Forecast) -> str:
@@ -228,7 +227,7 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: RunDispl
         UsageError: its form cannot be told, or a flag does not fit it.
     """
     from mellea_cli.io.files import resolve_output
-    from mellea_cli.io.sink import OrderedSink, SinkOptions, errors_sink, open_sink
+    from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
     from mellea_cli.run.batch import RunIO
 
     target = resolve_output(flags.output)
@@ -240,7 +239,7 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: RunDispl
         answers = _open_answers(stack, target, flags)
         stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
         sink = open_sink(target, added, options, note=show.say, stdout=stdout)
-        letters = errors_sink(flags.errors_file) if flags.errors_file else None
+        letters = open_dead_letters(flags.errors_file) if flags.errors_file else None
         outlet = OrderedSink(sink, letters, ordered=not flags.unordered)
         stack.callback(outlet.close)
         yield RunIO(
@@ -273,7 +272,7 @@ def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: RunIO) -> b
 
     if opened.survey is None:
         return False
-    return not look_ahead(opened.source.look(), plan, ends.answers).asks(retry_failed=flags.retry_failed)
+    return not look_ahead(opened.source.reread(), plan, ends.answers).asks(retry_failed=flags.retry_failed)
 
 
 # Says how a run of a batch command ended.

@@ -322,4 +322,4 @@ def _source(ends: RunIO) -> Source:
 def _gatherer(plan: RunPlan, ends: RunIO, source: Source, book: BatchJobStore, *, again: bool = False) -> BatchPlanner:
     from mellea_cli.run.batch_planner import BatchPlanner
 
-    return BatchPlanner(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)
+    return BatchPlanner(plan, source.reread, ends.answers, book, retry_failed=ends.retry_failed, again=again)

@@ -96,6 +96,15 @@ def undecodable(error: UnicodeDecodeError, encoding: Encoding, *, path: str, lin
     return InputError(f"{shown}: not {encoding.codec.upper()} text", path=path, line=line, hint=hint)
 
 
+def without_surrogates(text: str) -> str:
+    """Replace halves of surrogate pairs, which no server accepts, with U+FFFD; whole pairs become their character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def decoded_chunks(chunks: Iterator[bytes], encoding: Encoding, path: str) -> Iterator[str]:
     """Decode a stream piece by piece, without waiting for line ends.
 

@@ -301,7 +301,7 @@ def writable(path: Path) -> bool:
 # Files that are written in one go: whole and in place, or not at all.
 
 
-def write_whole(target: OutputTarget, pieces: Iterable[str]) -> None:
+def atomic_write(target: OutputTarget, pieces: Iterable[str]) -> None:
     """Write text in UTF-8. A file that is there stays as it is until everything has been written beside it.
 
     Args:

@@ -100,7 +100,7 @@ def open_sink(
     return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
 
 
-def errors_sink(path: str, options: SinkOptions | None = None, *, note: Note = unsaid) -> FileSink | StreamSink:
+def open_dead_letters(path: str, options: SinkOptions | None = None, *, note: Note = unsaid) -> FileSink | StreamSink:
     """Open a file for dead letters: rows as they were read, nothing added, so that the file can be an input again.
 
     Every row is given back letter by letter, formula cells of a CSV file too: it is made to be read by this program.

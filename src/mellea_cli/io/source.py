@@ -9,22 +9,69 @@ from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import chain
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
-from mellea_cli.errors import InputError, nearest
-from mellea_cli.io.byte_input import CHUNK_BYTES, ByteInput, Lines, choose_encoding, decoded_chunks, open_bytes
+from mellea_cli.errors import InputError, UsageError, nearest
+from mellea_cli.io.byte_input import (
+    CHUNK_BYTES,
+    ByteInput,
+    Lines,
+    choose_encoding,
+    decoded_chunks,
+    known_codec,
+    open_bytes,
+    without_surrogates,
+)
 from mellea_cli.io.csv_reader import CsvReader
 from mellea_cli.io.formats import (
     Format,
-    SourceOptions,
     detect_format,
     known_delimiter,
+    known_format,
     refuse_binary,
     sniff_delimiter,
     stated_delimiter,
 )
 from mellea_cli.io.json_reader import JsonStream, RawRow, read_jsonl
 from mellea_cli.items import Item
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How an input is to be read; `None` means: find out.
+
+    Raises:
+        UsageError: an option makes no sense, whatever the input.
+    """
+
+    format: str | None = None
+    """`jsonl`, `json`, `csv` or `tsv`."""
+    text_field: str | None = None
+    id_field: str | None = None
+    encoding: str | None = None
+    """Any text encoding that Python knows; without it UTF-8, or UTF-16 and UTF-32 by their byte order mark."""
+    delimiter: str | None = None
+    """One character, or a word such as `tab`."""
+    limit: int | None = None
+    """Take the first so many items."""
+    sample: int | None = None
+    """Take so many items by chance, in the order of the input; `limit` then applies to them."""
+    seed: int = 0
+    """The same seed takes the same sample."""
+    on_bad_row: Literal["auto", "fail", "skip"] = "auto"
+    """`auto` fails before the first item when the input can be checked first, else it skips and reports."""
+
+    def __post_init__(self) -> None:
+        if self.format is not None:
+            known_format(self.format)
+        if self.encoding is not None:
+            known_codec(self.encoding)
+        if self.delimiter is not None:
+            known_delimiter(self.delimiter)
+        for name, value in (("--limit", self.limit), ("--sample", self.sample)):
+            if value is not None and value < 0:
+                raise UsageError(f"{name} cannot be negative: {value}")
+
 
 # What the columns of an input mean: which one holds the text, which one the id.
 
@@ -80,7 +127,7 @@ class ColumnMapping:
         if text.__class__ is not str:
             text = self._as_text(name, row)
         elif not text.isascii():
-            text = encodable(text)
+            text = without_surrogates(text)
         wanted = self._wanted_id
         ident = _as_id(fields.get(ID_COLUMN if wanted is None else wanted))
         if ident is None:
@@ -142,15 +189,6 @@ class ColumnMapping:
             line=line,
             hint="leave --id-field out to number the rows",
         )
-
-
-def encodable(text: str) -> str:
-    """Replace halves of surrogate pairs, which no server accepts, with U+FFFD; whole pairs become their character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def _as_id(value: Any) -> str | int | float | None:
@@ -350,16 +388,12 @@ class Source:
             count = count if most is None else min(count, most)
         return InputScan(count, tuple(columns), len(bad))
 
-    def look(self) -> Iterator[Item]:
-        """Yield what an iteration over a surveyed file will yield, without reporting or counting bad rows."""
-        return self._taken(ignore)
-
     @property
     def repeatable(self) -> bool:
         """Whether it can be gone through more than once: a regular file can, a pipe cannot."""
         return self._data.size is not None
 
-    def once_more(self) -> Iterator[Item]:
+    def reread(self) -> Iterator[Item]:
         """Go through a repeatable input as the iteration does, but neither count nor report bad rows again."""
         return self._taken(self._refuse)
 

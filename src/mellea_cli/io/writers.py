@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mellea_cli.io.source import encodable
+from mellea_cli.io.byte_input import without_surrogates
 from mellea_cli.items import Failure, Item, Outcome, Row
 
 # The columns a run adds to a row, and what they are called when the row has such columns already.
@@ -236,7 +236,7 @@ class CsvTable:
         try:
             return line.encode()
         except UnicodeEncodeError:
-            return encodable(line).encode()
+            return without_surrogates(line).encode()
 
     def _leave_out(self, names: Iterable[str]) -> None:
         for name in sorted(names):

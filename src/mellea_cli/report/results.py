@@ -14,9 +14,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
 from mellea_cli.errors import InputError, nearest
-from mellea_cli.io.byte_input import ByteInput, open_bytes
-from mellea_cli.io.formats import SourceOptions
-from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, encodable, open_rows
+from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
+from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, SourceOptions, open_rows
 
 # One row of a finished run, as a report sees it.
 
@@ -228,7 +227,7 @@ class Results:
         # The apostrophe that our CSV puts in front of what a spreadsheet would run is no part of the text.
         if self._flat and _FORMULA.match(text):
             text = text[1:]
-        return text if text.isascii() else encodable(text)
+        return text if text.isascii() else without_surrogates(text)
 
     def _word(self, value: Any, *, fold: bool = True) -> str:
         text = self._text(value).strip()
