@@ -140,7 +140,7 @@ def open_input(flags: Flags, show: RunDisplay) -> Iterator[Input]:
         seed=flags.seed,
         on_bad_row=flags.on_bad_row,
     )
-    with open_source(flags.input, options, report=show.trouble) as source:
+    with open_source(flags.input, options, report=show.trouble, note=show.say) as source:
         survey = source.survey()
         if survey and survey.skipped:
             show.say(f"{survey.skipped} bad rows are left out")
