@@ -379,14 +379,15 @@ class Files:
     def discard(self) -> None:
         """Give up what is being written."""
         if self._file is not None:
-            self._file.discard()
+            self._file.close()
             self._file = None
 
     async def _pass_on(self) -> bool:
         file, self._file = self._file, None
         if file is None or self._hand_in is None:
             return self._open
-        file.finish()
+        with file:
+            file.commit()
         job = Job(
             tag=tag_of(self._book.path, file.path),
             plan=self._plan,
@@ -431,7 +432,7 @@ def clear_leftovers(journal: Path, wanted: set[str]) -> None:
     """Remove files of requests that a killed run left and that no job needs: they hold feedback."""
     for path in journal.parent.iterdir():
         name = path.name
-        if name.startswith(_stem(journal)) and name.endswith(".jsonl") and name not in wanted:
+        if name.startswith(_stem(journal)) and name.endswith((".jsonl", ".jsonl.new")) and name not in wanted:
             path.unlink(missing_ok=True)
 
 
@@ -468,7 +469,7 @@ class ExportFile:
     async def add(self, name: str, request: GenerateRequest) -> None:
         """Write one request. Raises `OutputError` when it cannot be written."""
         if self._file is None:
-            self._file = BatchFile(self._path.with_name(f"{self._path.name}.new"))
+            self._file = BatchFile(self._path)
         self._file.add(name, request_line(name, self._body(request)))
         self._names.add(name)
 
@@ -476,13 +477,13 @@ class ExportFile:
         """Bring the file to the disk. Raises `OutputError` when that fails."""
         if self._file is not None:
             file, self._file = self._file, None
-            file.finish()
-            file.path.replace(self._path)
+            with file:
+                file.commit()
 
     def discard(self) -> None:
         """Give up what has not been finished."""
         if self._file is not None:
-            self._file.discard()
+            self._file.close()
             self._file = None
 
 
