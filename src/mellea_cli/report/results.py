@@ -127,6 +127,8 @@ class Results:
         self._options = options
         self._layouts: dict[tuple[str, ...], _Layout] = {}
         self._flat = False
+        self.notes: tuple[str, ...] = ()
+        """What the user should know about the file, such as that a column was renamed."""
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +141,7 @@ class Results:
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
         self._flat = rows.format in ("csv", "tsv")
+        self.notes = rows.notes
         if rows.header:
             self._layout(rows.header, rows.header_line)
         number = 0
