@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from mellea_cli.errors import OutputError
 from mellea_cli.io.files import OutputTarget, output_error
@@ -24,6 +24,31 @@ from mellea_cli.messages import Usage
 
 MEMORY_ANSWERS = 10_000
 """Answers that are kept in memory when the output has no file for a journal."""
+
+
+class Answers(Protocol):
+    """Outcomes by a 16-byte key that the caller derives from the plan and the item's text."""
+
+    def lookup(self, key: bytes) -> Outcome | None:
+        """Return the outcome for a key; takes microseconds, so an event loop can call it."""
+
+    def mark(self) -> int:
+        """Return the current position in the order of storing."""
+
+    def stored_after(self, mark: int, key: bytes) -> bool:
+        """Whether there is an outcome for a key and it was stored after `mark`."""
+
+    def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
+        """Store outcomes, all or none; the later one for a key wins. They are durable when this returns."""
+
+    def facts(self) -> dict[str, str]:
+        """Return the facts about the run that wrote the answers, by name."""
+
+    def note_facts(self, facts: Mapping[str, str]) -> None:
+        """Note facts about the run, such as the program's version; other facts are kept."""
+
+    def close(self) -> None:
+        """Release the store."""
 
 
 class MemoryAnswers:
@@ -149,10 +174,10 @@ _ERRORS = (
 
 
 class Journal:
-    """Answers in a file, by a 16-byte key that the caller derives from the plan and the item's text.
+    """Answers in a file. Open one with `Journal.open`, or with `open_answers` for any kind of output.
 
-    Open one with `Journal.open`, or with `open_answers` for any kind of output. `lookup` may be called from one thread
-    while another one calls `commit`; call `close` when neither does.
+    `lookup` may be called from one thread while another one calls `commit`; call `close` when neither does. Every
+    method but `close` raises `OutputError` when the file cannot be read or written.
     """
 
     def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
@@ -188,11 +213,6 @@ class Journal:
         return cls(path, writer, reader)
 
     def lookup(self, key: bytes) -> Outcome | None:
-        """Return the outcome for a key, or `None`; takes microseconds, so an event loop can call it.
-
-        Raises:
-            OutputError: the file cannot be read.
-        """
         found = self._one(_LOOKUP, key)
         if found is None:
             return None
@@ -204,16 +224,14 @@ class Journal:
             return None
 
     def mark(self) -> int:
-        """Return the current position in the order of storing."""
         place: int = self._one(_LAST)[0]
         return place
 
     def stored_after(self, mark: int, key: bytes) -> bool:
-        """Whether there is an outcome for a key and it was stored after `mark`."""
         return bool(self._one(_AFTER, mark, key) == (1,))
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
-        """Store outcomes, all or none, the later one for a key wins; they are on the disk when this returns.
+        """Store outcomes in one transaction with one sync.
 
         Raises:
             OutputError: they cannot be written. None of them is stored, those of earlier commits are, and every later
@@ -228,14 +246,12 @@ class Journal:
         self._write(_INSERT, rows)
 
     def facts(self) -> dict[str, str]:
-        """Return the facts about the run that wrote the answers, by name."""
         try:
             return dict(self._reader.execute("SELECT name, value FROM facts").fetchall())
         except sqlite3.Error as error:
             raise journal_error(self.path, error) from error
 
     def note_facts(self, facts: Mapping[str, str]) -> None:
-        """Note facts about the run, such as the program's version; other facts are kept."""
         self._write("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", list(facts.items()))
 
     def close(self) -> None:
@@ -261,9 +277,6 @@ class Journal:
                 writer.execute("ROLLBACK")
             self._failed = journal_error(self.path, error)
             raise self._failed from error
-
-
-Answers = Journal | MemoryAnswers
 
 
 def open_answers(target: OutputTarget, *, fresh: bool = False) -> Answers:
