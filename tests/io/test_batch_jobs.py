@@ -14,12 +14,12 @@ from mellea_cli.errors import InputError, OutputError
 from mellea_cli.io.batch_jobs import (
     BatchFile,
     BatchJobStore,
-    Gone,
     Job,
+    Unanswered,
     Waiting,
     custom_id,
-    is_ours,
-    look_up_jobs,
+    is_custom_id,
+    read_jobs,
     reply_lines,
 )
 from mellea_cli.io.journal import Journal
@@ -39,99 +39,99 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def book(journal: Journal) -> Iterator[BatchJobStore]:
-    """A book in it with one job of two requests."""
+def store(journal: Journal) -> Iterator[BatchJobStore]:
+    """A store in it with one job of two requests."""
     made = BatchJobStore(journal.path)
     made.add(JOB, ["a", "b"])
     yield made
     made.close()
 
 
-def test_it_shares_the_journal(journal: Journal, book: BatchJobStore) -> None:
+def test_it_shares_the_journal(journal: Journal, store: BatchJobStore) -> None:
     """Answers and jobs are written to one file side by side, and either can be opened again."""
     journal.commit([(b"k" * 16, Success({"x": 1}))])
-    book.keep("t1", [("a", GOOD)])
+    store.store_replies("t1", [("a", GOOD)])
     assert journal.lookup(b"k" * 16) == Success({"x": 1})
     again = BatchJobStore(journal.path)
-    assert again.standing("a") == GOOD
+    assert again.request_state("a") == GOOD
     again.close()
 
 
-def test_each_step_is_remembered(book: BatchJobStore) -> None:
+def test_each_step_is_remembered(store: BatchJobStore) -> None:
     """A job carries its ids and state from step to step, and leaves the list when it is over."""
-    book.change("t1", state="uploaded", file_id="file-1")
-    book.change("t1", state="submitted", batch_id="batch-1", status="validating")
-    (job,) = book.jobs("plan")
+    store.change("t1", state="uploaded", file_id="file-1")
+    store.change("t1", state="submitted", batch_id="batch-1", status="validating")
+    (job,) = store.jobs("plan")
     assert (job.state, job.file_id, job.batch_id, job.status) == ("submitted", "file-1", "batch-1", "validating")
-    assert book.jobs("another plan") == []
-    book.finish("t1", "completed", release=False)
-    assert book.jobs("plan") == []
-    assert [job.status for job in look_up_jobs(book.path)] == ["completed"]
+    assert store.jobs("another plan") == []
+    store.finish("t1", "completed", release=False)
+    assert store.jobs("plan") == []
+    assert [job.status for job in read_jobs(store.path)] == ["completed"]
 
 
-def test_a_request_stands_as_its_reply_says(book: BatchJobStore) -> None:
+def test_a_request_stands_as_its_reply_says(store: BatchJobStore) -> None:
     """Unknown, waiting, answered or gone; an answer is never replaced by anything, an error is by an answer."""
-    assert book.standing("z") is None
-    assert book.standing("a") == Waiting()
-    book.keep("t1", [("a", Gone("no")), ("b", GOOD), ("z", GOOD)])
-    assert book.standing("a") == Gone("no")
-    assert book.standing("z") is None
-    book.keep("t1", [("a", GOOD), ("b", Gone("late"))])
-    assert (book.standing("a"), book.standing("b")) == (GOOD, GOOD)
-    assert book.used("plan") == (2, Usage(20, 10))
+    assert store.request_state("z") is None
+    assert store.request_state("a") == Waiting()
+    store.store_replies("t1", [("a", Unanswered("no")), ("b", GOOD), ("z", GOOD)])
+    assert store.request_state("a") == Unanswered("no")
+    assert store.request_state("z") is None
+    store.store_replies("t1", [("a", GOOD), ("b", Unanswered("late"))])
+    assert (store.request_state("a"), store.request_state("b")) == (GOOD, GOOD)
+    assert store.used("plan") == (2, Usage(20, 10))
 
 
 @pytest.mark.parametrize(
-    ("release", "standing"), [(True, None), (False, Gone("the batch ended as expired without it"))]
+    ("release", "standing"), [(True, None), (False, Unanswered("the batch ended as expired without it"))]
 )
-def test_what_a_batch_leaves_over(book: BatchJobStore, release: bool, standing: Gone | None) -> None:
+def test_what_a_batch_leaves_over(store: BatchJobStore, release: bool, standing: Unanswered | None) -> None:
     """Requests without a reply may be handed in again, or are to be asked live; the others stay."""
-    book.keep("t1", [("a", GOOD)])
-    assert book.unanswered("t1") == 1
-    book.finish("t1", "expired", release=release)
-    assert book.standing("b") == standing
-    assert book.standing("a") == GOOD
+    store.store_replies("t1", [("a", GOOD)])
+    assert store.unanswered("t1") == 1
+    store.finish("t1", "expired", release=release)
+    assert store.request_state("b") == standing
+    assert store.request_state("a") == GOOD
 
 
-def test_replies_that_are_brought_in(book: BatchJobStore) -> None:
+def test_replies_that_are_brought_in(store: BatchJobStore) -> None:
     """One that is there stays, one that waits in a job too, an error gives way."""
-    book.bring("plan", [("a", GOOD), ("c", Gone("no"))])
-    assert book.standing("a") == Waiting()
-    book.bring("plan", [("c", GOOD)])
-    book.bring("plan", [("c", Gone("no"))])
-    assert book.standing("c") == GOOD
-    book.clear("plan")
-    assert book.standing("c") is None
+    store.import_replies("plan", [("a", GOOD), ("c", Unanswered("no"))])
+    assert store.request_state("a") == Waiting()
+    store.import_replies("plan", [("c", GOOD)])
+    store.import_replies("plan", [("c", Unanswered("no"))])
+    assert store.request_state("c") == GOOD
+    store.clear("plan")
+    assert store.request_state("c") is None
 
 
-def test_looking_changes_nothing(tmp_path: Path, book: BatchJobStore) -> None:
+def test_looking_changes_nothing(tmp_path: Path, store: BatchJobStore) -> None:
     """Jobs can be listed while a run writes; a file that is no journal has none, or is named."""
-    assert [job.tag for job in look_up_jobs(book.path)] == ["t1"]
-    assert look_up_jobs(tmp_path / "nowhere") == []
+    assert [job.tag for job in read_jobs(store.path)] == ["t1"]
+    assert read_jobs(tmp_path / "nowhere") == []
     plain = tmp_path / "old.journal"
     with sqlite3.connect(plain) as db:
         db.execute("CREATE TABLE x (y)")
     db.close()
-    assert look_up_jobs(plain) == []
+    assert read_jobs(plain) == []
     (tmp_path / "text.journal").write_text("not a database, but long enough to be looked at as one" * 20)
     with pytest.raises(OutputError, match=r"text\.journal"):
-        look_up_jobs(tmp_path / "text.journal")
+        read_jobs(tmp_path / "text.journal")
 
 
-def test_nothing_of_a_failed_step_is_kept(book: BatchJobStore) -> None:
+def test_nothing_of_a_failed_step_is_kept(store: BatchJobStore) -> None:
     """A job that cannot be written whole is not written at all."""
     with pytest.raises(OutputError):
-        book.add(JOB, ["c", "d"])
-    assert book.standing("c") is None
+        store.add(JOB, ["c", "d"])
+    assert store.request_state("c") is None
 
 
 def test_an_id_says_which_answer_and_which_step() -> None:
     """The journal key in hex and the step, within the 64 characters that servers allow; others are not taken for it."""
     name = custom_id(bytes(range(16)), "analysis")
     assert name == "000102030405060708090a0b0c0d0e0f-analysis"
-    assert is_ours(name)
+    assert is_custom_id(name)
     assert len(custom_id(b"x" * 16, "s" * 31)) == 64
-    assert not any(is_ours(other) for other in ("request-1", name.upper(), name + "\n", "-analysis", ""))
+    assert not any(is_custom_id(other) for other in ("request-1", name.upper(), name + "\n", "-analysis", ""))
 
 
 def test_a_file_is_its_owners_alone(tmp_path: Path) -> None:

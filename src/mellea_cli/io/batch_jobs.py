@@ -32,11 +32,11 @@ CREATE TABLE IF NOT EXISTS batch_requests (
 CREATE INDEX IF NOT EXISTS batch_requests_by_job ON batch_requests (job);
 COMMIT;
 """
-_KEEP = (
+_STORE_REPLY = (
     "UPDATE batch_requests SET reply = ?, prompt = ?, completion = ?"
     " WHERE custom_id = ? AND job = ? AND (reply IS NULL OR reply LIKE '{\"error\"%')"
 )
-_BRING = (
+_IMPORT_REPLY = (
     "INSERT INTO batch_requests (custom_id, plan, job, reply, prompt, completion) VALUES (?, ?, '', ?, ?, ?)"
     " ON CONFLICT (custom_id) DO UPDATE SET reply = excluded.reply, prompt = excluded.prompt,"
     " completion = excluded.completion WHERE reply LIKE '{\"error\"%'"
@@ -79,15 +79,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Unanswered:
     """A request that the queue did not answer: it is asked live."""
 
     reason: str
 
 
-RequestState = Completion | Waiting | Gone | None
+RequestState = Completion | Waiting | Unanswered | None
 """The state of a request; `None` when it was never submitted."""
-Answered = tuple[str, Completion | Gone]
+Answered = tuple[str, Completion | Unanswered]
 
 _COLUMNS = tuple(column.name for column in fields(Job))
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM batch_jobs"  # noqa: S608 - fixed names
@@ -118,7 +118,7 @@ class BatchJobStore:
 
     def jobs(self, plan: str) -> list[Job]:
         """Return the jobs of this plan that are not over, the oldest first."""
-        return [job for job in _read_jobs(self._db, self.path) if job.plan == plan and job.state != "over"]
+        return [job for job in _select_jobs(self._db, self.path) if job.plan == plan and job.state != "over"]
 
     def add(self, job: Job, custom_ids: Iterable[str]) -> None:
         """Store a job whose file is on the disk, and the requests in it."""
@@ -139,7 +139,7 @@ class BatchJobStore:
         statement = f"UPDATE batch_jobs SET {settings} WHERE tag = ?"  # noqa: S608 - fixed names
         self._write((statement, [(state, *given.values(), tag)]))
 
-    def standing(self, custom_id: str) -> RequestState:
+    def request_state(self, custom_id: str) -> RequestState:
         """Return the state of a request; takes microseconds."""
         try:
             found = self._db.execute(
@@ -154,16 +154,16 @@ class BatchJobStore:
             return Waiting()
         stored = json.loads(reply)
         if "error" in stored:
-            return Gone(stored["error"])
+            return Unanswered(stored["error"])
         return Completion(stored["text"], stored["finish"], Usage(prompt, completion))
 
-    def keep(self, tag: str, replies: Sequence[Answered]) -> None:
+    def store_replies(self, tag: str, replies: Sequence[Answered]) -> None:
         """Store replies to the requests of one job, all or none; a stored answer is never replaced."""
-        self._write((_KEEP, [(*_stored(reply), name, tag) for name, reply in replies]))
+        self._write((_STORE_REPLY, [(*_stored(reply), name, tag) for name, reply in replies]))
 
-    def bring(self, plan: str, replies: Sequence[Answered]) -> None:
+    def import_replies(self, plan: str, replies: Sequence[Answered]) -> None:
         """Store replies that no job brought; a stored answer is never replaced."""
-        self._write((_BRING, [(name, plan, *_stored(reply)) for name, reply in replies]))
+        self._write((_IMPORT_REPLY, [(name, plan, *_stored(reply)) for name, reply in replies]))
 
     def finish(self, tag: str, status: str, *, release: bool) -> None:
         """Store that a job is over.
@@ -218,7 +218,7 @@ class BatchJobStore:
             raise journal_error(self.path, error) from error
 
 
-def look_up_jobs(path: Path) -> list[Job]:
+def read_jobs(path: Path) -> list[Job]:
     """Return every job in a journal, the oldest first, without changing it; none where there is no journal.
 
     Raises:
@@ -228,12 +228,12 @@ def look_up_jobs(path: Path) -> list[Job]:
         return []
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-            return _read_jobs(db, path)
+            return _select_jobs(db, path)
     except sqlite3.Error as error:
         raise journal_error(path, error) from error
 
 
-def _read_jobs(db: sqlite3.Connection, path: Path) -> list[Job]:
+def _select_jobs(db: sqlite3.Connection, path: Path) -> list[Job]:
     try:
         if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'batch_jobs'").fetchone():
             return []
@@ -242,8 +242,8 @@ def _read_jobs(db: sqlite3.Connection, path: Path) -> list[Job]:
         raise journal_error(path, error) from error
 
 
-def _stored(reply: Completion | Gone) -> tuple[str, int, int]:
-    if isinstance(reply, Gone):
+def _stored(reply: Completion | Unanswered) -> tuple[str, int, int]:
+    if isinstance(reply, Unanswered):
         return json.dumps({"error": reply.reason}), 0, 0
     usage = reply.usage
     text = json.dumps({"text": reply.text, "finish": reply.finish_reason})
@@ -261,7 +261,7 @@ def custom_id(key: bytes, step: str) -> str:
     return f"{key.hex()}-{step}"
 
 
-def is_ours(name: str) -> bool:
+def is_custom_id(name: str) -> bool:
     """Whether an id has the form that `custom_id` returns."""
     return _CUSTOM_ID.fullmatch(name) is not None
 
