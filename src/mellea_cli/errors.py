@@ -83,8 +83,6 @@ class MelleaError(Exception):
 
 
 class UsageError(MelleaError):
-    """A flag, a setting or an argument cannot be used as given."""
-
     kind = "usage"
 
 
@@ -109,15 +107,11 @@ class InputError(MelleaError):
 
 
 class OutputError(MelleaError):
-    """Output that cannot be written: disk full, no permission, I/O error."""
-
     exit_code = ExitCode.CANNOT_WRITE
     kind = "output"
 
 
 class OutputBusy(OutputError):
-    """Another run is writing this output."""
-
     exit_code = ExitCode.USAGE
     kind = "output-busy"
 
@@ -130,14 +124,10 @@ class ReaderGone(OutputError):
 
 
 class ModelFileError(MelleaError):
-    """A model file is missing, does not match its checksum, or cannot be fetched."""
-
     kind = "model-file"
 
 
 class TemplateError(MelleaError):
-    """A prompt template cannot be rendered: it names an unknown variable, or does not parse."""
-
     kind = "template"
 
 
@@ -181,74 +171,52 @@ class BackendError(MelleaError):
 
 
 class BackendUnavailable(BackendError):
-    """No connection, or no answer in time."""
-
     kind = "unavailable"
 
 
 class RateLimited(BackendError):
-    """The server asks for fewer requests (429, or 503 with Retry-After)."""
-
     kind = "rate-limited"
 
 
 class ServerFault(BackendError):
-    """The server failed at the request: 5xx, or an error object inside the stream."""
-
     kind = "server-fault"
 
 
 class StreamBroken(BackendError):
-    """The stream ended, or stopped making sense, before it said that it was finished."""
-
     kind = "stream-broken"
 
 
 class RequestRefused(BackendError):
-    """The server refuses this request, however often it is sent."""
-
     kind = "refused"
     scope = Scope.ITEM
 
 
 class ContextTooLong(BackendError):
-    """The prompt does not fit into the model's context window."""
-
     kind = "context-too-long"
     scope = Scope.ITEM
 
 
 class ContentFiltered(BackendError):
-    """The server's content filter stopped the request or its answer."""
-
     kind = "content-filter"
     scope = Scope.ITEM
 
 
 class NotAuthorized(BackendError):
-    """The key is wrong or missing."""
-
     kind = "not-authorized"
     scope = Scope.RUN
 
 
 class QuotaSpent(BackendError):
-    """The quota of the account is used up."""
-
     kind = "quota-spent"
     scope = Scope.RUN
 
 
 class EndpointMissing(BackendError):
-    """The server at this address has no chat endpoint (404, 405, a redirect, a web page)."""
-
     kind = "endpoint-missing"
     scope = Scope.RUN
 
 
 class ModelMissing(BackendError):
-    """The server does not have the requested model."""
-
     kind = "model-missing"
     scope = Scope.RUN
 
@@ -272,32 +240,22 @@ class AnswerError(MelleaError):
 
 
 class EmptyAnswer(AnswerError):
-    """The answer holds nothing but white space."""
-
     kind = "empty"
 
 
 class CutAnswer(AnswerError):
-    """The answer was cut off by the length limit."""
-
     kind = "length"
 
 
 class RunawayAnswer(AnswerError):
-    """The answer repeated itself or added white space endlessly, and was stopped."""
-
     kind = "runaway"
 
 
 class ParseError(AnswerError):
-    """The answer is not the requested JSON, or not of the requested type."""
-
     kind = "parse"
 
 
 class RequirementFailed(AnswerError):
-    """The answer does not meet a requirement."""
-
     kind = "requirement"
 
 

@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from mellea_cli.io.writers import AddedColumns, CsvRows, FreeNames, JsonLines
+from mellea_cli.io.writers import AddedColumns, FreeNames, JsonLines, Table
 from mellea_cli.items import Failure, Item, Row, Success
 
 ADDED = AddedColumns.of("summary", ("issues", ("main_complaint", "urgency")))
@@ -124,14 +124,20 @@ def cells(data: bytes, delimiter: str = ",") -> list[str]:
     return row
 
 
+def line(table: Table, fields: dict[str, object], added: dict[str, object]) -> bytes:
+    """One row without the header above it."""
+    table.end()
+    return table.render(Row(Item(0, 1, "", fields), added))
+
+
 @pytest.mark.parametrize(
     "text", ["=1+1", "+SUM(A1)", "-2+3", "@cmd", "\tx", "\r=1", "-", "=", "+49 170 1234567", "-5 stars", "--", "-1-1"]
 )
 def test_formula_gets_an_apostrophe(text: str) -> None:
     """Whatever a spreadsheet would run is text, in input columns, our columns and headers alike."""
-    table = CsvRows(["text", text], ADDED)
-    assert cells(table.header())[1] == "'" + text
-    row = cells(table.render({"text": text}, {"summary": text, "issues": {"urgency": text}}))
+    table = Table(ADDED, ["text", text])
+    assert cells(table.end())[1] == "'" + text
+    row = cells(line(table, {"text": text}, {"summary": text, "issues": {"urgency": text}}))
     assert (row[0], row[2], row[4]) == ("'" + text,) * 3
 
 
@@ -140,23 +146,23 @@ def test_formula_gets_an_apostrophe(text: str) -> None:
 )
 def test_plain_numbers_and_harmless_text_stay(text: str) -> None:
     """A signed number is no formula."""
-    assert cells(CsvRows(["text", "n"], ADDED).render({"text": text}, {}))[0] == text
+    assert cells(line(Table(ADDED, ["text", "n"]), {"text": text}, {}))[0] == text
 
 
 def test_raw_leaves_formulas_alone() -> None:
     """Who asks for it gets every cell as it is."""
-    table = CsvRows(["text", "=n"], AddedColumns(), raw=True)
-    assert cells(table.header()) == ["text", "=n"]
-    assert cells(table.render({"text": "=1+1"}, {})) == ["=1+1", ""]
+    table = Table(AddedColumns(), ["text", "=n"], raw=True)
+    assert cells(table.end()) == ["text", "=n"]
+    assert cells(line(table, {"text": "=1+1"}, {})) == ["=1+1", ""]
 
 
 def test_values_have_their_stated_form() -> None:
     """Null is empty, words and digits are plain, nested values are JSON, a failure is one sentence."""
     values = [None, True, 12, 1.5, float("nan"), 10**30, {"a": ["é"]}, [], "a\nb", -7]
     names = [str(number) for number in range(len(values))]
-    table = CsvRows(names, ADDED)
+    table = Table(ADDED, names)
     error = {"kind": "parse", "message": "no JSON", "attempts": 3}
-    row = cells(table.render(dict(zip(names, values, strict=True)), {"summary": None, "issues": None, "error": error}))
+    row = cells(line(table, dict(zip(names, values, strict=True)), {"summary": None, "issues": None, "error": error}))
     assert row == [
         "", "true", "12", "1.5", "", "1" + "0" * 30, '{"a": ["é"]}', "[]", "a\nb", "-7", "", "", "", "parse: no JSON"
     ]  # fmt: skip
@@ -166,23 +172,23 @@ def test_values_have_their_stated_form() -> None:
 @pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nb", 'a"b', "a,b\tc", "a\0b", "\ufeffa", "a\u2028b"])
 def test_awkward_characters_come_back(text: str, delimiter: str) -> None:
     """Line ends of every kind, quotes and separators are quoted, and a row ends with LF."""
-    data = CsvRows(["text", "n"], AddedColumns(), delimiter=delimiter, raw=True).render({"text": text, "n": 1}, {})
+    data = line(Table(AddedColumns(), ["text", "n"], delimiter=delimiter, raw=True), {"text": text, "n": 1}, {})
     assert cells(data, delimiter) == [text, "1"]
     assert data.endswith(b"1\n")
 
 
 def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
     """A table has no escapes."""
-    assert cells(CsvRows(["text"], AddedColumns()).render({"text": "a\ud83db"}, {})) == ["a\ufffdb"]
+    assert cells(line(Table(AddedColumns(), ["text"]), {"text": "a\ud83db"}, {})) == ["a\ufffdb"]
 
 
 def test_clash_and_late_columns_are_noted_once() -> None:
     """Ours gives way in the header; a column that the header lacks is left out and said once."""
     notes: list[str] = []
-    table = CsvRows(["text", "urgency"], ADDED, note=notes.append)
-    assert cells(table.header()) == ["text", "urgency", "summary", "main_complaint", "mellea_urgency", "error"]
+    table = Table(ADDED, ["text", "urgency"], note=notes.append)
+    assert cells(table.end()) == ["text", "urgency", "summary", "main_complaint", "mellea_urgency", "error"]
     for _ in range(2):
-        row = table.render({"text": "a", "urgency": "mine", "late": 1}, {"issues": {"urgency": "low"}})
+        row = line(table, {"text": "a", "urgency": "mine", "late": 1}, {"issues": {"urgency": "low"}})
         assert cells(row) == ["a", "mine", "", "", "low", ""]
     assert len(notes) == 2
     assert "'late' first occurs below the header" in notes[1]

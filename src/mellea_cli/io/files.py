@@ -123,40 +123,35 @@ class TextStream(Protocol):
 
 
 class TextOutput:
-    """Writes UTF-8 bytes to a text stream, such as a terminal that shows panels too.
+    """Writes rows to a text stream, such as a terminal that shows panels too.
 
     Args:
-        stream: where to write.
+        stream: where to write; it belongs to the caller.
         name: the name in messages.
     """
 
     def __init__(self, stream: TextStream, name: str) -> None:
         self._stream = stream
         self._name = name
-        self._held: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Buffer bytes; by the time of `flush` they are whole lines."""
-        self._held.append(data)
-
-    def flush(self) -> None:
-        """Write the buffered lines.
+        """Write whole characters in UTF-8.
 
         Raises:
             OutputError: the stream cannot be written.
             ReaderGone: the reader closed the pipe.
         """
-        text, self._held = b"".join(self._held).decode(), []
-        if not text:
-            return
         try:
-            self._stream.write(text)
+            self._stream.write(data.decode())
             self._stream.flush()
         except OSError as error:
             raise output_error(self._name, error) from error
 
+    def flush(self) -> None:
+        pass
+
     def close(self) -> None:
-        """Do nothing: the stream belongs to the caller."""
+        pass
 
 
 class ByteOutput:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 
 from mellea_cli.errors import UsageError, nearest
 from mellea_cli.io.files import AtomicFile
@@ -133,41 +132,27 @@ def _invalid(path: Path, content: dict[str, Any], error: ValidationError) -> Usa
     # An unknown key comes first: it is often the misspelled name of a key that seems to be missing.
     detail = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place, problem = detail["loc"], detail["type"]
-    if len(place) >= 3:
-        number, key = int(place[1]), str(place[2])
-        name = _one_line(content["theme"][number].get("name"))
-        named = f" ({name})" if isinstance(name, str) and name and key != "name" else ""
-        message, hint = _invalid_value(key, detail)
-        return UsageError(f"{path}: theme {number + 1}{named}: {message}", hint=hint)
+    if len(place) < 3:
+        if problem == "extra_forbidden":
+            return UsageError(f"{path}: unknown key {place[0]!r}", hint="write each theme as [[theme]]")
+        if problem == "too_long":
+            message = f"{path}: holds {len(content['theme'])} themes; {MOST_THEMES} are the most"
+            return UsageError(message, hint="merge some of them")
+        return UsageError(f"{path}: holds no themes", hint=f"write each one as a [[theme]] table, or {_way_out(path)}")
+    number, key = int(place[1]), str(place[2])
+    name = _one_line(content["theme"][number].get("name"))
+    where = f"{path}: theme {number + 1}"
+    if isinstance(name, str) and name and key != "name":
+        where += f" ({name})"
+    hint = 'write it as examples = ["one", "two"]' if key == "examples" else f'write it as {key} = "..."'
     if problem == "extra_forbidden":
-        return UsageError(f"{path}: unknown key {place[0]!r}", hint="write each theme as [[theme]]")
-    if problem == "too_long":
-        message = f"{path}: holds {len(content['theme'])} themes; {MOST_THEMES} are the most"
-        return UsageError(message, hint="merge some of them")
-    return UsageError(f"{path}: holds no themes", hint=f"write each one as a [[theme]] table, or {_way_out(path)}")
-
-
-def _invalid_value(key: str, detail: ErrorDetails) -> tuple[str, str]:
-    limits = detail.get("ctx", {})
-    what = "example" if len(detail["loc"]) > 3 else key
-    message = f"the {what} is not a text or is empty"
-    hint = f'write it as {key} = ["one", "two"]' if key == "examples" else f'write it as {key} = "..."'
-    match detail["type"]:
-        case "extra_forbidden":
-            close = nearest(key, _ThemeTable.model_fields)
-            message = f"unknown key {key!r}"
-            hint = f"did you mean {close}?" if close else f"the keys are {', '.join(_ThemeTable.model_fields)}"
-        case "missing":
-            message = f"{key} is missing"
-        case "string_too_long":
-            message, hint = f"the {what} is longer than {limits['max_length']} characters", "shorten it"
-        case "literal_error":
-            message, hint = f"{key} is {detail['input']!r}", f"write one of {limits['expected']}"
-        case "list_type":
-            message = f"{key} is not a list of phrases"
-        case "value_error":
-            message, hint = str(limits["error"]), "choose another name"
-    return message, hint
+        close = nearest(key, _ThemeTable.model_fields)
+        hint = f"did you mean {close}?" if close else f"the keys are {', '.join(_ThemeTable.model_fields)}"
+        return UsageError(f"{where}: unknown key {key!r}", hint=hint)
+    if problem == "missing":
+        return UsageError(f"{where}: {key} is missing", hint=hint)
+    reason = detail["msg"].removeprefix("Value error, ").replace("Input", "it").replace("String", "it")
+    return UsageError(f"{where}: {key}: {reason}", hint=hint)
 
 
 def _way_out(path: Path) -> str:

@@ -197,15 +197,23 @@ class JsonArray(JsonLines):
         return b"[]\n" if self._separator == b"[\n" else b"\n]\n"
 
 
+# A spreadsheet runs a cell that begins with one of these as a formula, unless it is a number such as -5, +3.2 or -12%.
+_FORMULA_STARTS = "=+-@\t\r"
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][+-]?\d+)?\s?%?", re.ASCII)
+
+
 class Table:
     """CSV or TSV. A partial line is a JSON array of two objects: the input's columns, and the added ones.
+
+    Null is an empty cell, a nested value is JSON, lines end with LF. A cell that a spreadsheet would run as a formula
+    gets an apostrophe in front, also in the header.
 
     Args:
         added: the columns that the run adds.
         columns: input columns that are known in advance, in order.
         delimiter: the character between cells.
         raw: write formulas unchanged.
-        note: called with renamed and dropped columns.
+        note: called once for each added column that is renamed, and for each input column that is dropped.
     """
 
     partial_is_final = False
@@ -221,10 +229,14 @@ class Table:
     ) -> None:
         self._added = added
         self._columns = dict.fromkeys(columns)
-        self._delimiter = delimiter
         self._raw = raw
         self._note = note
-        self._rows: CsvRows | None = None
+        self._dropped: set[str] = set()
+        self._header_rendered = False
+        self._lines: list[str] = []
+        # The csv module quotes a lone CR or LF only when its line end contains them, so it gets CR LF.
+        target = SimpleNamespace(write=self._lines.append)
+        self._writer = csv.writer(target, delimiter=delimiter, lineterminator="\r\n")
 
     def partial_line(self, row: Row) -> bytes:
         item = row.item
@@ -241,70 +253,22 @@ class Table:
         return self._render(row.item.fields, row.added)
 
     def end(self) -> bytes:
-        return b"" if self._rows is not None else self._header()
-
-    def _render(self, fields: Mapping[str, Any], added: Mapping[str, Any]) -> bytes:
-        if self._rows is not None:
-            return self._rows.render(fields, added)
-        # The first row brings the header. A file knows all columns by now, a stream those of its first row.
-        self._columns.update(dict.fromkeys(fields))
-        return self._header() + self._render(fields, added)
+        return b"" if self._header_rendered else self._header()
 
     def _header(self) -> bytes:
-        self._rows = CsvRows(self._columns, self._added, delimiter=self._delimiter, raw=self._raw, note=self._note)
-        return self._rows.header()
+        self._header_rendered = True
+        names = FreeNames(self._note)
+        cells = [*self._columns, *(names.find(name, self._columns.keys()) for name in self._added.flat)]
+        return self._line(cells) if cells else b""
 
-
-# A spreadsheet runs a cell that begins with one of these as a formula, unless it is a number such as -5, +3.2 or -12%.
-_FORMULA_STARTS = "=+-@\t\r"
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][+-]?\d+)?\s?%?", re.ASCII)
-
-
-class CsvRows:
-    """Renders rows under one fixed header: the input's columns, then the added ones.
-
-    Null is an empty cell, a nested value is JSON, lines end with LF. A cell that a spreadsheet would run as a formula
-    gets an apostrophe in front, also in the header.
-
-    Args:
-        columns: the input's columns.
-        added: the columns that the run adds.
-        delimiter: the character between cells.
-        raw: write formulas unchanged.
-        note: called once for each added column that is renamed, and for each input column that is dropped.
-    """
-
-    def __init__(
-        self,
-        columns: Iterable[str],
-        added: AddedColumns,
-        *,
-        delimiter: str = ",",
-        raw: bool = False,
-        note: Note = ignore,
-    ) -> None:
-        self._columns = tuple(dict.fromkeys(columns))
-        self._known = frozenset(self._columns)
-        self._added = added
-        self._raw = raw
-        self._note = note
-        self._dropped: set[str] = set()
-        names = FreeNames(note)
-        self._names = [*self._columns, *(names.find(name, self._known) for name in added.flat)]
-        self._lines: list[str] = []
-        # The csv module quotes a lone CR or LF only when its line end contains them, so it gets CR LF.
-        target = SimpleNamespace(write=self._lines.append)
-        self._writer = csv.writer(target, delimiter=delimiter, lineterminator="\r\n")
-
-    def header(self) -> bytes:
-        """Return the header line; empty when there are no columns at all."""
-        return self._line(self._names) if self._names else b""
-
-    def render(self, fields: Mapping[str, Any], added: Mapping[str, Any]) -> bytes:
-        """Return one row with its line end."""
+    def _render(self, fields: Mapping[str, Any], added: Mapping[str, Any]) -> bytes:
+        if not self._header_rendered:
+            # A file knows all columns by now, a stream those of a survey and of its first row.
+            self._columns.update(dict.fromkeys(fields))
+            return self._header() + self._render(fields, added)
         cells = [fields.get(name) for name in self._columns]
-        if not fields.keys() <= self._known:
-            self._note_dropped(fields.keys() - self._known)
+        if not fields.keys() <= self._columns.keys():
+            self._note_dropped(fields.keys() - self._columns.keys())
         for column in self._added.columns:
             value = added.get(column.name)
             if column.parts:
