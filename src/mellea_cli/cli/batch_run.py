@@ -239,7 +239,7 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: RunDispl
         answers = _open_answers(stack, target, flags)
         stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
         sink = open_sink(target, added, options, note=show.say, stdout=stdout)
-        letters = open_dead_letters(flags.errors_file) if flags.errors_file else None
+        letters = open_dead_letters(flags.errors_file, note=show.say) if flags.errors_file else None
         outlet = OrderedSink(sink, letters, ordered=not flags.unordered)
         stack.callback(outlet.close)
         yield RunIO(

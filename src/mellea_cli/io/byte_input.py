@@ -288,7 +288,9 @@ def _unmarked_utf16(head: bytes) -> str:
 
 
 # Encodings of real exports. In a short text several fit equally well: then the first of them is guessed.
-_LIKELY_CODECS = "cp1252 cp1250 cp1251 cp1253 cp1254 shift_jis cp932 gb18030 big5 cp949 latin_1".split()
+_LIKELY_CODECS = [
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "cp932", "gb18030", "big5", "cp949", "latin_1"
+]  # fmt: skip
 _GUESS_BYTES = 1 << 14
 _SNIPPET = 20
 
