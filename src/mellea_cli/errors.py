@@ -270,3 +270,10 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     folded = {" ".join(one.split()).casefold(): one for one in reversed(list(known))}
     found = difflib.get_close_matches(" ".join(name.split()).casefold(), folded, n=1, cutoff=cutoff)
     return folded[found[0]] if found else ""
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The first error inside an exception group, however deeply nested; any other error as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
