@@ -41,7 +41,7 @@ class Bytes(httpx.AsyncByteStream):
 
 
 class Canned:
-    """Stands where the connections are: every request gets the same answer."""
+    """Transport that gives every request the same answer."""
 
     def __init__(self, status: int, headers: Mapping[str, str], data: bytes, size: int) -> None:
         self._answer = lambda: httpx.Response(status, headers=headers, stream=Bytes(data, size))
@@ -55,7 +55,7 @@ class Canned:
 
 
 async def ask(make: Callable[[], Any], canned: Canned) -> tuple[Any, ...]:
-    """Send one request and tell what came of it: text, reasoning, finish reason, usage, error."""
+    """Send one request and return its result: text, reasoning, finish reason, usage, error."""
     backend = make()
     backend._wire._transport = canned
     text, thinking, finish, usage, failed = "", "", [], None, ""
@@ -129,7 +129,7 @@ def answer_text(text: str) -> None:
             except ParseError as error:
                 error.message.encode("utf-8", "surrogatepass")
     shown = clean(text)
-    if any(ord(letter) < 0x20 or 0x7F <= ord(letter) < 0xA0 for letter in shown):
+    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in shown):
         raise AssertionError(f"control characters: {shown!r}")
 
 

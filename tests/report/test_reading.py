@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mellea_cli.errors import InputError
-from mellea_cli.io.formats import SourceOptions
+from mellea_cli.io.source import SourceOptions
 from mellea_cli.report.results import Record, open_results
 from resultrows import result_rows
 from rowfiles import write_rows

@@ -15,14 +15,13 @@ from mellea_cli.engine.workers import Stop
 from mellea_cli.events import Event
 from mellea_cli.io.files import resolve_output
 from mellea_cli.io.journal import Journal
-from mellea_cli.io.sink import open_sink
+from mellea_cli.io.sink import OrderedSink, open_sink
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Item
 from mellea_cli.messages import Options
 from mellea_cli.pipelines.feedback_prompts import PIPELINES
 from mellea_cli.run.batch import RunIO, RunResult, run_batch
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.recorder import OrderedSink
 
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.01)
 

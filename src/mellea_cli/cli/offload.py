@@ -80,11 +80,11 @@ def refuse_to_forget_jobs(journal: Path, flags: Flags) -> None:
     Raises:
         UsageError: there are such batches and the run is not one that goes on with them.
     """
-    from mellea_cli.io.batch_jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import read_jobs
 
     try:
         # What somebody has cancelled may be given up.
-        known = look_up_jobs(journal)
+        known = read_jobs(journal)
         jobs = [job for job in known if is_under_way(job) and job.status != "cancelling"]
     except OutputError:
         return  # whoever opens the journal says what is wrong with it, unless it is to be thrown away
@@ -250,9 +250,9 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
 
 
 def _check_jobs(book: BatchJobStore, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
-    from mellea_cli.io.batch_jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import read_jobs
 
-    under_way = [job for job in look_up_jobs(book.path) if is_under_way(job)]
+    under_way = [job for job in read_jobs(book.path) if is_under_way(job)]
     if elsewhere := [job for job in under_way if job.plan == fingerprint and job.base_url != base_url]:
         raise UsageError(
             f"the batches of this output were handed in at {elsewhere[0].base_url}, not at {base_url}",
@@ -322,4 +322,4 @@ def _source(ends: RunIO) -> Source:
 def _gatherer(plan: RunPlan, ends: RunIO, source: Source, book: BatchJobStore, *, again: bool = False) -> BatchPlanner:
     from mellea_cli.run.batch_planner import BatchPlanner
 
-    return BatchPlanner(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)
+    return BatchPlanner(plan, source.reread, ends.answers, book, retry_failed=ends.retry_failed, again=again)

@@ -19,7 +19,6 @@ gives each endpoint a table of its own; both may be mixed::
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mellea_cli.cli.backend_setup import prepare
-from mellea_cli.errors import BackendError, BackendUnavailable, Scope, UsageError
+from mellea_cli.errors import BackendError, BackendUnavailable, Scope, UsageError, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.cli.flags import Flags
@@ -199,8 +198,8 @@ def _named(endpoints: Sequence[EndpointSpec], place: str) -> tuple[EndpointSpec,
 def _refuse_unknown(table: Mapping[str, Any], known: frozenset[str], place: str) -> None:
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            near = nearest(key, known)
+            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
             raise UsageError(f"{place} there is no setting {key!r}", hint=hint)
 
 

@@ -17,7 +17,7 @@ from mellea_cli.cli.flags import INPUT, OUTPUT, FormatName
 from mellea_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from mellea_cli.io.formats import SourceOptions
+    from mellea_cli.io.source import SourceOptions
     from mellea_cli.pipelines.theme_prompts import Theme
     from mellea_cli.report.figures import Figures
     from mellea_cli.report.results import Record
@@ -179,10 +179,10 @@ def _text_output(output: str | None) -> IO[str]:
 
 
 def _write(output: str | None, pieces: Iterable[str]) -> None:
-    from mellea_cli.io.files import resolve_output, write_whole
+    from mellea_cli.io.files import atomic_write, resolve_output
 
     sys.stdout.flush()
-    write_whole(resolve_output(output), pieces)
+    atomic_write(resolve_output(output), pieces)
 
 
 ReportFormat = Literal["text", "html", "md", "json"]
@@ -252,7 +252,7 @@ def report(
 
     Without -o one screen at the terminal; with -o report.html one page that needs nothing but itself.
     """
-    from mellea_cli.io.formats import SourceOptions
+    from mellea_cli.io.source import SourceOptions
 
     options = SourceOptions(
         format=input_format, text_field=text_field, id_field=id_field, encoding=encoding, delimiter=delimiter

@@ -250,6 +250,7 @@ def _samples(days: Days) -> str:
 
 
 def _notes(results: Results, trend: Trend | None) -> Iterable[str]:
+    yield from results.notes
     if results.unreadable:
         rows = many(results.unreadable, "row")
         yield (

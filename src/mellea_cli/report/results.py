@@ -6,7 +6,6 @@ They always stand behind the input's, so of several candidates the last one is o
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,10 +13,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
-from mellea_cli.errors import InputError
-from mellea_cli.io.byte_input import ByteInput, open_bytes
-from mellea_cli.io.formats import SourceOptions
-from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, encodable, open_rows
+from mellea_cli.errors import InputError, nearest
+from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
+from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, SourceOptions, open_rows
 
 # One row of a finished run, as a report sees it.
 
@@ -129,6 +127,8 @@ class Results:
         self._options = options
         self._layouts: dict[tuple[str, ...], _Layout] = {}
         self._flat = False
+        self.notes: tuple[str, ...] = ()
+        """What the user should know about the file, such as that a column was renamed."""
 
     def __enter__(self) -> Self:
         return self
@@ -141,6 +141,7 @@ class Results:
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
         self._flat = rows.format in ("csv", "tsv")
+        self.notes = rows.notes
         if rows.header:
             self._layout(rows.header, rows.header_line)
         number = 0
@@ -229,7 +230,7 @@ class Results:
         # The apostrophe that our CSV puts in front of what a spreadsheet would run is no part of the text.
         if self._flat and _FORMULA.match(text):
             text = text[1:]
-        return text if text.isascii() else encodable(text)
+        return text if text.isascii() else without_surrogates(text)
 
     def _word(self, value: Any, *, fold: bool = True) -> str:
         text = self._text(value).strip()
@@ -277,9 +278,8 @@ class Results:
             line: where that was found.
         """
         names = list(columns) or list(self.columns)
-        folded = {name.strip().casefold(): name for name in names}
-        close = difflib.get_close_matches(wanted.strip().casefold(), list(folded), n=1)
-        hint = f"did you mean {flag} {folded[close[0]]!r}?" if close else f"name another one with {flag}"
+        close = nearest(wanted, names)
+        hint = f"did you mean {flag} {close!r}?" if close else f"name another one with {flag}"
         seen = f"no column {wanted!r}; columns seen: {_listed(names)}"
         return InputError(seen, path=self.name, line=line, hint=hint)
 

@@ -21,7 +21,7 @@ from mellea_cli.engine.attempts import check_complete
 from mellea_cli.engine.generate import runaway
 from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
-from mellea_cli.io.batch_jobs import BatchJobStore, Gone, Waiting, custom_id
+from mellea_cli.io.batch_jobs import BatchJobStore, Unanswered, Waiting, custom_id
 from mellea_cli.io.journal import Answers
 from mellea_cli.items import Item, Success
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
@@ -158,7 +158,7 @@ class ReplayBackend:
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer that is there, or the backend's."""
         name = self._replays.get(digest(request)) if self._replays else None
-        reply = self._book.standing(name) if name else None
+        reply = self._book.request_state(name) if name else None
         if isinstance(reply, Completion):
             yield Chunk(reply.text, "", reply.finish_reason, reply.usage)
             return
@@ -283,8 +283,8 @@ class BatchPlanner:
 
     async def _step(self, step: Step, key: bytes, visit: _Visit, outgoing: Outgoing) -> None:
         name = custom_id(key, step.name)
-        standing = self._book.standing(name)
-        if isinstance(standing, Gone) and not self._again:
+        standing = self._book.request_state(name)
+        if isinstance(standing, Unanswered) and not self._again:
             return
         if isinstance(standing, Waiting) or outgoing.has(name):
             visit.waiting += 1

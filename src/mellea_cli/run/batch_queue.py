@@ -39,7 +39,7 @@ from mellea_cli.errors import (
     Scope,
     ServerFault,
 )
-from mellea_cli.io.batch_jobs import Answered, BatchFile, BatchJobStore, Gone, Job, is_ours, reply_lines
+from mellea_cli.io.batch_jobs import Answered, BatchFile, BatchJobStore, Job, Unanswered, is_custom_id, reply_lines
 from mellea_cli.messages import Completion, GenerateRequest, Usage
 from mellea_cli.run.batch_planner import BatchBudget, BatchPlanner, PlannedBatch, Spending, total
 from mellea_cli.run.plan import Caps
@@ -253,11 +253,13 @@ class Queue:
         async with reading(self._client, file_id) as batches:
             async for lines in batches:
                 replies = (read_reply(line, source) for line in lines if line.strip())
-                group += [(one.custom_id, one.completion or Gone(one.error)) for one in replies if one is not None]
+                group += [
+                    (one.custom_id, one.completion or Unanswered(one.error)) for one in replies if one is not None
+                ]
                 if len(group) >= _GROUP:
-                    self._book.keep(job.tag, group)
+                    self._book.store_replies(job.tag, group)
                     group = []
-        self._book.keep(job.tag, group)
+        self._book.store_replies(job.tag, group)
 
     async def clear_away(self, batch: Batch) -> None:
         """Remove a finished batch's files from the server: they hold feedback. Only an attempt."""
@@ -363,7 +365,7 @@ class Files:
             return
         line = request_line(name, self._body(request))
         if len(line) > self._limits.size:
-            self._book.bring(self._plan, [(name, Gone("it is too long for a batch file"))])
+            self._book.import_replies(self._plan, [(name, Unanswered("it is too long for a batch file"))])
             self.asked_one = True
             return
         if self._file is not None and self._is_full(self._file, len(line)) and not await self._pass_on():
@@ -386,14 +388,15 @@ class Files:
     def discard(self) -> None:
         """Give up what is being written."""
         if self._file is not None:
-            self._file.discard()
+            self._file.close()
             self._file = None
 
     async def _pass_on(self) -> bool:
         file, self._file = self._file, None
         if file is None or self._hand_in is None:
             return self._open
-        file.finish()
+        with file:
+            file.commit()
         job = Job(
             tag=tag_of(self._book.path, file.path),
             plan=self._plan,
@@ -412,17 +415,17 @@ class Files:
         return self._open
 
     async def _probe(self, name: str, request: GenerateRequest) -> None:
-        reply: Completion | Gone
+        reply: Completion | Unanswered
         try:
             reply = await self._sender.send(request)
         except AnswerError as error:
-            reply = Gone(error.message)
+            reply = Unanswered(error.message)
         except BackendError as error:
             if error.scope is not Scope.ITEM:
                 raise
-            reply = Gone(error.message)
+            reply = Unanswered(error.message)
         self._probed = self.asked_one = True
-        self._book.bring(self._plan, [(name, reply)])
+        self._book.import_replies(self._plan, [(name, reply)])
 
     def _new_path(self) -> Path:
         tag = f"{int(time.time()):x}-{secrets.token_hex(6)}"
@@ -438,7 +441,7 @@ def clear_leftovers(journal: Path, wanted: set[str]) -> None:
     """Remove files of requests that a killed run left and that no job needs: they hold feedback."""
     for path in journal.parent.iterdir():
         name = path.name
-        if name.startswith(_stem(journal)) and name.endswith(".jsonl") and name not in wanted:
+        if name.startswith(_stem(journal)) and name.endswith((".jsonl", ".jsonl.new")) and name not in wanted:
             path.unlink(missing_ok=True)
 
 
@@ -475,7 +478,7 @@ class ExportFile:
     async def add(self, name: str, request: GenerateRequest) -> None:
         """Write one request. Raises `OutputError` when it cannot be written."""
         if self._file is None:
-            self._file = BatchFile(self._path.with_name(f"{self._path.name}.new"))
+            self._file = BatchFile(self._path)
         self._file.add(name, request_line(name, self._body(request)))
         self._names.add(name)
 
@@ -483,13 +486,13 @@ class ExportFile:
         """Bring the file to the disk. Raises `OutputError` when that fails."""
         if self._file is not None:
             file, self._file = self._file, None
-            file.finish()
-            file.path.replace(self._path)
+            with file:
+                file.commit()
 
     def discard(self) -> None:
         """Give up what has not been finished."""
         if self._file is not None:
-            self._file.discard()
+            self._file.close()
             self._file = None
 
 
@@ -526,16 +529,16 @@ def bring_in(path: Path, plan: str, book: BatchJobStore) -> tuple[int, int, int]
     group: list[Answered] = []
     for _, line in reply_lines(path):
         reply = read_reply(line, str(path))
-        if reply is None or not is_ours(reply.custom_id):
+        if reply is None or not is_custom_id(reply.custom_id):
             strange += 1
             continue
         answers += reply.completion is not None
         errors += reply.completion is None
-        group.append((reply.custom_id, reply.completion or Gone(reply.error)))
+        group.append((reply.custom_id, reply.completion or Unanswered(reply.error)))
         if len(group) >= _GROUP:
-            book.bring(plan, group)
+            book.import_replies(plan, group)
             group = []
-    book.bring(plan, group)
+    book.import_replies(plan, group)
     return answers, errors, strange
 
 

@@ -1,11 +1,11 @@
-"""Delimiters: chosen by what splits the header and the rows alike, or as the user says."""
+"""The CSV reader: delimiters."""
 
 from __future__ import annotations
 
 import pytest
 
 from mellea_cli.errors import UsageError
-from mellea_cli.io.formats import known_delimiter, sniff_delimiter, stated_delimiter
+from mellea_cli.io.csv_reader import known_delimiter, sniff_delimiter, stated_delimiter
 from mellea_cli.io.source import TEXT_COLUMNS
 
 

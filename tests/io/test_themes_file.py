@@ -35,7 +35,7 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     """An edited file is the user's."""
     path = tmp_path / "t.toml"
     path.write_text("mine")
-    with pytest.raises(UsageError, match="left as it is"):
+    with pytest.raises(UsageError, match="it is unchanged"):
         write_themes(path, (NASTY,))
     assert path.read_text() == "mine"
 
@@ -64,20 +64,20 @@ def test_kind_and_examples_may_be_left_out(tmp_path: Path) -> None:
         ("theme = [", "cannot be read"),
         ("", "holds no themes"),
         ("theme = 3", "holds no themes"),
-        ("[[theme]]\nname='a'\ndefinition='b'\n[[thema]]\nname='c'", "'thema' is no key"),
-        ("[[theme]]\ndefinition='b'", "theme 1: has no name"),
-        ("[[theme]]\nname='a'", "theme 1 .a.: has no definition"),
-        ("[[theme]]\nname=''\ndefinition='b'", "name is not a text"),
-        ("[[theme]]\nname='a | b'\ndefinition='b'", "may not hold"),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[thema]]\nname='c'", "unknown key 'thema'"),
+        ("[[theme]]\ndefinition='b'", "theme 1: name is missing"),
+        ("[[theme]]\nname='a'", "theme 1 .a.: definition is missing"),
+        ("[[theme]]\nname=''\ndefinition='b'", "name: it should have at least 1 character"),
+        ("[[theme]]\nname='a | b'\ndefinition='b'", "cannot contain"),
         ("[[theme]]\nname='=a'\ndefinition='b'", "formula"),
-        ("[[theme]]\nname='Other'\ndefinition='b'", "there without being named"),
-        ("[[theme]]\nname='a'\ndefinition='b'\nkind='bad'", "kind is 'bad'"),
-        ("[[theme]]\nname='a'\ndefinition='b'\nexamples='c'", "examples are a list"),
-        ("[[theme]]\nname='a'\ndefinition='b'\nexamples=[3]", "example is not a text"),
-        ("[[theme]]\nname='a'\ndefinition='b'\ncolour='c'", "'colour' is no key of a theme"),
+        ("[[theme]]\nname='Other'\ndefinition='b'", "exist in every run"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nkind='bad'", "kind: it should be 'complaint', 'praise' or 'both'"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nexamples='c'", "examples: it should be a valid list"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nexamples=[3]", "examples: it should be a valid string"),
+        ("[[theme]]\nname='a'\ndefinition='b'\ncolour='c'", "unknown key 'colour'"),
         ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='A'\ndefinition='c'", "'A' has the same name as 'a'"),
         ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='c'\ndefinition='B'", "the same definition"),
-        (f"[[theme]]\nname='{'a' * 61}'\ndefinition='b'", "longer than 60"),
+        (f"[[theme]]\nname='{'a' * 61}'\ndefinition='b'", "name: it should have at most 60 characters"),
         ("".join(f"[[theme]]\nname='a{n}'\ndefinition='b{n}'\n" for n in range(51)), "51 themes"),
     ],
 )
@@ -89,3 +89,19 @@ def test_what_is_no_theme_is_said_with_the_way_out(tmp_path: Path, content: str,
         read_themes(path)
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_misspelled_key_brings_the_nearest_one(tmp_path: Path) -> None:
+    """Although the right key is missing too, the hint says which key was meant."""
+    path = tmp_path / "t.toml"
+    path.write_text("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='c'\ndefinitoin='d'")
+    with pytest.raises(UsageError, match=r"theme 2 \(c\): unknown key 'definitoin'") as caught:
+        read_themes(path)
+    assert caught.value.hint == "did you mean definition?"
+
+
+def test_only_two_examples_are_read(tmp_path: Path) -> None:
+    """Further examples are ignored, whatever they are."""
+    path = tmp_path / "t.toml"
+    path.write_text("[[theme]]\nname='a'\ndefinition='b'\nexamples=['c', 'd  e', '', 3]")
+    assert read_themes(path) == (Theme("a", "b", "both", ("c", "d e")),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.io.formats import detect_format, known_format, named_format
+from mellea_cli.io.formats import detect_format, format_of_name, known_format
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from mellea_cli.io.formats import detect_format, known_format, named_format
 )  # fmt: skip
 def test_format_is_read_off_the_last_suffix(path: str, form: str | None) -> None:
     """`.gz` does not count, case neither, folders neither."""
-    assert named_format(path) == form
+    assert format_of_name(path) == form
 
 
 @pytest.mark.parametrize(
