@@ -33,9 +33,9 @@ def test_nothing_left_means_waiting_for_the_longest_reset() -> None:
         "x-ratelimit-remaining-tokens": "900",
         "x-ratelimit-reset-tokens": "6m0s",
     }
-    allowance = read_rate_limits(headers)
-    assert allowance == RateLimitStatus(((0, 1.5), (900, 360)))
-    assert allowance.wait_s() == 1.5
+    status = read_rate_limits(headers)
+    assert status == RateLimitStatus(((0, 1.5), (900, 360)))
+    assert status.wait_s() == 1.5
     plain = read_rate_limits({"ratelimit-remaining": "0", "ratelimit-reset": "7"})
     assert plain is not None
     assert plain.wait_s() == 7
@@ -43,7 +43,7 @@ def test_nothing_left_means_waiting_for_the_longest_reset() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-requests": "many"}, {"ratelimit-remaining": "0"}])
 def test_headers_that_say_nothing(headers: dict[str, str]) -> None:
-    """Absent or unreadable headers are no allowance."""
+    """Absent or unreadable headers are no status."""
     assert read_rate_limits(headers) is None
 
 

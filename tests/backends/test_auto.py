@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.backends.registry import DEFAULT_OLLAMA_MODEL, Choice, choose, settle
+from mellea_cli.backends.registry import DEFAULT_OLLAMA_MODEL, BackendChoice, choose_backend, resolve_backend
 from mellea_cli.errors import ModelMissing, UsageError
 from mellea_cli.models.catalogue import DEFAULT_MODEL
 
@@ -35,10 +35,10 @@ def silent_port() -> Iterator[int]:
 async def test_an_ollama_with_the_model_is_taken(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A running Ollama that has the wanted model, the default one or another, is the choice."""
     monkeypatch.setenv("OLLAMA_HOST", server.url)
-    assert await choose(None, has_local=anything) == Choice(
+    assert await choose_backend(None, can_run=anything) == BackendChoice(
         "ollama", DEFAULT_OLLAMA_MODEL, f"Ollama at {server.url} has {DEFAULT_OLLAMA_MODEL}"
     )
-    assert (await choose("test-model", has_local=anything)).backend == "ollama"
+    assert (await choose_backend("test-model", can_run=anything)).backend == "ollama"
     assert server.state.lookups == ["/api/tags", "/api/tags"]
 
 
@@ -46,29 +46,31 @@ async def test_an_ollama_without_the_model_is_not(serve: Serve, monkeypatch: pyt
     """Without the exact model the embedded one is the choice, and the reason says so."""
     server = serve(models=("granite4.1:8b",))
     monkeypatch.setenv("OLLAMA_HOST", server.url)
-    choice = await choose(None, has_local=anything, local_default="small")
-    assert choice == Choice(
-        "local", "small", f"Ollama at {server.url} does not have granite4.1:3b; using the embedded model small"
+    choice = await choose_backend(None, can_run=anything)
+    assert choice == BackendChoice(
+        "local",
+        DEFAULT_MODEL,
+        f"Ollama at {server.url} does not have granite4.1:3b; using the embedded model {DEFAULT_MODEL}",
     )
 
 
 async def test_no_ollama_at_all(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing listens the embedded model is the choice, by default the catalogue's default."""
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{silent_port}")
-    choice = await choose(None, has_local=anything)
-    assert choice == Choice(
+    choice = await choose_backend(None, can_run=anything)
+    assert choice == BackendChoice(
         "local",
         DEFAULT_MODEL,
         f"no Ollama answers at http://127.0.0.1:{silent_port}; using the embedded model {DEFAULT_MODEL}",
     )
-    assert (await choose("mine.gguf", has_local=anything)).model == "mine.gguf"
+    assert (await choose_backend("mine.gguf", can_run=anything)).model == "mine.gguf"
 
 
 @pytest.mark.parametrize("host", ["http://ollama.example:11434", "192.0.2.7"])
 async def test_another_machine_is_not_asked(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A remote OLLAMA_HOST is never contacted by itself, and the reason says how to have it asked."""
     monkeypatch.setenv("OLLAMA_HOST", host)
-    choice = await choose(None, has_local=anything)
+    choice = await choose_backend(None, can_run=anything)
     assert choice.backend == "local"
     assert "--backend ollama" in choice.reason
 
@@ -76,7 +78,7 @@ async def test_another_machine_is_not_asked(host: str, monkeypatch: pytest.Monke
 async def test_a_host_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken OLLAMA_HOST does not stop a run that needs no Ollama."""
     monkeypatch.setenv("OLLAMA_HOST", "box:port")
-    choice = await choose(None, has_local=anything)
+    choice = await choose_backend(None, can_run=anything)
     assert choice.backend == "local"
     assert "OLLAMA_HOST" in choice.reason
 
@@ -92,7 +94,7 @@ async def test_a_server_that_is_no_ollama(monkeypatch: pytest.MonkeyPatch) -> No
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as peer:
         monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{peer.sockets[0].getsockname()[1]}")
         monkeypatch.setattr("mellea_cli.backends.registry._ANSWER_S", 0.05)
-        choice = await choose(None, has_local=anything)
+        choice = await choose_backend(None, can_run=anything)
         release.set()
     assert choice.backend == "local"
     assert "no Ollama answers" in choice.reason
@@ -105,7 +107,7 @@ async def test_nothing_can_do_it(
     """When neither has the model the error says why, and how to get it."""
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{silent_port}")
     with pytest.raises(ModelMissing, match="no Ollama answers") as caught:
-        await choose(model, has_local=nothing)
+        await choose_backend(model, can_run=nothing)
     assert hint in caught.value.hint
 
 
@@ -114,9 +116,9 @@ async def test_what_the_user_chose_is_taken_without_asking(
 ) -> None:
     """A named backend gets its default model, an address means the OpenAI protocol, and nothing is contacted."""
     monkeypatch.setenv("OLLAMA_HOST", server.url)
-    assert await settle("ollama", None, None) == Choice("ollama", DEFAULT_OLLAMA_MODEL, "")
-    assert await settle("local", None, None) == Choice("local", DEFAULT_MODEL, "")
-    assert (await settle("auto", "m", server.openai_url)).backend == "openai"
+    assert await resolve_backend("ollama", None, None) == BackendChoice("ollama", DEFAULT_OLLAMA_MODEL, "")
+    assert await resolve_backend("local", None, None) == BackendChoice("local", DEFAULT_MODEL, "")
+    assert (await resolve_backend("auto", "m", server.openai_url)).backend == "openai"
     with pytest.raises(UsageError, match="named"):
-        await settle("openai", None, server.openai_url)
+        await resolve_backend("openai", None, server.openai_url)
     assert server.state.lookups == []

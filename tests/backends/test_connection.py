@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.backends.security import checked_url, is_loopback, proxy_for, without_secrets
+from mellea_cli.backends.http import proxy_for
+from mellea_cli.backends.security import is_loopback, redact_url, validate_url
 from mellea_cli.errors import UsageError
 
 
@@ -18,7 +19,7 @@ from mellea_cli.errors import UsageError
 )
 def test_an_address_is_kept(url: str, kept: str) -> None:
     """An address loses its trailing slash and nothing else."""
-    assert checked_url(url) == kept
+    assert validate_url(url) == kept
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_an_address_is_kept(url: str, kept: str) -> None:
 def test_what_is_no_address_is_refused(url: str) -> None:
     """What is no http address is a usage error that shows how one looks."""
     with pytest.raises(UsageError, match="is not a server's address") as caught:
-        checked_url(url)
+        validate_url(url)
     assert "http://HOST:PORT" in caught.value.hint
 
 
@@ -35,9 +36,9 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 def test_an_address_carries_no_secret(url: str) -> None:
     """A password or a query in the address is refused without being shown."""
     with pytest.raises(UsageError) as caught:
-        checked_url(url)
+        validate_url(url)
     assert "sk-secret" not in caught.value.message
-    assert "sk-secret" not in without_secrets(url)
+    assert "sk-secret" not in redact_url(url)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from loopback import BatchPlan, ModelServer
-from mellea_cli.backends.openai_batch import Batch, BatchClient, read_reply, reading, request_line
+from mellea_cli.backends.openai_batch import Batch, BatchClient, read_reply, request_line
 from mellea_cli.errors import EndpointMissing, NotAuthorized, ServerFault, StreamBroken
 
 KEY = "sk-never-to-be-seen"
@@ -33,7 +34,7 @@ async def client(queue: ModelServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 async def collected(client: BatchClient, file_id: str) -> list[bytes]:
     """All lines of a file."""
-    async with reading(client, file_id) as batches:
+    async with aclosing(client.lines(file_id)) as batches:
         return [line async for lines in batches for line in lines]
 
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mellea_cli.backends.registry import BACKENDS, BackendSettings, open_backend
+from mellea_cli.backends.base import BackendSettings
+from mellea_cli.backends.registry import BACKENDS, open_backend
 from mellea_cli.errors import UsageError
 
 

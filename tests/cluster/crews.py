@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.cluster.remote_worker import Link, RemoteWorker, WorkerLost
 from mellea_cli.cluster.worker_messages import Share, shares
 from mellea_cli.run.plan import RunPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.cluster.worker_messages import Rhythm, pack, shares, unpack
 from run.ends import plan
 

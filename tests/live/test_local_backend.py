@@ -268,7 +268,7 @@ async def test_a_server_that_keeps_dying_ends_the_run(backend: LocalBackend) -> 
         await backend.prepare(NAME)
         server = server_of(backend)
         os.kill(server.pid, signal.SIGKILL)
-        assert await server.gone(10)
+        assert await server.ended(10)
     with pytest.raises(EmbeddedServerLost, match="died 4 times") as caught:
         await answer(backend, ask("Hi"))
     assert caught.value.scope is Scope.RUN

@@ -25,8 +25,8 @@ SLOTS = 2
 
 @asynccontextmanager
 async def opened(model: Path, states: Path, told: list[str]) -> AsyncIterator[LocalBackend]:
-    backend = LocalBackend(str(model), slots=SLOTS, context_per_slot=1024, states=states)
-    backend.expect([PREFIX], told.append)
+    backend = LocalBackend(str(model), slots=SLOTS, context_per_slot=1024, prompt_cache=states)
+    backend.share_prefixes([PREFIX], told.append)
     try:
         await backend.prepare(str(model))
         yield backend
@@ -81,10 +81,10 @@ async def test_a_damaged_state_is_made_anew(small_model: Path, tmp_path: Path) -
 
 async def test_other_prompts_keep_files_of_their_own(small_model: Path, tmp_path: Path) -> None:
     """Only the newest are kept."""
-    backend = LocalBackend(str(small_model), slots=1, context_per_slot=1024, states=tmp_path)
+    backend = LocalBackend(str(small_model), slots=1, context_per_slot=1024, prompt_cache=tmp_path)
     for number in range(8):
         (tmp_path / f"old{number}.slot").write_bytes(b"x")
-    backend.expect([PREFIX], lambda _: None)
+    backend.share_prefixes([PREFIX], lambda _: None)
     try:
         await backend.prepare(str(small_model))
     finally:

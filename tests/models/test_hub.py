@@ -12,7 +12,7 @@ import pytest
 
 from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import ModelFile
-from mellea_cli.models.download import Hub, HubCache, PartialFile, SourceFailed, silent
+from mellea_cli.models.download import Hub, HubCache, PartialFile, SourceFailed, ignore_progress
 from mellea_cli.models.store import ModelStore
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def test_a_stalled_transfer_is_given_up(tmp_path: Path, hub: FakeHub, model: Mod
         PartialFile(tmp_path / "f.partial", model.size) as partial,
         pytest.raises(SourceFailed, match="stopped sending"),
     ):
-        Hub({"HF_ENDPOINT": hub.url}, stall_s=0.3).fetch(model, partial, silent)
+        Hub({"HF_ENDPOINT": hub.url}, stall_s=0.3).fetch(model, partial, ignore_progress)
     assert (tmp_path / "f.partial").stat().st_size >= 40_000
 
 

@@ -17,7 +17,7 @@ def test_what_was_appended_is_there_next_time(tmp_path: Path) -> None:
     with PartialFile(path, 6) as partial:
         partial.append(b"abc")
     with PartialFile(path, 6) as partial:
-        assert partial.kept == 3
+        assert partial.received == 3
         partial.append(b"def")
         assert partial.complete
         partial.move_to(tmp_path / "f")
@@ -37,7 +37,7 @@ def test_an_exception_keeps_what_has_arrived(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     with PartialFile(path, 6) as partial:
-        assert partial.kept == 4
+        assert partial.received == 4
 
 
 @given(there=st.binary(max_size=40), noted=st.integers(-5, 60), size=st.integers(1, 50))
@@ -48,7 +48,7 @@ def test_a_torn_tail_is_cut_off(tmp_path_factory: pytest.TempPathFactory, there:
     path.with_name("f.partial.json").write_text(f'{{"kept": {noted}}}')
     with PartialFile(path, size) as partial:
         expected = min(len(there), noted) if 0 <= noted <= size else 0
-        assert partial.kept == expected
+        assert partial.received == expected
         assert path.read_bytes() == there[:expected]
 
 
@@ -59,7 +59,7 @@ def test_a_broken_note_means_a_new_start(tmp_path: Path, note: str) -> None:
     path.write_bytes(b"abc")
     path.with_name("f.partial.json").write_text(note)
     with PartialFile(path, 6) as partial:
-        assert partial.kept == 0
+        assert partial.received == 0
 
 
 def test_too_many_bytes_are_refused(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_too_many_bytes_are_refused(tmp_path: Path) -> None:
         partial.append(b"abc")
         with pytest.raises(ValueError, match="more than the 4 bytes"):
             partial.append(b"de")
-        assert partial.kept == 3
+        assert partial.received == 3
 
 
 def test_an_adopted_file_is_linked_and_never_written_to(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_link_left_by_a_crash_is_not_written_to(tmp_path: Path) -> None:
     path = tmp_path / "f.partial"
     path.hardlink_to(whole)
     with PartialFile(path, 6) as partial:
-        assert partial.kept == 0
+        assert partial.received == 0
     assert whole.read_bytes() == b"abcdef"
 
 

@@ -86,7 +86,7 @@ def test_an_absent_model_is_none(store: ModelStore) -> None:
 
 def test_an_unknown_name_is_an_error(store: ModelStore) -> None:
     """Every way in knows the same names."""
-    for call in (store.find, store.pull, store.verify, store.remove):
+    for call in (store.find, store.pull, store.remove):
         with pytest.raises(UsageError, match="no model is called 'tinny'"):
             call("tinny")
 
@@ -166,21 +166,6 @@ def test_a_broken_record_is_made_anew(store: ModelStore, text: str, seen: Seen) 
     path.with_name(path.name + ".checked.json").write_text(text)
     assert store.find("tiny", seen) == path
     assert seen.phases() == ["checking"]
-
-
-def test_verify_always_hashes(store: ModelStore, payload: bytes, seen: Seen) -> None:
-    """Damage that left size and time alone is found, too."""
-    path = store.pull("tiny")
-    assert store.verify("tiny", seen) == path
-    assert seen.phases() == ["checking"]
-    facts = path.stat()
-    path.write_bytes(payload[:-1] + b"?")
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert store.find("tiny") == path
-    with pytest.raises(ModelFileError, match="is not the file it should be"):
-        store.verify("tiny")
-    with pytest.raises(ModelFileError, match="is not here"):
-        store.verify("tiny")
 
 
 def test_a_keyboard_interrupt_leaves_a_beginning(store: ModelStore, hub: FakeHub, payload: bytes) -> None:

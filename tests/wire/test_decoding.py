@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mellea_cli.backends import wire_format
-from mellea_cli.backends.wire_format import MAX_LINE, Decoder, EventData, JsonLines, WholeBody, valid_unicode
+from mellea_cli.backends.wire_format import MAX_LINE, Decoder, DocumentDecoder, NdjsonDecoder, SseDecoder, valid_unicode
 from mellea_cli.errors import StreamBroken
 
 payload_texts = st.text().map(lambda text: json.dumps({"t": text}, ensure_ascii=False))
@@ -33,7 +33,7 @@ def test_events_survive_any_split(
     """Server-sent events come out whole for any split, line end, byte order mark and comment."""
     noise = f": keep-alive{end}event: delta{end}id: 7{end}" if with_noise else ""
     text = ("\ufeff" if with_bom else "") + "".join(f"{noise}data: {payload}{end}{end}" for payload in payloads)
-    assert decoded(EventData(), split(text.encode(), cuts)) == payloads
+    assert decoded(SseDecoder(), split(text.encode(), cuts)) == payloads
 
 
 @given(st.lists(payload_texts), ends, st.lists(st.integers(0, 10_000)), st.booleans(), st.booleans())
@@ -42,13 +42,13 @@ def test_json_lines_survive_any_split(
 ) -> None:
     """JSON lines come out whole for any split and line end, the last line's missing end included."""
     text = ("\ufeff" if with_bom else "") + end.join(payloads) + (end if last_end else "")
-    assert decoded(JsonLines(), split(text.encode(), cuts)) == payloads
+    assert decoded(NdjsonDecoder(), split(text.encode(), cuts)) == payloads
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30))
 def test_no_bytes_make_the_decoders_fail(parts: list[bytes]) -> None:
     """Whatever bytes come, the decoders return texts."""
-    for decoder in (EventData(), JsonLines(), WholeBody()):
+    for decoder in (SseDecoder(), NdjsonDecoder(), DocumentDecoder()):
         assert all(isinstance(payload, str) for payload in decoded(decoder, parts))
 
 
@@ -74,13 +74,13 @@ def test_no_bytes_make_the_decoders_fail(parts: list[bytes]) -> None:
 )
 def test_the_forms_of_an_event(text: bytes, payloads: list[str]) -> None:
     """Each form that a server may write comes out as the standard says, byte by byte as well."""
-    assert decoded(EventData(), [text]) == payloads
-    assert decoded(EventData(), [text[at : at + 1] for at in range(len(text))]) == payloads
+    assert decoded(SseDecoder(), [text]) == payloads
+    assert decoded(SseDecoder(), [text[at : at + 1] for at in range(len(text))]) == payloads
 
 
 def test_an_event_is_given_out_at_its_lone_cr() -> None:
     """A blank line that ends in CR ends the event at once: nothing waits for an LF that may never come."""
-    decoder = EventData()
+    decoder = SseDecoder()
     assert decoder.feed(b"data: a\r\r") == ["a"]
     assert decoder.feed(b"\ndata: b\n\n") == ["b"]
 
@@ -91,7 +91,7 @@ def feed_for_ever(decoder: Decoder, data: bytes) -> None:
         assert decoder.feed(data) == []
 
 
-@pytest.mark.parametrize("decoder", [EventData(), JsonLines(), WholeBody()])
+@pytest.mark.parametrize("decoder", [SseDecoder(), NdjsonDecoder(), DocumentDecoder()])
 def test_a_line_without_end_is_given_up(decoder: Decoder) -> None:
     """Memory stays bounded when a server never ends its line."""
     with pytest.raises(StreamBroken, match=f"longer than {MAX_LINE}"):
@@ -102,7 +102,7 @@ def test_an_event_of_endless_lines_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     """An event may not grow without end by many short lines either."""
     monkeypatch.setattr(wire_format, "MAX_LINE", 1000)
     with pytest.raises(StreamBroken, match="longer than 1000"):
-        feed_for_ever(EventData(), b"data: four\n")
+        feed_for_ever(SseDecoder(), b"data: four\n")
 
 
 @given(st.text())

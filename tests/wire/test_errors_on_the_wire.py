@@ -311,9 +311,9 @@ def test_error_bodies_of_every_shape(body: str, message: str) -> None:
 def test_codes_are_read() -> None:
     """`code` and `type` count when they are text, and a number only when it is a status."""
     error = ErrorObject.parse(json.dumps({"error": {"code": 503, "type": "t", "message": 5}}))
-    assert (error.codes, error.number, error.message) == (("t",), 503, "5")
-    assert ErrorObject.parse('{"error": {"code": 7}}').number is None
-    assert ErrorObject.parse('{"error": {"code": true}}').number is None
+    assert (error.codes, error.status, error.message) == (("t",), 503, "5")
+    assert ErrorObject.parse('{"error": {"code": 7}}').status is None
+    assert ErrorObject.parse('{"error": {"code": true}}').status is None
 
 
 def test_one_line() -> None:

@@ -274,7 +274,7 @@ class RemoteWorker:
         from mellea_cli.backends.local import LocalBackend
 
         if isinstance(backend, LocalBackend):
-            backend.expect(plan.prefixes, self._tell)
+            backend.share_prefixes(plan.prefixes, self._tell)
         try:
             await backend.prepare(plan.model)
         except ModelMissing:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.errors import MelleaError
 from mellea_cli.events import Event, ItemStarted, TokensReceived
 from mellea_cli.items import Outcome

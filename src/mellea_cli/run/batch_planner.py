@@ -147,9 +147,9 @@ class ReplayBackend:
         return self._backend.slots
 
     @property
-    def allowance(self) -> RateLimitStatus | None:
+    def rate_limit_status(self) -> RateLimitStatus | None:
         """What the server's headers last said is left, where it says so."""
-        return self._backend.allowance if isinstance(self._backend, ReportsRateLimits) else None
+        return self._backend.rate_limit_status if isinstance(self._backend, ReportsRateLimits) else None
 
     async def prepare(self, model: str) -> None:
         """Prepare the real backend."""
