@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -17,10 +18,11 @@ import pytest
 from mellea_cli.errors import ModelFileError, UsageError
 from mellea_cli.models.catalogue import CATALOGUE, ModelFile
 from mellea_cli.models.download import Hub, Progress
-from mellea_cli.models.store import ModelStore, default_root
+from mellea_cli.models.store import ModelStore, check_gguf, default_root, is_path
 
 if TYPE_CHECKING:
     from conftest import FakeHub, Seen
+
 
 PULLER = """
 import json, os, sys
@@ -313,3 +315,55 @@ def test_the_default_store_knows_the_catalogue(tmp_path: Path) -> None:
     entries = ModelStore(tmp_path / "new").entries()
     assert [entry.model for entry in entries] == list(CATALOGUE.values())
     assert {entry.state for entry in entries} == {"absent"}
+
+
+HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 2, 5)
+
+
+def test_a_gguf_header_is_enough(tmp_path: Path) -> None:
+    """The path comes back when the file starts like a model."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(HEADER + b"rest")
+    assert check_gguf(path) == path
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"PK\x03\x04 some archive of some length", "not a GGUF"),
+        (b"<html>not found</html>", "not a GGUF"),
+        (b"", "cut off"),
+        (b"GG", "cut off"),
+        (HEADER[:20], "cut off"),
+        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 5), "no tensors"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    """Other formats, empty and cut files have their own sentences."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=reason) as caught:
+        check_gguf(path)
+    assert str(path) in caught.value.message
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    """A folder is called one."""
+    with pytest.raises(ModelFileError, match="is a folder"):
+        check_gguf(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """The error has the path, the hint a command."""
+    with pytest.raises(ModelFileError, match=r"no model file at .*gone\.gguf") as caught:
+        check_gguf(tmp_path / "gone.gguf")
+    assert "mellea models list" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [("smollm2-135m", False), ("model.gguf", True), ("MODEL.GGUF", True), ("./smollm2-135m", True), ("a/b", True)],
+)
+def test_a_path_is_told_from_a_name(word: str, *, path: bool) -> None:
+    """A slash or the suffix makes a path."""
+    assert is_path(word) is path

@@ -207,7 +207,9 @@ def as_object(value: object) -> dict[str, Any]:
 
 def as_text(value: object) -> str:
     """Return `value` as valid Unicode if it is a string, else an empty one."""
-    return valid_unicode(value) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else valid_unicode(value)
 
 
 _MAX_TOKENS = 1 << 40
