@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import ModelFile
-from mellea_cli.models.download import Hub, HubCache, PartialFile, SourceFailed, ignore_progress, remove_partial
+from mellea_cli.models.download import Hub, HubCache, PartialFile, SourceFailed, ignore_progress
 from mellea_cli.models.store import ModelStore
 
 if TYPE_CHECKING:
@@ -300,25 +298,10 @@ def test_an_exception_keeps_what_has_arrived(tmp_path: Path) -> None:
         assert partial.received == 4
 
 
-@given(there=st.binary(max_size=40), noted=st.integers(-5, 60), size=st.integers(1, 50))
-def test_a_torn_tail_is_cut_off(tmp_path_factory: pytest.TempPathFactory, there: bytes, noted: int, size: int) -> None:
-    """Whatever a crash left behind: no more is kept than was noted, was written, or can belong to the file."""
-    path = tmp_path_factory.mktemp("torn") / "f.partial"
-    path.write_bytes(there)
-    path.with_name("f.partial.json").write_text(f'{{"kept": {noted}}}')
-    with PartialFile(path, size) as partial:
-        expected = min(len(there), noted) if 0 <= noted <= size else 0
-        assert partial.received == expected
-        assert path.read_bytes() == there[:expected]
-
-
-@pytest.mark.parametrize("note", ["", "{", "[]", '{"kept": "3"}', "null"])
-def test_a_broken_note_means_a_new_start(tmp_path: Path, note: str) -> None:
-    """Bytes that nobody vouches for are dropped."""
-    path = tmp_path / "f.partial"
-    path.write_bytes(b"abc")
-    path.with_name("f.partial.json").write_text(note)
-    with PartialFile(path, 6) as partial:
+def test_more_bytes_than_the_file_has_mean_a_new_start(tmp_path: Path) -> None:
+    """What cannot be a beginning of the file is dropped."""
+    (tmp_path / "f.partial").write_bytes(b"x" * 7)
+    with PartialFile(tmp_path / "f.partial", 6) as partial:
         assert partial.received == 0
 
 
@@ -345,21 +328,22 @@ def test_an_adopted_file_is_linked_and_never_written_to(tmp_path: Path) -> None:
     assert whole.read_bytes() == b"abcdef"
 
 
-def test_a_link_left_by_a_crash_is_not_written_to(tmp_path: Path) -> None:
-    """A partial file without a note may share its bytes with a cache: opening it drops the name only."""
+@pytest.mark.parametrize(("size", "received"), [(6, 6), (7, 0)])
+def test_a_link_left_by_a_crash_is_not_written_to(tmp_path: Path, size: int, received: int) -> None:
+    """A partial file may share its bytes with a cache: it is complete, or opening it drops the name only."""
     whole = tmp_path / "whole"
     whole.write_bytes(b"abcdef")
     path = tmp_path / "f.partial"
     path.hardlink_to(whole)
-    with PartialFile(path, 6) as partial:
-        assert partial.received == 0
+    with PartialFile(path, size) as partial:
+        assert partial.received == received
+        partial.append(b"x" * (size - received))
     assert whole.read_bytes() == b"abcdef"
 
 
-def test_removing_takes_the_note_too(tmp_path: Path) -> None:
-    """Nothing is left, and the bytes are counted."""
+def test_a_whole_file_of_another_size_is_not_adopted(tmp_path: Path) -> None:
+    """Later bytes would be written into another program's file."""
+    (tmp_path / "whole").write_bytes(b"abc")
     with PartialFile(tmp_path / "f.partial", 6) as partial:
-        partial.append(b"abc")
-    assert remove_partial(tmp_path / "f.partial") == 3
-    assert list(tmp_path.iterdir()) == []
-    assert remove_partial(tmp_path / "f.partial") == 0
+        partial.adopt(tmp_path / "whole")
+        assert partial.received == 0

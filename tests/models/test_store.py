@@ -186,14 +186,24 @@ def test_a_keyboard_interrupt_leaves_a_beginning(store: ModelStore, hub: FakeHub
     assert hub.asked_ranges() == ["", f"bytes={entry.size}-"]
 
 
-def test_a_torn_tail_is_fetched_again(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
-    """Only what a sync vouches for is kept after a crash."""
+def test_a_torn_tail_is_found_by_the_hash(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
+    """After a power failure the end of a partial file may be damaged: the whole file is fetched again, once."""
+    store.root.mkdir()
+    (store.root / "tiny-model.gguf.partial").write_bytes(payload[:50_000] + b"\0" * 9000)
+    assert store.pull("tiny").read_bytes() == payload
+    assert hub.asked_ranges() == ["bytes=59000-", ""]
+
+
+def test_what_version_0_1_left_is_used_and_removed(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
+    """Its partial file is resumed, and removing a model takes its note too."""
     store.root.mkdir()
     partial = store.root / "tiny-model.gguf.partial"
-    partial.write_bytes(payload[:50_000] + b"\0" * 9000)
+    partial.write_bytes(payload[:50_000])
     partial.with_name(partial.name + ".json").write_text('{"kept": 50000}')
     assert store.pull("tiny").read_bytes() == payload
     assert hub.asked_ranges() == ["bytes=50000-"]
+    store.remove("tiny")
+    assert store.size() == 0
 
 
 def test_a_killed_pull_can_be_repeated(store: ModelStore, model: ModelFile, hub: FakeHub, payload: bytes) -> None:

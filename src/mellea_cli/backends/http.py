@@ -108,16 +108,13 @@ class WireClient:
         url, model = self.base_url + path, str(body.get("model", ""))
         response = await self._send("POST", url, encode(body))
         try:
-            if not 200 <= response.status_code < 300:
-                raise await self._refusal(response, url, model)
             # Looked up as bytes: each access through httpx's headers costs several calls.
             headers = {name.lower(): value for name, value in response.headers.raw}
+            content_type = headers.get(b"content-type", b"").decode("latin-1").lower()
+            if not 200 <= response.status_code < 300 or content_type.startswith("text/html"):
+                raise await self._refusal(response, url, model)
             if b"ratelimit" in b" ".join(headers):
                 self.rate_limit_status = read_rate_limits(response.headers) or self.rate_limit_status
-            content_type = headers.get(b"content-type", b"").decode("latin-1").lower()
-            if content_type.startswith("text/html"):
-                hint = self._hints.hint(EndpointMissing, model)
-                raise EndpointMissing(f"{url} answered with a web page", status=response.status_code, hint=hint)
             decoder = make_decoder(expected, content_type)
             async with aclosing(self._chunks(response, url)) as chunks:
                 async for data in chunks:
@@ -185,8 +182,7 @@ class WireClient:
             text = await self._read_body(response, url, MAX_LINE)
         finally:
             await _release(response)
-        value = decode(text)
-        if isinstance(value, ValueError):
+        if isinstance(value := decode(text), ValueError):
             hint = self._hints.hint(EndpointMissing, "")
             raise EndpointMissing(f"{url} answered with something other than JSON", hint=hint) from value
         return value
@@ -257,6 +253,9 @@ class WireClient:
         return events, None, done
 
     async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
+        if response.is_success:
+            hint = self._hints.hint(EndpointMissing, model)
+            return EndpointMissing(f"{url} answered with a web page", status=response.status_code, hint=hint)
         try:
             text = await self._read_body(response, url, MAX_ERROR_BODY)
         except StreamBroken:
@@ -293,7 +292,6 @@ class WireClient:
         return b"".join(parts)[:limit].decode("utf-8", "replace")
 
     def _clean(self, text: str) -> str:
-        """Remove the key from a server's text: some servers repeat it."""
         return text.replace(self._secret, "***") if self._secret else text
 
 

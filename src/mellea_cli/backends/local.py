@@ -113,7 +113,6 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
         return self._process.pid
 
     @property
@@ -166,7 +165,6 @@ class EmbeddedServer:
                 self._log = None
 
     async def _wait_ready(self, config: ServerConfig) -> str:
-        """Send the configuration and wait for the reply; return the server's address."""
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise RuntimeError("the child was started without pipes")
@@ -219,10 +217,6 @@ _AFTER_PREFIX = Message("user", ".")
 class PromptCache:
     """Saved states of shared prefixes, loaded into the slots of one running server.
 
-    Each slot of llama.cpp's server keeps its latest prompt but evaluates a prefix by itself, which takes a small machine
-    many seconds a slot before the first token. So one slot evaluates the prefix, its state is saved to a file, and the
-    other slots load the file. It is kept next to the models: the next run evaluates nothing.
-
     Args:
         wire: client of the server's root, which has the slots.
         chat: client of its chat completions.
@@ -230,6 +224,10 @@ class PromptCache:
         identity: everything but the messages that a state depends on: model file, context, engine version.
         slots: the server's number of slots.
     """
+
+    # Each slot of llama.cpp's server keeps its latest prompt but evaluates a prefix by itself, which takes a small
+    # machine many seconds a slot before the first token. So one slot evaluates the prefix, its state is saved to a
+    # file, and the other slots load it. The file is kept: the next run evaluates nothing.
 
     def __init__(self, wire: WireClient, chat: Backend, folder: Path, identity: str, slots: int) -> None:
         self._wire = wire
@@ -362,7 +360,6 @@ class LocalBackend:
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
-        """Entry point `local` of `mellea.backends`."""
         return cls(
             settings.model,
             slots=settings.concurrency or 1,
@@ -413,11 +410,9 @@ class LocalBackend:
             raise
 
     async def models(self) -> list[str]:
-        """The one model that this backend was opened for."""
         return [self._model]
 
     async def aclose(self) -> None:
-        """Close the connections and stop the server. May be called twice."""
         self._closed = True
         async with self._starting:
             await self._stop()

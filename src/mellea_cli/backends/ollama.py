@@ -90,7 +90,6 @@ class OllamaBackend:
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
-        """Entry point `ollama` of `mellea.backends`."""
         return cls(
             base_url=settings.base_url,
             max_connections=settings.concurrency,
@@ -101,7 +100,6 @@ class OllamaBackend:
 
     @property
     def base_url(self) -> str:
-        """The complete address."""
         return self._wire.base_url
 
     async def prepare(self, model: str) -> None:
@@ -121,7 +119,6 @@ class OllamaBackend:
         return any(full_name(name).casefold() == wanted for name in await self.models())
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and yield its chunks; see `mellea_cli.backends.base.Backend.stream`."""
         body = _chat_body(request)
         if request.model in self._without_think:
             body.pop("think", None)
@@ -148,7 +145,6 @@ class OllamaBackend:
             return
 
     async def models(self) -> list[str]:
-        """Names of the models that are there, with their tags. Raises `BackendError` when Ollama cannot be asked."""
         listed = as_object(await self._wire.get_json("/api/tags")).get("models") or []
         return [str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry]
 
@@ -177,7 +173,6 @@ class OllamaBackend:
             raise StreamBroken(f"Ollama stopped pulling {model} before it was done", hint="run the same command again")
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await self._wire.aclose()
 
 

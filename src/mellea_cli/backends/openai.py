@@ -66,7 +66,7 @@ class OpenAIBackend:
         UsageError: the address or the key cannot be used, or OpenAI's own server was chosen without a key.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter for each setting
         self,
         *,
         base_url: str | None = None,
@@ -105,7 +105,6 @@ class OpenAIBackend:
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
-        """Entry point `openai` of `mellea.backends`."""
         return cls(
             base_url=settings.base_url,
             api_key=settings.api_key,
@@ -119,14 +118,12 @@ class OpenAIBackend:
 
     @property
     def rate_limit_status(self) -> RateLimitStatus | None:
-        """Status from the latest response with rate-limit headers."""
         return self._wire.rate_limit_status
 
     async def prepare(self, model: str) -> None:
         """Do nothing: many compatible servers have no list of models, so only a request shows what is there."""
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and yield its chunks; see `mellea_cli.backends.base.Backend.stream`."""
         body = chat_body(request, is_openai=self._is_openai)
         body.update(stream=True, stream_options={"include_usage": True}, **request.options.native)
         dropped = self._dropped
@@ -175,12 +172,10 @@ class OpenAIBackend:
         return without_parameters(chat_body(request, is_openai=self._is_openai), self._dropped)
 
     async def models(self) -> list[str]:
-        """Names from the server's list. Raises `BackendError` when it has none."""
         listed = as_object(await self._wire.get_json("/models")).get("data", [])
         return [str(entry["id"]) for entry in listed if isinstance(entry, dict) and "id" in entry]
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await self._wire.aclose()
 
 
@@ -231,9 +226,7 @@ def chat_body(request: GenerateRequest, *, is_openai: bool) -> dict[str, Any]:
         "seed": options.seed,
         "stop": list(options.stop) or None,
     }
-    for name, value in parameters.items():
-        if value is not None:
-            body[name] = value
+    body.update({name: value for name, value in parameters.items() if value is not None})
     if options.thinking is not None:
         body.update(_thinking_parameters(options, is_openai=is_openai))
     if request.output_schema is not None:

@@ -1,9 +1,9 @@
 """OpenAI's Batch API: files of requests and replies, and the client of a provider's batch queue.
 
-A batch file holds one JSON object a line. A request has `custom_id`, `method`, `url` and `body`; a reply has the same
-`custom_id` and either a `response` with `status_code` and `body`, or an `error`. Replies come in any order, in an output
-and an error file; vLLM's `run-batch` writes both into one file, with `body: null` where a request failed. See "Batch
-API" in OpenAI's guides, and "The request input object" and "The request output object" in its API reference.
+A batch file has one JSON object a line. A request has `custom_id`, `method`, `url` and `body`; a reply has the same
+`custom_id` and either a `response` with `status_code` and `body`, or an `error`. Replies come in any order, in an
+output and an error file; vLLM's `run-batch` writes one file, with `body: null` where a request failed. See "Batch API"
+in OpenAI's guides, and "The request input object" and "The request output object" in its API reference.
 """
 
 from __future__ import annotations
@@ -106,7 +106,6 @@ class Batch:
 
     @property
     def over(self) -> bool:
-        """Whether its state is final."""
         return self.status in OVER
 
     @classmethod
@@ -163,7 +162,6 @@ class BatchClient:
 
     @property
     def base_url(self) -> str:
-        """The server's address."""
         return self._wire.base_url
 
     async def upload(self, path: Path, name: str) -> str:
@@ -238,7 +236,6 @@ class BatchClient:
             yield rest
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await self._wire.aclose()
 
     async def _list(self, path: str, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:

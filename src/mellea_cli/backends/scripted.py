@@ -51,7 +51,6 @@ class ScriptedBackend:
 
     @classmethod
     def from_settings(cls, _: BackendSettings) -> Self:
-        """Entry point `scripted` of `mellea.backends`."""
         return cls()
 
     async def prepare(self, model: str) -> None:
@@ -77,7 +76,6 @@ class ScriptedBackend:
         yield Chunk(finish_reason="stop", usage=usage)
 
     async def models(self) -> list[str]:
-        """Names given at construction."""
         return list(self._models)
 
     async def aclose(self) -> None:
@@ -212,7 +210,7 @@ class SchemaFaker:
 
 
 def first_sentence(text: str) -> str:
-    """Return the first sentence of `text` in one line, with fewer than 30 words and a full stop or similar at its end."""
+    """Return the first sentence of `text` in one line, with at most 25 words and a punctuation mark."""
     found = _SENTENCE.match(text[:2000].strip())
     words = (found.group() if found else text[:2000]).split()
     sentence = " ".join(words[:_MAX_WORDS]).rstrip(",;:")

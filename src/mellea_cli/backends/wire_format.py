@@ -83,11 +83,9 @@ class NdjsonDecoder:
         self._lines = LineSplitter()
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the payloads that `data` completes."""
         return [line.decode("utf-8", "replace") for line in self._lines.feed(data) if line.strip()]
 
     def flush(self) -> list[str]:
-        """Return the last line when it has no terminator."""
         return self.feed(b"\n")
 
 
@@ -106,7 +104,6 @@ class SseDecoder:
         self._data_bytes = 0
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the payloads that `data` completes."""
         payloads = []
         for line in self._lines.feed(data):
             if line.startswith(b"data:"):
@@ -124,7 +121,6 @@ class SseDecoder:
         return payloads
 
     def flush(self) -> list[str]:
-        """Return the last event when no blank line has ended it."""
         return self.feed(b"\n\n")
 
 
@@ -138,7 +134,6 @@ class DocumentDecoder:
         self._size = 0
 
     def feed(self, data: bytes) -> list[str]:
-        """Keep `data`: only the end of the stream completes a document."""
         self._parts.append(data)
         self._size += len(data)
         if self._size > MAX_LINE:
@@ -146,7 +141,6 @@ class DocumentDecoder:
         return []
 
     def flush(self) -> list[str]:
-        """Return the document."""
         text = b"".join(self._parts).removeprefix(_BOM).decode("utf-8", "replace").strip()
         return [text] if text else []
 
@@ -234,7 +228,6 @@ class CachedJson(dict[str, Any]):
 
     @cached_property
     def text(self) -> str:
-        """The object as JSON."""
         return _to_json(self)
 
 

