@@ -95,4 +95,4 @@ class NearLinks:
 
 def split(plan: RunPlan, url: str | None, workers: int = 2) -> list[Share]:
     """Shares of a run against a server at `url`."""
-    return shares(plan, BackendSettings(base_url=url), workers, environ={}, pull=False)
+    return shares(plan, BackendSettings(base_url=url), workers, pull=False)
