@@ -29,6 +29,7 @@ from quality import labelled
 from rows import Row, tell
 
 from mellea_cli.backends.http import WireClient
+from mellea_cli.backends.llama_server import ServerConfig
 from mellea_cli.backends.local import EmbeddedServer, PromptCache
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.messages import Options
@@ -83,7 +84,7 @@ async def embedded_server(slots: int, states: Path) -> AsyncIterator[EmbeddedSer
     path = ModelStore().find(MODEL)
     if path is None:
         raise SystemExit(f"get the model first: mellea models pull {MODEL}")
-    server = await EmbeddedServer.start(path, name=MODEL, slots=slots, context_per_slot=CONTEXT, prompt_cache=states)
+    server = await EmbeddedServer.start(ServerConfig(str(path), MODEL, slots, CONTEXT, prompt_cache=str(states)))
     client = OpenAIBackend(base_url=server.url + "/v1", api_key=server.api_key, keep_alive=False)
     wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from loopback import ModelServer
+from mellea_cli.backends import registry
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.registry import (
     BACKENDS,
@@ -60,12 +61,10 @@ def test_opening_imports_no_http_client() -> None:
 Serve = Callable[..., ModelServer]
 
 
-def anything(_: str | None) -> bool:
-    return True
-
-
-def nothing(_: str | None) -> bool:
-    return False
+@pytest.fixture(autouse=True)
+def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded backend can run every model, whatever is installed here."""
+    monkeypatch.setattr(registry, "can_run_embedded", lambda _: True)
 
 
 @pytest.fixture
@@ -79,10 +78,10 @@ def silent_port() -> Iterator[int]:
 async def test_an_ollama_with_the_model_is_taken(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A running Ollama that has the wanted model, the default one or another, is the choice."""
     monkeypatch.setenv("OLLAMA_HOST", server.url)
-    assert await choose_backend(None, can_run=anything) == BackendChoice(
+    assert await choose_backend(None) == BackendChoice(
         "ollama", DEFAULT_OLLAMA_MODEL, f"Ollama at {server.url} has {DEFAULT_OLLAMA_MODEL}"
     )
-    assert (await choose_backend("test-model", can_run=anything)).backend == "ollama"
+    assert (await choose_backend("test-model")).backend == "ollama"
     assert server.state.lookups == ["/api/tags", "/api/tags"]
 
 
@@ -90,7 +89,7 @@ async def test_an_ollama_without_the_model_is_not(serve: Serve, monkeypatch: pyt
     """Without the exact model the embedded one is the choice, and the reason says so."""
     server = serve(models=("granite4.1:8b",))
     monkeypatch.setenv("OLLAMA_HOST", server.url)
-    choice = await choose_backend(None, can_run=anything)
+    choice = await choose_backend(None)
     assert choice == BackendChoice(
         "local",
         DEFAULT_MODEL,
@@ -101,20 +100,20 @@ async def test_an_ollama_without_the_model_is_not(serve: Serve, monkeypatch: pyt
 async def test_no_ollama_at_all(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing listens the embedded model is the choice, by default the catalogue's default."""
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{silent_port}")
-    choice = await choose_backend(None, can_run=anything)
+    choice = await choose_backend(None)
     assert choice == BackendChoice(
         "local",
         DEFAULT_MODEL,
         f"no Ollama answers at http://127.0.0.1:{silent_port}; using the embedded model {DEFAULT_MODEL}",
     )
-    assert (await choose_backend("mine.gguf", can_run=anything)).model == "mine.gguf"
+    assert (await choose_backend("mine.gguf")).model == "mine.gguf"
 
 
 @pytest.mark.parametrize("host", ["http://ollama.example:11434", "192.0.2.7"])
 async def test_another_machine_is_not_asked(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A remote OLLAMA_HOST is never contacted by itself, and the reason says how to have it asked."""
     monkeypatch.setenv("OLLAMA_HOST", host)
-    choice = await choose_backend(None, can_run=anything)
+    choice = await choose_backend(None)
     assert choice.backend == "local"
     assert "--backend ollama" in choice.reason
 
@@ -122,7 +121,7 @@ async def test_another_machine_is_not_asked(host: str, monkeypatch: pytest.Monke
 async def test_a_host_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken OLLAMA_HOST does not stop a run that needs no Ollama."""
     monkeypatch.setenv("OLLAMA_HOST", "box:port")
-    choice = await choose_backend(None, can_run=anything)
+    choice = await choose_backend(None)
     assert choice.backend == "local"
     assert "OLLAMA_HOST" in choice.reason
 
@@ -138,7 +137,7 @@ async def test_a_server_that_is_no_ollama(monkeypatch: pytest.MonkeyPatch) -> No
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as peer:
         monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{peer.sockets[0].getsockname()[1]}")
         monkeypatch.setattr("mellea_cli.backends.registry._ANSWER_S", 0.05)
-        choice = await choose_backend(None, can_run=anything)
+        choice = await choose_backend(None)
         release.set()
     assert choice.backend == "local"
     assert "no Ollama answers" in choice.reason
@@ -150,8 +149,9 @@ async def test_nothing_can_do_it(
 ) -> None:
     """When neither has the model the error says why, and how to get it."""
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{silent_port}")
+    monkeypatch.setattr(registry, "can_run_embedded", lambda _: False)
     with pytest.raises(ModelMissing, match="no Ollama answers") as caught:
-        await choose_backend(model, can_run=nothing)
+        await choose_backend(model)
     assert hint in caught.value.hint
 
 

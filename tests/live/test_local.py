@@ -392,10 +392,11 @@ def test_senseless_sizes_are_refused(slots: int, context: int) -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
+from mellea_cli.backends.llama_server import ServerConfig
 from mellea_cli.backends.local import EmbeddedServer
 
 async def main():
-    start = EmbeddedServer.start(Path(sys.argv[1]), name="m", slots=1, context_per_slot=256, log=sys.argv[2] == "log")
+    start = EmbeddedServer.start(ServerConfig(sys.argv[1], "m", 1, 256, log=sys.argv[2] == "log"))
     server = await start
     print(server.pid, server.url, flush=True)
     await asyncio.sleep(3600)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
 from mellea_cli.backends.http_errors import (
-    ErrorHints,
+    DEFAULT_HINTS,
     ErrorObject,
+    Hints,
     RateLimitStatus,
     classify,
     describe_failure,
@@ -60,7 +61,7 @@ class WireClient:
         headers: sent with every request.
         max_connections: `None` for no limit.
         connect_timeout_s: maximum seconds for opening a connection.
-        hints: the hints of the errors.
+        hints: hints of errors, in addition to the default ones.
         network: hosts that may be reached; `None` takes the policy from the environment.
 
     Raises:
@@ -75,7 +76,7 @@ class WireClient:
         headers: Mapping[str, str] | None = None,
         max_connections: int | None = None,
         connect_timeout_s: float = 10.0,
-        hints: ErrorHints | None = None,
+        hints: Hints | None = None,
         network: NetworkPolicy | None = None,
     ) -> None:
         self.base_url = validate_url(base_url)
@@ -86,7 +87,7 @@ class WireClient:
             self._headers["Authorization"] = f"Bearer {self._secret}"
         self._max_connections = max_connections
         self._timeout = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
-        self._hints = hints or ErrorHints()
+        self._hints = {**DEFAULT_HINTS, **(hints or {})}
         self._transport: AiohttpTransport | None = None
         # Parsed once: building httpx's types costs more than the rest of a request's head.
         self._default_headers: httpx.Headers | None = None
@@ -183,7 +184,7 @@ class WireClient:
         finally:
             await _release(response)
         if isinstance(value := decode(text), ValueError):
-            hint = self._hints.hint(EndpointMissing, "")
+            hint = self._hints.get(EndpointMissing, "")
             raise EndpointMissing(f"{url} answered with something other than JSON", hint=hint) from value
         return value
 
@@ -215,7 +216,7 @@ class WireClient:
             reason, cause = self._clean(describe_failure(exc)), _safe_cause(exc)
         # Raised outside of the handler, which would attach the unsafe error as the context.
         raise BackendUnavailable(
-            f"cannot reach {url}: {reason}", hint=self._hints.hint(BackendUnavailable, "")
+            f"cannot reach {url}: {reason}", hint=self._hints.get(BackendUnavailable, "")
         ) from cause
 
     async def _chunks(self, response: httpx.Response, url: str) -> AsyncGenerator[bytes, None]:
@@ -254,7 +255,7 @@ class WireClient:
 
     async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
         if response.is_success:
-            hint = self._hints.hint(EndpointMissing, model)
+            hint = self._hints.get(EndpointMissing, "")
             return EndpointMissing(f"{url} answered with a web page", status=response.status_code, hint=hint)
         try:
             text = await self._read_body(response, url, MAX_ERROR_BODY)
@@ -278,7 +279,7 @@ class WireClient:
             f"{url} {verdict}" + (f": {text}" if text else ""),
             status=error.status if inside else status,
             retry_after_s=retry_after_s(headers),
-            hint=self._hints.hint(kind, model),
+            hint=self._hints.get(kind, "").replace("{model}", model),
         )
 
     async def _read_body(self, response: httpx.Response, url: str, limit: int) -> str:

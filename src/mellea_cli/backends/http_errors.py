@@ -63,25 +63,14 @@ _BY_STATUS: dict[int, type[BackendError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorHints:
-    """A backend's hints by class of error; `{model}` becomes the model's name."""
+Hints = Mapping[type[BackendError], str]
+"""Hints by class of error; `{model}` becomes the model's name."""
 
-    unreachable: str = "is the server running, and is the address right?"
-    not_authorized: str = ""
-    endpoint_missing: str = "is the address right?"
-    model_missing: str = ""
-
-    def hint(self, kind: type[BackendError], model: str) -> str:
-        """Return the hint for an error of this class, empty for none."""
-        by_kind = {
-            BackendUnavailable: self.unreachable,
-            NotAuthorized: self.not_authorized,
-            EndpointMissing: self.endpoint_missing,
-            ModelMissing: self.model_missing,
-            QuotaSpent: "top up the account behind the key, or use --backend local, which costs nothing",
-        }
-        return by_kind.get(kind, "").replace("{model}", model)
+DEFAULT_HINTS: Hints = {
+    BackendUnavailable: "is the server running, and is the address right?",
+    EndpointMissing: "is the address right?",
+    QuotaSpent: "top up the account behind the key, or use --backend local, which costs nothing",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +109,7 @@ class ErrorObject:
 
 
 def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:
-    """Return the class of an error.
-
-    Args:
-        status: the HTTP status; for an error object inside a stream its own code, or 500.
-        error: the server's error object.
-        headers: the response's headers.
-    """
+    """Return the class of an error; an error object inside a stream has its own code as status, or 500."""
     for code in error.codes:
         if code in _BY_CODE:
             return _BY_CODE[code]

@@ -37,20 +37,20 @@ class ServerConfig:
         name: the model's name in requests and answers.
         slots: requests that the server works on at once.
         context_per_slot: tokens of prompt and answer together, for each slot.
-        api_key: bearer token that every request must carry.
-        parent: the parent's process id.
         log: write the whole log to stderr; otherwise errors only.
         prompt_cache: folder in which the state of a slot may be saved; empty for none.
+        api_key: bearer token that every request must carry.
+        parent: the parent's process id.
     """
 
     model: str
     name: str
     slots: int
     context_per_slot: int
-    api_key: str
-    parent: int
     log: bool = False
     prompt_cache: str = ""
+    api_key: str = ""
+    parent: int = 0
 
 
 def main() -> None:

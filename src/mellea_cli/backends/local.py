@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -57,25 +57,8 @@ class EmbeddedServer:
         self.api_key = secrets.token_urlsafe(32)
 
     @classmethod
-    async def start(
-        cls,
-        model: Path,
-        *,
-        name: str,
-        slots: int,
-        context_per_slot: int,
-        log: bool = False,
-        prompt_cache: Path | None = None,
-    ) -> Self:
+    async def start(cls, config: ServerConfig) -> Self:
         """Start a server and wait until it answers.
-
-        Args:
-            model: the GGUF file.
-            name: the model's name in requests and answers.
-            slots: requests that the server works on at once.
-            context_per_slot: tokens of prompt and answer together, for each slot.
-            log: pass the server's log on to stderr.
-            prompt_cache: folder in which the state of a slot may be saved.
 
         Raises:
             UsageError: the llama.cpp binding is not installed.
@@ -83,7 +66,7 @@ class EmbeddedServer:
             BackendUnavailable: the process ended, or was not ready in time.
         """
         # Only llama.cpp's log has the reason of a failure. An unnamed file needs no task that reads a pipe.
-        kept = None if log else tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        kept = None if config.log else tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -102,10 +85,8 @@ class EmbeddedServer:
                 raise BackendUnavailable(f"cannot start the embedded server: {error.strerror or error}") from error
             raise
         server = cls(process, kept)
-        folder = str(prompt_cache) if prompt_cache else ""
-        config = ServerConfig(str(model), name, slots, context_per_slot, server.api_key, os.getpid(), log, folder)
         try:
-            server.url = await server._wait_ready(config)
+            server.url = await server._wait_ready(replace(config, api_key=server.api_key, parent=os.getpid()))
         except BaseException:
             await server.stop()
             raise
@@ -368,14 +349,6 @@ class LocalBackend:
         )
 
     async def prepare(self, model: str) -> None:
-        """Find the model file and start the server.
-
-        Raises:
-            ModelMissing: this backend was opened for another model.
-            ModelFileError: the file is not here, or cannot be loaded.
-            UsageError: no such model, or the llama.cpp binding is not installed.
-            BackendUnavailable: the server cannot be started.
-        """
         self._check_model(model)
         await self._ensure_running()
 
@@ -390,10 +363,6 @@ class LocalBackend:
         self._notify = notify
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and yield its chunks; see `mellea_cli.backends.base.Backend.stream`.
-
-        It may have to start the server, and then raises the errors of `prepare` too.
-        """
         self._check_model(request.model)
         running = await self._ensure_running()
         try:
@@ -453,12 +422,14 @@ class LocalBackend:
         path, prompt_cache = await asyncio.to_thread(self._find_files)
         try:
             server = await EmbeddedServer.start(
-                path,
-                name=self._model,
-                slots=self.slots,
-                context_per_slot=self._context_per_slot,
-                log=self._log,
-                prompt_cache=prompt_cache,
+                ServerConfig(
+                    model=str(path),
+                    name=self._model,
+                    slots=self.slots,
+                    context_per_slot=self._context_per_slot,
+                    log=self._log,
+                    prompt_cache=str(prompt_cache or ""),
+                )
             )
         except BackendUnavailable as error:
             self._count_exit(f"did not start: {error.message}")

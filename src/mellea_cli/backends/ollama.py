@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.http_errors import ErrorHints
+from mellea_cli.backends.http_errors import Hints
 from mellea_cli.backends.security import NetworkPolicy, redact_url
 from mellea_cli.backends.wire_format import (
     CachedJson,
@@ -23,19 +23,28 @@ from mellea_cli.backends.wire_format import (
     as_token_count,
     cached_message,
 )
-from mellea_cli.errors import BackendError, ModelMissing, RequestRefused, StreamBroken, UsageError
+from mellea_cli.errors import (
+    BackendError,
+    BackendUnavailable,
+    EndpointMissing,
+    ModelMissing,
+    NotAuthorized,
+    RequestRefused,
+    StreamBroken,
+    UsageError,
+)
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
 
 DEFAULT_PORT = 11434
 
 _LOG = logging.getLogger(__name__)
 
-_HINTS = ErrorHints(
-    unreachable="start it with `ollama serve`, or use --backend local, which needs no server",
-    not_authorized="sign in with `ollama signin`",
-    endpoint_missing="is this Ollama? its address has no path, such as http://127.0.0.1:11434",
-    model_missing="get it with `ollama pull {model}`, or add --pull",
-)
+_HINTS: Hints = {
+    BackendUnavailable: "start it with `ollama serve`, or use --backend local, which needs no server",
+    NotAuthorized: "sign in with `ollama signin`",
+    EndpointMissing: "is this Ollama? its address has no path, such as http://127.0.0.1:11434",
+    ModelMissing: "get it with `ollama pull {model}`, or add --pull",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +65,7 @@ class OllamaBackend:
     Args:
         base_url: `None` for `OLLAMA_HOST`, else http://127.0.0.1:11434. Either may omit the scheme and the port, as
             Ollama's own commands allow.
-        max_connections: `None` for no limit, the engine has its own.
-        connect_timeout_s: maximum seconds for opening a connection.
-        merge_chunks: yield texts that arrive together as one chunk.
-        network: hosts that may be reached; `None` takes the policy from the environment.
+        max_connections, connect_timeout_s, merge_chunks, network: see `BackendSettings`.
 
     Raises:
         UsageError: the address cannot be used.
@@ -103,14 +109,9 @@ class OllamaBackend:
         return self._wire.base_url
 
     async def prepare(self, model: str) -> None:
-        """Check that the model is there, by its exact tag: `x` means `x:latest`.
-
-        Raises:
-            ModelMissing: it is not; the hint is the command that gets it.
-            BackendError: Ollama cannot be asked.
-        """
+        """Check that the model is there, by its exact tag: `x` means `x:latest`."""
         if not await self.has(model):
-            hint = _HINTS.hint(ModelMissing, model)
+            hint = _HINTS[ModelMissing].replace("{model}", model)
             raise ModelMissing(f"Ollama at {self.base_url} does not have the model {full_name(model)}", hint=hint)
 
     async def has(self, model: str) -> bool:
@@ -149,12 +150,7 @@ class OllamaBackend:
         return [str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry]
 
     async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
-        """Let Ollama fetch a model, and yield its progress.
-
-        Raises:
-            ModelMissing: its library has no such model.
-            BackendError: the pull failed.
-        """
+        """Let Ollama fetch a model, and yield its progress; raises `ModelMissing` when its library lacks the model."""
         last = ""
         body = {"model": model, "stream": True}
         try:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.http_errors import ErrorHints, RateLimitStatus, one_line
+from mellea_cli.backends.http_errors import Hints, RateLimitStatus, one_line
 from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, is_loopback
 from mellea_cli.backends.wire_format import (
     CachedJson,
@@ -26,7 +26,17 @@ from mellea_cli.backends.wire_format import (
     cached_message,
     valid_unicode,
 )
-from mellea_cli.errors import BackendError, ContentFiltered, ServerFault, StreamBroken, UsageError
+from mellea_cli.errors import (
+    BackendError,
+    BackendUnavailable,
+    ContentFiltered,
+    EndpointMissing,
+    ModelMissing,
+    NotAuthorized,
+    ServerFault,
+    StreamBroken,
+    UsageError,
+)
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Options, Usage
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -53,14 +63,10 @@ class OpenAIBackend:
         base_url: up to and including `/v1`; `None` for `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: `None` for the key of `key_variable`. Only OpenAI's own server requires one.
         key_variable: the variable in `secrets` with the key; empty for none.
-        max_connections: `None` for no limit, the engine has its own.
-        connect_timeout_s: maximum seconds for opening a connection.
-        merge_chunks: yield texts that arrive together as one chunk.
         name: the name in the registry and in messages.
         slots: requests that the server works on at once, where known.
         keep_alive: whether to reuse connections; llama.cpp's server promises that and then closes them.
-        network: hosts that may be reached; `None` takes the policy from the environment.
-        secrets: where the key comes from; `None` for the environment.
+        max_connections, connect_timeout_s, merge_chunks, network, secrets: see `BackendSettings`.
 
     Raises:
         UsageError: the address or the key cannot be used, or OpenAI's own server was chosen without a key.
@@ -179,19 +185,19 @@ class OpenAIBackend:
         await self._wire.aclose()
 
 
-def _hints(base_url: str, key_variable: str) -> ErrorHints:
+def _hints(base_url: str, key_variable: str) -> Hints:
     if key_variable == API_KEY:
         not_authorized = f"set {API_KEY}, or --key-file FILE, to a key of this server"
     elif key_variable:
         not_authorized = f"set {key_variable} to a key of this server"
     else:
         not_authorized = "name the variable with its key as key_env"
-    return ErrorHints(
-        unreachable="is the server running? --base-url sets its address, and --backend local needs no server",
-        not_authorized=not_authorized,
-        endpoint_missing="does --base-url end as the server's API does, mostly in /v1?",
-        model_missing=f"choose one of {base_url.rstrip('/')}/models with --model",
-    )
+    return {
+        BackendUnavailable: "is the server running? --base-url sets its address, and --backend local needs no server",
+        NotAuthorized: not_authorized,
+        EndpointMissing: "does --base-url end as the server's API does, mostly in /v1?",
+        ModelMissing: f"choose one of {base_url.rstrip('/')}/models with --model",
+    }
 
 
 _REQUEST_FIELDS = frozenset({"model", "messages", "stream"})
@@ -200,12 +206,8 @@ _REQUEST_FIELDS = frozenset({"model", "messages", "stream"})
 def chat_body(request: GenerateRequest, *, is_openai: bool) -> dict[str, Any]:
     """Return the body of a request for an answer in one piece.
 
-    Args:
-        request: the request.
-        is_openai: whether it is for OpenAI's own server, which knows fewer parameters than the compatible ones.
-
-    Raises:
-        UsageError: the protocol has no parameter for an option.
+    OpenAI's own server knows fewer parameters than the compatible ones. Raises `UsageError` for an option that the
+    protocol has no parameter for.
     """
     options = request.options
     if options.context_window is not None:
@@ -411,15 +413,7 @@ def _content_text(content: object) -> str:
 
 
 def read_completion(url: str, body: Event) -> Completion:
-    """Read an answer that came in one piece.
-
-    Args:
-        url: the server, for messages.
-        body: the answer's JSON object.
-
-    Raises:
-        BackendError: it is refused, broken or has no finish reason.
-    """
+    """Read an answer in one piece. Raises `BackendError`, with `url`, when it is refused, broken or unfinished."""
     answer = _Answer(url)
     chunks = answer.read([body])
     usage = answer.last_chunk().usage or Usage()

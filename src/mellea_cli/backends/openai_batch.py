@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from mellea_cli.backends.http import WireClient
-from mellea_cli.backends.http_errors import ErrorHints, ErrorObject, one_line
+from mellea_cli.backends.http_errors import ErrorObject, one_line
 from mellea_cli.backends.openai import read_completion, server_url
 from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.backends.wire_format import LineSplitter, as_object, decode, encode
-from mellea_cli.errors import BackendError, EndpointMissing, ServerFault, StreamBroken
+from mellea_cli.errors import BackendError, EndpointMissing, NotAuthorized, ServerFault, StreamBroken
 from mellea_cli.messages import Completion
 
 CHAT_URL = "/v1/chat/completions"
@@ -56,15 +56,7 @@ def request_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
 
 
 def read_reply(line: bytes, source: str) -> Reply | None:
-    """Decode one line of an output or error file.
-
-    Args:
-        line: the line.
-        source: the server or file, for messages.
-
-    Returns:
-        The reply, or `None` for a line that is none: not a JSON object, or without a `custom_id`.
-    """
+    """Decode one line of an output or error file; `None` for a line that is not a JSON object with a `custom_id`."""
     value = decode(line.decode("utf-8", "replace"))
     if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
         return None
@@ -135,12 +127,8 @@ class Batch:
 class BatchClient:
     """Client of one server's batch queue.
 
-    It sends each request once: the caller knows which may be sent twice. Every method raises `BackendError`.
-
-    Args:
-        base_url: up to and including `/v1`; `None` for `OPENAI_BASE_URL`, else OpenAI's own.
-        network: hosts that may be reached; `None` takes the policy from the environment.
-        secrets: where the key comes from; `None` for the environment.
+    It sends each request once: the caller knows which may be sent twice. Every method raises `BackendError`. Address,
+    policy and key come from the environment where they are `None`.
     """
 
     def __init__(
@@ -153,10 +141,10 @@ class BatchClient:
         self._wire = WireClient(
             server_url(base_url),
             api_key=(secrets or Secrets.from_environ(os.environ)).key(),
-            hints=ErrorHints(
-                not_authorized="set OPENAI_API_KEY, or --key-file FILE, to a key of this server",
-                endpoint_missing="this server may have no batch queue: leave --offload out, or use --export-batch",
-            ),
+            hints={
+                NotAuthorized: "set OPENAI_API_KEY, or --key-file FILE, to a key of this server",
+                EndpointMissing: "this server may have no batch queue: leave --offload out, or use --export-batch",
+            },
             network=network,
         )
 

@@ -114,11 +114,6 @@ class BackendChoice:
 async def resolve_backend(backend: str, model: str | None, base_url: str | None) -> BackendChoice:
     """Choose backend and model from what the user asked for. Only `auto` sends anything, and only to this machine.
 
-    Args:
-        backend: a backend's name, or `auto`.
-        model: the model that was asked for; `None` for the backend's default.
-        base_url: the server's address that was asked for, if any.
-
     Raises:
         UsageError: the backend has no default model.
         ModelMissing: nothing on this machine has the model.
@@ -146,22 +141,15 @@ def can_run_embedded(model: str | None) -> bool:
     return model is None or model in CATALOGUE or model.endswith(".gguf")
 
 
-async def choose_backend(
-    model: str | None, *, can_run: Callable[[str | None], bool] = can_run_embedded
-) -> BackendChoice:
-    """Choose a running Ollama that has the model, else the embedded model. Contacts loopback only.
+async def choose_backend(model: str | None) -> BackendChoice:
+    """Choose a running Ollama that has the model (`None`: the default), else the embedded model.
 
-    Args:
-        model: the model that was asked for; `None` for the default.
-        can_run: whether the embedded backend can run a model (`None`: its default).
-
-    Raises:
-        ModelMissing: neither has the model.
+    Contacts loopback only. Raises `ModelMissing` when neither has the model.
     """
     found, why = await _ask_ollama(model or DEFAULT_OLLAMA_MODEL)
     if found:
         return BackendChoice("ollama", model or DEFAULT_OLLAMA_MODEL, why)
-    if can_run(model):
+    if can_run_embedded(model):
         chosen = model or DEFAULT_MODEL
         return BackendChoice("local", chosen, f"{why}; using the embedded model {chosen}")
     if model is None:

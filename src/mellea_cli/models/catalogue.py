@@ -15,19 +15,14 @@ DEFAULT_MODEL = "qwen2.5-coder-1.5b"
 
 @dataclass(frozen=True, slots=True)
 class WheelPart:
-    """A part of a model file, inside a wheel on a Python index.
-
-    Args:
-        distribution: the package's name on the index.
-        version: its exact version.
-        member: the data file's path inside the wheel.
-        size: the data file's size in bytes.
-    """
+    """A part of a model file, inside a wheel on a Python index."""
 
     distribution: str
     version: str
     member: str
+    """Path of the data file inside the wheel."""
     size: int
+    """Bytes of the data file."""
 
     @property
     def requirement(self) -> str:

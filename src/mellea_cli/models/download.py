@@ -26,17 +26,12 @@ BLOCK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a pull.
-
-    Args:
-        phase: `waiting` for another process that pulls the same file, `fetching`, or `checking` the hash.
-        done: bytes fetched, or bytes hashed.
-        total: bytes of the whole file.
-        source: the source's name.
-    """
+    """Progress of a pull."""
 
     phase: Literal["waiting", "fetching", "checking"]
+    """`waiting` for another process that pulls the same file, `fetching`, or `checking` the hash."""
     done: int
+    """Bytes fetched, or bytes hashed."""
     total: int
     source: str = ""
 
@@ -76,14 +71,9 @@ ModelSourceFactory = Callable[[Mapping[str, str], NetworkPolicy], ModelSource]
 
 
 class PartialFile:
-    """The beginning of a file that is being fetched; a context manager that keeps it open.
+    """The beginning of a file with `size` bytes that is being fetched; a context manager that keeps it open."""
 
-    After a power failure its tail may be damaged: then the file has the wrong hash and is fetched again.
-
-    Args:
-        path: where the bytes are gathered.
-        size: bytes of the whole file; more are refused.
-    """
+    # A power failure may damage its tail: the finished file then has the wrong hash and is fetched again.
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -175,11 +165,10 @@ def size_of(path: Path) -> int:
 
 
 class HubCache:
-    """Files that other programs have fetched from the hub to this machine.
+    """Files that other programs have fetched from the hub to this machine."""
 
-    The store gets a hard link, or a copy where that is impossible: it needs no second gigabyte, and the file stays when
-    the hub's own tools clear their cache. Nothing is ever written through the link.
-    """
+    # The store gets a hard link, or a copy where that is impossible: it needs no second gigabyte, and the file stays
+    # when the hub's own tools clear their cache. Nothing is ever written through the link.
 
     name = "hub cache"
 
@@ -223,14 +212,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Hub:
     """The Hugging Face hub, or the mirror in `HF_ENDPOINT`.
 
-    A broken transfer is resumed as long as each request brings new bytes; an unreachable or hanging hub is asked once.
-    `If-Range` is not needed: if the hub's file changed, its size or its hash would be wrong.
-
-    Args:
-        environ: has `HF_ENDPOINT`, `HF_HUB_OFFLINE` and `HF_TOKEN`.
-        network: hosts that may be reached; `None` takes the policy from `environ`.
-        stall_s: maximum seconds without a byte.
+    `environ` has the variables of the hub's own tools: `HF_ENDPOINT`, `HF_HUB_OFFLINE` and `HF_TOKEN`. A broken
+    transfer is resumed as long as each request brings new bytes; an unreachable or hanging hub is asked once.
     """
+
+    # No `If-Range`: if the hub's file changed, its size or its hash would be wrong.
 
     name = "Hugging Face hub"
 

