@@ -51,9 +51,7 @@ _KEEP_ALIVE_S = 30.0
 class WireClient:
     """JSON over HTTP to one server.
 
-    Nothing is imported or opened before the first request. Connections are kept and shared; the engine limits their
-    number through the requests in flight. There is no time limit on reading: the engine sets deadlines, and cancels.
-    Redirects are never followed, as they would send the key to another host.
+    Nothing is imported or opened before the first request. Connections are kept and shared.
 
     Args:
         base_url: http or https address that every path is appended to.
@@ -86,6 +84,7 @@ class WireClient:
         if self._secret:
             self._headers["Authorization"] = f"Bearer {self._secret}"
         self._max_connections = max_connections
+        # No time limit on reading: the engine sets deadlines, and cancels.
         self._timeout = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
         self._hints = {**DEFAULT_HINTS, **(hints or {})}
         self._transport: AiohttpTransport | None = None
@@ -262,6 +261,7 @@ class WireClient:
         except StreamBroken:
             text = ""
         error = ErrorObject.parse(text)
+        # Never followed: a redirect would send the key to another host.
         if response.has_redirect_location:
             error = ErrorObject(f"it redirects to {redact_url(response.headers['location'])}")
         return self._error(response.status_code, error, response.headers, url, model)

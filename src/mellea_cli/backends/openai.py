@@ -248,7 +248,7 @@ def _thinking_parameters(options: Options, *, is_openai: bool) -> dict[str, Any]
 
 
 def _json_schema_format(schema: Mapping[str, Any]) -> CachedJson:
-    # The protocol allows letters, digits, `_` and `-` in a name, at most 64 of them.
+    # The protocol allows a name of at most 64 characters.
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or ""))[:64] or "answer"
     return CachedJson(type="json_schema", json_schema={"name": name, "schema": dict(schema), "strict": True})
 

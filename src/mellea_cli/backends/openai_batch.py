@@ -143,7 +143,7 @@ class BatchClient:
             api_key=(secrets or Secrets.from_environ(os.environ)).key(),
             hints={
                 NotAuthorized: "set OPENAI_API_KEY, or --key-file FILE, to a key of this server",
-                EndpointMissing: "this server may have no batch queue: leave --offload out, or use --export-batch",
+                EndpointMissing: "this server may have no batch queue: omit --offload, or use --export-batch",
             },
             network=network,
         )

@@ -29,10 +29,9 @@ class Decoder(Protocol):
 
 
 class LineSplitter:
-    """Splits bytes into lines that end in LF, CRLF or a lone CR; a byte order mark at the start is dropped.
+    """Splits bytes into lines that end in LF, CRLF or a lone CR; a byte order mark at the start is dropped."""
 
-    A line ends with the first byte of its terminator: nothing waits for an LF that may never follow a CR.
-    """
+    # A line ends with the first byte of its terminator: nothing waits for an LF that may never follow a CR.
 
     __slots__ = ("_after_cr", "_held", "_held_bytes", "_started")
 
@@ -90,11 +89,7 @@ class NdjsonDecoder:
 
 
 class SseDecoder:
-    """Server-sent events: the `data` of each event is a payload; names, ids and comments are ignored.
-
-    Unlike a browser it also returns an event that the end of the stream cuts off before its blank line: some servers
-    omit that line, and half an event is recognized as half a JSON object.
-    """
+    """Server-sent events: the `data` of each event is a payload; names, ids and comments are ignored."""
 
     __slots__ = ("_data", "_data_bytes", "_lines")
 
@@ -121,6 +116,8 @@ class SseDecoder:
         return payloads
 
     def flush(self) -> list[str]:
+        # Unlike a browser this keeps an event without its blank line: some servers omit the last one, and half an event
+        # is recognized as half a JSON object.
         return self.feed(b"\n\n")
 
 
@@ -154,10 +151,7 @@ def make_decoder(expected: type[SseDecoder | NdjsonDecoder], content_type: str) 
 
 
 def decode(text: str) -> Any:
-    """Return the JSON value of `text`, or a `ValueError` as a value.
-
-    The error never holds the text, unlike Python's own: messages must not repeat what a server sent unshortened.
-    """
+    """Return the JSON value of `text`, or a `ValueError` as a value."""
     try:
         return from_json(text)
     except ValueError:
@@ -166,6 +160,7 @@ def decode(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
+        # Python's own error holds the text, and no message may repeat what a server sent in full.
         return ValueError(str(exc))
 
 

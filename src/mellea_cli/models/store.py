@@ -115,7 +115,7 @@ class ModelStore:
         path = self._path(model)
         if path.is_file() and not self._verify(model, progress):
             raise ModelFileError(
-                f"{path} is not the file it should be (its SHA-256 is not {model.sha256[:12]}…); it was set aside as "
+                f"{path} is not the file it should be (its SHA-256 is not {model.sha256[:12]}…); it was renamed to "
                 f"{_rejected(path).name}",
                 hint=f"mellea models pull {model.name}",
             )
