@@ -6,8 +6,8 @@ from __future__ import annotations
 class ModelOption:
     """Keys of `model_options`, the same for every backend.
 
-    A server's own names (`num_predict`, `max_tokens`, `stop`, `top_p`, ...) are allowed too; where one dict has both, the
-    key of this class wins. An option of a call overrides the session's, and `None` leaves the choice to the server.
+    A server's own names (`num_predict`, `max_tokens`, `stop`, ...) are allowed too; where one dict has both, the key of
+    this class wins. An option of a call overrides the session's, and `None` leaves the choice to the server.
     """
 
     TEMPERATURE = "temperature"
