@@ -318,7 +318,7 @@ async def test_rate_limit_headers_are_respected() -> None:
     """When nothing is left the next request waits for the reset, and the screen learns why."""
 
     class Reporting(Streams):
-        allowance = RateLimitStatus(((0, 0.2), (100, 60)))
+        rate_limit_status = RateLimitStatus(((0, 0.2), (100, 60)))
 
     heard: list[Event] = []
     made = client(Reporting(ANSWER), observer=heard.append)

@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.model_option import ModelOption
-from mellea_cli.backends.registry import BackendSettings, open_backend
+from mellea_cli.backends.registry import open_backend
 from mellea_cli.chat.turns import Turn
 from mellea_cli.errors import MelleaError, UsageError, nearest
 from mellea_cli.messages import Message

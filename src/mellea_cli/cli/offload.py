@@ -228,7 +228,7 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
         client.base_url,
         book,
         limits,
-        run.backend.whole_body,
+        run.backend.batch_body,
         open_client(plan, run.backend, nobody),
     )
     patience = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)

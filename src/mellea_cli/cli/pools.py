@@ -178,15 +178,15 @@ def _named(endpoints: Sequence[EndpointSpec], place: str) -> tuple[EndpointSpec,
     """The endpoints, each with a name of its own: host and port, or the whole address where that is not enough."""
     import dataclasses
 
-    from mellea_cli.backends.security import without_secrets
+    from mellea_cli.backends.security import redact_url
 
     urls = [endpoint.url.rstrip("/") for endpoint in endpoints]
     for url in urls:
         if urls.count(url) > 1:
-            raise UsageError(f"{place} {without_secrets(url)} stands there twice", hint="name each endpoint once")
+            raise UsageError(f"{place} {redact_url(url)} stands there twice", hint="name each endpoint once")
     hosts = [urlsplit(url if "://" in url else f"http://{url}").netloc.rpartition("@")[2] for url in urls]
     names = [
-        endpoint.name or (host if hosts.count(host) == 1 else without_secrets(url))
+        endpoint.name or (host if hosts.count(host) == 1 else redact_url(url))
         for endpoint, host, url in zip(endpoints, hosts, urls, strict=True)
     ]
     for name in names:
@@ -347,7 +347,8 @@ async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> Async
         BackendError: none of them can be used.
         UsageError: an address may not be connected to.
     """
-    from mellea_cli.backends.registry import BackendSettings, open_backend
+    from mellea_cli.backends.base import BackendSettings
+    from mellea_cli.backends.registry import open_backend
     from mellea_cli.engine.endpoint import EndpointConfig
 
     async with AsyncExitStack() as stack:

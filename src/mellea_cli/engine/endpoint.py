@@ -246,7 +246,7 @@ class Endpoint:
     def asked_wait_s(self, longest_s: float) -> float:
         """Seconds that the latest answer's rate-limit headers ask to wait, once per answer; 0 beyond `longest_s`."""
         backend = self.config.backend
-        status = backend.allowance if isinstance(backend, ReportsRateLimits) else None
+        status = backend.rate_limit_status if isinstance(backend, ReportsRateLimits) else None
         if status is None or status is self._rate_limits:
             return 0.0
         self._rate_limits = status
