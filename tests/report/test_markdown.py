@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mellea_cli.report.aggregate import Wishes
+from mellea_cli.report.aggregate import ReportOptions
 from mellea_cli.report.markdown import plain, to_markdown
 from resultrows import figures_of, result_rows
 
@@ -18,7 +18,7 @@ SHOWN = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable(["tabl
 
 def test_the_same_figures_stand_in_tables(tmp_path: Path) -> None:
     """Sentiment, urgency, themes, trend and splits, each with its counts."""
-    figures = figures_of(tmp_path, result_rows(100, themed=True), Wishes(by=("channel",)))
+    figures = figures_of(tmp_path, result_rows(100, themed=True), ReportOptions(by=("channel",)))
     text = to_markdown(figures, "Report")
     negative = figures.mix.sentiment["negative"]
     assert f"| negative | {negative} | {round(100 * negative / figures.answered)}% |" in text

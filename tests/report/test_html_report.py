@@ -1,14 +1,19 @@
-"""The page as text: its policy, its inert data, and that feedback is only ever text."""
+"""The page as text: its policy, its inert data, its charts, and that feedback is only ever text."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import math
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
 
 from resultrows import NASTY, make_page, nasty_rows, result_rows
 
@@ -101,3 +106,72 @@ def test_headings_are_in_order_and_every_chart_has_words(tmp_path: Path) -> None
 def test_a_sum_that_a_reader_can_check_stands_in_the_page(tmp_path: Path) -> None:
     """Every row occurs once in it."""
     assert "60 rows = 50 answered + 6 without text + 4 failed." in make_page(tmp_path, result_rows(60))
+
+
+def charts(folder: Path, rows: list[dict[str, Any]], **options: Any) -> list[ElementTree.Element]:
+    """Every chart of a page of these rows, in order; a chart that is no XML fails here."""
+    text = make_page(folder, rows, **options)
+    return [ElementTree.fromstring(found) for found in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]  # noqa: S314
+
+
+def test_charts_contain_shapes_only(tmp_path: Path) -> None:
+    """No script, style, reference or id, and a label where the chart is not hidden."""
+    drawn = charts(tmp_path, result_rows(60, themed=True), by=("channel",))
+    assert len(drawn) == 2 + 4 + 2 + 4  # rings, a bar for each theme, trends for two widths, a bar for each channel
+    for chart in drawn:
+        assert chart.get("aria-hidden") == "true" or (chart.get("role") == "img" and chart.get("aria-label"))
+        assert {shape.tag for shape in chart.iter()} <= {"svg", "path", "rect", "text", "title"}
+        for shape in chart.iter():
+            assert not {"style", "id", "href", "onload"} & shape.attrib.keys()
+
+
+def test_segments_have_the_class_of_their_judgement(tmp_path: Path) -> None:
+    """The style sheet colours them; an unknown judgement gets the neutral colour and is escaped."""
+    rows = [{"text": "t", "sentiment": name, "issues": None} for name in ("negative", "negative", "<odd&>\x0b")]
+    sentiment, urgency = charts(tmp_path, rows)
+    assert [shape.get("class") for shape in sentiment.iter("path")] == ["mark tone-negative", "mark tone-rest"]
+    assert [title.text for title in sentiment.iter("title")] == ["negative: 2", "<odd&>\x0b".strip() + ": 1"]
+    assert [title.text for title in urgency.iter("title")] == ["not said: 3"]
+
+
+@pytest.mark.parametrize(("counts", "angles"), [((1, 1, 2), (0, 90, 180)), ((3, 1, 0), (0, 270)), ((5, 0, 0), (0,))])
+def test_a_ring_is_divided_by_the_counts(tmp_path: Path, counts: tuple[int, int, int], angles: tuple[int, ...]) -> None:
+    """Each segment begins at its share of the circle, clockwise from the top; one judgement alone is a whole ring."""
+    names = ("negative", "mixed", "positive")
+    rows = [
+        {"text": f"t{name}", "sentiment": name, "issues": None}
+        for name, count in zip(names, counts, strict=True)
+        for _ in range(count)
+    ]
+    starts = [re.match(r"M(\S+) ([\d.]+)A", shape.get("d", "")) for shape in charts(tmp_path, rows)[0].iter("path")]
+    found = [math.degrees(math.atan2(float(one[1]) - 100, 100 - float(one[2]))) % 360 for one in starts if one]
+    assert found == pytest.approx(angles, abs=0.1)
+
+
+def test_a_bar_is_as_long_as_its_share_of_the_longest(tmp_path: Path) -> None:
+    """The most frequent theme fills the view, one with half of its rows fills half."""
+    rows = [{"text": "t", "sentiment": "mixed", "issues": {"urgency": "high"}, "themes": ["A", "B"]} for _ in range(2)]
+    rows += [{"text": "t", "sentiment": "mixed", "issues": {"urgency": "low"}, "themes": ["A"]} for _ in range(2)]
+    _, _, first, second = charts(tmp_path, rows)
+    widths = [[float(shape.get("width", 0)) for shape in chart.iter("rect")] for chart in (first, second)]
+    assert widths == [[200, 200], [200]]
+
+
+def test_a_trend_shows_each_bucket_with_its_figures(tmp_path: Path) -> None:
+    """Each column says what it stands for and has its height; the axis has round numbers only."""
+    rows = [
+        {"text": "t", "sentiment": "negative", "issues": None, "date": f"2026-{month:02d}-01"}
+        for month in range(1, 10)
+        for _ in range(month)
+    ]
+    wide, narrow = charts(tmp_path, rows)[2:]
+    assert "2026-09: 9 negative" in [title.text for title in wide.iter("title")]
+    assert [text.text for text in wide.iter("text") if text.get("class") == "y-label"] == ["0", "5", "10"]
+    heights = [float(shape.get("height", 0)) for shape in wide.iter("rect")]
+    assert [height / heights[0] for height in heights] == pytest.approx(range(1, 10), abs=0.05)
+    assert [text.text for text in narrow.iter("text") if text.get("class") == "x-label"][1] == "2026-03"
+
+
+def test_the_charts_of_no_answers_are_left_out(tmp_path: Path) -> None:
+    """Failed rows have no mix to draw."""
+    assert charts(tmp_path, [{"text": "t", "sentiment": None, "error": {"kind": "parse", "message": "no"}}]) == []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mellea_cli.cli.app import app
 from mellea_cli.errors import InputError
 from mellea_cli.io.formats import SourceOptions
 from mellea_cli.report.results import Record, open_results
@@ -27,7 +27,7 @@ def read(path: Path, **options: Any) -> list[Record]:
 
 def summarised(source: Path, output: Path) -> Path:
     command = ["summarise", str(source), "-o", str(output), "--backend", "scripted", "-m", "scripted", "--quiet"]
-    subprocess.run([sys.executable, "-m", "mellea_cli", *command], check=True, timeout=60)
+    assert CliRunner().invoke(app, command).exit_code == 0
     return output
 
 
