@@ -16,7 +16,7 @@ from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.errors import BackendError, ParseError
 from mellea_cli.messages import GenerateRequest, Message
-from mellea_cli.pipelines.feedback_prompts import PIPELINES
+from mellea_cli.pipelines.default_prompts import PIPELINES
 from mellea_cli.pipelines.pipeline import partial_fields
 from mellea_cli.ui.console import clean
 

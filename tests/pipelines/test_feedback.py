@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mellea_cli.pipelines.feedback_prompts import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
+from mellea_cli.pipelines.default_prompts import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
 from mellea_cli.pipelines.pipeline import Column, OutputType, Pipeline, Prompt, Step
 from mellea_cli.requirements.requirement import Answered
 
