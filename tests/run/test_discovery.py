@@ -11,7 +11,7 @@ import pytest
 
 from mellea_cli.items import Item
 from mellea_cli.pipelines.pipeline import Pipeline
-from mellea_cli.pipelines.theme_prompts import PROPOSE_BATCH, Said, propose_pipeline
+from mellea_cli.pipelines.theme_prompts import PROPOSE_BATCH, Polarity, propose_pipeline
 from mellea_cli.requirements.requirement import Answered
 from mellea_cli.run.theme_discovery import discover
 from themed import reply
@@ -40,7 +40,7 @@ class Asked:
         return answers
 
 
-def phrases(complaints: int, praise: int = 0) -> dict[Said, Counter[str]]:
+def phrases(complaints: int, praise: int = 0) -> dict[Polarity, Counter[str]]:
     words = ("late", "rude", "price")
     return {
         "complaint": Counter(f"{words[n % 3]} number {n}" for n in range(complaints)),
@@ -141,8 +141,8 @@ async def test_a_theme_out_of_the_worked_example_is_asked_again() -> None:
     verdict = await step.requirements[0].check(Answered("", parsed))
     assert not verdict
     assert example[0]["name"] in str(verdict.reason)
-    assert step.last_resort is not None
-    mended = step.last_resort(parsed, "")
+    assert step.fallback is not None
+    mended = step.fallback(parsed, "")
     assert [theme.name for theme in mended.themes] == ["Quick help"]
     assert await step.requirements[0].check(Answered("", mended))
 
@@ -162,7 +162,7 @@ async def test_the_plain_name_stands_for_those_that_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize("said", ["complaint", "praise"])
-async def test_the_worked_examples_parse(said: Said) -> None:
+async def test_the_worked_examples_parse(said: Polarity) -> None:
     """What is shown to the model is an answer to the question that it is asked."""
     step = propose_pipeline(said, 6).steps[0]
     assert len(step.output.parse(step.prompt.examples[0].answer).themes) == 6

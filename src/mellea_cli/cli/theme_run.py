@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mellea_cli.engine.workers import Stop
     from mellea_cli.events import Observer
     from mellea_cli.pipelines.pipeline import Pipeline
-    from mellea_cli.pipelines.theme_prompts import Said
+    from mellea_cli.pipelines.theme_prompts import Polarity
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
@@ -98,7 +98,7 @@ class _Theming:
                 f"{self._path}: is the themes file and another file of the run", hint="choose another name"
             )
 
-    def _phrases(self) -> dict[Said, Counter[str]]:
+    def _phrases(self) -> dict[Polarity, Counter[str]]:
         """Draw the complaints and praise that themes are made of, in a pass of their own.
 
         Raises:
@@ -128,7 +128,7 @@ class _Theming:
         ends: RunIO,
         chosen: Chosen,
         themes: tuple[Theme, ...] | None,
-        phrases: dict[Said, Counter[str]] | None,
+        phrases: dict[Polarity, Counter[str]] | None,
     ) -> ExitCode:
         from mellea_cli.engine.workers import Stop
         from mellea_cli.run.subrun import SubRunStopped
@@ -161,7 +161,7 @@ class _Theming:
 
         return SubRun(plan, servers, ends.answers, begin=begin, stop=stop, retry_failed=self._flags.retry_failed)
 
-    async def _find(self, aside: SubRun, phrases: dict[Said, Counter[str]]) -> tuple[Theme, ...]:
+    async def _find(self, aside: SubRun, phrases: dict[Polarity, Counter[str]]) -> tuple[Theme, ...]:
         from mellea_cli.run.theme_discovery import discover
 
         found = await discover(phrases, aside.ask, most=self._own.max_themes)
@@ -255,7 +255,7 @@ class _Theming:
         return batch_run.run_plan(self._flags, chosen, label_pipeline(themes))
 
     def _preview(
-        self, opened: Input, themes: tuple[Theme, ...] | None, phrases: dict[Said, Counter[str]] | None
+        self, opened: Input, themes: tuple[Theme, ...] | None, phrases: dict[Polarity, Counter[str]] | None
     ) -> None:
         plan = self._plan(batch_run.choose_model(self._flags), themes or ())
         if themes:

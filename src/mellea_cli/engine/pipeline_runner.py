@@ -120,7 +120,7 @@ class PipelineRunner:
             watch: told what happens.
             into: an empty answer.
         """
-        rescue = step.last_resort
+        rescue = step.fallback
         question = Question(
             step.request(self._model, self._options[step.name], values),
             step.output.parse,

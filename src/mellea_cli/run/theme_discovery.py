@@ -18,7 +18,7 @@ from mellea_cli.pipelines.pipeline import Pipeline, Step
 from mellea_cli.pipelines.theme_prompts import (
     GENERAL_DEFINITION,
     PROPOSE_BATCH,
-    Said,
+    Polarity,
     Theme,
     define_pipeline,
     defined_by,
@@ -37,10 +37,10 @@ from mellea_cli.pipelines.theme_prompts import (
 SAMPLE = 96
 """Complaints, and again praises, that are looked at."""
 _LONGEST = 120
-_PARTS: Mapping[Said, str] = {"complaint": "main_complaint", "praise": "positive_aspect"}
+_PARTS: Mapping[Polarity, str] = {"complaint": "main_complaint", "praise": "positive_aspect"}
 _OURS = "mellea_"
 
-Stratum = tuple[Said, str, str]
+Stratum = tuple[Polarity, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Verdict:
         urgency: its urgency; likewise.
     """
 
-    phrases: Mapping[Said, str]
+    phrases: Mapping[Polarity, str]
     sentiment: str = ""
     urgency: str = ""
 
@@ -73,7 +73,7 @@ def verdict(fields: Mapping[str, Any]) -> Verdict | None:
     sentiment, urgency = ours(fields, "sentiment"), parts.get("urgency")
     if not sentiment and not any(parts.values()):
         return None
-    phrases = {said: text for said in get_args(Said) if (text := _phrase(parts.get(_PARTS[said])))}
+    phrases = {said: text for said in get_args(Polarity) if (text := _phrase(parts.get(_PARTS[said])))}
     return Verdict(
         phrases, sentiment if isinstance(sentiment, str) else "", urgency if isinstance(urgency, str) else ""
     )
@@ -107,7 +107,7 @@ class _Reservoir:
             self.kept[place] = phrase
 
 
-def sample_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0) -> dict[Said, Counter[str]]:
+def sample_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0) -> dict[Polarity, Counter[str]]:
     """Draw phrases from rows that were summarised; memory does not grow with the input.
 
     The strata are sentiment and urgency. Each gets a share of the sample by its size, and at least an even part of a
@@ -130,8 +130,8 @@ def sample_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0) 
         for said, phrase in said_about.phrases.items():
             stratum = (said, said_about.sentiment, said_about.urgency)
             strata.setdefault(stratum, _Reservoir()).add(phrase, most, draw)
-    drawn: dict[Said, Counter[str]] = {}
-    for said in get_args(Said):
+    drawn: dict[Polarity, Counter[str]] = {}
+    for said in get_args(Polarity):
         own = {stratum: strata[stratum] for stratum in sorted(strata) if stratum[0] == said}
         shares = _shares({stratum: reservoir.seen for stratum, reservoir in own.items()}, most)
         phrases = [phrase for stratum, share in shares.items() for phrase in own[stratum].kept[:share]]
@@ -170,12 +170,12 @@ class _Found:
 
     name: str
     definition: str
-    said: Said
+    said: Polarity
     weight: int
     phrases: list[str]
 
 
-async def discover(phrases: Mapping[Said, Counter[str]], ask: Ask, *, most: int) -> tuple[Theme, ...]:
+async def discover(phrases: Mapping[Polarity, Counter[str]], ask: Ask, *, most: int) -> tuple[Theme, ...]:
     """Find themes in phrases.
 
     Args:
@@ -195,7 +195,7 @@ async def discover(phrases: Mapping[Said, Counter[str]], ask: Ask, *, most: int)
     return tuple(themes)
 
 
-def first_question(phrases: Mapping[Said, Counter[str]], most: int) -> tuple[Step, str]:
+def first_question(phrases: Mapping[Polarity, Counter[str]], most: int) -> tuple[Step, str]:
     """The first thing that is asked, to be looked at: its step and its text."""
     said, room = next(iter(_rooms({kind: counts.total() for kind, counts in phrases.items()}, most).items()))
     batches = _batches(list(phrases[said]), PROPOSE_BATCH)
@@ -208,9 +208,9 @@ def _wanted(batches: Sequence[Sequence[str]], room: int) -> int:
     return max(1, min(most, min(map(len, batches)) // 2))
 
 
-def _rooms(sizes: Mapping[Said, int], most: int) -> dict[Said, int]:
+def _rooms(sizes: Mapping[Polarity, int], most: int) -> dict[Polarity, int]:
     """How many themes each kind may have: by its share, and at least a quarter of them, where it says anything."""
-    said = [kind for kind in get_args(Said) if sizes.get(kind)]
+    said = [kind for kind in get_args(Polarity) if sizes.get(kind)]
     if len(said) < 2:
         return dict.fromkeys(said, most)
     total = sum(sizes[kind] for kind in said)
@@ -220,7 +220,7 @@ def _rooms(sizes: Mapping[Said, int], most: int) -> dict[Said, int]:
     return {kind: room for kind, room in rooms.items() if room}
 
 
-async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> list[_Found]:
+async def _themes_of(said: Polarity, phrases: Counter[str], ask: Ask, room: int) -> list[_Found]:
     """The themes of one kind, those that at least two phrases speak for where there are many, most common first.
 
     What the first themes leave over is looked at once more by itself: beside what is common, the rest is easily missed.
@@ -249,7 +249,7 @@ async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> 
 
 
 async def _put_to_themes(
-    said: Said, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
+    said: Polarity, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
 ) -> dict[str, list[str]]:
     """The phrases of each theme, in their order; what fits none is left out."""
     answers = await ask(sort_pipeline(said, themes), _as_items(phrases))
@@ -260,7 +260,7 @@ async def _put_to_themes(
     return by_theme
 
 
-async def _define(said: Said, themes: Sequence[_Found], ask: Ask) -> None:
+async def _define(said: Polarity, themes: Sequence[_Found], ask: Ask) -> None:
     """Say anew what belongs to each theme, now that its phrases are known: at first only a batch's were."""
     asked = [one for one in themes if not is_general(one.name)]
     texts = [defined_by(one.name, numbered(one.phrases[:_DEFINED_BY])) for one in asked]
@@ -274,7 +274,7 @@ async def _define(said: Said, themes: Sequence[_Found], ask: Ask) -> None:
 
 
 async def _proposed(
-    said: Said, lines: Sequence[str], ask: Ask, room: int, known: Sequence[str]
+    said: Polarity, lines: Sequence[str], ask: Ask, room: int, known: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Names and definitions of candidates, those first that most batches came up with, and none that is `known`.
 
