@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.subrun import SubRun
-    from mellea_cli.run.theme_labels import Labelled
+    from mellea_cli.run.theme_labels import LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
 
@@ -182,9 +182,9 @@ class _Theming:
         return found
 
     def _found_only(self, opened: Input, chosen: Chosen, themes: Sequence[Theme], aside: SubRun | None) -> ExitCode:
-        from mellea_cli.run.subrun import ended_with
+        from mellea_cli.run.subrun import without_main_run
 
-        result = ended_with(aside)
+        result = without_main_run(aside)
         if not (self._flags.look().json or self._flags.summary_file):
             return result.exit_code  # a table about rows that nobody was to look at says nothing
         close(self._flags, self._plan(chosen, themes), opened, result, self._show)
@@ -200,20 +200,20 @@ class _Theming:
         aside: SubRun | None,
     ) -> ExitCode:
         from mellea_cli.run.batch import run_batch
-        from mellea_cli.run.theme_labels import Labelled, settle_question
+        from mellea_cli.run.theme_labels import LabelRun, settle_question
 
         question = settle_question(themes, ends.answers)
         plan = self._plan(chosen, question.asked)
         if aside is not None:
             plan = dataclasses.replace(plan, caps=aside.caps)
-        labelled = Labelled(themes, question, plan, ends)
+        labelled = LabelRun(themes, question, plan, ends)
         async with ready_servers(self._flags, chosen, plan.prefixes, self._show) as servers:
             plan = await as_the_server_says(plan, servers)
             with stop.on_signals():
-                result = await run_batch(plan, servers, labelled.ends, observer=self._show.begin(), stop=stop)
-        result = result if aside is None else aside.with_spent(result)
+                result = await run_batch(plan, servers, labelled.run_io, observer=self._show.begin(), stop=stop)
+        result = result if aside is None else aside.added_to(result)
         audited = self._audit(labelled, result)
-        figures = labelled.figures
+        figures = labelled.counts
         from mellea_cli.ui.summary import Themed
 
         themed = Themed(
@@ -230,7 +230,7 @@ class _Theming:
         close(self._flags, plan, opened, result, self._show, themed)
         return result.exit_code
 
-    def _audit(self, labelled: Labelled, result: RunResult) -> bool:
+    def _audit(self, labelled: LabelRun, result: RunResult) -> bool:
         """Read the output back and count again, where there is a file that was put into its place."""
         from mellea_cli.io.files import resolve_output
         from mellea_cli.run.theme_labels import audit, read_labels
@@ -248,7 +248,7 @@ class _Theming:
             delimiter=None,
         )
         with open_input(whole, self._show) as opened:
-            audit(labelled.figures, read_labels(opened.source))
+            audit(labelled.counts, read_labels(opened.source))
         return True
 
     def _plan(self, chosen: Chosen, themes: Sequence[Theme]) -> RunPlan:

@@ -1,4 +1,4 @@
-"""Themes out of phrases: distinct, within their number, with the phrases that speak for them."""
+"""Theme discovery: sampled phrases, and themes that are distinct, few enough, and supported by phrases."""
 
 from __future__ import annotations
 
@@ -13,8 +13,67 @@ from mellea_cli.items import Item
 from mellea_cli.pipelines.pipeline import Pipeline
 from mellea_cli.pipelines.theme_prompts import PROPOSE_BATCH, Polarity, propose_pipeline
 from mellea_cli.requirements.requirement import Answered
-from mellea_cli.run.theme_discovery import discover
-from themed import reply
+from mellea_cli.run.theme_discovery import discover, read_judgement, sample_phrases
+from themed import reply, row
+
+
+def as_items(rows: list[dict[str, Any]]) -> list[Item]:
+    return [Item(place, place, str(fields["text"]), fields) for place, fields in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sentiment": "negative", "issues": {"main_complaint": "late ", "positive_aspect": None, "urgency": "high"}},
+        {"sentiment": "negative", "main_complaint": "late", "positive_aspect": "", "urgency": "high"},
+        {
+            "issues": "theirs",
+            "sentiment": "theirs too",
+            "mellea_sentiment": "negative",
+            "mellea_issues": {"main_complaint": "late", "positive_aspect": None, "urgency": "high"},
+        },
+    ],
+)
+def test_what_was_said_is_read_in_every_form(fields: dict[str, Any]) -> None:
+    """Nested, flat, or under the names that ours took because the input had those columns."""
+    found = read_judgement(fields)
+    assert found is not None
+    assert (found.phrases, found.sentiment, found.urgency) == ({"complaint": "late"}, "negative", "high")
+
+
+@pytest.mark.parametrize("fields", [{}, {"text": "x"}, {"sentiment": None, "issues": None, "error": {"kind": "parse"}}])
+def test_a_row_that_failed_says_nothing(fields: dict[str, Any]) -> None:
+    """Nobody knows whether it complains: that is not the same as no complaint."""
+    assert read_judgement(fields) is None
+
+
+def test_small_strata_are_not_lost() -> None:
+    """Of 3,000 complaints the three urgent ones are all there, and the sample keeps its size."""
+    rows = [row(number, "t", complaint=f"late {number}") for number in range(3000)]
+    for place in (7, 1500, 2900):
+        rows[place]["issues"]["urgency"] = "high"
+    drawn = sample_phrases(as_items(rows), most=100)
+    assert {"late 7", "late 1500", "late 2900"} <= set(drawn["complaint"])
+    assert 90 <= drawn["complaint"].total() <= 100
+    assert drawn["praise"] == Counter()
+
+
+def test_the_same_seed_draws_the_same_in_the_same_order() -> None:
+    """So the questions of a second discovery are those of the first."""
+    items = as_items([row(n, "t", complaint=f"c{n % 700}", praise=f"p{n}") for n in range(2000)])
+    one, again, other = (sample_phrases(items, most=50, seed=seed) for seed in (1, 1, 2))
+    assert list(one["complaint"].items()) == list(again["complaint"].items())
+    assert one != other
+
+
+def test_every_phrase_is_there_when_there_are_few() -> None:
+    """Each with how often it was said; a long one is cut, on one line."""
+    rows = [row(1, "t", complaint="late"), row(2, "t", complaint="late"), row(3, "t", praise="a\n b" * 100)]
+    drawn = sample_phrases(as_items(rows))
+    assert drawn["complaint"] == Counter({"late": 2})
+    (phrase,) = drawn["praise"]
+    assert len(phrase) == 120
+    assert "\n" not in phrase
 
 
 class Asked:
@@ -65,7 +124,7 @@ async def test_themes_have_a_kind_a_definition_and_two_of_their_phrases() -> Non
     assert all("late" in example for theme in themes if theme.name == "Late delivery" for example in theme.examples)
 
 
-async def test_a_theme_that_no_phrase_speaks_for_is_dropped() -> None:
+async def test_a_theme_that_without_phrases_is_dropped() -> None:
     """The model had to name more than there are: those it made up get no row, and are gone."""
     names = [theme.name for theme in await discover(phrases(40), Asked(), most=8)]
     assert not any(name.startswith("Matter") for name in names)
@@ -80,7 +139,7 @@ async def test_there_are_never_more_than_asked_for() -> None:
 
 
 async def test_many_phrases_are_asked_about_in_batches() -> None:
-    """No question is longer than a batch; what most phrases speak for stays."""
+    """No question is longer than a batch; what most phrases support stays."""
     asked = Asked()
     themes = await discover(phrases(100), asked, most=2)
     proposals = [text for step, text in asked.questions if step == "propose"]
@@ -142,9 +201,9 @@ async def test_a_theme_out_of_the_worked_example_is_asked_again() -> None:
     assert not verdict
     assert example[0]["name"] in str(verdict.reason)
     assert step.fallback is not None
-    mended = step.fallback(parsed, "")
-    assert [theme.name for theme in mended.themes] == ["Quick help"]
-    assert await step.requirements[0].check(Answered("", mended))
+    fixed = step.fallback(parsed, "")
+    assert [theme.name for theme in fixed.themes] == ["Quick help"]
+    assert await step.requirements[0].check(Answered("", fixed))
 
 
 async def test_one_theme_may_be_general() -> None:
