@@ -9,27 +9,27 @@ from mellea_cli.run.plan import Caps, Prices
 REQUEST = GenerateRequest("m", (Message("user", "x" * 299),), Options(max_tokens=100))
 
 
-def taken(room: BatchBudget) -> int:
-    """How many requests there is room for."""
+def taken(budget: BatchBudget) -> int:
+    """How many requests there is budget for."""
     count = 0
-    while count < 1_000 and room.take(REQUEST) is not None:
+    while count < 1_000 and budget.reserve(REQUEST) is not None:
         count += 1
     return count
 
 
-def test_without_caps_there_is_room_for_all() -> None:
+def test_without_caps_there_is_budget_for_all() -> None:
     """Nothing is held back."""
-    room = BatchBudget(Caps(), Spending(0, Usage(), Usage()))
-    assert taken(room) == 1_000
-    assert not room.full
+    budget = BatchBudget(Caps(), Spending(0, Usage(), Usage()))
+    assert taken(budget) == 1_000
+    assert not budget.full
 
 
 def test_the_first_requests_count_as_the_longest_they_may_be() -> None:
     """A token for three letters, and the whole answer: 100 and 100 here."""
-    room = BatchBudget(Caps(tokens=1_000), Spending(0, Usage(), Usage()))
-    assert taken(room) == 5
-    assert room.full
-    assert "1,000 tokens" in room.reason
+    budget = BatchBudget(Caps(tokens=1_000), Spending(0, Usage(), Usage()))
+    assert taken(budget) == 5
+    assert budget.full
+    assert "1,000 tokens" in budget.reason
 
 
 def test_later_ones_count_as_the_mean_of_those_before() -> None:
