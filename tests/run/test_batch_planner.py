@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mellea_cli.messages import GenerateRequest, Message, Options, Usage
-from mellea_cli.run.batch_planner import BatchBudget, Spending
+from mellea_cli.run.batch_planner import BatchBudget
 from mellea_cli.run.plan import Caps, Prices
 
 REQUEST = GenerateRequest("m", (Message("user", "x" * 299),), Options(max_tokens=100))
@@ -19,14 +19,14 @@ def taken(budget: BatchBudget) -> int:
 
 def test_without_caps_there_is_budget_for_all() -> None:
     """Nothing is held back."""
-    budget = BatchBudget(Caps(), Spending(0, Usage(), Usage()))
+    budget = BatchBudget(Caps(), 0, Usage(), Usage())
     assert taken(budget) == 1_000
     assert not budget.full
 
 
 def test_the_first_requests_count_as_the_longest_they_may_be() -> None:
     """A token for three letters, and the whole answer: 100 and 100 here."""
-    budget = BatchBudget(Caps(tokens=1_000), Spending(0, Usage(), Usage()))
+    budget = BatchBudget(Caps(tokens=1_000), 0, Usage(), Usage())
     assert taken(budget) == 5
     assert budget.full
     assert "1,000 tokens" in budget.reason
@@ -34,10 +34,10 @@ def test_the_first_requests_count_as_the_longest_they_may_be() -> None:
 
 def test_later_ones_count_as_the_mean_of_those_before() -> None:
     """What has been used, and what is under way, counts before them."""
-    assert taken(BatchBudget(Caps(tokens=1_000), Spending(4, Usage(200, 40), Usage(100, 60)))) == 10
+    assert taken(BatchBudget(Caps(tokens=1_000), 4, Usage(200, 40), Usage(100, 60))) == 10
 
 
 def test_money_is_counted_at_half_the_price() -> None:
     """200 tokens at 1 for a million cost 0.0001 in the queue."""
     caps = Caps(cost=0.0011, prices=Prices(1.0, 1.0))
-    assert taken(BatchBudget(caps, Spending(0, Usage(), Usage()))) == 11
+    assert taken(BatchBudget(caps, 0, Usage(), Usage())) == 11

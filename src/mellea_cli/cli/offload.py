@@ -175,14 +175,12 @@ def _time_is_up(stop: Stop) -> None:
 
 
 async def _by_batches(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) -> None:
-    from mellea_cli.run.batch_queue import NoRequests
-
     flags, say = run.flags, run.show.say
     if not flags.import_batch:
         await _offload(run, store, planner)
         return
     answers = _import(flags, run.plan, store, say)
-    found = await planner.scan(NoRequests())
+    found = await planner.scan(None)
     if answers and not found.settled and not found.replays and found.waiting:
         raise UsageError(
             f"{flags.import_batch}: none of its answers belongs to this input under these settings",
@@ -210,46 +208,36 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.events import nobody
-    from mellea_cli.run.batch_queue import (
-        BatchFileWriter,
-        BatchJobClient,
-        OffloadRun,
-        QueueLimits,
-        RetryingCaller,
-        clear_leftovers,
-    )
+    from mellea_cli.run.batch_queue import BatchFileWriter, BatchJobClient, OffloadRun, clear_leftovers
     from mellea_cli.run.executor import open_way
     from mellea_cli.ui.status import QueueLines
 
     flags, plan, say = run.flags, run.plan, run.show.say
     if not isinstance(run.backend, OpenAIBackend):
         raise UsageError(f"the backend {run.backend.name} has no batch queue")
-    limits = QueueLimits(flags.batch_requests, flags.batch_bytes, flags.batch_window, flags.batch_poll)
     fingerprint = plan.fingerprint.hex()
     client = BatchClient(flags.base_url)
     _check_jobs(store, fingerprint, client.base_url, say)
     clear_leftovers(store.path, {job.file for job in store.jobs(fingerprint)})
     writer = BatchFileWriter(
-        fingerprint,
-        plan.model,
+        plan,
         client.base_url,
         store,
-        limits,
         run.backend.whole_body,
         open_way(plan, run.backend, nobody),
+        max_requests=flags.batch_requests,
+        max_bytes=flags.batch_bytes,
     )
-    retrying = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
-    lines = QueueLines(say)
     offload = OffloadRun(
         plan,
         planner,
-        BatchJobClient(client, store, retrying, limits.window),
+        BatchJobClient(plan, client, store, window=flags.batch_window, tell=say),
         writer,
         run.stop,
         wait=flags.wait,
-        poll_s=limits.poll_s,
+        poll_s=flags.batch_poll,
         tell=say,
-        watch=lines.tell,
+        watch=QueueLines(say).tell,
     )
     try:
         await offload.run()

@@ -385,7 +385,7 @@ _LONG_WORD = 9
 
 def is_general(name: str) -> bool:
     """Whether a name only says that something is good or bad: every phrase would belong to it."""
-    return not telling_words(name)
+    return not content_words(name)
 
 
 def is_vague(name: str) -> bool:
@@ -393,7 +393,7 @@ def is_vague(name: str) -> bool:
     return not _VAGUE.isdisjoint(_WORD.findall(name.casefold()))
 
 
-def telling_words(name: str) -> list[str]:
+def content_words(name: str) -> list[str]:
     """The words of a name that say what the theme is about, in lower case."""
     return [word for word in _WORD.findall(name.casefold()) if word not in _GENERAL]
 
@@ -429,7 +429,7 @@ def _plain(name: str) -> str:
 
 def stems(name: str) -> frozenset[str]:
     """The stems of a name's words, without stop words, and without praise and blame where it says more."""
-    words = telling_words(name) or _WORD.findall(name.casefold())
+    words = content_words(name) or _WORD.findall(name.casefold())
     return frozenset(_stem(word) for word in words if word not in _STOP_WORDS)
 
 

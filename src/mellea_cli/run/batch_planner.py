@@ -101,8 +101,8 @@ class BatchPlanner:
         self._group: dict[bytes, Success] = {}
         self.progress = BatchProgress()
 
-    async def scan(self, sink: RequestSink) -> BatchProgress:
-        """Go through the input once.
+    async def scan(self, sink: RequestSink | None) -> BatchProgress:
+        """Go through the input once; without a sink, unanswered requests are left to the live run.
 
         Raises:
             InputError: it cannot be read further.
@@ -117,7 +117,8 @@ class BatchPlanner:
                 if item.text.strip() and not self._is_answered(key):
                     await self._plan_item(item, key, sink)
         self._commit()
-        await sink.finish()
+        if sink is not None:
+            await sink.finish()
         return progress
 
     def _is_answered(self, key: bytes) -> bool:
@@ -126,7 +127,7 @@ class BatchPlanner:
         outcome = self._answers.lookup(key)
         return isinstance(outcome, Success) or (outcome is not None and not self._retry_failed)
 
-    async def _plan_item(self, item: Item, key: bytes, sink: RequestSink) -> None:
+    async def _plan_item(self, item: Item, key: bytes, sink: RequestSink | None) -> None:
         planned = _PlannedItem({"text": self._mask(item.text)})
         steps = self._plan.pipeline.steps
         for step in steps:
@@ -146,17 +147,18 @@ class BatchPlanner:
             progress.live += 1
             progress.replays.update(planned.replays)
 
-    async def _plan_step(self, step: Step, key: bytes, planned: _PlannedItem, sink: RequestSink) -> None:
+    async def _plan_step(self, step: Step, key: bytes, planned: _PlannedItem, sink: RequestSink | None) -> None:
         name = custom_id(key, step.name)
         reply = self._store.standing(name)
         if isinstance(reply, Gone) and not self._again:
             return
-        if isinstance(reply, Waiting) or sink.has(name):
+        if isinstance(reply, Waiting) or (sink is not None and sink.has(name)):
             planned.waiting += 1
             return
         request = step.request(self._plan.model, self._options[step.name], planned.variables)
         if not isinstance(reply, Completion):
-            await sink.add(name, request)
+            if sink is not None:
+                await sink.add(name, request)
             planned.waiting += 1
             return
         planned.replays[_digest(request)] = name
@@ -251,15 +253,6 @@ class ReplayBackend:
                 yield chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What a plan's requests have used so far, and what those in the queue may use."""
-
-    answered: int
-    used: Usage
-    reserved: Usage
-
-
 class BatchBudget:
     """Keeps the submitted requests within the caps.
 
@@ -267,40 +260,41 @@ class BatchBudget:
 
     Args:
         caps: the limits.
-        spending: what counts already.
+        answered: the number of answered requests.
+        used: what these have used.
+        reserved: what the requests in the queue may use.
     """
 
-    def __init__(self, caps: Caps, spending: Spending) -> None:
+    def __init__(self, caps: Caps, answered: int, used: Usage, reserved: Usage) -> None:
         self._caps = caps
-        self._spending = spending
-        self._reserved = spending.used + spending.reserved
+        self._answered = answered
+        self._used = used
+        self._reserved = used + reserved
         self.full = False
         """Whether a request was refused."""
 
     def reserve(self, request: GenerateRequest) -> Usage | None:
         """Reserve the expected usage of a request; `None` when it would exceed a cap."""
-        answered, used = self._spending.answered, self._spending.used
+        answered, used = self._answered, self._used
         if answered:
             expected = Usage(-(-used.prompt_tokens // answered), -(-used.completion_tokens // answered))
         else:
             characters = sum(len(message.content) for message in request.messages)
             expected = Usage(characters // _CHARACTERS_PER_TOKEN + 1, request.options.max_tokens or 0)
-        reserved = self._reserved + expected
-        if not self._within_caps(reserved):
+        reserved, caps = self._reserved + expected, self._caps
+        too_many = caps.tokens is not None and reserved.total_tokens > caps.tokens
+        too_dear = (
+            caps.cost is not None and caps.prices is not None and caps.prices.of(reserved) * BATCH_PRICE > caps.cost
+        )
+        if too_many or too_dear:
             self.full = True
             return None
         self._reserved = reserved
         return expected
 
-    def _within_caps(self, usage: Usage) -> bool:
-        caps = self._caps
-        if caps.tokens is not None and usage.total_tokens > caps.tokens:
-            return False
-        return caps.cost is None or caps.prices is None or caps.prices.of(usage) * BATCH_PRICE <= caps.cost
-
     @property
     def reason(self) -> str:
         """Why a request was refused."""
-        used = self._spending.used.total_tokens
+        used = self._used.total_tokens
         limit = f"{self._caps.tokens:,} tokens" if self._caps.tokens is not None else f"a cost of {self._caps.cost:g}"
         return f"the next answers would exceed {limit}; {used:,} tokens are used"

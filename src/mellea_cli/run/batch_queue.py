@@ -27,7 +27,6 @@ from mellea_cli.backends.openai_batch import (
     request_line,
 )
 from mellea_cli.engine.client import Way
-from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import (
     AnswerError,
@@ -41,7 +40,7 @@ from mellea_cli.errors import (
 )
 from mellea_cli.io.batch_jobs import Answered, BatchFile, BatchJobStore, Gone, Job, is_ours, reply_lines
 from mellea_cli.messages import Completion, GenerateRequest, Usage
-from mellea_cli.run.batch_planner import BatchBudget, BatchPlanner, BatchProgress, Spending
+from mellea_cli.run.batch_planner import BatchBudget, BatchPlanner, BatchProgress
 from mellea_cli.run.plan import RunPlan
 
 T = TypeVar("T")
@@ -62,20 +61,6 @@ class BatchEnded(BackendError):
 
     kind = "batch-ended"
     scope = Scope.RUN
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """The limits of a server's queue."""
-
-    requests: int = MAX_REQUESTS
-    """The most requests in one file."""
-    size: int = MAX_BYTES
-    """The most bytes in one file."""
-    window: str = WINDOW
-    """The completion window, by the server's name for it."""
-    poll_s: float = 60.0
-    """The longest time between two polls of a batch, in seconds; the first ones come sooner."""
 
 
 @dataclass
@@ -153,7 +138,7 @@ class OffloadRun:
     def _budget(self) -> BatchBudget:
         answered, used = self._store.used(self._fingerprint)
         reserved = sum((Usage(job.prompt, job.completion) for job in self._store.jobs(self._fingerprint)), Usage())
-        return BatchBudget(self.plan.caps, Spending(answered, used, reserved))
+        return BatchBudget(self.plan.caps, answered, used, reserved)
 
     def _takes_more(self) -> bool:
         return self._most_jobs is None or len(self._store.jobs(self._fingerprint)) < self._most_jobs
@@ -242,29 +227,32 @@ class BatchJobClient:
 
     Each step is written to the store before it is taken and again when it is done. A step that may have been taken
     without our learning of it (the process was killed, the connection broke) is looked up at the server before it is
-    repeated.
+    repeated. Calls that fail are repeated while the server may recover.
 
     Args:
+        plan: the delays between attempts, the longest time for a call and for a series of failures.
         client: the server's files and batches.
         store: jobs and replies.
-        retrying: repeats failed calls.
         window: the completion window.
+        tell: takes the reason of each wait.
         moment_s: seconds until a completed batch with missing answers is read again.
     """
 
     def __init__(
         self,
+        plan: RunPlan,
         client: BatchClient,
         store: BatchJobStore,
-        retrying: RetryingCaller,
-        window: str = WINDOW,
         *,
+        window: str = WINDOW,
+        tell: Callable[[str], None] = lambda _: None,
         moment_s: float = 1.0,
     ) -> None:
         self.store = store
+        self._plan = plan
         self._client = client
-        self._retrying = retrying
         self._window = window
+        self._tell = tell
         self._moment_s = moment_s
 
     async def submit(self, job: Job) -> None:
@@ -329,7 +317,7 @@ class BatchJobClient:
             in_doubt = True
             return await send()
 
-        return await self._retrying(attempt, more_s=more_s)
+        return await self._call(attempt, more_s=more_s)
 
     async def _create(self, job: Job, file_id: str) -> str:
         return (await self._client.create(file_id, job.tag, self._window)).id
@@ -344,7 +332,7 @@ class BatchJobClient:
 
     async def poll(self, job: Job) -> Batch:
         """The state of a submitted job; a change is written to the store."""
-        batch = await self._retrying(lambda: self._client.get(job.batch_id))
+        batch = await self._call(lambda: self._client.get(job.batch_id))
         if batch.status != job.status and not batch.over:
             self.store.change(job.tag, state="submitted", status=batch.status)
         return batch
@@ -358,14 +346,14 @@ class BatchJobClient:
         """
         for attempt in range(1, _COLLECT_ATTEMPTS + 1):
             for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-                await self._retrying(partial(self._read, job, file_id), more_s=job.requests / 10)
+                await self._call(partial(self._read, job, file_id), more_s=job.requests / 10)
             missing = self.store.unanswered(job.tag)
             # An expired or cancelled batch may leave requests out; a completed one has a line for each.
             if not missing or batch.status != "completed":
                 return
             # Some servers name the files a moment after they call the batch completed.
             await asyncio.sleep(attempt * self._moment_s)
-            batch = await self._retrying(partial(self._client.get, job.batch_id))
+            batch = await self._call(partial(self._client.get, job.batch_id))
         if missing == job.requests:
             raise ServerFault(
                 f"{job.batch_id} is completed, but no answer can be read from it",
@@ -391,48 +379,19 @@ class BatchJobClient:
                 async with asyncio.timeout(30.0):
                     await self._client.delete_file(file_id)
 
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
-
-
-class RetryingCaller:
-    """Repeats a call to the server while it is unreachable or fails.
-
-    Args:
-        policy: the delays.
-        max_wait_s: how long after the first failure in a row, in seconds.
-        call_s: the longest time for one call, in seconds; `None` for no limit.
-        tell: takes the reason of each wait.
-    """
-
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        max_wait_s: float,
-        call_s: float | None,
-        tell: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._policy = policy
-        self._max_wait_s = max_wait_s
-        self._call_s = call_s
-        self._tell = tell
-
-    async def __call__(self, call: Callable[[], Awaitable[T]], *, more_s: float = 0.0) -> T:
+    async def _call(self, call: Callable[[], Awaitable[T]], *, more_s: float = 0.0) -> T:
         """Call until it succeeds; `more_s` is added to the longest time for one call.
 
         Raises:
             BackendError: it cannot succeed, or has failed for too long.
         """
-        clock = asyncio.get_running_loop().time
+        plan, clock = self._plan, asyncio.get_running_loop().time
+        longest_s = plan.deadlines.total_s
         failures, since = 0, clock()
         while True:
             began = clock()
             try:
-                async with asyncio.timeout(None if self._call_s is None else self._call_s + more_s):
+                async with asyncio.timeout(None if longest_s is None else longest_s + more_s):
                     return await call()
             except TimeoutError:
                 error: BackendError = BackendUnavailable(
@@ -441,12 +400,19 @@ class RetryingCaller:
             except BackendError as failed:
                 error = failed
             failures += 1
-            delay = self._policy.delay_s(failures, error.retry_after_s, random.random)
-            if not error.retryable or delay is None or clock() + delay - since > self._max_wait_s:
+            delay = plan.policy.delay_s(failures, error.retry_after_s, random.random)
+            if not error.retryable or delay is None or clock() + delay - since > plan.max_wait_s:
                 raise error
             if failures > 1:
                 self._tell(f"{error.message}; trying again in {delay:.0f} s")
             await asyncio.sleep(delay)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 class BatchFileWriter:
@@ -457,35 +423,46 @@ class BatchFileWriter:
     `mellea_cli.run.batch_planner.RequestSink`.
 
     Args:
-        plan: the plan's fingerprint in hex.
-        model: the model's name.
+        plan: the run.
         base_url: the server.
         store: where replies are kept.
-        limits: the size of a file.
         body: writes a request's body in the server's form.
         client: sends the live request.
+        max_requests: the most requests in one file.
+        max_bytes: the most bytes in one file.
+
+    Attributes:
+        asked_live: whether the last scan asked a request live.
+        held_back: whether the last scan left requests out because the queue takes no more files for now.
     """
 
     def __init__(
-        self, plan: str, model: str, base_url: str, store: BatchJobStore, limits: QueueLimits, body: Body, client: Way
+        self,
+        plan: RunPlan,
+        base_url: str,
+        store: BatchJobStore,
+        body: Body,
+        client: Way,
+        *,
+        max_requests: int = MAX_REQUESTS,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._plan = plan
-        self._model = model
+        self.asked_live = self.held_back = False
+        self._fingerprint = plan.fingerprint.hex()
+        self._model = plan.model
         self._base_url = base_url
         self._store = store
-        self._limits = limits
         self._body = body
         self._client = client
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
         self._probed = False
         self._file: BatchFile | None = None
+        self._tag = ""
         self._names: set[str] = set()
         self._expected = Usage()
         self._submit: Submit | None = None
         self._budget: BatchBudget | None = None
-        self.asked_live = False
-        """Whether the last scan asked a request live."""
-        self.held_back = False
-        """Whether the last scan left requests out because the queue takes no more files for now."""
         self._is_open = True
 
     def begin(self, submit: Submit, budget: BatchBudget, *, is_open: bool = True) -> None:
@@ -516,22 +493,23 @@ class BatchFileWriter:
             await self._probe(name, request)
             return
         line = request_line(name, self._body(request))
-        if len(line) > self._limits.size:
-            self._store.bring(self._plan, [(name, Gone("it is too long for a batch file"))])
+        if len(line) > self._max_bytes:
+            self._store.bring(self._fingerprint, [(name, Gone("it is too long for a batch file"))])
             self.asked_live = True
             return
-        if self._file is not None and self._is_full(self._file, len(line)) and not await self._submit_file():
+        file = self._file
+        is_full = file is not None and (
+            len(file.custom_ids) >= self._max_requests or file.size + len(line) > self._max_bytes
+        )
+        if is_full and not await self._submit_file():
             self.held_back = True
             return
         if self._file is None:
-            tag = f"{int(time.time()):x}-{secrets.token_hex(6)}"
-            self._file = BatchFile(self._store.path.with_name(f"{_stem(self._store.path)}{tag}.jsonl"))
+            self._tag = f"{int(time.time()):x}-{secrets.token_hex(6)}"
+            self._file = BatchFile(self._store.path.with_name(f"{_stem(self._store.path)}{self._tag}.jsonl"))
         self._file.add(name, line)
         self._names.add(name)
         self._expected += expected
-
-    def _is_full(self, file: BatchFile, more: int) -> bool:
-        return len(file.custom_ids) >= self._limits.requests or file.size + more > self._limits.size
 
     async def finish(self) -> None:
         if self._file is not None:
@@ -549,8 +527,8 @@ class BatchFileWriter:
             return self._is_open
         file.finish()
         job = Job(
-            tag=tag_of(self._store.path, file.path),
-            plan=self._plan,
+            tag=self._tag,
+            plan=self._fingerprint,
             base_url=self._base_url,
             model=self._model,
             state="written",
@@ -576,12 +554,7 @@ class BatchFileWriter:
                 raise
             reply = Gone(error.message)
         self._probed = self.asked_live = True
-        self._store.bring(self._plan, [(name, reply)])
-
-
-def tag_of(journal: Path, file: Path) -> str:
-    """The tag in a file's name."""
-    return file.name.removeprefix(_stem(journal)).removesuffix(".jsonl")
+        self._store.bring(self._fingerprint, [(name, reply)])
 
 
 def clear_leftovers(journal: Path, wanted: set[str]) -> None:
@@ -634,19 +607,6 @@ class ExportFile:
         if self._file is not None:
             self._file.discard()
             self._file = None
-
-
-class NoRequests:
-    """Takes no request, so that it is asked live; see `mellea_cli.run.batch_planner.RequestSink`."""
-
-    def has(self, name: str) -> bool:  # noqa: ARG002 - the protocol's form
-        return False
-
-    async def add(self, name: str, request: GenerateRequest) -> None:
-        pass
-
-    async def finish(self) -> None:
-        pass
 
 
 def import_replies(path: Path, plan: str, store: BatchJobStore) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ from mellea_cli.pipelines.theme_prompts import (
     PROPOSE_BATCH,
     Polarity,
     Theme,
+    content_words,
     define_pipeline,
     defined_by,
     distinct,
@@ -29,7 +30,6 @@ from mellea_cli.pipelines.theme_prompts import (
     propose_pipeline,
     sort_pipeline,
     stems,
-    telling_words,
 )
 
 SAMPLE = 96
@@ -237,7 +237,7 @@ async def _propose(
 
     # Of several that mean the same, the one with the plainest name is kept.
     kept = distinct(
-        sorted(candidates, key=lambda candidate: (*rank(candidate), len(telling_words(candidate[0])))), known
+        sorted(candidates, key=lambda candidate: (*rank(candidate), len(content_words(candidate[0])))), known
     )
     # Between equal ranks the order of the batches decides.
     places: dict[frozenset[str], int] = {}
