@@ -34,11 +34,13 @@ _NO_PHONE = r"""
     (?:\d{4}[./-]\d{1,2}[./-]\d{1,2} | \d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2}))(?![\d./-]*\d)  # a date
     | \d{1,2}:\d{2}(?::\d{2})?(?!\d)                                                         # a time
     | [1-9]\d{0,2}(?:[.,']\d{3})+(?:[.,]\d{1,2})?(?![\d.,]*\d)               # an amount with thousands separators
+    | \d{1,3}(?:[ ]\d{3})+(?=[ ]?(?:[€$£%]|(?:eur|usd|gbp|chf)\b))          # an amount with spaces and a currency
     | \d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)                                    # a version or an IP address
 """
 _GAP = r"[ \t\u00a0\u202f./()-]{0,3}"
 _PHONE = rf"""(?ix)
-(?P<keep>{_REFERENCE}(?=[\w/-]{{6}})[\w/-]*\d[\w/-]* | (?<!\w)(?:{_NO_PHONE}))
+(?P<keep>{_REFERENCE}(?=[\w/-]{{6}})[\w/-]*\d[\w/-]* | (?<!\w)(?:{_NO_PHONE})
+    | (?:[€$£]|\b(?:eur|usd|gbp|chf))[ ]?\d(?:[.,' ]?\d)*)
 | (?:
     # Any number after a word that announces one
     (?P<word>\b(?<!\[)(?:phone|tel|telephone|telefon\w*|mobile|cell|handy|fax|whatsapp|sms|call|ring|dial|anruf\w*)\b(?!\])
@@ -51,6 +53,8 @@ _PHONE = rf"""(?ix)
         | \(?0[1-9](?:{_GAP}\d){{7,10}}
         # North America: 555-123-4567, 1 (555) 123-4567
         | (?:1[ .-])?\(?[2-9]\d{{2}}\)?[ .-]{{1,2}}\d{{3}}[ .-]\d{{4}}
+        # Other countries, in three to five groups: 600 123 456, 91 123 45 67
+        | (?<!\d[ -])(?=(?:\d[ -]?){{7,10}}\d(?![ -]?\d))\d{{2,4}}(?:[ -]\d{{2,4}}){{2,4}}
     )
   )(?!\w|[.,:]\d)
 """
@@ -60,7 +64,7 @@ def redact(text: str) -> str:
     """Mask e-mail addresses, IBANs, card and phone numbers, and addresses that are called an IP.
 
     An IBAN and a card number are masked when their checksums hold. A phone number is seven to fifteen digits in
-    international form, with a trunk prefix or in North American form, or any such number after a word like "phone".
+    international form, with a trunk prefix or in groups, or any such number after a word like "phone".
     References, dates, amounts and versions stay.
     """
     text = _pattern(_EMAIL).sub("[email]", text)
@@ -70,7 +74,7 @@ def redact(text: str) -> str:
     return _pattern(_PHONE).sub(lambda found: found[0] if found["keep"] else f"{found['word'] or ''}[phone]", text)
 
 
-# Compiled at first use: few runs redact, and together they take longer than importing the rest of the package.
+# Compiled at first use: it takes milliseconds, and few runs redact.
 @cache
 def _pattern(expression: str) -> re.Pattern[str]:
     return re.compile(expression)
