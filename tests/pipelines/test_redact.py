@@ -32,7 +32,7 @@ from mellea_cli.pipelines.redact import redact
         ("1-800-555-0199 or +4915112345678 at 10:15", "[phone] or [phone] at 10:15"),
         ("600 123 456 or 91 123 45 67 or 12-34-56-78", "[phone] or [phone] or [phone]"),
         ("12 345 678 EUR, $12 345 678, 12 345 678,90", "12 345 678 EUR, $12 345 678, 12 345 678,90"),
-        ("parcel 1034 0434 1610 9404 2557", "parcel 1034 0434 1610 9404 2557"),
+        ("parcel 8134 2434 1610 9404 2557", "parcel 8134 2434 1610 9404 2557"),
         ("phone number is 5551234, fax: 12 34 56 78", "phone number is [phone], fax: [phone]"),
         ("card 4111 1111 1111 1111 12/26", "card [card] 12/26"),
         ("IP 203.0.113.7, IP address: 2001:db8::1", "IP [ip], IP address: [ip]"),

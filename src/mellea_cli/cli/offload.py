@@ -209,7 +209,7 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.events import nobody
     from mellea_cli.run.batch_queue import BatchFileWriter, BatchJobClient, OffloadRun, clear_leftovers
-    from mellea_cli.run.executor import open_way
+    from mellea_cli.run.executor import open_client
     from mellea_cli.ui.status import QueueLines
 
     flags, plan, say = run.flags, run.plan, run.show.say
@@ -224,7 +224,7 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
         client.base_url,
         store,
         run.backend.whole_body,
-        open_way(plan, run.backend, nobody),
+        open_client(plan, run.backend, nobody),
         max_requests=flags.batch_requests,
         max_bytes=flags.batch_bytes,
     )

@@ -17,17 +17,17 @@ from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend
 from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
-from mellea_cli.engine.attempts import whole
+from mellea_cli.engine.attempts import check_complete
 from mellea_cli.engine.generate import runaway
 from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
 from mellea_cli.io.batch_jobs import BatchJobStore, Gone, Waiting, custom_id
+from mellea_cli.io.journal import Answers
 from mellea_cli.items import Item, Success
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
 from mellea_cli.pipelines.pipeline import Step
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
-from mellea_cli.run.batch import AnswerStore
 from mellea_cli.run.plan import Caps, RunPlan
 
 BATCH_PRICE = 0.5
@@ -83,7 +83,7 @@ class BatchPlanner:
         self,
         plan: RunPlan,
         items: Callable[[], Iterator[Item]],
-        answers: AnswerStore,
+        answers: Answers,
         store: BatchJobStore,
         *,
         retry_failed: bool = True,
@@ -189,7 +189,7 @@ async def _valid_value(step: Step, request: GenerateRequest, completion: Complet
     if any(requirement.judged_by_model for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
         return None
     try:
-        whole(completion)
+        check_complete(completion)
         value = step.output.parse(completion.text)
     except (AnswerError, BackendError):
         return None

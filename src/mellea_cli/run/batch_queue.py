@@ -26,7 +26,7 @@ from mellea_cli.backends.openai_batch import (
     reading,
     request_line,
 )
-from mellea_cli.engine.client import Way
+from mellea_cli.engine.client import ModelClient
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import (
     AnswerError,
@@ -442,7 +442,7 @@ class BatchFileWriter:
         base_url: str,
         store: BatchJobStore,
         body: Body,
-        client: Way,
+        client: ModelClient,
         *,
         max_requests: int = MAX_REQUESTS,
         max_bytes: int = MAX_BYTES,
