@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from mellea_cli.errors import OutputError
 from mellea_cli.io.journal import Answers
@@ -23,15 +23,6 @@ _MOST_REMEMBERED = 40
 _HINT = "type the same command with --fresh; if that does not help, please report it"
 
 Identity = tuple[str, str, tuple[str, ...]]
-
-
-class FactStore(Protocol):
-    """Facts that one run notes for the next: the journal."""
-
-    def facts(self) -> dict[str, str]: ...
-
-    def note_facts(self, facts: Mapping[str, str]) -> None:
-        """Note facts; others stay."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ class LabelQuestion:
         return look_up
 
 
-def settle_question(themes: Sequence[Theme], journal: FactStore) -> LabelQuestion:
+def settle_question(themes: Sequence[Theme], journal: Answers) -> LabelQuestion:
     """Decide how `themes` are asked about, given what was asked before, and remember it.
 
     Args:
@@ -107,7 +98,7 @@ def _identity(theme: Theme) -> Identity:
     return theme.definition, theme.kind, theme.examples
 
 
-def _remembered(journal: FactStore) -> list[tuple[Theme, ...]]:
+def _remembered(journal: Answers) -> list[tuple[Theme, ...]]:
     try:
         noted: list[list[dict[str, Any]]] = json.loads(journal.facts().get(_FACT, "[]"))
         return [tuple(Theme(**{**one, "examples": tuple(one["examples"])}) for one in old) for old in noted]
