@@ -25,7 +25,7 @@ from mellea_cli.pipelines.pipeline import Column, Example, OutputType, Pipeline,
         "a\n\nb\n",
     ],
 )
-def test_values_reach_the_model_letter_by_letter(text: str) -> None:
+def test_values_reach_the_model_unchanged(text: str) -> None:
     """Nothing in a value is rendered, escaped or trimmed."""
     assert render("A {{ text }} B", {"text": text}) == f"A {text} B"
 

@@ -1,4 +1,4 @@
-"""What is masked before a text leaves, and what is left alone."""
+"""What is masked before a text is sent, and what is not."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_all_prompts_begin_alike() -> None:
 
 
 def test_the_worked_examples_are_answers_that_would_hold() -> None:
-    """Each one parses under the schema, and its quotes stand in its text."""
+    """Each one parses under the schema, and its quotes are in its text."""
     step = label_pipeline(THEMES).steps[0]
     assert len(step.prompt.examples) >= 4
     for example in step.prompt.examples:
@@ -80,7 +80,7 @@ def test_only_themes_other_and_none_can_be_said() -> None:
         output.parse(said(("x", "Prices")))
 
 
-async def test_themes_stand_in_their_own_order_with_the_texts_letters() -> None:
+async def test_themes_are_in_the_order_of_the_list_with_verbatim_quotes() -> None:
     """Each theme once, in the order of the list, quoted as the text has it."""
     text = "So KIND,\nbut rude at first. And late, and late."
     outcome, _ = await labelled(
@@ -101,7 +101,7 @@ async def test_themes_stand_in_their_own_order_with_the_texts_letters() -> None:
         ([("invented", "none")], ["none"]),
     ],
 )
-async def test_other_and_none_stand_alone(labels: list[tuple[str, str]], themes: list[str]) -> None:
+async def test_other_and_none_are_alone(labels: list[tuple[str, str]], themes: list[str]) -> None:
     """They are there only where no theme is, and have no quote."""
     outcome, asked = await labelled("Blue.", said(*labels))
     assert values(outcome) == {"themes": themes, "theme_quotes": {}}
@@ -160,25 +160,25 @@ TEXT = (
     ],
 )
 def test_a_quote_is_found_in_spite_of_small_differences(quote: str, passage: str) -> None:
-    """White space, case, the shape of marks and marks at the ends may differ; the text's letters come back."""
+    """White space, case, the shape of marks and marks at the ends may differ; the text's characters are returned."""
     assert anchored(quote, TEXT) == passage
     assert passage in TEXT
 
 
 @pytest.mark.parametrize("quote", ["The crew was rude", "two days", "", " ", "...", "x"])
-def test_what_does_not_stand_there_is_not_found(quote: str) -> None:
+def test_what_is_not_in_the_text_is_not_found(quote: str) -> None:
     """No passage is made up."""
     assert anchored(quote, TEXT) is None
 
 
-def test_letters_that_change_their_length_in_lower_case_do_no_harm() -> None:
+def test_characters_that_change_their_length_in_lower_case_do_no_harm() -> None:
     """A Turkish capital I with a dot is two characters in lower case: places stay right."""
     text = "\u0130stanbul \u0130\u0130\u0130 was LATE today"
     assert anchored("was late", text) == "was LATE"
 
 
 def test_the_closest_sentence_shares_the_most_words() -> None:
-    """It is taken from the text as it stands, and of equals the first one."""
+    """It is verbatim, and the first of equals."""
     assert closest("the crew were all kind people", TEXT) == "The crew was kind"
     assert closest("zzz", "First one. Second one.") in "First one. Second one."
 
@@ -194,7 +194,7 @@ def test_a_long_passage_is_cut_at_a_word() -> None:
 
 
 @given(st.text(max_size=200), st.text(max_size=400))
-def test_whatever_comes_back_stands_in_the_text(quote: str, text: str) -> None:
+def test_every_result_is_in_the_text(quote: str, text: str) -> None:
     """For any quote and any text at all."""
     found = anchored(quote, text)
     assert found is None or found in text

@@ -100,7 +100,7 @@ def test_praise_is_proved_by_happy_customers(tmp_path: Path) -> None:
 
 def test_a_theme_of_the_file_that_no_row_has_is_shown_with_none(tmp_path: Path) -> None:
     """A theme that disappeared is news too."""
-    options = ReportOptions(themes=(Theme("Gone", definition="What nobody says any more."),))
+    options = ReportOptions(themes=(Theme("Gone", definition="No longer said."),))
     figures = figures_of(tmp_path, result_rows(30, themed=True), options)
     assert figures.themes[-1].name == "Gone"
     assert figures.themes[-1].count == 0

@@ -63,8 +63,8 @@ def test_feedback_adds_no_element(tmp_path: Path) -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_the_data_block_gives_every_letter_back(tmp_path: Path) -> None:
-    """What stands in the block is JSON without a letter that HTML knows, and reads back as it was."""
+def test_the_data_block_is_lossless(tmp_path: Path) -> None:
+    """The block is JSON without characters that HTML interprets, and reads back unchanged."""
     text = make_page(tmp_path, nasty_rows())
     block = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert block is not None
@@ -93,7 +93,7 @@ def test_links_lead_to_parts_of_the_page(tmp_path: Path) -> None:
 
 
 def test_headings_are_in_order_and_every_chart_has_words(tmp_path: Path) -> None:
-    """One h1, no level left out; each drawing is hidden beside its numbers or has a label."""
+    """One h1, no level left out; each chart is hidden next to its numbers or has a label."""
     elements = Elements(make_page(tmp_path, result_rows(60, themed=True), by=("channel",)))
     levels = [int(tag[1]) for tag, _ in elements.seen if re.fullmatch(r"h[1-6]", tag)]
     assert levels.count(1) == 1
@@ -103,7 +103,7 @@ def test_headings_are_in_order_and_every_chart_has_words(tmp_path: Path) -> None
     assert all(attrs.get("aria-hidden") == "true" or attrs.get("aria-label") for attrs in drawings)
 
 
-def test_a_sum_that_a_reader_can_check_stands_in_the_page(tmp_path: Path) -> None:
+def test_the_page_has_a_sum_that_a_reader_can_check(tmp_path: Path) -> None:
     """Every row occurs once in it."""
     assert "60 rows = 50 answered + 6 without text + 4 failed." in make_page(tmp_path, result_rows(60))
 
@@ -158,7 +158,7 @@ def test_a_bar_is_as_long_as_its_share_of_the_longest(tmp_path: Path) -> None:
 
 
 def test_a_trend_shows_each_bucket_with_its_figures(tmp_path: Path) -> None:
-    """Each column says what it stands for and has its height; the axis has round numbers only."""
+    """Each column has a title and its height; the axis has round numbers only."""
     rows = [
         {"text": "t", "sentiment": "negative", "issues": None, "date": f"2026-{month:02d}-01"}
         for month in range(1, 10)

@@ -1,4 +1,4 @@
-"""What may be handed to a queue under the caps."""
+"""Which requests may be submitted under the caps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ REQUEST = GenerateRequest("m", (Message("user", "x" * 299),), Options(max_tokens
 
 
 def taken(budget: BatchBudget) -> int:
-    """How many requests there is budget for."""
+    """The number of requests within the budget."""
     count = 0
     while count < 1_000 and budget.reserve(REQUEST) is not None:
         count += 1
     return count
 
 
-def test_without_caps_there_is_budget_for_all() -> None:
+def test_without_caps_everything_is_submitted() -> None:
     """Nothing is held back."""
     budget = BatchBudget(Caps(), 0, Usage(), Usage())
     assert taken(budget) == 1_000
@@ -25,7 +25,7 @@ def test_without_caps_there_is_budget_for_all() -> None:
 
 
 def test_the_first_requests_count_as_the_longest_they_may_be() -> None:
-    """A token for three letters, and the whole answer: 100 and 100 here."""
+    """A token for three characters, and the whole answer: 100 and 100 here."""
     budget = BatchBudget(Caps(tokens=1_000), 0, Usage(), Usage())
     assert taken(budget) == 5
     assert budget.full

@@ -171,7 +171,7 @@ async def test_what_the_first_themes_leave_over_is_looked_at_again() -> None:
 
 
 async def test_names_that_mean_the_same_are_one_theme() -> None:
-    """A name within another's, a plural, a reserved or unusable one: the first stands, the rest go."""
+    """A name within another's, a plural, a reserved or unusable one: the first is kept, the others are dropped."""
     names = ["Long wait", "Long waits for help", "Waiting long", "other", "| =", "=Cost|money", "None"]
     themes = await discover(phrases(10), Asked(names=names, broken="sort"), most=12)
     assert [theme.name for theme in themes] == ["Long wait", "Cost/money"]
@@ -185,7 +185,7 @@ async def test_the_same_name_for_complaint_and_praise_is_told_apart() -> None:
 
 @pytest.mark.parametrize(("broken", "found"), [("propose", False), ("sort", True)])
 async def test_a_question_that_fails_costs_only_what_it_was_for(broken: str, found: bool) -> None:
-    """Without proposals there is nothing; without sorting the proposals stand, without examples."""
+    """Without proposals there is nothing; without sorting the proposals are kept, without examples."""
     themes = await discover(phrases(10), Asked(broken), most=4)
     assert bool(themes) is found
     assert all(theme.examples == () for theme in themes)
@@ -213,7 +213,7 @@ async def test_one_theme_may_be_general() -> None:
     assert [theme.name for theme in themes] == ["Poor service", "Long waits", "Rude staff"]
 
 
-async def test_the_plain_name_stands_for_those_that_mean_the_same() -> None:
+async def test_the_plainest_of_equivalent_names_is_kept() -> None:
     """And names that fit anything come last, as more are proposed than can be kept."""
     names = ("Patient issues", "Miscommunication with nurses", "Poor communication", "Long waits")
     themes = await discover(phrases(10), Asked(names=names, broken="sort"), most=2)
