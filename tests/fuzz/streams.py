@@ -16,8 +16,7 @@ from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.errors import BackendError, ParseError
 from mellea_cli.messages import GenerateRequest, Message
-from mellea_cli.pipelines.feedback_prompts import PIPELINES
-from mellea_cli.pipelines.pipeline import partial_fields
+from mellea_cli.pipelines.default_prompts import PIPELINES
 from mellea_cli.ui.console import clean
 
 _REQUEST = GenerateRequest("m", (Message("user", "hello"),))
@@ -25,7 +24,6 @@ _STATUS = (200, 200, 200, 200, 400, 429, 500, 503)
 _KINDS = ("text/event-stream", "application/x-ndjson", "application/json", "")
 _ADDRESS = "http://127.0.0.1:9"
 _HEAD = 3
-_MOST_PREFIXES = 40
 
 
 class Bytes(httpx.AsyncByteStream):
@@ -116,12 +114,7 @@ class Fuzz:
 
 
 def answer_text(text: str) -> None:
-    """A model's text: partial values of each beginning, then the whole, and what a terminal gets of it."""
-    step = max(1, len(text) // _MOST_PREFIXES)
-    for end in range(0, len(text) + 1, step):
-        fields = partial_fields(text[:end])
-        if fields is not None and not all(isinstance(name, str) for name in fields):
-            raise AssertionError(f"fields: {fields}")
+    """A model's text: parsed as an answer, and what a terminal gets of it."""
     for pipeline in PIPELINES.values():
         for one in pipeline.steps:
             try:

@@ -19,7 +19,7 @@ from mellea_cli.io.sink import OrderedSink, open_sink
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Item
 from mellea_cli.messages import Options
-from mellea_cli.pipelines.feedback_prompts import PIPELINES
+from mellea_cli.pipelines.default_prompts import PIPELINES
 from mellea_cli.run.batch import RunIO, RunResult, run_batch
 from mellea_cli.run.plan import RunPlan
 

@@ -94,7 +94,7 @@ async def test_both_steps_of_an_item_may_be_answered_at_different_endpoints(serv
     """The limit on requests in flight is that of the run, however many steps and endpoints there are."""
     one, other = serve(latency_s=0.01, record=False), serve(latency_s=0.01, record=False)
     texts = marked(30)
-    from mellea_cli.pipelines.feedback_prompts import PIPELINES
+    from mellea_cli.pipelines.default_prompts import PIPELINES
 
     async with pool_run(tmp_path / "out.jsonl", openai(one, "one"), openai(other, "other")) as run:
         result = await run.over(texts, plan(pipeline=PIPELINES["steps"], concurrency=5))

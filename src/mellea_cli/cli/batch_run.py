@@ -454,7 +454,7 @@ def _set_reach(flags: Flags) -> None:
 
 
 def _summarise(flags: Flags, show: RunDisplay) -> ExitCode:
-    from mellea_cli.pipelines.feedback_prompts import PIPELINES
+    from mellea_cli.pipelines.default_prompts import PIPELINES
 
     pipeline = PIPELINES[flags.pipeline]
     check_engine(flags)

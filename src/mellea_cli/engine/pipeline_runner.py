@@ -106,7 +106,7 @@ class PipelineRunner:
             observer: follows the call.
             into: an empty answer.
         """
-        fallback = step.last_resort
+        fallback = step.fallback
         question = Question(
             step.request(self._model, self._options[step.name], values),
             step.output.parse,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mellea_cli.cli.app import app
 from mellea_cli.errors import InputError
 from mellea_cli.io.source import SourceOptions
 from mellea_cli.report.results import Record, open_results
@@ -27,7 +27,7 @@ def read(path: Path, **options: Any) -> list[Record]:
 
 def summarised(source: Path, output: Path) -> Path:
     command = ["summarise", str(source), "-o", str(output), "--backend", "scripted", "-m", "scripted", "--quiet"]
-    subprocess.run([sys.executable, "-m", "mellea_cli", *command], check=True, timeout=60)
+    assert CliRunner().invoke(app, command).exit_code == 0
     return output
 
 
@@ -49,7 +49,7 @@ def test_a_row_is_answered_blank_or_failed(tmp_path: Path) -> None:
 
 
 def test_columns_of_ours_are_found_under_their_other_names(tmp_path: Path) -> None:
-    """The input's own summary, sentiment and error stay the input's; ours stand behind them."""
+    """The input's own summary, sentiment and error stay the input's; the run's come after them."""
     row = {"text": "t", "summary": "mine", "sentiment": "9", "error": "E7", "issues": "none"}
     ours = {"mellea_summary": "s", "mellea_sentiment": "mixed", "mellea_issues": {"urgency": "high"}}
     (found,) = read(write_rows(tmp_path / "r.jsonl", [row | ours]))

@@ -1,4 +1,4 @@
-"""The question that labels a text: what the model sees, what it may say, and what is made of it."""
+"""Theme labels, quotes and names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mellea_cli.backends.scripted import ScriptedBackend
 from mellea_cli.engine.client import Sender
@@ -15,7 +17,16 @@ from mellea_cli.errors import ParseError
 from mellea_cli.events import nobody
 from mellea_cli.items import Failure, Item, Outcome, Success
 from mellea_cli.messages import GenerateRequest, Options
-from mellea_cli.pipelines.theme_prompts import label_pipeline
+from mellea_cli.pipelines.theme_prompts import (
+    QUOTE_LENGTH,
+    anchored,
+    closest,
+    distinct,
+    is_general,
+    is_vague,
+    label_pipeline,
+    stems,
+)
 from themed import KIND, LATE, RUDE
 
 THEMES = (LATE, RUDE, KIND)
@@ -53,7 +64,7 @@ def test_all_prompts_begin_alike() -> None:
 
 
 def test_the_worked_examples_are_answers_that_would_hold() -> None:
-    """Each one parses under the schema, and its quotes stand in its text."""
+    """Each one parses under the schema, and its quotes are in its text."""
     step = label_pipeline(THEMES).steps[0]
     assert len(step.prompt.examples) >= 4
     for example in step.prompt.examples:
@@ -69,7 +80,7 @@ def test_only_themes_other_and_none_can_be_said() -> None:
         output.parse(said(("x", "Prices")))
 
 
-async def test_themes_stand_in_their_own_order_with_the_texts_letters() -> None:
+async def test_themes_are_in_the_order_of_the_list_with_verbatim_quotes() -> None:
     """Each theme once, in the order of the list, quoted as the text has it."""
     text = "So KIND,\nbut rude at first. And late, and late."
     outcome, _ = await labelled(
@@ -90,7 +101,7 @@ async def test_themes_stand_in_their_own_order_with_the_texts_letters() -> None:
         ([("invented", "none")], ["none"]),
     ],
 )
-async def test_other_and_none_stand_alone(labels: list[tuple[str, str]], themes: list[str]) -> None:
+async def test_other_and_none_are_alone(labels: list[tuple[str, str]], themes: list[str]) -> None:
     """They are there only where no theme is, and have no quote."""
     outcome, asked = await labelled("Blue.", said(*labels))
     assert values(outcome) == {"themes": themes, "theme_quotes": {}}
@@ -127,3 +138,99 @@ async def test_a_text_that_is_blank_is_none_without_a_call() -> None:
     outcome, asked = await labelled("  ", said(("x", "other")))
     assert values(outcome) == {"themes": ["none"], "theme_quotes": {}}
     assert asked == []
+
+
+TEXT = (
+    "We waited\n  two hours \u2013 and nobody said \u201cSorry\u201d. "
+    "The crew was kind; I can\u2019t complain about them."
+)
+
+
+@pytest.mark.parametrize(
+    ("quote", "passage"),
+    [
+        ("The crew was kind", "The crew was kind"),
+        ("waited two hours", "waited\n  two hours"),
+        ("WE WAITED", "We waited"),
+        ('nobody said "sorry"', "nobody said \u201cSorry"),
+        ("I can't complain", "I can\u2019t complain"),
+        ("two hours - and", "two hours \u2013 and"),
+        ('"The crew was kind."', "The crew was kind"),
+        ("the crew was kind!", "The crew was kind"),
+    ],
+)
+def test_a_quote_is_found_in_spite_of_small_differences(quote: str, passage: str) -> None:
+    """White space, case, the shape of marks and marks at the ends may differ; the text's characters are returned."""
+    assert anchored(quote, TEXT) == passage
+    assert passage in TEXT
+
+
+@pytest.mark.parametrize("quote", ["The crew was rude", "two days", "", " ", "...", "x"])
+def test_what_is_not_in_the_text_is_not_found(quote: str) -> None:
+    """No passage is made up."""
+    assert anchored(quote, TEXT) is None
+
+
+def test_characters_that_change_their_length_in_lower_case_do_no_harm() -> None:
+    """A Turkish capital I with a dot is two characters in lower case: places stay right."""
+    text = "\u0130stanbul \u0130\u0130\u0130 was LATE today"
+    assert anchored("was late", text) == "was LATE"
+
+
+def test_the_closest_sentence_shares_the_most_words() -> None:
+    """It is verbatim, and the first of equals."""
+    assert closest("the crew were all kind people", TEXT) == "The crew was kind"
+    assert closest("zzz", "First one. Second one.") in "First one. Second one."
+
+
+def test_a_long_passage_is_cut_at_a_word() -> None:
+    """A text without any sentence end gives a beginning of it, not all of it."""
+    text = "late " * 40_000
+    for quote in (closest("late", text), anchored("late " * 100, text)):
+        assert quote is not None
+        assert len(quote) <= QUOTE_LENGTH
+        assert quote.endswith("late")
+        assert quote in text
+
+
+@given(st.text(max_size=200), st.text(max_size=400))
+def test_every_result_is_in_the_text(quote: str, text: str) -> None:
+    """For any quote and any text at all."""
+    found = anchored(quote, text)
+    assert found is None or found in text
+    assert closest(quote, text) in text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Long waits", "Long wait"),
+        ("Poor communication", "Miscommunication"),
+        ("Quick service", "Quick"),
+        ("Cancelled appointments", "Cancelled appointment"),
+    ],
+)
+def test_names_that_say_the_same(one: str, other: str) -> None:
+    """Plurals, praise and blame, and mis- make no difference."""
+    assert stems(one) == stems(other)
+    assert [name for name, _ in distinct([(one, "a"), (other, "b")])] == [one]
+
+
+@pytest.mark.parametrize(("one", "other"), [("Mistakes", "Takes"), ("Rude staff", "Friendly staff"), ("Food", "Rooms")])
+def test_names_that_do_not(one: str, other: str) -> None:
+    """They stay side by side."""
+    assert [name for name, _ in distinct([(one, "a"), (other, "b")])] == [one, other]
+
+
+def test_general_and_vague_names() -> None:
+    """All there is would belong to them."""
+    assert is_general("Very poor service")
+    assert not is_general("Rude staff")
+    assert is_vague("Patient issues")
+    assert not is_vague("Patient transport")
+
+
+def test_a_known_name_is_not_found_again() -> None:
+    """And one that is general is enough."""
+    found = distinct([("Waiting", "a"), ("Bad overall", "b"), ("Parking", "c")], ["Long waits", "Poor service"])
+    assert [name for name, _ in found] == ["Parking"]

@@ -25,7 +25,7 @@ def without_ids(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_rows_are_matched_by_id(tmp_path: Path) -> None:
-    """New, gone, kept, edited and judged otherwise are each counted."""
+    """New, gone, kept, edited and judged differently are each counted."""
     rows = result_rows(100)
     new = [dict(row) for row in rows[20:]] + [row | {"id": f"N-{row['id']}"} for row in rows[:5]]
     new[0] |= {"text": "another text"}

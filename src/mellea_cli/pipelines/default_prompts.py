@@ -1,57 +1,40 @@
-"""The two built-in pipelines: what is asked about a piece of feedback, word by word.
+"""The built-in pipelines `single` (the default) and `steps`, with their prompts.
 
 `single` asks once, and lets the model commit to the facts before it judges: praise, complaint and urgency, then the
-sentiment, then the summary. `steps` is the tutorial's chain: summary and issues side by side, then the sentiment from
+sentiment, then the summary. `steps` is the tutorial's chain: summary and issues in parallel, then the sentiment from
 the summary. Both share the definitions below and the same six worked examples.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, StringConstraints
 
 from mellea_cli.pipelines.pipeline import Column, Example, OutputType, Pipeline, Prompt, Step, compact_json
-from mellea_cli.requirements.checks import fewer_words, not_cut, on_field, one_sentence, sentences
+from mellea_cli.requirements.checks import fewer_words, not_cut, one_sentence, sentences
 
 ISSUE_LENGTH = 200
 """The longest complaint or praise, in characters."""
 SUMMARY_LENGTH = 320
-"""The longest summary in characters; 30 words fit with room to spare."""
+"""The longest summary in characters; 30 words fit easily."""
 SUMMARY_WORDS = 30
 """A summary has fewer words than this."""
 
 Sentiment = Literal["positive", "negative", "mixed"]
 Urgency = Literal["low", "medium", "high"]
 
-_NOTHING = frozenset(
-    {
-        "",
-        "none",
-        "null",
-        "nil",
-        "n/a",
-        "na",
-        "nothing",
-        "no",
-        "-",
-        "no complaint",
-        "no complaints",
-        "no praise",
-        "no issues",
-        "no issue",
-        "none mentioned",
-        "not mentioned",
-        "not applicable",
-        "not specified",
-    }
+# Small models say "nothing" in many ways; all of them are read as null.
+_NOTHING = re.compile(
+    r"(?:none|null|nil|n/?a|nothing|no|-|no (?:complaints?|praise|issues?)|none mentioned"
+    r"|not (?:mentioned|applicable|specified))?"
 )
 
 
 def _fold_nothing(value: Any) -> Any:
-    """Read the many ways to say "nothing" as null."""
-    if isinstance(value, str) and value.strip().rstrip(".!").strip().lower() in _NOTHING:
+    if isinstance(value, str) and _NOTHING.fullmatch(value.strip().rstrip(".!").strip().lower()):
         return None
     return value.strip() if isinstance(value, str) else value
 
@@ -61,7 +44,7 @@ _Summary = Annotated[str, StringConstraints(min_length=1, max_length=SUMMARY_LEN
 
 
 class Issues(BaseModel):
-    """What is praised, what is complained about, and how soon somebody should act."""
+    """Praise, complaint and urgency."""
 
     positive_aspect: _Issue
     main_complaint: _Issue
@@ -81,8 +64,9 @@ class Summary(BaseModel):
 
 
 class Analysis(Issues):
-    """Everything at once, the facts first: fields are written in this order."""
+    """All facts and judgements of one call."""
 
+    # The model writes fields in this order: the inherited facts first, then the judgement.
     sentiment: Sentiment
     summary: _Summary
 
@@ -180,30 +164,31 @@ _FROM_TEXT = "{{ text | fence }}"
 _FROM_SUMMARY = "{{ summary.summary | fence }}"
 
 _GOOD_SUMMARY = (
-    on_field("summary", one_sentence()),
-    on_field("summary", fewer_words(SUMMARY_WORDS)),
+    one_sentence("summary"),
+    fewer_words(SUMMARY_WORDS, "summary"),
     not_cut({"summary": SUMMARY_LENGTH}),
 )
 _GOOD_ISSUES = (not_cut({"main_complaint": ISSUE_LENGTH, "positive_aspect": ISSUE_LENGTH}),)
 
 
 def _first_sentence(answer: Any, _: str) -> Any:
-    """The answer with its summary cut after the first sentence: only when asking again has not helped."""
+    """The answer with its summary cut after the first sentence; `None` if that changes nothing."""
     found = sentences(answer.summary)
     return answer.model_copy(update={"summary": found[0]}) if len(found) > 1 else None
 
 
 def _examples(model: type[BaseModel], *, of_summary: bool = False) -> tuple[Example, ...]:
-    fields = tuple(model.model_fields)
     examples = []
     for text, analysis in _WORKED:
         variables = (("summary", {"summary": analysis.summary}),) if of_summary else (("text", text),)
-        examples.append(Example(variables, compact_json({name: getattr(analysis, name) for name in fields})))
+        examples.append(
+            Example(variables, compact_json({name: getattr(analysis, name) for name in model.model_fields}))
+        )
     return tuple(examples)
 
 
 def _columns(issues: Issues, sentiment: Sentiment, summary: str) -> dict[str, Any]:
-    """The output columns; nulls and urgency follow the label, as the documentation says."""
+    # A positive item has no complaint and low urgency, a negative one no praise: the sentiment decides.
     return {
         "summary": summary,
         "sentiment": sentiment,
@@ -213,15 +198,6 @@ def _columns(issues: Issues, sentiment: Sentiment, summary: str) -> dict[str, An
             "urgency": "low" if sentiment == "positive" else issues.urgency,
         },
     }
-
-
-def _from_analysis(answers: Mapping[str, Any]) -> dict[str, Any]:
-    analysis: Analysis = answers["analysis"]
-    return _columns(analysis, analysis.sentiment, analysis.summary)
-
-
-def _from_steps(answers: Mapping[str, Any]) -> dict[str, Any]:
-    return _columns(answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary)
 
 
 _COLUMNS = (
@@ -240,11 +216,11 @@ SINGLE = Pipeline(
             output=OutputType(Analysis),
             max_tokens=320,
             requirements=(*_GOOD_SUMMARY, *_GOOD_ISSUES),
-            last_resort=_first_sentence,
+            fallback=_first_sentence,
         ),
     ),
     columns=_COLUMNS,
-    assemble=_from_analysis,
+    assemble=lambda answers: _columns(answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary),
 )
 
 STEPS = Pipeline(
@@ -257,7 +233,7 @@ STEPS = Pipeline(
             output=OutputType(Summary),
             max_tokens=160,
             requirements=_GOOD_SUMMARY,
-            last_resort=_first_sentence,
+            fallback=_first_sentence,
         ),
         Step(
             name="issues",
@@ -275,7 +251,7 @@ STEPS = Pipeline(
         ),
     ),
     columns=_COLUMNS,
-    assemble=_from_steps,
+    assemble=lambda answers: _columns(answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary),
 )
 
 PIPELINES: Mapping[str, Pipeline] = {pipeline.name: pipeline for pipeline in (SINGLE, STEPS)}

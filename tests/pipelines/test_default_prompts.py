@@ -1,4 +1,4 @@
-"""The two built-in pipelines."""
+"""The built-in pipelines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mellea_cli.pipelines.feedback_prompts import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
-from mellea_cli.pipelines.pipeline import Column, OutputType, Pipeline, Prompt, Step
+from mellea_cli.pipelines.default_prompts import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
+from mellea_cli.pipelines.pipeline import Pipeline
 from mellea_cli.requirements.requirement import Answered
 
 ANALYSIS = {
@@ -87,10 +87,3 @@ async def test_a_long_summary_is_refused_with_the_reason() -> None:
     parsed = analysis(summary="word " * 31)
     reasons = [(await one.check(Answered("", parsed))).reason for one in SINGLE.steps[0].requirements]
     assert any("31 words" in (reason or "") for reason in reasons)
-
-
-def test_a_step_must_come_after_what_it_needs() -> None:
-    """A cycle, or an unknown name, is refused when the pipeline is written down."""
-    step = Step("a", Prompt("", "{{ b }}"), OutputType(str), 10, needs=("b",))
-    with pytest.raises(ValueError, match="needs"):
-        Pipeline("p", "", (step,), (Column("x"),), dict)
