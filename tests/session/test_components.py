@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from mellea_cli import Instruction, Message, ModelOutputThunk, Requirement, ValidationResult, check
 from mellea_cli.errors import TemplateError
-from mellea_cli.session.components import Query, Transform, as_text, component
+from mellea_cli.session.components import Query, Transform, as_component, as_text
 
 
 @dataclass
@@ -98,11 +98,11 @@ def test_objects_are_shown_as_a_model_can_read_them() -> None:
 
 def test_what_can_be_said() -> None:
     """`act` takes text, messages, thunks and components, and refuses what is none."""
-    assert component("plain").text() == "plain"
-    assert component(ModelOutputThunk("x {{y}}")).text() == "x {{y}}"
+    assert as_component("plain").content == "plain"
+    assert as_component(ModelOutputThunk("x {{y}}")).text() == "x {{y}}"
     message = Message("user", "hi")
-    assert component(message) is message
+    assert as_component(message) is message
     with pytest.raises(TypeError, match="int"):
-        component(7)
+        as_component(7)
     with pytest.raises(TypeError, match="int"):
         Instruction(7)
