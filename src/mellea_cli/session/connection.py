@@ -90,9 +90,9 @@ class Connection:
             BackendError: the server cannot be used, or does not have the model.
             ModelFileError: the embedded model cannot be used or downloaded.
         """
-        async with self._opening:
-            if self._sender is None:
-                self._sender = await self._prepare(event_loop)
+        if self._sender is None:
+            async with self._opening:
+                await self._prepare(event_loop)
 
     def client(self, options: CallOptions) -> Sender:
         """The model client with the time limits of one call; all calls share the limiter and the connections."""
@@ -104,7 +104,9 @@ class Connection:
         deadlines = Deadlines(limit_s, limit_s, shared.deadlines.total_s)
         return Sender(shared.backend, shared.limiter, policy=shared.policy, deadlines=deadlines, outage=self._outage)
 
-    async def _prepare(self, event_loop: EventLoopThread) -> Sender:
+    async def _prepare(self, event_loop: EventLoopThread) -> None:
+        if self._sender is not None:
+            return
         if self._backend is None:
             self._backend = await self._choose()
             event_loop.on_close(self._backend.aclose)
@@ -112,7 +114,7 @@ class Connection:
         if backend.name == "local":
             await asyncio.to_thread(_download_default, self.model)
         await backend.prepare(self.model)
-        return Sender(
+        self._sender = Sender(
             backend,
             ConcurrencyLimiter(settings.limit(backend.name)),
             policy=RetryPolicy(max_retries=settings.max_retries, max_elapsed_s=settings.retry_for_s),
