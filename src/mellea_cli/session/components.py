@@ -72,7 +72,7 @@ class Instruction:
         return pending_thunks(*self.grounding.values(), *(self._variables or {}).values())
 
     def text(self) -> str:
-        """The whole instruction as one user message."""
+        """The instruction as one user message."""
         if self._text is not None:
             return self._text
         text = self._render()
@@ -135,11 +135,9 @@ class Query:
     query: str
 
     def pending(self) -> list[ModelOutputThunk]:
-        """The object, when it is a thunk that is not complete yet."""
         return pending_thunks(self.obj)
 
     def text(self) -> str:
-        """The object as text, then the question."""
         return f"Answer the question about this object.\n\nObject:\n{as_text(self.obj)}\n\nQuestion: {self.query}"
 
 
@@ -151,11 +149,9 @@ class Transform:
     transformation: str
 
     def pending(self) -> list[ModelOutputThunk]:
-        """The object, when it is a thunk that is not complete yet."""
         return pending_thunks(self.obj)
 
     def text(self) -> str:
-        """The object as text, then the change."""
         lead = "Transform this object as described. Answer with the transformed object only."
         return f"{lead}\n\nObject:\n{as_text(self.obj)}\n\nTransformation: {self.transformation}"
 

@@ -392,7 +392,6 @@ class Generation:
         return thunk
 
     def wait(self) -> None:
-        """Block this thread until the answer is complete or never will be."""
         event_loop = self._event_loop
         if event_loop is not None and not self.done.done():
             event_loop.wait(self.done)
@@ -455,7 +454,6 @@ class Stream(CallObserver):
     # Called in the session's loop:
 
     def text(self, piece: str) -> None:
-        """Add a piece."""
         with self._lock:
             self._pieces.append(piece)
             waiter = self._waiter if self.live else None
@@ -475,7 +473,6 @@ class Stream(CallObserver):
 
     @property
     def partial(self) -> str:
-        """The text so far."""
         with self._lock:
             return "".join(self._pieces)
 
@@ -526,7 +523,6 @@ class Stream(CallObserver):
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to read."""
         with self._lock:
             return self._over or (self._ended and self._taken == len(self._pieces))
 
