@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any
 
 from mellea_cli.backends.registry import BackendSettings
-from mellea_cli.cluster.remote_worker import RemoteWorker, WorkerHandle, WorkerLost
+from mellea_cli.cluster.remote_worker import Method, RemoteWorker, WorkerHandle, WorkerLost
 from mellea_cli.cluster.worker_messages import WorkerSetup, split_plan
 from mellea_cli.run.plan import RunPlan
-
-T = TypeVar("T")
 
 
 class NearWorker:
@@ -20,14 +18,20 @@ class NearWorker:
     def __init__(self, worker: RemoteWorker) -> None:
         self.worker = worker
         self._cut = asyncio.Event()
-        self.calls: list[str] = []
 
     def cut(self) -> None:
         """Lose the worker: every call fails from now on, those under way too."""
         self._cut.set()
 
-    async def _call(self, name: str, answer: Awaitable[T]) -> T:
-        self.calls.append(name)
+    async def started(self) -> None:
+        """It runs already."""
+        await self._unless_cut(asyncio.sleep(0))
+
+    async def call(self, method: Method, *arguments: Any) -> Any:
+        """Call the worker."""
+        return await self._unless_cut(getattr(self.worker, method)(*arguments))
+
+    async def _unless_cut(self, answer: Awaitable[Any]) -> Any:
         call = asyncio.ensure_future(answer)
         cut = asyncio.ensure_future(self._cut.wait())
         try:
@@ -40,37 +44,8 @@ class NearWorker:
             cut.cancel()
             await asyncio.gather(call, cut, return_exceptions=True)
 
-    async def started(self) -> None:
-        """It runs already."""
-        await self._call("started", asyncio.sleep(0))
-
-    async def open(self, version: str, packed: bytes) -> bytes:
-        """Pass on."""
-        return await self._call("open", self.worker.open(version, packed))
-
-    async def run(self) -> None:
-        """Pass on."""
-        await self._call("run", self.worker.run())
-
-    async def add_items(self, packed: bytes) -> None:
-        """Pass on."""
-        await self._call("add_items", self.worker.add_items(packed))
-
-    async def next_report(self) -> bytes:
-        """Pass on."""
-        return await self._call("next_report", self.worker.next_report())
-
-    async def return_unstarted(self) -> None:
-        """Pass on."""
-        await self._call("return_unstarted", self.worker.return_unstarted())
-
-    async def close(self) -> None:
-        """Pass on."""
-        await self._call("close", self.worker.close())
-
     def kill(self) -> None:
         """End it."""
-        self.calls.append("kill")
         self.cut()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cluster.near_workers import NearLauncher, NearWorker, split
 from loopback import ModelServer, faults
 from mellea_cli.cluster.cluster_executor import ClusterLost, open_executor
+from mellea_cli.cluster.remote_worker import Method
 from mellea_cli.cluster.worker_messages import pack, unpack
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.engine.workers import Stop
@@ -120,18 +121,20 @@ async def test_an_item_that_ends_every_worker_fails_alone(server: ModelServer, t
     run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, concurrency=2)
 
     def on_start(worker: NearWorker) -> None:
-        report = worker.next_report
+        call = worker.call
 
-        async def next_report() -> bytes:
-            data = await report()
-            told = unpack(data)
-            if not any(isinstance(event, ItemStarted) and event.position == 5 for event in told.events):
+        async def hide_answer(method: Method, *arguments: Any) -> Any:
+            data = await call(method, *arguments)
+            if method != "next_report":
                 return data
-            told.results = [result for result in told.results if result[0] != 5]
+            report = unpack(data)
+            if not any(isinstance(event, ItemStarted) and event.position == 5 for event in report.events):
+                return data
+            report.results = [result for result in report.results if result[0] != 5]
             asyncio.get_running_loop().call_soon(worker.cut)
-            return pack(told)
+            return pack(report)
 
-        worker.next_report = next_report  # type: ignore[method-assign]  # a worker that tells less
+        worker.call = hide_answer  # type: ignore[method-assign]  # a worker that dies of item 5
 
     run.launcher = NearLauncher(on_start)
     result = await run(marked(30))
@@ -171,8 +174,8 @@ async def test_a_worker_of_another_version_is_left_out(server: ModelServer, tmp_
 
     def old(worker: NearWorker) -> None:
         if len(run.launcher.workers) == 1:
-            right = worker.open
-            worker.open = lambda _, packed: right("0.0.1", packed)  # type: ignore[method-assign]  # an old one
+            right = worker.worker.open
+            worker.worker.open = lambda _, packed: right("0.0.1", packed)  # type: ignore[method-assign]  # an old one
 
     run.launcher = NearLauncher(old)
     result = await run(marked(20))

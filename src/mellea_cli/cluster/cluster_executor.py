@@ -317,14 +317,14 @@ class ClusterExecutor(Executor):
     async def _run_worker(self, slot: WorkerSlot, worker: WorkerHandle) -> None:
         """Send items and collect reports until the worker is lost or reports that it cannot answer any item."""
         await self._start(worker)
-        opened = unpack(await worker.open(__version__, pack(slot.setup)))
+        opened = unpack(await worker.call("open", __version__, pack(slot.setup)))
         if isinstance(opened, MelleaError):
             raise _WorkerUnusable(opened)
         slot.node, slot.worker = opened, worker
         self._wake(slot.setup.capacity)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(worker.run())
+                group.create_task(worker.call("run"))
                 group.create_task(self._send(slot, worker))
                 group.create_task(self._receive(slot, worker))
         except BaseExceptionGroup as failures:
@@ -343,11 +343,11 @@ class ClusterExecutor(Executor):
 
     async def _send(self, slot: WorkerSlot, worker: WorkerHandle) -> None:
         while True:
-            await worker.add_items(pack(await slot.next_items()))
+            await worker.call("add_items", pack(await slot.next_items()))
 
     async def _receive(self, slot: WorkerSlot, worker: WorkerHandle) -> None:
         while True:
-            report: Report = unpack(await worker.next_report())
+            report: Report = unpack(await worker.call("next_report"))
             for event in report.events:
                 self._publish(slot, event)
             slot.count(report)
@@ -410,7 +410,7 @@ class ClusterExecutor(Executor):
                 slot.finish(item.position, None)
             if slot.worker is not None:
                 with contextlib.suppress(WorkerLost):
-                    await slot.worker.return_unstarted()
+                    await slot.worker.call("return_unstarted")
 
     async def close_workers(self) -> None:
         """Give every worker a moment to stop its backend, then end it. No worker is started any more."""
@@ -418,7 +418,7 @@ class ClusterExecutor(Executor):
         workers = [slot.worker for slot in self._slots if slot.worker is not None]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
-                await asyncio.gather(*(worker.close() for worker in workers), return_exceptions=True)
+                await asyncio.gather(*(worker.call("close") for worker in workers), return_exceptions=True)
         for worker in workers:
             worker.kill()
 

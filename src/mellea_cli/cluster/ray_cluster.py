@@ -15,10 +15,10 @@ import socket
 from collections.abc import Awaitable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 from urllib.parse import urlsplit
 
-from mellea_cli.cluster.remote_worker import RemoteWorker, WorkerHandle, WorkerLost
+from mellea_cli.cluster.remote_worker import Method, RemoteWorker, WorkerHandle, WorkerLost
 from mellea_cli.errors import UsageError
 
 _START_HINT = "start one with: ray start --head (one with tokens needs RAY_AUTH_MODE=token here too)"
@@ -28,8 +28,6 @@ _CLIENT_PORT = 10001
 _CONNECT_S = 5.0
 # Reports are small and go straight from process to process: Ray's object store stays almost empty.
 _STORE_BYTES = 80 * 1024 * 1024
-
-T = TypeVar("T")
 
 
 def require_ray() -> None:
@@ -233,30 +231,15 @@ class RayWorkerHandle:
     async def started(self) -> None:
         await self._result(self._actor.__ray_ready__.remote())
 
-    async def open(self, version: str, packed: bytes) -> bytes:
-        return cast("bytes", await self._result(self._actor.open.remote(version, packed)))
-
-    async def run(self) -> None:
-        await self._result(self._actor.run.remote())
-
-    async def add_items(self, packed: bytes) -> None:
-        await self._result(self._actor.add_items.remote(packed))
-
-    async def next_report(self) -> bytes:
-        return cast("bytes", await self._result(self._actor.next_report.remote()))
-
-    async def return_unstarted(self) -> None:
-        await self._result(self._actor.return_unstarted.remote())
-
-    async def close(self) -> None:
-        await self._result(self._actor.close.remote())
+    async def call(self, method: Method, *arguments: Any) -> Any:
+        return await self._result(getattr(self._actor, method).remote(*arguments))
 
     def kill(self) -> None:
         # The worker may be gone already, and the whole cluster with it.
         with contextlib.suppress(self._ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError):
             self._ray.kill(self._actor)
 
-    async def _result(self, call: Awaitable[T]) -> T:
+    async def _result(self, call: Awaitable[Any]) -> Any:
         errors = self._ray.exceptions
         try:
             return await call

@@ -7,7 +7,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mellea_cli.cluster.worker_messages import ItemResult, Reporter, WorkerSetup, pack, unpack
 from mellea_cli.errors import BackendUnavailable, MelleaError, ModelFileError, ModelMissing, UsageError
@@ -155,26 +155,17 @@ class WorkerLost(Exception):
         self.permanent = permanent
 
 
-class WorkerHandle(Protocol):
-    """The driver's handle of one worker, with the calls of `RemoteWorker`.
+Method = Literal["open", "run", "add_items", "next_report", "return_unstarted", "close"]
 
-    Every call raises `WorkerLost` when the worker is gone, and is sent at most once.
-    """
+
+class WorkerHandle(Protocol):
+    """The driver's handle of one worker."""
 
     async def started(self) -> None:
-        """Wait until the worker's process runs."""
+        """Wait until the worker's process runs. Raises `WorkerLost` when it cannot."""
 
-    async def open(self, version: str, packed: bytes) -> bytes: ...
-
-    async def run(self) -> None: ...
-
-    async def add_items(self, packed: bytes) -> None: ...
-
-    async def next_report(self) -> bytes: ...
-
-    async def return_unstarted(self) -> None: ...
-
-    async def close(self) -> None: ...
+    async def call(self, method: Method, *arguments: Any) -> Any:
+        """Call a method of the `RemoteWorker`, at most once. Raises `WorkerLost` when the worker is gone."""
 
     def kill(self) -> None:
         """End the worker's process, without waiting."""

@@ -13,15 +13,15 @@ from functools import lru_cache, partial
 from typing import Any
 
 from mellea_cli.engine.attempts import Answer, Question, SubjectOf, ask, validate
-from mellea_cli.errors import ContentFiltered, RequirementFailed
+from mellea_cli.errors import ContentFiltered
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options
 from mellea_cli.pipelines.pipeline import OutputType
 from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, options_like
 from mellea_cli.session.connection import Connection
 from mellea_cli.session.contexts import Context, SimpleContext, text_of
 from mellea_cli.session.event_loop import EventLoopThread
-from mellea_cli.session.sampling import SamplingStrategy, sampling_result
-from mellea_cli.session.thunk import Generation, ModelOutputThunk, Outcome, Stream
+from mellea_cli.session.sampling import SamplingStrategy, best_answer
+from mellea_cli.session.thunk import Generation, ModelOutputThunk, Stream
 
 _LOG = logging.getLogger(__name__)
 
@@ -170,19 +170,21 @@ class CallScheduler:
 
     async def _generate(self, call: Call, conversation: Conversation, generation: Generation) -> None:
         async with conversation.turn():
-            for thunk in pending(call.component):
-                await thunk.avalue()
+            for needed in getattr(call.component, "pending", list)():
+                await needed.avalue()
             await self.connection.open(self.event_loop)
             request = call.request(self.connection.model, conversation.context)
+            error: Exception | None = None
             if call.strategy is None:
-                outcome = await self._ask_once(call, request, generation.stream)
+                answer = await self._ask_once(call, request, generation.stream)
             else:
-                outcome = await self._sample(call, call.strategy, request, conversation.context, generation.stream)
-            answer = generation.complete(outcome)
-            if answer is not None and not answer.failed:
-                conversation.context = conversation.context.add(call.component).add(answer)
+                asked = await self._sample(call, call.strategy, request, conversation.context, generation.stream)
+                answer, error = best_answer(asked, call.strategy, request.model)
+            thunk = generation.complete(answer, error)
+            if thunk is not None:
+                conversation.context = conversation.context.add(call.component).add(thunk)
 
-    async def _ask_once(self, call: Call, request: GenerateRequest, stream: Stream) -> Outcome:
+    async def _ask_once(self, call: Call, request: GenerateRequest, stream: Stream) -> ModelOutputThunk:
         """Ask once, and accept any answer of the right type."""
         completion = await self.connection.client(call.options).send(request, stream)
         if completion.finish_reason == "content_filter":
@@ -193,11 +195,11 @@ class CallScheduler:
             _LOG.warning("the answer was cut off by the length limit after %d tokens", tokens)
         elif not completion.text.strip():
             _LOG.warning("the answer was empty%s", "; there was only reasoning" if completion.thinking else "")
-        return Outcome(completion, request.model, request.messages, completion.usage, completion.attempts, parsed)
+        return ModelOutputThunk.of(completion, model=request.model, messages=request.messages, parsed=parsed)
 
     async def _sample(
         self, call: Call, strategy: SamplingStrategy, request: GenerateRequest, context: Context, stream: Stream
-    ) -> Outcome:
+    ) -> Answer[Any]:
         """Ask until an answer is good or the strategy's budget is used up."""
 
         def in_context(_: GenerateRequest, completion: Completion, value: Any) -> Any:
@@ -214,32 +216,4 @@ class CallScheduler:
         )
         if requirements:
             question = dataclasses.replace(question, subject=call.subject or in_context)
-        return _outcome(await ask(question, self.connection.client(call.options), stream), strategy, request.model)
-
-
-def pending(component: Any) -> list[ModelOutputThunk]:
-    """The thunks whose answers a component needs before it has its text."""
-    wanted = getattr(component, "pending", None)
-    return wanted() if callable(wanted) else []
-
-
-def _outcome(answer: Answer[Any], strategy: SamplingStrategy, model: str) -> Outcome:
-    index, error = len(answer.tries) - 1, answer.last.error
-    # An answer that breaks a requirement can be returned; one that is empty, cut off or does not parse cannot.
-    usable = [place for place, tried in enumerate(answer.tries) if isinstance(tried.error, RequirementFailed)]
-    if error is not None and usable:
-        index = usable[strategy.select_from_failure([answer.tries[place] for place in usable])]
-        error = None
-        failed = answer.tries[index].error
-        _LOG.warning("no answer met the requirements in %d attempts: %s", len(answer.tries), failed)
-    tried = answer.tries[index]
-    return Outcome(
-        tried.completion or Completion(tried.text, "error"),
-        model,
-        tried.request.messages,
-        answer.usage,
-        sum(one.completion.attempts if one.completion is not None else 1 for one in answer.tries),
-        tried.value,
-        sampling_result(answer, index, model),
-        error,
-    )
+        return await ask(question, self.connection.client(call.options), stream)

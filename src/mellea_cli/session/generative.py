@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -85,14 +85,15 @@ def generative(function: Callable[..., R_co]) -> Generative[R_co]:
 
         @functools.wraps(function)
         async def asynchronous(*args: Any, **kwargs: Any) -> Any:
-            return await stub.bind(args, kwargs).value()
+            _, value = stub.bind(args, kwargs)
+            return await value()
 
         return cast("Generative[R_co]", asynchronous)
 
     @functools.wraps(function)
     def synchronous(*args: Any, **kwargs: Any) -> Any:
-        call = stub.bind(args, kwargs)
-        return call.session.run(call.value)
+        session, value = stub.bind(args, kwargs)
+        return session.run(value)
 
     return cast("Generative[R_co]", synchronous)
 
@@ -120,8 +121,14 @@ class _Stub:
             returned = self.signature.return_annotation
         return Any if returned is inspect.Signature.empty or isinstance(returned, str) else returned
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _StubCall:
-        """Read the arguments of a call. Raises `TypeError` when they do not fit the signature."""
+    def bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[MelleaSession, Callable[[], Coroutine[Any, Any, Any]]]:
+        """Read the arguments of a call: the session, and a function that asks the model for the value.
+
+        Raises:
+            TypeError: they do not fit the signature.
+        """
         name, given = self.function.__name__, dict(kwargs)
         session = given.pop("m", None) or (args[0] if args else None)
         if not isinstance(session, MelleaSession):
@@ -136,7 +143,18 @@ class _Stub:
             raise TypeError(f"{name}(): {error}") from None
         bound.apply_defaults()
         prompt = _StubPrompt(self.function, self.signature, bound.arguments, requirements)
-        return _StubCall(self, session, prompt, preconditions, strategy, options)
+
+        async def value() -> Any:
+            for thunk in prompt.pending():
+                await thunk
+            if preconditions:
+                verdicts = await session.avalidate(preconditions, output=prompt.argument_lines())
+                _check_preconditions(name, preconditions, verdicts)
+            answer = session.start(prompt, requirements, strategy, self.output, options, subject=_result_subject)
+            await answer.resolve_or_cancel()
+            return answer.parsed_repr.result
+
+        return session, value
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,41 +214,14 @@ def _unquoted(annotation: Any) -> Any:
     return _Unquoted(annotation) if isinstance(annotation, str) else annotation
 
 
-@dataclass(frozen=True, slots=True)
-class _StubCall:
-    stub: _Stub
-    session: MelleaSession
-    prompt: _StubPrompt
-    preconditions: Sequence[Requirement]
-    strategy: SamplingStrategy | None
-    model_options: ModelOptions | None
-
-    async def value(self) -> Any:
-        """Ask the model and wait for the function's value; cancelling this cancels the generation."""
-        for thunk in self.prompt.pending():
-            await thunk
-        if self.preconditions:
-            self._check(await self.session.avalidate(self.preconditions, output=self.prompt.argument_lines()))
-        thunk = self.session.start(
-            self.prompt,
-            self.prompt.requirements,
-            self.strategy,
-            self.stub.output,
-            self.model_options,
-            subject=_result_subject,
-        )
-        await thunk.resolve_or_cancel()
-        return thunk.parsed_repr.result
-
-    def _check(self, verdicts: Sequence[ValidationResult]) -> None:
-        failed = [
-            verdict.reason or requirement.description or "a precondition does not hold"
-            for requirement, verdict in zip(self.preconditions, verdicts, strict=True)
-            if not verdict
-        ]
-        if failed:
-            name = self.stub.function.__name__
-            raise PreconditionException(f"the preconditions of {name}() do not hold: {'; '.join(failed)}", verdicts)
+def _check_preconditions(name: str, preconditions: Sequence[Requirement], verdicts: Sequence[ValidationResult]) -> None:
+    failed = [
+        verdict.reason or requirement.description or "a precondition does not hold"
+        for requirement, verdict in zip(preconditions, verdicts, strict=True)
+        if not verdict
+    ]
+    if failed:
+        raise PreconditionException(f"the preconditions of {name}() do not hold: {'; '.join(failed)}", verdicts)
 
 
 def _result_subject(request: GenerateRequest, completion: Completion, value: Any) -> Answered:  # noqa: ARG001 - SubjectOf's signature

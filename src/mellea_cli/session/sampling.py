@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mellea_cli.engine.attempts import Answer, Checked, Try
-from mellea_cli.messages import Message
+from mellea_cli.errors import RequirementFailed
+from mellea_cli.messages import Completion, Message
 from mellea_cli.requirements.requirement import Repair, Requirement, in_turns, reqify, same_prompt
 from mellea_cli.session.thunk import ModelOutputThunk
+
+_LOG = logging.getLogger(__name__)
 
 
 class SamplingStrategy:
@@ -131,21 +135,25 @@ class SamplingResult:
         return self.value or ""
 
 
-def sampling_result(answer: Answer[Any], index: int, model: str) -> SamplingResult:
-    """The attempts of `answer` as thunks, with attempt `index` as the result."""
-    return SamplingResult(
-        success=answer.ok,
-        result_index=index,
-        sample_generations=[_thunk(tried, model) for tried in answer.tries],
-        sample_validations=[list(tried.checked) for tried in answer.tries],
-    )
+def best_answer(
+    answer: Answer[Any], strategy: SamplingStrategy, model: str
+) -> tuple[ModelOutputThunk, Exception | None]:
+    """The attempt that counts, as a thunk with all attempts in `sampling`, and why none can be used."""
+    index, error = len(answer.tries) - 1, answer.last.error
+    # An answer that breaks a requirement can be returned; one that is empty, cut off or does not parse cannot.
+    usable = [place for place, tried in enumerate(answer.tries) if isinstance(tried.error, RequirementFailed)]
+    if error is not None and usable:
+        index = usable[strategy.select_from_failure([answer.tries[place] for place in usable])]
+        error = None
+        failed = answer.tries[index].error
+        _LOG.warning("no answer met the requirements in %d attempts: %s", len(answer.tries), failed)
+    thunks = [_thunk(tried, model) for tried in answer.tries]
+    best = _thunk(answer.tries[index], model)
+    best.sampling = SamplingResult(answer.ok, index, thunks, [list(tried.checked) for tried in answer.tries])
+    best.usage, best.attempts = answer.usage, sum(thunk.attempts for thunk in thunks)
+    return best, error
 
 
 def _thunk(tried: Try[Any], model: str) -> ModelOutputThunk:
-    thunk = ModelOutputThunk(tried.text, parsed_repr=tried.value)
-    thunk.model, thunk.messages = model, tried.request.messages
-    if (completion := tried.completion) is not None:
-        thunk.finish_reason, thunk.thinking = completion.finish_reason, completion.thinking
-        thunk.usage, thunk.attempts = completion.usage, completion.attempts
-        thunk.first_token_s, thunk.total_s = completion.first_token_s, completion.total_s
-    return thunk
+    completion = tried.completion or Completion(tried.text, "error")
+    return ModelOutputThunk.of(completion, model=model, messages=tried.request.messages, parsed=tried.value)

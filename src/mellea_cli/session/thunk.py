@@ -10,7 +10,6 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,31 +21,6 @@ if TYPE_CHECKING:
     from mellea_cli.session.sampling import SamplingResult
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of a generation.
-
-    Args:
-        completion: the answer that counts.
-        model: the model's name.
-        messages: the messages that were sent for that answer.
-        usage: tokens over all attempts, judges included.
-        attempts: requests that were sent, judges not included.
-        parsed: what the answer was parsed into.
-        sampling: all attempts and their verdicts, when a strategy was used.
-        error: why no answer can be used.
-    """
-
-    completion: Completion
-    model: str
-    messages: tuple[Message, ...]
-    usage: Usage
-    attempts: int
-    parsed: Any = None
-    sampling: SamplingResult | None = None
-    error: Exception | None = None
 
 
 class ModelOutputThunk:
@@ -274,17 +248,27 @@ class ModelOutputThunk:
         """Record that the generation runs."""
         self._generation = generation
 
-    def complete(self, outcome: Outcome) -> None:
-        """Take over the result of the generation."""
-        completion = outcome.completion
-        self.model, self.messages, self.sampling = outcome.model, outcome.messages, outcome.sampling
-        self.usage, self.attempts, self._error = outcome.usage, outcome.attempts, outcome.error
-        self.finish_reason, self.thinking = completion.finish_reason, completion.thinking
-        self.first_token_s, self.total_s = completion.first_token_s, completion.total_s
-        self.parsed_repr = outcome.parsed
-        if outcome.error is None:
+    @classmethod
+    def of(
+        cls, completion: Completion, *, model: str, messages: tuple[Message, ...], parsed: Any = None
+    ) -> ModelOutputThunk:
+        """A thunk of a complete answer."""
+        thunk = cls(completion.text, parsed_repr=parsed)
+        thunk.model, thunk.messages = model, messages
+        thunk.finish_reason, thunk.thinking = completion.finish_reason, completion.thinking
+        thunk.usage, thunk.attempts = completion.usage, completion.attempts
+        thunk.first_token_s, thunk.total_s = completion.first_token_s, completion.total_s
+        return thunk
+
+    def complete(self, answer: ModelOutputThunk, error: Exception | None) -> None:
+        """Take over an answer, or with an `error` everything but its text."""
+        parsed = answer.parsed_repr if error is None else None
+        self.__dict__.update(
+            answer.__dict__, _generation=self._generation, _value=None, _error=error, parsed_repr=parsed
+        )
+        if error is None:
             # Last, because another thread may look at any moment.
-            self._value = completion.text
+            self._value = answer.text
 
     def fail(self, error: BaseException) -> None:
         """Record that the generation failed."""
@@ -384,12 +368,12 @@ class Generation:
         thunk.started(self)
         return thunk
 
-    def complete(self, outcome: Outcome) -> ModelOutputThunk | None:
-        """Give the result to the thunk; returns the thunk unless it was dropped."""
+    def complete(self, answer: ModelOutputThunk, error: Exception | None) -> ModelOutputThunk | None:
+        """Give the thunk its answer, or why it cannot be used; returns the thunk unless it was dropped or failed."""
         thunk = self._thunk() if self._thunk is not None else None
         if thunk is not None:
-            thunk.complete(outcome)
-        return thunk
+            thunk.complete(answer, error)
+        return thunk if error is None else None
 
     def wait(self) -> None:
         event_loop = self._event_loop
