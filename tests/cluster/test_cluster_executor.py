@@ -53,7 +53,7 @@ class ClusterRun:
         return [event for event in self.events if isinstance(event, kind)]
 
     def rows(self) -> list[dict[str, Any]]:
-        """What stands in the output."""
+        """The rows of the output."""
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
 
@@ -86,7 +86,7 @@ async def test_the_screen_sees_what_it_sees_on_one_machine(server: ModelServer, 
     assert json.loads(streamed)["summary"] == run.rows()[3]["summary"]
 
 
-async def test_a_run_that_finds_every_answer_hires_nobody(server: ModelServer, tmp_path: Path) -> None:
+async def test_a_run_that_finds_every_answer_starts_no_worker(server: ModelServer, tmp_path: Path) -> None:
     """Typed again, the command asks nothing and starts no worker."""
     await ClusterRun(tmp_path / "out.jsonl", server.openai_url)(marked(10))
     again = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
@@ -95,7 +95,7 @@ async def test_a_run_that_finds_every_answer_hires_nobody(server: ModelServer, t
     assert again.launcher.workers == []
 
 
-async def test_what_a_lost_worker_owed_runs_elsewhere(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
+async def test_the_items_of_a_lost_worker_run_elsewhere(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """Every item is answered, none twice in the output; only what the lost worker had in flight is asked again."""
     server = serve(latency_s=0.02)
     run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
@@ -117,7 +117,7 @@ async def test_what_a_lost_worker_owed_runs_elsewhere(serve: Callable[..., Model
 
 
 async def test_an_item_that_ends_every_worker_fails_alone(server: ModelServer, tmp_path: Path) -> None:
-    """A text that a worker dies of is given up after four of them; all others are answered."""
+    """A text that ends its worker fails after four of them; all others are answered."""
     run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, concurrency=2)
 
     def on_start(worker: NearWorker) -> None:
@@ -156,7 +156,7 @@ async def test_without_any_worker_the_run_ends_and_says_so(server: ModelServer, 
 
 
 async def test_a_cluster_without_room_is_not_waited_for_for_ever(server: ModelServer, tmp_path: Path) -> None:
-    """Workers that never come to life are given up after the patience that the user set."""
+    """A worker that never starts counts as lost after the start timeout."""
     run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
 
     def never(worker: NearWorker) -> None:
@@ -169,7 +169,7 @@ async def test_a_cluster_without_room_is_not_waited_for_for_ever(server: ModelSe
 
 
 async def test_a_worker_of_another_version_is_left_out(server: ModelServer, tmp_path: Path) -> None:
-    """Its node is named with the command that mends it; the others do the work."""
+    """A message names its node and the version there; the others do the work."""
     run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
 
     def old(worker: NearWorker) -> None:

@@ -66,7 +66,7 @@ def one_machine(source: Path, server: ModelServer) -> bytes:
 def test_two_nodes_write_what_one_machine_writes(
     raynodes: RayNodes, quick: ModelServer, source: Path, tmp_path: Path
 ) -> None:
-    """2,000 items: the same output byte for byte, each asked once, within `-c`; the key stands in no file of Ray's."""
+    """2,000 items: the same output byte for byte, each asked once, within `-c`; the key is in no file of Ray's."""
     expected = one_machine(source, quick)
     env = {**raynodes.environ, "OPENAI_API_KEY": KEY}
     output = tmp_path / "out.jsonl"
@@ -162,7 +162,7 @@ def test_flags_for_ray_want_ray() -> None:
     assert "--engine ray" in refused("--ray-address", "auto")
 
 
-def test_an_address_where_nobody_listens_is_refused_soon() -> None:
+def test_an_address_where_no_cluster_listens_is_refused_soon() -> None:
     """One line instead of minutes of attempts."""
     pytest.importorskip("ray", reason="Ray is not installed")
     assert "no Ray cluster answers at 127.0.0.1:9" in refused("--engine", "ray", "--ray-address", "127.0.0.1:9")

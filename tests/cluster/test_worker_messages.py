@@ -36,7 +36,7 @@ async def test_pieces_of_an_answer_become_one_event_told_before_its_end() -> Non
 
 
 async def test_a_void_attempt_and_the_next_are_told_apart() -> None:
-    """Text before a failed attempt is told before it, text after it after it."""
+    """Text before a failed attempt is reported before it, text after it after it."""
     reporter = Reporter(SOON)
     reporter(TokensReceived(1, "s", "bad"))
     reporter(AttemptFailed(1, "s", "parse", "no"))
@@ -92,7 +92,7 @@ def test_outcomes_and_errors_arrive_as_they_were_sent() -> None:
 
 @pytest.mark.parametrize(("concurrency", "workers"), [(16, 1), (16, 3), (7, 2), (3, 8), (1, 5)])
 def test_all_setups_together_are_what_the_user_set(concurrency: int, workers: int) -> None:
-    """Requests in flight, requests and tokens a minute add up to the whole run's; nobody gets nothing."""
+    """Requests in flight, requests and tokens a minute add up to the whole run's; each worker gets some."""
     whole = plan(concurrency=concurrency, rpm=90.0, tpm=5_000.0)
     parts = [setup.plan() for setup in split_plan(whole, BackendSettings(), workers, environ={}, pull=False)]
     assert len(parts) == min(workers, concurrency)

@@ -130,7 +130,7 @@ def test_context_variables_go_in() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_is_told_that_its_session_stayed_behind() -> None:
+def test_a_session_cannot_be_used_after_a_fork() -> None:
     """In a forked child, where the thread does not exist, a call is an error and not a wait for ever."""
     event_loop = EventLoopThread()
     event_loop.wait(event_loop.submit(name_of_thread))

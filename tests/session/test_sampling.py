@@ -37,7 +37,7 @@ def sent(server: ModelServer) -> list[list[tuple[str, str]]]:
 
 
 def test_rejection_sampling_asks_the_same_again(serve: Serve, open_session: Open) -> None:
-    """Every request is the first one again, letter by letter."""
+    """Every request is equal to the first one."""
     server = serve(fault=saying("red", "green", "blue"))
     result = open_session(server).instruct(
         "Name a colour.",

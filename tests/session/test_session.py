@@ -184,8 +184,8 @@ async def test_a_call_of_the_old_context_leaves_no_trace_in_the_new(serve: Serve
     assert m.ctx.window_size == 9
 
 
-async def test_a_turn_that_nobody_holds_is_still_taken(serve: Serve, open_session: Open) -> None:
-    """On a ChatContext the session itself wants every answer, also one whose thunk was dropped."""
+async def test_a_turn_whose_thunk_was_dropped_is_still_taken(serve: Serve, open_session: Open) -> None:
+    """On a ChatContext the session itself needs every answer, also one whose thunk was dropped."""
     server = serve(latency_s=0.05)
     m = open_session(server, ctx=ChatContext())
     await m.ainstruct("Remember MARK-1.")
@@ -259,7 +259,7 @@ def test_clones_part_and_close_for_themselves(serve: Serve, open_session: Open) 
 
 
 def test_the_thunk_tells_what_its_answer_cost(m: MelleaSession) -> None:
-    """Model, usage, finish reason, times and attempts are there when the answer stands."""
+    """Model, usage, finish reason, times and attempts are there when the answer is complete."""
     thunk = m.instruct("Say something please.")
     assert (thunk.model, thunk.finish_reason, thunk.attempts, thunk.cancelled) == ("test-model", "stop", 1, False)
     assert thunk.usage is not None

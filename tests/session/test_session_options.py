@@ -42,7 +42,7 @@ def test_a_call_beats_the_session_whatever_name_it_uses(native: str) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_within_one_dict_our_name_counts(order: int) -> None:
-    """A server's own name beside ours is overruled, wherever the two stand."""
+    """Our name overrides a server's own name, in either order."""
     pairs = [(ModelOption.MAX_NEW_TOKENS, 100), ("num_predict", 50)][::order]
     assert read_options(dict(pairs), {}).options.max_tokens == 100
 
@@ -98,7 +98,7 @@ def test_tools_that_are_switched_off_are_no_error() -> None:
 
 
 def test_the_wire_has_every_option_in_its_own_words(m: MelleaSession, server: ModelServer, protocol: str) -> None:
-    """Each protocol's body holds the options under its own names, and nothing of ours."""
+    """Each protocol's body has the options under its own names, and none of ours."""
     m.instruct("Say something.", model_options=EVERY)
     body = server.state.bodies[0]
     assert "@@@" not in str(body)

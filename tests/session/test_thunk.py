@@ -23,7 +23,7 @@ REPLY = default_reply("", None)
 LIVE = {ModelOption.STREAM: True}
 
 
-async def test_a_thunk_with_a_text_stands_at_birth() -> None:
+async def test_a_thunk_with_a_text_is_complete_at_once() -> None:
     """It can be awaited, read and printed, but has nothing to stream."""
     thunk = ModelOutputThunk("text")
     assert thunk.is_computed()
@@ -69,8 +69,8 @@ async def test_the_whole_text_after_a_part_of_the_stream(m: MelleaSession) -> No
     assert thunk.is_computed()
 
 
-async def test_a_streaming_thunk_that_nobody_reads_runs_to_its_end(m: MelleaSession, server: ModelServer) -> None:
-    """It gives its connection back, and its text waits for whoever comes."""
+async def test_a_streaming_thunk_without_a_reader_runs_to_its_end(m: MelleaSession, server: ModelServer) -> None:
+    """It releases its connection, and its text can be read later."""
     thunk = await m.ainstruct("Say something.", strategy=None, model_options=LIVE)
     await server.until(lambda state: state.completed == 1 and state.in_flight == 0)
     assert await thunk.avalue() == REPLY
@@ -87,8 +87,8 @@ async def test_two_readers_at_once_are_one_too_many(serve: Serve, open_session: 
     assert await first == pieces(REPLY)[0]
 
 
-async def test_copies_are_of_answers_that_stand(serve: Serve, open_session: Open) -> None:
-    """A thunk on its way cannot be copied; a copy of one that stands has its facts and no generation."""
+async def test_only_complete_answers_can_be_copied(serve: Serve, open_session: Open) -> None:
+    """An incomplete thunk cannot be copied; the copy of a complete one has its facts and no generation."""
     server = serve(latency_s=0.2)
     thunk = await open_session(server).ainstruct("Say something.")
     with pytest.raises(RuntimeError, match="can be copied"):
@@ -98,7 +98,7 @@ async def test_copies_are_of_answers_that_stand(serve: Serve, open_session: Open
         assert (twin.value, twin.usage, twin.is_computed()) == (REPLY, thunk.usage, True)
 
 
-async def test_a_failure_that_nobody_asks_for_is_logged(
+async def test_a_failure_that_is_never_read_is_logged(
     serve: Serve, open_session: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A dropped thunk that had failed leaves one line; one that was read leaves none."""
@@ -129,7 +129,7 @@ async def test_cancelling_with_an_error_is_what_readers_get(serve: Serve, open_s
 
 
 async def test_a_thunk_waiting_for_the_limiter_can_be_cancelled(serve: Serve, open_session: Open) -> None:
-    """One that has not been sent yet is given up without a request, and the others go on."""
+    """One that has not been sent yet is cancelled without a request, and the others continue."""
     server = serve(latency_s=0.2)
     m = open_session(server, concurrency=1)
     first, second, third = [await m.ainstruct(f"Say MARK-{number}.") for number in range(3)]
@@ -216,8 +216,8 @@ async def test_a_loop_over_settled_misses_nothing() -> None:
     assert await read_all(slow) == ["b", "c"]
 
 
-def test_one_who_only_asks_is_told_in_the_end() -> None:
-    """A stream that nobody reads says once more that it is not settled, and then that it is."""
+def test_a_stream_without_a_reader_is_settled_at_the_second_look() -> None:
+    """A stream without a reader is unsettled once more after its end, and then settled."""
     stream = filled("a")
     assert not stream.settled()
     stream.end("a")
@@ -225,7 +225,7 @@ def test_one_who_only_asks_is_told_in_the_end() -> None:
 
 
 async def test_a_reader_who_has_the_whole_text_has_nothing_to_wait_for() -> None:
-    """After `avalue()` the reader's own stream is settled; somebody else's `avalue()` does not end it."""
+    """After `avalue()` the reader's own stream is settled; another task's `avalue()` does not end it."""
     stream = filled("a", "b")
     await stream.next()
     stream.end("ab")
@@ -240,7 +240,7 @@ async def give_whole(stream: Stream) -> None:
     stream.given_whole()
 
 
-async def test_a_second_reader_is_told_so() -> None:
+async def test_a_second_reader_gets_an_error() -> None:
     """While one waits for a piece another gets a clear error, and the first its piece."""
     stream = Stream(live=True)
     first = asyncio.create_task(stream.next())
@@ -251,7 +251,7 @@ async def test_a_second_reader_is_told_so() -> None:
     assert await first == "a"
 
 
-async def test_a_cancelled_reader_makes_room_for_another() -> None:
+async def test_another_reader_may_follow_a_cancelled_one() -> None:
     """Cancelling a reader loses no piece."""
     stream = Stream(live=True)
     first = asyncio.create_task(stream.next())
@@ -297,7 +297,7 @@ async def test_what_was_not_read_can_be_taken_back() -> None:
     assert stream.partial == "b"
 
 
-async def test_a_reader_whose_loop_is_gone_harms_nobody() -> None:
+async def test_a_reader_whose_loop_is_closed_loses_no_piece() -> None:
     """A piece that arrives when the waiting loop has been closed is kept."""
     stream = Stream(live=True)
 

@@ -96,7 +96,7 @@ def connected(address: str, *, workers: int | None, local_only: bool) -> Iterato
     if address == "local":
         cpus = max(workers or 1, os.cpu_count() or 1)
         own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
-    # Ray prints the cluster's faults to `sys.stdout` whatever it is told, and stdout is for rows. The sink does not
+    # Ray prints the cluster's faults to `sys.stdout` whatever its settings, and stdout is for rows. The sink does not
     # use `sys.stdout`.
     with Path(os.devnull).open("w", encoding="utf-8") as devnull, contextlib.redirect_stdout(devnull):
         try:

@@ -410,7 +410,7 @@ class Generation:
 
 
 class Stream(CallObserver):
-    """The pieces of one answer, on their way from the session's event loop to one reader in any loop.
+    """The pieces of one answer, from the session's event loop to one reader in any loop.
 
     It holds the answer's own text and no more, which the answer's length limit bounds. So a thunk that is never read
     does not block its connection.
