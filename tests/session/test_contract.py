@@ -315,8 +315,10 @@ async def test_a8_sync_calls_work_inside_a_running_loop(
 
 def test_a8_eight_threads_share_a_session(serve: Serve, open_session: Open) -> None:
     """Eight threads call `instruct` on one session at once, and each gets its own answer."""
-    server = serve(latency_s=0.2)
+    server = serve(latency_s=0.5)
     m = open_session(server)
+    # What the first request loads and opens would make it late on a busy machine.
+    m.instruct("Open the connection.")
     answers: dict[int, str | None] = {}
 
     def work(number: int) -> None:

@@ -83,9 +83,9 @@ def _as_message(data: Any) -> Message:
 
 
 @lru_cache(maxsize=128)
-def output_type(type_: Any) -> OutputType:
-    """The type of an answer; its schema and its validator are built once."""
-    return OutputType(type_)
+def output_type(format: Any) -> OutputType | None:  # noqa: A002 - the argument's name in the API
+    """The type of an answer for the argument `format`; its schema and its validator are built once."""
+    return None if format is None else OutputType(format)
 
 
 _TURN: ContextVar[object] = ContextVar("turn", default=None)

@@ -220,11 +220,10 @@ class MelleaSession:
             user_variables=user_variables,
             prefix=prefix,
         )
-        output = None if format is None else output_type(format)
-        if return_sampling_results:
-            return await self._sample(task, task.requirements, strategy, output, model_options)
-        thunk = self.start(task, task.requirements, strategy, output, model_options)
-        return await thunk.resolve_or_cancel() if await_result else thunk
+        if return_sampling_results and strategy is None:
+            raise ValueError("return_sampling_results needs a strategy")
+        thunk = self.start(task, task.requirements, strategy, output_type(format), model_options)
+        return await _result(thunk, sampling=return_sampling_results, wait=await_result)
 
     @overload
     async def aact(
@@ -263,11 +262,10 @@ class MelleaSession:
             raise ValueError("requirements are checked by a strategy: give one, such as RejectionSamplingStrategy()")
         component = as_component(action)
         required = (*getattr(component, "requirements", ()), *map(reqify, requirements or ()))
-        output = None if format is None else output_type(format)
-        if return_sampling_results:
-            return await self._sample(component, required, strategy, output, model_options)
-        thunk = self.start(component, required, strategy, output, model_options)
-        return await thunk.resolve_or_cancel() if await_result else thunk
+        if return_sampling_results and strategy is None:
+            raise ValueError("return_sampling_results needs a strategy")
+        thunk = self.start(component, required, strategy, output_type(format), model_options)
+        return await _result(thunk, sampling=return_sampling_results, wait=await_result)
 
     async def achat(
         self,
@@ -467,22 +465,6 @@ class MelleaSession:
     ) -> None:
         await self.aclose()
 
-    async def _sample(
-        self,
-        component: Component | Message,
-        requirements: Sequence[Requirement],
-        strategy: SamplingStrategy | None,
-        output: OutputType | None,
-        model_options: ModelOptions | None,
-    ) -> SamplingResult:
-        if strategy is None:
-            raise ValueError("return_sampling_results needs a strategy")
-        thunk = self.start(component, requirements, strategy, output, model_options)
-        await thunk.resolve_or_cancel(raising=False)
-        if thunk.sampling is None:
-            raise thunk.error or RuntimeError("the generation was cancelled")
-        return thunk.sampling
-
     def _call_options(self, model_options: ModelOptions | None) -> CallOptions:
         if model_options is None:
             return self._options
@@ -499,3 +481,12 @@ class MelleaSession:
         if scheduler.conversation.ordered and not self._warned and not scheduler.event_loop.inside():
             self._warned = True
             _LOG.warning(STALE_CONTEXT)
+
+
+async def _result(thunk: ModelOutputThunk, *, sampling: bool, wait: bool) -> ModelOutputThunk | SamplingResult:
+    if not sampling:
+        return await thunk.resolve_or_cancel() if wait else thunk
+    await thunk.resolve_or_cancel(raising=False)
+    if thunk.sampling is None:
+        raise thunk.error or RuntimeError("the generation was cancelled")
+    return thunk.sampling
