@@ -66,7 +66,7 @@ ONLY_IN = {
 
 # Tasks that outlive the function which starts them, and who ends them.
 LOOSE_TASKS = {
-    "session/calls.py": "a thunk's generation; the job owns it and cancels it when nobody holds the thunk any more",
+    "session/thunk.py": "a thunk's generation owns its task, and cancels it when the thunk is dropped",
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

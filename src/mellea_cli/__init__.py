@@ -51,37 +51,30 @@ __all__ = [
     "wait_for_all_mots",
 ]
 
-_HOMES = {
-    "ChatContext": "session.contexts",
-    "Instruction": "session.components",
-    "MelleaSession": "session.session",
-    "Message": "messages",
-    "ModelOption": "backends.model_option",
-    "ModelOutputThunk": "session.thunk",
-    "MultiTurnStrategy": "session.sampling",
-    "PreconditionException": "session.generative",
-    "RejectionSamplingStrategy": "session.sampling",
-    "RepairTemplateStrategy": "session.sampling",
-    "Requirement": "requirements.requirement",
-    "SamplingResult": "session.sampling",
-    "SimpleContext": "session.contexts",
-    "ValidationResult": "requirements.requirement",
-    "check": "requirements.requirement",
-    "generative": "session.generative",
-    "req": "requirements.requirement",
-    "simple_validate": "requirements.requirement",
-    "start_session": "session.session",
-    "wait_for_all_mots": "session.thunk",
+_MODULES = {
+    "backends.model_option": ("ModelOption",),
+    "messages": ("Message",),
+    "requirements.requirement": ("Requirement", "ValidationResult", "check", "req", "simple_validate"),
+    "session.components": ("Instruction",),
+    "session.contexts": ("ChatContext", "SimpleContext"),
+    "session.generative": ("PreconditionException", "generative"),
+    "session.sampling": (
+        "MultiTurnStrategy",
+        "RejectionSamplingStrategy",
+        "RepairTemplateStrategy",
+        "SamplingResult",
+    ),
+    "session.session": ("MelleaSession", "start_session"),
+    "session.thunk": ("ModelOutputThunk", "wait_for_all_mots"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    for module, names in _MODULES.items():
+        if name in names:
+            value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

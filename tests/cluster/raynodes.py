@@ -1,6 +1,6 @@
 """A Ray cluster of two nodes (two raylets) on this machine, as a process: `python raynodes.py`.
 
-It prints the cluster's address and does what it is told on stdin: `kill` ends the second node's processes at once.
+It prints the cluster's address and reads commands from stdin: `kill` ends the second node's processes at once.
 When stdin ends it takes the cluster down.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def say(word: str) -> None:
-    """Tell whoever started this."""
+    """Answer on stdout."""
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 

@@ -53,7 +53,7 @@ async def test_a_row_of_cancelled_waiters_keeps_the_order(serve: Serve, open_ses
 
 
 async def test_cancelling_the_call_that_runs_gives_its_turn_to_the_next(serve: Serve, open_session: Open) -> None:
-    """The next call goes on at once, and is shown nothing of what was given up."""
+    """The next call starts at once, and is shown nothing of the cancelled one."""
     server = serve(latency_s=0.2)
     m = open_session(server, ctx=ChatContext())
     first = await m.ainstruct("Say MARK-1.", strategy=None)

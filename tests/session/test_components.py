@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from mellea_cli import Instruction, Message, ModelOutputThunk, Requirement, ValidationResult, check
 from mellea_cli.errors import TemplateError
-from mellea_cli.session.components import Query, Transform, as_text, component
+from mellea_cli.session.components import Query, Transform, as_component, as_text
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Place(BaseModel):
 
 
 def test_a_bare_instruction_is_its_description() -> None:
-    """Nothing is put around a description that stands alone, and braces mean nothing without variables."""
+    """A description alone gets no other text, and braces have no meaning without variables."""
     assert Instruction("Say {{x}} & <b>.").text() == "Say {{x}} & <b>."
     assert Instruction("").text() == ""
 
@@ -73,14 +73,14 @@ def test_a_broken_template_is_an_error() -> None:
         Instruction("{{", user_variables={})
 
 
-def test_thunks_that_stand_are_used_as_their_text() -> None:
-    """A resolved thunk may be a variable or a grounding text; one that is not is waited for."""
-    stands, waits = ModelOutputThunk("done {{x}}"), ModelOutputThunk()
-    said = Instruction("{{a}}", user_variables={"a": stands}, grounding_context={"b": stands})
+def test_complete_thunks_are_used_as_their_text() -> None:
+    """A complete thunk may be a variable or a grounding text; another one is pending."""
+    complete, pending = ModelOutputThunk("done {{x}}"), ModelOutputThunk()
+    said = Instruction("{{a}}", user_variables={"a": complete}, grounding_context={"b": complete})
     assert said.pending() == []
     assert said.text() == "done {{x}}\n\nAnswer from these texts:\n* [b] = done {{x}}"
-    assert Instruction("{{a}}", user_variables={"a": waits}).pending() == [waits]
-    assert Query(waits, "?").pending() == [waits]
+    assert Instruction("{{a}}", user_variables={"a": pending}).pending() == [pending]
+    assert Query(pending, "?").pending() == [pending]
 
 
 def test_objects_are_shown_as_a_model_can_read_them() -> None:
@@ -98,11 +98,11 @@ def test_objects_are_shown_as_a_model_can_read_them() -> None:
 
 def test_what_can_be_said() -> None:
     """`act` takes text, messages, thunks and components, and refuses what is none."""
-    assert component("plain").text() == "plain"
-    assert component(ModelOutputThunk("x {{y}}")).text() == "x {{y}}"
+    assert as_component("plain").content == "plain"
+    assert as_component(ModelOutputThunk("x {{y}}")).text() == "x {{y}}"
     message = Message("user", "hi")
-    assert component(message) is message
+    assert as_component(message) is message
     with pytest.raises(TypeError, match="int"):
-        component(7)
+        as_component(7)
     with pytest.raises(TypeError, match="int"):
         Instruction(7)

@@ -44,7 +44,7 @@ LIVE = {ModelOption.STREAM: True}
 
 
 class Mood(BaseModel):
-    """What a test asks for."""
+    """A type of answer."""
 
     mood: str
 
@@ -91,7 +91,7 @@ def test_a1_the_tutorial_s_programs_differ_from_it_in_import_lines_only() -> Non
 
 
 async def test_a2_a_call_returns_at_once_with_a_running_thunk(serve: Serve, open_session: Open) -> None:
-    """Under the default strategy too the thunk is there before its answer, and its request is on its way."""
+    """Under the default strategy too the thunk is there before its answer, and its request is in flight."""
     server = serve(fault=faults.always(faults.stall(0)))
     always = req("Always.", simple_validate(lambda text: True))
     thunk = await open_session(server).ainstruct("Say something.", requirements=[always])
@@ -142,7 +142,7 @@ async def test_a3_leaving_async_with_closes_the_connection(serve: Serve, open_se
 
 
 async def test_a3_cancel_generation_keeps_the_text_so_far(serve: Serve, open_session: Open) -> None:
-    """A thunk that is given up holds what had arrived, is computed, has no error, and streams no more."""
+    """A cancelled thunk has the text that had arrived, is computed, has no error, and streams no more."""
     server = serve(fault=faults.always(faults.stall(3)))
     thunk = await open_session(server).ainstruct("Say something.", strategy=None, model_options=LIVE)
     arrived = "".join([await thunk.astream() for _ in range(3)])
@@ -159,7 +159,7 @@ async def test_a3_cancel_generation_keeps_the_text_so_far(serve: Serve, open_ses
 
 
 async def test_a3_cancelling_a_chat_closes_its_connection(serve: Serve, open_session: Open) -> None:
-    """`achat` hands out no thunk, so whoever cancels it cancels the request."""
+    """`achat` returns no thunk, so cancelling it cancels the request."""
     server = serve(fault=faults.always(faults.stall(1)))
     m = open_session(server)
     with pytest.raises(TimeoutError):
@@ -274,7 +274,7 @@ async def test_a6_structured_output_is_validated_whatever_the_strategy(serve: Se
         assert server.state.requests == requests
 
 
-async def test_a6_the_parsed_value_stands_beside_the_text(m: MelleaSession, server: ModelServer) -> None:
+async def test_a6_a_thunk_has_the_parsed_value_and_the_text(m: MelleaSession, server: ModelServer) -> None:
     """`format=Model` sends the schema, keeps the text as it came, and gives an instance."""
     thunk = await m.ainstruct("Say something.", format=Mood)
     assert json.loads(await thunk.avalue())["mood"] == thunk.parsed_repr.mood == REPLY
@@ -306,7 +306,7 @@ async def test_a8_sync_calls_work_inside_a_running_loop(
         """Name the mood."""
 
     thunk = await m.ainstruct("Say something.")
-    with caplog.at_level(logging.DEBUG, "mellea"):
+    with caplog.at_level(logging.DEBUG, "mellea_cli"):
         assert m.instruct("Say something.").value == REPLY
         assert mood(m, text="x") == REPLY
     assert any("blocks the running event loop" in record.getMessage() for record in caplog.records)
@@ -315,8 +315,10 @@ async def test_a8_sync_calls_work_inside_a_running_loop(
 
 def test_a8_eight_threads_share_a_session(serve: Serve, open_session: Open) -> None:
     """Eight threads call `instruct` on one session at once, and each gets its own answer."""
-    server = serve(latency_s=0.2)
+    server = serve(latency_s=0.5)
     m = open_session(server)
+    # What the first request loads and opens would make it late on a busy machine.
+    m.instruct("Open the connection.")
     answers: dict[int, str | None] = {}
 
     def work(number: int) -> None:
@@ -359,7 +361,7 @@ talk()                 # dropped at once
 async def main():
     m = start_session({protocol!r}, "test-model", base_url={url!r})
     thunk = await m.ainstruct("Say something.", strategy=None)
-    return thunk       # still on its way when the program ends
+    return thunk       # not complete when the program ends
 left = asyncio.run(main())
 """
 
@@ -428,7 +430,7 @@ async def test_a10_a_chat_context_warns_once_and_loses_no_turn(
     """Two overlapping chats take turns in the order of the calls; the second is shown the first with its answer."""
     server = serve(latency_s=0.1)
     m = open_session(server, ctx=ChatContext())
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         await asyncio.gather(m.achat("First MARK-1."), m.achat("Second MARK-2."))
     warned = [record for record in caplog.records if "stale contexts" in record.getMessage()]
     assert len(warned) == 1
@@ -440,7 +442,7 @@ async def test_a10_a_chat_context_warns_once_and_loses_no_turn(
     assert len(m.ctx.as_list()) == 4
 
 
-def test_start_session_asks_nobody() -> None:
+def test_start_session_sends_no_request() -> None:
     """A session on a server that is not there starts; its first call says what is wrong."""
     m = start_session("ollama", "x", base_url="http://127.0.0.1:9", max_retries=0)
     with m, pytest.raises(BackendError, match=r"127\.0\.0\.1:9"):

@@ -73,8 +73,8 @@ def test_any_type_that_pydantic_can_describe(
     assert server.state.requests == 1
 
 
-def test_an_annotation_that_nobody_knows_takes_any_value(serve: Serve, open_session: Open) -> None:
-    """A name that cannot be resolved, or no annotation at all, does not stand in the way."""
+def test_an_unknown_annotation_takes_any_value(serve: Serve, open_session: Open) -> None:
+    """A name that cannot be resolved, or no annotation at all, is no error."""
 
     def unknown(text: str) -> Nowhere:  # noqa: F821 - what is tested
         """Work it out."""
@@ -125,7 +125,7 @@ def test_the_name_the_docstring_and_the_original_are_kept() -> None:
 
 @pytest.mark.parametrize("name", ["m", "context", "backend", "model_options", "strategy", "requirements", "f_args"])
 def test_names_that_are_taken_are_refused(name: str) -> None:
-    """A parameter of the same name as one of ours is refused where the function is decorated."""
+    """A parameter with a reserved name is refused where the function is decorated."""
     space: dict[str, Any] = {}
     exec(f"def work({name}): ...", space)  # noqa: S102 - eight functions that differ in a name
     with pytest.raises(ValueError, match="disallowed parameter names"):
@@ -162,7 +162,7 @@ async def test_async_stubs_run_side_by_side(serve: Serve, open_session: Open) ->
 
 
 async def test_cancelling_an_async_stub_closes_its_connection(serve: Serve, open_session: Open) -> None:
-    """Nobody but the caller can want the answer."""
+    """No one else can want the answer."""
 
     @generative
     async def mood(text: str) -> str:
@@ -175,7 +175,7 @@ async def test_cancelling_an_async_stub_closes_its_connection(serve: Serve, open
 
 
 async def test_a_thunk_may_be_an_argument(serve: Serve, open_session: Open) -> None:
-    """A thunk that is still on its way is awaited, and its text is what the model is shown."""
+    """A thunk that is not complete is awaited, and the model is shown its text."""
 
     @generative
     async def mood(text: str) -> str:

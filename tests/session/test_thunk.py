@@ -14,6 +14,7 @@ from loopback import ModelServer, faults
 from loopback.replies import default_reply, pieces
 from mellea_cli import MelleaSession, ModelOption, ModelOutputThunk, wait_for_all_mots
 from mellea_cli.errors import BackendError
+from mellea_cli.session.thunk import Stream
 
 Serve = Callable[..., ModelServer]
 Open = Callable[..., MelleaSession]
@@ -22,7 +23,7 @@ REPLY = default_reply("", None)
 LIVE = {ModelOption.STREAM: True}
 
 
-async def test_a_thunk_with_a_text_stands_at_birth() -> None:
+async def test_a_thunk_with_a_text_is_complete_at_once() -> None:
     """It can be awaited, read and printed, but has nothing to stream."""
     thunk = ModelOutputThunk("text")
     assert thunk.is_computed()
@@ -68,8 +69,8 @@ async def test_the_whole_text_after_a_part_of_the_stream(m: MelleaSession) -> No
     assert thunk.is_computed()
 
 
-async def test_a_streaming_thunk_that_nobody_reads_runs_to_its_end(m: MelleaSession, server: ModelServer) -> None:
-    """It gives its connection back, and its text waits for whoever comes."""
+async def test_a_streaming_thunk_without_a_reader_runs_to_its_end(m: MelleaSession, server: ModelServer) -> None:
+    """It releases its connection, and its text can be read later."""
     thunk = await m.ainstruct("Say something.", strategy=None, model_options=LIVE)
     await server.until(lambda state: state.completed == 1 and state.in_flight == 0)
     assert await thunk.avalue() == REPLY
@@ -86,8 +87,8 @@ async def test_two_readers_at_once_are_one_too_many(serve: Serve, open_session: 
     assert await first == pieces(REPLY)[0]
 
 
-async def test_copies_are_of_answers_that_stand(serve: Serve, open_session: Open) -> None:
-    """A thunk on its way cannot be copied; a copy of one that stands has its facts and no generation."""
+async def test_only_complete_answers_can_be_copied(serve: Serve, open_session: Open) -> None:
+    """An incomplete thunk cannot be copied; the copy of a complete one has its facts and no generation."""
     server = serve(latency_s=0.2)
     thunk = await open_session(server).ainstruct("Say something.")
     with pytest.raises(RuntimeError, match="can be copied"):
@@ -97,7 +98,7 @@ async def test_copies_are_of_answers_that_stand(serve: Serve, open_session: Open
         assert (twin.value, twin.usage, twin.is_computed()) == (REPLY, thunk.usage, True)
 
 
-async def test_a_failure_that_nobody_asks_for_is_logged(
+async def test_a_failure_that_is_never_read_is_logged(
     serve: Serve, open_session: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A dropped thunk that had failed leaves one line; one that was read leaves none."""
@@ -107,11 +108,11 @@ async def test_a_failure_that_nobody_asks_for_is_logged(
     with pytest.raises(BackendError):
         await read.avalue()
     await wait_for_all_mots([unread], return_exceptions=True)
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         del read, unread
         gc.collect()
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "a generation failed and nobody asked for its answer"
+        "a generation failed and its answer was never read"
     ]
 
 
@@ -128,7 +129,7 @@ async def test_cancelling_with_an_error_is_what_readers_get(serve: Serve, open_s
 
 
 async def test_a_thunk_waiting_for_the_limiter_can_be_cancelled(serve: Serve, open_session: Open) -> None:
-    """One that has not been sent yet is given up without a request, and the others go on."""
+    """One that has not been sent yet is cancelled without a request, and the others continue."""
     server = serve(latency_s=0.2)
     m = open_session(server, concurrency=1)
     first, second, third = [await m.ainstruct(f"Say MARK-{number}.") for number in range(3)]
@@ -170,3 +171,144 @@ async def test_thunks_of_several_sessions_wait_together(serve: Serve, open_sessi
         "there",
         default_reply("MARK-2", None),
     ]
+
+
+# The stream of one answer: pieces, one reader, and when it counts as settled.
+
+
+def filled(*texts: str, live: bool = True) -> Stream:
+    """A stream into which these pieces have come."""
+    stream = Stream(live=live)
+    for text in texts:
+        stream.text(text)
+    return stream
+
+
+async def read_all(stream: Stream) -> list[str]:
+    """Read as the tutorial's loop reads."""
+    read = []
+    while not stream.settled():
+        read.append(await stream.next())
+    return read
+
+
+async def test_each_piece_is_handed_over_once_and_alone() -> None:
+    """Pieces that had piled up come one by one, none of them batched with another."""
+    stream = filled("a", "b", "c")
+    assert [await stream.next(), await stream.next()] == ["a", "b"]
+    stream.text("d")
+    stream.end("abcd")
+    assert [await stream.next(), await stream.next()] == ["c", "d"]
+    assert stream.over
+
+
+async def test_a_loop_over_settled_misses_nothing() -> None:
+    """A reader that begins after the end gets every piece, and so does one that was slow."""
+    late = filled("a", "b")
+    late.end("ab")
+    assert await read_all(late) == ["a", "b"]
+    slow = filled("a")
+    assert await slow.next() == "a"
+    slow.text("b")
+    slow.text("c")
+    slow.end("abc")
+    assert not slow.settled()
+    assert await read_all(slow) == ["b", "c"]
+
+
+def test_a_stream_without_a_reader_is_settled_at_the_second_look() -> None:
+    """A stream without a reader is unsettled once more after its end, and then settled."""
+    stream = filled("a")
+    assert not stream.settled()
+    stream.end("a")
+    assert [stream.settled(), stream.settled()] == [False, True]
+
+
+async def test_a_reader_who_has_the_whole_text_has_nothing_to_wait_for() -> None:
+    """After `avalue()` the reader's own stream is settled; another task's `avalue()` does not end it."""
+    stream = filled("a", "b")
+    await stream.next()
+    stream.end("ab")
+    await asyncio.gather(give_whole(stream))
+    assert not stream.settled()
+    stream.given_whole()
+    assert stream.settled()
+
+
+async def give_whole(stream: Stream) -> None:
+    """What `avalue()` does, in a task of its own."""
+    stream.given_whole()
+
+
+async def test_a_second_reader_gets_an_error() -> None:
+    """While one waits for a piece another gets a clear error, and the first its piece."""
+    stream = Stream(live=True)
+    first = asyncio.create_task(stream.next())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="one reader at a time"):
+        await stream.next()
+    stream.text("a")
+    assert await first == "a"
+
+
+async def test_another_reader_may_follow_a_cancelled_one() -> None:
+    """Cancelling a reader loses no piece."""
+    stream = Stream(live=True)
+    first = asyncio.create_task(stream.next())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    stream.text("a")
+    assert await stream.next() == "a"
+
+
+async def test_the_last_call_may_be_empty_and_the_one_after_is_refused() -> None:
+    """When the end comes after the last piece was read, one call returns nothing, and the next is an error."""
+    stream = filled("a")
+    assert await stream.next() == "a"
+    stream.end("a")
+    assert stream.settled()
+    assert await stream.next() == ""
+    with pytest.raises(RuntimeError, match="read to its end"):
+        await stream.next()
+
+
+async def test_a_stream_that_is_not_live_hands_the_answer_over_whole() -> None:
+    """Pieces stay inside until the end, and the answer that counts comes as one."""
+    stream = filled("bad ", "answer", live=False)
+    waiting = asyncio.create_task(stream.next())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    stream.failed("requirement", "it is bad")
+    stream.text("good")
+    stream.end("good")
+    assert await waiting == "good"
+    assert stream.over
+
+
+async def test_what_was_not_read_can_be_taken_back() -> None:
+    """A request may be sent again until a piece was handed over; what had arrived is void."""
+    stream = filled("a")
+    assert stream.resend()
+    stream.text("b")
+    assert stream.partial == "b"
+    assert await stream.next() == "b"
+    assert not stream.resend()
+    assert stream.partial == "b"
+
+
+async def test_a_reader_whose_loop_is_closed_loses_no_piece() -> None:
+    """A piece that arrives when the waiting loop has been closed is kept."""
+    stream = Stream(live=True)
+
+    def wait_in_a_loop_that_ends() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(stream.next())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        task.get_coro().close()
+        task._log_destroy_pending = False
+
+    await asyncio.to_thread(wait_in_a_loop_that_ends)
+    stream.text("a")
+    assert stream.partial == "a"

@@ -61,7 +61,7 @@ async def test_x2_many_may_wait_for_one_thunk(m: MelleaSession, server: ModelSer
     assert server.state.requests == 1
 
 
-async def test_x3_a_call_that_waits_and_is_cancelled_gives_its_request_up(serve: Serve, open_session: Open) -> None:
+async def test_x3_cancelling_a_call_that_waits_cancels_its_request(serve: Serve, open_session: Open) -> None:
     """When the time limit of one who awaits the result runs out, the server sees the connection close."""
     server = serve(fault=faults.always(faults.stall(2)))
     m = open_session(server)
@@ -71,7 +71,7 @@ async def test_x3_a_call_that_waits_and_is_cancelled_gives_its_request_up(serve:
     assert server.state.requests == 1
 
 
-async def test_x3_a_thunk_that_nobody_holds_any_more_gives_its_request_up(serve: Serve, open_session: Open) -> None:
+async def test_x3_a_dropped_thunk_cancels_its_request(serve: Serve, open_session: Open) -> None:
     """A call returns its thunk at once, within any time limit; dropping the thunk closes the connection."""
     server = serve(fault=faults.always(faults.stall(2)))
     m = open_session(server)
@@ -82,7 +82,7 @@ async def test_x3_a_thunk_that_nobody_holds_any_more_gives_its_request_up(serve:
     await server.until(lambda state: state.disconnects == 1)
 
 
-async def test_x3_cancelling_the_one_task_that_awaits_gives_its_request_up(serve: Serve, open_session: Open) -> None:
+async def test_x3_cancelling_the_one_task_that_awaits_cancels_the_request(serve: Serve, open_session: Open) -> None:
     """A task that fires a call and waits for its answer takes the request with it when it is cancelled."""
     server = serve(fault=faults.always(faults.stall(2)))
     m = open_session(server)
@@ -284,7 +284,7 @@ async def test_x14_without_a_strategy_it_is_a_warning(
     """With `strategy=None` the empty text comes back, and a warning says that there was only reasoning."""
     server = serve(thinking="Let me think about it.", fault=faults.always(faults.empty()))
     thunk = await open_session(server).ainstruct("Say something.", strategy=None)
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         assert await thunk.avalue() == ""
     assert thunk.thinking == "Let me think about it."
     assert any("only reasoning" in record.getMessage() for record in caplog.records)

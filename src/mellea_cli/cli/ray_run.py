@@ -41,10 +41,10 @@ def check_engine(flags: Flags) -> None:
         raise UsageError(
             "--engine ray goes with one server, not with a pool or a batch queue", hint="leave one of them out"
         )
-    from mellea_cli.cluster.ray_cluster import chosen_address, permit, require_ray
+    from mellea_cli.cluster.ray_cluster import check_address, chosen_address, require_ray
 
     require_ray()
-    permit(chosen_address(flags.ray_address, os.environ), local_only=_local_only(flags))
+    check_address(chosen_address(flags.ray_address, os.environ), local_only=_local_only(flags))
 
 
 async def choose_for_nodes(wanted: Wanted) -> Chosen:
@@ -115,11 +115,10 @@ def _workers(flags: Flags, chosen: Chosen, cluster: RayCluster, show: RunDisplay
 async def _run(
     flags: Flags, plan: RunPlan, cluster: RayCluster, workers: int, ends: RunIO, show: RunDisplay
 ) -> RunResult:
-
     from mellea_cli.backends.base import BackendSettings
     from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets
-    from mellea_cli.cluster.cluster_executor import crew
-    from mellea_cli.cluster.worker_messages import shares
+    from mellea_cli.cluster.cluster_executor import open_executor
+    from mellea_cli.cluster.worker_messages import split_plan
     from mellea_cli.engine.workers import Stop
     from mellea_cli.run.batch import run_with
 
@@ -132,13 +131,15 @@ async def _run(
         # The key alone goes to the workers, and nothing else of this environment.
         secrets=Secrets(variables={API_KEY: key}),
     )
-    split = shares(plan, settings, workers, pull=flags.pull)
+    setups = split_plan(plan, settings, workers, pull=flags.pull)
     stop = Stop(show.say)
     observer = show.begin()
-    links = cluster.links(one_a_node=plan.backend == "local")
+    launcher = cluster.launcher(one_per_node=plan.backend == "local")
     with stop.on_signals():
-        async with crew(split, links, observer=observer, stop=stop, patience_s=plan.max_wait_s) as hands:
-            return await run_with(plan, hands, ends, observer=observer, stop=stop)
+        async with open_executor(
+            setups, launcher, observer=observer, stop=stop, start_timeout_s=plan.max_wait_s
+        ) as executor:
+            return await run_with(plan, executor, ends, observer=observer, stop=stop)
 
 
 def _local_only(flags: Flags) -> bool:

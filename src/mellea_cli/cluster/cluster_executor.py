@@ -1,7 +1,7 @@
-"""The driver's side of a cluster: hands each item to the worker with the most room, and takes in what comes back.
+"""The driver's side of a cluster: sends each item to the least loaded worker, and collects the outcomes.
 
-Where workers run, and that a lost one is replaced, is the cluster's business. The driver keeps what each worker owes:
-what a lost one owed goes to the others, and an answer that arrived is never asked for again.
+The cluster decides where workers run. The driver knows which items each worker has: those of a lost worker go to the
+others, and an item that was answered is never sent again.
 """
 
 from __future__ import annotations
@@ -11,283 +11,66 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
 
 from mellea_cli import __version__
-from mellea_cli.cluster.remote_worker import Abandoned, ClusterLost, Given, Link, Links, Post, WorkerLost
-from mellea_cli.cluster.worker_messages import Report, Share, pack, unpack
+from mellea_cli.cluster.remote_worker import WorkerHandle, WorkerLauncher, WorkerLost
+from mellea_cli.cluster.worker_messages import ItemResult, Report, WorkerSetup, pack, unpack
 from mellea_cli.engine.workers import Stop
-from mellea_cli.errors import BackendUnavailable, MelleaError
-from mellea_cli.events import AttemptFailed, Event, Note, Observer, Paused
+from mellea_cli.errors import BackendUnavailable, MelleaError, Scope
+from mellea_cli.events import AttemptFailed, Event, ItemStarted, Note, Observer, Paused, StepFinished, StepStarted
 from mellea_cli.items import Failure, Item, Outcome
 from mellea_cli.run.executor import Executor
 
-# A place is filled again so often when nothing came back from its worker in between.
-_MOST_LOSSES = 3
-# An item that so many workers were lost with, one after the other, is taken to be the reason.
-_MOST_LOST_WITH = 4
+# A slot is closed after so many losses without an outcome in between.
+_MAX_LOSSES = 3
+# An item that was in flight at so many lost workers, one after the other, is taken to be the cause.
+_MAX_LOSSES_OF_ITEM = 4
 _CLOSE_S = 3.0
-_SOON_S = 15.0
+_START_NOTE_AFTER_S = 15.0
+# Workers meet the same server: pauses that end within this time of each other are one pause.
+_SAME_PAUSE_S = 0.05
 
 
-class ClusterExecutor(Executor):
-    """The workers of a run; `mellea_cli.run.executor.Executor` for the run. Use `crew` to have one.
+class ClusterLost(BackendUnavailable):
+    """No worker is left, and none can be started."""
 
-    Args:
-        posts: the workers' places.
-        links: where workers come from.
-        observer: hears what happens to each item.
-        stop: the run's wish to stop: what is not begun comes back then.
-        patience_s: how long the cluster may take to find room for a worker, in seconds.
-    """
-
-    def __init__(
-        self, posts: Sequence[Post], links: Links, observer: Observer, stop: Stop, *, patience_s: float
-    ) -> None:
-        self._posts = posts
-        self._links = links
-        self._observer = observer
-        self._stop = stop
-        self._patience_s = patience_s
-        self._needed = asyncio.Event()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._last_error: MelleaError | None = None
-        self._paused_until = 0.0
-        self._over = False
-
-    @property
-    def places(self) -> int:
-        """Items that can be taken on at once when every worker is there."""
-        return sum(post.share.places for post in self._posts)
-
-    @property
-    def slots(self) -> None:
-        """Every place may have work: what a worker takes at once is settled by its share."""
-
-    @property
-    def concurrency(self) -> int:
-        """Requests in flight that all workers together are allowed."""
-        return sum(post.share.settings.concurrency or 0 for post in self._posts)
-
-    @property
-    def hired(self) -> bool:
-        """Whether there was anything for workers to do."""
-        return self._needed.is_set()
-
-    @property
-    def retries(self) -> int:
-        """Requests that were sent again because of the transport, so far, at all workers."""
-        return sum(post.retries for post in self._posts)
-
-    @property
-    def peak_in_flight(self) -> int:
-        """The workers' own peaks added up: there were never more in flight at once."""
-        return sum(post.peak for post in self._posts)
-
-    async def work(self, item: Item) -> Outcome | None:
-        """Have `item` answered by one of the workers; see `mellea_cli.run.executor.Executor.work`.
-
-        The first call brings the workers to life: a run that finds every answer in its journal needs none.
-        """
-        self._needed.set()
-        lost_with = 0
-        while (post := await self._roomiest()) is not None:
-            answer = await post.take(item)
-            if not isinstance(answer, Given):
-                return answer
-            lost_with += answer is Given.LOST_BEGUN
-            if answer is Given.BACK or self._stop.asked.is_set():
-                return None
-            if lost_with >= _MOST_LOST_WITH:
-                message = f"{lost_with} workers were lost while they worked on it"
-                return Failure("worker-lost", message, attempts=lost_with)
-        return None
-
-    async def _roomiest(self) -> Post | None:
-        """The worker with the most room, once one has any; none when the run stops first.
-
-        Raises:
-            MelleaError: there is no worker any more.
-        """
-        while not self._stop.asked.is_set():
-            if all(post.closed for post in self._posts):
-                raise self._last_error or ClusterLost("no worker is left on the cluster")
-            post = min(self._posts, key=lambda post: post.load)
-            if post.load < 1:
-                return post
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        return None
-
-    def _wake(self, most: int) -> None:
-        while self._waiting and most > 0:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                most -= 1
-
-    async def attend(self, post: Post) -> None:
-        """Keep a place filled until it is of no use any more."""
-        await self._needed.wait()
-        losses = 0
-        while not (self._over or self._stop.asked.is_set()):
-            link = self._links.hire(post.number)
-            answered = post.answered
-            try:
-                await self._employ(post, link)
-            except WorkerLost as lost:
-                losses = 1 if post.answered > answered else losses + 1
-                self._lost(post, lost, again=not lost.for_good and losses < _MOST_LOSSES)
-                if post.closed:
-                    return
-            except Abandoned as reason:
-                self._abandon(post, reason.error)
-                return
-            finally:
-                link.kill()
-
-    async def _employ(self, post: Post, link: Link) -> None:
-        """Work with one worker until it is lost, or says that it is of no use."""
-        await self._up(link)
-        ready = unpack(await link.open(__version__, pack(post.share)))
-        if isinstance(ready, MelleaError):
-            raise Abandoned(ready)
-        post.node, post.link = ready, link
-        self._wake(post.share.places)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(link.serve())
-                group.create_task(self._deliver(post, link))
-                group.create_task(self._gather(post, link))
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-
-    async def _up(self, link: Link) -> None:
-        """Wait until the worker runs."""
-        soon_s = min(_SOON_S, self._patience_s)
-        with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(link.up(), soon_s)
-        self._observer(Note("waiting for the cluster to find room for a worker (ray status says what is taken)"))
-        try:
-            await asyncio.wait_for(link.up(), self._patience_s - soon_s)
-        except TimeoutError:
-            why = f"the cluster had no room for it within {self._patience_s:.0f} s"
-            raise WorkerLost(why, for_good=True) from None
-
-    async def _deliver(self, post: Post, link: Link) -> None:
-        while True:
-            await link.give(pack(await post.outgoing()))
-
-    async def _gather(self, post: Post, link: Link) -> None:
-        while True:
-            self._take_in(post, unpack(await link.collect()))
-
-    def _take_in(self, post: Post, report: Report) -> None:
-        for event in report.events:
-            self._pass_on(post, event)
-        post.count(report.retries, report.peak_in_flight)
-        alone = len(self._open()) == 1
-        away: BackendUnavailable | None = None
-        for position, ending in report.endings:
-            if isinstance(ending, BackendUnavailable) and not alone:
-                # This worker's server is away for good; the others may have another one, or a better way to it.
-                away = ending
-            else:
-                post.settle(position, ending)
-        self._wake(len(report.endings))
-        if away is not None:
-            raise Abandoned(away)
-
-    def _pass_on(self, post: Post, event: Event) -> None:
-        if isinstance(event, Paused):
-            # Each worker meets the same server: what is known already is not said again.
-            until = asyncio.get_running_loop().time() + event.delay_s
-            if until <= self._paused_until + 0.05:
-                return
-            self._paused_until = until
-        self._observer(post.hear(event))
-
-    def _open(self) -> list[Post]:
-        return [post for post in self._posts if not post.closed]
-
-    def _lost(self, post: Post, lost: WorkerLost, *, again: bool) -> None:
-        post.closed = not again
-        where = f" on {post.node}" if post.node else ""
-        owed = len(post.tickets)
-        happened = f"the worker{where} was lost" if post.link else "a worker cannot start"
-        what = f"{happened} ({lost.message})"
-        more = f"; its {owed} unfinished items run elsewhere" if owed else ""
-        if not (self._over or self._stop.asked.is_set()):
-            self._observer(Note(what + more))
-        if post.closed:
-            self._last_error = ClusterLost(
-                f"no worker is left on the cluster: {what}",
-                hint="run the same command again when the cluster is well: finished items are kept",
-            )
-        for ticket in post.vacate():
-            for step in () if ticket.answer.done() else ticket.steps:
-                self._observer(AttemptFailed(ticket.item.position, step, "worker-lost", what))
-            ticket.back(Given.LOST_BEGUN if ticket.begun else Given.LOST)
-        self._wake(len(self._waiting))
-
-    def _abandon(self, post: Post, error: MelleaError) -> None:
-        post.closed = True
-        self._last_error = error
-        if self._open():
-            where = f"{post.node}: " if post.node else "a worker is of no use: "
-            self._observer(Note(f"{where}{error.message}; going on without it"))
-        for ticket in post.vacate():
-            ticket.back(Given.LOST)
-        self._wake(len(self._waiting))
-
-    async def wind_up_when_asked(self) -> None:
-        """When the run is asked to stop, take back what no worker has begun."""
-        await self._stop.asked.wait()
-        self._wake(len(self._waiting))
-        for post in self._posts:
-            for item in post.unsent():
-                post.settle(item.position, None)
-            if post.link is not None:
-                with contextlib.suppress(WorkerLost):
-                    await post.link.wind_up()
-
-    async def dismiss(self) -> None:
-        """Let every worker stop its backend, for a moment; then end it. Nobody is hired any more."""
-        self._over = True
-        links = [post.link for post in self._posts if post.link is not None]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
-        for link in links:
-            link.kill()
+    kind = "cluster-lost"
+    scope = Scope.RUN
 
 
 @asynccontextmanager
-async def crew(
-    shares: Sequence[Share], links: Links, *, observer: Observer, stop: Stop, patience_s: float = 300.0
+async def open_executor(
+    setups: Sequence[WorkerSetup],
+    launcher: WorkerLauncher,
+    *,
+    observer: Observer,
+    stop: Stop,
+    start_timeout_s: float = 300.0,
 ) -> AsyncIterator[ClusterExecutor]:
-    """The workers of one run, one for each share; they are ended on leaving.
+    """Open the executor of one run, with one worker for each setup; leaving ends the workers.
 
     Args:
-        shares: what each gets.
-        links: where workers come from.
-        observer: hears what happens.
-        stop: the run's wish to stop.
-        patience_s: how long the cluster may take to find room for a worker, in seconds.
+        setups: the setup of each worker.
+        launcher: starts workers.
+        observer: gets the events of all items.
+        stop: the run's request to stop.
+        start_timeout_s: maximum time for the start of a worker, in seconds.
     """
-    posts = [Post(number, share) for number, share in enumerate(shares)]
-    hands = ClusterExecutor(posts, links, observer, stop, patience_s=patience_s)
+    slots = [WorkerSlot(number, setup) for number, setup in enumerate(setups)]
+    executor = ClusterExecutor(slots, launcher, observer, stop, start_timeout_s=start_timeout_s)
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(hands.attend(post)) for post in posts]
-            tasks.append(group.create_task(hands.wind_up_when_asked()))
+            tasks = [group.create_task(executor.run_slot(slot)) for slot in slots]
+            stopping = group.create_task(executor.return_items_when_stopped())
             try:
-                yield hands
+                yield executor
             finally:
-                await hands.dismiss()
-                tasks.pop().cancel()
-                # Calls under way end with their workers; cancelled, they would make Ray's client complain.
-                await asyncio.wait(tasks, timeout=_CLOSE_S if hands.hired else 0)
+                await executor.close_workers()
+                stopping.cancel()
+                # Calls in flight end with their workers; cancelled, they would make Ray's client complain.
+                await asyncio.wait(tasks, timeout=_CLOSE_S if executor.used else 0)
                 for task in tasks:
                     task.cancel()
     except BaseExceptionGroup as failures:
@@ -295,3 +78,354 @@ async def crew(
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+class NotAnswered(Enum):
+    """Why a worker has not answered an item."""
+
+    RETURNED = "returned"
+    """The run stops, and the worker had not started the item."""
+    LOST = "lost"
+    """The worker was lost before it started the item."""
+    LOST_STARTED = "lost, started"
+    """The worker was lost after it started the item."""
+
+
+@dataclass(slots=True)
+class Assignment:
+    """An item at a worker.
+
+    Args:
+        item: the item.
+        answer: the outcome, or why there is none.
+        started: whether the worker has started the item.
+        steps: the steps that are in flight.
+    """
+
+    item: Item
+    answer: asyncio.Future[Outcome | NotAnswered]
+    started: bool = False
+    steps: set[str] = field(default_factory=set)
+
+    def give_back(self, why: NotAnswered) -> None:
+        if not self.answer.done():
+            self.answer.set_result(why)
+
+
+@dataclass(slots=True, eq=False)
+class WorkerSlot:
+    """The place of one worker; a lost worker is replaced by another one.
+
+    Args:
+        number: the slot's number, counted from 0.
+        setup: the setup of its workers.
+        worker: the worker; `None` while there is none.
+        node: the worker's machine.
+        closed: whether no worker will be started any more.
+        assignments: the worker's items, by position.
+        answered: number of outcomes so far.
+    """
+
+    number: int
+    setup: WorkerSetup
+    worker: WorkerHandle | None = None
+    node: str = ""
+    closed: bool = False
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+    answered: int = 0
+    retries: int = 0
+    peak_in_flight: int = 0
+    _unsent: list[Item] = field(default_factory=list)
+    _item_added: asyncio.Event = field(default_factory=asyncio.Event)
+    _retries_of_lost: int = 0
+
+    @property
+    def load(self) -> float:
+        """Items over capacity; at 1 and above the slot takes no items."""
+        return len(self.assignments) / self.setup.capacity if self.worker is not None else 1.0
+
+    def assign(self, item: Item) -> asyncio.Future[Outcome | NotAnswered]:
+        """Take an item; the future gets its outcome."""
+        answer: asyncio.Future[Outcome | NotAnswered] = asyncio.get_running_loop().create_future()
+        self.assignments[item.position] = Assignment(item, answer)
+        # The worker gets only what the engine needs, without the row's other columns.
+        self._unsent.append(Item(item.position, str(item.id), item.text))
+        self._item_added.set()
+        return answer
+
+    async def next_items(self) -> list[Item]:
+        while not self._unsent:
+            self._item_added.clear()
+            await self._item_added.wait()
+        return self.take_unsent()
+
+    def take_unsent(self) -> list[Item]:
+        items, self._unsent = self._unsent, []
+        return items
+
+    def track(self, event: Event) -> Event:
+        """Update the assignment that an event is about; returns the event with the item's text."""
+        assignment = self.assignments.get(getattr(event, "position", -1))
+        if assignment is None:
+            return event
+        match event:
+            case ItemStarted():
+                assignment.started = True
+                return ItemStarted(event.position, event.id, assignment.item.text)
+            case StepStarted():
+                assignment.steps.add(event.step)
+            case StepFinished():
+                assignment.steps.discard(event.step)
+            case _:
+                pass
+        return event
+
+    def finish(self, position: int, result: ItemResult) -> None:
+        assignment = self.assignments.pop(position, None)
+        if assignment is None or assignment.answer.done():
+            return
+        if isinstance(result, MelleaError):
+            assignment.answer.set_exception(result)
+        elif result is None:
+            assignment.give_back(NotAnswered.RETURNED)
+        else:
+            self.answered += 1
+            assignment.answer.set_result(result)
+
+    def count(self, report: Report) -> None:
+        """Add a worker's figures to those of the workers before it."""
+        self.retries = self._retries_of_lost + report.retries
+        self.peak_in_flight = max(self.peak_in_flight, report.peak_in_flight)
+
+    def remove_worker(self) -> list[Assignment]:
+        """Forget the worker; returns its assignments."""
+        self.worker = None
+        self._retries_of_lost = self.retries
+        self._unsent.clear()
+        assignments, self.assignments = list(self.assignments.values()), {}
+        return assignments
+
+
+class ClusterExecutor(Executor):
+    """Answers items on the workers of a cluster; opened by `open_executor`."""
+
+    def __init__(
+        self,
+        slots: Sequence[WorkerSlot],
+        launcher: WorkerLauncher,
+        observer: Observer,
+        stop: Stop,
+        *,
+        start_timeout_s: float,
+    ) -> None:
+        self._slots = slots
+        self._launcher = launcher
+        self._observer = observer
+        self._stop = stop
+        self._start_timeout_s = start_timeout_s
+        self._item_waits = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._last_error: MelleaError | None = None
+        self._paused_until_s = 0.0
+        self._closing = False
+
+    @property
+    def places(self) -> int:
+        return sum(slot.setup.capacity for slot in self._slots)
+
+    @property
+    def rooms(self) -> None:
+        """No limit below `places`: each worker's setup bounds its requests in flight."""
+
+    @property
+    def concurrency(self) -> int:
+        return sum(slot.setup.settings.concurrency or 0 for slot in self._slots)
+
+    @property
+    def used(self) -> bool:
+        """Whether any item had to be answered."""
+        return self._item_waits.is_set()
+
+    @property
+    def retries(self) -> int:
+        return sum(slot.retries for slot in self._slots)
+
+    @property
+    def peak_in_flight(self) -> int:
+        """The sum of the workers' peaks, which bounds the number of requests in flight so far."""
+        return sum(slot.peak_in_flight for slot in self._slots)
+
+    async def work(self, item: Item) -> Outcome | None:
+        """Have a worker answer `item`; see `mellea_cli.run.executor.Executor.work`.
+
+        The first call starts the workers: a run that finds every answer in its journal starts none.
+        """
+        self._item_waits.set()
+        losses = 0
+        while (slot := await self._least_loaded()) is not None:
+            answer = await slot.assign(item)
+            if not isinstance(answer, NotAnswered):
+                return answer
+            losses += answer is NotAnswered.LOST_STARTED
+            if answer is NotAnswered.RETURNED or self._stop.asked.is_set():
+                return None
+            if losses >= _MAX_LOSSES_OF_ITEM:
+                return Failure("worker-lost", f"{losses} workers were lost while they worked on it", attempts=losses)
+        return None
+
+    async def _least_loaded(self) -> WorkerSlot | None:
+        """The least loaded slot, once one takes items; `None` when the run stops first.
+
+        Raises:
+            MelleaError: no worker is left.
+        """
+        while not self._stop.asked.is_set():
+            if all(slot.closed for slot in self._slots):
+                raise self._last_error or ClusterLost("no worker is left on the cluster")
+            slot = min(self._slots, key=lambda slot: slot.load)
+            if slot.load < 1:
+                return slot
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        return None
+
+    def _wake(self, count: int) -> None:
+        while self._waiting and count > 0:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                count -= 1
+
+    async def run_slot(self, slot: WorkerSlot) -> None:
+        """Keep a worker running in a slot until the run ends or the slot is closed."""
+        await self._item_waits.wait()
+        losses = 0
+        while not (slot.closed or self._closing or self._stop.asked.is_set()):
+            worker = self._launcher.start(slot.number)
+            answered = slot.answered
+            try:
+                await self._run_worker(slot, worker)
+            except WorkerLost as lost:
+                losses = 1 if slot.answered > answered else losses + 1
+                self._replace(slot, lost, last=lost.permanent or losses >= _MAX_LOSSES)
+            except _WorkerUnusable as unusable:
+                self._close_slot(slot, unusable.error)
+            finally:
+                worker.kill()
+
+    async def _run_worker(self, slot: WorkerSlot, worker: WorkerHandle) -> None:
+        """Send items and collect reports until the worker is lost or reports that it cannot answer any item."""
+        await self._start(worker)
+        opened = unpack(await worker.call("open", __version__, pack(slot.setup)))
+        if isinstance(opened, MelleaError):
+            raise _WorkerUnusable(opened)
+        slot.node, slot.worker = opened, worker
+        self._wake(slot.setup.capacity)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(worker.call("run"))
+                group.create_task(self._send(slot, worker))
+                group.create_task(self._receive(slot, worker))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _start(self, worker: WorkerHandle) -> None:
+        note_after_s = min(_START_NOTE_AFTER_S, self._start_timeout_s)
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(worker.started(), note_after_s)
+        self._observer(Note("waiting for a free CPU for a worker on the cluster (ray status shows what is in use)"))
+        try:
+            await asyncio.wait_for(worker.started(), self._start_timeout_s - note_after_s)
+        except TimeoutError:
+            why = f"the cluster had no free CPU for it within {self._start_timeout_s:.0f} s"
+            raise WorkerLost(why, permanent=True) from None
+
+    async def _send(self, slot: WorkerSlot, worker: WorkerHandle) -> None:
+        while True:
+            await worker.call("add_items", pack(await slot.next_items()))
+
+    async def _receive(self, slot: WorkerSlot, worker: WorkerHandle) -> None:
+        while True:
+            report: Report = unpack(await worker.call("next_report"))
+            for event in report.events:
+                self._publish(slot, event)
+            slot.count(report)
+            last_slot = sum(not one.closed for one in self._slots) == 1
+            unavailable: BackendUnavailable | None = None
+            for position, result in report.results:
+                if isinstance(result, BackendUnavailable) and not last_slot:
+                    # The server of this worker is unavailable; the others may have another one, or a better route.
+                    unavailable = result
+                else:
+                    slot.finish(position, result)
+            self._wake(len(report.results))
+            if unavailable is not None:
+                raise _WorkerUnusable(unavailable)
+
+    def _publish(self, slot: WorkerSlot, event: Event) -> None:
+        if isinstance(event, Paused):
+            until_s = asyncio.get_running_loop().time() + event.delay_s
+            if until_s <= self._paused_until_s + _SAME_PAUSE_S:
+                return
+            self._paused_until_s = until_s
+        self._observer(slot.track(event))
+
+    def _replace(self, slot: WorkerSlot, lost: WorkerLost, *, last: bool) -> None:
+        """Give a lost worker's items to the others; close the slot unless another worker can be started."""
+        slot.closed = last
+        where = f" on {slot.node}" if slot.node else ""
+        subject = f"the worker{where} was lost" if slot.worker else "a worker cannot start"
+        what = f"{subject} ({lost.message})"
+        if not (self._closing or self._stop.asked.is_set()):
+            unfinished = len(slot.assignments)
+            self._observer(Note(what + (f"; its {unfinished} unfinished items run elsewhere" if unfinished else "")))
+        if last:
+            self._last_error = ClusterLost(
+                f"no worker is left on the cluster: {what}",
+                hint="repair the cluster and run the same command again: finished items are kept",
+            )
+        for assignment in slot.remove_worker():
+            for step in () if assignment.answer.done() else assignment.steps:
+                self._observer(AttemptFailed(assignment.item.position, step, "worker-lost", what))
+            assignment.give_back(NotAnswered.LOST_STARTED if assignment.started else NotAnswered.LOST)
+        self._wake(len(self._waiting))
+
+    def _close_slot(self, slot: WorkerSlot, error: MelleaError) -> None:
+        slot.closed = True
+        self._last_error = error
+        if not all(one.closed for one in self._slots):
+            where = f"{slot.node}: " if slot.node else "a worker cannot be used: "
+            self._observer(Note(f"{where}{error.message}; the run continues without it"))
+        for assignment in slot.remove_worker():
+            assignment.give_back(NotAnswered.LOST)
+        self._wake(len(self._waiting))
+
+    async def return_items_when_stopped(self) -> None:
+        """When the run is asked to stop, take back the items that no worker has started."""
+        await self._stop.asked.wait()
+        self._wake(len(self._waiting))
+        for slot in self._slots:
+            for item in slot.take_unsent():
+                slot.finish(item.position, None)
+            if slot.worker is not None:
+                with contextlib.suppress(WorkerLost):
+                    await slot.worker.call("return_unstarted")
+
+    async def close_workers(self) -> None:
+        """Give every worker a moment to stop its backend, then end it. No worker is started any more."""
+        self._closing = True
+        workers = [slot.worker for slot in self._slots if slot.worker is not None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await asyncio.gather(*(worker.call("close") for worker in workers), return_exceptions=True)
+        for worker in workers:
+            worker.kill()
+
+
+class _WorkerUnusable(Exception):
+    # The worker runs, but a fault of its machine keeps it from answering any item.
+
+    def __init__(self, error: MelleaError) -> None:
+        super().__init__(error.message)
+        self.error = error

@@ -1,4 +1,4 @@
-"""What a worker tells the driver: outcomes, and what happened meanwhile, in few large pieces."""
+"""What driver and worker send each other: a worker's setup on the way there, reports on the way back."""
 
 from __future__ import annotations
 
@@ -17,87 +17,84 @@ from mellea_cli.events import Event, ItemStarted, TokensReceived
 from mellea_cli.items import Outcome
 from mellea_cli.run.plan import RunPlan
 
-# What a worker is sent: its share of a run, as plain data that can be pickled.
-
-# The driver reads so many reports a second at most, however many workers there are...
+# Limits for the driver, whatever the number of workers: reports a second, and pieces of text a second, which only a
+# screen needs.
 _REPORTS_PER_S = 200
-_SOONEST_S, _LATEST_S = 0.02, 1.0
-# ... and so many pieces of text, which only a screen needs.
+_MIN_DELAY_S, _MAX_DELAY_S = 0.02, 1.0
 _TEXTS_PER_S = 1_000
-_TEXT_SOONEST_S = 0.1
-# Items that lie ready at a worker, as a share of those it works on: the next one must be there when a place is free.
-_AHEAD = 0.25
+_MIN_TEXT_INTERVAL_S = 0.1
+# Items that wait at a worker, relative to those in flight: the next one must be there when a slot is free.
+_READ_AHEAD = 0.25
+
+ItemResult = Outcome | MelleaError | None
+"""What a worker returns for an item: its outcome, an error that ends the run, or `None` for an item not started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class ReportIntervals:
     """How often a worker reports.
 
     Args:
-        linger_s: from an outcome to the report with it, in seconds: those that come meanwhile share it.
-        text_s: from one report with pieces of text to the next, in seconds.
+        delay_s: seconds from an outcome to its report; later outcomes within them join the report.
+        text_s: seconds between reports with pieces of text.
     """
 
-    linger_s: float = _SOONEST_S
-    text_s: float = _TEXT_SOONEST_S
+    delay_s: float = _MIN_DELAY_S
+    text_s: float = _MIN_TEXT_INTERVAL_S
 
     @classmethod
-    def of(cls, workers: int, concurrency: int) -> Rhythm:
-        """The rhythm that keeps the driver cheap with so many workers and requests in flight."""
-        linger_s = min(_LATEST_S, max(_SOONEST_S, workers / _REPORTS_PER_S))
-        return cls(linger_s, max(_TEXT_SOONEST_S, linger_s, concurrency / _TEXTS_PER_S))
+    def for_workers(cls, workers: int, concurrency: int) -> ReportIntervals:
+        """The intervals that bound the driver's work with so many workers and requests in flight."""
+        delay_s = min(_MAX_DELAY_S, max(_MIN_DELAY_S, workers / _REPORTS_PER_S))
+        return cls(delay_s, max(_MIN_TEXT_INTERVAL_S, delay_s, concurrency / _TEXTS_PER_S))
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """One worker's share of a run.
+class WorkerSetup:
+    """Everything that one worker needs for a run, as plain data that can be pickled.
 
     Args:
-        pipeline: the pipeline's name: both ends know what it stands for.
-        facts: the other fields of the worker's `RunPlan`, its share of the limits among them.
-        settings: what its backend is opened with, with network policy and key: a share goes nowhere but to its worker.
-        pull: fetch the embedded model's file where it is missing.
-        rhythm: how often it reports.
+        pipeline: the pipeline's name; driver and worker have the same pipelines.
+        plan_fields: the other fields of the worker's `RunPlan`, with its part of the limits.
+        settings: settings of its backend, with network policy and API key: a setup is sent to its own worker only.
+        pull: download the embedded model where it is missing.
+        intervals: how often it reports.
     """
 
     pipeline: str
-    facts: Mapping[str, Any]
+    plan_fields: Mapping[str, Any]
     settings: BackendSettings
     pull: bool
-    rhythm: Rhythm
+    intervals: ReportIntervals
 
     @property
-    def places(self) -> int:
-        """Items that the worker holds at once: those it works on, and the next few."""
-        concurrency: int = self.facts["concurrency"]
-        return concurrency + math.ceil(concurrency * _AHEAD)
+    def capacity(self) -> int:
+        """Items that the worker holds at once: those in flight and the next few."""
+        concurrency: int = self.plan_fields["concurrency"]
+        return concurrency + math.ceil(concurrency * _READ_AHEAD)
 
     def plan(self) -> RunPlan:
-        """The worker's own plan.
-
-        Raises:
-            KeyError: there is no such pipeline.
-        """
+        """The worker's own plan. Raises `KeyError` when there is no such pipeline."""
         from mellea_cli.pipelines.default_prompts import PIPELINES
 
-        return RunPlan(pipeline=PIPELINES[self.pipeline], **self.facts)
+        return RunPlan(pipeline=PIPELINES[self.pipeline], **self.plan_fields)
 
 
-def shares(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: bool) -> list[Share]:
+def split_plan(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: bool) -> list[WorkerSetup]:
     """Split a run's limits among workers, so that all of them together keep what the user set.
 
-    Requests in flight are split as evenly as they can be, the limits by the minute in proportion to them. What is
-    counted over the whole run (failed items, tokens, money, time) is the driver's own business and not split.
+    Requests in flight are split as evenly as possible, requests and tokens per minute in proportion to them. Limits of
+    the whole run (failed items, tokens, cost, time) are counted by the driver and not split.
 
     Args:
-        plan: the whole run's.
-        settings: what each backend is opened with.
-        workers: how many there could be; more than requests in flight are of no use.
-        pull: see `Share`.
+        plan: the plan of the whole run.
+        settings: settings of each backend.
+        workers: maximum number of workers; more than there are requests in flight would be idle.
+        pull: see `WorkerSetup`.
     """
     workers = min(workers, plan.concurrency)
-    rhythm = Rhythm.of(workers, plan.concurrency)
-    split = []
+    intervals = ReportIntervals.for_workers(workers, plan.concurrency)
+    setups = []
     for number in range(workers):
         concurrency = plan.concurrency // workers + (number < plan.concurrency % workers)
         part = concurrency / plan.concurrency
@@ -107,23 +104,19 @@ def shares(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: bool
             rpm=plan.rpm * part if plan.rpm else None,
             tpm=plan.tpm * part if plan.tpm else None,
         )
-        facts = {field.name: getattr(own, field.name) for field in dataclasses.fields(own) if field.name != "pipeline"}
-        opened = dataclasses.replace(settings, concurrency=concurrency)
-        split.append(Share(plan.pipeline.name, facts, opened, pull, rhythm))
-    return split
-
-
-Ending = Outcome | MelleaError | None
-"""How an item's visit to a worker ended: with an outcome, with an error that ends the run, or given back."""
+        fields = {field.name: getattr(own, field.name) for field in dataclasses.fields(own) if field.name != "pipeline"}
+        own_settings = dataclasses.replace(settings, concurrency=concurrency)
+        setups.append(WorkerSetup(plan.pipeline.name, fields, own_settings, pull, intervals))
+    return setups
 
 
 def pack(value: Any) -> bytes:
-    """The bytes of `value`: Ray passes bytes on as they are, and would take twice as long over objects."""
+    """Serialize a message. Ray passes bytes on as they are, and takes twice as long over objects."""
     return pickle.dumps(value, protocol=5)
 
 
 def unpack(data: bytes) -> Any:
-    """The value of bytes that `pack` made."""
+    """The message that `pack` serialized."""
     return pickle.loads(data)  # noqa: S301 - from a worker of this very run
 
 
@@ -132,78 +125,72 @@ class Report:
     """What has happened at a worker since its last report.
 
     Args:
-        events: what observers are to hear, in order; before the endings.
-        endings: items that are done with, by position.
-        retries: requests sent again because of the transport, over the worker's life.
-        peak_in_flight: the most requests that it ever had in flight.
+        events: events for the observers, in order; they come before the results.
+        results: finished items, by position.
+        retries: retries of requests, over the worker's life.
+        peak_in_flight: maximum number of requests in flight so far.
     """
 
     events: list[Event] = field(default_factory=list)
-    endings: list[tuple[int, Ending]] = field(default_factory=list)
+    results: list[tuple[int, ItemResult]] = field(default_factory=list)
     retries: int = 0
     peak_in_flight: int = 0
 
 
 class Reporter:
-    """Gathers a worker's report; as an observer it takes the engine's events.
+    """Collects a worker's report; as an observer it takes the engine's events.
 
-    Pieces of text are put together: one event for each answer and report. An item's own text is left out: the driver
+    Pieces of text are joined: one event for each answer and report. An item's own text is left out, because the driver
     has it.
-
-    Args:
-        rhythm: how often to report.
     """
 
-    def __init__(self, rhythm: Rhythm) -> None:
-        self._rhythm = rhythm
+    def __init__(self, intervals: ReportIntervals) -> None:
+        self._intervals = intervals
         self._report = Report()
         self._pieces: dict[tuple[int, str], list[str]] = {}
-        self._texts_at = 0.0
-        self._some = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._last_text_s = 0.0
+        self._not_empty = asyncio.Event()
+        self._has_result = asyncio.Event()
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
-        self._some.set()
+        self._not_empty.set()
         if isinstance(event, TokensReceived):
             self._pieces.setdefault((event.position, event.step), []).append(event.text)
             return
         if isinstance(event, ItemStarted):
             event = ItemStarted(event.position, event.id, "")
         else:
-            # What streamed before this event is told before it.
-            self._flush(getattr(event, "position", None), getattr(event, "step", None))
+            # Text that arrived before this event is reported before it.
+            self._add_text(getattr(event, "position", None), getattr(event, "step", None))
         self._report.events.append(event)
 
-    def end(self, position: int, ending: Ending) -> None:
-        """An item is done with."""
-        self._report.endings.append((position, ending))
-        self._some.set()
-        self._ended.set()
+    def finish(self, position: int, result: ItemResult) -> None:
+        """Add the result of an item."""
+        self._report.results.append((position, result))
+        self._not_empty.set()
+        self._has_result.set()
 
     async def next(self) -> Report:
-        """Wait until there is something to tell, and a moment longer for what can go with it.
+        """Wait until there is something to report, and a moment longer for what can join it.
 
-        Cancelling it loses nothing.
+        Cancelling the wait loses nothing.
         """
-        await self._some.wait()
+        await self._not_empty.wait()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), self._rhythm.text_s)
-        if self._ended.is_set():
-            await asyncio.sleep(self._rhythm.linger_s)
-        return self._take(asyncio.get_running_loop().time())
-
-    def _take(self, now: float) -> Report:
-        if now - self._texts_at >= self._rhythm.text_s:
-            self._texts_at = now
+            await asyncio.wait_for(self._has_result.wait(), self._intervals.text_s)
+        if self._has_result.is_set():
+            await asyncio.sleep(self._intervals.delay_s)
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._last_text_s >= self._intervals.text_s:
+            self._last_text_s = now_s
             for position, step in list(self._pieces):
-                self._flush(position, step)
+                self._add_text(position, step)
         report, self._report = self._report, Report()
-        self._ended.clear()
+        self._has_result.clear()
         if not self._pieces:
-            self._some.clear()
+            self._not_empty.clear()
         return report
 
-    def _flush(self, position: int | None, step: str | None) -> None:
+    def _add_text(self, position: int | None, step: str | None) -> None:
         if position is not None and step is not None and (pieces := self._pieces.pop((position, step), None)):
             self._report.events.append(TokensReceived(position, step, "".join(pieces)))

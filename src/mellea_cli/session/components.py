@@ -1,4 +1,4 @@
-"""What is said to a model: instructions, questions about objects, and how they are put into words."""
+"""Components: what can be sent to a model as one message, and its text."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from mellea_cli.messages import Message
 from mellea_cli.pipelines.pipeline import render
 from mellea_cli.requirements.requirement import Requirement, reqify
 from mellea_cli.session.thunk import ModelOutputThunk
 
+Requirements = Sequence[Requirement | str]
+"""What must hold for an answer; a str is judged by the model."""
+
 
 class Component(Protocol):
-    """Something that can be said to a model as one user message."""
+    """Something that can be sent to a model as one user message."""
 
     def text(self) -> str:
-        """The message."""
+        """The message's content."""
 
 
 class Instruction:
     """A task for the model.
 
     With `user_variables` the description, the prefix, the requirements and the examples are Jinja2 templates; without
-    them braces mean nothing. Variables and the grounding context are data: they are put in as they are and never
-    rendered. Nothing that is handed in is changed or kept.
+    them braces have no meaning. Variables and the grounding context are data: they are inserted as they are and never
+    rendered. The arguments are copied and never changed.
 
     Args:
         description: the task in words.
         requirements: what must hold for the answer, shown to the model unless they are for checking only.
         icl_examples: examples of good answers, shown to the model.
-        grounding_context: texts to answer from, by a key. Thunks may stand here: they are awaited first.
-        user_variables: values of the templates. Thunks may stand here too.
-        prefix: text to put before everything else.
+        grounding_context: texts to answer from, by key. Thunks are allowed: they are awaited first.
+        user_variables: values of the templates. Thunks are allowed here too.
+        prefix: text before everything else.
 
     Raises:
         TemplateError: a template names a variable that is not there, or does not parse.
@@ -45,7 +49,7 @@ class Instruction:
         self,
         description: str,
         *,
-        requirements: Sequence[Requirement | str] | None = None,
+        requirements: Requirements | None = None,
         icl_examples: Sequence[str] | None = None,
         grounding_context: Mapping[str, str | ModelOutputThunk] | None = None,
         user_variables: Mapping[str, Any] | None = None,
@@ -59,24 +63,22 @@ class Instruction:
         self.grounding = dict(grounding_context or {})
         self._variables = None if user_variables is None else dict(user_variables)
         self.requirements = tuple(self._requirement(one) for one in requirements or ())
-        # Rendered now, so that a template's fault is raised where the call is; again once thunks have their texts.
-        self._text: str | None = self._render()
-        if self.pending():
-            self._text = None
+        # Rendered now, so that a template's error is raised by the call itself; again when all thunks have their texts.
+        text = self._render()
+        self._text = None if self.pending() else text
 
     def pending(self) -> list[ModelOutputThunk]:
-        """The thunks among the grounding context and the variables whose answers do not stand yet."""
-        given = (*self.grounding.values(), *(self._variables or {}).values())
-        return _pending(*given)
+        """The thunks among the grounding context and the variables that are not complete yet."""
+        return pending_thunks(*self.grounding.values(), *(self._variables or {}).values())
 
     def text(self) -> str:
-        """The whole instruction as one user message."""
-        if self._text is None:
-            text = self._render()
-            if self.pending():
-                return text
+        """The instruction as one user message."""
+        if self._text is not None:
+            return self._text
+        text = self._render()
+        if not self.pending():
             self._text = text
-        return self._text
+        return text
 
     def __repr__(self) -> str:
         return f"Instruction({self.description!r})"
@@ -86,35 +88,37 @@ class Instruction:
         if self._variables is None or not requirement.description:
             return requirement
         return Requirement(
-            self._said(requirement.description),
+            self._rendered(requirement.description),
             requirement.validation_fn,
             output_to_bool=requirement.output_to_bool,
             check_only=requirement.check_only,
         )
 
-    def _said(self, template: str) -> str:
+    def _rendered(self, template: str) -> str:
         if self._variables is None or not template:
             return template
-        return render(template, {name: _known(value) for name, value in self._variables.items()})
+        return render(template, {name: known_text(value) for name, value in self._variables.items()})
 
     def _render(self) -> str:
         wanted = [one.description for one in self.requirements if one.description and not one.check_only]
-        grounding = [f"[{key}] = {_known(value)}" for key, value in self.grounding.items()]
+        grounding = [f"[{key}] = {known_text(value)}" for key, value in self.grounding.items()]
         blocks = (
-            self._said(self.prefix),
-            self._said(self.description),
+            self._rendered(self.prefix),
+            self._rendered(self.description),
             _listed("The answer must meet these requirements:", wanted),
-            _listed("Examples of good answers:", [self._said(example) for example in self.examples]),
+            _listed("Examples of good answers:", [self._rendered(example) for example in self.examples]),
             _listed("Answer from these texts:", grounding),
         )
         return "\n\n".join(block for block in blocks if block)
 
 
-def _pending(*values: Any) -> list[ModelOutputThunk]:
+def pending_thunks(*values: Any) -> list[ModelOutputThunk]:
+    """The values that are thunks and not complete yet."""
     return [one for one in values if isinstance(one, ModelOutputThunk) and one.text is None]
 
 
-def _known(value: Any) -> Any:
+def known_text(value: Any) -> Any:
+    """A thunk's text, empty while it is not complete; any other value as it is."""
     return (value.text or "") if isinstance(value, ModelOutputThunk) else value
 
 
@@ -131,11 +135,9 @@ class Query:
     query: str
 
     def pending(self) -> list[ModelOutputThunk]:
-        """The object, when it is a thunk whose answer does not stand yet."""
-        return _pending(self.obj)
+        return pending_thunks(self.obj)
 
     def text(self) -> str:
-        """The object as text, then the question."""
         return f"Answer the question about this object.\n\nObject:\n{as_text(self.obj)}\n\nQuestion: {self.query}"
 
 
@@ -147,29 +149,16 @@ class Transform:
     transformation: str
 
     def pending(self) -> list[ModelOutputThunk]:
-        """The object, when it is a thunk whose answer does not stand yet."""
-        return _pending(self.obj)
+        return pending_thunks(self.obj)
 
     def text(self) -> str:
-        """The object as text, then the change."""
         lead = "Transform this object as described. Answer with the transformed object only."
         return f"{lead}\n\nObject:\n{as_text(self.obj)}\n\nTransformation: {self.transformation}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Said:
-    """Plain text."""
-
-    words: str
-
-    def text(self) -> str:
-        """The text."""
-        return self.words
-
-
 def as_text(obj: Any) -> str:
-    """An object as a model can read it: a str as it is, data as JSON, a thunk as its answer, anything else by `str`."""
-    obj = _known(obj)
+    """The text of an object for a model: a str as it is, data as JSON, a thunk's answer, anything else by `str`."""
+    obj = known_text(obj)
     if isinstance(obj, str):
         return obj
     if hasattr(obj, "model_dump_json"):
@@ -183,7 +172,6 @@ def as_text(obj: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: a model's fields, a dataclass's, else its `str`."""
     if hasattr(value, "model_dump"):
         return value.model_dump()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -191,17 +179,17 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def component(action: Any) -> Component:
-    """Make a component of what `act` is given.
+def as_component(action: Any) -> Component | Message:
+    """The component for an argument of `act`.
 
     Raises:
-        TypeError: it is nothing that can be said to a model.
+        TypeError: it cannot be sent to a model.
     """
     if isinstance(action, str):
-        return Said(action)
+        return Message("user", action)
     if isinstance(action, ModelOutputThunk):
         return Instruction("{{ answer }}", user_variables={"answer": action})
     if isinstance(getattr(action, "content", None), str) or callable(getattr(action, "text", None)):
-        said: Component = action
-        return said
+        component: Component | Message = action
+        return component
     raise TypeError(f"act takes an Instruction, a Message, a str or a thunk, not {type(action).__name__}")

@@ -1,10 +1,9 @@
-"""A session's way to its model: chosen and opened by the first request, then kept."""
+"""A session's connection to its model: chosen and opened by the first request, then kept."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,52 +13,27 @@ from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import UsageError
-from mellea_cli.session.session_options import CallOptions
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
+    from mellea_cli.session.calls import CallOptions
     from mellea_cli.session.event_loop import EventLoopThread
 
-
-# A call's place among the calls of one conversation.
-
-
-class Turn:
-    """A call's place among the calls of one conversation: it comes when all calls before it have ended.
-
-    A call that is given up while it waits ends before those it waited for. So whoever comes next looks behind it as
-    well, and does not take its end for the end of them all.
-
-    Args:
-        done: done when this call has ended.
-        before: the call before it; `None` for the first.
-    """
-
-    __slots__ = ("before", "done")
-
-    def __init__(self, done: Future[bool], before: Turn | None) -> None:
-        self.done = done
-        self.before = before
-
-    async def comes(self) -> None:
-        """Wait until every call before this one has ended."""
-        while (before := self.before) is not None:
-            if not before.done.done():
-                await asyncio.wrap_future(before.done)
-            # Empty once that call had its own turn, so that a long conversation does not pile up turns.
-            self.before = before.before
-
-
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 DEFAULT_CONCURRENCY = 16
-# The embedded model gains nothing beyond four slots on a small machine, and each takes memory of its own.
+# The embedded model gains nothing beyond four slots on a small machine, and each slot takes memory.
 _LOCAL_CONCURRENCY = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a session's requests go and how patient it is; `mellea_cli.session.session.start_session` explains each."""
+class ConnectionSettings:
+    """The arguments of `mellea_cli.session.session.start_session`, which describes them.
+
+    Raises:
+        UsageError: there is no such backend, or a model must be named.
+        ValueError: a number is out of its range.
+    """
 
     backend: str | Backend | None = None
     model: str | None = None
@@ -70,130 +44,107 @@ class Endpoint:
     retry_for_s: float = 120.0
     timeout_s: float | None = 600.0
 
+    def __post_init__(self) -> None:
+        from mellea_cli.backends.registry import BACKENDS
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """An open way to a model."""
+        name = self.backend
+        if isinstance(name, str) and name not in {*BACKENDS, "auto"}:
+            raise UsageError(f"there is no backend {name!r}", hint=f"choose one of auto, {', '.join(BACKENDS)}")
+        if name == "openai" and not self.model:
+            raise UsageError("an OpenAI-compatible server needs a model to be named", hint='give model_id="..."')
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries cannot be negative, but is {self.max_retries}")
 
-    sender: ModelClient
-    model: str
-
-    def sender_for(self, options: CallOptions) -> ModelClient:
-        """The sender, with the time limits of this call; limiter and connections are shared."""
-        if not options.timeout_set:
-            return self.sender
-        limit = options.stream_timeout_s
-        return self.sender.with_deadlines(Deadlines(limit, limit, self.sender.deadlines.total_s))
+    def limit(self, backend: str) -> int:
+        """Maximum number of requests in flight."""
+        return self.concurrency or (_LOCAL_CONCURRENCY if backend == "local" else DEFAULT_CONCURRENCY)
 
 
-class Link:
-    """Chooses and opens a backend when it is first needed; everything in it runs in the portal's loop.
+class Connection:
+    """Chooses and opens a backend when it is first needed.
 
-    A backend that cannot be used fails the call that needed it, and the next call tries again.
+    A backend that cannot be used fails the call that needs it, and the next call tries again. Everything but the
+    constructor runs in the session's event loop.
+
+    Attributes:
+        model: the model's name, once the connection is open.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._line: Line | None = None
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self.model = ""
+        self._settings = settings
         self._opening = asyncio.Lock()
-        self._unready: tuple[Backend, str] | None = None
+        self._backend: Backend | None = None
+        self._client: ModelClient | None = None
 
-    async def open(self, portal: EventLoopThread) -> Line:
-        """The way to the model, opened by the first caller.
+    async def open(self, event_loop: EventLoopThread) -> None:
+        """Open the connection, unless it is open; `event_loop` closes it at its end.
 
         Raises:
             UsageError: a setting cannot be used.
             BackendError: the server cannot be used, or does not have the model.
-            ModelFileError: the embedded model cannot be had.
+            ModelFileError: the embedded model cannot be used or downloaded.
         """
-        if self._line is not None:
-            return self._line
-        async with self._opening:
-            if self._line is None:
-                self._line = await self._opened(portal)
-            return self._line
+        if self._client is None:
+            async with self._opening:
+                await self._prepare(event_loop)
 
-    async def _opened(self, portal: EventLoopThread) -> Line:
-        if self._unready is None:
-            self._unready = await self._chosen()
-            portal.on_close(self._unready[0].aclose)
-        backend, model = self._unready
+    def client(self, options: CallOptions) -> ModelClient:
+        """The model client with the time limits of one call; all calls share the limiter and the connections."""
+        if self._client is None:
+            raise RuntimeError("the connection is not open")
+        if not options.timeout_set:
+            return self._client
+        limit_s = options.stream_timeout_s
+        return self._client.with_deadlines(Deadlines(limit_s, limit_s, self._client.deadlines.total_s))
+
+    async def _prepare(self, event_loop: EventLoopThread) -> None:
+        if self._client is not None:
+            return
+        if self._backend is None:
+            self._backend = await self._choose()
+            event_loop.on_close(self._backend.aclose)
+        backend, settings = self._backend, self._settings
         if backend.name == "local":
-            await asyncio.to_thread(_fetch_default, model)
-        await backend.prepare(model)
-        wish = self._endpoint
-        policy = RetryPolicy(max_retries=wish.max_retries, max_elapsed_s=wish.retry_for_s)
-        concurrency = wish.concurrency or _concurrency(backend.name)
-        client = ModelClient(
-            [EndpointConfig(backend.name, backend, model, concurrency)],
-            policy=policy,
-            deadlines=Deadlines(total_s=wish.timeout_s),
-            # A server that is away fails the call within its own retries: a call does not wait for minutes.
+            await asyncio.to_thread(_download_default, self.model)
+        await backend.prepare(self.model)
+        self._client = ModelClient(
+            [EndpointConfig(backend.name, backend, self.model, settings.limit(backend.name))],
+            policy=RetryPolicy(max_retries=settings.max_retries, max_elapsed_s=settings.retry_for_s),
+            deadlines=Deadlines(total_s=settings.timeout_s),
+            # An unreachable server fails the call within its own retries: a call does not wait for minutes.
             breaker=lambda: CircuitBreaker(threshold=None),
         )
-        return Line(client, model)
 
-    async def _chosen(self) -> tuple[Backend, str]:
-        """The backend, opened but not asked anything yet, and the model."""
+    async def _choose(self) -> Backend:
         from mellea_cli.backends.base import BackendSettings
-        from mellea_cli.backends.registry import open_backend
+        from mellea_cli.backends.registry import open_backend, resolve_backend
 
-        wish = self._endpoint
-        if wish.backend is not None and not isinstance(wish.backend, str):
-            return wish.backend, wish.model or wish.backend.name
-        name, model = await _named(wish)
-        settings = BackendSettings(
-            model=model,
-            base_url=wish.base_url,
-            api_key=wish.api_key,
-            concurrency=wish.concurrency or _concurrency(name),
+        settings = self._settings
+        if settings.backend is not None and not isinstance(settings.backend, str):
+            self.model = settings.model or settings.backend.name
+            return settings.backend
+        choice = await resolve_backend(settings.backend or "auto", settings.model, settings.base_url)
+        if choice.reason:
+            _LOG.info("%s", choice.reason)
+        self.model = choice.model
+        opened = BackendSettings(
+            model=choice.model,
+            base_url=settings.base_url,
+            api_key=settings.api_key,
+            concurrency=settings.limit(choice.backend),
         )
-        return open_backend(name, settings), model
+        return open_backend(choice.backend, opened)
 
 
-def check(endpoint: Endpoint) -> None:
-    """Refuse what can be seen to be wrong without asking anybody.
-
-    Raises:
-        UsageError: there is no such backend, or no model is named where one must be.
-        ValueError: a number is out of its range.
-    """
-    from mellea_cli.backends.registry import BACKENDS
-
-    name = endpoint.backend
-    if isinstance(name, str) and name not in {*BACKENDS, "auto"}:
-        raise UsageError(f"there is no backend {name!r}", hint=f"choose one of auto, {', '.join(BACKENDS)}")
-    if name == "openai" and not endpoint.model:
-        raise UsageError("an OpenAI-compatible server needs a model to be named", hint='give model_id="..."')
-    if endpoint.concurrency is not None and endpoint.concurrency < 1:
-        raise ValueError(f"concurrency must be at least 1, not {endpoint.concurrency}")
-    if endpoint.max_retries < 0:
-        raise ValueError(f"max_retries cannot be negative, but is {endpoint.max_retries}")
-
-
-async def _named(wish: Endpoint) -> tuple[str, str]:
-    """The names of backend and model, settled as `mellea summarise` settles them."""
-    from mellea_cli.backends.registry import resolve_backend
-
-    name = wish.backend if isinstance(wish.backend, str) else "auto"
-    choice = await resolve_backend(name, wish.model, wish.base_url)
-    if choice.reason:
-        _LOG.info("%s", choice.reason)
-    return choice.backend, choice.model
-
-
-def _fetch_default(model: str) -> None:
-    """Fetch the default model's file when it is missing, as `mellea summarise` does; other models are not fetched."""
+def _download_default(model: str) -> None:
+    """Download the default model when it is missing, as `mellea summarise` does; others must be there already."""
     from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
     from mellea_cli.models.store import ModelStore
 
-    if model != DEFAULT_MODEL:
-        return
     store = ModelStore()
-    if store.find(model) is None:
-        _LOG.warning("fetching the model %s (%d MB), once", model, CATALOGUE[model].size // 1_000_000)
+    if model == DEFAULT_MODEL and store.find(model) is None:
+        _LOG.warning("downloading the model %s (%d MB), once", model, CATALOGUE[model].size // 1_000_000)
         store.pull(model)
-
-
-def _concurrency(backend: str) -> int:
-    return _LOCAL_CONCURRENCY if backend == "local" else DEFAULT_CONCURRENCY

@@ -1,7 +1,8 @@
-"""What has been said so far: immutable nodes, each of which knows the one before it."""
+"""Contexts: what has been said so far, as a linked list of immutable nodes."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,16 +13,16 @@ from mellea_cli.session.thunk import ModelOutputThunk
 
 @dataclass(frozen=True, slots=True)
 class ContextTurn:
-    """One turn: what was said to the model, and its answer. Either is `None` where it is missing."""
+    """An input and the model's answer to it; either is `None` when it is missing."""
 
     model_input: Any
     output: ModelOutputThunk | None
 
 
 class Context:
-    """One node of a conversation; a context without nodes is its root.
+    """One node of a conversation. A context without a previous node is the root.
 
-    Nothing is ever changed: `add` gives a new node, and whoever holds an older one goes on seeing what it saw.
+    A context is immutable: `add` returns a new node, and the older ones stay as they are.
     """
 
     __slots__ = ("_data", "_previous")
@@ -56,38 +57,30 @@ class Context:
 
     @property
     def node_data(self) -> Any:
-        """What the last node holds; `None` for the root."""
+        """The data of the last node; `None` for the root."""
         return self._data
 
     def as_list(self, last_n: int | None = None) -> list[Any]:
-        """What the nodes hold, oldest first; only the last `last_n` of them when that is given."""
-        backwards: list[Any] = []
-        for data in self._backwards():
-            if last_n is not None and len(backwards) >= last_n:
-                break
-            backwards.append(data)
-        return backwards[::-1]
+        """The data of all nodes, or of the last `last_n`, oldest first."""
+        return list(itertools.islice(self._backwards(), last_n))[::-1]
 
     def last_output(self, check_last_n_components: int = 3) -> ModelOutputThunk | None:
         """The model's last answer among the last nodes, or `None` when there is none."""
-        for data in reversed(self.as_list(check_last_n_components)):
-            if _is_output(data):
-                answer: ModelOutputThunk = data
-                return answer
-        return None
+        latest = itertools.islice(self._backwards(), check_last_n_components)
+        return next((data for data in latest if isinstance(data, ModelOutputThunk)), None)
 
     def last_turn(self) -> ContextTurn | None:
         """The last input with its answer; `None` when nothing has been said."""
-        last = self.as_list(2)
-        if not last:
-            return None
-        if not _is_output(last[-1]):
-            return ContextTurn(last[-1], None)
-        said = last[0] if len(last) == 2 and not _is_output(last[0]) else None
-        return ContextTurn(said, last[-1])
+        match self.as_list(2):
+            case [*before, ModelOutputThunk() as output]:
+                said = before[0] if before and not isinstance(before[0], ModelOutputThunk) else None
+                return ContextTurn(said, output)
+            case [*_, said]:
+                return ContextTurn(said, None)
+        return None
 
     def view_for_generation(self) -> list[Any]:
-        """What the model is shown of it before the next input, oldest first."""
+        """The data that the model is shown before the next input, oldest first."""
         return self.as_list()
 
     def _backwards(self) -> Iterator[Any]:
@@ -98,12 +91,12 @@ class Context:
 
 
 class SimpleContext(Context):
-    """Each call stands for itself: the model is shown nothing of what was said before.
+    """A context of independent calls: the model is shown nothing of what was said before.
 
-    Only the last turn is kept, for validators and `last_output()`, so that a session may run for ever.
+    Only the last turn is kept, for validators and `last_output()`, so a session may run for any time.
 
     Args:
-        keep_history: keep every turn; the model is shown none of them all the same.
+        keep_history: keep every turn; the model is still shown none of them.
     """
 
     __slots__ = ("keep_history",)
@@ -118,12 +111,12 @@ class SimpleContext(Context):
 
     def add(self, data: Any) -> Self:
         """Return a new context with `data` at its end; a new input drops the turn before it."""
-        if self.keep_history or _is_output(data):
+        if self.keep_history or isinstance(data, ModelOutputThunk):
             return super().add(data)
         return super(SimpleContext, self.new_instance()).add(data)
 
     def view_for_generation(self) -> list[Any]:
-        """Nothing: each call stands for itself."""
+        """Return nothing: calls are independent."""
         return []
 
 
@@ -132,9 +125,9 @@ class ChatContext(Context):
 
     Args:
         window_size: show at most this many nodes; a turn has two, the input and the answer. `None` shows all.
-        token_limit: show at most about this many tokens, counted as four letters each. `None` sets no limit.
+        token_limit: show at most about this many tokens, counted as four characters each. `None` sets no limit.
 
-    What is shown never begins with an answer: chat templates want a question first. All nodes are kept.
+    All nodes are kept. What is shown never begins with an answer, because chat templates need a question first.
 
     Raises:
         ValueError: a limit is below 0.
@@ -156,29 +149,25 @@ class ChatContext(Context):
     def view_for_generation(self) -> list[Any]:
         """The last nodes that fit both limits, oldest first."""
         shown: list[Any] = []
-        letters_left = None if self.token_limit is None else self.token_limit * CHARACTERS_PER_TOKEN
+        characters_left = None if self.token_limit is None else self.token_limit * CHARACTERS_PER_TOKEN
         for data in self._backwards():
             if self.window_size is not None and len(shown) >= self.window_size:
                 break
-            if letters_left is not None:
-                letters_left -= len(text_of(data))
-                if letters_left < 0:
+            if characters_left is not None:
+                characters_left -= len(text_of(data))
+                if characters_left < 0:
                     break
             shown.append(data)
-        while shown and _is_output(shown[-1]):
+        while shown and isinstance(shown[-1], ModelOutputThunk):
             shown.pop()
         return shown[::-1]
 
 
-def _is_output(data: Any) -> bool:
-    return isinstance(data, ModelOutputThunk)
-
-
 def text_of(data: Any) -> str:
-    """The text that a node's data puts before the model."""
+    """The text of a node's data, as the model is shown it."""
     if isinstance(data, str):
         return data
-    if _is_output(data):
+    if isinstance(data, ModelOutputThunk):
         return data.value or ""
     content = getattr(data, "content", None)
     return content if isinstance(content, str) else str(data.text())

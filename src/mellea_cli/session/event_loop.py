@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own: where a session's requests run, whoever calls and from wherever."""
+"""The event loop of a session, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -10,150 +10,70 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_TASKS_S = 5.0
-"""Seconds that cancelled tasks may take to end: one that refuses must not hold up the rest."""
-_THREAD_S = 30.0
-"""Seconds that the thread may take to end: an embedded server has to be stopped on the way."""
-
-
-class _Room:
-    """What the thread itself holds. It does not know the portal, so that a portal nobody holds can go."""
-
-    def __init__(self) -> None:
-        self.ready = threading.Event()
-        self.closers: list[Callable[[], Awaitable[None]]] = []
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.thread = threading.Thread(target=self._run, name="mellea-session", daemon=True)
-        self._stop: asyncio.Event | None = None
-        # Reentrant: the collector may drop a thunk, which makes a call, in the middle of a call.
-        self._lock = threading.RLock()
-        self._open = True
-        self._woken = False
-        self._calls: list[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]] = []
-        self._exiting = False
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._live())
-        finally:
-            if not self._exiting:
-                atexit.unregister(self.exit)
-
-    async def _live(self) -> None:
-        self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.ready.set()
-        await self._stop.wait()
-        with self._lock:
-            self._open = False
-        # One turn of the loop for the calls that were let in before: their tasks must be among the cancelled.
-        self._take_calls()
-        await asyncio.sleep(0)
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_TASKS_S)
-        for closer in self.closers:
-            try:
-                await closer()
-            except Exception:  # noqa: BLE001 - one connection that will not close must not keep the others open
-                _LOG.debug("closing a session's connection failed", exc_info=True)
-
-    def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Call `function` in the loop, soon. Raises `RuntimeError` when the loop is about to end."""
-        context = contextvars.copy_context()
-        with self._lock:
-            if not self._open or self.loop is None:
-                raise RuntimeError("this session has been closed")
-            self._calls.append((context, function, args))
-            # Waking the loop is by far the dearest part of a call, so it is woken once for all that come together.
-            if not self._woken:
-                self._woken = True
-                self.loop.call_soon_threadsafe(self._take_calls)
-
-    def _take_calls(self) -> None:
-        with self._lock:
-            # First this, then that: a call that comes in between wakes the loop once too often, not once too little.
-            self._woken = False
-            calls, self._calls = self._calls, []
-        loop = asyncio.get_running_loop()
-        for context, function, args in calls:
-            loop.call_soon(function, *args, context=context)
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run `work` in the loop. Raises `RuntimeError` when the loop is about to end."""
-        with self._lock:
-            if self._open and self.loop is not None:
-                return asyncio.run_coroutine_threadsafe(work, self.loop)
-        work.close()
-        raise RuntimeError("this session has been closed")
-
-    def leave(self) -> None:
-        """Ask the thread to end; does not wait for it."""
-        if self._stop is not None:
-            with suppress(RuntimeError):
-                self.call(self._stop.set)
-
-    def exit(self) -> None:
-        """The interpreter ends: the thread goes first, so that nothing is left open."""
-        self._exiting = True
-        self.leave()
-        self.thread.join(_THREAD_S)
+# Time limits of closing, in seconds: a task that refuses to end must not block the caller for ever.
+_CANCEL_S = 5.0
+# An embedded model's server may have to be stopped on the way.
+_JOIN_S = 30.0
 
 
 class EventLoopThread:
-    """The way into a session's event loop, from any thread and from inside any other loop.
+    """Runs callbacks and coroutines for callers in any thread and in any event loop.
 
-    The thread starts with the first call. It ends when every owner has closed the portal, when nobody holds the portal
-    any more, and when the interpreter ends; what still runs then is cancelled and the connections are closed.
+    The thread starts with the first call. It ends when every owner has called `close`, when the object is garbage
+    collected, and when the interpreter exits. Running tasks are then cancelled and connections closed; later calls
+    raise `RuntimeError`.
     """
 
+    # Why not anyio's blocking portal: it refuses calls made in its own thread, which validators and the garbage
+    # collector make; `start_task_soon` blocks until the loop is free (200 µs a call instead of 4, and as long as a
+    # slow validator runs); and `start_blocking_portal` waits for its thread without a limit, also when the context
+    # manager is garbage collected.
+
     def __init__(self) -> None:
+        # Reentrant: the garbage collector may drop a thunk, which makes a call, during another call.
         self._lock = threading.RLock()
-        self._room: _Room | None = None
+        self._thread: _LoopThread | None = None
         self._owners = 1
         self._closed = False
         self._pid = os.getpid()
 
     def share(self) -> EventLoopThread:
-        """Count one more owner, who closes it as well."""
+        """Add an owner, who must call `close` too."""
         with self._lock:
             self._owners += 1
         return self
 
-    def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Call `closer` in the loop when it ends; `closer` must not hold the portal. Call this in the loop."""
-        # Also while the portal is closing: what was opened last must be closed as well.
-        if self._room is not None:
-            self._room.closers.append(closer)
-
     def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Call `function` in the loop, soon, in a copy of this context; calls keep their order.
-
-        Raises:
-            RuntimeError: the session has been closed.
-        """
+        """Call `function` in the loop, soon, in a copy of the caller's context. Calls keep their order."""
         self._running().call(function, *args)
 
-    def submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Run a coroutine in the loop; cancelling the future cancels it.
+    def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Run a coroutine function in the loop; cancelling the future cancels it."""
+        return self._running().submit(function)
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function in the loop and block this thread until it ends; Ctrl-C cancels it.
 
         Raises:
-            RuntimeError: the session has been closed.
+            RuntimeError: the session was closed, or this is the loop's own thread.
         """
-        return self._running().submit(work())
-
-    def inside(self) -> bool:
-        """Whether this is the loop's own thread, in which nothing may wait for the loop."""
-        return self._room is not None and self._room.thread is threading.current_thread()
+        self._check_blocking()
+        future = self.submit(function)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+        except CancelledError:
+            raise closed_early() from None
 
     def wait(self, future: Future[T]) -> T:
         """Block this thread until `future` has its result.
@@ -161,50 +81,135 @@ class EventLoopThread:
         Raises:
             RuntimeError: this is the loop's own thread, which would wait for itself.
         """
-        if self.inside():
-            raise RuntimeError("this would wait for itself: in a validator, await the a-method instead")
-        if _in_a_loop():
-            _LOG.debug("waiting for an answer blocks the running event loop; awaiting it would not")
+        self._check_blocking()
         return future.result()
 
+    def inside(self) -> bool:
+        """Whether the caller is in the loop's own thread, in which nothing may block."""
+        return self._thread is threading.current_thread()
+
+    def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Await `closer` when the loop ends. Call this in the loop; `closer` must not refer to this object."""
+        if self._thread is not None:
+            self._thread.closers.append(closer)
+
     def close(self) -> None:
-        """Give up one ownership; the last one ends the thread and waits for it."""
+        """Remove an owner. The last one ends the thread and waits for it."""
         with self._lock:
             self._owners -= 1
             if self._owners > 0:
                 return
-            self._closed, room = True, self._room
-        if room is not None:
-            room.leave()
+            self._closed, thread = True, self._thread
+        if thread is not None:
+            thread.stop()
             if not self.inside():
-                room.thread.join(_THREAD_S)
+                thread.join(_JOIN_S)
 
-    def _running(self) -> _Room:
-        room = self._room
-        if room is not None and not self._closed and os.getpid() == self._pid:
-            return room
+    def _check_blocking(self) -> None:
+        if self.inside():
+            raise RuntimeError("this would wait for itself: in a validator, await the a-method instead")
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            _LOG.debug("waiting for an answer blocks the running event loop; await the a-method instead")
+
+    def _running(self) -> _LoopThread:
+        thread = self._thread
+        if thread is not None and not self._closed and os.getpid() == self._pid:
+            return thread
         with self._lock:
             if self._closed:
-                raise RuntimeError("this session has been closed")
+                raise _closed()
             if os.getpid() != self._pid:
-                raise RuntimeError("a session does not go along with a fork; start one in the child process")
-            if self._room is None:
-                self._room = self._started()
-            return self._room
-
-    def _started(self) -> _Room:
-        room = _Room()
-        room.thread.start()
-        room.ready.wait()
-        atexit.register(room.exit)
-        # At the interpreter's end `exit` does this and waits as well.
-        weakref.finalize(self, room.leave).atexit = False
-        return room
+                raise RuntimeError("a session cannot be used after a fork: start one in the child process")
+            if self._thread is None:
+                thread = _LoopThread()
+                thread.start_loop()
+                # At interpreter exit the thread's own handler stops it, and waits.
+                weakref.finalize(self, thread.stop).atexit = False
+                self._thread = thread
+            return self._thread
 
 
-def _in_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+class _LoopThread(threading.Thread):
+    # It has no reference to its EventLoopThread: one that is dropped must be collected while the thread runs.
+
+    def __init__(self) -> None:
+        super().__init__(name="mellea-session", daemon=True)
+        self.closers: list[Callable[[], Awaitable[None]]] = []
+        self._loop: asyncio.AbstractEventLoop
+        self._end: asyncio.Event
+        self._ready = threading.Event()
+        self._open = True
+        self._calls_lock = threading.RLock()
+        self._calls: list[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]] = []
+        self._wakeup_pending = False
+
+    def start_loop(self) -> None:
+        self.start()
+        self._ready.wait()
+        atexit.register(self._stop_at_exit)
+
+    def run(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self._ready.set()
+        await self._end.wait()
+        with self._calls_lock:
+            self._open = False
+        # Calls that were accepted start their tasks first, so that those are cancelled with the others.
+        self._take_calls()
+        await asyncio.sleep(0)
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_CANCEL_S)
+        for closer in self.closers:
+            try:
+                await closer()
+            except Exception:  # noqa: BLE001 - the other connections must be closed too
+                _LOG.debug("closing a session's connection failed", exc_info=True)
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        context = contextvars.copy_context()
+        with self._calls_lock:
+            if not self._open:
+                raise _closed()
+            self._calls.append((context, function, args))
+            # Waking the loop is by far the most expensive part of a call, so many calls share one wake-up.
+            if not self._wakeup_pending:
+                self._wakeup_pending = True
+                self._loop.call_soon_threadsafe(self._take_calls)
+
+    def _take_calls(self) -> None:
+        with self._calls_lock:
+            self._wakeup_pending = False
+            calls, self._calls = self._calls, []
+        for context, function, args in calls:
+            self._loop.call_soon(function, *args, context=context)
+
+    def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        with self._calls_lock:
+            if not self._open:
+                raise _closed()
+            return asyncio.run_coroutine_threadsafe(function(), self._loop)
+
+    def stop(self) -> None:
+        # Does not wait: the garbage collector may call this, in any thread.
+        atexit.unregister(self._stop_at_exit)
+        with suppress(RuntimeError):
+            self.call(self._end.set)
+
+    def _stop_at_exit(self) -> None:
+        self.stop()
+        self.join(_JOIN_S)
+
+
+def _closed() -> RuntimeError:
+    return RuntimeError("this session has been closed")
+
+
+def closed_early() -> RuntimeError:
+    """The error of an answer that was not complete when its session was closed."""
+    return RuntimeError("the session was closed before the answer was complete")

@@ -1,27 +1,114 @@
-"""All attempts at one answer, and how each was judged."""
+"""Sampling strategies: how often to ask for an answer, how to ask again, and the result with all attempts."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mellea_cli.engine.attempts import Answer, Checked, Try
-from mellea_cli.messages import Message
+from mellea_cli.errors import RequirementFailed
+from mellea_cli.messages import Completion, Message
 from mellea_cli.requirements.requirement import Repair, Requirement, in_turns, reqify, same_prompt
 from mellea_cli.session.thunk import ModelOutputThunk
+
+_LOG = logging.getLogger(__name__)
+
+
+class SamplingStrategy:
+    """Asks until an answer meets its requirements or the budget is used up.
+
+    An unusable answer (empty, cut off by the length limit, not of the type asked for) costs one of the budget too, and
+    the model is asked again with the reason, whatever the strategy. Transport errors cost nothing of it.
+
+    Args:
+        loop_budget: maximum number of answers.
+        requirements: what must hold, instead of the call's requirements; `None` keeps those of the call.
+
+    Raises:
+        ValueError: `loop_budget` is below 1.
+    """
+
+    def __init__(self, *, loop_budget: int = 1, requirements: Sequence[Requirement | str] | None = None) -> None:
+        if loop_budget < 1:
+            raise ValueError(f"loop_budget must be at least 1, not {loop_budget}")
+        self.loop_budget = loop_budget
+        self.requirements = None if requirements is None else [reqify(one) for one in requirements]
+
+    def repair(self) -> Repair:
+        """How to ask again after an answer that does not meet a requirement; called once for each call."""
+        return same_prompt
+
+    def repair_unusable(self) -> Repair | None:
+        """How to ask again after an unusable answer: with the answer and the reason; `None` means as `repair`."""
+        return in_turns
+
+    def select_from_failure(self, tries: Sequence[Try[Any]]) -> int:  # noqa: ARG002 - subclasses look at them
+        """The index in `tries` to fall back to when none meets the requirements: the first."""
+        return 0
+
+
+class RejectionSamplingStrategy(SamplingStrategy):
+    """Sends the same prompt again: another sample may meet the requirements. The default, with a budget of 2."""
+
+
+DEFAULT_STRATEGY: SamplingStrategy = RejectionSamplingStrategy(loop_budget=2)
+
+
+class RepairTemplateStrategy(SamplingStrategy):
+    """Sends the prompt again with the reasons for the last failure at its end."""
+
+    _LEAD: ClassVar[str] = "An earlier answer was not accepted. Correct this:"
+
+    def repair(self) -> Repair:
+        """Append the reasons to the last user message."""
+
+        def with_reasons(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:  # noqa: ARG001 - Repair's signature
+            *before, last = messages
+            listed = "\n".join(f"* {reason}" for reason in why)
+            return (*before, Message(last.role, f"{last.content}\n\n{self._LEAD}\n{listed}"))
+
+        return with_reasons
+
+    def repair_unusable(self) -> None:
+        """Use `repair` for unusable answers too."""
+
+
+class MultiTurnStrategy(SamplingStrategy):
+    """Continues the conversation: each rejected answer and the reasons become turns of it.
+
+    When no answer meets the requirements, the last one counts.
+    """
+
+    def repair(self) -> Repair:
+        """Append the answer and the reasons to all earlier turns."""
+        turns: list[Message] = []
+
+        def with_turns(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:
+            turns.extend(in_turns((), answer, why))
+            return (*messages, *turns)
+
+        return with_turns
+
+    def repair_unusable(self) -> None:
+        """Use `repair` for unusable answers too."""
+
+    def select_from_failure(self, tries: Sequence[Try[Any]]) -> int:
+        """The last one: the model has seen every reason by then."""
+        return len(tries) - 1
 
 
 @dataclass(frozen=True)
 class SamplingResult:
-    """What a sampling strategy came to.
+    """All attempts of a sampling strategy.
 
     Args:
-        success: whether an answer met everything that was asked.
-        result_index: the attempt that counts: the good one, or the one the strategy fell back to.
+        success: whether an answer met all requirements.
+        result_index: the attempt that counts: the accepted one, or the one that the strategy fell back to.
         sample_generations: the answer of each attempt.
         sample_validations: the verdicts on each attempt, in the order of the requirements; empty for an answer that
-            was none (empty, cut off, not parsing).
+            was empty, was cut off or did not parse.
     """
 
     success: bool
@@ -48,108 +135,25 @@ class SamplingResult:
         return self.value or ""
 
 
-def sampling_result(answer: Answer[Any], index: int, model: str) -> SamplingResult:
-    """The attempts of `answer` as thunks, with attempt `index` as the result."""
-    return SamplingResult(
-        success=answer.ok,
-        result_index=index,
-        sample_generations=[_thunk(tried, model) for tried in answer.tries],
-        sample_validations=[list(tried.checked) for tried in answer.tries],
-    )
+def best_answer(
+    answer: Answer[Any], strategy: SamplingStrategy, model: str
+) -> tuple[ModelOutputThunk, Exception | None]:
+    """The attempt that counts, as a thunk with all attempts in `sampling`, and why none can be used."""
+    index, error = len(answer.tries) - 1, answer.last.error
+    # An answer that breaks a requirement can be returned; one that is empty, cut off or does not parse cannot.
+    usable = [place for place, tried in enumerate(answer.tries) if isinstance(tried.error, RequirementFailed)]
+    if error is not None and usable:
+        index = usable[strategy.select_from_failure([answer.tries[place] for place in usable])]
+        error = None
+        failed = answer.tries[index].error
+        _LOG.warning("no answer met the requirements in %d attempts: %s", len(answer.tries), failed)
+    thunks = [_thunk(tried, model) for tried in answer.tries]
+    best = _thunk(answer.tries[index], model)
+    best.sampling = SamplingResult(answer.ok, index, thunks, [list(tried.checked) for tried in answer.tries])
+    best.usage, best.attempts = answer.usage, sum(thunk.attempts for thunk in thunks)
+    return best, error
 
 
 def _thunk(tried: Try[Any], model: str) -> ModelOutputThunk:
-    thunk = ModelOutputThunk(tried.text, parsed_repr=tried.value)
-    thunk.model, thunk.messages = model, tried.request.messages
-    if (completion := tried.completion) is not None:
-        thunk.finish_reason, thunk.thinking, thunk.usage = (
-            completion.finish_reason,
-            completion.thinking,
-            completion.usage,
-        )
-        thunk.first_token_s, thunk.total_s = completion.first_token_s, completion.total_s
-        thunk.attempts = completion.attempts
-    return thunk
-
-
-# How often a session asks for an answer, and how it asks again after one that will not do.
-
-
-class SamplingStrategy:
-    """Asks until an answer meets its requirements or the budget is spent.
-
-    An answer that is none (empty, cut off by the length limit, not of the type asked for) costs one of the budget too,
-    and is asked again with the reason shown, whatever the strategy. The transport's faults cost nothing of it.
-
-    Args:
-        loop_budget: answers that are judged at most.
-        requirements: what must hold, instead of what the call names; `None` leaves it to the call.
-
-    Raises:
-        ValueError: `loop_budget` is below 1.
-    """
-
-    def __init__(self, *, loop_budget: int = 1, requirements: Sequence[Requirement | str] | None = None) -> None:
-        if loop_budget < 1:
-            raise ValueError(f"loop_budget must be at least 1, not {loop_budget}")
-        self.loop_budget = loop_budget
-        self.requirements = None if requirements is None else [reqify(one) for one in requirements]
-
-    def repair(self) -> Repair:
-        """How to ask again after a requirement was not met; called once for each question."""
-        return same_prompt
-
-    def mend(self) -> Repair | None:
-        """How to ask again after an answer that is none: the answer and the reason; `None` means as `repair` does."""
-        return in_turns
-
-    def select_from_failure(self, tries: Sequence[Try[Any]]) -> int:  # noqa: ARG002 - subclasses look at them
-        """Which of `tries` to fall back to when none meets the requirements: the first."""
-        return 0
-
-
-class RejectionSamplingStrategy(SamplingStrategy):
-    """Asks the same again: another sample may meet the requirements. The default, with a budget of 2."""
-
-
-class RepairTemplateStrategy(SamplingStrategy):
-    """Asks again with the reasons for the last failure at the end of the prompt."""
-
-    _LEAD: ClassVar[str] = "An earlier answer was not accepted. Mend this:"
-
-    def repair(self) -> Repair:
-        """Put the reasons at the end of the last user message."""
-
-        def with_reasons(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:  # noqa: ARG001 - one of several repairs with one signature
-            *before, last = messages
-            listed = "\n".join(f"* {reason}" for reason in why)
-            return (*before, Message(last.role, f"{last.content}\n\n{self._LEAD}\n{listed}"))
-
-        return with_reasons
-
-    def mend(self) -> None:
-        """Show what is wrong with an answer that is none in the same way."""
-
-
-class MultiTurnStrategy(SamplingStrategy):
-    """Goes on with the conversation: each bad answer and what is wrong with it become turns of their own.
-
-    When no answer meets the requirements, the last one counts.
-    """
-
-    def repair(self) -> Repair:
-        """Add the answer and the reasons to all turns before them."""
-        turns: list[Message] = []
-
-        def one_turn_more(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:
-            turns.extend(in_turns((), answer, why))
-            return (*messages, *turns)
-
-        return one_turn_more
-
-    def mend(self) -> None:
-        """Go on with the conversation after an answer that is none too."""
-
-    def select_from_failure(self, tries: Sequence[Try[Any]]) -> int:
-        """The last one: it has seen every reason."""
-        return len(tries) - 1
+    completion = tried.completion or Completion(tried.text, "error")
+    return ModelOutputThunk.of(completion, model=model, messages=tried.request.messages, parsed=tried.value)

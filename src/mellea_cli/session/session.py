@@ -1,73 +1,165 @@
-"""A session: a model, how to generate, and what has been said so far."""
+"""Sessions: a model, how to generate, and what has been said so far."""
 
-# ruff: noqa: A002 - `format` is what the reference calls it
+# ruff: noqa: A002 - `format` is the reference library's name
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
 
+from mellea_cli.engine.attempts import SubjectOf
 from mellea_cli.messages import Message
-from mellea_cli.requirements.requirement import Requirement, ValidationResult
-from mellea_cli.session.calls import (
-    DEFAULT_STRATEGY,
-    ActArguments,
-    Call,
-    Calls,
-    InstructArguments,
-    Requirements,
-    as_requirements,
-    chat_message,
-    output_type,
-    reply,
-    requirements_of,
-)
-from mellea_cli.session.components import Component, Instruction, Query, Transform, component
-from mellea_cli.session.connection import Endpoint, Link, check
+from mellea_cli.pipelines.pipeline import OutputType, render
+from mellea_cli.requirements.requirement import Requirement, ValidationResult, reqify
+from mellea_cli.session.calls import Call, CallOptions, CallScheduler, Conversation, output_type
+from mellea_cli.session.components import Component, Instruction, Query, Requirements, Transform, as_component
+from mellea_cli.session.connection import Connection, ConnectionSettings
 from mellea_cli.session.contexts import ChatContext, Context, SimpleContext
 from mellea_cli.session.event_loop import EventLoopThread
-from mellea_cli.session.sampling import SamplingResult, SamplingStrategy
-from mellea_cli.session.session_options import CallOptions, ModelOptions, read_options
-from mellea_cli.session.thunk import ModelOutputThunk, wait_for_all_mots
+from mellea_cli.session.sampling import DEFAULT_STRATEGY, SamplingResult, SamplingStrategy
+from mellea_cli.session.thunk import ModelOutputThunk
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from mellea_cli.backends.base import Backend
 
-
-# The asynchronous half of a session: methods that hand out what is on its way.
-
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 STALE_CONTEXT = (
     "Not using a SimpleContext with asynchronous requests could cause unexpected results due to stale contexts."
     " Ensure you await between requests."
 )
 
+ModelOptions = Mapping[str, Any]
+"""Options by `ModelOption` key or by the server's own name."""
 
-class AsyncSession:
-    """The methods that start with an `a`; `MelleaSession` adds their synchronous twins.
+T = TypeVar("T")
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ActArguments(TypedDict, total=False):
+    """The keyword arguments of `act` and `aact`."""
+
+    requirements: Requirements | None
+    strategy: SamplingStrategy | None
+    format: type[BaseModel] | None
+    model_options: ModelOptions | None
+
+
+class InstructArguments(ActArguments, total=False):
+    """The keyword arguments of `instruct` and `ainstruct`."""
+
+    icl_examples: Sequence[str] | None
+    grounding_context: Mapping[str, str | ModelOutputThunk] | None
+    user_variables: Mapping[str, Any] | None
+    prefix: str | None
+
+
+def start_session(  # noqa: PLR0913 - the reference's signature, and what it hides in backend_kwargs
+    backend_name: str | Backend | None = None,
+    model_id: str | None = None,
+    ctx: Context | None = None,
+    *,
+    context_type: Literal["simple", "chat"] | None = None,
+    model_options: ModelOptions | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    concurrency: int | None = None,
+    max_retries: int = 5,
+    retry_for: float = 120.0,
+    timeout: float | None = 600.0,
+) -> MelleaSession:
+    """Start a session. No request is sent and no thread is started before its first call.
 
     Args:
-        calls: the way to the model, and the context.
-        model_options: options of every call, under those given with it.
+        backend_name: `"ollama"`, `"openai"` (any server that speaks that protocol), `"local"` (the embedded model) or
+            `"scripted"`, or a backend object. By default an Ollama that runs on this machine and has the model, else
+            the embedded model; with a `base_url`, the OpenAI protocol.
+        model_id: the model's name there. By default `granite4.1:3b` on Ollama, the catalogue's first model when
+            embedded; an OpenAI-compatible server needs one to be named.
+        ctx: what has been said so far; a new `SimpleContext` by default.
+        context_type: `"simple"` or `"chat"`, instead of `ctx`.
+        model_options: options of every call, by `ModelOption` or by the server's own names.
+        base_url: the server's address; the environment's (`OLLAMA_HOST`, `OPENAI_BASE_URL`) by default.
+        api_key: by default `OPENAI_API_KEY`.
+        concurrency: maximum number of requests in flight; 16 by default, 4 for the embedded model.
+        max_retries: maximum number of retries of a request after a transport error.
+        retry_for: seconds after which a request is not retried any more.
+        timeout: maximum time for one request in seconds, from sending it to the end of its answer; `None` for no limit.
+
+    Raises:
+        UsageError: there is no such backend, or an option or a setting cannot be used.
+        ValueError: both `ctx` and `context_type` were given, or a number is out of its range.
+    """
+    settings = ConnectionSettings(
+        backend_name, model_id, base_url, api_key, concurrency, max_retries, retry_for, timeout
+    )
+    if ctx is not None and context_type is not None:
+        raise ValueError("Cannot specify both ctx and context_type")
+    if context_type not in {None, "simple", "chat"}:
+        raise ValueError(f"context_type is 'simple' or 'chat', not {context_type!r}")
+    context = ctx if ctx is not None else ChatContext() if context_type == "chat" else SimpleContext()
+    scheduler = CallScheduler(EventLoopThread(), Connection(settings), context)
+    return MelleaSession(scheduler, model_options=model_options)
+
+
+def _sync_form(
+    method: Callable[Concatenate[MelleaSession, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[MelleaSession, P], T]:
+    """The sync form of an async method: it runs in the session's event loop, and the caller's thread waits."""
+
+    @functools.wraps(method)
+    def call(self: MelleaSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(lambda: method(self, *args, **kwargs))
+
+    call.__name__ = method.__name__.removeprefix("a")
+    return call
+
+
+def _parameters_of(method: Callable[..., Any]) -> Callable[[F], F]:
+    """Show a sync method with the parameters of its async form, but for `await_result`."""
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(method)
+        parameters = [one for one in signature.parameters.values() if one.name != "await_result"]
+        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+class MelleaSession:
+    """Talks to one model, from threads and event loops alike; made by `start_session`.
+
+    Each generating method has an async form whose name begins with `a`. Requests run in a thread of the session's own,
+    at most `concurrency` at a time. Use a session as a context manager, sync or async, or close it; a session that is
+    dropped closes by itself.
+
+    Attributes:
+        id: a unique name.
+        model_options: options of every call; those given with a call override them.
     """
 
-    def __init__(self, calls: Calls, *, model_options: ModelOptions | None = None) -> None:
-        self.calls = calls
+    def __init__(self, scheduler: CallScheduler, *, model_options: ModelOptions | None = None) -> None:
+        self.id = uuid.uuid4().hex
         self.model_options = MappingProxyType(dict(model_options or {}))
+        self._scheduler = scheduler
+        self._closed = False
         self._warned = False
-        # Checked here, so that a session with an option that cannot be used does not start.
-        self._options = read_options(self.model_options)
+        # Checked here, so that a session with a wrong option does not start.
+        self._options = self._call_options({})
 
     @overload
     async def ainstruct(
-        self, description: str, *, return_sampling_results: Literal[True], **how: Unpack[InstructArguments]
+        self, description: str, *, return_sampling_results: Literal[True], **arguments: Unpack[InstructArguments]
     ) -> SamplingResult: ...
 
     @overload
@@ -77,7 +169,7 @@ class AsyncSession:
         *,
         return_sampling_results: Literal[False] = ...,
         await_result: bool = ...,
-        **how: Unpack[InstructArguments],
+        **arguments: Unpack[InstructArguments],
     ) -> ModelOutputThunk: ...
 
     async def ainstruct(  # noqa: PLR0913 - the reference's signature
@@ -95,30 +187,32 @@ class AsyncSession:
         return_sampling_results: bool = False,
         await_result: bool = False,
     ) -> ModelOutputThunk | SamplingResult:
-        """Give the model a task. Returns at once with a thunk whose generation runs already.
+        """Give the model a task. Returns at once with a thunk whose generation already runs.
 
         Args:
             description: the task. With `user_variables` it is a Jinja2 template.
             requirements: what must hold for the answer: `Requirement`s, or sentences that the model judges.
             icl_examples: examples of good answers.
-            grounding_context: texts to answer from, by a key; thunks that are not resolved yet are awaited first.
+            grounding_context: texts to answer from, by key; thunks that are not complete yet are awaited first.
             user_variables: the values of the templates; they are data and never rendered themselves.
-            prefix: text to put before everything else.
+            prefix: text before everything else.
             strategy: how often to ask and how to ask again. `None` asks once and checks no requirement; only then can
                 the answer be streamed.
-            format: a pydantic model that the answer must be; `parsed_repr` of the thunk is then an instance.
-            model_options: options by `ModelOption` or by the server's own names; they beat the session's.
+            format: a pydantic model that the answer must match; `parsed_repr` of the thunk is then an instance.
+            model_options: options by `ModelOption` or by the server's own names; they override the session's.
             return_sampling_results: wait, and return all attempts with their verdicts.
-            await_result: wait for the answer; cancelling then gives the generation up.
+            await_result: wait for the answer; cancelling then cancels the generation.
 
         Raises:
-            TemplateError: a template names a variable that is not there.
+            TemplateError: a template names a variable that is not given.
             UsageError: an option cannot be used.
             ValueError: `return_sampling_results` without a strategy.
             RuntimeError: the session has been closed.
-            MelleaError: when it waits, why there is no answer; otherwise reading the thunk raises it.
+            BackendError: with one of the last two arguments: the request failed, after all retries. Otherwise reading
+                the thunk raises this and the next.
+            AnswerError: no answer could be used, within the strategy's budget.
         """
-        said = Instruction(
+        task = Instruction(
             description,
             requirements=requirements,
             icl_examples=icl_examples,
@@ -126,12 +220,14 @@ class AsyncSession:
             user_variables=user_variables,
             prefix=prefix,
         )
-        thunk = self._fire_async(said, said.requirements, strategy, format, model_options, return_sampling_results)
-        return await self._sampled(thunk) if return_sampling_results else await self._given(thunk, wait=await_result)
+        if return_sampling_results and strategy is None:
+            raise ValueError("return_sampling_results needs a strategy")
+        thunk = self.start(task, task.requirements, strategy, output_type(format), model_options)
+        return await _result(thunk, sampling=return_sampling_results, wait=await_result)
 
     @overload
     async def aact(
-        self, action: Any, *, return_sampling_results: Literal[True], **how: Unpack[ActArguments]
+        self, action: Any, *, return_sampling_results: Literal[True], **arguments: Unpack[ActArguments]
     ) -> SamplingResult: ...
 
     @overload
@@ -141,7 +237,7 @@ class AsyncSession:
         *,
         return_sampling_results: Literal[False] = ...,
         await_result: bool = ...,
-        **how: Unpack[ActArguments],
+        **arguments: Unpack[ActArguments],
     ) -> ModelOutputThunk: ...
 
     async def aact(
@@ -155,17 +251,21 @@ class AsyncSession:
         return_sampling_results: bool = False,
         await_result: bool = False,
     ) -> ModelOutputThunk | SamplingResult:
-        """Say something to the model: an `Instruction`, a `Message`, a thunk's answer, or plain text.
+        """Send an `Instruction`, a `Message`, a thunk's answer, or plain text.
 
-        The arguments mean what they mean for `ainstruct`, but here nothing is checked unless a strategy is given.
+        The arguments and errors are those of `ainstruct`, but by default there is no strategy.
 
         Raises:
             ValueError: `requirements` or `return_sampling_results` without a strategy.
         """
-        said = component(action)
-        asked = requirements_of(said, requirements, strategy)
-        thunk = self._fire_async(said, asked, strategy, format, model_options, return_sampling_results)
-        return await self._sampled(thunk) if return_sampling_results else await self._given(thunk, wait=await_result)
+        if strategy is None and requirements:
+            raise ValueError("requirements are checked by a strategy: give one, such as RejectionSamplingStrategy()")
+        component = as_component(action)
+        required = (*getattr(component, "requirements", ()), *map(reqify, requirements or ()))
+        if return_sampling_results and strategy is None:
+            raise ValueError("return_sampling_results needs a strategy")
+        thunk = self.start(component, required, strategy, output_type(format), model_options)
+        return await _result(thunk, sampling=return_sampling_results, wait=await_result)
 
     async def achat(
         self,
@@ -176,21 +276,24 @@ class AsyncSession:
         format: type[BaseModel] | None = None,
         model_options: ModelOptions | None = None,
     ) -> Message:
-        """Say something in a conversation and wait for the reply; `str()` of it is its text.
+        """Send a message of a conversation and wait for the reply; `str()` of the reply is its text.
 
         Args:
-            content: what is said; with `user_variables` a Jinja2 template.
-            role: who says it.
+            content: the message's text; with `user_variables` a Jinja2 template.
+            role: the message's role.
             user_variables: the template's values.
-            format: a pydantic model that the reply must be; the reply's text is then its JSON.
+            format: a pydantic model that the reply must match; the reply's text is then its JSON.
             model_options: options of this call.
 
         Raises:
+            TemplateError: the template names a variable that is not given.
             MelleaError: why there is no reply.
         """
-        said = chat_message(content, role, user_variables)
-        thunk = await self._given(self._fire_async(said, (), None, format, model_options), wait=True)
-        return reply(thunk)
+        if not isinstance(content, str):
+            raise TypeError(f"a chat's content is a str, not {type(content).__name__}")
+        message = Message(role, content if user_variables is None else render(content, user_variables))
+        thunk = await self.aact(message, format=format, model_options=model_options, await_result=True)
+        return Message("assistant", thunk.value or "")
 
     async def aquery(
         self,
@@ -202,8 +305,8 @@ class AsyncSession:
         await_result: bool = False,
     ) -> ModelOutputThunk:
         """Ask about an object: a str, a dict or list, a dataclass, a pydantic model, a thunk, anything with a `str`."""
-        thunk = self._fire_async(Query(obj, query), (), None, format, model_options)
-        return await self._given(thunk, wait=await_result)
+        component = Query(obj, query)
+        return await self.aact(component, format=format, model_options=model_options, await_result=await_result)
 
     async def atransform(
         self,
@@ -213,9 +316,9 @@ class AsyncSession:
         format: type[BaseModel] | None = None,
         model_options: ModelOptions | None = None,
     ) -> ModelOutputThunk:
-        """Have the model change an object, which may be what `aquery` takes, and wait for the result."""
-        thunk = self._fire_async(Transform(obj, transformation), (), None, format, model_options)
-        return await self._given(thunk, wait=True)
+        """Have the model change an object of any type that `aquery` takes, and wait for the result."""
+        component = Transform(obj, transformation)
+        return await self.aact(component, format=format, model_options=model_options, await_result=True)
 
     async def avalidate(
         self,
@@ -224,182 +327,52 @@ class AsyncSession:
         output: ModelOutputThunk | str | None = None,
         model_options: ModelOptions | None = None,
     ) -> list[ValidationResult]:
-        """Check requirements on `output`, or on the context's last answer. The context stays as it is.
+        """Check requirements on `output`, or on the context's last answer. The context does not change.
 
         Returns:
             A verdict for each requirement, in their order.
 
         Raises:
-            BackendError: a judge could not be asked; that is never taken for a failed requirement.
+            BackendError: a judge could not be asked; that is not the same as a failed requirement.
         """
-        self.warn_of_stale_context()
-        wanted, options = as_requirements(reqs), self.options(model_options)
-        future = self.calls.portal.submit(lambda: self.calls.check(wanted, output, options))
+        self._warn_of_stale_context()
+        required = [reqify(one) for one in ([reqs] if isinstance(reqs, Requirement | str) else reqs)]
+        options = self._call_options(model_options)
+        scheduler = self._scheduler
+        future = scheduler.event_loop.submit(lambda: scheduler.validate(required, output, options))
         return await asyncio.wrap_future(future)
 
-    def fire(
-        self,
-        said: Any,
-        requirements: Sequence[Requirement] = (),
-        strategy: SamplingStrategy | None = None,
-        format: Any = None,
-        model_options: ModelOptions | None = None,
-        sampling: bool = False,
-    ) -> ModelOutputThunk:
-        """Start a call; what every method does. Nothing here waits."""
-        if sampling and strategy is None:
-            raise ValueError("return_sampling_results needs a strategy")
-        output = None if format is None else output_type(format)
-        options = self.options(model_options)
-        return self.calls.fire(Call(said, options, output, strategy, tuple(requirements)))
-
-    def options(self, model_options: ModelOptions | None) -> CallOptions:
-        """A call's options over the session's."""
-        return read_options(self.model_options, model_options) if model_options else self._options
-
-    def _fire_async(self, *call: Any) -> ModelOutputThunk:
-        self.warn_of_stale_context()
-        return self.fire(*call)
-
-    def warn_of_stale_context(self) -> None:
-        """Say once that calls on this context take turns."""
-        if self.calls.takes_turns and not self._warned:
-            self._warned = True
-            _LOG.warning(STALE_CONTEXT)
-
-    async def _given(self, thunk: ModelOutputThunk, *, wait: bool) -> ModelOutputThunk:
-        return await resolved(thunk) if wait else thunk
-
-    async def _sampled(self, thunk: ModelOutputThunk) -> SamplingResult:
-        await resolved(thunk, raising=False)
-        return sampling_of(thunk)
-
-
-async def resolved(thunk: ModelOutputThunk, *, raising: bool = True) -> ModelOutputThunk:
-    """Wait for a thunk that nobody else has: whoever is cancelled here gives its generation up."""
-    try:
-        await wait_for_all_mots([thunk], return_exceptions=not raising)
-    except asyncio.CancelledError:
-        if (job := thunk.job()) is not None:
-            job.cancel(None)
-        raise
-    return thunk
-
-
-def sampling_of(thunk: ModelOutputThunk) -> SamplingResult:
-    """All attempts at a thunk that has ended. Raises its error when there was no attempt to judge."""
-    if thunk.sampling is None:
-        raise thunk.error or RuntimeError("the generation was cancelled")
-    return thunk.sampling
-
-
-class MelleaSession(AsyncSession):
-    """Talks to one model, from threads and event loops alike; `start_session` makes one.
-
-    Every method has a twin whose name starts with an `a`: the same call, for `await`. Requests run in a thread of the
-    session's own, at most `concurrency` at a time. Use it as a context manager, sync or async, or close it; a session
-    that is simply dropped closes by itself.
-
-    Attributes:
-        id: a name of its own.
-        model_options: options of every call, under those given with it.
-    """
-
-    def __init__(self, calls: Calls, *, model_options: ModelOptions | None = None) -> None:
-        super().__init__(calls, model_options=model_options)
-        self.id = uuid.uuid4().hex
-        self._closed = False
-
-    @property
-    def ctx(self) -> Context:
-        """What has been said so far; may be set."""
-        return self.calls.context
-
-    @ctx.setter
-    def ctx(self, context: Context) -> None:
-        self.calls.context = context
+    # Each sync method runs its async form in the session's own event loop.
 
     @overload
     def instruct(
-        self, description: str, *, return_sampling_results: Literal[True], **how: Unpack[InstructArguments]
+        self, description: str, *, return_sampling_results: Literal[True], **arguments: Unpack[InstructArguments]
     ) -> SamplingResult: ...
 
     @overload
     def instruct(
-        self, description: str, *, return_sampling_results: Literal[False] = ..., **how: Unpack[InstructArguments]
+        self, description: str, *, return_sampling_results: Literal[False] = ..., **arguments: Unpack[InstructArguments]
     ) -> ModelOutputThunk: ...
 
-    def instruct(  # noqa: PLR0913 - the reference's signature
-        self,
-        description: str,
-        *,
-        requirements: Requirements | None = None,
-        icl_examples: Sequence[str] | None = None,
-        grounding_context: Mapping[str, str | ModelOutputThunk] | None = None,
-        user_variables: Mapping[str, Any] | None = None,
-        prefix: str | None = None,
-        strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
-        format: type[BaseModel] | None = None,
-        model_options: ModelOptions | None = None,
-        return_sampling_results: bool = False,
-    ) -> ModelOutputThunk | SamplingResult:
-        """Give the model a task and wait for the answer; `ainstruct` describes the arguments.
-
-        Raises:
-            BackendError: the server failed at it, for good.
-            AnswerError: the model did not answer what was asked, within the budget.
-            TemplateError: a template names a variable that is not there.
-            UsageError: an option cannot be used.
-        """
-        said = Instruction(
-            description,
-            requirements=requirements,
-            icl_examples=icl_examples,
-            grounding_context=grounding_context,
-            user_variables=user_variables,
-            prefix=prefix,
-        )
-        thunk = self.fire(said, said.requirements, strategy, format, model_options, return_sampling_results)
-        return self._ended(thunk, sampling=return_sampling_results)
+    @_parameters_of(ainstruct)
+    def instruct(self, description: str, **arguments: Any) -> ModelOutputThunk | SamplingResult:
+        """Give the model a task and wait for the answer; `ainstruct` describes arguments and errors."""
+        return self.run(lambda: self.ainstruct(description, await_result=True, **arguments))
 
     @overload
     def act(
-        self, action: Any, *, return_sampling_results: Literal[True], **how: Unpack[ActArguments]
+        self, action: Any, *, return_sampling_results: Literal[True], **arguments: Unpack[ActArguments]
     ) -> SamplingResult: ...
 
     @overload
     def act(
-        self, action: Any, *, return_sampling_results: Literal[False] = ..., **how: Unpack[ActArguments]
+        self, action: Any, *, return_sampling_results: Literal[False] = ..., **arguments: Unpack[ActArguments]
     ) -> ModelOutputThunk: ...
 
-    def act(
-        self,
-        action: Component | Message | ModelOutputThunk | str,
-        *,
-        requirements: Requirements | None = None,
-        strategy: SamplingStrategy | None = None,
-        format: type[BaseModel] | None = None,
-        model_options: ModelOptions | None = None,
-        return_sampling_results: bool = False,
-    ) -> ModelOutputThunk | SamplingResult:
-        """Say something to the model and wait for the answer; see `aact`."""
-        said = component(action)
-        asked = requirements_of(said, requirements, strategy)
-        thunk = self.fire(said, asked, strategy, format, model_options, return_sampling_results)
-        return self._ended(thunk, sampling=return_sampling_results)
-
-    def chat(
-        self,
-        content: str,
-        role: str = "user",
-        *,
-        user_variables: Mapping[str, Any] | None = None,
-        format: type[BaseModel] | None = None,
-        model_options: ModelOptions | None = None,
-    ) -> Message:
-        """Say something in a conversation and wait for the reply; see `achat`."""
-        said = chat_message(content, role, user_variables)
-        return reply(self._waited(self.fire(said, (), None, format, model_options)))
+    @_parameters_of(aact)
+    def act(self, action: Any, **arguments: Any) -> ModelOutputThunk | SamplingResult:
+        """Send an `Instruction`, a `Message`, a thunk's answer, or plain text, and wait for the answer; see `aact`."""
+        return self.run(lambda: self.aact(action, await_result=True, **arguments))
 
     def query(
         self,
@@ -410,41 +383,33 @@ class MelleaSession(AsyncSession):
         model_options: ModelOptions | None = None,
     ) -> ModelOutputThunk:
         """Ask about an object and wait for the answer; see `aquery`."""
-        return self._waited(self.fire(Query(obj, query), (), None, format, model_options))
+        return self.act(Query(obj, query), format=format, model_options=model_options)
 
-    def transform(
-        self,
-        obj: Any,
-        transformation: str,
-        *,
-        format: type[BaseModel] | None = None,
-        model_options: ModelOptions | None = None,
-    ) -> ModelOutputThunk:
-        """Have the model change an object and wait for the result; see `atransform`."""
-        return self._waited(self.fire(Transform(obj, transformation), (), None, format, model_options))
+    chat = _sync_form(achat)
+    transform = _sync_form(atransform)
+    validate = _sync_form(avalidate)
 
-    def validate(
-        self,
-        reqs: Requirement | str | Requirements,
-        *,
-        output: ModelOutputThunk | str | None = None,
-        model_options: ModelOptions | None = None,
-    ) -> list[ValidationResult]:
-        """Check requirements on `output`, or on the context's last answer, and wait for it; see `avalidate`."""
-        portal, wanted, options = self.calls.portal, as_requirements(reqs), self.options(model_options)
-        return portal.wait(portal.submit(lambda: self.calls.check(wanted, output, options)))
+    @property
+    def ctx(self) -> Context:
+        """What has been said so far; may be set. A call that still runs does not change the new context."""
+        return self._scheduler.conversation.context
+
+    @ctx.setter
+    def ctx(self, context: Context) -> None:
+        self._scheduler.conversation = Conversation(context)
 
     def reset(self) -> None:
-        """Forget what has been said; a call that is still running leaves no trace in the new context."""
+        """Start again with an empty context of the same kind."""
         self.ctx = self.ctx.reset_to_new()
 
     def clone(self) -> MelleaSession:
-        """A session on the same connections, with the same context so far; from here on the contexts part.
+        """A session with the same connections and the same context so far; from then on each has its own.
 
-        Each of the two is closed for itself; the connections close with the last.
+        Both must be closed; the connections close with the last.
         """
-        calls = Calls(self.calls.portal.share(), self.calls.link, self.ctx)
-        return MelleaSession(calls, model_options=self.model_options)
+        shared = self._scheduler
+        scheduler = CallScheduler(shared.event_loop.share(), shared.connection, self.ctx)
+        return MelleaSession(scheduler, model_options=self.model_options)
 
     __copy__ = clone
 
@@ -455,14 +420,33 @@ class MelleaSession(AsyncSession):
             return None
         return [{"role": message.role, "content": message.content} for message in last.messages]
 
+    def start(
+        self,
+        component: Component | Message,
+        requirements: Sequence[Requirement] = (),
+        strategy: SamplingStrategy | None = None,
+        output: OutputType | None = None,
+        model_options: ModelOptions | None = None,
+        *,
+        subject: SubjectOf | None = None,
+    ) -> ModelOutputThunk:
+        """Start a call and return its thunk. All other methods, and generative functions, use this."""
+        self._warn_of_stale_context()
+        options = self._call_options(model_options)
+        return self._scheduler.start(Call(component, options, output, strategy, tuple(requirements), subject))
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function in the session's event loop and wait for its result; Ctrl-C cancels it."""
+        return self._scheduler.event_loop.run(function)
+
     def close(self) -> None:
-        """Give up what is still running, close the connections and end the thread. May be called twice."""
+        """Cancel running calls, close the connections and end the thread. May be called twice."""
         if not self._closed:
             self._closed = True
-            self.calls.portal.close()
+            self._scheduler.event_loop.close()
 
     async def aclose(self) -> None:
-        """Do what `close` does without blocking the event loop."""
+        """Close the session without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
@@ -481,77 +465,28 @@ class MelleaSession(AsyncSession):
     ) -> None:
         await self.aclose()
 
-    def _ended(self, thunk: ModelOutputThunk, *, sampling: bool) -> ModelOutputThunk | SamplingResult:
-        if not sampling:
-            return self._waited(thunk)
-        self._wait(thunk)
-        return sampling_of(thunk)
+    def _call_options(self, model_options: ModelOptions | None) -> CallOptions:
+        if model_options is None:
+            return self._options
+        if not (model_options or self.model_options):
+            return CallOptions()
+        # pydantic is loaded only by a session that has options.
+        from mellea_cli.session.session_options import read_options
 
-    def _waited(self, thunk: ModelOutputThunk) -> ModelOutputThunk:
-        self._wait(thunk)
-        thunk.wait()
-        return thunk
+        return read_options(self.model_options, model_options)
 
-    def _wait(self, thunk: ModelOutputThunk) -> None:
-        job = thunk.job()
-        if job is not None:
-            try:
-                job.wait()
-            except KeyboardInterrupt:
-                job.cancel(None)
-                raise
+    def _warn_of_stale_context(self) -> None:
+        # The sync methods run in the session's own loop, and their callers wait for each answer.
+        scheduler = self._scheduler
+        if scheduler.conversation.ordered and not self._warned and not scheduler.event_loop.inside():
+            self._warned = True
+            _LOG.warning(STALE_CONTEXT)
 
 
-# How a session begins.
-
-
-def start_session(  # noqa: PLR0913 - the reference's signature, and what it hides in backend_kwargs
-    backend_name: str | Backend | None = None,
-    model_id: str | None = None,
-    ctx: Context | None = None,
-    *,
-    context_type: Literal["simple", "chat"] | None = None,
-    model_options: ModelOptions | None = None,
-    base_url: str | None = None,
-    api_key: str | None = None,
-    concurrency: int | None = None,
-    max_retries: int = 5,
-    retry_for: float = 120.0,
-    timeout: float | None = 600.0,
-) -> MelleaSession:
-    """Start a session. Nothing is asked and no thread is started before its first call.
-
-    Args:
-        backend_name: `"ollama"`, `"openai"` (any server that speaks that protocol), `"local"` (the embedded model) or
-            `"scripted"`, or a backend object. By default an Ollama that runs on this machine and has the model, else
-            the embedded model; with a `base_url`, the OpenAI protocol.
-        model_id: the model's name there. By default `granite4.1:3b` on Ollama, the catalogue's first model when
-            embedded; an OpenAI-compatible server needs one to be named.
-        ctx: what has been said so far; a new `SimpleContext` by default.
-        context_type: `"simple"` or `"chat"`, instead of `ctx`.
-        model_options: options of every call, by `ModelOption` or by the server's own names.
-        base_url: the server's address; the environment's (`OLLAMA_HOST`, `OPENAI_BASE_URL`) by default.
-        api_key: by default `OPENAI_API_KEY`.
-        concurrency: requests in flight at most; 16 by default, 4 for the embedded model.
-        max_retries: times a request is sent again when the transport is at fault.
-        retry_for: seconds after which a request is not sent again any more.
-        timeout: seconds that one request may take, from sending it to the end of its answer; `None` for no limit.
-
-    Raises:
-        UsageError: there is no such backend, or an option or a setting cannot be used.
-        ValueError: both `ctx` and `context_type` were given, or a number is out of its range.
-    """
-    endpoint = Endpoint(backend_name, model_id, base_url, api_key, concurrency, max_retries, retry_for, timeout)
-    check(endpoint)
-    calls = Calls(EventLoopThread(), Link(endpoint), _context(ctx, context_type))
-    return MelleaSession(calls, model_options=model_options)
-
-
-def _context(ctx: Context | None, kind: str | None) -> Context:
-    if kind is None:
-        return ctx if ctx is not None else SimpleContext()
-    if ctx is not None:
-        raise ValueError("Cannot specify both ctx and context_type")
-    if kind not in {"simple", "chat"}:
-        raise ValueError(f"context_type is 'simple' or 'chat', not {kind!r}")
-    return ChatContext() if kind == "chat" else SimpleContext()
+async def _result(thunk: ModelOutputThunk, *, sampling: bool, wait: bool) -> ModelOutputThunk | SamplingResult:
+    if not sampling:
+        return await thunk.resolve_or_cancel() if wait else thunk
+    await thunk.resolve_or_cancel(raising=False)
+    if thunk.sampling is None:
+        raise thunk.error or RuntimeError("the generation was cancelled")
+    return thunk.sampling

@@ -1,156 +1,108 @@
-"""From a caller's `model_options` to what goes on the wire."""
+"""Model options as a caller writes them: `ModelOption` keys, a server's own names, and unknown names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from mellea_cli.backends.model_option import ModelOption
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import Options
-
-ModelOptions = Mapping[str, Any]
-"""Options by `ModelOption` key or by the server's own name."""
+from mellea_cli.session.calls import CallOptions
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
-    """The options of one call, read and checked."""
-
-    options: Options = Options()
-    system: str = ""
-    """The system message; empty for none."""
-    stream: bool = False
-    stream_timeout_s: float | None = None
-    """Seconds until the first and between any two pieces; counts only when `timeout_set`."""
-    timeout_set: bool = False
+def _names(*names: str) -> Any:
+    # The first name that is given counts: ours before a server's.
+    return Field(default=None, validation_alias=AliasChoices(*names))
 
 
-# Our key → the field it sets.
-_OURS: Mapping[str, str] = {
-    ModelOption.TEMPERATURE: "temperature",
-    ModelOption.MAX_NEW_TOKENS: "max_tokens",
-    ModelOption.SYSTEM_PROMPT: "system",
-    ModelOption.CONTEXT_WINDOW: "context_window",
-    ModelOption.THINKING: "thinking",
-    ModelOption.SEED: "seed",
-    ModelOption.STREAM: "stream",
-    ModelOption.STREAM_TIMEOUT: "stream_timeout",
-    ModelOption.STOP_SEQUENCES: "stop",
+def _as_list(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class _KnownOptions(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    temperature: float | None = _names(ModelOption.TEMPERATURE)
+    top_p: float | None = _names("top_p")
+    max_tokens: PositiveInt | None = _names(
+        ModelOption.MAX_NEW_TOKENS, "num_predict", "max_tokens", "max_completion_tokens"
+    )
+    context_window: PositiveInt | None = _names(ModelOption.CONTEXT_WINDOW, "num_ctx")
+    seed: int | None = _names(ModelOption.SEED, "seed")
+    stop: Annotated[list[str] | None, Field(strict=False), BeforeValidator(_as_list)] = _names(
+        ModelOption.STOP_SEQUENCES, "stop"
+    )
+    thinking: bool | str | None = _names(ModelOption.THINKING, "think")
+    system: str | None = _names(ModelOption.SYSTEM_PROMPT, "system")
+    stream: bool | None = _names(ModelOption.STREAM, "stream")
+    stream_timeout: float | None = _names(ModelOption.STREAM_TIMEOUT)
+
+
+_KNOWN = {
+    str(name)
+    for field in _KnownOptions.model_fields.values()
+    if isinstance(field.validation_alias, AliasChoices)
+    for name in field.validation_alias.choices
 }
-# A server's own name → the field it means.
-_NATIVE: Mapping[str, str] = {
-    "num_predict": "max_tokens",
-    "max_tokens": "max_tokens",
-    "max_completion_tokens": "max_tokens",
-    "num_ctx": "context_window",
-    "seed": "seed",
-    "stop": "stop",
-    "system": "system",
-    "stream": "stream",
-    "think": "thinking",
-    "top_p": "top_p",
-}
-_NOT_OFFERED = frozenset(
-    {ModelOption.TOOLS, ModelOption.TOOL_CHOICE, ModelOption.LOGITS, ModelOption.RAW_LOGITS, "tools"}
-)
+_NOT_OFFERED = {ModelOption.TOOLS, ModelOption.TOOL_CHOICE, ModelOption.LOGITS, ModelOption.RAW_LOGITS, "tools"}
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_stop(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(one, str) for one in value))
-
-
-# Field → what its value must be, as a test and in words.
-_KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "temperature": (_is_number, "a number"),
-    "top_p": (_is_number, "a number"),
-    "max_tokens": (lambda value: isinstance(value, int) and _is_int(value) and value > 0, "an int above 0"),
-    "context_window": (lambda value: isinstance(value, int) and _is_int(value) and value > 0, "an int above 0"),
-    "seed": (_is_int, "an int"),
-    "stop": (_is_stop, "a list of str"),
-    "system": (lambda value: isinstance(value, str), "a str"),
-    "stream": (lambda value: isinstance(value, bool), "a bool"),
-    "thinking": (lambda value: isinstance(value, bool | str), "a bool or a str"),
-    "stream_timeout": (_is_number, "a number of seconds"),
-}
-
-
-def read_options(session: ModelOptions | None, call: ModelOptions | None = None) -> CallOptions:
+def read_options(session: Mapping[str, Any], call: Mapping[str, Any]) -> CallOptions:
     """Merge a session's options with a call's and check them; neither mapping is changed.
 
-    Each is brought to one set of names first, so a call's `num_predict` beats a session's `MAX_NEW_TOKENS`.
+    Each is brought to one set of names first, so a call's `num_predict` overrides a session's `MAX_NEW_TOKENS`.
 
     Raises:
-        UsageError: an option is not offered, or its value is of the wrong kind.
+        UsageError: an option is not offered, or its value has the wrong type.
     """
-    merged = {**_one_set_of_names(session or {}), **_one_set_of_names(call or {})}
-    native = {name: value for (known, name), value in merged.items() if not known and value is not None}
-    fields = {name: value for (known, name), value in merged.items() if known}
+    session_fields, session_native = _read(session)
+    call_fields, call_native = _read(call)
+    fields = session_fields | call_fields
+    native = {name: value for name, value in (session_native | call_native).items() if value is not None}
     timeout_set = "stream_timeout" in fields
     timeout_s, system, stream = (fields.pop(name, None) for name in ("stream_timeout", "system", "stream"))
-    stop = fields.pop("stop", None) or ()
-    options = Options(**fields, stop=(stop,) if isinstance(stop, str) else tuple(stop), native=native)
-    return CallOptions(options, system or "", bool(stream), timeout_s, timeout_set)
+    fields["stop"] = tuple(fields.get("stop") or ())
+    return CallOptions(Options(**fields, native=native), system or "", bool(stream), timeout_s, timeout_set)
 
 
-def _one_set_of_names(given: ModelOptions) -> dict[tuple[bool, str], Any]:
-    """The options by (whether it is a field, its name)."""
-    named: dict[tuple[bool, str], Any] = {}
-    for key, value in _spread(given).items():
-        if key in _NOT_OFFERED:
-            if value:
-                raise UsageError(
-                    f"the model option {_shown(key)} is not offered: there are no tools and no logits here"
-                )
-            continue
-        if field := _OURS.get(key):
-            named[True, field] = _checked(key, field, value)
-        elif field := _NATIVE.get(key):
-            # Our own key counts, wherever the two stand in the dict.
-            named.setdefault((True, field), _checked(key, field, value))
-        else:
-            named[False, _native(key)] = value
-    return named
-
-
-def _spread(given: ModelOptions) -> dict[str, Any]:
-    """The options with those inside `extra_body` beside the others."""
+def _read(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that are set, and the options that only the server knows."""
     options = dict(given)
     extra = options.pop("extra_body", None)
-    if extra is None:
-        return options
-    if not isinstance(extra, Mapping):
+    if not isinstance(extra, Mapping | None):
         raise UsageError(f"the model option 'extra_body' must be a dict, not {type(extra).__name__}")
-    return {**options, **extra}
+    options |= extra or {}
+    known = {name: value for name, value in options.items() if name in _KNOWN}
+    native = {name: value for name, value in options.items() if name not in _KNOWN and _is_native(name, value)}
+    try:
+        return _KnownOptions.model_validate(known).model_dump(exclude_unset=True), native
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        name, *inside = problems[0]["loc"]
+        place = "".join(f"[{index}]" for index in inside if isinstance(index, int))
+        wanted = " or ".join(dict.fromkeys(one["msg"].removeprefix("Input should be ") for one in problems))
+        got = problems[0]["input"]
+        raise UsageError(f"the model option {_shown(str(name))}{place} must be {wanted}, not {got!r}") from None
 
 
-def _checked(key: str, field: str, value: Any) -> Any:
-    holds, kind = _KINDS[field]
-    if value is None or holds(value):
-        return value
-    raise UsageError(f"the model option {_shown(key)} must be {kind}, not {value!r}")
-
-
-def _native(key: Any) -> str:
-    if not isinstance(key, str):
-        raise UsageError(f"a model option's name must be a str, not {key!r}")
-    if key == "model":
+def _is_native(name: Any, value: Any) -> bool:
+    if not isinstance(name, str):
+        raise UsageError(f"a model option's name must be a str, not {name!r}")
+    if name in _NOT_OFFERED:
+        if value:
+            raise UsageError(f"the model option {_shown(name)} is not offered: sessions have neither tools nor logits")
+        return False
+    if name == "model":
         raise UsageError("the model cannot be set as an option", hint="name it in start_session(model_id=...)")
-    if key.startswith("@@@"):
-        raise UsageError(f"there is no model option {key!r}", hint="the names are those of ModelOption")
-    return key
+    if name.startswith("@@@"):
+        raise UsageError(f"there is no model option {name!r}", hint="the names are those of ModelOption")
+    return True
 
 
-def _shown(key: str) -> str:
-    """The key as the caller wrote it."""
-    names = {value: f"ModelOption.{name}" for name, value in vars(ModelOption).items() if name.isupper()}
-    return names.get(key, repr(key)) if key.startswith("@@@") else repr(key)
+def _shown(name: str) -> str:
+    """The name as the caller wrote it."""
+    names = {value: f"ModelOption.{key}" for key, value in vars(ModelOption).items() if key.isupper()}
+    return names[name] if name.startswith("@@@") else repr(name)

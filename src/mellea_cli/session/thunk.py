@@ -1,4 +1,4 @@
-"""A model's answer, which may still be on its way."""
+"""A model's answer, which may not be complete yet, and the task that produces it."""
 
 from __future__ import annotations
 
@@ -7,211 +7,48 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mellea_cli.engine.generate import CallObserver
-from mellea_cli.messages import Message, Usage
+from mellea_cli.messages import Completion, Message, Usage
+from mellea_cli.session.event_loop import EventLoopThread, closed_early
 
 if TYPE_CHECKING:
-    from mellea_cli.session.calls import Job, Outcome
     from mellea_cli.session.sampling import SamplingResult
 
-
-# The pieces of one answer on their way from the session's loop to its one reader.
-
-_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
-
-
-class Stream(CallObserver):
-    """Collects an answer's text and hands it to one reader, piece by piece.
-
-    It holds no more than the answer's own text, which the answer's length limit bounds, so a thunk that nobody reads
-    runs to its end and gives its connection back.
-
-    Args:
-        live: hand over each piece as it comes off the wire; else the whole answer at the end, as one piece.
-    """
-
-    __slots__ = (
-        "_asked", "_begun", "_caught_up", "_ended", "_lock", "_over", "_pieces", "_reader", "_taken", "_waiter", "live",
-    )  # fmt: skip
-
-    def __init__(self, *, live: bool) -> None:
-        self.live = live
-        self._lock = threading.Lock()
-        self._pieces: list[str] = []
-        self._taken = 0
-        self._begun = self._ended = self._over = self._caught_up = self._asked = False
-        self._reader: weakref.ref[asyncio.Task[Any]] | None = None
-        self._waiter: _Waiter | None = None
-
-    # In the session's loop:
-
-    def text(self, piece: str) -> None:
-        """A piece of the answer has arrived."""
-        with self._lock:
-            self._pieces.append(piece)
-            waiter = self._waiter if self.live else None
-        _wake(waiter)
-
-    def failed(self, kind: str, message: str) -> None:  # noqa: ARG002 - the signature is Watch's
-        """What had arrived is void, unless somebody has it already."""
-        with self._lock:
-            if not self._taken:
-                self._pieces.clear()
-
-    def resend(self) -> bool:
-        """Whether nothing has been handed over yet; what had arrived is then void."""
-        with self._lock:
-            if not self._taken:
-                self._pieces.clear()
-            return not self._taken
-
-    @property
-    def partial(self) -> str:
-        """The text so far."""
-        with self._lock:
-            return "".join(self._pieces)
-
-    def end(self, text: str | None, *, cut: bool = False) -> None:
-        """The answer stands; `None` when it never will. A stream that is `cut` hands nothing more over."""
-        with self._lock:
-            if cut:
-                self._taken, self._over = len(self._pieces), True
-            elif text is not None and not self.live:
-                self._pieces = [text] if text else []
-            self._ended, waiter = True, self._waiter
-        _wake(waiter)
-
-    # At the reader's:
-
-    async def next(self) -> str:
-        """The next piece; empty when the answer has ended and nothing is left of it.
-
-        Raises:
-            RuntimeError: the answer was read to its end before, or somebody else is reading.
-        """
-        with self._lock:
-            if self._waiter is not None:
-                raise RuntimeError("somebody is reading this thunk already: one reader at a time")
-            if self._over:
-                raise RuntimeError("this thunk has been read to its end; value holds the whole text")
-            self._begin()
-        while True:
-            with self._lock:
-                if (piece := self._take()) is not None:
-                    return piece
-                if self._ended:
-                    self._over = True
-                    return ""
-                loop = asyncio.get_running_loop()
-                self._waiter = waiter = (loop, loop.create_future())
-            try:
-                await waiter[1]
-            finally:
-                with self._lock:
-                    self._waiter = None
-
-    def _begin(self) -> None:
-        self._begun = True
-        if (task := asyncio.current_task()) is not None:
-            self._reader = weakref.ref(task)
-
-    def _take(self) -> str | None:
-        if self._taken == len(self._pieces) or not (self.live or self._ended):
-            return None
-        piece = self._pieces[self._taken]
-        self._taken += 1
-        if self._ended and self._taken == len(self._pieces):
-            self._over = True
-        return piece
-
-    @property
-    def over(self) -> bool:
-        """Whether there is nothing left to read."""
-        with self._lock:
-            return self._over or (self._ended and self._taken == len(self._pieces))
-
-    def given_whole(self) -> None:
-        """The calling task has been given the whole text: if it is the reader, it has nothing left to wait for."""
-        with self._lock:
-            reader = self._reader() if self._reader is not None else None
-            if not self._begun or reader is None or reader is _current_task():
-                self._caught_up = True
-
-    def settled(self) -> bool:
-        """Whether the answer stands and no reader would miss a part of it by stopping now.
-
-        A loop of the form `while not computed: read a piece` must get every piece, even when the answer is complete
-        before the loop has begun. So a stream that nobody has begun to read says "no" once more after its end.
-        """
-        with self._lock:
-            if not self._ended:
-                return False
-            if not self.live or self._caught_up or self._over or self._taken == len(self._pieces):
-                return True
-            if self._begun:
-                return False
-            self._asked, asked = True, self._asked
-            return asked
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
-def _wake(waiter: _Waiter | None) -> None:
-    if waiter is None:
-        return
-    loop, future = waiter
-    try:
-        loop.call_soon_threadsafe(_set, future)
-    except RuntimeError:
-        # The reader's loop has been closed: nobody waits any more.
-        return
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 
 class ModelOutputThunk:
-    """A model's answer, which may still be on its way.
+    """A model's answer, which may not be complete yet.
 
-    A session's methods hand out thunks whose generation runs already, in the session's own thread. One task owns it,
-    and everybody who waits shares its result. After a failure every read raises the same error at once. A thunk that
-    nobody holds any more is given up, and its connection closed.
+    A session's methods return thunks whose generation already runs, in the session's own thread. One task owns the
+    generation, and everyone who waits shares its result. After a failure every read raises the same error at once. A
+    thunk without references is cancelled, and its connection closed.
 
-    Read it with `await thunk` (gives the thunk, resolved), `avalue()`, `str()` (waits, also where there is no event
-    loop), `astream()` or `async for` (the pieces), or `value` (never waits). Leaving `async with thunk` gives up what
-    is not finished.
+    Read it with `await thunk` (returns the thunk, resolved), `avalue()`, `str()` (waits, also without an event loop),
+    `astream()` or `async for` (the pieces), or `value` (never waits). Leaving `async with thunk` cancels an unfinished
+    generation.
 
     Args:
-        value: the text of an answer that stands already; `None` makes a thunk that never will have one.
+        value: the text of a complete answer; `None` makes a thunk that never gets one.
         parsed_repr: what the text was parsed into; the text itself by default.
 
     Attributes:
         parsed_repr: what the text was parsed into: the model for `format=`, a `Message` for a chat; else the text.
-        cancelled: whether it was given up before its end.
+        cancelled: whether the generation was cancelled.
         model: the model's name.
         usage: tokens over all attempts, judges included.
         finish_reason: why the answer ended, such as `"stop"` or `"length"`.
         first_token_s: seconds from sending the request to its first piece of text.
         total_s: seconds from sending the request to its end.
-        attempts: requests that were sent for it, transport retries included, judges not.
-        thinking: reasoning text that came beside the answer.
-        messages: what was sent for the answer that counts.
+        attempts: requests that were sent, transport retries included, judges not.
+        thinking: reasoning text that came with the answer.
+        messages: the messages that were sent for the answer that counts.
         sampling: all attempts and their verdicts, when a strategy was used.
     """
 
@@ -219,10 +56,10 @@ class ModelOutputThunk:
         if value is not None and not isinstance(value, str):
             raise TypeError(f"a thunk's value is a str, not {type(value).__name__}")
         self._value = value
-        self._job: Job | None = None
-        self._told = False
-        self.parsed_repr: Any = value if parsed_repr is None else parsed_repr
+        self._generation: Generation | None = None
         self._error: BaseException | None = None
+        self._error_was_read = False
+        self.parsed_repr: Any = value if parsed_repr is None else parsed_repr
         self.cancelled = False
         self.model = ""
         self.usage: Usage | None = None
@@ -236,15 +73,14 @@ class ModelOutputThunk:
 
     @property
     def value(self) -> str | None:
-        """The answer's text; `None` while it does not stand. Never waits; raises the error of a failed thunk."""
-        if self._error is not None:
-            self._fail()
+        """The answer's text; `None` until it is complete. Never waits; raises the error of a failed thunk."""
+        self._raise_error()
         return self._value
 
     @property
     def error(self) -> BaseException | None:
         """Why there is no answer; `None` unless the generation failed."""
-        self._told = True
+        self._error_was_read = True
         return self._error
 
     @property
@@ -253,96 +89,87 @@ class ModelOutputThunk:
         return self.parsed_repr
 
     def is_computed(self) -> bool:
-        """Whether the answer stands.
+        """Whether the answer is complete.
 
-        A streamed answer that somebody reads with `astream()` counts as computed only once the reader has all of it,
-        so that a loop over `is_computed()` never misses the end. A failed thunk is never computed: see `error`.
+        A streamed answer that is read with `astream()` counts as computed only once its reader has all of it, so a
+        loop over `is_computed()` never misses the end. A failed thunk is never computed: see `error`.
         """
-        if self._value is None or self._job is None:
+        if self._value is None or self._generation is None:
             return self._value is not None
-        return self._job.stream.settled()
+        return self._generation.stream.settled()
 
     async def avalue(self) -> str:
-        """Wait for the answer and return its text. Cancelling one who waits leaves the thunk as it is.
+        """Wait for the answer and return its text. Cancelling one waiter does not cancel the generation.
 
         Raises:
-            BackendError: the server failed at it, for good.
-            AnswerError: the model did not answer what was asked, within the budget.
-            RuntimeError: the thunk never had a generation.
+            BackendError: the request failed, after all retries.
+            AnswerError: no answer could be used, within the strategy's budget.
+            RuntimeError: the thunk never had a generation, or its session was closed.
         """
-        job = self.job()
-        if job is not None and not job.done.done():
-            await asyncio.wrap_future(job.done)
-        return self._given()
+        generation = self.generation()
+        if generation is not None and not generation.done.done():
+            await asyncio.wrap_future(generation.done)
+        return self._complete_text()
 
     async def astream(self) -> str:
         """Return the next piece: only text that no earlier call has returned.
 
-        With `ModelOption.STREAM` and `strategy=None` pieces are those of the wire, as they arrive; otherwise the whole
-        accepted answer is one piece. The last call may return an empty text.
+        With `ModelOption.STREAM` and `strategy=None` each piece is one chunk of the server's stream, as it arrives;
+        otherwise the accepted answer is one piece. The last call may return an empty text.
 
         Raises:
-            RuntimeError: it was read to its end already, or somebody else is reading.
+            RuntimeError: it was read to its end, or another task is reading it.
         """
-        job = self.job()
-        if self._error is not None:
-            self._fail()
-        if job is None:
+        generation = self.generation()
+        self._raise_error()
+        if generation is None:
             raise RuntimeError("this thunk was never streamed; value holds the whole text")
-        piece = await job.stream.next()
-        if self._error is not None:
-            self._fail()
+        piece = await generation.stream.next()
+        self._raise_error()
         return piece
 
-    async def _pieces(self) -> AsyncIterator[str]:
-        while self._job is not None and not self._job.stream.over:
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while self._generation is not None and not self._generation.stream.over:
             if piece := await self.astream():
                 yield piece
-        if self._error is not None:
-            self._fail()
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self._pieces()
+        self._raise_error()
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return self._resolved().__await__()
-
-    async def _resolved(self) -> Self:
-        await self.avalue()
+        yield from self.avalue().__await__()
         return self
 
     def wait(self) -> str:
         """Wait for the answer in this thread and return its text; `str(thunk)` does the same.
 
-        Inside a running event loop this blocks that loop; the generation goes on in the session's thread.
+        Inside a running event loop this blocks that loop; the generation continues in the session's thread.
 
         Raises:
-            RuntimeError: called in the session's own thread, by a validator say, where it would wait for itself.
+            RuntimeError: called in the session's own thread, by a validator for example: it would wait for itself.
         """
-        job = self.job()
-        if job is not None and not job.done.done():
-            job.wait()
-        return self._given()
+        if (generation := self.generation()) is not None:
+            generation.wait()
+        return self._complete_text()
 
     def __str__(self) -> str:
         return self.wait()
 
     def __repr__(self) -> str:
-        state = f"failed: {self._error!r}" if self._error is not None else repr(self._value)
-        return f"ModelOutputThunk({state if self._error is not None or self._value is not None else '...'})"
+        if self._error is not None:
+            return f"ModelOutputThunk(failed: {self._error!r})"
+        return f"ModelOutputThunk({'...' if self._value is None else repr(self._value)})"
 
     async def cancel_generation(self, error: Exception | None = None) -> None:
-        """Give the generation up and wait until its connection is closed; does nothing when it has ended.
+        """Cancel the generation and wait until its connection is closed; does nothing after its end.
 
-        The thunk then holds the text that had arrived, with `cancelled` set; given an `error`, every read raises that.
+        The thunk then holds the text that had arrived, with `cancelled` set; with an `error`, every read raises that.
         """
-        job = self._job
-        if job is not None and not job.done.done():
-            job.cancel(error)
-            await asyncio.wrap_future(job.done)
+        generation = self._generation
+        if generation is not None and not generation.done.done():
+            generation.cancel(error)
+            await asyncio.wrap_future(generation.done)
 
     async def aclose(self) -> None:
-        """Give the generation up unless it has ended."""
+        """Cancel the generation unless it has ended."""
         await self.cancel_generation()
 
     async def __aenter__(self) -> Self:
@@ -355,135 +182,368 @@ class ModelOutputThunk:
 
     def __copy__(self) -> ModelOutputThunk:
         if self._value is None:
-            raise RuntimeError("a thunk can be copied only when its answer stands")
+            raise RuntimeError("a thunk can be copied only when its answer is complete")
         copy = ModelOutputThunk.__new__(ModelOutputThunk)
-        copy.__dict__.update(self.__dict__, _job=None)
+        copy.__dict__.update(self.__dict__, _generation=None)
         return copy
 
     def __deepcopy__(self, _: dict[int, Any]) -> ModelOutputThunk:
         return self.__copy__()
 
     def __del__(self) -> None:
-        job = self.__dict__.get("_job")
-        if job is None or sys.is_finalizing():
+        generation = self.__dict__.get("_generation")
+        if generation is None or sys.is_finalizing():
             return
-        if not job.done.done():
-            job.cancel(None)
-        elif self._error is not None and not self._told:
-            _LOG.warning("a generation failed and nobody asked for its answer: %s", self._error)
+        if not generation.done.done():
+            generation.cancel(None)
+        elif self._error is not None and not self._error_was_read:
+            _LOG.warning("a generation failed and its answer was never read: %s", self._error)
 
-    def job(self) -> Job | None:
-        """The task that brings the answer; `None` when it stood from the beginning.
-
-        Raises:
-            RuntimeError: there never will be an answer.
-        """
-        if self._job is None and self._value is None:
-            raise RuntimeError("this thunk has no generation that could be waited for")
-        return self._job
-
-    def _given(self) -> str:
-        if self._error is not None:
-            self._fail()
-        if self._job is not None:
-            self._job.stream.given_whole()
+    def _complete_text(self) -> str:
+        self._raise_error()
+        if self._generation is not None:
+            self._generation.stream.given_whole()
         return self._value or ""
 
-    def _fail(self) -> None:
-        self._told = True
+    def _raise_error(self) -> None:
         if self._error is not None:
-            # Its traceback would grow with each read, and hold on to every reader's frame.
+            self._error_was_read = True
+            # Its traceback would grow with each read, and keep every reader's frame alive.
             raise self._error.with_traceback(None)
 
-    # For the task that brings the answer:
+    # For the generation and for the session; not part of the public API.
 
-    def begun(self, job: Job) -> None:
-        """The generation runs."""
-        self._job = job
+    async def resolve_or_cancel(self, *, raising: bool = True) -> Self:
+        """Wait for a thunk that only this task has: cancelling the wait cancels the generation."""
+        try:
+            with suppress(*() if raising else (Exception,)):
+                await self.avalue()
+        except asyncio.CancelledError:
+            if self._generation is not None:
+                self._generation.cancel(None)
+            raise
+        return self
 
-    def fill(self, outcome: Outcome) -> None:
-        """The generation has ended."""
-        completion = outcome.completion
-        self.model, self.messages, self.sampling = outcome.model, outcome.messages, outcome.sampling
-        self.usage, self.attempts, self._error = outcome.usage, outcome.attempts, outcome.error
-        self.finish_reason, self.thinking = completion.finish_reason, completion.thinking
-        self.first_token_s, self.total_s = completion.first_token_s, completion.total_s
-        self.parsed_repr = outcome.parsed
-        if outcome.error is None:
-            # Last, for another thread may look at any moment.
-            self._value = completion.text
+    def generation(self) -> Generation | None:
+        """The task that produces the answer; `None` for an answer that was complete from the beginning.
 
-    def fail(self, error: BaseException) -> None:
-        """The generation has failed."""
-        self._error = error
-        self.attempts = getattr(error, "attempts", 1)
-
-    def give_up(self, text: str, error: BaseException | None) -> None:
-        """The generation was cancelled when it had come to `text`; `error` is what readers are to get instead."""
-        self.cancelled, self._error = True, error
-        if error is None:
-            self._value = self.parsed_repr = text
-
-    @property
-    def failed(self) -> bool:
-        """Whether the generation has failed; asking this does not count as being told why."""
-        return self._error is not None
+        Raises:
+            RuntimeError: there will never be an answer.
+        """
+        if self._generation is None and self._value is None:
+            raise RuntimeError("this thunk has no generation to wait for")
+        return self._generation
 
     @property
     def text(self) -> str | None:
         """The answer's text, or `None`; unlike `value` it never raises."""
         return self._value
 
+    @property
+    def failed(self) -> bool:
+        """Whether the generation has failed; unlike `error` this does not count as reading the error."""
+        return self._error is not None
 
-# Waiting for many answers at once.
+    def started(self, generation: Generation) -> None:
+        """Record that the generation runs."""
+        self._generation = generation
+
+    @classmethod
+    def of(
+        cls, completion: Completion, *, model: str, messages: tuple[Message, ...], parsed: Any = None
+    ) -> ModelOutputThunk:
+        """A thunk of a complete answer."""
+        thunk = cls(completion.text, parsed_repr=parsed)
+        thunk.model, thunk.messages = model, messages
+        thunk.finish_reason, thunk.thinking = completion.finish_reason, completion.thinking
+        thunk.usage, thunk.attempts = completion.usage, completion.attempts
+        thunk.first_token_s, thunk.total_s = completion.first_token_s, completion.total_s
+        return thunk
+
+    def complete(self, answer: ModelOutputThunk, error: Exception | None) -> None:
+        """Take over an answer, or with an `error` everything but its text."""
+        parsed = answer.parsed_repr if error is None else None
+        self.__dict__.update(
+            answer.__dict__, _generation=self._generation, _value=None, _error=error, parsed_repr=parsed
+        )
+        if error is None:
+            # Last, because another thread may look at any moment.
+            self._value = answer.text
+
+    def fail(self, error: BaseException) -> None:
+        """Record that the generation failed."""
+        self._error = error
+        self.attempts = getattr(error, "attempts", 1)
+
+    def cancel(self, text: str, error: BaseException | None) -> None:
+        """Record that the generation was cancelled after `text` had arrived; reads raise `error` if there is one."""
+        self.cancelled, self._error = True, error
+        if error is None:
+            self._value = self.parsed_repr = text
 
 
 async def wait_for_all_mots(mots: Iterable[ModelOutputThunk], *, return_exceptions: bool = False) -> None:
-    """Wait until every thunk's answer stands; the thunks keep their order, and one may be listed several times.
+    """Wait until every thunk's answer is complete. A thunk may be listed several times.
 
     Args:
         mots: the thunks, of one session or of several.
-        return_exceptions: wait for all, also when some fail, and raise nothing: `thunk.error` tells which failed.
+        return_exceptions: wait for all, also when some fail, and raise nothing: see `thunk.error`.
 
     Raises:
-        MelleaError: the first failure, as soon as it happens. The other thunks go on and can still be read.
+        MelleaError: the first failure, as soon as it happens. The other thunks continue and can still be read.
         RuntimeError: a thunk never had a generation.
     """
     thunks = list(mots)
-    waiting = {id(job): job.done for thunk in thunks if (job := thunk.job()) is not None and not job.done.done()}
+    generations = [thunk.generation() for thunk in thunks]
+    waiting = {id(one): one.done for one in generations if one is not None and not one.done.done()}
     if waiting and (return_exceptions or not any(thunk.failed for thunk in thunks)):
-        await _Count(list(waiting.values()), all_of_them=return_exceptions).wait()
-    failed = [thunk for thunk in thunks if thunk.failed]
-    for thunk in failed if failed and not return_exceptions else thunks:
-        if not (thunk.failed and return_exceptions):
-            await thunk.avalue()
+        await _all_done(list(waiting.values()), stop_at_failure=not return_exceptions)
+    if return_exceptions:
+        read = [thunk for thunk in thunks if not thunk.failed]
+    else:
+        read = [thunk for thunk in thunks if thunk.failed] or thunks
+    for thunk in read:
+        await thunk.avalue()
 
 
-class _Count:
-    """Counts thunks down from their sessions' threads; one wake-up of the waiting loop for all of them.
+async def _all_done(waiting: list[Future[bool]], *, stop_at_failure: bool) -> None:
+    # One wake-up of the waiting loop for all thunks. The callbacks must not refer to the thunks: one that is waited
+    # for here would otherwise never be dropped, and its generation never cancelled.
+    lock = threading.Lock()
+    loop = asyncio.get_running_loop()
+    finished = loop.create_future()
+    unfinished = len(waiting)
 
-    It knows the thunks' futures only: one that counted would keep a thunk that nobody else wants any more.
+    def count(done: Future[bool]) -> None:
+        nonlocal unfinished
+        with lock:
+            unfinished -= 1
+            last = unfinished == 0
+        if last or (stop_at_failure and done.result()):
+            _set_threadsafe(loop, finished)
+
+    for done in waiting:
+        done.add_done_callback(count)
+    await finished
+
+
+class Generation:
+    """The task that produces one thunk's answer, in the session's event loop.
+
+    It has only a weak reference to the thunk: a thunk that is dropped cancels its generation.
+
+    Attributes:
+        stream: the pieces of the answer.
+        done: done when the answer is complete or never will be; its result is whether it failed.
     """
 
-    def __init__(self, waiting: list[Future[bool]], *, all_of_them: bool) -> None:
-        self._waiting = waiting
-        self._left = len(waiting)
-        self._all = all_of_them
-        self._lock = threading.Lock()
-        self._loop = asyncio.get_running_loop()
-        self._over = self._loop.create_future()
+    __slots__ = ("_cancel_error", "_cancelled", "_event_loop", "_kept", "_task", "_thunk", "done", "stream")
 
-    async def wait(self) -> None:
-        """Wait for all, or for the first failure."""
-        for done in self._waiting:
-            done.add_done_callback(self._one)
-        await self._over
+    def __init__(self, event_loop: EventLoopThread, *, live: bool) -> None:
+        self.stream = Stream(live=live)
+        self.done: Future[bool] = Future()
+        # A future that runs cannot be cancelled, so a cancelled waiter does not take it from the others.
+        self.done.set_running_or_notify_cancel()
+        self._event_loop: EventLoopThread | None = event_loop
+        self._task: asyncio.Future[None] | None = None
+        self._cancelled = False
+        self._cancel_error: Exception | None = None
+        self._thunk: weakref.ref[ModelOutputThunk] | None = None
+        self._kept: ModelOutputThunk | None = None
 
-    def _one(self, done: Future[bool]) -> None:
-        with self._lock:
-            self._left -= 1
-            over = not self._left or (done.result() and not self._all)
-        if over:
-            # When the waiting loop has been closed, nobody waits any more.
+    def start(self, work: Callable[[Generation], Awaitable[None]], *, keep: bool) -> ModelOutputThunk:
+        """Start `work`, which calls `complete`, and return the thunk of its answer.
+
+        Args:
+            work: produces the answer, in the loop.
+            keep: continue even when the thunk is dropped.
+
+        Raises:
+            RuntimeError: the session has been closed.
+        """
+        thunk = ModelOutputThunk()
+        self._thunk, self._kept = weakref.ref(thunk), thunk if keep else None
+        if self._event_loop is not None:
+            self._event_loop.call(self._begin, work)
+        thunk.started(self)
+        return thunk
+
+    def complete(self, answer: ModelOutputThunk, error: Exception | None) -> ModelOutputThunk | None:
+        """Give the thunk its answer, or why it cannot be used; returns the thunk unless it was dropped or failed."""
+        thunk = self._thunk() if self._thunk is not None else None
+        if thunk is not None:
+            thunk.complete(answer, error)
+        return thunk if error is None else None
+
+    def wait(self) -> None:
+        event_loop = self._event_loop
+        if event_loop is not None and not self.done.done():
+            event_loop.wait(self.done)
+
+    def cancel(self, error: Exception | None) -> None:
+        """Cancel the task; reads of the thunk raise `error`, or return the text so far."""
+        event_loop = self._event_loop
+        if event_loop is not None:
+            # Closing the session has cancelled everything already.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_set, self._over)
+                event_loop.call(self._cancel, error)
+
+    def _begin(self, work: Callable[[Generation], Awaitable[None]]) -> None:
+        self._task = asyncio.ensure_future(work(self))
+        self._task.add_done_callback(self._ended)
+
+    def _cancel(self, error: Exception | None) -> None:
+        if self._task is not None and not self._task.done():
+            self._cancelled, self._cancel_error = True, error
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Future[None]) -> None:
+        # A done callback and not the task's own last step: a task that is cancelled before its first step takes none.
+        thunk = (self._thunk() if self._thunk is not None else None) or ModelOutputThunk()
+        if task.cancelled():
+            thunk.cancel(self.stream.partial, self._cancel_error if self._cancelled else closed_early())
+        elif (error := task.exception()) is not None:
+            thunk.fail(error)
+        self.stream.end(thunk.text, cut=thunk.cancelled)
+        self._kept = self._event_loop = self._task = None
+        self.done.set_result(thunk.failed)
+
+
+class Stream(CallObserver):
+    """The pieces of one answer, from the session's event loop to one reader in any loop.
+
+    It holds the answer's own text and no more, which the answer's length limit bounds. So a thunk that is never read
+    does not block its connection.
+
+    Args:
+        live: hand over each piece as it arrives; otherwise the whole answer at the end, as one piece.
+    """
+
+    __slots__ = (
+        "_asked_after_end", "_caught_up", "_ended", "_lock", "_over", "_pieces", "_reader", "_started", "_taken",
+        "_waiter", "live",
+    )  # fmt: skip
+
+    def __init__(self, *, live: bool) -> None:
+        self.live = live
+        self._lock = threading.Lock()
+        self._pieces: list[str] = []
+        self._taken = 0
+        # The reader has begun; the answer has ended; the reader has had its last piece; the reader has the whole text
+        # by other means; `settled` was called once after the end.
+        self._started = self._ended = self._over = self._caught_up = self._asked_after_end = False
+        self._reader: weakref.ref[asyncio.Task[Any]] | None = None
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+
+    # Called in the session's loop:
+
+    def text(self, piece: str) -> None:
+        with self._lock:
+            self._pieces.append(piece)
+            waiter = self._waiter if self.live else None
+        if waiter is not None:
+            _set_threadsafe(*waiter)
+
+    def failed(self, kind: str, message: str) -> None:  # noqa: ARG002 - CallObserver's signature
+        """Discard the pieces of a failed attempt, unless the reader has some of them."""
+        self.resend()
+
+    def resend(self) -> bool:
+        """Discard the pieces and return true, unless the reader has some of them."""
+        with self._lock:
+            if not self._taken:
+                self._pieces.clear()
+            return not self._taken
+
+    @property
+    def partial(self) -> str:
+        with self._lock:
+            return "".join(self._pieces)
+
+    def end(self, text: str | None, *, cut: bool = False) -> None:
+        """End the stream with the complete text, or with `None` after a failure; `cut` discards unread pieces."""
+        with self._lock:
+            if cut:
+                self._taken, self._over = len(self._pieces), True
+            elif text is not None and not self.live:
+                self._pieces = [text] if text else []
+            self._ended, waiter = True, self._waiter
+        if waiter is not None:
+            _set_threadsafe(*waiter)
+
+    # Called by readers:
+
+    async def next(self) -> str:
+        """Wait for the next piece; empty when the answer has ended and was read whole.
+
+        Raises:
+            RuntimeError: the end was returned before, or another task is reading.
+        """
+        with self._lock:
+            if self._waiter is not None:
+                raise RuntimeError("another task is reading this thunk: one reader at a time")
+            if self._over:
+                raise RuntimeError("this thunk has been read to its end; value holds the whole text")
+            self._started = True
+            if (task := asyncio.current_task()) is not None:
+                self._reader = weakref.ref(task)
+        while True:
+            with self._lock:
+                if self._taken < len(self._pieces) and (self.live or self._ended):
+                    piece = self._pieces[self._taken]
+                    self._taken += 1
+                    self._over = self._ended and self._taken == len(self._pieces)
+                    return piece
+                if self._ended:
+                    self._over = True
+                    return ""
+                loop = asyncio.get_running_loop()
+                self._waiter = waiter = (loop, loop.create_future())
+            try:
+                await waiter[1]
+            finally:
+                with self._lock:
+                    self._waiter = None
+
+    @property
+    def over(self) -> bool:
+        with self._lock:
+            return self._over or (self._ended and self._taken == len(self._pieces))
+
+    def given_whole(self) -> None:
+        """Record that the calling task has the whole text: if it is the reader, it needs no more pieces."""
+        with self._lock:
+            reader = self._reader() if self._reader is not None else None
+            if not self._started or reader is None or reader is _current_task():
+                self._caught_up = True
+
+    def settled(self) -> bool:
+        """Whether the answer is complete and no reader would miss a part of it by stopping now."""
+        # A loop of the form `while not computed: read a piece` must get every piece, even when the answer is complete
+        # before the loop begins. So a stream without a reader is unsettled once more after its end.
+        with self._lock:
+            if not self._ended:
+                return False
+            if not self.live or self._caught_up or self._over or self._taken == len(self._pieces):
+                return True
+            if self._started:
+                return False
+            asked, self._asked_after_end = self._asked_after_end, True
+            return asked
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _set_threadsafe(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    def set_result() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    # A loop that has been closed has no waiters.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(set_result)

@@ -37,7 +37,7 @@ def sent(server: ModelServer) -> list[list[tuple[str, str]]]:
 
 
 def test_rejection_sampling_asks_the_same_again(serve: Serve, open_session: Open) -> None:
-    """Every request is the first one again, letter by letter."""
+    """Every request is equal to the first one."""
     server = serve(fault=saying("red", "green", "blue"))
     result = open_session(server).instruct(
         "Name a colour.",
@@ -65,7 +65,7 @@ def test_the_repair_template_shows_the_reasons(serve: Serve, open_session: Open)
     first, second, third = sent(server)
     assert [len(messages) for messages in (first, second, third)] == [1, 1, 1]
     assert second[0][1] == first[0][1] + (
-        "\n\nAn earlier answer was not accepted. Mend this:\n* it says red and not blue"
+        "\n\nAn earlier answer was not accepted. Correct this:\n* it says red and not blue"
     )
     assert third[0][1].endswith("\n* it says green and not blue")
     assert "red" not in third[0][1].removeprefix(first[0][1])
@@ -96,7 +96,7 @@ def test_when_all_fail_the_best_effort_comes_back_with_a_warning(
     """No exception for requirements: the first answer, or the last one of a conversation, and a line in the log."""
     server = serve(fault=saying("red", "green", "pink"))
     m = open_session(server)
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         thunk = m.instruct("Name a colour.", requirements=[NAMES_BLUE], strategy=strategy)
     assert thunk.value == expected
     assert thunk.sampling is not None

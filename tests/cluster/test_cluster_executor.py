@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from run.ends import Run, items, marked, opened, plan
-
-from cluster.crews import NearLink, NearLinks, split
+from cluster.near_workers import NearLauncher, NearWorker, split
 from loopback import ModelServer, faults
-from mellea_cli.cluster.cluster_executor import crew
-from mellea_cli.cluster.remote_worker import ClusterLost
+from mellea_cli.cluster.cluster_executor import ClusterLost, open_executor
+from mellea_cli.cluster.remote_worker import Method
 from mellea_cli.cluster.worker_messages import pack, unpack
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.engine.workers import Stop
@@ -21,10 +19,11 @@ from mellea_cli.errors import ExitCode
 from mellea_cli.events import Event, ItemStarted, Note, TokensReceived
 from mellea_cli.run.batch import RunResult, run_with
 from mellea_cli.run.plan import Caps, ErrorLimit
+from run.run_io import Run, items, marked, opened, plan
 
 
-class CrewRun:
-    """One run by a crew on an output of its own."""
+class ClusterRun:
+    """One run on a cluster, with an output of its own."""
 
     def __init__(self, output: Path, url: str, **changes: Any) -> None:
         self.output = output
@@ -32,31 +31,33 @@ class CrewRun:
         self.url = url
         self.stop = Stop()
         self.events: list[Event] = []
-        self.links = NearLinks()
+        self.launcher = NearLauncher()
 
-    async def __call__(self, texts: list[str], workers: int = 2, patience_s: float = 5.0) -> RunResult:
+    async def __call__(self, texts: list[str], workers: int = 2, start_timeout_s: float = 5.0) -> RunResult:
         """Run, and return how it ended."""
-        shares = split(self.plan, self.url, workers)
+        setups = split(self.plan, self.url, workers)
         with opened(self.output, items(texts), self.plan) as ends:
             watch = self.events.append
             try:
-                async with crew(shares, self.links, observer=watch, stop=self.stop, patience_s=patience_s) as hands:
-                    return await run_with(self.plan, hands, ends, observer=watch, stop=self.stop)
+                async with open_executor(
+                    setups, self.launcher, observer=watch, stop=self.stop, start_timeout_s=start_timeout_s
+                ) as executor:
+                    return await run_with(self.plan, executor, ends, observer=watch, stop=self.stop)
             finally:
                 # A lost worker's process would end; here its connections have to be closed.
-                for link in self.links.links:
-                    await link.outpost.close()
+                for worker in self.launcher.workers:
+                    await worker.worker.close()
 
     def of(self, kind: type[Any]) -> list[Any]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
     def rows(self) -> list[dict[str, Any]]:
-        """What stands in the output."""
+        """The rows of the output."""
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
 
-async def test_a_crew_writes_what_one_machine_writes(server: ModelServer, tmp_path: Path) -> None:
+async def test_a_cluster_writes_what_one_machine_writes(server: ModelServer, tmp_path: Path) -> None:
     """The same rows, byte for byte; every item is asked once and never more at once than the user allows."""
     from mellea_cli.backends.openai import OpenAIBackend
 
@@ -64,7 +65,7 @@ async def test_a_crew_writes_what_one_machine_writes(server: ModelServer, tmp_pa
     await alone(items(marked(60)), plan(concurrency=8))
     await alone.backend.aclose()
     server.state.clear()
-    run = CrewRun(tmp_path / "crew.jsonl", server.openai_url)
+    run = ClusterRun(tmp_path / "cluster.jsonl", server.openai_url)
     result = await run(marked(60), workers=3)
     assert result.exit_code is ExitCode.OK
     assert run.output.read_bytes() == alone.output.read_bytes()
@@ -75,7 +76,7 @@ async def test_a_crew_writes_what_one_machine_writes(server: ModelServer, tmp_pa
 
 async def test_the_screen_sees_what_it_sees_on_one_machine(server: ModelServer, tmp_path: Path) -> None:
     """Each item starts once with its own text, and the pieces of its answer add up to the answer."""
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url)
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
     await run(marked(20))
     texts = marked(20)
     started = run.of(ItemStarted)
@@ -85,23 +86,23 @@ async def test_the_screen_sees_what_it_sees_on_one_machine(server: ModelServer, 
     assert json.loads(streamed)["summary"] == run.rows()[3]["summary"]
 
 
-async def test_a_run_that_finds_every_answer_hires_nobody(server: ModelServer, tmp_path: Path) -> None:
+async def test_a_run_that_finds_every_answer_starts_no_worker(server: ModelServer, tmp_path: Path) -> None:
     """Typed again, the command asks nothing and starts no worker."""
-    await CrewRun(tmp_path / "out.jsonl", server.openai_url)(marked(10))
-    again = CrewRun(tmp_path / "out.jsonl", server.openai_url)
+    await ClusterRun(tmp_path / "out.jsonl", server.openai_url)(marked(10))
+    again = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
     result = await again(marked(10))
     assert result.tally.reused == 10
-    assert again.links.links == []
+    assert again.launcher.workers == []
 
 
-async def test_what_a_lost_worker_owed_runs_elsewhere(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
+async def test_the_items_of_a_lost_worker_run_elsewhere(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """Every item is answered, none twice in the output; only what the lost worker had in flight is asked again."""
     server = serve(latency_s=0.02)
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url)
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
 
     async def cut() -> None:
         await server.until(lambda state: state.completed >= 40)
-        run.links.links[0].cut()
+        run.launcher.workers[0].cut()
 
     async with asyncio.TaskGroup() as group:
         group.create_task(cut())
@@ -110,30 +111,32 @@ async def test_what_a_lost_worker_owed_runs_elsewhere(serve: Callable[..., Model
     assert [row["id"] for row in run.rows()] == list(range(120))
     assert all(f"MARK-i{row['id']:05d}x" in row["summary"] for row in run.rows())
     assert server.state.requests <= 120 + 5  # four places and one item that lay ready
-    assert len(run.links.links) == 3  # another one was hired in its place
+    assert len(run.launcher.workers) == 3  # another one was hired in its place
     notes = [note.message for note in run.of(Note)]
     assert any("was lost (cut)" in note and "run elsewhere" in note for note in notes)
 
 
 async def test_an_item_that_ends_every_worker_fails_alone(server: ModelServer, tmp_path: Path) -> None:
-    """A text that a worker dies of is given up after four of them; all others are answered."""
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url, concurrency=2)
+    """A text that ends its worker fails after four of them; all others are answered."""
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, concurrency=2)
 
-    def hired(link: NearLink) -> None:
-        report = link.collect
+    def on_start(worker: NearWorker) -> None:
+        call = worker.call
 
-        async def collect() -> bytes:
-            data = await report()
-            told = unpack(data)
-            if not any(isinstance(event, ItemStarted) and event.position == 5 for event in told.events):
+        async def hide_answer(method: Method, *arguments: Any) -> Any:
+            data = await call(method, *arguments)
+            if method != "next_report":
                 return data
-            told.endings = [ending for ending in told.endings if ending[0] != 5]
-            asyncio.get_running_loop().call_soon(link.cut)
-            return pack(told)
+            report = unpack(data)
+            if not any(isinstance(event, ItemStarted) and event.position == 5 for event in report.events):
+                return data
+            report.results = [result for result in report.results if result[0] != 5]
+            asyncio.get_running_loop().call_soon(worker.cut)
+            return pack(report)
 
-        link.collect = collect  # type: ignore[method-assign]  # a worker that tells less
+        worker.call = hide_answer  # type: ignore[method-assign]  # a worker that dies of item 5
 
-    run.links = NearLinks(hired)
+    run.launcher = NearLauncher(on_start)
     result = await run(marked(30))
     rows = run.rows()
     assert [row["id"] for row in rows if row.get("error")] == [5]
@@ -143,38 +146,38 @@ async def test_an_item_that_ends_every_worker_fails_alone(server: ModelServer, t
 
 async def test_without_any_worker_the_run_ends_and_says_so(server: ModelServer, tmp_path: Path) -> None:
     """A place is tried three times; when none is left the run stops early, and what is done is kept."""
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url)
-    run.links = NearLinks(lambda link: link.cut())
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
+    run.launcher = NearLauncher(lambda worker: worker.cut())
     result = await run(marked(10))
     assert isinstance(result.error, ClusterLost)
     assert result.exit_code is ExitCode.STOPPED_EARLY
-    assert len(run.links.links) == 6
+    assert len(run.launcher.workers) == 6
     assert server.state.requests == 0
 
 
 async def test_a_cluster_without_room_is_not_waited_for_for_ever(server: ModelServer, tmp_path: Path) -> None:
-    """Workers that never come to life are given up after the patience that the user set."""
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url)
+    """A worker that never starts counts as lost after the start timeout."""
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
 
-    def never(link: NearLink) -> None:
-        link.up = asyncio.Event().wait  # type: ignore[method-assign,assignment]  # a node that never comes up
+    def never(worker: NearWorker) -> None:
+        worker.started = asyncio.Event().wait  # type: ignore[method-assign,assignment]  # a node that never comes up
 
-    run.links = NearLinks(never)
-    result = await run(marked(10), patience_s=0.05)
+    run.launcher = NearLauncher(never)
+    result = await run(marked(10), start_timeout_s=0.05)
     assert isinstance(result.error, ClusterLost)
-    assert "no room" in result.error.message
+    assert "no free CPU" in result.error.message
 
 
 async def test_a_worker_of_another_version_is_left_out(server: ModelServer, tmp_path: Path) -> None:
-    """Its node is named with the command that mends it; the others do the work."""
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url)
+    """A message names its node and the version there; the others do the work."""
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
 
-    def old(link: NearLink) -> None:
-        if len(run.links.links) == 1:
-            right = link.open
-            link.open = lambda _, packed: right("0.0.1", packed)  # type: ignore[method-assign]  # an old one
+    def old(worker: NearWorker) -> None:
+        if len(run.launcher.workers) == 1:
+            right = worker.worker.open
+            worker.worker.open = lambda _, packed: right("0.0.1", packed)  # type: ignore[method-assign]  # an old one
 
-    run.links = NearLinks(old)
+    run.launcher = NearLauncher(old)
     result = await run(marked(20))
     assert result.exit_code is ExitCode.OK
     assert any("is installed there" in note.message for note in run.of(Note))
@@ -183,7 +186,7 @@ async def test_a_worker_of_another_version_is_left_out(server: ModelServer, tmp_
 async def test_a_wrong_key_ends_the_run(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """An error that no request can escape stops the whole cluster, with its own exit code."""
     server = serve(api_key="right")
-    result = await CrewRun(tmp_path / "out.jsonl", server.openai_url)(marked(50))
+    result = await ClusterRun(tmp_path / "out.jsonl", server.openai_url)(marked(50))
     assert result.exit_code is ExitCode.STOPPED_EARLY
     assert result.error is not None
     assert result.error.kind == "not-authorized"
@@ -191,7 +194,7 @@ async def test_a_wrong_key_ends_the_run(serve: Callable[..., ModelServer], tmp_p
 
 async def test_a_server_that_is_away_too_long_ends_the_run(tmp_path: Path) -> None:
     """--max-wait holds for every worker; the last one's word ends the run, and no item has failed."""
-    run = CrewRun(tmp_path / "out.jsonl", "http://127.0.0.1:9/v1", max_wait_s=0.5)
+    run = ClusterRun(tmp_path / "out.jsonl", "http://127.0.0.1:9/v1", max_wait_s=0.5)
     result = await run(marked(30))
     assert result.exit_code is ExitCode.STOPPED_EARLY
     assert result.error is not None
@@ -203,7 +206,7 @@ async def test_a_server_that_comes_back_costs_no_item(serve: Callable[..., Model
     """Workers wait an outage out as one process does."""
     server = serve(latency_s=0.01)
     # The patience that users have: streams that are cut while a server stops are charged to their items.
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=30.0, policy=RetryPolicy())
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=30.0, policy=RetryPolicy())
 
     async def outage() -> None:
         await server.until(lambda state: state.completed >= 20)
@@ -220,7 +223,9 @@ async def test_a_server_that_comes_back_costs_no_item(serve: Callable[..., Model
 async def test_too_many_failures_anywhere_stop_the_whole_run(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """--max-errors counts over all workers."""
     server = serve(fault=lambda call: faults.status(400))
-    result = await CrewRun(tmp_path / "out.jsonl", server.openai_url, caps=Caps(errors=ErrorLimit(count=3)))(marked(99))
+    result = await ClusterRun(tmp_path / "out.jsonl", server.openai_url, caps=Caps(errors=ErrorLimit(count=3)))(
+        marked(99)
+    )
     assert result.exit_code is ExitCode.STOPPED_EARLY
     assert "--max-errors" in result.stopped
     assert 3 <= result.tally.failed <= 3 + 10  # and those that were at a worker then
@@ -228,7 +233,7 @@ async def test_too_many_failures_anywhere_stop_the_whole_run(serve: Callable[...
 
 async def test_tokens_are_counted_over_the_whole_run(server: ModelServer, tmp_path: Path) -> None:
     """--max-tokens-total holds for all workers together."""
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url, caps=Caps(tokens=5_000))
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, caps=Caps(tokens=5_000))
     result = await run(marked(200))
     assert result.exit_code is ExitCode.STOPPED_EARLY
     assert 0 < result.tally.usage.total_tokens <= 5_000
@@ -237,7 +242,7 @@ async def test_tokens_are_counted_over_the_whole_run(server: ModelServer, tmp_pa
 async def test_asked_to_stop_it_finishes_what_is_begun(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """Items in flight are answered, those that lay ready come back, and the output holds what is done."""
     server = serve(latency_s=0.1)
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url)
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url)
 
     async def stop() -> None:
         await server.until(lambda state: state.completed >= 16 and state.in_flight > 0)
@@ -253,7 +258,7 @@ async def test_asked_to_stop_it_finishes_what_is_begun(serve: Callable[..., Mode
 async def test_asked_twice_it_stops_at_once(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """Answers that never come are not waited for."""
     server = serve(latency_s=3_600.0)
-    run = CrewRun(tmp_path / "out.jsonl", server.openai_url, grace_s=3_600.0)
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, grace_s=3_600.0)
 
     async def stop() -> None:
         await server.until(lambda state: state.in_flight == 8)
@@ -270,6 +275,6 @@ async def test_asked_twice_it_stops_at_once(serve: Callable[..., ModelServer], t
 async def test_retries_of_all_workers_are_counted(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """The closing summary tells how often a request was sent again, wherever that was."""
     server = serve(fault=lambda call: faults.status(500) if call.attempt == 1 else None)
-    result = await CrewRun(tmp_path / "out.jsonl", server.openai_url)(marked(12))
+    result = await ClusterRun(tmp_path / "out.jsonl", server.openai_url)(marked(12))
     assert result.exit_code is ExitCode.OK
     assert result.retries == 12

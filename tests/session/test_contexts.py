@@ -9,7 +9,7 @@ from mellea_cli.session.contexts import Context
 
 
 def turns(context: Context, count: int) -> Context:
-    """The context after so many turns of ten letters each."""
+    """The context after so many turns of ten characters each."""
     for number in range(count):
         context = context.add(Message("user", f"question {number}")).add(ModelOutputThunk(f"answered {number}"))
     return context
@@ -68,8 +68,8 @@ def test_a_window_counts_nodes_and_never_begins_with_an_answer(window: int, expe
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0, 0), (4, 0), (5, 2), (9, 2), (10, 4), (15, 6)])
-def test_a_token_limit_counts_four_letters_a_token(limit: int, expected: int) -> None:
-    """Ten letters a node: 5 tokens show one turn, 10 show two."""
+def test_a_token_limit_counts_four_characters_a_token(limit: int, expected: int) -> None:
+    """Ten characters a node: 5 tokens show one turn, 10 show two."""
     assert len(shown(turns(ChatContext(token_limit=limit), 3))) == expected
 
 

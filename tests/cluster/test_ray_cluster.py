@@ -14,7 +14,7 @@ import pytest
 
 from cluster.conftest import RayNodes
 from loopback import ModelServer
-from mellea_cli.cluster.ray_cluster import chosen_address, permit
+from mellea_cli.cluster.ray_cluster import check_address, chosen_address
 from mellea_cli.errors import UsageError
 from rowfiles import write_rows
 
@@ -66,7 +66,7 @@ def one_machine(source: Path, server: ModelServer) -> bytes:
 def test_two_nodes_write_what_one_machine_writes(
     raynodes: RayNodes, quick: ModelServer, source: Path, tmp_path: Path
 ) -> None:
-    """2,000 items: the same output byte for byte, each asked once, within `-c`; the key stands in no file of Ray's."""
+    """2,000 items: the same output byte for byte, each asked once, within `-c`; the key is in no file of Ray's."""
     expected = one_machine(source, quick)
     env = {**raynodes.environ, "OPENAI_API_KEY": KEY}
     output = tmp_path / "out.jsonl"
@@ -162,7 +162,7 @@ def test_flags_for_ray_want_ray() -> None:
     assert "--engine ray" in refused("--ray-address", "auto")
 
 
-def test_an_address_where_nobody_listens_is_refused_soon() -> None:
+def test_an_address_where_no_cluster_listens_is_refused_soon() -> None:
     """One line instead of minutes of attempts."""
     pytest.importorskip("ray", reason="Ray is not installed")
     assert "no Ray cluster answers at 127.0.0.1:9" in refused("--engine", "ray", "--ray-address", "127.0.0.1:9")
@@ -172,14 +172,14 @@ def test_an_address_where_nobody_listens_is_refused_soon() -> None:
 def test_local_only_refuses_a_cluster_that_may_lead_elsewhere(address: str) -> None:
     """Only a cluster of our own, or one at an address of this machine, is certain to stay here."""
     with pytest.raises(UsageError, match="may lead to other machines"):
-        permit(address, local_only=True)
-    permit(address, local_only=False)
+        check_address(address, local_only=True)
+    check_address(address, local_only=False)
 
 
 def test_local_only_lets_this_machine_pass() -> None:
     """Loopback is this machine under any spelling."""
     for address in ("local", "127.0.0.1:6379", "ray://localhost:10001"):
-        permit(address, local_only=True)
+        check_address(address, local_only=True)
 
 
 def test_the_address_is_the_flag_then_the_variable_then_a_cluster_of_its_own() -> None:
@@ -190,7 +190,7 @@ def test_the_address_is_the_flag_then_the_variable_then_a_cluster_of_its_own() -
 
 
 def test_only_the_engine_that_wants_ray_imports_it() -> None:
-    """A run on one machine loads neither Ray nor the cluster's rooms."""
+    """A run on one machine loads neither Ray nor the cluster package."""
     program = (
         "import sys; sys.argv = ['mellea', 'summarise', '-', '--backend', 'scripted'];"
         "import atexit; atexit.register(lambda: sys.stderr.write(repr([name for name in sys.modules if"

@@ -11,7 +11,8 @@ from loopback import ModelServer
 from mellea_cli import MelleaSession, ModelOption
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import Options
-from mellea_cli.session.session_options import CallOptions, read_options
+from mellea_cli.session.calls import CallOptions
+from mellea_cli.session.session_options import read_options
 
 EVERY = {
     ModelOption.TEMPERATURE: 0.5,
@@ -27,7 +28,7 @@ EVERY = {
 
 def test_every_name_finds_its_field() -> None:
     """Our names, a server's names and unknown names all arrive, and nothing sentinel is left."""
-    read = read_options({**EVERY, ModelOption.STREAM: True, ModelOption.CONTEXT_WINDOW: 512})
+    read = read_options({**EVERY, ModelOption.STREAM: True, ModelOption.CONTEXT_WINDOW: 512}, {})
     expected = Options(0.5, 0.9, 7, 3, ("END",), 512, thinking=False, native={"repeat_penalty": 1.1})
     assert read == CallOptions(expected, "Be brief.", stream=True)
 
@@ -41,9 +42,9 @@ def test_a_call_beats_the_session_whatever_name_it_uses(native: str) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_within_one_dict_our_name_counts(order: int) -> None:
-    """A server's own name beside ours is overruled, wherever the two stand."""
+    """Our name overrides a server's own name, in either order."""
     pairs = [(ModelOption.MAX_NEW_TOKENS, 100), ("num_predict", 50)][::order]
-    assert read_options(dict(pairs)).options.max_tokens == 100
+    assert read_options(dict(pairs), {}).options.max_tokens == 100
 
 
 def test_none_with_a_call_leaves_the_choice_to_the_server() -> None:
@@ -63,7 +64,7 @@ def test_nothing_handed_in_is_changed() -> None:
 
 def test_an_extra_body_s_entries_are_native_options() -> None:
     """`extra_body` is how the reference passes on what it does not know."""
-    assert read_options({"extra_body": {"min_p": 0.1}}).options.native == {"min_p": 0.1}
+    assert read_options({"extra_body": {"min_p": 0.1}}, {}).options.native == {"min_p": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -75,28 +76,29 @@ def test_an_extra_body_s_entries_are_native_options() -> None:
         ({"model": "other"}, "cannot be set as an option"),
         ({"@@@made_up@@@": 1}, "there is no model option"),
         ({7: 1}, "must be a str"),
-        ({ModelOption.MAX_NEW_TOKENS: 0}, "ModelOption.MAX_NEW_TOKENS must be an int above 0"),
-        ({"num_predict": "many"}, "'num_predict' must be an int above 0"),
-        ({ModelOption.TEMPERATURE: True}, "must be a number"),
-        ({ModelOption.SEED: 1.5}, "must be an int"),
-        ({ModelOption.STOP_SEQUENCES: [1]}, "must be a list of str"),
-        ({ModelOption.STREAM: "yes"}, "must be a bool"),
+        ({ModelOption.MAX_NEW_TOKENS: 0}, "ModelOption.MAX_NEW_TOKENS must be greater than 0, not 0"),
+        ({"num_predict": "many"}, "'num_predict' must be a valid integer, not 'many'"),
+        ({ModelOption.TEMPERATURE: True}, "'temperature' must be a valid number, not True"),
+        ({ModelOption.SEED: 1.5}, "ModelOption.SEED must be a valid integer, not 1.5"),
+        ({ModelOption.STOP_SEQUENCES: 1}, "ModelOption.STOP_SEQUENCES must be a valid list, not 1"),
+        ({"stop": [1]}, r"'stop'\[0\] must be a valid string, not 1"),
+        ({ModelOption.STREAM: "yes"}, "ModelOption.STREAM must be a valid boolean, not 'yes'"),
         ({"extra_body": []}, "must be a dict"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(option: dict[Any, Any], message: str) -> None:
     """The error names the option as the caller wrote it."""
     with pytest.raises(UsageError, match=message.replace(".", r"\.")):
-        read_options(option)
+        read_options({}, option)
 
 
 def test_tools_that_are_switched_off_are_no_error() -> None:
     """An empty list of tools asks for nothing."""
-    assert read_options({ModelOption.TOOLS: [], "tool_choice": None}) == CallOptions()
+    assert read_options({ModelOption.TOOLS: [], "tool_choice": None}, {}) == CallOptions()
 
 
 def test_the_wire_has_every_option_in_its_own_words(m: MelleaSession, server: ModelServer, protocol: str) -> None:
-    """Each protocol's body holds the options under its own names, and nothing of ours."""
+    """Each protocol's body has the options under its own names, and none of ours."""
     m.instruct("Say something.", model_options=EVERY)
     body = server.state.bodies[0]
     assert "@@@" not in str(body)
