@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mellea_cli.backends.scripted import ScriptedBackend
-from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.client import ModelClient
+from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.pipeline_runner import PipelineRunner
 from mellea_cli.errors import ParseError
 from mellea_cli.events import nobody
@@ -44,9 +44,9 @@ async def labelled(text: str, *answers: str) -> tuple[Outcome, list[GenerateRequ
         asked.append(request)
         return answers[min(len(asked), len(answers)) - 1]
 
-    sender = Sender(ScriptedBackend(reply), ConcurrencyLimiter(1))
-    worker = PipelineRunner(label_pipeline(THEMES), "m", Options(), sender, observer=nobody)
-    return await worker.work(Item(0, 1, text)), asked
+    client = ModelClient([EndpointConfig("s", ScriptedBackend(reply), "m", 1)])
+    runner = PipelineRunner(label_pipeline(THEMES), "m", Options(), client, observer=nobody)
+    return await runner.run(Item(0, 1, text)), asked
 
 
 def values(outcome: Outcome) -> Any:
@@ -117,7 +117,7 @@ async def test_a_quote_that_is_not_in_the_text_is_asked_again_with_the_reason() 
     assert '"delayed parcel" does not stand in the feedback' in asked[1].messages[-1].content
 
 
-async def test_the_last_resort_is_a_sentence_of_the_text() -> None:
+async def test_the_fallback_is_a_sentence_of_the_text() -> None:
     """A model that goes on inventing gets the closest sentence instead: never its invention."""
     outcome, asked = await labelled(
         "Blue sky. The parcel was very late. Bye.", said(("parcel delayed badly", "Late delivery"))
