@@ -332,7 +332,7 @@ class ModelClient:
                 raise error
             return 0.0
         rate_limited, refused = isinstance(error, RateLimited), False
-        if type(error) is RequestRefused and error.status == 400:
+        if type(error) is RequestRefused and error.status == 400 and endpoint.breaker.threshold:
             await self._confirm(endpoint, error)
             refused = True
         elif endpoint.may_pass(error):
@@ -346,14 +346,14 @@ class ModelClient:
             budget.refusals += refused
             budget.faults += not (rate_limited or refused)
         failures = budget.rate_limited if rate_limited else budget.refusals if refused else budget.faults
-        asked = error.retry_after_s if rate_limited and len(self.endpoints) == 1 else None
+        asked = error.retry_after_s if len(self.endpoints) == 1 else None
         delay = self.policy.delay_s(failures, asked, self._jitter)
         longest = self.policy.max_elapsed_s
         late = longest is not None and asyncio.get_running_loop().time() - began + (delay or 0.0) > longest
         if delay is None or late or not self.policy.allows(budget):
             return None
         # The endpoint rests for what the server asked; only the jitter is the request's own.
-        return delay - asked if asked else delay
+        return delay - asked if asked and rate_limited else delay
 
     async def _is_outage(self, endpoint: Endpoint, error: BackendError, budget: RetryBudget) -> bool:
         """Whether a probe fails like the request whose budget is spent: then the budget is given back.

@@ -313,5 +313,8 @@ class Endpoint:
             error.charged = False
 
     def may_pass(self, error: BackendError) -> bool:
-        """Whether a fault that ends the run elsewhere may be the row's or a passing one here."""
-        return self.has_answered and isinstance(error, _MAY_PASS)
+        """Whether a fault that ends the run elsewhere may be the row's or a passing one here.
+
+        Without a breaker's threshold nothing is known of other rows: each call gets its own error at once.
+        """
+        return self.has_answered and self.breaker.threshold is not None and isinstance(error, _MAY_PASS)
