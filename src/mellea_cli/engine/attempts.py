@@ -156,7 +156,7 @@ async def ask(
         again = question.repair if tried.checked else question.mend or question.repair
         messages = again(question.request.messages, tried.text, why)
         request = dataclasses.replace(question.request, messages=messages)
-        watch.retry(0.0, len(answer.tries) + 1)
+        watch.reprompt(len(answer.tries) + 1)
 
 
 async def _rescued(question: Question[T], tried: Try[T], sender: Way, answer: Answer[T]) -> Try[T] | None:
