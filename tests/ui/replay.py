@@ -30,7 +30,7 @@ from mellea_cli.events import (
     TokensReceived,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.console import choose_display, make_display
+from mellea_cli.ui.run_display import choose_display, make_display
 from mellea_cli.ui.run_state import RunState
 from mellea_cli.ui.summary import RunSummary, print_summary
 

@@ -5,22 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import typer
 
-State = Literal["ok", "note", "bad"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor's screen."""
-
-    part: str
-    subject: str
-    state: State
-    text: str
+from mellea_cli.ui.status import Finding
 
 
 def doctor(ctx: typer.Context) -> None:
@@ -143,7 +132,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _terminal() -> Iterator[Finding]:
-    from mellea_cli.ui.console import choose_display
+    from mellea_cli.ui.run_display import choose_display
 
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         kind = "a terminal" if stream.isatty() else "not a terminal"

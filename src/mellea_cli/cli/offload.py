@@ -212,7 +212,7 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
     from mellea_cli.events import nobody
     from mellea_cli.run.batch_queue import Files, Offload, Parts, Queue, QueueLimits, RetryingCaller, clear_leftovers
     from mellea_cli.run.executor import open_way
-    from mellea_cli.ui.status import QueueLines
+    from mellea_cli.ui.status import BatchLines
 
     flags, plan, say = run.flags, run.plan, run.show.say
     if not isinstance(run.backend, OpenAIBackend):
@@ -233,7 +233,7 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
     )
     patience = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
     parts = Parts(fingerprint, gatherer, Queue(client, book, patience, limits.window), book, files)
-    lines = QueueLines(say)
+    lines = BatchLines(say)
     offload = Offload(
         parts,
         caps=plan.caps,
@@ -241,7 +241,7 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
         wait=flags.wait,
         poll_s=limits.poll_s,
         tell=say,
-        watch=lambda seen: lines.tell(seen.batch, seen.requests),
+        watch=lambda seen: lines.update(seen.batch, seen.requests),
     )
     try:
         await offload.run()

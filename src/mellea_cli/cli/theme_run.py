@@ -214,9 +214,9 @@ class _Theming:
         result = result if aside is None else aside.with_spent(result)
         audited = self._audit(labelled, result)
         figures = labelled.figures
-        from mellea_cli.ui.summary import Themed
+        from mellea_cli.ui.summary import ThemeCounts
 
-        themed = Themed(
+        themed = ThemeCounts(
             file=str(self._path or ""),
             counts={theme.name: figures.themes[theme.name] for theme in themes},
             rows=opened.total,

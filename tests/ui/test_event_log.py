@@ -1,4 +1,4 @@
-"""Events as lines, for people and for programs."""
+"""The event log: every event as a line of JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mellea_cli.events import (
     TokensReceived,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.event_log import EventLog, TroubleLines
+from mellea_cli.ui.event_log import EventLog
 
 STORY: tuple[Event, ...] = (
     RunStarted("single", ("analysis",), "m", "b", 2, 2),
@@ -41,22 +41,6 @@ STORY: tuple[Event, ...] = (
     ItemFinished(1, "b", False, "unavailable", "no answer", Usage(), 9.0, False),
     RunFinished(1, 1, 0, Usage(3, 2), 12.0, ""),
 )
-
-
-def test_people_hear_of_trouble_only() -> None:
-    """One line for each failed attempt, retry, pause and failed item, by the item's id."""
-    said: list[str] = []
-    observer = TroubleLines(said.append)
-    for event in STORY:
-        observer(event)
-    assert said == [
-        "a-17 analysis: parse: not JSON",
-        "a-17 analysis: attempt 2 at once",
-        "paused for 4.0s: too many requests",
-        "#2 analysis: attempt 3 in 2.5s",
-        "b failed: unavailable: no answer",
-    ]
-    assert not observer._ids
 
 
 def records(path: Path) -> list[dict[str, Any]]:

@@ -1,15 +1,122 @@
-"""An answer on a screen: finished blocks are printed once, whatever the model writes."""
+"""Answers on the chat's screen: arriving Markdown is split into blocks, and each is printed once."""
 
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import pyte
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.ui.chat_stream import AnswerView, CodeLines, Typesetter
+from mellea_cli.ui.chat_stream import AnswerView, Block, BlockSplitter, CodeLines, MarkdownRenderer
+
+ANSWER = """# Title
+A paragraph
+of two lines.
+
+- one
+- two
+
+  still two
+
+      code of two
+- three
+text that belongs to three
+
+After the list.
+```python
+x = 1
+
+y = 2
+```
+1. first
+   ```sh
+   ls
+
+   - no item
+   ```
+2. second
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+---
+The end"""
+
+
+def cut(text: str, places: list[int]) -> list[Block]:
+    blocks = BlockSplitter()
+    pieces: list[Block] = []
+    bounds = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+    for start, end in pairwise(bounds):
+        pieces += blocks.feed(text[start:end])
+    return pieces + blocks.end()
+
+
+def test_blocks_are_what_a_reader_would_say() -> None:
+    """Paragraphs, items with all that is in them, code line by line, tables whole; gaps but inside tight lists."""
+    assert cut(ANSWER, []) == [
+        Block("text", "# Title", gap=False),
+        Block("text", "A paragraph\nof two lines.", gap=True),
+        Block("item", "- one", gap=True),
+        Block("item", "- two\n\n  still two\n\n      code of two", gap=False),
+        Block("item", "- three\ntext that belongs to three", gap=False),
+        Block("text", "After the list.", gap=True),
+        Block("open", "python", gap=True),
+        Block("code", "x = 1"),
+        Block("code", ""),
+        Block("code", "y = 2"),
+        Block("close", ""),
+        Block("item", "1. first\n   ```sh\n   ls\n\n   - no item\n   ```", gap=True),
+        Block("item", "2. second", gap=False),
+        Block("text", "| a | b |\n|---|---|\n| 1 | 2 |", gap=True),
+        Block("text", "---", gap=True),
+        Block("text", "The end", gap=True),
+    ]
+
+
+@given(places=st.lists(st.integers(min_value=0, max_value=10_000), max_size=30))
+def test_where_the_pieces_are_cut_does_not_matter(places: list[int]) -> None:
+    """However the answer is split on the wire, the blocks are the same."""
+    assert cut(ANSWER, places) == cut(ANSWER, [])
+
+
+@given(text=st.text(alphabet="ab -*`#\n1.|>\t~", max_size=200))
+def test_nothing_is_lost(text: str) -> None:
+    """Every word of the text is in one block, in order, whatever the markup."""
+    blocks = BlockSplitter()
+    pieces = [*blocks.feed(text), *blocks.end()]
+    shown = "".join(piece.text for piece in pieces)
+    wanted = [letter for letter in text if letter in "ab"]
+    assert [letter for letter in shown if letter in "ab"] == wanted
+    assert blocks.tail is None
+
+
+@pytest.mark.parametrize(
+    ("text", "tail"),
+    [
+        ("Half a para", Block("text", "Half a para")),
+        ("Done.\n\nHalf", Block("text", "Half", gap=True)),
+        ("- one\n- tw", Block("item", "- one\n- tw")),
+        ("```py\nx =", Block("code", "x =")),
+        ("```py\n", None),
+        ("Done.\n\n", None),
+    ],
+)
+def test_the_tail_is_what_is_not_finished(text: str, tail: Block | None) -> None:
+    """What has come of the block that is open can be seen at any moment."""
+    blocks = BlockSplitter()
+    blocks.feed(text)
+    assert blocks.tail == tail
+
+
+def test_code_that_is_never_closed_ends_with_the_answer() -> None:
+    """An answer that was cut off inside a code block still ends it."""
+    assert cut("```\nx", []) == [Block("open", ""), Block("code", "x"), Block("close", "")]
+
 
 ENVIRON = {"TERM": "xterm-256color", "FORCE_COLOR": "1", "COLUMNS": "80", "LINES": "24"}
 
@@ -86,7 +193,7 @@ def test_html_and_line_breaks_are_kept() -> None:
 
 def test_code_keeps_its_colours_line_by_line() -> None:
     """Given out line by line, code has the words it had, and a keyword is coloured."""
-    code = CodeLines("python", Typesetter(io.StringIO(), ENVIRON))
+    code = CodeLines("python", MarkdownRenderer(io.StringIO(), ENVIRON))
     lines = [
         *code.lines(["def f():"]),
         *code.lines(['    """Text', "    more"]),
@@ -94,5 +201,5 @@ def test_code_keeps_its_colours_line_by_line() -> None:
     ]
     assert "\x1b[" in lines[0]
     assert all("\x1b[33m" in line for line in lines[1:3])  # a string goes on over lines that were given out before
-    unknown = CodeLines("no-such-language", Typesetter(io.StringIO(), ENVIRON))
+    unknown = CodeLines("no-such-language", MarkdownRenderer(io.StringIO(), ENVIRON))
     assert unknown.lines(["a  b"]) == ["a  b"]

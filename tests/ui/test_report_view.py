@@ -18,27 +18,13 @@ from mellea_cli.report.results import open_results
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.report_view import comparison_lines, print_report, report_lines
 from mellea_cli.ui.theme import Palette
+from memorystreams import TerminalStream
 from resultrows import NASTY, figures_of, nasty_rows, result_rows
 from rowfiles import write_rows
 
 
-class Terminal(io.StringIO):
-    """A stream that is a terminal, with an encoding of its own."""
-
-    def __init__(self, encoding: str = "utf-8") -> None:
-        super().__init__()
-        self._name = encoding
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # a StringIO's own says None
-        return self._name
-
-    def isatty(self) -> bool:
-        return True
-
-
 def drawn(figures: Figures, size: tuple[int, int] = (79, 24), encoding: str = "utf-8") -> list[str]:
-    palette = Palette(make_console(Terminal(encoding), {"TERM": "xterm"}))
+    palette = Palette(make_console(TerminalStream(encoding), {"TERM": "xterm"}))
     return ["".join(text for _, text in line).rstrip() for line in report_lines(figures, ["mellea x"], size, palette)]
 
 
@@ -121,7 +107,7 @@ def test_a_comparison_stays_in_its_width(tmp_path: Path) -> None:
     new = write_rows(tmp_path / "new.jsonl", [row | {"themes": ["x" * 90]} for row in result_rows(50, themed=True)])
     with open_results(str(old)) as before, open_results(str(new)) as after:
         comparison = compare(before, after)
-    palette = Palette(make_console(Terminal(), {"TERM": "xterm"}))
+    palette = Palette(make_console(TerminalStream(), {"TERM": "xterm"}))
     lines = ["".join(text for _, text in line) for line in comparison_lines(comparison, 79, palette)]
     assert all(cell_len(line) <= 79 for line in lines)
     assert any(line.endswith("(came)") for line in lines)

@@ -1,7 +1,8 @@
-"""Events fold into a state that always adds up."""
+"""Events fold into a state that always adds up; rates, panel slots and partial answers."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 
@@ -25,7 +26,19 @@ from mellea_cli.events import (
     TotalKnown,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.run_state import Fate, Phase, RunState, Snapshot, StepView
+from mellea_cli.ui.run_state import (
+    Field,
+    ItemState,
+    ItemStatus,
+    PanelSlots,
+    Phase,
+    RunState,
+    SlidingRate,
+    Snapshot,
+    StepSnapshot,
+    TokenEstimate,
+    answer_fields,
+)
 
 STEPS = ("summary", "issues", "sentiment")
 
@@ -65,7 +78,7 @@ def shown(snapshot: Snapshot) -> list[str | None]:
     return [panel.id if panel else None for panel in snapshot.panels]
 
 
-def step(snapshot: Snapshot, place: int, name: str) -> StepView:
+def step(snapshot: Snapshot, place: int, name: str) -> StepSnapshot:
     panel = snapshot.panels[place]
     assert panel is not None
     return next(step for step in panel.steps if step.name == name)
@@ -102,7 +115,7 @@ def test_a_failed_attempt_voids_what_streamed(view: RunState, clock: Clock) -> N
     view(TokensReceived(0, "summary", "all"))
     again = step(view.snapshot(1), 0, "summary")
     assert (again.phase, again.text, again.attempt) == (Phase.STREAMING, "all", 2)
-    assert view.snapshot().progress.retried == 1
+    assert view.snapshot().progress.retries == 1
 
 
 def test_an_item_keeps_its_panel(view: RunState, clock: Clock) -> None:
@@ -115,7 +128,7 @@ def test_an_item_keeps_its_panel(view: RunState, clock: Clock) -> None:
     lingering = view.snapshot(3)
     assert shown(lingering) == ["id0", "id1", "id2"]
     assert lingering.panels[1] is not None
-    assert lingering.panels[1].fate is Fate.OK
+    assert lingering.panels[1].status is ItemStatus.OK
     assert lingering.more == 1
     clock.now += 1
     assert shown(view.snapshot(3)) == ["id0", "id3", "id2"]
@@ -123,7 +136,7 @@ def test_an_item_keeps_its_panel(view: RunState, clock: Clock) -> None:
     clock.now += 10
     failed = view.snapshot(3).panels[0]
     assert failed is not None
-    assert (failed.fate, failed.kind, failed.message) == (Fate.FAILED, "parse", "not JSON")
+    assert (failed.status, failed.kind, failed.message) == (ItemStatus.FAILED, "parse", "not JSON")
 
 
 def test_more_items_than_panels_are_counted(view: RunState) -> None:
@@ -158,7 +171,7 @@ def test_an_item_that_starts_again_has_one_panel(view: RunState, clock: Clock) -
     snapshot = view.snapshot(2)
     assert snapshot.progress.in_flight == 1
     assert snapshot.more == 0
-    assert [panel.text for panel in snapshot.panels if panel and panel.fate is Fate.RUNNING].count("new") == 1
+    assert [panel.text for panel in snapshot.panels if panel and panel.status is ItemStatus.RUNNING].count("new") == 1
 
 
 def test_reused_answers_count_but_do_not_set_the_pace(view: RunState, clock: Clock) -> None:
@@ -246,7 +259,7 @@ def test_an_endless_answer_does_not_fill_the_memory(view: RunState) -> None:
         view(TokensReceived(0, "summary", f" word{number}"))
     for _ in range(20):
         view(TokensReceived(0, "issues", "y" * 1_000_000))
-    held = [sum(map(len, one.parts)) for one in view._active[0]._steps.values()]
+    held = [sum(map(len, one.chunks)) for one in view._active[0]._steps.values()]
     assert max(held) < 40_000
     snapshot = view.snapshot(1)
     assert snapshot.panels[0] is not None
@@ -312,7 +325,7 @@ def test_any_story_adds_up(story: list[tuple[Event, float, int | None]]) -> None
     for event, pause, panels in story:
         view(event)
         clock.now += pause
-        told["retried"] += isinstance(event, RetryScheduled)
+        told["retries"] += isinstance(event, RetryScheduled)
         if isinstance(event, ItemStarted):
             active.add(event.position)
         elif isinstance(event, ItemFinished):
@@ -325,11 +338,158 @@ def test_any_story_adds_up(story: list[tuple[Event, float, int | None]]) -> None
         progress = snapshot.progress
         assert len(snapshot.panels) == panels
         assert (progress.done, progress.failed, progress.reused) == (told["done"], told["failed"], told["reused"])
-        assert progress.retried == told["retried"]
+        assert progress.retries == told["retries"]
         assert progress.in_flight == len(active)
-        running = [panel.position for panel in snapshot.panels if panel and panel.fate is Fate.RUNNING]
+        running = [panel.position for panel in snapshot.panels if panel and panel.status is ItemStatus.RUNNING]
         assert len(set(running) & active) + snapshot.more == len(active)
         assert progress.items_per_s >= 0
         assert progress.tokens_per_s >= 0
         assert progress.left_s is None or progress.left_s > 0
     assert sum(view.failed_kinds().values()) == told["failed"]
+
+
+WHOLE = '{"positive_aspect": null, "main_complaint": "CSV \\"export\\" crashes", "urgency": "high"}'
+
+
+def test_fields_fill_as_the_text_grows() -> None:
+    """Each prefix shows what is there, in order, with the last value growing."""
+    seen = [answer_fields(WHOLE[:end]) for end in range(len(WHOLE) + 1)]
+    assert seen[0] is None
+    assert seen[1] == []
+    assert seen[-1] == [Field("praise", ""), Field("complaint", 'CSV "export" crashes'), Field("urgency", "high")]
+    counts = [len(found) for found in seen if found is not None]
+    assert counts == sorted(counts)
+    values = [found[1].value for found in seen if found is not None and len(found) > 1]
+    assert all(values[-1].startswith(value) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('```json\n{"a": 1}\n```', [Field("a", "1")]),
+        ('{"a": 1} and that is that {', [Field("a", "1")]),
+        ('{"issues": {"urgency": "low", "tags": ["x", "y"], "deep": {"k": true}}}',
+         [Field("urgency", "low"), Field("tags", "x, y"), Field("deep", "k yes")]),
+        ("The customer is happy.", None),
+        ('Here: {"a": 1}', None),
+        ("[1, 2]", None),
+        ("{nonsense", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_what_is_json_is_read_and_what_is_not_is_left(text: str, expected: list[Field] | None) -> None:
+    """Fences and trailing remarks do not hide the object; prose is not taken for one."""
+    assert answer_fields(text) == expected
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+_TREES = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=6), _TREES, max_size=6), st.data())
+def test_any_prefix_of_any_object_is_survived(value: dict[str, object], data: st.DataObject) -> None:
+    """A cut anywhere gives fields or nothing, never an error."""
+    text = json.dumps(value)
+    found = answer_fields(text[: data.draw(st.integers(0, len(text)))])
+    assert found is None or len(found) <= 24
+
+
+def test_the_window_forgets_the_start() -> None:
+    """A fast start does not flatter a slow present."""
+    rate = SlidingRate(10)
+    counted = 0.0
+    for second in range(60):
+        counted += 100 if second < 20 else 2
+        rate.observe(float(second), counted)
+    assert rate.per_second() == pytest.approx(2)
+
+
+def test_a_slow_run_has_a_rate_too() -> None:
+    """One item every 30 s is a rate, though most windows of 20 s are empty."""
+    rate = SlidingRate(20, least=4)
+    for second in range(600):
+        rate.observe(float(second), float(second // 30))
+    assert rate.per_second() == pytest.approx(1 / 30, rel=0.3)
+
+
+def test_a_standstill_wears_the_rate_down_within_bounds() -> None:
+    """When nothing happens any more the rate falls, and the samples stay few."""
+    rate = SlidingRate(20, least=50)
+    for step in range(40):
+        rate.observe(step / 4, float(step))
+    before = rate.per_second()
+    for step in range(20_000):
+        rate.observe(10 + step / 4, 40.0)
+    assert rate.per_second() < before / 100
+    assert len(rate._samples) <= 1024
+
+
+def test_a_counter_that_is_corrected_downwards_is_no_negative_rate() -> None:
+    """An estimate that turns out too high shows as a standstill."""
+    rate = SlidingRate(10)
+    rate.observe(0, 100)
+    rate.observe(1, 90)
+    assert rate.per_second() == 0
+
+
+def test_nothing_is_claimed_from_one_sample() -> None:
+    """A rate needs two points in time."""
+    rate = SlidingRate(10)
+    assert rate.per_second() == 0
+    rate.observe(5, 3)
+    assert rate.per_second() == 0
+
+
+def test_tokens_are_scaled_by_what_servers_say() -> None:
+    """After usage has come in, estimates use its ratio; a server without usage leaves them as they are."""
+    meter = TokenEstimate()
+    assert meter.raw(0, 0) == 0
+    assert meter.raw(10, 40) == 10
+    assert meter.raw(1, 400) == 80
+    assert meter.scaled(10) == 10
+    meter.learn(100, 150)
+    assert meter.scaled(10) == pytest.approx(15)
+    meter.learn(100, 0)
+    assert meter.scaled(10) == pytest.approx(15)
+
+
+def item(position: int, *, finished_at: float | None = None) -> ItemState:
+    made = ItemState(position, f"id{position}", "text", ("step",))
+    if finished_at is not None:
+        made.status = ItemStatus.OK
+        made.finished_at = finished_at
+    return made
+
+
+def positions(shown: list[ItemState | None]) -> list[int | None]:
+    return [one.position if one is not None else None for one in shown]
+
+
+def test_finished_items_leave_half_of_the_panels_to_those_whose_tokens_arrive() -> None:
+    """With quick answers the oldest results give way at once; the newest may be read."""
+    slots = PanelSlots()
+    first = {number: item(number) for number in range(4)}
+    assert positions(slots.arrange(4, first, now=10.0)) == [0, 1, 2, 3]
+    for number, one in first.items():
+        one.status = ItemStatus.OK
+        one.finished_at = 10.1 + number / 100
+    running = {number: item(number) for number in range(4, 8)}
+    shown = positions(slots.arrange(4, running, now=10.2))
+    assert shown[2:] == [2, 3]
+    assert set(shown[:2]) <= {4, 5, 6, 7}
+
+
+def test_a_single_result_may_be_read() -> None:
+    """One finished item among running ones keeps its panel for a moment, then gives way."""
+    slots = PanelSlots()
+    first = {number: item(number) for number in range(4)}
+    slots.arrange(4, first, now=10.0)
+    done = first.pop(1)
+    done.status, done.finished_at = ItemStatus.OK, 10.1
+    first[4] = item(4)
+    assert positions(slots.arrange(4, first, now=10.2)) == [0, 1, 2, 3]
+    assert positions(slots.arrange(4, first, now=11.5)) == [0, 4, 2, 3]
