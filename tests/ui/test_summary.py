@@ -211,8 +211,8 @@ def test_an_output_that_was_not_written_is_not_named_as_such() -> None:
 
 
 THEMED = ThemeCounts(
-    file="t.toml",
-    counts={"Late \x1b[2Jdelivery": 30, "Friendly people who are much too long for a narrow terminal": 50, "Never": 0},
+    themes_file="t.toml",
+    themes={"Late \x1b[2Jdelivery": 30, "Friendly people who are much too long for a narrow terminal": 50, "Never": 0},
     rows=100,
     labelled=70,
     other=10,

@@ -217,8 +217,8 @@ class _Theming:
         from mellea_cli.ui.summary import ThemeCounts
 
         themed = ThemeCounts(
-            file=str(self._path or ""),
-            counts={theme.name: figures.themes[theme.name] for theme in themes},
+            themes_file=str(self._path or ""),
+            themes={theme.name: figures.themes[theme.name] for theme in themes},
             rows=opened.total,
             labelled=figures.labelled,
             other=figures.other,

@@ -79,14 +79,7 @@ def say(stream: IO[str], message: str) -> None:
 
 
 def say_error(stream: IO[str], environ: Mapping[str, str], message: str, hint: str = "") -> None:
-    """Print one line for what went wrong and where, and one for what to type next.
-
-    Args:
-        stream: stderr.
-        environ: the environment, for colours.
-        message: what happened, and where.
-        hint: what to type next; nothing is printed when empty.
-    """
+    """Print one line for what went wrong and where, and one for what to type next."""
     lines: list[tuple[Span, Span]] = [(("bad", "error: "), ("plain", clean(message)))]
     if hint := clean(hint):
         lines.append((("done", "try: "), ("plain", hint)))

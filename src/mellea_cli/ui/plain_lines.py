@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event as Flag
 from threading import Lock, Thread
-from types import TracebackType
 from typing import IO, Self
 
 from mellea_cli.events import (
@@ -52,9 +51,7 @@ class PlainDisplay:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

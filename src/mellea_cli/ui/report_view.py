@@ -37,14 +37,7 @@ _UNBOUNDED = 10_000
 
 
 def print_report(figures: Figures, next_steps: Sequence[str], stream: IO[str], environ: Mapping[str, str]) -> None:
-    """Print a report: as large as the terminal at one, with every theme anywhere else.
-
-    Args:
-        figures: what to show.
-        next_steps: what to type next, a line each.
-        stream: usually stdout.
-        environ: the environment, for colours and for what the terminal can do.
-    """
+    """Print a report and what to type next: as large as the terminal at one, with every theme anywhere else."""
     console = make_console(stream, environ)
     palette = Palette(console)
     columns, rows = (console.width, console.height) if is_terminal(stream, environ) else (80, _UNBOUNDED)
@@ -213,13 +206,7 @@ _BAD_WHEN_MORE = {"negative", "high"}
 
 
 def print_comparison(comparison: Comparison, stream: IO[str], environ: Mapping[str, str]) -> None:
-    """Print a comparison.
-
-    Args:
-        comparison: what changed.
-        stream: usually stdout.
-        environ: the environment, for colours and for what the terminal can do.
-    """
+    """Print a comparison, as wide as the terminal."""
     console = make_console(stream, environ)
     palette = Palette(console)
     columns = console.width - 1 if is_terminal(stream, environ) else 79

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import IO, TYPE_CHECKING, Any
 
 from mellea_cli.messages import Usage
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class ThemeCounts:
     """What a run that labelled rows with themes has counted."""
 
-    file: str
-    """The themes file; empty when the themes were not kept."""
-    counts: Mapping[str, int]
+    themes_file: str
+    """Empty when the themes were not kept."""
+    themes: Mapping[str, int]
     """Rows by theme, in the file's order; a row with several themes counts for each."""
     rows: int | None
     """Items in the input; `None` when unknown."""
@@ -100,82 +100,38 @@ class RunSummary:
         return self.asked / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
 
+_NULL_WHEN_EMPTY = frozenset({"output", "unwritten", "stopped", "next_command", "state", "reason", "themes_file"})
+
+
 def to_json(summary: RunSummary) -> str:
     """One line of JSON. Keys are only ever added, never renamed, removed or left out."""
     themes = summary.theme_counts
-    record: dict[str, Any] = {
-        "model": summary.model,
-        "backend": summary.backend,
-        "pipeline": summary.pipeline,
-        "total": summary.total,
-        "done": summary.done,
-        "failed": summary.failed,
-        "reused": summary.reused,
-        "failures": dict(summary.failures),
-        "skipped": summary.skipped,
-        "calls": summary.calls,
-        "retries": summary.retries,
-        "prompt_tokens": summary.usage.prompt_tokens,
-        "completion_tokens": summary.usage.completion_tokens,
+    record = _record(summary) | {
         "elapsed_s": round(summary.elapsed_s, 3),
         "items_per_s": round(summary.items_per_s, 3),
-        "output": summary.output or None,
-        "values": {column: dict(counts) for column, counts in summary.values.items()},
-        "stopped": summary.stopped or None,
-        "next_command": summary.next_command or None,
-        "exit_code": summary.exit_code,
-        "same": summary.same,
-        "concurrency": summary.concurrency,
-        "unwritten": summary.unwritten or None,
-        "endpoints": [_endpoint_record(one) for one in summary.endpoints],
-        "offloaded": summary.offloaded,
-        "blank": summary.blank,
-        "reconciled": None if themes is None else _themes_record(themes),
+        "endpoints": [_endpoint_record(endpoint) for endpoint in summary.endpoints],
+        "reconciled": None if themes is None else _record(themes) | {"accounted": themes.accounted},
     }
+    del record["theme_counts"]
     return json.dumps(record, ensure_ascii=True)
 
 
 def _endpoint_record(endpoint: EndpointFigures) -> dict[str, Any]:
-    return {
-        "name": endpoint.name,
-        "backend": endpoint.backend,
-        "model": endpoint.model,
-        "requests": endpoint.requests,
-        "answered": endpoint.answered,
-        "failures": endpoint.failures,
-        "probes": endpoint.probes,
-        "prompt_tokens": endpoint.usage.prompt_tokens,
-        "completion_tokens": endpoint.usage.completion_tokens,
-        "median_s": None if endpoint.median_s is None else round(endpoint.median_s, 3),
-        "share": round(endpoint.share, 4),
-        "state": endpoint.state or None,
-        "reason": endpoint.reason or None,
-    }
+    median = endpoint.median_s
+    rounded = {"median_s": None if median is None else round(median, 3), "share": round(endpoint.share, 4)}
+    return _record(endpoint) | rounded
 
 
-def _themes_record(themes: ThemeCounts) -> dict[str, Any]:
-    return {
-        "themes_file": themes.file or None,
-        "rows": themes.rows,
-        "accounted": themes.accounted,
-        "labelled": themes.labelled,
-        "other": themes.other,
-        "none": themes.none,
-        "failed": themes.failed,
-        "themes": dict(themes.counts),
-        "quotes": themes.quotes,
-        "audited": themes.audited,
-    }
+def _record(value: RunSummary | ThemeCounts | EndpointFigures) -> dict[str, Any]:
+    """A dataclass with its usage as two numbers, and null for texts that say nothing when empty."""
+    record: dict[str, Any] = {one.name: getattr(value, one.name) for one in fields(value)}
+    if usage := record.pop("usage", None):
+        record |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    return {key: None if one == "" and key in _NULL_WHEN_EMPTY else one for key, one in record.items()}
 
 
 def print_summary(summary: RunSummary, stream: IO[str], environ: Mapping[str, str]) -> None:
-    """Print the summary: drawn at a terminal, as plain lines anywhere else.
-
-    Args:
-        summary: what to print.
-        stream: usually stderr.
-        environ: the environment, for colours and for what the terminal can do.
-    """
+    """Print the summary to stderr: drawn at a terminal, as plain lines anywhere else."""
     if not is_terminal(stream, environ):
         for text in plain_summary(summary):
             say(stream, text)
@@ -378,14 +334,14 @@ def _theme_facts(themes: ThemeCounts) -> Iterator[tuple[str, str]]:
         total += f" of {count(themes.rows)}; {count(themes.rows - themes.accounted)} not reached"
     yield "rows", total
     how = "read back from the output" if themes.audited else "counted as they were written"
-    yield "checked", f"{count(sum(themes.counts.values()))} labels, {count(themes.quotes)} quotes verbatim, {how}"
-    if themes.file:
-        yield "themes in", themes.file
+    yield "checked", f"{count(sum(themes.themes.values()))} labels, {count(themes.quotes)} quotes verbatim, {how}"
+    if themes.themes_file:
+        yield "themes in", themes.themes_file
 
 
 def _by_count(themes: ThemeCounts) -> list[tuple[str, int]]:
     # The sort is stable: themes with equal counts keep the order of the file.
-    return sorted(((clean(name), number) for name, number in themes.counts.items()), key=lambda pair: -pair[1])
+    return sorted(((clean(name), number) for name, number in themes.themes.items()), key=lambda pair: -pair[1])
 
 
 def _share(number: int, total: int) -> str:
