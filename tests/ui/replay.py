@@ -217,7 +217,7 @@ def _step(
 def play(story: Story, *, speed: float, no_live: bool = False, environ: dict[str, str]) -> None:
     """Show the run on stderr as the real command would."""
     view = RunState()
-    name = choose_display(stream=sys.stderr, environ=environ, quiet=False, no_live=no_live)
+    name = "plain" if no_live else choose_display(sys.stderr, environ)
     began = time.monotonic()
     last = None
     with make_display(name, view, sys.stderr, environ):

@@ -71,10 +71,8 @@ class Row:
     """One row, as the model is shown it."""
 
     id: str
-    text: str
-    """One line, without the id."""
-    stratum: str = ""
-    """Its kind, such as `negative/high`: rows are sampled evenly over the strata."""
+    text: str  # One line, without the id
+    stratum: str = ""  # Its kind, such as `negative/high`: rows are sampled evenly over the strata
     complaint: str = ""
 
     @property
@@ -98,8 +96,7 @@ class DataTable:
 
     name: str
     rows: Sequence[Row]
-    skipped: int = 0
-    """Rows without a usable text."""
+    skipped: int = 0  # Rows without a usable text
 
     @cached_property
     def ids(self) -> frozenset[str]:

@@ -32,8 +32,7 @@ class ModelAddress:
     backend: str
     model: str
     base_url: str | None = None
-    window: int | None = None
-    """Context window in tokens, as the user said; `None` for the default, or for unknown."""
+    window: int | None = None  # Context window in tokens, as the user said; `None` for the default, or for unknown
     verbose: bool = False
 
     @property
@@ -48,11 +47,7 @@ class ModelAddress:
 
 
 class ChatModel:
-    """Asks one model, in a session with a `ChatContext`.
-
-    Args:
-        address: which model, where.
-    """
+    """Asks one model, in a session with a `ChatContext`."""
 
     def __init__(self, address: ModelAddress) -> None:
         # The chat itself shows what the session would log.
@@ -129,11 +124,9 @@ class ChatModel:
 class ChatOption:
     """One option of `/set`."""
 
-    key: str
-    """The session's name for it; empty for one that is not sent with a request."""
+    key: str  # The session's name for it; empty for one that is not sent with a request
     read: Callable[[str], Any]
-    expects: str
-    """What a value must be, in words."""
+    expects: str  # What a value must be, in words
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:

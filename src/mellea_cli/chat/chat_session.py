@@ -28,8 +28,7 @@ class PendingAnswer:
 
     question: str
     thunk: ModelOutputThunk
-    notes: tuple[str, ...] = ()
-    """What the user should know about what the model was shown."""
+    notes: tuple[str, ...] = ()  # What the user should know about what the model was shown
 
 
 @dataclass(slots=True)

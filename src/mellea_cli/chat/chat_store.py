@@ -100,11 +100,7 @@ class ChatStore:
 
 
 class ChatFile:
-    """One chat's file, locked from its first record until it is closed.
-
-    Args:
-        path: the file; it need not exist yet.
-    """
+    """One chat's file, made by its first record, and locked from then until it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

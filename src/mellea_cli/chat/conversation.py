@@ -15,12 +15,10 @@ class Turn:
     question: str
     answer: str
     model: str = ""
-    usage: Usage = Usage()
-    """Tokens as the server counted them; zeros when it reported none."""
+    usage: Usage = Usage()  # Tokens as the server counted them; zeros when it reported none
     first_token_s: float = 0.0
     total_s: float = 0.0
-    finish: str = "stop"
-    """`"stop"`, `"length"`, `"runaway"`, or `"cut"` for an answer that the user stopped."""
+    finish: str = "stop"  # `"stop"`, `"length"`, `"runaway"`, or `"cut"` for an answer that the user stopped
 
     @property
     def tokens_per_s(self) -> float:

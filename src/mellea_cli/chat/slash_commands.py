@@ -17,21 +17,14 @@ class CommandResult:
     """What the screen has to do after a command, in this order."""
 
     notes: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    """A table to print."""
+    rows: Sequence[Sequence[str]] = ()  # A table to print
     headers: Sequence[str] = ()
-    show_turns: int = 0
-    """Print this many of the last turns again."""
-    copy: str = ""
-    """Put this on the clipboard."""
-    ask: str = ""
-    """Ask this question."""
-    draft: str | None = None
-    """Put this into the prompt."""
-    edit: bool = False
-    """Open the editor with the draft."""
-    toggle_multiline: bool = False
-    """Change what Enter does."""
+    show_turns: int = 0  # Print this many of the last turns again
+    copy: str = ""  # Put this on the clipboard
+    ask: str = ""  # Ask this question
+    draft: str | None = None  # Put this into the prompt
+    edit: bool = False  # Open the editor with the draft
+    toggle_multiline: bool = False  # Change what Enter does
     exit: bool = False
 
 
@@ -43,8 +36,7 @@ class Command:
     argument: str
     help: str
     run: Callable[[Chat, str], Awaitable[CommandResult]]
-    completes: str = ""
-    """What its argument is completed with: `model`, `path`, `option`, `session`; empty for nothing."""
+    completes: str = ""  # What its argument is completed with: `model`, `path`, `option`, `session`; empty for nothing
 
 
 def is_command(line: str) -> bool:

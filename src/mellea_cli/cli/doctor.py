@@ -139,7 +139,7 @@ def _terminal() -> Iterator[Finding]:
         yield Finding("terminal", name, "ok", f"{kind}, {stream.encoding}")
     facts = [f"{key}={os.environ[key]}" for key in ("TERM", "NO_COLOR", "FORCE_COLOR", "CI") if key in os.environ]
     yield Finding("terminal", "environment", "ok", " ".join(facts) or "nothing that matters is set")
-    shown = choose_display(stream=sys.stderr, environ=os.environ, quiet=False, no_live=False)
+    shown = choose_display(sys.stderr, os.environ)
     yield Finding("terminal", "display", "ok", f"a run would be shown {shown}")
 
 

@@ -29,14 +29,7 @@ _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "pro
 
 
 class ChatPrompt:
-    """Asks the user for the next text.
-
-    Args:
-        completer: completes commands.
-        toolbar: gives the text of the line at the bottom.
-        history: the file that remembers what was typed; `None` remembers it until the end only.
-        environ: the environment, for the user's inputrc.
-    """
+    """Asks the user for the next text. Without a `history` file, what was typed is remembered until the end only."""
 
     def __init__(
         self, completer: ChatCompleter, toolbar: Callable[[], str], history: Path | None, environ: Mapping[str, str]
@@ -60,10 +53,7 @@ class ChatPrompt:
         )
 
     async def read(self, draft: str = "") -> str:
-        """Read a text, without the three quotes around a block of several lines.
-
-        Args:
-            draft: the text that the prompt begins with.
+        """Read a text that begins with `draft`; three quotes around a block of several lines are removed.
 
         Raises:
             EOFError: Ctrl-D at an empty prompt.
@@ -148,8 +138,7 @@ class Completable:
     """A slash command, as the completer knows it."""
 
     help: str
-    argument: str
-    """What its argument is completed with: `path`, a kind that `FindValues` knows, or nothing when empty."""
+    argument: str  # What its argument is completed with: `path`, a kind that `FindValues` knows, or nothing when empty
 
 
 FindValues = Callable[[str], Awaitable[Sequence[str]]]

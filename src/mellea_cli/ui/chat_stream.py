@@ -39,18 +39,11 @@ BlockKind = Literal["text", "item", "open", "code", "close"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A finished part of an answer.
-
-    Args:
-        kind: `text` for a block of Markdown, `item` for an item of a list with all that is in it; a code block comes as
-            `open`, its lines as `code`, and `close`.
-        text: the Markdown; for `open` the language, for `code` one line.
-        gap: whether an empty line comes before it.
-    """
+    """A finished part of an answer: `text`, an `item` of a list, or of a code block: `open`, `code` lines, `close`."""
 
     kind: BlockKind
-    text: str
-    gap: bool = False
+    text: str  # Markdown; for `open` the language, for `code` one line
+    gap: bool = False  # Whether an empty line comes before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +64,11 @@ class BlockSplitter:
     def __init__(self) -> None:
         self._rest = ""
         self._lines: list[str] = []
-        self._kind: BlockKind = "text"
-        """The kind of the unfinished block."""
-        self._fence: Token | None = None
-        """The code block that is open."""
+        self._kind: BlockKind = "text"  # The kind of the unfinished block
+        self._fence: Token | None = None  # The code block that is open
         self._fence_indent = 0
         self._last: BlockKind | None = None
-        self._blank = False
-        """Whether an empty line came after the last finished block."""
+        self._blank = False  # Whether an empty line came after the last finished block
 
     def feed(self, text: str) -> list[Block]:
         """Take more text; return the blocks that it finishes."""
@@ -191,12 +181,7 @@ _TAB = 4
 
 
 class MarkdownRenderer:
-    """Renders blocks of an answer as lines whose escape sequences are all our own.
-
-    Args:
-        stream: the terminal.
-        environ: the environment, for colours.
-    """
+    """Renders blocks of an answer as lines; only its own escape sequences reach the terminal."""
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str]) -> None:
         self._console = make_console(stream, environ)
@@ -247,12 +232,7 @@ _MIN_CONTEXT_LINES = 15
 
 
 class CodeLines:
-    """Highlights a code block line by line: a printed line stays as it is.
-
-    Args:
-        language: as the fence names it; code of an unknown language stays plain.
-        renderer: of the terminal.
-    """
+    """Highlights a code block line by line: a printed line stays as it is, code of an unknown language stays plain."""
 
     def __init__(self, language: str, renderer: MarkdownRenderer) -> None:
         self._lexer = Syntax("", language or "text").lexer
@@ -304,10 +284,7 @@ class AnswerView:
     A printed block is never written again, so scrolling and resizing leave it whole. The unfinished block is in a few
     lines at the bottom; of a block higher than the terminal only the end is shown until it is finished.
 
-    Args:
-        stream: the terminal.
-        environ: the environment, for colours.
-        mark: adds marks to a block's text before it is shown.
+    `mark` adds marks to a block's text before it is shown.
     """
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str], *, mark: Callable[[str], str] = str) -> None:
@@ -321,8 +298,7 @@ class AnswerView:
         self._next_frame = 0.0
         self._frame_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self.chars = 0
-        """Characters of the answer so far."""
+        self.chars = 0  # Characters of the answer so far
 
     async def show(self, pieces: AsyncIterator[str]) -> None:
         """Show an answer until its pieces end, or raise. Call `finish` then, in either case."""
@@ -332,7 +308,6 @@ class AnswerView:
             self._draw_soon()
 
     def feed(self, text: str) -> None:
-        """Take more of the answer."""
         self.chars += len(text)
         self._finished += self._splitter.feed(text)
 
@@ -421,12 +396,7 @@ _MAX_COPY_CHARS = 100_000
 
 
 class ChatScreen:
-    """What a chat prints besides answers that arrive.
-
-    Args:
-        stream: the terminal.
-        environ: the environment, for colours.
-    """
+    """What a chat prints besides answers that arrive."""
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str]) -> None:
         self._stream = stream
@@ -439,15 +409,12 @@ class ChatScreen:
             self._print("quiet", line)
 
     def blank(self) -> None:
-        """Print an empty line."""
         self._print("plain", "")
 
     def error(self, message: str, hint: str) -> None:
-        """Print what went wrong and what to type next."""
         say_error(self._stream, self._environ, message, hint)
 
     def table(self, rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> None:
-        """Print rows."""
         print_table(rows, headers=headers, stream=self._stream, environ=self._environ)
 
     def turn(self, question: str, answer: str, ending: str = "") -> None:

@@ -99,14 +99,7 @@ def print_table(
     stream: IO[str],
     environ: Mapping[str, str],
 ) -> None:
-    """Print a table: folded to its width and coloured at a terminal, plain aligned text anywhere else.
-
-    Args:
-        rows: the cells; a cell with a role is a pair of the role and its text.
-        headers: names of the columns; none when empty.
-        stream: usually stdout.
-        environ: the environment, for colours.
-    """
+    """Print a table: folded to its width and coloured at a terminal, plain aligned text anywhere else."""
     cells: list[list[Span]] = [[("plain", cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     if not _may_colour(stream, environ):
         texts = [list(headers)] if headers else []

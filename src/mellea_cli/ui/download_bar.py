@@ -21,17 +21,11 @@ _SILENT_S = 0.4
 
 
 class Download:
-    """Shows the progress of a download; call it with each `Progress`. A context manager.
-
-    Args:
-        stream: where to show it, usually stderr.
-        environ: the environment, for what the terminal can do.
-        label: what is downloaded, for sources that do not say.
-    """
+    """Shows the progress of a download of `label`; call it with each `Progress`. A context manager."""
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str], *, label: str = "") -> None:
         self._stream = stream
-        self._live = choose_display(stream=stream, environ=environ) == "live"
+        self._live = choose_display(stream, environ) == "live"
         self._environ = environ
         self._label = label
         self._bar: RichProgress | None = None
@@ -46,7 +40,6 @@ class Download:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show the progress of the model store."""
         source = f" from {progress.source}" if progress.source else ""
         self.at(f"{progress.phase}{source}", progress.done, progress.total)
 

@@ -29,13 +29,7 @@ _HEARTBEAT = 12
 
 
 class PlainDisplay:
-    """Prints a line of progress every few seconds. A context manager around the run.
-
-    Args:
-        state: what to show; an observer of the run.
-        stream: where to print, usually stderr.
-        interval_s: seconds from line to line; the first one comes after a second.
-    """
+    """Prints a line of progress every `interval_s`, the first after a second. A context manager around the run."""
 
     def __init__(self, state: RunState, stream: IO[str], interval_s: float = _INTERVAL_S) -> None:
         self._state = state
@@ -189,18 +183,13 @@ def _progress_bar(progress: Progress, cells: int, palette: Palette) -> Line:
 
 
 class TroubleLines:
-    """An observer that prints a line for each failed attempt, retry, pause and failed item (`-v`).
-
-    Args:
-        say: prints a line; a display's `line`.
-    """
+    """An observer that prints a line for each failed attempt, retry, pause and failed item (`-v`)."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._ids: dict[int, str] = {}
 
     def __call__(self, event: Event) -> None:
-        """Print the event, if it is one of these."""
         match event:
             case TokensReceived():
                 return

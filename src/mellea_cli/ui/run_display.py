@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, Protocol, Self
+from typing import IO, TYPE_CHECKING, Literal, Self
 
 from mellea_cli.errors import InputError, MelleaError, OutputError
 from mellea_cli.events import Fanout, Observer
@@ -17,120 +17,62 @@ from mellea_cli.ui.run_state import RunState
 from mellea_cli.ui.terminal import Writable, in_foreground, is_terminal
 
 if TYPE_CHECKING:
+    from mellea_cli.ui.live_panels import LiveDisplay
+    from mellea_cli.ui.plain_lines import PlainDisplay
     from mellea_cli.ui.summary import RunSummary
 
-DisplayName = Literal["live", "plain", "none"]
+Display = Literal["live", "plain"]
 
 
-class Display(Protocol):
-    """Shows a run while it goes on: a context manager around the run."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def close(self) -> None:
-        """Restore the terminal. May be called twice."""
-
-    def line(self, text: str, /) -> None:
-        """Print one line without disturbing the display."""
-
-    def rows(self, stream: IO[str]) -> Writable:
-        """The stream through which data rows reach `stream` without disturbing the display."""
-
-
-class NoDisplay:
-    """Shows nothing (`--quiet`)."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def close(self) -> None:
-        return None
-
-    def line(self, _: str) -> None:
-        return None
-
-    def rows(self, stream: IO[str]) -> Writable:
-        return stream
-
-
-def choose_display(
-    *, stream: IO[str], environ: Mapping[str, str], quiet: bool = False, no_live: bool = False
-) -> DisplayName:
-    """Choose the display for a stream.
-
-    Args:
-        stream: where messages go: stderr.
-        environ: the environment; `TERM`, `CI`, `TTY_COMPATIBLE` and `TTY_INTERACTIVE` count.
-        quiet: `--quiet` was given.
-        no_live: `--no-live` was given.
+def choose_display(stream: IO[str], environ: Mapping[str, str]) -> Display:
+    """Choose the display for a stream; `TERM`, `CI`, `TTY_COMPATIBLE` and `TTY_INTERACTIVE` count.
 
     Returns:
         `"live"` at a terminal that can be drawn on and that belongs to this process (not to the shell, as with
-        `mellea ... &`), `"plain"` anywhere else, `"none"` when quiet.
+        `mellea ... &`), `"plain"` anywhere else.
     """
-    if quiet:
-        return "none"
-    if no_live or not is_terminal(stream, environ):
-        return "plain"
     dumb = environ.get("TERM", "").lower() in {"dumb", "unknown"}
     automatic = environ.get("CI", "").lower() not in {"", "0", "false"}
     static = environ.get("TTY_INTERACTIVE") == "0"
-    return "plain" if dumb or automatic or static or not in_foreground(stream) else "live"
+    drawable = is_terminal(stream, environ) and not (dumb or automatic or static)
+    return "live" if drawable and in_foreground(stream) else "plain"
 
 
-def make_display(name: DisplayName, state: RunState, stream: IO[str], environ: Mapping[str, str]) -> Display:
+def make_display(
+    name: Display, state: RunState, stream: IO[str], environ: Mapping[str, str]
+) -> LiveDisplay | PlainDisplay:
     """Build the display called `name`."""
+    from mellea_cli.ui.plain_lines import PlainDisplay
+
     if name == "live":
         from mellea_cli.ui.live_panels import LiveDisplay
 
         console = make_console(stream, environ)
         if not console.legacy_windows:
             return LiveDisplay(state, console)
-        name = "plain"
-    if name == "plain":
-        from mellea_cli.ui.plain_lines import PlainDisplay
-
-        return PlainDisplay(state, stream)
-    return NoDisplay()
+    return PlainDisplay(state, stream)
 
 
 @dataclass(frozen=True, slots=True)
 class DisplayOptions:
     """How a run is shown."""
 
-    quiet: bool = False
-    """Errors only."""
-    verbose: int = 0
-    """1: say why attempts failed; 2: show the model server's log, without panels."""
-    live: bool = True
-    """Panels, where there is a terminal for them."""
-    json: bool = False
-    """The summary as one line of JSON instead of a table."""
-    summary_file: str | None = None
-    """A file that gets the summary as JSON."""
-    log_file: str | None = None
-    """A file that gets every event but the tokens, as JSON lines."""
+    quiet: bool = False  # Errors only
+    verbose: int = 0  # 1: say why attempts failed; 2: show the model server's log, without panels
+    live: bool = True  # Panels, where there is a terminal for them
+    json: bool = False  # The summary as one line of JSON instead of a table
+    summary_file: str | None = None  # A file that gets the summary as JSON
+    log_file: str | None = None  # A file that gets every event but the tokens, as JSON lines
 
 
 class RunDisplay:
-    """Shows a command's runs, one after the other: on stderr, never on stdout. A context manager.
-
-    Args:
-        stream: stderr.
-        environ: the environment, for what the terminal can do.
-        options: how the runs are shown.
-    """
+    """Shows a command's runs, one after the other: on `stream`, stderr, never on stdout. A context manager."""
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str], options: DisplayOptions) -> None:
         self._stream = stream
         self._environ = environ
         self._options = options
-        self._display: Display | None = None
+        self._display: LiveDisplay | PlainDisplay | None = None
         self._rows_are_piped = False
         self._command_stack = ExitStack()
         self._run_stack = ExitStack()
@@ -161,7 +103,6 @@ class RunDisplay:
             self.say(line)
 
     def error(self, message: str, hint: str) -> None:
-        """Print what ended the run, and what to type next."""
         say_error(self._stream, self._environ, message, hint)
 
     def ended_by(self, error: MelleaError) -> None:
@@ -190,15 +131,16 @@ class RunDisplay:
             self._log = self._command_stack.enter_context(EventLog(Path(options.log_file)))
         if self._log is not None:
             observers.append(self._log)
-        state = RunState()
-        # The model server logs to the same terminal, and so may the reader of a pipe: both would tear the panels.
-        no_live = not options.live or options.verbose > 1 or self._rows_are_piped
-        name = choose_display(stream=self._stream, environ=self._environ, quiet=options.quiet, no_live=no_live)
-        self._display = self._run_stack.enter_context(make_display(name, state, self._stream, self._environ))
-        if name != "none":
+        if not options.quiet:
+            state = RunState()
+            # The model server logs to the same terminal, and so may the reader of a pipe: both would tear the panels.
+            live = options.live and options.verbose < 2 and not self._rows_are_piped
+            name = choose_display(self._stream, self._environ) if live else "plain"
+            self._display = display = make_display(name, state, self._stream, self._environ)
+            self._run_stack.enter_context(display)
             observers.append(state)
-        if options.verbose and not options.quiet:
-            observers.append(TroubleLines(self._display.line))
+            if options.verbose:
+                observers.append(TroubleLines(display.line))
         return observers[0] if len(observers) == 1 else Fanout(*observers)
 
     def rows(self, stream: IO[str]) -> Writable | None:

@@ -45,21 +45,16 @@ class Progress:
     """The run's numbers at one moment."""
 
     total: int | None = None
-    done: int = 0
-    """Items with an answer, reused ones included."""
+    done: int = 0  # Items with an answer, reused ones included
     failed: int = 0
     reused: int = 0
-    retries: int = 0
-    """Requests sent again because the transport failed, as in the summary; re-prompts are not counted."""
-    in_flight: int = 0
-    """Items that a worker holds."""
+    retries: int = 0  # Requests sent again because the transport failed, as in the summary; re-prompts are not counted
+    in_flight: int = 0  # Items that a worker holds
     items_per_s: float = 0.0
     tokens_per_s: float = 0.0
-    left_s: float | None = None
-    """Seconds still to go at the recent rate; `None` while unknown."""
+    left_s: float | None = None  # Seconds still to go at the recent rate; `None` while unknown
     elapsed_s: float = 0.0
-    failures: tuple[FailedItem, ...] = ()
-    """The last few, oldest first."""
+    failures: tuple[FailedItem, ...] = ()  # The last few, oldest first
 
     @property
     def finished(self) -> int:
@@ -70,16 +65,12 @@ class Progress:
 class Phase(Enum):
     """The state of a step."""
 
-    WAITING = "waiting"
-    """Not sent yet: it needs another step's answer, or a free place."""
-    ASKED = "asked"
-    """Sent; nothing has come back."""
+    WAITING = "waiting"  # Not sent yet: it needs another step's answer, or a free place
+    ASKED = "asked"  # Sent; nothing has come back
     STREAMING = "streaming"
     DONE = "done"
     FAILED = "failed"
-    """The last attempt failed."""
-    RETRYING = "retrying"
-    """Waits before it is sent again."""
+    RETRYING = "retrying"  # Waits before it is sent again
 
 
 class ItemStatus(Enum):
@@ -96,12 +87,10 @@ class StepSnapshot:
 
     name: str
     phase: Phase
-    text: str
-    """What has streamed of the current attempt; only its end when `clipped`."""
+    text: str  # What has streamed of the current attempt; only its end when `clipped`
     clipped: bool = False
     attempt: int = 1
-    reason: str = ""
-    """Why the attempt before this one failed."""
+    reason: str = ""  # Why the attempt before this one failed
     retry_in_s: int = 0
 
 
@@ -130,14 +119,10 @@ class Snapshot:
     backend: str
     concurrency: int
     progress: Progress
-    panels: tuple[PanelSnapshot | None, ...]
-    """One entry for each panel asked for; `None` where no item has been yet."""
-    more: int
-    """Items in flight that no panel shows."""
-    paused: str
-    """Why nothing is sent, or empty."""
-    paused_s: int
-    """Seconds until it continues."""
+    panels: tuple[PanelSnapshot | None, ...]  # One entry for each panel asked for; `None` where no item has been yet
+    more: int  # Items in flight that no panel shows
+    paused: str  # Why nothing is sent, or empty
+    paused_s: int  # Seconds until it continues
 
 
 _NOTES_KEPT = 200
@@ -166,7 +151,6 @@ class RunState:
         self._notes: deque[str] = deque(maxlen=_NOTES_KEPT)
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
         if type(event) is TokensReceived:  # comes by the thousand, so it takes the shortest path
             with self._lock:
                 item = self._active.get(event.position)
@@ -270,7 +254,6 @@ class ProgressMeter:
         self.start(now, total=None, concurrency=1)
 
     def start(self, now: float, *, total: int | None, concurrency: int) -> None:
-        """The run begins now."""
         self.total = total
         self._started = now
         self._concurrency = max(1, concurrency)
@@ -453,14 +436,7 @@ class _Step:
 
 
 class ItemState:
-    """One item's live state. Not locked: `RunState` is.
-
-    Args:
-        position: the item's place in the input.
-        item_id: the item's id, as text.
-        text: the feedback.
-        steps: the pipeline's steps, in order; unknown ones are added when they appear.
-    """
+    """One item's live state. Not locked: `RunState` is. Steps that are not in `steps` are added when they appear."""
 
     def __init__(self, position: int, item_id: str, text: str, steps: tuple[str, ...]) -> None:
         self.position = position
@@ -483,7 +459,6 @@ class ItemState:
             step.join()
 
     def fold(self, event: Event, now: float) -> None:
-        """Take in any other event about this item."""
         match event:
             case StepStarted():
                 self._step(event.step).phase = Phase.ASKED
@@ -516,7 +491,6 @@ class ItemState:
         return self._void_tokens + sum(step.raw_tokens() for step in self._steps.values())
 
     def snapshot(self, now: float) -> PanelSnapshot:
-        """The state as immutable data."""
         steps = tuple(step.snapshot(now) for step in self._steps.values())
         finish = self._finish
         if finish is None:
@@ -547,10 +521,7 @@ class PanelSlots:
     def arrange(self, panels: int, active: dict[int, ItemState], now: float) -> list[ItemState | None]:
         """Update the panels and return the item in each.
 
-        Args:
-            panels: how many there are now; the screen may have changed since the last call.
-            active: the items in flight by position, in the order in which they were started.
-            now: the time, in seconds.
+        There may be more or fewer of them than at the last call; `active` has the items in flight in starting order.
         """
         self._resize(panels)
         shown = {id(item) for item in self._items if item is not None}
@@ -592,8 +563,7 @@ class Field:
     """One field of a structured answer."""
 
     label: str
-    value: str
-    """Empty for a value that is null or has not begun."""
+    value: str  # Empty for a value that is null or has not begun
 
 
 def answer_fields(text: str) -> list[Field] | None:

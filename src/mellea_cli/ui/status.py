@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 class Finding:
     """One line of `mellea doctor`."""
 
-    part: str
-    """The part of the report that it belongs to."""
+    part: str  # The part of the report that it belongs to
     subject: str
     state: Literal["ok", "note", "bad"]
     text: str
@@ -44,17 +43,11 @@ def print_findings(findings: Sequence[Finding], command: str, *, stream: IO[str]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run would do (`--dry-run`).
+    """What a run would do (`--dry-run`)."""
 
-    Args:
-        facts: pairs of what and how much, in order.
-        step: the step whose prompt is shown.
-        messages: that prompt for the first item; empty when there is no item.
-    """
-
-    facts: Sequence[tuple[str, str]]
-    step: str
-    messages: Sequence[Message]
+    facts: Sequence[tuple[str, str]]  # What, and how much
+    step: str  # The step whose prompt is shown
+    messages: Sequence[Message]  # That prompt for the first item; empty when there is no item
 
 
 def print_preview(preview: Preview, stream: IO[str], environ: Mapping[str, str]) -> None:
@@ -83,18 +76,13 @@ _BATCH_STATES = {
 
 
 class BatchLines:
-    """Prints how batches progress, but only what is new: another state, or another tenth done.
-
-    Args:
-        say: prints a line.
-    """
+    """Prints how batches progress, but only what is new: another state, or another tenth done."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._printed: dict[str, tuple[str, int]] = {}
 
     def update(self, batch: Batch, requests: int) -> None:
-        """Print the state of a batch of so many requests, if it is new."""
         tenths = 10 * (batch.completed + batch.failed) // max(1, requests)
         if self._printed.get(batch.id) != (batch.status, tenths):
             self._printed[batch.id] = (batch.status, tenths)

@@ -21,20 +21,15 @@ if TYPE_CHECKING:
 class ThemeCounts:
     """What a run that labelled rows with themes has counted."""
 
-    themes_file: str
-    """Empty when the themes were not kept."""
-    themes: Mapping[str, int]
-    """Rows by theme, in the file's order; a row with several themes counts for each."""
-    rows: int | None
-    """Items in the input; `None` when unknown."""
+    themes_file: str  # Empty when the themes were not kept
+    themes: Mapping[str, int]  # Rows by theme, in the file's order; a row with several themes counts for each
+    rows: int | None  # Items in the input; `None` when unknown
     labelled: int = 0
     other: int = 0
     none: int = 0
     failed: int = 0
-    quotes: int = 0
-    """Quotes that were found verbatim in their rows' texts."""
-    audited: bool = False
-    """Whether the rows of the output were read back and counted again."""
+    quotes: int = 0  # Quotes that were found verbatim in their rows' texts
+    audited: bool = False  # Whether the rows of the output were read back and counted again
 
     @property
     def accounted(self) -> int:
@@ -49,45 +44,31 @@ class RunSummary:
     model: str = ""
     backend: str = ""
     pipeline: str = ""
-    total: int | None = None
-    """Items in the input; `None` when the run ended before the input's end was seen."""
-    done: int = 0
-    """Items with an answer, reused ones included."""
+    total: int | None = None  # Items in the input; `None` when the run ended before the input's end was seen
+    done: int = 0  # Items with an answer, reused ones included
     failed: int = 0
-    reused: int = 0
-    """Items that were not sent: their answer was known, or comes from an identical text of this run."""
-    same: int = 0
-    """Those of them with the answer of an identical text of this run."""
-    offloaded: int = 0
-    """Texts that a batch queue has answered."""
-    failures: Mapping[str, int] = field(default_factory=dict)
-    """Failed items by kind."""
-    skipped: int = 0
-    """Input rows that could not be read."""
-    calls: int | None = None
-    """Requests sent; `None` when unknown."""
-    retries: int | None = None
-    """Requests sent again because the transport failed."""
+    reused: int = 0  # Items that were not sent: their answer was known, or comes from an identical text of this run
+    same: int = 0  # Those of them with the answer of an identical text of this run
+    offloaded: int = 0  # Texts that a batch queue has answered
+    failures: Mapping[str, int] = field(default_factory=dict)  # Failed items by kind
+    skipped: int = 0  # Input rows that could not be read
+    calls: int | None = None  # Requests sent; `None` when unknown
+    retries: int | None = None  # Requests sent again because the transport failed
     usage: Usage = Usage()
     elapsed_s: float = 0.0
     concurrency: int | None = None
     """The number of requests in flight that adaptive concurrency found; `None` when it was given."""
-    output: str = ""
-    """Where the rows are; empty for stdout, and when the output was not replaced."""
-    unwritten: str = ""
-    """What became of an output that was not replaced; empty when it was."""
+    output: str = ""  # Where the rows are; empty for stdout, and when the output was not replaced
+    unwritten: str = ""  # What became of an output that was not replaced; empty when it was
     values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """How often each value of a column occurs, such as `{"sentiment": {"positive": 3}}`."""
-    stopped: str = ""
-    """Why the run ended before its input did; empty when it did not."""
-    blank: int = 0
-    """Items without text."""
+    stopped: str = ""  # Why the run ended before its input did; empty when it did not
+    blank: int = 0  # Items without text
     theme_counts: ThemeCounts | None = None
     next_command: str = ""
     """The command that continues the run or retries failed items; empty when nothing is left to do."""
     exit_code: int = 0
-    endpoints: Sequence[EndpointFigures] = ()
-    """What each endpoint of a pool did; empty without a pool."""
+    endpoints: Sequence[EndpointFigures] = ()  # What each endpoint of a pool did; empty without a pool
 
     @property
     def asked(self) -> int:

@@ -99,8 +99,7 @@ class RedrawnArea:
         self._size = (0, 0)
         self._open = False
         self._used = False
-        self.gone = False
-        """The terminal accepts nothing any more."""
+        self.gone = False  # The terminal accepts nothing any more
 
     def size(self) -> tuple[int, int]:
         """Columns and rows of the terminal now."""

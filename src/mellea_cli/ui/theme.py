@@ -56,8 +56,7 @@ _JUDGEMENTS: dict[str, Role] = {
 class Glyphs:
     """The characters that a display is drawn with."""
 
-    corners: str
-    """Top left, top right, bottom left, bottom right."""
+    corners: str  # Top left, top right, bottom left, bottom right
     across: str
     down: str
     bar: str
@@ -211,8 +210,7 @@ class Bar:
     name: str
     number: int
     share: str
-    role: Role = "plain"
-    """The bar's colour."""
+    role: Role = "plain"  # The bar's colour
     name_role: Role = "plain"
 
 
@@ -220,11 +218,9 @@ class Bar:
 class ChartSize:
     """The widths of a bar chart, in cells."""
 
-    columns: int
-    """Of the whole chart."""
+    columns: int  # Of the whole chart
     label: int
-    names: int
-    """Longer names are shortened; charts below each other line up by sharing this."""
+    names: int  # Longer names are shortened; charts below each other line up by sharing this
     digits: int
     longest_bar: int
 
@@ -237,14 +233,9 @@ _SHORTEST_BAR = 4
 
 
 def bar_chart(label: str, bars: Sequence[Bar], full: int, size: ChartSize, palette: Palette) -> Iterator[Line]:
-    """A line for each bar.
+    """A line for each bar, with `label` before the first; the number `full` fills a whole bar.
 
-    Args:
-        label: printed before the first bar.
-        bars: their names are clean and fitted.
-        full: the number that fills the whole bar.
-        size: widths; where they leave no room for bars, only the numbers are shown.
-        palette: of the terminal.
+    The names are clean and fitted. Where there is no room for bars, only the numbers are shown.
     """
     for index, bar in enumerate(bars):
         line: list[Span] = [*pad((("label", label if index == 0 else ""),), size.label)]
