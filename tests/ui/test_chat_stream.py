@@ -113,6 +113,18 @@ def test_the_tail_is_what_is_not_finished(text: str, tail: Block | None) -> None
     assert blocks.tail == tail
 
 
+@pytest.mark.parametrize("line", ["word", "> quote", "| a | b |"])
+def test_a_block_without_end_stays_cheap(line: str) -> None:
+    """A block of thousands of lines is parsed a bounded number of times, and comes whole."""
+    splitter = BlockSplitter()
+    parsed: list[int] = []
+    starts = splitter._starts
+    splitter._starts = lambda: parsed.append(1) or starts()  # type: ignore[func-returns-value, method-assign]
+    text = "\n".join([line] * 3_000)
+    assert splitter.feed(f"{text}\n\n") == [Block("text", text)]
+    assert len(parsed) < 250
+
+
 def test_code_that_is_never_closed_ends_with_the_answer() -> None:
     """An answer that was cut off inside a code block still ends it."""
     assert cut("```\nx", []) == [Block("open", ""), Block("code", "x"), Block("close", "")]
@@ -203,3 +215,12 @@ def test_code_keeps_its_colours_line_by_line() -> None:
     assert all("\x1b[33m" in line for line in lines[1:3])  # a string goes on over lines that were given out before
     unknown = CodeLines("no-such-language", MarkdownRenderer(io.StringIO(), ENVIRON))
     assert unknown.lines(["a  b"]) == ["a  b"]
+
+
+def test_link_definitions_and_indented_code_are_kept() -> None:
+    """A definition is text, not hidden; code that is only indented ends where the indentation does."""
+    assert cut("[a]: http://x\n\n    code\n    more\ntext\n", []) == [
+        Block("text", "[a]: http://x"),
+        Block("text", "    code\n    more", gap=True),
+        Block("text", "text", gap=True),
+    ]

@@ -34,6 +34,8 @@ _MARKDOWN = MarkdownIt(options_update={"html": False}).enable(["strikethrough", 
 # After an empty line these cannot continue; lists and indented code can.
 _ENDED_BY_BLANK = {"paragraph_open", "blockquote_open", "table_open"}
 
+_MAX_PARSED_LINES = 200
+
 BlockKind = Literal["text", "item", "open", "code", "close"]
 
 
@@ -65,6 +67,7 @@ class BlockSplitter:
         self._rest = ""
         self._lines: list[str] = []
         self._kind: BlockKind = "text"  # The kind of the unfinished block
+        self._is_indented_code = False
         self._fence: Token | None = None  # The code block that is open
         self._fence_indent = 0
         self._last: BlockKind | None = None
@@ -106,7 +109,10 @@ class BlockSplitter:
         if not self._lines and not line.strip():
             self._blank = True
             return
+        continues = self._continues_block(line)
         self._lines.append(line)
+        if continues:
+            return
         starts = self._starts()
         last = starts[-1]
         if last.token.type == "fence":
@@ -118,7 +124,15 @@ class BlockSplitter:
             yield from self._finish(starts, len(self._lines))
         else:
             yield from self._finish(starts[:-1], last.line)
-            self._kind = last.kind
+            self._kind, self._is_indented_code = last.kind, last.token.type == "code_block"
+
+    def _continues_block(self, line: str) -> bool:
+        """Whether a line cannot begin or end a block, so that the unfinished lines need not be parsed again."""
+        if not self._lines or not self._lines[-1].strip() or self._is_indented_code:
+            return False
+        first = line.lstrip()[:1]
+        # Parsing a long block after each of its lines takes quadratic time: there only a clear sign ends it.
+        return first.isalpha() or (len(self._lines) > _MAX_PARSED_LINES and first not in {"", "`", "~", "#"})
 
     def _starts(self) -> list[_Start]:
         """The beginnings of the blocks in the unfinished lines; each item of a list is a block."""
