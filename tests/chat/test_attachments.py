@@ -115,7 +115,7 @@ def test_everything_is_shown_when_it_fits() -> None:
 
 @given(room=st.integers(min_value=0, max_value=6000))
 def test_what_is_chosen_fits(room: int) -> None:
-    """The chosen rows have no more tokens than there is room for, each stands once, and they keep their order."""
+    """The chosen rows have no more tokens than there is room for, each comes once, and they keep their order."""
     meter = TokenEstimator()
     picked = TABLE.pick("what is wrong with the zipper?", room, meter.tokens)
     assert sum(meter.tokens(one.line) + 1 for one in picked.rows) <= room

@@ -145,7 +145,7 @@ def test_the_last_answer_with_code_is_the_one(tmp_path: Path) -> None:
 
 
 def test_an_export_replaces_the_file_whole(tmp_path: Path) -> None:
-    """The file holds the conversation; nothing else is left beside it."""
+    """The file holds the conversation; nothing else is left in the folder."""
     path = tmp_path / "x.md"
     path.write_text("old")
     write_export(Conversation([Turn("q", "a", "m", finish="cut")], "Be brief."), str(path))

@@ -24,7 +24,7 @@ NUMBERS = Citations(frozenset({"1", "2", "30"}))
     ],
 )
 def test_ids_are_found(citations: Citations, answer: str, known: list[str], unknown: list[str]) -> None:
-    """Ids in brackets, or after the word row, are told apart by whether they exist."""
+    """Ids in brackets, or after the word row, are distinguished by whether they exist."""
     assert citations.find(answer) == CitedIds(tuple(known), tuple(unknown))
 
 

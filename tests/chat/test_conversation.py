@@ -26,8 +26,8 @@ def test_the_server_s_count_teaches_the_guess() -> None:
     assert meter.tokens(text) == before
 
 
-def test_letters_outside_of_ascii_count_more() -> None:
-    """Chinese is guessed at about a token a letter, not at a fourth."""
+def test_characters_outside_of_ascii_count_more() -> None:
+    """Chinese is estimated at about a token per character, not at a fourth."""
     assert TokenEstimator().tokens("你好世界" * 100) > 2 * TokenEstimator().tokens("abcd" * 100)
 
 

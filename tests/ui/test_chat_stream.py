@@ -90,8 +90,8 @@ def test_nothing_is_lost(text: str) -> None:
     blocks = BlockSplitter()
     pieces = [*blocks.feed(text), *blocks.end()]
     shown = "".join(piece.text for piece in pieces)
-    wanted = [letter for letter in text if letter in "ab"]
-    assert [letter for letter in shown if letter in "ab"] == wanted
+    wanted = [character for character in text if character in "ab"]
+    assert [character for character in shown if character in "ab"] == wanted
     assert blocks.tail is None
 
 
@@ -148,14 +148,14 @@ def shown(text: str, step: int = 7) -> tuple[str, str]:
 
 
 def test_it_looks_the_same_however_it_came() -> None:
-    """An answer that is drawn after every letter leaves the same screen as one that comes at once."""
+    """An answer that is drawn after every character gives the same screen as one that comes at once."""
     text = "# T\n\nSome **bold** text.\n\n- one\n- two\n\n```py\ndef f():\n    return 1\n```\n\n| a |\n|--|\n| 1 |\n"
     assert shown(text, 1)[0] == shown(text, 10_000)[0]
     assert shown(text)[0].splitlines()[:6] == ["T", "", "Some bold text.", "", " • one", " • two"]
 
 
 def test_a_block_that_is_higher_than_the_screen_comes_whole() -> None:
-    """Only its end is drawn while it grows, and all of it stands there in the end, once."""
+    """Only its end is drawn while it grows, and all of it is there in the end, once."""
     text = " ".join(f"word{number}" for number in range(600))
     seen, written = shown(text, 40)
     assert seen.split() == text.split()
@@ -173,7 +173,7 @@ def test_every_line_of_code_is_written_once() -> None:
     ["\x1b[2Jgone", "\x1b]52;c;aGk=\x07", "\x9b31m", "a\x1b", "\x1b]8;;http://x\x07link\x1b]8;;\x07", "\u202egnorw"],
 )
 def test_the_model_cannot_move_the_terminal(evil: str) -> None:
-    """Escape sequences are neutralised wherever they stand: in text, in lists, in code, in the language of a fence."""
+    """Escape sequences are neutralised wherever they are: in text, in lists, in code, in the language of a fence."""
     for text in (
         f"x {evil} y",
         f"- x {evil}",
@@ -192,7 +192,7 @@ def test_the_model_cannot_move_the_terminal(evil: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(alphabet="ab*_`#>-+1.|[]()!<&\\~\n \t\"'", max_size=120))
 def test_nothing_that_is_written_breaks_the_view(text: str) -> None:
-    """Whatever the markup, the view lives and no letter that counts is lost."""
+    """Whatever the markup, the view lives and no character that counts is lost."""
     seen, _ = shown(text, 5)
     if not set(text) & set("[]()!<&\\`~|>"):
         assert [one for one in seen if one in "ab"] == [one for one in text if one in "ab"]

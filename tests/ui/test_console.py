@@ -38,7 +38,7 @@ from memorystreams import TerminalStream
     ],
 )
 def test_nothing_of_it_is_obeyed(text: str, shown: str) -> None:
-    """Escapes, controls, direction marks and invisible letters go; everything that can be read stays."""
+    """Escapes, controls, direction marks and invisible characters go; everything that can be read stays."""
     assert clean(text) == shown
 
 
@@ -51,7 +51,7 @@ def test_line_feeds_stay_when_wanted() -> None:
 def test_no_control_survives(text: str) -> None:
     """Whatever comes in: no control, no direction mark, no surrogate comes out, and cleaning twice changes nothing."""
     shown = clean(text)
-    assert not [letter for letter in shown if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}]
+    assert not [character for character in shown if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}]
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
     assert clean(shown) == shown
     assert "\n" not in shown
@@ -60,7 +60,7 @@ def test_no_control_survives(text: str) -> None:
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("utf-8", "ä→🎉"), ("latin-1", "ä??"), ("ascii", "???"), ("no-such", "???")]
 )
-def test_letters_an_encoding_lacks_become_question_marks(encoding: str, shown: str) -> None:
+def test_characters_an_encoding_lacks_become_question_marks(encoding: str, shown: str) -> None:
     """What a terminal cannot show is replaced before its width is measured."""
     assert encodable("ä→🎉", encoding) == shown
 
@@ -69,7 +69,7 @@ XTERM = {"TERM": "xterm-256color"}
 
 
 def test_a_console_obeys_no_markup() -> None:
-    """What looks like markup or an emoji name is printed as it stands."""
+    """What looks like markup or an emoji name is printed as it is."""
     stream = io.StringIO()
     make_console(stream, {}).print("[red]x[/red] :smile:")
     assert stream.getvalue() == "[red]x[/red] :smile:\n"

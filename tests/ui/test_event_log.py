@@ -53,16 +53,16 @@ def test_programs_get_every_event_without_the_texts(tmp_path: Path) -> None:
     with EventLog(path) as log:
         for event in STORY:
             log(event)
-    told = records(path)
-    assert [one["event"] for one in told] == [type(e).__name__ for e in STORY if not isinstance(e, TokensReceived)]
-    assert told[1]["text"] == len("a secret complaint")
-    assert (told[3]["pieces"], told[3]["chars"]) == (1, 4)
-    assert (told[5]["pieces"], told[5]["chars"], told[5]["usage"]) == (
+    logged = records(path)
+    assert [one["event"] for one in logged] == [type(e).__name__ for e in STORY if not isinstance(e, TokensReceived)]
+    assert logged[1]["text"] == len("a secret complaint")
+    assert (logged[3]["pieces"], logged[3]["chars"]) == (1, 4)
+    assert (logged[5]["pieces"], logged[5]["chars"], logged[5]["usage"]) == (
         2,
         9,
         {"prompt_tokens": 3, "completion_tokens": 2},
     )
-    assert all(one["time"].endswith("+00:00") and one["t"] >= 0 for one in told)
+    assert all(one["time"].endswith("+00:00") and one["t"] >= 0 for one in logged)
     assert "hush" not in path.read_text()
     assert "secret" not in path.read_text()
     assert not log._streams

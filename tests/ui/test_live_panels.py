@@ -56,13 +56,13 @@ def frame(
     events: Iterable[Event], size: tuple[int, int], *, encoding: str = "utf-8", environ: dict[str, str] | None = None
 ) -> list[str]:
     """The lines of one frame, with colours, after these events."""
-    view = RunState(lambda: 50.0)
+    run = RunState(lambda: 50.0)
     for event in events:
-        view(event)
-        grid = plan_grid(size, view.snapshot().concurrency)
-        view.snapshot(grid.panels)
+        run(event)
+        grid = plan_grid(size, run.snapshot().concurrency)
+        run.snapshot(grid.panels)
     palette = Palette(make_console(TerminalStream(encoding), environ or {"TERM": "xterm-256color"}))
-    return FrameRenderer(palette).frame(view.snapshot(grid.panels), grid, size)
+    return FrameRenderer(palette).frame(run.snapshot(grid.panels), grid, size)
 
 
 def plain(lines: list[str]) -> list[str]:
@@ -151,7 +151,7 @@ def test_steps_that_wait_are_seen_waiting() -> None:
 
 
 def test_trouble_is_told_in_its_place() -> None:
-    """A retry counts down in its panel with the reason, a failure says its kind, a pause stands below."""
+    """A retry counts down in its panel with the reason, a failure says its kind, a pause is shown below."""
     events = (
         *BUSY[:5],
         AttemptFailed(0, "analysis", "parse", "not the JSON that was asked for"),
@@ -203,7 +203,7 @@ def test_no_color_keeps_weight_and_drops_colour() -> None:
 
 
 def test_an_ascii_terminal_gets_ascii() -> None:
-    """Without UTF-8 the panels are drawn with plus and minus, and foreign letters become question marks."""
+    """Without UTF-8 the panels are drawn with plus and minus, and other characters become question marks."""
     text = "\n".join(plain(frame(BUSY, (80, 24), encoding="ascii")))
     assert text.isascii()
     assert "+- 1 ---" in text
@@ -211,16 +211,16 @@ def test_an_ascii_terminal_gets_ascii() -> None:
 
 
 def test_a_panel_that_stands_still_is_not_drawn_again() -> None:
-    """Between two frames only what changed is made anew."""
-    view = RunState(lambda: 50.0)
+    """Between two frames only what changed is rendered again."""
+    run = RunState(lambda: 50.0)
     for event in BUSY:
-        view(event)
+        run(event)
     grid = plan_grid((80, 24), 16)
     painter = FrameRenderer(Palette(make_console(TerminalStream(), {"TERM": "xterm"})))
-    painter.frame(view.snapshot(4), grid, (80, 24), 0)
+    painter.frame(run.snapshot(4), grid, (80, 24), 0)
     before = {place: drawn[3] for place, drawn in painter._cache.items()}
-    view(TokensReceived(3, "analysis", "x"))
-    painter.frame(view.snapshot(4), grid, (80, 24), 0)
+    run(TokensReceived(3, "analysis", "x"))
+    painter.frame(run.snapshot(4), grid, (80, 24), 0)
     assert [painter._cache[place][3] is before[place] for place in range(4)] == [True, True, True, False]
 
 
@@ -229,7 +229,7 @@ _TEXTS = st.text(max_size=60) | st.text(st.sampled_from('{"a": 1, [é中🎉\x1b
 
 @given(_TEXTS, _TEXTS, _TEXTS, st.booleans(), st.integers(20, 90), st.integers(3, 30))
 def test_any_text_fits_any_screen(name: str, text: str, answer: str, over: bool, columns: int, rows: int) -> None:
-    """Wide letters, combining marks, long words and cut JSON never make a line too long."""
+    """Wide characters, combining marks, long words and cut JSON never make a line too long."""
     events: list[Event] = [RunStarted("single", ("analysis",), "m", "b", 1, 1), ItemStarted(0, name, text)]
     events.append(TokensReceived(0, "analysis", answer))
     if over:
@@ -279,31 +279,31 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.fixture
-def view() -> RunState:
-    view = RunState()
-    view(RunStarted("single", ("analysis",), "granite", "ollama", 2, 9))
-    view(ItemStarted(0, "first", "some feedback"))
-    return view
+def run() -> RunState:
+    run = RunState()
+    run(RunStarted("single", ("analysis",), "granite", "ollama", 2, 9))
+    run(ItemStarted(0, "first", "some feedback"))
+    return run
 
 
-def live(view: RunState, terminal: Terminal) -> LiveDisplay:
-    return LiveDisplay(view, make_console(terminal.stderr, {"TERM": "xterm-256color"}))
+def live(run: RunState, terminal: Terminal) -> LiveDisplay:
+    return LiveDisplay(run, make_console(terminal.stderr, {"TERM": "xterm-256color"}))
 
 
-def test_tokens_appear_without_anybody_asking(terminal: Terminal, view: RunState) -> None:
+def test_tokens_appear_by_themselves(terminal: Terminal, run: RunState) -> None:
     """The thread draws what has come in since."""
-    with live(view, terminal) as display:
+    with live(run, terminal) as display:
         terminal.wait(lambda text: "╭─ first " in text and "0/9" in text)
-        view(TokensReceived(0, "analysis", '{"sentiment": "positive"'))
+        run(TokensReceived(0, "analysis", '{"sentiment": "positive"'))
         terminal.wait(lambda text: "sentiment positive▌" in text)
     assert terminal.wait(lambda text: "╭" not in text) == ""
     assert not terminal.screen.cursor.hidden
     assert display.fault is None
 
 
-def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, view: RunState) -> None:
+def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, run: RunState) -> None:
     """Data rows to the same terminal, notes and lines scroll above; afterwards they are what is left, in order."""
-    with live(view, terminal) as display:
+    with live(run, terminal) as display:
         rows = display.rows(terminal.stdout)
         terminal.wait(lambda text: "0/9" in text)
         rows.write('{"id": 1}\n{"id"')
@@ -311,7 +311,7 @@ def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, view: RunStat
         rows.write(": 2}\n")
         terminal.wait(lambda text: '{"id": 2}' in text)
         display.line("a line \x1b[2J[red]from[/red] outside")
-        view(Note("a note"))
+        run(Note("a note"))
         text = terminal.wait(lambda text: "a note" in text and "0/9" in text)
         assert text.index('{"id": 2}') < text.index("a line") < text.index("a note") < text.index("0/9")
         rows.write('{"id": 3}\n')
@@ -322,9 +322,9 @@ def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, view: RunStat
     assert terminal.wait(lambda text: text == left + '\n{"id": 4}\nlate')
 
 
-def test_rows_to_a_file_take_no_detour(terminal: Terminal, view: RunState, tmp_path: Path) -> None:
+def test_rows_to_a_file_take_no_detour(terminal: Terminal, run: RunState, tmp_path: Path) -> None:
     """Only the terminal that shows the panels needs care."""
-    display = live(view, terminal)
+    display = live(run, terminal)
     with (tmp_path / "rows").open("w", encoding="utf-8") as file:
         assert display.rows(file) is file
     memory = io.StringIO()
@@ -347,10 +347,10 @@ def test_nothing_is_drawn_before_the_run_begins(terminal: Terminal) -> None:
     assert terminal.text == "loading granite"
 
 
-def test_it_is_closed_once_and_for_all(terminal: Terminal, view: RunState) -> None:
+def test_it_is_closed_once_and_for_all(terminal: Terminal, run: RunState) -> None:
     """Closing twice, or drawing after the end, changes nothing; the thread is gone."""
     before = threading.active_count()
-    display = live(view, terminal)
+    display = live(run, terminal)
     with display:
         terminal.wait(lambda text: "0/9" in text)
         display.close()
@@ -360,7 +360,7 @@ def test_it_is_closed_once_and_for_all(terminal: Terminal, view: RunState) -> No
     assert terminal.wait(lambda text: "0/9" not in text) == ""
 
 
-def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, view: RunState) -> None:
+def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, run: RunState) -> None:
     """When a frame cannot be drawn the panels go, the reason is kept, and lines are still printed."""
 
     class Poisoned(str):
@@ -369,9 +369,9 @@ def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, view: RunSt
         def isascii(self) -> bool:
             raise RuntimeError("a bug")
 
-    with live(view, terminal) as display:
+    with live(run, terminal) as display:
         terminal.wait(lambda text: "╭─ first " in text)
-        view(ItemStarted(1, Poisoned("bad"), "text"))
+        run(ItemStarted(1, Poisoned("bad"), "text"))
         terminal.wait(lambda text: "╭" not in text)
         display.line("one more line")
         terminal.wait(lambda text: "a bug" in text and text.endswith("one more line"))
@@ -379,10 +379,10 @@ def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, view: RunSt
     assert not terminal.screen.cursor.hidden
 
 
-def test_many_rows_wait_for_the_terminal(terminal: Terminal, view: RunState) -> None:
+def test_many_rows_wait_for_the_terminal(terminal: Terminal, run: RunState) -> None:
     """Twenty thousand rows at once are all printed, and not hoarded."""
     seen: list[int] = []
-    with live(view, terminal) as display:
+    with live(run, terminal) as display:
         rows = display.rows(terminal.stdout)
 
         def write() -> None:

@@ -41,52 +41,52 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def view(clock: Clock) -> RunState:
-    view = RunState(clock)
-    view(RunStarted("single", ("analysis",), "m", "b", 2, 500))
-    return view
+def state(clock: Clock) -> RunState:
+    state = RunState(clock)
+    state(RunStarted("single", ("analysis",), "m", "b", 2, 500))
+    return state
 
 
-def finish(view: RunState, clock: Clock, position: int, *, ok: bool = True) -> None:
-    view(ItemStarted(position, str(position), "text"))
-    view(TokensReceived(position, "analysis", "word"))
+def finish(state: RunState, clock: Clock, position: int, *, ok: bool = True) -> None:
+    state(ItemStarted(position, str(position), "text"))
+    state(TokensReceived(position, "analysis", "word"))
     clock.now += 0.5
-    view(ItemFinished(position, str(position), ok, "" if ok else "parse", "", Usage(9, 31), 1.0, False))
+    state(ItemFinished(position, str(position), ok, "" if ok else "parse", "", Usage(9, 31), 1.0, False))
 
 
-def test_a_line_says_it_in_words(view: RunState, clock: Clock) -> None:
+def test_a_line_says_it_in_words(state: RunState, clock: Clock) -> None:
     """Counts, failures, both rates and the time left."""
     for position in range(120):
-        finish(view, clock, position, ok=position not in {3, 30, 60})
-        snapshot = view.snapshot()
+        finish(state, clock, position, ok=position not in {3, 30, 60})
+        snapshot = state.snapshot()
     assert plain_line(snapshot) == "120/500 done, 3 failed, 2.0 items/s, 62 tok/s, 3m 10s left"
-    view(RetryScheduled(0, "analysis", 1.0, 2))
-    view(ItemFinished(200, "x", True, "", "", Usage(), 0.0, True))
-    view(Paused("too\nmany \x1b[31mrequests", 7.0))
-    assert plain_line(view.snapshot()).startswith("121/500 done, 3 failed, 1 reused, 1 retry, ")
-    assert plain_line(view.snapshot()).endswith("paused 7s: too many requests")
+    state(RetryScheduled(0, "analysis", 1.0, 2))
+    state(ItemFinished(200, "x", True, "", "", Usage(), 0.0, True))
+    state(Paused("too\nmany \x1b[31mrequests", 7.0))
+    assert plain_line(state.snapshot()).startswith("121/500 done, 3 failed, 1 reused, 1 retry, ")
+    assert plain_line(state.snapshot()).endswith("paused 7s: too many requests")
 
 
-def test_nothing_new_is_not_said_again(view: RunState, clock: Clock) -> None:
+def test_nothing_new_is_not_said_again(state: RunState, clock: Clock) -> None:
     """The same numbers are printed once, and again only as a sign of life now and then."""
     stream = io.StringIO()
-    display = PlainDisplay(view, stream)
+    display = PlainDisplay(state, stream)
     for _ in range(12):
         clock.now += 5
         display.refresh()
     assert stream.getvalue().count("\n") == 1
     display.refresh()
     assert stream.getvalue().count("\n") == 2
-    finish(view, clock, 0)
+    finish(state, clock, 0)
     display.refresh()
     assert stream.getvalue().splitlines()[-1].startswith("mellea: 1/500 done")
 
 
-def test_notes_and_lines_are_lines(view: RunState) -> None:
+def test_notes_and_lines_are_lines(state: RunState) -> None:
     """Each is printed once, harmless, and without escapes."""
     stream = io.StringIO()
-    view(Note("column \x1b]0;x\x07renamed"))
-    display = PlainDisplay(view, stream)
+    state(Note("column \x1b]0;x\x07renamed"))
+    display = PlainDisplay(state, stream)
     display.refresh()
     display.line("two\nlines")
     display.close()
@@ -104,53 +104,53 @@ def test_nothing_is_said_before_the_run_begins() -> None:
     assert not stream.getvalue()
 
 
-def test_the_thread_ends_at_once(view: RunState) -> None:
+def test_the_thread_ends_at_once(state: RunState) -> None:
     """Leaving does not wait for the next line, not even for one that is an hour away, and prints what is left."""
     stream = io.StringIO()
-    with PlainDisplay(view, stream, interval_s=3600) as display:
+    with PlainDisplay(state, stream, interval_s=3600) as display:
         assert display._thread.is_alive()
-        view(Note("last words"))
+        state(Note("last words"))
     assert not display._thread.is_alive()
     assert stream.getvalue().endswith("mellea: last words\n")
 
 
-def test_it_prints_by_itself(view: RunState) -> None:
-    """A timer prints without anybody asking."""
+def test_it_prints_by_itself(state: RunState) -> None:
+    """A timer prints."""
 
     class Awaited(io.StringIO):
         def write(self, text: str) -> int:
-            told = super().write(text)
+            size = super().write(text)
             if "\n" in text:
                 printed.set()
-            return told
+            return size
 
     from threading import Event
 
     printed = Event()
-    with PlainDisplay(view, Awaited(), interval_s=0.01):
+    with PlainDisplay(state, Awaited(), interval_s=0.01):
         assert printed.wait(30)
 
 
-def test_a_reader_that_went_away_does_not_stop_the_run(view: RunState) -> None:
+def test_a_reader_that_went_away_does_not_stop_the_run(state: RunState) -> None:
     """When stderr is closed, nothing more is said and nothing is raised."""
     stream = io.StringIO()
     stream.close()
-    display = PlainDisplay(view, stream)
+    display = PlainDisplay(state, stream)
     display.line("anybody there?")
     display.close()
 
 
-def test_a_foreign_encoding_is_survived(view: RunState) -> None:
+def test_a_foreign_encoding_is_survived(state: RunState) -> None:
     """What a stream cannot encode becomes a question mark instead of an error."""
     raw = io.BytesIO()
-    PlainDisplay(view, io.TextIOWrapper(raw, encoding="ascii", write_through=True)).line("grün 🎉")
+    PlainDisplay(state, io.TextIOWrapper(raw, encoding="ascii", write_through=True)).line("grün 🎉")
     assert raw.getvalue() == b"mellea: gr?n ?\n"
 
 
-def test_rows_go_straight_to_their_stream(view: RunState) -> None:
+def test_rows_go_straight_to_their_stream(state: RunState) -> None:
     """Lines do not disturb each other, so data needs no detour."""
     stream = io.StringIO()
-    assert PlainDisplay(view, io.StringIO()).rows(stream) is stream
+    assert PlainDisplay(state, io.StringIO()).rows(stream) is stream
 
 
 PALETTE = Palette(make_console(io.StringIO(), {"TERM": "xterm"}))

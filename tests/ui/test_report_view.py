@@ -54,7 +54,7 @@ def test_a_busy_report_fits_a_small_terminal(tmp_path: Path, encoding: str) -> N
 
 
 def test_the_picture_holds_the_figures(tmp_path: Path) -> None:
-    """Counts and shares stand beside the bars, and the longest bar is the most frequent theme's."""
+    """Counts and shares are next to the bars, and the longest bar is the most frequent theme's."""
     figures = figures_of(tmp_path, result_rows(200, themed=True))
     text = "\n".join(drawn(figures, (99, 60)))
     for name, number in figures.mix.sentiment.items():
@@ -77,7 +77,7 @@ def test_feedback_cannot_draw_on_the_terminal(tmp_path: Path) -> None:
     stream = io.StringIO()
     print_report(figures_of(tmp_path, [row], Wishes(by=("channel",))), [NASTY], stream, {})
     text = stream.getvalue()
-    assert not [letter for letter in text if ord(letter) < 32 and letter != "\n"]
+    assert not [character for character in text if ord(character) < 32 and character != "\n"]
     assert "\u202e" not in text
     assert "\x9b" not in text
     assert "[bold]x[/bold]" in text
@@ -93,7 +93,7 @@ def test_no_rows_are_one_sentence(tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(text=st.text(max_size=200), name=st.text(min_size=1, max_size=60), columns=st.integers(24, 120))
 def test_whatever_it_says_it_stays_in_its_width(tmp_path: Path, text: str, name: str, columns: int) -> None:
-    """Wide letters, long words and long ids are cut or wrapped."""
+    """Wide characters, long words and long ids are cut or wrapped."""
     text = text.encode("utf-8", "replace").decode()
     row: dict[str, Any] = {"id": name, "text": text, "sentiment": "mixed", "issues": {"urgency": "high"}}
     figures = figures_of(tmp_path, [row | {"themes": [name], "channel": name}], Wishes(by=("channel",)))

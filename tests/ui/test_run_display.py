@@ -37,7 +37,7 @@ XTERM = {"TERM": "xterm-256color"}
     ],
 )
 def test_a_terminal_is_drawn_on_unless_it_says_no(environ: dict[str, str], expected: str) -> None:
-    """Panels need a terminal that can be drawn on and that somebody looks at."""
+    """Panels need a terminal that can be drawn on and that is not said to be unattended."""
     assert choose_display(TerminalStream(), environ) == expected
 
 
@@ -114,7 +114,7 @@ def test_the_summary_and_the_log_go_where_they_should(tmp_path: Path) -> None:
 
 
 def test_rows_take_a_detour_only_where_they_must() -> None:
-    """A replaced stdout is written through a stream of ours, which is the plain one while nothing is drawn."""
+    """A replaced stdout is written through another stream, which is the plain one while nothing is drawn."""
     rows = io.StringIO()
     display = RunDisplay(io.StringIO(), {}, DisplayOptions())
     stream = display.rows(rows)

@@ -203,7 +203,7 @@ def test_identical_texts_are_no_answers_of_earlier_runs() -> None:
 
 
 def test_an_output_that_was_not_written_is_not_named_as_such() -> None:
-    """What became of it stands in its place, for people and for programs."""
+    """What became of it is said in its place, for people and for programs."""
     summary = RunSummary(stopped="gone", unwritten="out.jsonl was left as it was")
     assert "output: out.jsonl was left as it was" in list(plain_summary(summary))
     record = json.loads(to_json(summary))
@@ -226,13 +226,13 @@ SUMMARY = RunSummary(total=100, done=95, failed=5, blank=15, theme_counts=THEMED
 
 def test_the_most_common_theme_comes_first_as_plain_summary() -> None:
     """Counts, shares of all rows, and the sum; nothing from outside reaches the terminal as an escape."""
-    told = list(plain_summary(SUMMARY))
-    themes = [line for line in told if line.startswith("theme: ")]
+    shown = list(plain_summary(SUMMARY))
+    themes = [line for line in shown if line.startswith("theme: ")]
     assert themes[0].endswith("narrow terminal: 50 (50%)")
     assert themes[2] == "theme: Never: 0 (0%)"
-    assert "rows: 70 with themes + 10 other + 15 none + 5 failed = 100 rows" in told
-    assert "checked: 80 labels, 80 quotes verbatim, read back from the output" in told
-    assert "\x1b" not in "".join(told)
+    assert "rows: 70 with themes + 10 other + 15 none + 5 failed = 100 rows" in shown
+    assert "checked: 80 labels, 80 quotes verbatim, read back from the output" in shown
+    assert "\x1b" not in "".join(shown)
 
 
 def test_rows_that_were_not_reached_are_named() -> None:
@@ -254,11 +254,11 @@ def test_the_bars_fit_every_terminal() -> None:
 
 
 def test_programs_get_the_same_figures() -> None:
-    """They stand under one key, which is null for a run without themes."""
-    told = json.loads(to_json(SUMMARY))
-    assert (told["blank"], told["reconciled"]["accounted"], told["reconciled"]["rows"]) == (15, 100, 100)
-    assert sum(told["reconciled"][what] for what in ("labelled", "other", "none", "failed")) == 100
-    assert told["reconciled"]["themes"]["Never"] == 0
+    """They are under one key, which is null for a run without themes."""
+    shown = json.loads(to_json(SUMMARY))
+    assert (shown["blank"], shown["reconciled"]["accounted"], shown["reconciled"]["rows"]) == (15, 100, 100)
+    assert sum(shown["reconciled"][what] for what in ("labelled", "other", "none", "failed")) == 100
+    assert shown["reconciled"]["themes"]["Never"] == 0
     assert json.loads(to_json(RunSummary()))["reconciled"] is None
 
 

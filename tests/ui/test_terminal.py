@@ -164,7 +164,7 @@ def test_a_terminal_that_is_gone_is_left_alone() -> None:
 
 
 def test_a_full_terminal_is_only_late() -> None:
-    """A non-blocking terminal that takes nothing now is drawn anew later."""
+    """A non-blocking terminal that accepts nothing now is redrawn later."""
     area = RedrawnArea(Broken(BlockingIOError))
     area.draw(["a"], SIZE)
     assert not area.gone
@@ -188,10 +188,10 @@ def test_the_screen_always_shows_the_last_frame(frames: list[tuple[list[str], li
     """Whatever the frames and the lines between: the screen ends in lines printed so far, then the frame."""
     terminal = Emulated()
     area = RedrawnArea(terminal)
-    told: list[str] = []
+    printed: list[str] = []
     for lines, above in frames:
         area.draw(lines, SIZE, above="".join(f"{line}\n" for line in above))
-        told += above
-        assert terminal.all_rows == without_blank_end([*told, *lines])
+        printed += above
+        assert terminal.all_rows == without_blank_end([*printed, *lines])
     area.close()
-    assert terminal.all_rows == told
+    assert terminal.all_rows == printed

@@ -360,7 +360,7 @@ def _lay_out(entries: list[_Entry], size: tuple[int, int], palette: Palette) -> 
     value_cells = inner - labels - 1 if labels else inner
     wrapped = [wrap(entry.value, value_cells - entry.growing) for entry in entries]
     given = [1] * len(entries)
-    spare = room - len(entries)
+    free = room - len(entries)
 
     def priority(index: int) -> tuple[bool, bool, int]:
         entry = entries[index]
@@ -368,9 +368,9 @@ def _lay_out(entries: list[_Entry], size: tuple[int, int], palette: Palette) -> 
         return (not first, entry.role == "warn", -index)
 
     for index in sorted((index for index, parts in enumerate(wrapped) if len(parts) > 1), key=priority):
-        extra = min(spare, len(wrapped[index]) - 1)
+        extra = min(free, len(wrapped[index]) - 1)
         given[index] += extra
-        spare -= extra
+        free -= extra
     lines: list[Line] = []
     for entry, parts, number in zip(entries, wrapped, given, strict=True):
         shown = _fit_lines(parts, number, value_cells, palette.glyphs.cut, growing=entry.growing)
