@@ -298,3 +298,10 @@ class RequirementFailed(AnswerError):
     """The answer breaks a requirement."""
 
     kind = "requirement"
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The first error inside an exception group, however deeply nested; any other error as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

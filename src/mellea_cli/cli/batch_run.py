@@ -193,12 +193,12 @@ def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Forecast | None:
     """What the input holds beside the journal of the output, if there is one; `None` for a stream."""
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.journal import MemoryAnswers, peek_answers
-    from mellea_cli.run.answer_cache import look_ahead
+    from mellea_cli.run.answer_cache import forecast
 
     if opened.survey is None:
         return None
     with closing(MemoryAnswers() if flags.fresh else peek_answers(resolve_output(flags.output))) as answers:
-        return look_ahead(opened.source.look(), plan, answers)
+        return forecast(opened.source.look(), plan, answers)
 
 
 def _counted(total: int, outlook: Forecast) -> str:
@@ -270,11 +270,11 @@ def _open_answers(stack: ExitStack, target: OutputTarget, flags: Flags) -> Answe
 
 def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: RunIO) -> bool:
     """Whether every answer is there already, so that no model is needed."""
-    from mellea_cli.run.answer_cache import look_ahead
+    from mellea_cli.run.answer_cache import forecast
 
     if opened.survey is None:
         return False
-    return not look_ahead(opened.source.look(), plan, ends.answers).asks(retry_failed=flags.retry_failed)
+    return not forecast(opened.source.look(), plan, ends.answers).asks(retry_failed=flags.retry_failed)
 
 
 # Says how a run of a batch command ended.

@@ -211,7 +211,7 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.events import nobody
     from mellea_cli.run.batch_queue import Files, Offload, Parts, Queue, QueueLimits, RetryingCaller, clear_leftovers
-    from mellea_cli.run.executor import open_way
+    from mellea_cli.run.executor import open_client
     from mellea_cli.ui.status import BatchLines
 
     flags, plan, say = run.flags, run.plan, run.show.say
@@ -229,7 +229,7 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
         book,
         limits,
         run.backend.whole_body,
-        open_way(plan, run.backend, nobody),
+        open_client(plan, run.backend, nobody),
     )
     patience = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
     parts = Parts(fingerprint, gatherer, Queue(client, book, patience, limits.window), book, files)

@@ -32,7 +32,7 @@ from mellea_cli.errors import BackendError, BackendUnavailable, Scope, UsageErro
 
 if TYPE_CHECKING:
     from mellea_cli.cli.flags import Flags
-    from mellea_cli.engine.endpoint import Endpoint
+    from mellea_cli.engine.endpoint import EndpointConfig
 
 
 KINDS = ("ollama", "openai")
@@ -339,7 +339,7 @@ def _settled(spec: PoolSpec, flags: Flags, warning: str) -> Pool:
 
 
 @asynccontextmanager
-async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> AsyncIterator[tuple[Endpoint, ...]]:
+async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> AsyncIterator[tuple[EndpointConfig, ...]]:
     """The pool's endpoints, each looked at once; every connection is closed at the end.
 
     One that cannot be used is said, and either tried again later or left out.
@@ -349,7 +349,7 @@ async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> Async
         UsageError: an address may not be connected to.
     """
     from mellea_cli.backends.registry import BackendSettings, open_backend
-    from mellea_cli.engine.endpoint import Endpoint
+    from mellea_cli.engine.endpoint import EndpointConfig
 
     async with AsyncExitStack() as stack:
         endpoints = []
@@ -366,15 +366,24 @@ async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> Async
             # As with a single Ollama, see `mellea_cli.cli.batch_run`; where all are Ollamas the plan says it already.
             thinking = False if one.backend == "ollama" else None
             endpoints.append(
-                Endpoint(one.name, backend, one.model or pool.model, one.concurrency or 1, one.weight, thinking)
+                EndpointConfig(
+                    one.name,
+                    backend,
+                    one.model or pool.model,
+                    one.concurrency or 1,
+                    weight=one.weight,
+                    thinking=thinking,
+                )
             )
         yield await _looked_at(endpoints, pull=pull, say=say)
 
 
-async def _looked_at(endpoints: Sequence[Endpoint], *, pull: bool, say: Callable[[str], None]) -> tuple[Endpoint, ...]:
+async def _looked_at(
+    endpoints: Sequence[EndpointConfig], *, pull: bool, say: Callable[[str], None]
+) -> tuple[EndpointConfig, ...]:
     import dataclasses
 
-    async def trouble(endpoint: Endpoint) -> BackendError | None:
+    async def trouble(endpoint: EndpointConfig) -> BackendError | None:
         try:
             await prepare(endpoint.backend, endpoint.model, pull=pull)
         except BackendError as error:
@@ -393,10 +402,10 @@ async def _looked_at(endpoints: Sequence[Endpoint], *, pull: bool, say: Callable
         gone = error.scope is Scope.RUN
         state = "is left out of this run" if gone else "is set aside, and asked again by and by"
         say(f"{endpoint.name} {state}: {error.message}" + (f"; {error.hint}" if gone and error.hint else ""))
-    return tuple(dataclasses.replace(one, trouble=error) for one, error in zip(endpoints, troubles, strict=True))
+    return tuple(dataclasses.replace(one, error=error) for one, error in zip(endpoints, troubles, strict=True))
 
 
-def _none_usable(found: Sequence[tuple[Endpoint, BackendError]]) -> BackendError:
+def _none_usable(found: Sequence[tuple[EndpointConfig, BackendError]]) -> BackendError:
     message = "; ".join(f"{endpoint.name}: {error.message}" for endpoint, error in found)
     hint = next((error.hint for _, error in found if error.hint), "")
     return BackendUnavailable(f"no endpoint of the pool can be used: {message}", hint=hint)

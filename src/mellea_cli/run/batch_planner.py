@@ -17,17 +17,17 @@ from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend
 from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
-from mellea_cli.engine.attempts import whole
+from mellea_cli.engine.attempts import check_complete
 from mellea_cli.engine.generate import runaway
 from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
 from mellea_cli.io.batch_jobs import BatchJobStore, Gone, Waiting, custom_id
+from mellea_cli.io.journal import Answers
 from mellea_cli.items import Item, Success
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
 from mellea_cli.pipelines.pipeline import Step
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
-from mellea_cli.run.batch import AnswerStore
 from mellea_cli.run.plan import Caps, RunPlan
 
 # How much may be handed to a queue under the user's limits on tokens and money, before anybody knows what it takes.
@@ -225,7 +225,7 @@ class BatchPlanner:
         self,
         plan: RunPlan,
         items: Callable[[], Iterator[Item]],
-        answers: AnswerStore,
+        answers: Answers,
         book: BatchJobStore,
         *,
         retry_failed: bool = True,
@@ -334,7 +334,7 @@ async def _good(step: Step, request: GenerateRequest, completion: Completion) ->
     if any(requirement.judged_by_model for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
         return None
     try:
-        whole(completion)
+        check_complete(completion)
         value = step.output.parse(completion.text)
     except (AnswerError, BackendError):
         return None

@@ -26,7 +26,7 @@ from mellea_cli.backends.openai_batch import (
     reading,
     request_line,
 )
-from mellea_cli.engine.client import Way
+from mellea_cli.engine.client import ModelClient
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import (
@@ -305,7 +305,14 @@ class Files:
     """
 
     def __init__(
-        self, plan: str, model: str, base_url: str, book: BatchJobStore, limits: QueueLimits, body: Body, sender: Way
+        self,
+        plan: str,
+        model: str,
+        base_url: str,
+        book: BatchJobStore,
+        limits: QueueLimits,
+        body: Body,
+        sender: ModelClient,
     ) -> None:
         self._plan = plan
         self._model = model

@@ -9,10 +9,11 @@ from typing import Any
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode
 from mellea_cli.events import Observer
+from mellea_cli.io.journal import Answers
 from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import Pipeline
-from mellea_cli.run.batch import AnswerStore, RunIO, RunResult, Tally, run_batch
+from mellea_cli.run.batch import RunIO, RunResult, Tally, run_batch
 from mellea_cli.run.executor import Servers
 from mellea_cli.run.plan import Caps, RunPlan
 
@@ -45,7 +46,7 @@ class SubRun:
         self,
         plan: RunPlan,
         servers: Servers,
-        answers: AnswerStore,
+        answers: Answers,
         *,
         begin: Callable[[Pipeline, int], Observer],
         stop: Stop,

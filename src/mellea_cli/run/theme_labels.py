@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mellea_cli.errors import OutputError
+from mellea_cli.io.journal import Answers
 from mellea_cli.io.themes_file import JOINT
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Kind, Theme, label_pipeline
-from mellea_cli.run.answer_cache import Answers
 from mellea_cli.run.batch import Items, RunIO
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.theme_discovery import ours, verdict

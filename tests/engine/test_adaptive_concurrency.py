@@ -46,13 +46,13 @@ class Server:
         self.cut_to = takes if cut_to is None else cut_to
         self.random = random.Random(seed)  # noqa: S311 - a repeatable model of a server
         self.now = 0.0
-        self.letters = 0.0
+        self.characters = 0.0
         self.running: list[list[float]] = []
 
-    def fill(self, climb: AdaptiveConcurrency) -> None:
-        while len(self.running) < climb.level:
+    def fill(self, adaptive: AdaptiveConcurrency) -> None:
+        while len(self.running) < adaptive.level:
             if self.takes is not None and self.cut_to is not None and len(self.running) >= self.takes:
-                climb.refused(self.now, self.cut_to)
+                adaptive.refused(self.now, self.cut_to)
             else:
                 self.running.append([self.random.uniform(100, 400), self.now])
 
@@ -64,26 +64,26 @@ class Server:
         self.now += took
         for one in self.running:
             one[0] -= took * rate
-            self.letters += took * rate
+            self.characters += took * rate
         self.running.remove(first)
         return first[1]
 
-    def serve(self, climb: AdaptiveConcurrency) -> None:
+    def serve(self, adaptive: AdaptiveConcurrency) -> None:
         """One answer, and as many new requests as the search allows."""
-        self.fill(climb)
+        self.fill(adaptive)
         held = len(self.running)
         started = self.next_answer()
-        climb.answered(self.now, started, int(self.letters), held)
+        adaptive.answered(self.now, started, int(self.characters), held)
 
 
 def climbed(
     curve: Curve, start: int, most: int, *, answers: int, seed: int, takes: int | None = None, cut_to: int | None = None
 ) -> AdaptiveConcurrency:
     """Let a search run for so many answers."""
-    climb, server = AdaptiveConcurrency(start, most), Server(curve, seed, takes, cut_to)
+    adaptive, server = AdaptiveConcurrency(start, most), Server(curve, seed, takes, cut_to)
     for _ in range(answers):
-        server.serve(climb)
-    return climb
+        server.serve(adaptive)
+    return adaptive
 
 
 @pytest.mark.parametrize("curve", [linear, slower_beyond_8, queue_beyond_12, two_cores, batching])
@@ -92,9 +92,9 @@ def climbed(
 def test_it_lands_near_the_best(curve: Curve, start: int, seed: int) -> None:
     """Wherever it begins, what it settles at brings at least nine tenths of the most."""
     best = max(curve(at_once) for at_once in range(1, 65))
-    climb = climbed(curve, start, 64, answers=12_000, seed=seed)
-    assert climb.settled
-    assert curve(climb.best) >= 0.9 * best, climb.best
+    adaptive = climbed(curve, start, 64, answers=12_000, seed=seed)
+    assert adaptive.settled
+    assert curve(adaptive.best) >= 0.9 * best, adaptive.best
 
 
 def test_of_two_that_bring_the_same_it_takes_the_smaller() -> None:
@@ -106,8 +106,8 @@ def test_of_two_that_bring_the_same_it_takes_the_smaller() -> None:
 @pytest.mark.parametrize("start", [8, 40])
 def test_it_stays_below_what_is_refused(start: int, cut_to: int) -> None:
     """A server that takes 24 at once gets about as many, soon, and to however few the refusal has cut them."""
-    climb = climbed(linear, start, 256, answers=2_400, seed=1, takes=24, cut_to=cut_to)
-    assert 22 <= climb.best <= 24
+    adaptive = climbed(linear, start, 256, answers=2_400, seed=1, takes=24, cut_to=cut_to)
+    assert 22 <= adaptive.best <= 24
 
 
 def test_it_never_goes_beyond_the_most() -> None:
@@ -117,38 +117,38 @@ def test_it_never_goes_beyond_the_most() -> None:
 
 def test_it_rests_once_it_has_found_the_best() -> None:
     """Settled, nearly all answers come at the best number."""
-    climb = climbed(slower_beyond_8, 8, 64, answers=6_000, seed=2)
+    adaptive = climbed(slower_beyond_8, 8, 64, answers=6_000, seed=2)
     server = Server(slower_beyond_8, 3)
     server.now = 1e9
-    climb.refused(1e9, climb.best, anew=False)
+    adaptive.refused(1e9, adaptive.best, first_time=False)
     levels = []
     for _ in range(6_000):
-        server.serve(climb)
-        levels.append(climb.level)
-    assert sum(level == climb.best for level in levels) >= 0.8 * len(levels)
+        server.serve(adaptive)
+        levels.append(adaptive.level)
+    assert sum(level == adaptive.best for level in levels) >= 0.8 * len(levels)
 
 
-def test_a_server_that_has_become_another_one_is_searched_anew() -> None:
+def test_a_server_that_has_become_another_one_is_searched_again() -> None:
     """What was best in the morning is not for ever."""
-    climb, server = AdaptiveConcurrency(8, 64), Server(linear, 1)
+    adaptive, server = AdaptiveConcurrency(8, 64), Server(linear, 1)
     for curve in (linear, slower_beyond_8):
         server.curve = curve
         for _ in range(20_000):
-            server.serve(climb)
-    assert slower_beyond_8(climb.best) >= 0.9 * slower_beyond_8(8)
+            server.serve(adaptive)
+    assert slower_beyond_8(adaptive.best) >= 0.9 * slower_beyond_8(8)
 
 
 def test_a_number_that_is_not_used_is_not_judged() -> None:
     """When the input comes slowly, nothing can be learnt, and nothing changes."""
-    climb = AdaptiveConcurrency(8, 64)
+    adaptive = AdaptiveConcurrency(8, 64)
     for second in range(1_000):
-        assert not climb.answered(float(second), float(second), 100 * second, 2)
-    assert climb.level == 8
-    assert not climb.settled
+        assert not adaptive.answered(float(second), float(second), 100 * second, 2)
+    assert adaptive.level == 8
+    assert not adaptive.settled
 
 
 @pytest.mark.parametrize(("start", "most"), [(0, 4), (5, 4)])
 def test_a_search_begins_within_its_bounds(start: int, most: int) -> None:
     """Anything else is a mistake of the caller."""
-    with pytest.raises(ValueError, match="begins between"):
+    with pytest.raises(ValueError, match="must be between"):
         AdaptiveConcurrency(start, most)

@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 from streams import Streams, raising, saying
 
-from mellea_cli.engine.circuit_breaker import Outage
-from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.circuit_breaker import CircuitBreaker
+from mellea_cli.engine.client import ModelClient
+from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.pipeline_runner import PipelineRunner
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault, TemplateError
@@ -67,21 +67,23 @@ class ByName(Streams):
             yield chunk
 
 
-def worker(
+def runner(
     backend: Streams, steps: Pipeline = DIAMOND, heard: list[Event] | None = None, **more: Any
 ) -> PipelineRunner:
-    sender = Sender(
-        backend, ConcurrencyLimiter(8), policy=RetryPolicy(base_s=0.001, cap_s=0.001), outage=Outage(after=10_000)
+    client = ModelClient(
+        [EndpointConfig("s", backend, "m", 8)],
+        policy=RetryPolicy(base_s=0.001, cap_s=0.001),
+        breaker=lambda: CircuitBreaker(threshold=None),
     )
     events: list[Event] = [] if heard is None else heard
-    return PipelineRunner(steps, "m", Options(temperature=0.0), sender, observer=events.append, **more)
+    return PipelineRunner(steps, "m", Options(temperature=0.0), client, observer=events.append, **more)
 
 
 async def test_steps_run_as_their_needs_say_and_see_the_answers_before_them() -> None:
     """Two steps, then the one that needs both; its prompt holds their answers, each request its own length limit."""
     heard: list[Event] = []
     backend = ByName()
-    outcome = await worker(backend, heard=heard).work(ITEM)
+    outcome = await runner(backend, heard=heard).run(ITEM)
     assert isinstance(outcome, Success)
     assert outcome.values == {"words": ["left", "right", "end"]}
     assert (outcome.attempts, outcome.usage) == (3, Usage(30, 3))
@@ -96,7 +98,7 @@ async def test_independent_steps_run_side_by_side() -> None:
     """The second request is out before the first is answered."""
     gate = asyncio.Event()
     backend = ByName(left=gate, right=gate)
-    working = asyncio.ensure_future(worker(backend).work(ITEM))
+    working = asyncio.ensure_future(runner(backend).run(ITEM))
     async with asyncio.timeout(10):
         while len(backend.asked) < 2:  # noqa: ASYNC110 - it looks at another task's list
             await asyncio.sleep(0)
@@ -106,7 +108,7 @@ async def test_independent_steps_run_side_by_side() -> None:
 
 async def test_a_step_that_fails_fails_the_item_with_its_name() -> None:
     """The dead letter says which step, what kind, how often and what it cost."""
-    outcome = await worker(ByName(right="no json")).work(ITEM)
+    outcome = await runner(ByName(right="no json")).run(ITEM)
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.step) == ("parse", "right")
     assert "3 tries" in outcome.message
@@ -116,7 +118,7 @@ async def test_a_step_that_fails_fails_the_item_with_its_name() -> None:
 async def test_what_the_server_refuses_keeps_its_status() -> None:
     """An item whose prompt does not fit fails alone, after one request."""
     backend = ByName(only=ContextTooLong("does not fit", status=400))
-    outcome = await worker(backend, pipeline(step("only"))).work(ITEM)
+    outcome = await runner(backend, pipeline(step("only"))).run(ITEM)
     assert outcome == Failure("context-too-long", "does not fit", "only", 1, 400, Usage(), outcome.latency_s)
 
 
@@ -124,7 +126,7 @@ async def test_retries_and_bad_answers_are_told() -> None:
     """The screen hears of each failed attempt and of the next one."""
     heard: list[Event] = []
     steps = pipeline(step("only"))
-    outcome = await worker(ByName(only=ServerFault("crashed", status=500)), steps, heard).work(ITEM)
+    outcome = await runner(ByName(only=ServerFault("crashed", status=500)), steps, heard).run(ITEM)
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.attempts, outcome.status) == ("server-fault", 6, 500)
     assert len([one for one in heard if isinstance(one, AttemptFailed)]) == 6
@@ -135,18 +137,18 @@ async def test_what_no_item_survives_is_raised() -> None:
     """A wrong key ends the run, also when another step of the item failed for a reason of its own."""
     backend = ByName(left=ContextTooLong("does not fit", status=400), right=NotAuthorized("wrong key", status=401))
     with pytest.raises(NotAuthorized):
-        await worker(backend).work(ITEM)
+        await runner(backend).run(ITEM)
 
 
 async def test_a_template_that_names_what_is_not_there_is_raised() -> None:
     """It would fail for every item alike."""
     with pytest.raises(TemplateError):
-        await worker(ByName(), pipeline(step("only", template="only: {{ nothing }}"))).work(ITEM)
+        await runner(ByName(), pipeline(step("only", template="only: {{ nothing }}"))).run(ITEM)
 
 
 async def test_a_bug_harms_one_item() -> None:
     """An unexpected exception becomes that item's failure and says that it is a bug."""
-    outcome = await worker(ByName(only=ZeroDivisionError("oops")), pipeline(step("only"))).work(ITEM)
+    outcome = await runner(ByName(only=ZeroDivisionError("oops")), pipeline(step("only"))).run(ITEM)
     assert isinstance(outcome, Failure)
     assert outcome.kind == "bug"
     assert "ZeroDivisionError: oops" in outcome.message
@@ -156,7 +158,7 @@ async def test_a_bug_harms_one_item() -> None:
 async def test_a_blank_text_asks_nothing(text: str) -> None:
     """Its columns are there and empty."""
     backend = ByName()
-    outcome = await worker(backend).work(Item(0, 1, text))
+    outcome = await runner(backend).run(Item(0, 1, text))
     assert outcome == Success({"words": None}, attempts=0)
     assert not backend.requests
 
@@ -164,7 +166,7 @@ async def test_a_blank_text_asks_nothing(text: str) -> None:
 async def test_only_what_the_mask_lets_through_is_sent() -> None:
     """The model sees the masked text, and the row keeps its own."""
     backend = ByName()
-    await worker(backend, mask=lambda text: text.replace("hello", "[hidden]")).work(ITEM)
+    await runner(backend, mask=lambda text: text.replace("hello", "[hidden]")).run(ITEM)
     assert all("hello" not in message.content for request in backend.requests for message in request.messages)
     assert "[hidden]" in backend.requests[0].messages[0].content
 
@@ -172,6 +174,6 @@ async def test_only_what_the_mask_lets_through_is_sent() -> None:
 async def test_what_a_failed_item_has_cost_is_counted() -> None:
     """A bad answer that came before the transport's failure was paid for: its tokens and calls are in the figures."""
     backend = Streams(saying("no JSON", usage=Usage(100, 7)), raising(ContextTooLong("too long", status=400)))
-    outcome = await worker(backend, pipeline(step("only"))).work(ITEM)
+    outcome = await runner(backend, pipeline(step("only"))).run(ITEM)
     assert isinstance(outcome, Failure)
     assert (outcome.attempts, outcome.usage) == (2, Usage(100, 7))
