@@ -116,6 +116,9 @@ def test_a_failed_attempt_voids_what_streamed(state: RunState, clock: Clock) -> 
     again = step(state.snapshot(1), 0, "summary")
     assert (again.phase, again.text, again.attempt) == (Phase.STREAMING, "all", 2)
     assert state.snapshot().progress.retries == 1
+    state(RetryScheduled(0, "summary", 0.0, 3, reprompt=True))
+    assert step(state.snapshot(1), 0, "summary").attempt == 3
+    assert state.snapshot().progress.retries == 1
 
 
 def test_an_item_keeps_its_panel(state: RunState, clock: Clock) -> None:
