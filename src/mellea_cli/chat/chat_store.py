@@ -17,7 +17,7 @@ from typing import Any
 
 from mellea_cli.chat.conversation import Conversation, Turn
 from mellea_cli.errors import InputError, OutputError, UsageError
-from mellea_cli.io.files import OutputLock, resolve_output, sync_folder, write_whole
+from mellea_cli.io.files import OutputLock, atomic_write, resolve_output, sync_folder
 from mellea_cli.messages import Usage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -223,7 +223,7 @@ def write_export(conversation: Conversation, path: str) -> Path:
     target = Path(path).expanduser()
     text = to_markdown(conversation).encode("utf-8", "replace").decode()
     try:
-        write_whole(resolve_output(str(target)), [text])
+        atomic_write(resolve_output(str(target)), [text])
     except OutputError as error:
         raise OutputError(error.message, hint="/export FILE.md with another place") from error
     return target

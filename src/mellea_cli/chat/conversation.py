@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mellea_cli.messages import Usage
+from mellea_cli.messages import CHARACTERS_PER_TOKEN, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,6 @@ class Conversation:
         return question.strip().partition("\n")[0]
 
 
-_CHARS_PER_TOKEN = 3.6
 _MIN_CHARS_PER_TOKEN, _MAX_CHARS_PER_TOKEN = 1.5, 6.0
 # What a chat template adds around each message.
 _TOKENS_PER_MESSAGE = 8
@@ -68,7 +67,7 @@ class TokenEstimator:
     """
 
     def __init__(self) -> None:
-        self._chars_per_token = _CHARS_PER_TOKEN
+        self._chars_per_token: float = CHARACTERS_PER_TOKEN
 
     def tokens(self, text: str) -> int:
         return round(_weight(text) / self._chars_per_token) + 1 if text else 0

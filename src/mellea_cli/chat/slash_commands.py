@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from mellea_cli.chat.chat_model import CHAT_OPTIONS, read_option
 from mellea_cli.chat.chat_session import Chat
 from mellea_cli.chat.chat_store import ChatStore, answer_record, last_code_block, write_export
-from mellea_cli.errors import ModelFileError, UsageError
+from mellea_cli.errors import ModelFileError, UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,8 @@ async def run_command(chat: Chat, line: str) -> CommandResult:
     name, _, argument = line[1:].strip().partition(" ")
     command = COMMANDS.get(name.strip().lower())
     if command is None:
-        near = difflib.get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean /{near[0]}?" if near else "/help lists the commands"
+        near = nearest(name, COMMANDS, 0.5)
+        hint = f"did you mean /{near}?" if near else "/help lists the commands"
         raise UsageError(f"there is no command /{name}", hint=hint)
     return await command.run(chat, argument.strip())
 
@@ -82,7 +81,7 @@ async def _model(chat: Chat, name: str) -> CommandResult:
     if name == address.model:
         return CommandResult(notes=[f"the model is {name} already"])
     notes: list[str] = []
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     if address.backend == "local":
         from mellea_cli.models.store import ModelStore
 
@@ -90,9 +89,9 @@ async def _model(chat: Chat, name: str) -> CommandResult:
             raise ModelFileError(f"the model {name} is not on this machine", hint=f"mellea models pull {name}")
     elif known and name not in known and f"{name}:latest" not in known:
         if address.backend == "ollama":
-            hint = f"did you mean {near[0]}?" if near else f"fetch it with: ollama pull {name}"
+            hint = f"did you mean {near}?" if near else f"fetch it with: ollama pull {name}"
             raise UsageError(f"Ollama does not have the model {name}", hint=hint)
-        notes.append("the server does not list this model" + (f"; did you mean {near[0]}?" if near else ""))
+        notes.append("the server does not list this model" + (f"; did you mean {near}?" if near else ""))
     await chat.switch(chat.model.at(model=name))
     turns = len(chat.conversation.turns)
     with_turns = f"; it gets the {turns} turns so far" if turns > 1 else ""

@@ -39,6 +39,8 @@ _LOOK_S = 1.0
 _WORTH_A_NOTE_S = 30.0
 # Answers in a row that ask for a longer wait than the user's before the server counts as unavailable.
 _MOST_LONG_RESTS = 4
+# Probes in a row, each after a longer wait, that an endpoint refuses before it is disabled, although it has answered.
+_MOST_REFUSED_PROBES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,11 @@ class ModelClient:
         avoid: dict[Endpoint, float] = {}
         moved = False
         while True:
-            endpoint = await self.balancer.acquire(avoid, first=budget.sent > sent_before)
+            try:
+                endpoint = await self.balancer.acquire(avoid, first=budget.sent > sent_before)
+            except BackendError as error:
+                error.attempts = budget.sent - sent_before
+                raise
             budget.sent += 1
             try:
                 completion = await self._send_once(endpoint, request, observer, avoid, movable=not moved)
@@ -353,19 +359,21 @@ class ModelClient:
         """Whether a probe fails like the request whose budget is spent: then the budget is given back.
 
         A request that is alone in a run meets several endpoints that are away, none of them often enough to open its
-        breaker.
+        breaker. A refusal is the row's own only when the endpoint answers the probe.
         """
         breaker = endpoint.breaker
         in_a_row = breaker.failures or breaker.state is BreakerState.OPEN
-        if not (in_a_row and self.policy.max_retries and error.retryable and breaker.threshold):
+        faulty = error.retryable and self.policy.max_retries
+        if not (in_a_row and breaker.threshold and (faulty or endpoint.may_pass(error))):
             return False
         fault = await endpoint.probe(self.deadlines)
-        if fault is None or not fault.retryable:
+        if fault is None or not (fault.retryable or endpoint.may_pass(fault)):
             return False
+        endpoint.error = fault
         if not breaker.blocks:
             breaker.open(asyncio.get_running_loop().time())
             self._tell(endpoint)
-        budget.faults = 0
+        budget.faults = budget.refusals = 0
         return True
 
     async def _confirm(self, endpoint: Endpoint, error: BackendError) -> None:
@@ -471,10 +479,13 @@ class ModelClient:
         breaker, now = endpoint.breaker, asyncio.get_running_loop().time()
         if error is None or (error.scope is Scope.ITEM and endpoint.has_answered):
             breaker.probe_succeeded()
+            endpoint.refused_probes = 0
         else:
             endpoint.error = error
-            passes = error.scope is Scope.RETRY or endpoint.may_pass(error) or error.scope is Scope.ITEM
-            if not passes:
+            refused = error.scope is not Scope.RETRY
+            endpoint.refused_probes = endpoint.refused_probes + 1 if refused else 0
+            passes = not refused or endpoint.may_pass(error) or error.scope is Scope.ITEM
+            if not passes or endpoint.refused_probes >= _MOST_REFUSED_PROBES:
                 breaker.disable()
             elif breaker.state is BreakerState.OPEN:
                 breaker.open(now, at_least_s=error.retry_after_s or 0.0)

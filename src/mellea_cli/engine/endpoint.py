@@ -118,6 +118,8 @@ class Endpoint:
         self.rest_reason = ""
         self.long_rests = 0
         """Answers in a row that asked for a longer rest than the user waits for."""
+        self.refused_probes = 0
+        """Probes in a row that it refused after it had answered in this run."""
         self.error = config.error
         """Its latest fault."""
         self.requests = 0
@@ -244,7 +246,7 @@ class Endpoint:
     def asked_wait_s(self, longest_s: float) -> float:
         """Seconds that the latest answer's rate-limit headers ask to wait, once per answer; 0 beyond `longest_s`."""
         backend = self.config.backend
-        status = backend.allowance if isinstance(backend, ReportsRateLimits) else None
+        status = backend.rate_limit_status if isinstance(backend, ReportsRateLimits) else None
         if status is None or status is self._rate_limits:
             return 0.0
         self._rate_limits = status

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mellea_cli.backends.security import scrubbed
+from mellea_cli.backends.security import Secrets
 from mellea_cli.engine.attempts import Answer, Question, ask
 from mellea_cli.engine.client import ModelClient
 from mellea_cli.engine.generate import CallObserver
@@ -106,7 +106,7 @@ class PipelineRunner:
             observer: follows the call.
             into: an empty answer.
         """
-        fallback = step.last_resort
+        fallback = step.fallback
         question = Question(
             step.request(self._model, self._options[step.name], values),
             step.output.parse,
@@ -190,7 +190,8 @@ class _RunningItem:
             case _:
                 _log.debug("item %s at %s", self.item.id, self.failed_step, exc_info=error)
                 kind = "bug"
-                message = scrubbed(f"this is a bug in mellea: {type(error).__name__}: {error}", os.environ)
+                text = f"this is a bug in mellea: {type(error).__name__}: {error}"
+                message = Secrets.from_environ(os.environ).scrub(text)
         return Failure(kind, message, self.failed_step, self.calls, status, self.usage, latency_s)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from mellea_cli.messages import Usage
+from mellea_cli.messages import Usage, estimate_tokens
 
 _MINUTE_S = 60.0
 # A request that starts late may be made up for within this time, so that a timer's delay costs no speed.
 _SLACK_S = 0.1
-_CHARACTERS_PER_TOKEN = 4
 _FIRST_ANSWER_TOKENS = 100.0
 _NEWEST = 0.1
 
@@ -38,7 +37,7 @@ class RateLimiter:
 
     def expected_tokens(self, prompt_characters: int) -> float:
         """Tokens that a request with a prompt of this length is expected to take; 0 where tokens are not limited."""
-        return prompt_characters / _CHARACTERS_PER_TOKEN + self._answer_tokens if self._token_s else 0.0
+        return estimate_tokens(prompt_characters) + self._answer_tokens if self._token_s else 0.0
 
     def wait_s(self, now: float) -> float:
         """Seconds from `now` until the next request may start; 0 or less when it may start now."""

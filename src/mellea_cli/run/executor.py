@@ -143,7 +143,8 @@ class LocalExecutor(Executor):
 
     @property
     def unassigned(self) -> tuple[Usage, int]:
-        return self._cut_usage + self._client.probe_usage, self._cut_calls
+        probes = sum(endpoint.probes for endpoint in self._client.endpoints)
+        return self._cut_usage + self._client.probe_usage, self._cut_calls + probes
 
     async def work(self, item: Item) -> Outcome | None:
         return await self._runner.run(item)
