@@ -63,13 +63,15 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled:
-    """The same request will be sent again."""
+    """A request will be sent again."""
 
     position: int
     step: str
     delay_s: float
     attempt: int
     """The number of the attempt to come, counted from 2."""
+    reprompt: bool = False
+    """The answer was not usable and the reason is added; otherwise the transport failed and nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Chats on disk: nothing is lost but what was torn."""
+"""Chats on disk, and their export."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.chat.chat_store import ChatFile, ChatStore, answer_facts
-from mellea_cli.chat.turns import Turn
+from mellea_cli.chat.chat_store import ChatFile, ChatStore, answer_record, last_code_block, write_export
+from mellea_cli.chat.conversation import Conversation, Turn
 from mellea_cli.errors import OutputError, UsageError
 from mellea_cli.messages import Usage
 
@@ -22,7 +22,7 @@ TURN = Turn("why?", "because", "m", Usage(3, 4), 0.5, 1.5)
 def write(file: ChatFile, *turns: Turn) -> None:
     for turn in turns:
         file.append("question", text=turn.question)
-        file.append("answer", **answer_facts(turn))
+        file.append("answer", **answer_record(turn))
 
 
 def test_a_chat_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_chat_comes_back_as_it_was(tmp_path: Path) -> None:
     file.close()
     _, said = store.open(file.id)
     assert said.turns == [TURN, Turn("two\nlines", "part of it", finish="cut")]
-    assert said.turns[1].cut
+    assert said.turns[1].finish == "cut"
     assert (said.system, said.attached, said.pending) == ("Be brief.", [("file", "/x/y.txt")], "and?")
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
@@ -109,7 +109,7 @@ def test_chats_are_found_by_the_beginning_of_their_id(tmp_path: Path) -> None:
         os.utime(file.path, (1_000_000 + age, 1_000_000 + age))
     assert store.open("x")[0].id == "x"
     assert store.latest() == "x"
-    assert [(one.id, one.turns, one.first_line) for one in store.listed()] == [
+    assert [(one.id, one.turns, one.first_line) for one in store.summaries()] == [
         ("x", 1, "about x"), ("abd", 1, "about abd"), ("abc", 1, "about abc"),
     ]  # fmt: skip
     with pytest.raises(UsageError, match="2 chats begin with 'ab'"):
@@ -130,3 +130,26 @@ def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "chats").write_text("a file, not a folder")
     with pytest.raises(OutputError, match="cannot be written"):
         ChatFile(tmp_path / "chats" / "x.jsonl").append("clear")
+
+
+def test_the_last_answer_with_code_is_the_one(tmp_path: Path) -> None:
+    """Blocks come without fences, a longer fence holds a shorter one, an open block counts as far as it came."""
+    turns = [
+        Turn("?", "```py\nold\n```"),
+        Turn("?", "````md\n```py\ninner\n```\n````\ntext\n~~~\nlast\n  line"),
+        Turn("?", "no code"),
+    ]
+    assert last_code_block(turns) == "last\n  line"
+    assert last_code_block(turns[:1]) == "old"
+    assert last_code_block([]) is None
+
+
+def test_an_export_replaces_the_file_whole(tmp_path: Path) -> None:
+    """The file holds the conversation; nothing else is left in the folder."""
+    path = tmp_path / "x.md"
+    path.write_text("old")
+    write_export(Conversation([Turn("q", "a", "m", finish="cut")], "Be brief."), str(path))
+    assert path.read_text() == "# q\n\n## System\n\nBe brief.\n\n## You\n\nq\n\n## m (stopped by you)\n\na\n"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OutputError):
+        write_export(Conversation(), str(tmp_path / "no" / "x.md"))

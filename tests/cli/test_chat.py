@@ -215,7 +215,7 @@ def test_files_are_shown_to_the_model(ask: Ask, server: ModelServer, tmp_path: P
     ask("-c", "-f", "a.txt", "and?")
     assert prompts(server)[-1][0].count("swordfish") == 1
     (tmp_path / "a.txt").unlink()
-    assert "not attached any more" in ask("-c", "and?").stderr
+    assert "no longer attached" in ask("-c", "and?").stderr
 
 
 def outcome(number: int) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def test_a_conversation_that_the_server_finds_too_long_is_shortened(
 
     done = ask("--turns", stdin="one\ntwo\nthree\n", at=serve(reply=reply, fault=fault))
     assert (done.returncode, done.stdout.count("You said")) == (0, 3)
-    assert "the oldest turns leave" in done.stderr
+    assert "the oldest turns are no longer sent" in done.stderr
 
 
 def test_a_home_that_cannot_be_written_does_not_end_a_chat(ask: Ask, tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_hand_in_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert case.offload("--no-wait").exit_code == 4
         listed = invoke("jobs", "list", "--base-url", server.openai_url)
         assert "batch_0000" in listed.stdout
-        assert "being worked on" in listed.stdout
+        assert "in progress" in listed.stdout
         elsewhere = invoke("jobs", "list", "out.jsonl", "--base-url", "http://127.0.0.1:9/v1")
         assert "was handed in at" in elsewhere.stderr
         assert invoke("jobs", "cancel", "out.jsonl", "batch_9", "--base-url", server.openai_url).exit_code == 2

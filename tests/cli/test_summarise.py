@@ -140,7 +140,7 @@ def test_the_same_command_again_asks_for_nothing(mellea: Run, tmp_path: Path) ->
         assert again.returncode == 0
         assert (tmp_path / "out.jsonl").read_bytes() == first
         assert server.state.requests == 12
-        assert "nothing was asked" in again.stderr
+        assert "nothing was sent" in again.stderr
         rows[3]["text"] = "MARK-3 is edited"
         rows.reverse()
         write_rows(path, [*rows, {"id": 99, "text": "MARK-99 is new"}])

@@ -133,6 +133,17 @@ async def test_retries_and_bad_answers_are_told() -> None:
     assert [one.attempt for one in heard if isinstance(one, RetryScheduled)] == [2, 3, 4, 5, 6]
 
 
+async def test_a_re_prompt_is_no_retry() -> None:
+    """An unusable answer schedules re-prompts only; a fault schedules as many retries as the client counts."""
+    for answer, reprompts in (("no json", True), (ServerFault("crashed", status=500), False)):
+        heard: list[Event] = []
+        one_step = runner(ByName(only=answer), pipeline(step("only")), heard)
+        await one_step.run(ITEM)
+        scheduled = [one.reprompt for one in heard if isinstance(one, RetryScheduled)]
+        assert set(scheduled) == {reprompts}
+        assert one_step._client.retries == scheduled.count(False)
+
+
 async def test_what_no_item_survives_is_raised() -> None:
     """A wrong key ends the run, also when another step of the item failed for a reason of its own."""
     backend = ByName(left=ContextTooLong("does not fit", status=400), right=NotAuthorized("wrong key", status=401))

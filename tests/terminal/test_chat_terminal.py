@@ -375,7 +375,7 @@ def test_commands_and_their_values_are_completed(talk: Talk) -> None:
     (talk.folder / "notes.txt").write_text("x")
     terminal = talk.terminal
     terminal.type("/mod")
-    terminal.wait(lambda shown: "let another model answer" in shown)
+    terminal.wait(lambda shown: "switch to another model" in shown)
     terminal.type("\t")
     terminal.wait(lambda shown: "> /model" in shown)
     terminal.type(" ")
@@ -392,7 +392,7 @@ def test_slash_model(chat: Start, server: ModelServer) -> None:
         say(terminal, "before")
         say(terminal, "/model", "*  test-model")
         terminal.type("/model granite4.1:3b\r")
-        terminal.wait(lambda shown: "granite4.1:3b answers from here on" in shown and "granite4.1:3b |" in shown)
+        terminal.wait(lambda shown: "the model is granite4.1:3b from here on" in shown and "granite4.1:3b |" in shown)
         terminal.type("after\r")
         terminal.wait(lambda shown: "You said <after>" in shown)
         assert server.state.bodies[-1]["model"] == "granite4.1:3b"
@@ -405,7 +405,7 @@ def test_slash_system(talk: Talk) -> None:
     talk.say("hello")
     assert talk.server.state.bodies[-1]["messages"][0] == {"role": "system", "content": "Be kind."}
     talk.say("/system", "the system prompt is: Be kind.")
-    talk.say("/system none", "the system prompt is gone")
+    talk.say("/system none", "the system prompt is removed")
     talk.say("hello again")
     assert talk.sent()[0] == "hello"
 
@@ -478,7 +478,7 @@ def test_slash_clear(talk: Talk) -> None:
     talk.say("/clear", "the conversation is cleared")
     talk.say("after")
     assert talk.sent() == ["Be brief.", "after"]
-    talk.say("/system none", "the system prompt is gone")
+    talk.say("/system none", "the system prompt is removed")
 
 
 def test_slash_save_and_load_and_sessions(chat: Start, server: ModelServer) -> None:
@@ -501,7 +501,7 @@ def test_slash_export(talk: Talk) -> None:
     """/export writes the conversation to a Markdown file."""
     talk.say("a question")
     talk.say("/export out.md", "written to out.md")
-    talk.say("/export nowhere/out.md", "cannot be written")
+    talk.say("/export nowhere/out.md", "there is no folder")
     talk.say("/export", "/export needs a file")
     text = (talk.folder / "out.md").read_text()
     assert text == "# a question\n\n## You\n\na question\n\n## test-model\n\nYou said <a question>.\n"
@@ -520,22 +520,22 @@ def test_slash_set(talk: Talk) -> None:
     talk.say("/set temperature 0.5", "temperature is 0.5")
     talk.say("/set max_tokens 77", "max_tokens is 77")
     talk.say("/set sede 1", "did you mean /set seed?")
-    talk.say("/set seed x", "seed is a whole number")
+    talk.say("/set seed x", "seed must be a whole number")
     talk.say("hello")
     body = talk.server.state.bodies[-1]
     assert body["temperature"] == 0.5
     assert 77 in (body.get("max_tokens"), body.get("max_completion_tokens"))
-    talk.say("/set temperature default", "left to the default")
+    talk.say("/set temperature default", "temperature is the default")
     shown = talk.say("/set", "thinking")
     assert re.search(r"max_tokens +77", shown)
     talk.say("hello once more")
     assert "temperature" not in talk.server.state.bodies[-1]
-    talk.say("/set max_tokens default", "max_tokens is left")
+    talk.say("/set max_tokens default", "max_tokens is the default")
 
 
 def test_slash_copy(talk: Talk) -> None:
     """/copy hands the last code block to the terminal's clipboard."""
-    talk.say("/copy", "there is no code block")
+    talk.say("/copy", "have no code block")
     talk.say("markdown please", "red end")
     talk.say("/copy", "copied 2 lines")
     code = base64.b64encode(b"def double(x):\n    return 2 * x").decode()
@@ -563,7 +563,7 @@ def test_the_oldest_turns_leave_first(chat: Start, server: ModelServer) -> None:
         for number in range(3):
             say(terminal, f"{number} " + "word " * 60 + "end", f"You said <{number} ")
         shown = terminal.wait(at_prompt)
-        assert "the oldest 2 turns are no longer shown to it" in " ".join(terminal.all.split()), shown
+        assert "the oldest 2 turns are no longer sent" in " ".join(terminal.all.split()), shown
         sent = [message["content"] for message in server.state.bodies[-1]["messages"]]
         assert sent[0] == "Be brief."
         assert not any(text.startswith("0 word") for text in sent)

@@ -150,7 +150,7 @@ def is_clean(process: Process) -> None:
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (40, 10), (200, 50)])
 def test_panels_come_and_go(columns: int, rows: int) -> None:
     """Panels are seen while the run goes on, and nothing but the closing table is left of them."""
-    with running("--items", "12", "-c", "4", "--speed", "8", columns=columns, rows=rows) as process:
+    with running("--items", "12", "-c", "4", "--speed", "2", columns=columns, rows=rows) as process:
         process.wait(lambda text: "╭─ 1 " in text and "╰" in text and "/12" in text)
         process.wait(lambda text: "sentiment" in text and "/12" in text)
         assert process.screen.cursor.hidden
@@ -216,7 +216,7 @@ def test_a_terminal_of_three_rows_has_its_progress_line() -> None:
 
 def test_no_color_draws_without_colour() -> None:
     """NO_COLOR keeps the panels and drops every colour."""
-    with running("--items", "4", "--speed", "8", NO_COLOR="1") as process:
+    with running("--items", "4", "--speed", "2", NO_COLOR="1") as process:
         process.wait(lambda text: "╭─ 1 " in text)
         assert process.end() == 0
         colours = {cell.fg for line in process.screen.buffer.values() for cell in line.values()}
@@ -236,7 +236,7 @@ def test_a_dumb_terminal_gets_lines() -> None:
 def test_an_ascii_locale_gets_ascii() -> None:
     """With LC_ALL=C and no UTF-8 mode the panels are drawn with what ASCII has."""
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    with running("--items", "7", "-c", "4", "--speed", "8", **ascii_only) as process:
+    with running("--items", "7", "-c", "4", "--speed", "2", **ascii_only) as process:
         process.wait(lambda text: "+- 1 -" in text)
         assert process.end() == 0
         assert process.written.isascii()

@@ -30,7 +30,7 @@ from mellea_cli.events import (
     TokensReceived,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.console import choose_display, make_display
+from mellea_cli.ui.run_display import choose_display, make_display
 from mellea_cli.ui.run_state import RunState
 from mellea_cli.ui.summary import RunSummary, print_summary
 
@@ -173,59 +173,61 @@ def tell(story: Story) -> Iterator[Timed]:
 def _item(story: Story, position: int, begin: float, chance: random.Random) -> list[Timed]:
     text, values = FEEDBACK[position % len(FEEDBACK)]
     name = str(position + 1)
-    told: list[Timed] = [(begin, ItemStarted(position, name, text))]
+    timed: list[Timed] = [(begin, ItemStarted(position, name, text))]
     ends: dict[str, float] = {}
     usage = Usage()
     for step, columns in STEPS[story.pipeline]:
         start = ends.get("summary", begin) if step == "sentiment" else begin
         answer = json.dumps({column: values[column] for column in columns}, ensure_ascii=False)
         events, ok = _step(story, (position, step), answer, start, chance)
-        told += events
-        ends[step] = told[-1][0]
+        timed += events
+        ends[step] = timed[-1][0]
         usage += Usage(310, len(answer) // 4)
         if not ok:
             why = "the answer is not the JSON that was asked for"
             took = ends[step] - begin
-            told.append((ends[step], ItemFinished(position, name, False, "parse", why, usage, took, False)))
-            return sorted(told, key=lambda timed: timed[0])
+            timed.append((ends[step], ItemFinished(position, name, False, "parse", why, usage, took, False)))
+            return sorted(timed, key=lambda one: one[0])
     end = max(ends.values()) + 0.05
-    told.append((end, ItemFinished(position, name, True, "", "", usage, end - begin, False)))
-    return sorted(told, key=lambda timed: timed[0])
+    timed.append((end, ItemFinished(position, name, True, "", "", usage, end - begin, False)))
+    return sorted(timed, key=lambda one: one[0])
 
 
 def _step(
     story: Story, place: tuple[int, str], answer: str, start: float, chance: random.Random
 ) -> tuple[list[Timed], bool]:
-    told: list[Timed] = [(start, StepStarted(*place))]
+    timed: list[Timed] = [(start, StepStarted(*place))]
     now = start
     for attempt in range(1, 4):
         now += story.first_token_s * chance.uniform(0.6, 1.6)
         fails = chance.random() < story.trouble
         for at in range(0, int(len(answer) * 0.7) if fails else len(answer), 4):
             now += chance.uniform(0.5, 1.5) / story.tokens_per_s
-            told.append((now, TokensReceived(*place, answer[at : at + 4])))
+            timed.append((now, TokensReceived(*place, answer[at : at + 4])))
         if not fails:
-            told.append((now, StepFinished(*place, Usage(310, len(answer) // 4))))
-            return told, True
-        told.append((now, AttemptFailed(*place, "requirement", "the summary has 34 words, it must have fewer than 30")))
+            timed.append((now, StepFinished(*place, Usage(310, len(answer) // 4))))
+            return timed, True
+        timed.append(
+            (now, AttemptFailed(*place, "requirement", "the summary has 34 words, it must have fewer than 30"))
+        )
         if attempt < 3:
-            told.append((now, RetryScheduled(*place, 1.5, attempt + 1)))
+            timed.append((now, RetryScheduled(*place, 1.5, attempt + 1)))
             now += 1.5
-    return told, False
+    return timed, False
 
 
 def play(story: Story, *, speed: float, no_live: bool = False, environ: dict[str, str]) -> None:
     """Show the run on stderr as the real command would."""
-    view = RunState()
-    name = choose_display(stream=sys.stderr, environ=environ, quiet=False, no_live=no_live)
+    state = RunState()
+    name = "plain" if no_live else choose_display(sys.stderr, environ)
     began = time.monotonic()
     last = None
-    with make_display(name, view, sys.stderr, environ):
+    with make_display(name, state, sys.stderr, environ):
         for when, last in tell(story):
             wait = began + when / speed - time.monotonic()
             if wait > 0:
                 time.sleep(wait)
-            view(last)
+            state(last)
     assert isinstance(last, RunFinished)
     values = {
         "sentiment": {"positive": last.done // 2, "mixed": last.done // 3, "negative": last.done // 5},
@@ -237,7 +239,7 @@ def play(story: Story, *, speed: float, no_live: bool = False, environ: dict[str
         done=last.done,
         failed=last.failed,
         reused=last.reused,
-        failures=view.failed_kinds(),
+        failures=state.failed_kinds(),
         calls=story.items + 5,
         retries=5,
         usage=last.usage,

@@ -1,7 +1,8 @@
-"""The closing words of a run."""
+"""The summary of a run: for people, for programs, with themes and endpoints."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -11,10 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from mellea_cli.engine.endpoint import EndpointFigures
 from mellea_cli.messages import Usage
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.summary import RunSummary, drawn_lines, plain_lines, print_summary, to_json
-from mellea_cli.ui.theme import Palette
+from mellea_cli.ui.summary import (
+    RunSummary,
+    ThemeCounts,
+    drawn_summary,
+    endpoint_line,
+    plain_summary,
+    print_summary,
+    to_json,
+)
+from mellea_cli.ui.theme import Palette, cells_of
+from memorystreams import TerminalStream
 
 WHOLE = RunSummary(
     model="qwen2.5-coder-1.5b",
@@ -36,24 +47,9 @@ WHOLE = RunSummary(
 )
 
 
-class Terminal(io.StringIO):
-    """A stream that is a terminal, with an encoding of its own."""
-
-    def __init__(self, encoding: str = "utf-8") -> None:
-        super().__init__()
-        self._name = encoding
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # a StringIO's own says None
-        return self._name
-
-    def isatty(self) -> bool:
-        return True
-
-
 def drawn(summary: RunSummary, columns: int = 79, encoding: str = "utf-8") -> list[str]:
-    palette = Palette(make_console(Terminal(encoding), {"TERM": "xterm"}))
-    return ["".join(text for _, text in line).rstrip() for line in drawn_lines(summary, columns, palette)]
+    palette = Palette(make_console(TerminalStream(encoding), {"TERM": "xterm"}))
+    return ["".join(text for _, text in line).rstrip() for line in drawn_summary(summary, columns, palette)]
 
 
 def test_people_see_the_result_at_a_glance() -> None:
@@ -62,10 +58,10 @@ def test_people_see_the_result_at_a_glance() -> None:
     assert lines[1] == "! 497 of 500 items answered in 3m 12s"
     assert [line.strip() for line in lines[3:10]] == [
         "failed    3: 2 parse · 1 unavailable",
-        "reused    20 answers that were there already",
+        "reused    20 answers of earlier runs",
         "speed     2.5 items/s · 114 tokens/s",
         "tokens    48,210 in · 21,902 out",
-        "calls     520 · 17 retried",
+        "calls     520 · 17 retries",
         "output    out.jsonl",
         "next      mellea summarise in.jsonl -o out.jsonl",
     ]
@@ -91,7 +87,7 @@ def test_a_run_without_flaw_says_so() -> None:
 def test_a_run_with_nothing_to_do_says_that() -> None:
     """The third time the same command is typed, nothing is asked."""
     assert drawn(RunSummary(total=12, done=12, reused=12, elapsed_s=0.1))[1] == (
-        "✓ all 12 answers were there already, nothing was asked"
+        "✓ all 12 answers were known already, nothing was sent"
     )
 
 
@@ -118,9 +114,9 @@ def test_an_ascii_terminal_gets_ascii() -> None:
     assert "###" in text
 
 
-def test_off_a_terminal_there_are_plain_lines() -> None:
+def test_off_a_terminal_there_are_plain_summary() -> None:
     """A log gets sentences without escapes; at a terminal there are colours."""
-    log, terminal = io.StringIO(), Terminal()
+    log, terminal = io.StringIO(), TerminalStream()
     print_summary(WHOLE, log, {})
     print_summary(WHOLE, terminal, {"TERM": "xterm"})
     assert log.getvalue().splitlines()[0] == "mellea: 497 of 500 items answered in 3m 12s"
@@ -139,7 +135,7 @@ def test_many_kinds_and_values_are_added_up() -> None:
         failures={f"kind{n}": n for n in range(1, 11)},
         values={"topic": {f"topic {n}": 1 for n in range(45)}},
     )
-    text = "\n".join(plain_lines(summary))
+    text = "\n".join(plain_summary(summary))
     assert "5 more kinds" in text
     assert text.count("topic ") == 6
     assert "others 39" in text
@@ -198,17 +194,124 @@ def test_any_values_can_be_drawn(values: dict[str, dict[str, int]], stopped: str
 
 def test_identical_texts_are_no_answers_of_earlier_runs() -> None:
     """What was answered with an identical text is counted on its own, one thing is not called several."""
-    lines = list(plain_lines(RunSummary(total=3, done=3, reused=2, same=1, skipped=1, elapsed_s=1.0)))
-    assert "reused: 1 answer that was there already" in lines
+    lines = list(plain_summary(RunSummary(total=3, done=3, reused=2, same=1, skipped=1, elapsed_s=1.0)))
+    assert "reused: 1 answer of an earlier run" in lines
     assert "same: 1 answered with an identical text, without a call" in lines
     assert "skipped: 1 row that could not be read" in lines
-    assert next(plain_lines(RunSummary(total=1, done=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
-    assert not any(line.startswith("reused") for line in plain_lines(RunSummary(total=2, done=2, reused=1, same=1)))
+    assert next(plain_summary(RunSummary(total=1, done=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
+    assert not any(line.startswith("reused") for line in plain_summary(RunSummary(total=2, done=2, reused=1, same=1)))
 
 
 def test_an_output_that_was_not_written_is_not_named_as_such() -> None:
-    """What became of it stands in its place, for people and for programs."""
+    """What became of it is said in its place, for people and for programs."""
     summary = RunSummary(stopped="gone", unwritten="out.jsonl was left as it was")
-    assert "output: out.jsonl was left as it was" in list(plain_lines(summary))
+    assert "output: out.jsonl was left as it was" in list(plain_summary(summary))
     record = json.loads(to_json(summary))
     assert (record["output"], record["unwritten"]) == (None, "out.jsonl was left as it was")
+
+
+THEMED = ThemeCounts(
+    themes_file="t.toml",
+    themes={"Late \x1b[2Jdelivery": 30, "Friendly people who are much too long for a narrow terminal": 50, "Never": 0},
+    rows=100,
+    labelled=70,
+    other=10,
+    none=15,
+    failed=5,
+    quotes=80,
+    audited=True,
+)
+SUMMARY = RunSummary(total=100, done=95, failed=5, blank=15, theme_counts=THEMED)
+
+
+def test_the_most_common_theme_comes_first_as_plain_summary() -> None:
+    """Counts, shares of all rows, and the sum; nothing from outside reaches the terminal as an escape."""
+    shown = list(plain_summary(SUMMARY))
+    themes = [line for line in shown if line.startswith("theme: ")]
+    assert themes[0].endswith("narrow terminal: 50 (50%)")
+    assert themes[2] == "theme: Never: 0 (0%)"
+    assert "rows: 70 with themes + 10 other + 15 none + 5 failed = 100 rows" in shown
+    assert "checked: 80 labels, 80 quotes verbatim, read back from the output" in shown
+    assert "\x1b" not in "".join(shown)
+
+
+def test_rows_that_were_not_reached_are_named() -> None:
+    """A run that stopped early still adds up."""
+    stopped = ThemeCounts("t.toml", {"Late": 1}, rows=10, labelled=1, quotes=1)
+    assert "rows: 1 with themes + 0 other + 0 none + 0 failed = 1 rows of 10; 9 not reached" in list(
+        plain_summary(RunSummary(total=10, done=1, theme_counts=stopped))
+    )
+
+
+def test_the_bars_fit_every_terminal() -> None:
+    """No line is wider than the terminal; the longest bar is the most common theme's."""
+    palette = Palette(make_console(io.StringIO(), {}))
+    for columns in (20, 40, 79, 200):
+        lines = ["".join(text for _, text in line) for line in drawn_summary(SUMMARY, columns, palette)]
+        assert all(cells_of(line) <= columns for line in lines), (columns, lines)
+    bars = [line.count(palette.glyphs.block) for line in lines if palette.glyphs.block in line]
+    assert bars[0] == max(bars) > min(bars) > 0
+
+
+def test_programs_get_the_same_figures() -> None:
+    """They are under one key, which is null for a run without themes."""
+    shown = json.loads(to_json(SUMMARY))
+    assert (shown["blank"], shown["reconciled"]["accounted"], shown["reconciled"]["rows"]) == (15, 100, 100)
+    assert sum(shown["reconciled"][what] for what in ("labelled", "other", "none", "failed")) == 100
+    assert shown["reconciled"]["themes"]["Never"] == 0
+    assert json.loads(to_json(RunSummary()))["reconciled"] is None
+
+
+GPU = EndpointFigures("gpu1:11434", "ollama", "m", 410, 410, 0, 0, Usage(40_000, 11_000), 0.74, 0.82)
+DESK = EndpointFigures(
+    "desk",
+    "openai",
+    "desk-m",
+    100,
+    90,
+    10,
+    3,
+    Usage(),
+    12.34,
+    0.18,
+    "set aside",
+    "cannot reach desk: refused",
+)
+RUN = RunSummary(model="m", total=500, done=500, elapsed_s=10, calls=510, endpoints=(GPU, DESK))
+
+
+def test_people_see_shares_and_troubles() -> None:
+    """What is worth saying and no more: an endpoint without failures has no word about them."""
+    assert [endpoint_line(one, ", ") for one in RUN.endpoints] == [
+        "gpu1:11434, 410 answered (82%), 0.74 s median, 51,000 tokens",
+        "desk, 90 answered (18%), 12.3 s median, 10 of 100 requests failed, set aside: cannot reach desk: refused",
+    ]
+    assert "endpoint: gpu1:11434, 410 answered (82%), 0.74 s median, 51,000 tokens" in list(plain_summary(RUN))
+
+
+def test_an_endpoint_that_did_nothing_has_no_median() -> None:
+    """It may have been away for the whole run."""
+    idle = dataclasses.replace(GPU, requests=0, answered=0, usage=Usage(), median_s=None, share=0.0)
+    assert endpoint_line(idle, ", ") == "gpu1:11434, 0 answered (0%)"
+
+
+def test_programs_see_every_figure() -> None:
+    """One object for each endpoint; without a pool an empty list, for keys are never left out."""
+    record = json.loads(to_json(RUN))["endpoints"]
+    assert record[0] == {
+        "name": "gpu1:11434",
+        "backend": "ollama",
+        "model": "m",
+        "requests": 410,
+        "answered": 410,
+        "failures": 0,
+        "probes": 0,
+        "prompt_tokens": 40_000,
+        "completion_tokens": 11_000,
+        "median_s": 0.74,
+        "share": 0.82,
+        "state": None,
+        "reason": None,
+    }
+    assert (record[1]["state"], record[1]["probes"]) == ("set aside", 3)
+    assert json.loads(to_json(RunSummary()))["endpoints"] == []

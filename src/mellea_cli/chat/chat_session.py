@@ -1,4 +1,4 @@
-"""One chat: a conversation, the model that answers, the file it is kept in, and what it has been given to read."""
+"""One chat: a conversation, the model that answers, its attachments, and the file it is kept in."""
 
 from __future__ import annotations
 
@@ -7,58 +7,66 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mellea_cli.chat.attachments import Document, Table, read_data, read_file
-from mellea_cli.chat.chat_model import SETTABLE, ChatModel
-from mellea_cli.chat.chat_store import ChatFile, ChatStore, answer_facts
+from mellea_cli.chat.attachments import CountTokens, DataTable, Document, read_data, read_file
+from mellea_cli.chat.chat_model import CHAT_OPTIONS, ChatModel
+from mellea_cli.chat.chat_store import ChatFile, ChatStore, answer_record
 from mellea_cli.chat.citations import Citations
-from mellea_cli.chat.system_prompt import preamble, reminder
-from mellea_cli.chat.turns import Conversation, Meter, Turn, answer_room, left_out
+from mellea_cli.chat.conversation import Conversation, TokenEstimator, Turn, answer_room, turns_to_hide
 from mellea_cli.errors import ContextTooLong, MelleaError, OutputError, UsageError
 from mellea_cli.messages import Usage
 from mellea_cli.session.thunk import ModelOutputThunk
 
-# The share of the window that must stay for what has been said.
-_LEAST_FOR_HISTORY = 0.15
+# The share of the window that attachments leave to the conversation.
+_MIN_CONVERSATION_SHARE = 0.15
+# Headers and separators of the request.
+_SPARE_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PendingAnswer:
     """A question that is being answered."""
 
     question: str
     thunk: ModelOutputThunk
-    notes: tuple[str, ...] = ()
-    """What the user should know about what the model was shown."""
+    notes: tuple[str, ...] = ()  # What the user should know about what the model was shown
 
 
 @dataclass(slots=True)
-class Memory:
-    """Where a chat is kept.
+class ChatHistory:
+    """Where a chat is kept; without a store and a file it is not kept.
 
-    Args:
-        store: the folder of chats; `None` keeps nothing.
-        file: this chat's file; `None` keeps nothing.
+    Attributes:
+        store: the folder of chats.
+        file: this chat's file.
+        write_error: why nothing is written any more; empty while all is well.
     """
 
     store: ChatStore | None = None
     file: ChatFile | None = None
-    broken: str = ""
-    """Why the file is not written any more."""
+    write_error: str = ""
 
-    def note(self, kind: str, **facts: Any) -> None:
-        """Keep a record. A disk that takes nothing must not end a chat: it is told once, by `broken`."""
-        if self.file is None or self.broken:
+    @classmethod
+    def in_folder(cls, folder: Path) -> ChatHistory:
+        """A history with a new file in this folder; its first record creates the file."""
+        store = ChatStore(folder)
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(store, store.new())
+
+    def append(self, kind: str, **facts: Any) -> None:
+        """Keep a record. A disk that takes nothing must not end a chat: see `write_error`."""
+        if self.file is None or self.write_error:
             return
         try:
             self.file.append(kind, **facts)
         except OutputError as error:
-            self.broken = error.message
+            self.write_error = error.message
 
     def use(self, file: ChatFile | None) -> None:
-        """Go on in another file."""
+        """Continue in another file."""
         if self.file is not None:
             self.file.close()
-        self.file, self.broken = file, ""
+        self.file, self.write_error = file, ""
 
 
 @dataclass(slots=True)
@@ -66,169 +74,206 @@ class Chat:
     """Everything about one chat but its looks.
 
     Attributes:
-        partner: the model that answers.
-        memory: where it is kept.
-        said: the conversation.
-        options: what `/set` has set, by the names of `SETTABLE`.
-        material: files and data to answer from.
-        hidden: how many of the oldest turns the model is no longer shown.
+        model: the model that answers.
+        history: where the chat is kept.
+        conversation: its turns.
+        options: what `/set` has set, by the names of `CHAT_OPTIONS`.
+        attachments: files and data to answer from.
+        hidden: how many of the oldest turns are no longer sent to the model.
     """
 
-    partner: ChatModel
-    memory: Memory = field(default_factory=Memory)
-    said: Conversation = field(default_factory=Conversation)
+    model: ChatModel
+    history: ChatHistory = field(default_factory=ChatHistory)
+    conversation: Conversation = field(default_factory=Conversation)
     options: dict[str, Any] = field(default_factory=dict)
-    material: list[Document | Table] = field(default_factory=list)
+    attachments: list[Document | DataTable] = field(default_factory=list)
     hidden: int = 0
-    meter: Meter = field(default_factory=Meter)
-    told: tuple[str, ...] = ()
+    estimator: TokenEstimator = field(default_factory=TokenEstimator)
+    _shown_notes: tuple[str, ...] = ()
 
-    async def ask(self, question: str) -> Asked:
+    async def ask(self, question: str) -> PendingAnswer:
         """Ask the model. The question is kept before it is sent.
 
         Raises:
             UsageError: the question does not fit the model's window, or an option cannot be used.
         """
         system, notes = self._fit(question)
-        asked = {SETTABLE[name].key: value for name, value in self.options.items() if SETTABLE[name].key}
+        options = {CHAT_OPTIONS[name].key: value for name, value in self.options.items() if CHAT_OPTIONS[name].key}
         sent = question + reminder(self.tables())
-        thunk = await self.partner.ask(sent, self.said.turns[self.hidden :], system, asked)
-        self.said.pending = question
-        self.memory.note("question", text=question)
-        told, self.told = self.told, tuple(notes)
-        return Asked(question, thunk, tuple(note for note in notes if note not in told))
+        thunk = await self.model.ask(sent, self.conversation.turns[self.hidden :], system, options)
+        self.conversation.pending = question
+        self.history.append("question", text=question)
+        news = tuple(note for note in notes if note not in self._shown_notes)
+        self._shown_notes = tuple(notes)
+        return PendingAnswer(question, thunk, news)
 
-    def answered(self, asked: Asked, text: str, finish: str = "") -> Turn:
+    def add_answer(self, pending: PendingAnswer, text: str, finish: str = "") -> Turn:
         """Take the answer to a question, whole or as far as it came, and keep it.
 
         Args:
-            asked: the question.
+            pending: the question.
             text: the answer.
-            finish: how it ended, where the answer itself does not say.
+            finish: how it ended, where the thunk does not know.
         """
-        thunk = asked.thunk
+        thunk = pending.thunk
         turn = Turn(
-            asked.question,
+            pending.question,
             text,
-            thunk.model or self.partner.address.model,
+            thunk.model or self.model.address.model,
             thunk.usage or Usage(),
             thunk.first_token_s or 0.0,
             thunk.total_s or 0.0,
             finish or ("cut" if thunk.cancelled else thunk.finish_reason or "stop"),
         )
-        self.said.turns.append(turn)
-        self.said.pending = ""
-        self.memory.note("answer", **answer_facts(turn))
+        self.conversation.turns.append(turn)
+        self.conversation.pending = ""
+        self.history.append("answer", **answer_record(turn))
         if thunk.usage is not None and thunk.messages:
-            self.meter.learn([message.content for message in thunk.messages], thunk.usage.prompt_tokens)
+            self.estimator.learn([message.content for message in thunk.messages], thunk.usage.prompt_tokens)
         return turn
 
-    def shorten(self) -> bool:
-        """The server says that it is too long: hide half of the turns; `False` when there are none left."""
-        left = len(self.said.turns) - self.hidden
-        self.hidden += (left + 1) // 2
-        return left > 0
+    def shorten(self, error: MelleaError | None) -> bool:
+        """Hide half of the turns when the server finds the conversation too long.
 
-    def used(self) -> int:
-        """Tokens of the window that are in use: the server's count, or a guess after a change."""
-        turns = self.said.turns
+        Returns:
+            Whether the question should be asked again; not when something else failed, or no turn is left to hide.
+        """
+        if not isinstance(error, ContextTooLong):
+            return False
+        shown = len(self.conversation.turns) - self.hidden
+        self.hidden += (shown + 1) // 2
+        return shown > 0
+
+    def tokens_used(self) -> int:
+        """Tokens of the window in use: the server's count, or an estimate after a change."""
+        turns = self.conversation.turns
         if turns and turns[-1].usage.prompt_tokens:
             return turns[-1].usage.total_tokens
-        return sum(self.meter.turn(turn) for turn in turns[self.hidden :]) + self.meter.tokens(self.said.system)
+        shown = sum(self.estimator.turn(turn) for turn in turns[self.hidden :])
+        return shown + self.estimator.tokens(self.conversation.system)
 
     def set_system(self, text: str) -> None:
         """Set the system prompt; empty for none."""
-        self.said.system = text
-        self.memory.note("system", text=text)
+        self.conversation.system = text
+        self.history.append("system", text=text)
+
+    def tables(self) -> list[DataTable]:
+        return [one for one in self.attachments if isinstance(one, DataTable)]
 
     def citations(self) -> Citations | None:
-        """What knows the rows' ids; `None` without rows."""
+        """The checker of cited row ids; `None` without rows."""
         tables = self.tables()
         return Citations(frozenset().union(*(table.ids for table in tables))) if tables else None
 
-    def tables(self) -> list[Table]:
-        """The rows among the material."""
-        return [one for one in self.material if isinstance(one, Table)]
-
-    def attach(self, kind: str, path: str) -> Document | Table:
-        """Give the chat a file (`"file"`) or a `summarise` output (`"data"`).
+    def attach(self, kind: str, path: str) -> str:
+        """Attach a file (`"file"`) or a `summarise` output (`"data"`); returns what it is, in words.
 
         Raises:
             InputError: it cannot be read.
         """
-        one = read_data(path) if kind == "data" else read_file(path)
-        # Where the chat is opened again may be another folder.
-        place = str(Path(path).expanduser().absolute())
-        if (kind, place) in self.said.attached:
-            # Given once more: what it holds now takes the place of what it held.
-            self.material = [other for other in self.material if other.name != one.name]
+        attachment = _read(kind, path)
+        # A resumed chat may run in another folder.
+        absolute = str(Path(path).expanduser().absolute())
+        if (kind, absolute) in self.conversation.attached:
+            # Attached again: its content may have changed.
+            self.attachments = [other for other in self.attachments if other.name != attachment.name]
         else:
-            self.said.attached.append((kind, place))
-            self.memory.note("attached", what=kind, path=place)
-        self.material.append(one)
-        return one
+            self.conversation.attached.append((kind, absolute))
+            self.history.append("attached", what=kind, path=absolute)
+        self.attachments.append(attachment)
+        if isinstance(attachment, Document):
+            return f"attached {attachment.name}: about {self.estimator.tokens(attachment.text):,} tokens"
+        rows, skipped = len(attachment.rows), attachment.skipped
+        ignored = f"; {skipped:,} rows without a usable text are ignored" if skipped else ""
+        return f"attached {attachment.name}: {rows:,} row{'s' if rows > 1 else ''}{ignored}"
 
-    def resume(self, file: ChatFile, said: Conversation) -> list[str]:
-        """Go on with a kept conversation; returns a note for each of its files that is not there any more."""
-        self.memory.use(file)
-        self.said, self.hidden, self.told = said, 0, ()
-        self.material.clear()
+    def resume(self, file: ChatFile, conversation: Conversation) -> list[str]:
+        """Continue a kept conversation; returns a note for each attachment that cannot be read any more."""
+        self.history.use(file)
+        self.conversation, self.hidden, self._shown_notes = conversation, 0, ()
+        self.attachments.clear()
         notes: list[str] = []
-        for kind, path in said.attached:
+        for kind, path in conversation.attached:
             try:
-                self.material.append(read_data(path) if kind == "data" else read_file(path))
+                self.attachments.append(_read(kind, path))
             except MelleaError as error:
-                notes.append(f"not attached any more: {error.message}")
+                notes.append(f"no longer attached: {error.message}")
         return notes
 
-    async def switch(self, partner: ChatModel) -> None:
+    async def switch(self, model: ChatModel) -> None:
         """Let another model answer from here on; the conversation stays."""
-        before, self.partner = self.partner, partner
+        previous, self.model = self.model, model
         self.hidden = 0
-        await before.aclose()
+        await previous.aclose()
 
     async def aclose(self) -> None:
         """Close connections and file."""
-        self.memory.use(None)
-        await self.partner.aclose()
+        self.history.use(None)
+        await self.model.aclose()
 
     def _fit(self, question: str) -> tuple[str, list[str]]:
-        """The system message, and what to tell; hides the turns that do not fit."""
-        window, tokens = self.partner.address.known_window, self.meter.tokens
+        """Build the system message and hide the turns that do not fit; returns it with notes for the user."""
+        window, tokens = self.model.address.known_window, self.estimator.tokens
+        system, turns = self.conversation.system, self.conversation.turns
         if window is None:
-            made = preamble(self.said.system, self.material, question, None, tokens)
-            return made.text, list(made.notes)
-        free = window - answer_room(window, self.options.get("max_tokens"))
-        free -= tokens(question) + tokens(self.said.system) + 32
-        if free < 0:
+            return system_message(system, self.attachments, question, None, tokens)
+        room = window - answer_room(window, self.options.get("max_tokens"))
+        room -= tokens(question) + tokens(system) + _SPARE_TOKENS
+        if room < 0:
             raise UsageError(
-                f"this is about {tokens(question):,} tokens, more than the model's window of {window:,} has room for",
-                hint="shorten it, or make the window larger: /set context TOKENS",
+                f"the question has about {tokens(question):,} tokens, too many for the model's window of {window:,}",
+                hint="shorten it, or enlarge the window: /set context TOKENS",
             )
-        made = preamble(self.said.system, self.material, question, int(free * (1 - _LEAST_FOR_HISTORY)), tokens)
-        free -= tokens(made.text) - tokens(self.said.system)
-        before, self.hidden = self.hidden, max(self.hidden, left_out(self.said.turns, free, self.meter))
-        notes = list(made.notes)
-        if self.hidden > before:
-            notes.append(hidden_note(self.hidden, window))
-        return made.text, notes
+        for_attachments = int(room * (1 - _MIN_CONVERSATION_SHARE))
+        message, notes = system_message(system, self.attachments, question, for_attachments, tokens)
+        room -= tokens(message) - tokens(system)
+        hidden = turns_to_hide(turns, room, self.estimator)
+        if hidden > self.hidden:
+            self.hidden = hidden
+            oldest = "the oldest turn is" if hidden == 1 else f"the oldest {hidden} turns are"
+            notes.append(f"the model's window of {window:,} tokens is nearly full: {oldest} no longer sent")
+        return message, notes
 
 
-def hidden_note(hidden: int, window: int | None) -> str:
-    """What to say when the oldest turns leave."""
-    size = f"window of {window:,} tokens" if window else "window"
-    turns = "the oldest turn is" if hidden == 1 else f"the oldest {hidden} turns are"
-    return f"the model's {size} is nearly full: {turns} no longer shown to it"
+def _read(kind: str, path: str) -> Document | DataTable:
+    return read_data(path) if kind == "data" else read_file(path)
 
 
-def too_long(error: BaseException | None) -> bool:
-    """Whether a question failed only because the conversation has outgrown the model's window."""
-    return isinstance(error, ContextTooLong)
+def system_message(
+    system: str,
+    attachments: list[Document | DataTable],
+    question: str,
+    room: int | None,
+    tokens: CountTokens,
+) -> tuple[str, list[str]]:
+    """Build the system message: the user's system prompt, then the attachments within a budget.
+
+    Args:
+        system: the user's system prompt, always sent whole.
+        attachments: files and data.
+        question: what is asked; rows that do not all fit are chosen by it.
+        room: tokens for the attachments; `None` when the window is unknown, then everything is sent.
+        tokens: estimates the tokens of a text.
+
+    Returns:
+        The message, and notes for the user about what was left out.
+    """
+    parts, notes = [system] if system else [], []
+    for place, attachment in enumerate(attachments):
+        share = None if room is None else max(0, room) // (len(attachments) - place)
+        text, note = attachment.render(question, share, tokens)
+        parts.append(text)
+        notes += [note] if note else []
+        room = None if room is None else room - tokens(text)
+    return "\n\n".join(parts), notes
 
 
-def open_memory(folder: Path) -> Memory:
-    """A memory in this folder, with a file of its own that is made by its first record."""
-    store = ChatStore(folder)
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Memory(store, store.new())
+def reminder(tables: list[DataTable]) -> str:
+    """What is sent after a question about rows: by then small models have forgotten the system message."""
+    if not tables:
+        return ""
+    ids = " ".join(f"[{row.id}]" for row in tables[-1].rows[:2])
+    return (
+        "\n\nAnswer from the rows, in a few full sentences. After each sentence write the ids of the rows that it rests"
+        f" on, in square brackets as they stand there, such as {ids}."
+    )

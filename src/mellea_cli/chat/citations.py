@@ -1,4 +1,4 @@
-"""Finds the row ids that an answer cites, and tells those that exist from those that do not."""
+"""Citations: the row ids in an answer, checked against the ids that exist."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mellea_cli.chat.attachments import Row, Table
+from mellea_cli.chat.attachments import DataTable, Row
 
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,200})\](?!\()")
-_SPLIT = re.compile(r"\s*(?:[,;&]|\band\b|\s)\s*")
-_WORDED = re.compile(r"\b(?:rows?|ids?)[ \t]+#?([\w.-]*\d[\w.-]*)", re.IGNORECASE)
+_SEPARATOR = re.compile(r"\s*(?:[,;&]|\band\b|\s)\s*")
+_AFTER_WORD = re.compile(r"\b(?:rows?|ids?)[ \t]+#?([\w.-]*\d[\w.-]*)", re.IGNORECASE)
 _LABELS = frozenset({"row", "rows", "id", "ids", "#", "no", "see", ""})
-UNKNOWN = " (no such row)"
-"""What is put behind an id that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cited:
+class CitedIds:
     """The ids in an answer, each once, in the order in which they come."""
 
     known: tuple[str, ...] = ()
@@ -25,55 +23,55 @@ class Cited:
 
 
 class Citations:
-    """Knows the ids of the data.
+    """Finds cited row ids in text.
 
     Args:
-        ids: every id that exists.
+        ids: every id that exists. What looks like one of them but is none counts as a wrong id; other words in
+            brackets are no citations.
     """
 
     def __init__(self, ids: Collection[str]) -> None:
         self._ids = ids
         self._shapes = {_shape(one) for one in ids}
 
-    def find(self, answer: str) -> Cited:
+    def find(self, answer: str) -> CitedIds:
         """The ids that an answer cites, in square brackets or after the word "row" or "id"."""
-        named = [one for found in _BRACKETS.finditer(answer) for one in self._parts(found[1])]
-        named += [found[1].rstrip(".-") for found in _WORDED.finditer(answer)]
-        known = dict.fromkeys(one for one in named if one in self._ids)
-        unknown = dict.fromkeys(one for one in named if one not in self._ids and _shape(one) in self._shapes)
-        return Cited(tuple(known), tuple(unknown))
+        cited = [one for found in _BRACKETS.finditer(answer) for one in self._split(found[1])]
+        cited += [found[1].rstrip(".-") for found in _AFTER_WORD.finditer(answer)]
+        known = dict.fromkeys(one for one in cited if one in self._ids)
+        unknown = dict.fromkeys(one for one in cited if self._is_wrong(one))
+        return CitedIds(tuple(known), tuple(unknown))
 
     def mark(self, text: str) -> str:
-        """The text with a mark behind each id that does not exist."""
-        text = _BRACKETS.sub(self._bracket, text)
-        return _WORDED.sub(self._worded, text)
+        """The text with "(no such row)" after each id that does not exist."""
 
-    def _bracket(self, found: re.Match[str]) -> str:
-        wrong = [one for one in self._parts(found[1]) if self._wrong(one)]
-        if not wrong:
-            return found[0]
-        several = len(self._parts(found[1])) > 1
-        return found[0] + (f" (no such row: {', '.join(wrong)})" if several else UNKNOWN)
+        def brackets(found: re.Match[str]) -> str:
+            ids = self._split(found[1])
+            wrong = [one for one in ids if self._is_wrong(one)]
+            which = f": {', '.join(wrong)}" if len(ids) > 1 else ""
+            return f"{found[0]} (no such row{which})" if wrong else found[0]
 
-    def _worded(self, found: re.Match[str]) -> str:
-        return found[0] + (UNKNOWN if self._wrong(found[1].rstrip(".-")) else "")
+        def after_word(found: re.Match[str]) -> str:
+            return found[0] + (" (no such row)" if self._is_wrong(found[1].rstrip(".-")) else "")
 
-    def _wrong(self, one: str) -> bool:
+        return _AFTER_WORD.sub(after_word, _BRACKETS.sub(brackets, text))
+
+    def _is_wrong(self, one: str) -> bool:
         return one not in self._ids and _shape(one) in self._shapes
 
-    def _parts(self, inside: str) -> list[str]:
+    def _split(self, inside: str) -> list[str]:
         if inside in self._ids:
             return [inside]
-        cut = (part.lstrip("#") for part in _SPLIT.split(inside.replace(":", " ")))
-        return [part for part in cut if part.lower() not in _LABELS]
+        parts = (part.lstrip("#") for part in _SEPARATOR.split(inside.replace(":", " ")))
+        return [part for part in parts if part.lower() not in _LABELS]
 
 
 def _shape(one: str) -> str:
-    """What an id looks like: `F-003` and `F-12` both look like `a-9`."""
+    """What an id looks like: `F-003` and `F-12` both have the shape `a-9`."""
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", one))
 
 
-def evidence(tables: Sequence[Table], answer: str, most: int = 5) -> list[str]:
+def evidence(tables: Sequence[DataTable], answer: str, most: int = 5) -> list[str]:
     """Lines to print below an answer: the rows that it cites, the ids that do not exist, or that it cites nothing."""
     cited = Citations(frozenset().union(*(table.ids for table in tables))).find(answer)
     rows: dict[str, Row] = {}
@@ -85,7 +83,7 @@ def evidence(tables: Sequence[Table], answer: str, most: int = 5) -> list[str]:
     if cited.unknown:
         lines.append(f"not in the data: {', '.join(cited.unknown)}")
     if not cited.known:
-        near = [row.line for table in tables for row in table.near(answer, 3)]
-        lines.append("the answer cites no row" + ("; these are nearest to what it says:" if near else ""))
-        lines += near
+        nearest = [row.line for table in tables for row in table.nearest(answer, 3)]
+        lines.append("the answer cites no row" + ("; the nearest to what it says:" if nearest else ""))
+        lines += nearest
     return lines

@@ -1,42 +1,30 @@
-"""The slash commands by name."""
+"""The slash commands of a chat."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mellea_cli.chat.attachments import Document
-from mellea_cli.chat.chat_model import SETTABLE, read_setting
+from mellea_cli.chat.chat_model import CHAT_OPTIONS, read_option
 from mellea_cli.chat.chat_session import Chat
-from mellea_cli.chat.chat_store import ChatFile, answer_facts, code_blocks
-from mellea_cli.chat.chat_store import write_export as write
-from mellea_cli.chat.turns import Conversation
-from mellea_cli.errors import UsageError, nearest
-
-# What a slash command is, and what it asks of the screen.
+from mellea_cli.chat.chat_store import ChatStore, answer_record, last_code_block, write_export
+from mellea_cli.errors import ModelFileError, UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command leaves for the screen to do, in this order."""
+    """What the screen has to do after a command, in this order."""
 
     notes: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    """A table to print."""
+    rows: Sequence[Sequence[str]] = ()  # A table to print
     headers: Sequence[str] = ()
-    show_turns: int = 0
-    """Print so many of the last turns again."""
-    copy: str = ""
-    """Put this on the clipboard."""
-    ask: str = ""
-    """Ask this."""
-    draft: str | None = None
-    """Put this into the prompt."""
-    edit: bool = False
-    """Open the editor on the draft."""
-    multi: bool = False
-    """Change what Enter does."""
-    leave: bool = False
+    show_turns: int = 0  # Print this many of the last turns again
+    copy: str = ""  # Put this on the clipboard
+    ask: str = ""  # Ask this question
+    draft: str | None = None  # Put this into the prompt
+    edit: bool = False  # Open the editor with the draft
+    toggle_multiline: bool = False  # Change what Enter does
+    exit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,122 +34,12 @@ class Command:
     name: str
     argument: str
     help: str
-    run: Callable[[Chat, str], Awaitable[CommandResult]] = field(repr=False)
-    completes: str = ""
-    """What its argument is one of: `model`, `path`, `option`, `session`; empty for anything."""
-
-
-# Slash commands that change, keep or hand out what has been said.
-
-
-async def retry(chat: Chat, _: str) -> CommandResult:
-    """Ask the last question again."""
-    if chat.said.pending:
-        return CommandResult(ask=chat.said.pending)
-    question = _withdraw(chat)
-    return CommandResult(ask=question)
-
-
-async def undo(chat: Chat, _: str) -> CommandResult:
-    """Take the last turn back."""
-    question = _withdraw(chat)
-    return CommandResult(notes=["the last turn is gone; its question is below"], draft=question)
-
-
-def _withdraw(chat: Chat) -> str:
-    if not chat.said.turns:
-        raise UsageError("nothing has been said yet", hint="ask something first")
-    question = chat.said.turns.pop().question
-    chat.hidden = min(chat.hidden, len(chat.said.turns))
-    chat.memory.note("undo")
-    return question
-
-
-async def clear(chat: Chat, _: str) -> CommandResult:
-    """Forget the conversation."""
-    chat.said.turns.clear()
-    chat.said.pending, chat.hidden = "", 0
-    chat.memory.note("clear")
-    return CommandResult(notes=["the conversation is cleared; the system prompt and files stay"])
-
-
-async def save(chat: Chat, name: str) -> CommandResult:
-    """Give the chat a name, and go on under it."""
-    store = chat.memory.store
-    if store is None:
-        raise UsageError("this chat keeps nothing (--no-history)", hint="write it to a file: /export FILE.md")
-    if not name:
-        file = chat.memory.file
-        return CommandResult(notes=[f"kept as it grows: {file.path if file else ''}; /save NAME gives it a name"])
-    file = store.new(name)
-    _copy(chat.said, file)
-    chat.memory.use(file)
-    return CommandResult(notes=[f"saved as {name}, and goes on there: mellea chat --resume {name}"])
-
-
-def _copy(said: Conversation, file: ChatFile) -> None:
-    if said.system:
-        file.append("system", text=said.system)
-    for kind, path in said.attached:
-        file.append("attached", what=kind, path=path)
-    for turn in said.turns:
-        file.append("question", text=turn.question)
-        file.append("answer", **answer_facts(turn))
-
-
-async def load(chat: Chat, name: str) -> CommandResult:
-    """Go on with another chat."""
-    store = chat.memory.store
-    if store is None:
-        raise UsageError("this chat keeps nothing (--no-history)", hint="start mellea chat without it")
-    if not name:
-        raise UsageError("/load needs the id of a chat", hint="/sessions lists them")
-    file, said = store.open(name)
-    notes = chat.resume(file, said)
-    return CommandResult(
-        notes=[*notes, f"this is {file.id}, {len(said.turns)} turns"], show_turns=2, draft=said.pending
-    )
-
-
-async def sessions(chat: Chat, _: str) -> CommandResult:
-    """List the chats that are kept."""
-    listed = chat.memory.store.listed() if chat.memory.store else []
-    if not listed:
-        return CommandResult(notes=["no chat is kept"])
-    current = chat.memory.file.id if chat.memory.file else ""
-    rows = [
-        (
-            "*" if one.id == current else "",
-            one.id,
-            f"{one.changed:%Y-%m-%d %H:%M}",
-            str(one.turns),
-            one.first_line,
-        )
-        for one in listed
-    ]
-    return CommandResult(rows=rows, headers=("", "id", "changed", "turns", "first line"))
-
-
-async def export(chat: Chat, path: str) -> CommandResult:
-    """Write the chat to a Markdown file."""
-    if not path:
-        raise UsageError("/export needs a file", hint="/export FILE.md")
-    return CommandResult(notes=[f"written to {write(chat.said, path)}"])
-
-
-async def copy_code(chat: Chat, _: str) -> CommandResult:
-    """Copy the last code block."""
-    blocks = code_blocks(chat.said.turns)
-    if not blocks:
-        raise UsageError("there is no code block in the answers", hint="select the text with the mouse")
-    lines = blocks[-1].count("\n") + 1
-    return CommandResult(
-        notes=[f"copied {lines} line{'s' if lines > 1 else ''}, if your terminal takes OSC 52"], copy=blocks[-1]
-    )
+    run: Callable[[Chat, str], Awaitable[CommandResult]]
+    completes: str = ""  # What its argument is completed with: `model`, `path`, `option`, `session`; empty for nothing
 
 
 def is_command(line: str) -> bool:
-    """Whether a line is meant as a command; a path such as `/etc/hosts is what?` is none."""
+    """Whether a line is meant as a command; a question about a path such as `/etc/hosts` is not."""
     word = line.partition("\n")[0].split(maxsplit=1)[:1]
     return bool(word) and line.startswith("/") and "/" not in word[0][1:]
 
@@ -170,7 +48,7 @@ async def run_command(chat: Chat, line: str) -> CommandResult:
     """Run the command in `line`.
 
     Raises:
-        UsageError: there is no such command, with the nearest that there is, or it was misused.
+        UsageError: there is no such command, or it was misused.
         MelleaError: it failed.
     """
     name, _, argument = line[1:].strip().partition(" ")
@@ -183,96 +61,160 @@ async def run_command(chat: Chat, line: str) -> CommandResult:
 
 
 async def _help(_: Chat, __: str) -> CommandResult:
-    rows = [(f"/{one.name} {one.argument}".rstrip(), one.help) for one in COMMANDS.values()]
+    commands = [(f"/{one.name} {one.argument}".rstrip(), one.help) for one in COMMANDS.values()]
     keys = [
         ('"""', "begins and ends a text of several lines; Alt-Enter breaks a line anywhere"),
-        ("Ctrl-C", "stops an answer, or clears the line; twice at an empty prompt leaves"),
-        ("Ctrl-R", "searches what you have typed; Ctrl-D leaves"),
+        ("Ctrl-C", "stops an answer, or clears the line; twice at an empty prompt exits"),
+        ("Ctrl-R", "searches what you have typed; Ctrl-D exits"),
     ]
-    return CommandResult(rows=[*rows, *keys])
+    return CommandResult(rows=[*commands, *keys])
 
 
 async def _model(chat: Chat, name: str) -> CommandResult:
-    address = chat.partner.address
-    known = await chat.partner.models()
+    address = chat.model.address
+    known = await chat.model.models()
     if not name:
         rows = [("*" if one == address.model else "", one) for one in known]
-        return CommandResult(notes=[f"{address.name} ({address.backend}) answers; /model NAME changes that"], rows=rows)
+        return CommandResult(
+            notes=[f"the model is {address.name} ({address.backend}); change it: /model NAME"], rows=rows
+        )
     if name == address.model:
-        return CommandResult(notes=[f"{name} answers already"])
+        return CommandResult(notes=[f"the model is {name} already"])
     notes: list[str] = []
+    near = nearest(name, known)
     if address.backend == "local":
-        _check_local(name)
+        from mellea_cli.models.store import ModelStore
+
+        if ModelStore().find(name) is None:
+            raise ModelFileError(f"the model {name} is not on this machine", hint=f"mellea models pull {name}")
     elif known and name not in known and f"{name}:latest" not in known:
-        near = nearest(name, known)
         if address.backend == "ollama":
             hint = f"did you mean {near}?" if near else f"fetch it with: ollama pull {name}"
             raise UsageError(f"Ollama does not have the model {name}", hint=hint)
         notes.append("the server does not list this model" + (f"; did you mean {near}?" if near else ""))
-    await chat.switch(chat.partner.at(model=name))
-    kept = len(chat.said.turns)
-    also = f"; it goes on with the {kept} turns so far" if kept > 1 else ""
-    return CommandResult(notes=[*notes, f"{name} answers from here on{also}"])
-
-
-def _check_local(name: str) -> None:
-    """Raises `UsageError` or `ModelFileError` unless the embedded server could load this model now."""
-    from mellea_cli.errors import ModelFileError
-    from mellea_cli.models.store import ModelStore
-
-    if ModelStore().find(name) is None:
-        raise ModelFileError(f"the model {name} is not on this machine", hint=f"mellea models pull {name}")
+    await chat.switch(chat.model.at(model=name))
+    turns = len(chat.conversation.turns)
+    with_turns = f"; it gets the {turns} turns so far" if turns > 1 else ""
+    return CommandResult(notes=[*notes, f"the model is {name} from here on{with_turns}"])
 
 
 async def _system(chat: Chat, text: str) -> CommandResult:
+    system = chat.conversation.system
     if not text:
-        return CommandResult(
-            notes=[f"the system prompt is: {chat.said.system}" if chat.said.system else "no system prompt"]
-        )
-    chat.set_system("" if text in {"none", "off"} else text)
-    return CommandResult(notes=["the system prompt is set" if chat.said.system else "the system prompt is gone"])
+        return CommandResult(notes=[f"the system prompt is: {system}" if system else "no system prompt"])
+    if text in {"none", "off"}:
+        chat.set_system("")
+        return CommandResult(notes=["the system prompt is removed"])
+    chat.set_system(text)
+    return CommandResult(notes=["the system prompt is set"])
 
 
 async def _file(chat: Chat, path: str) -> CommandResult:
-    if not path:
-        names = [one.name for one in chat.material]
-        return CommandResult(
-            notes=[f"attached: {', '.join(names)}" if names else "no file is attached; /file PATH does it"]
-        )
-    return CommandResult(notes=[attached(chat, "file", path)])
-
-
-def attached(chat: Chat, kind: str, path: str) -> str:
-    """Attach a file and say what it is. Raises `InputError` when it cannot be read."""
-    one = chat.attach(kind, path)
-    if isinstance(one, Document):
-        return f"attached {one.name}: about {chat.meter.tokens(one.text):,} tokens"
-    left = f"; {one.skipped:,} rows without a usable text are left out" if one.skipped else ""
-    return f"attached {one.name}: {len(one.rows):,} row{'s' if len(one.rows) > 1 else ''}{left}"
+    if path:
+        return CommandResult(notes=[chat.attach("file", path)])
+    names = ", ".join(one.name for one in chat.attachments)
+    return CommandResult(notes=[f"attached: {names}" if names else "no file is attached; attach one: /file PATH"])
 
 
 async def _multi(_: Chat, __: str) -> CommandResult:
-    return CommandResult(multi=True)
+    return CommandResult(toggle_multiline=True)
 
 
 async def _edit(_: Chat, text: str) -> CommandResult:
     return CommandResult(draft=text, edit=True)
 
 
+async def _retry(chat: Chat, _: str) -> CommandResult:
+    return CommandResult(ask=chat.conversation.pending or _remove_last_turn(chat))
+
+
+async def _undo(chat: Chat, _: str) -> CommandResult:
+    question = _remove_last_turn(chat)
+    return CommandResult(notes=["the last turn is removed; its question is below"], draft=question)
+
+
+def _remove_last_turn(chat: Chat) -> str:
+    turns = chat.conversation.turns
+    if not turns:
+        raise UsageError("the conversation is empty", hint="ask something first")
+    question = turns.pop().question
+    chat.hidden = min(chat.hidden, len(turns))
+    chat.history.append("undo")
+    return question
+
+
+async def _clear(chat: Chat, _: str) -> CommandResult:
+    chat.conversation.turns.clear()
+    chat.conversation.pending, chat.hidden = "", 0
+    chat.history.append("clear")
+    return CommandResult(notes=["the conversation is cleared; the system prompt and files stay"])
+
+
+async def _save(chat: Chat, name: str) -> CommandResult:
+    store = _store(chat, hint="write it to a file: /export FILE.md")
+    if not name:
+        path = chat.history.file.path if chat.history.file else ""
+        return CommandResult(notes=[f"this chat is saved in {path}; name it: /save NAME"])
+    file, conversation = store.new(name), chat.conversation
+    if conversation.system:
+        file.append("system", text=conversation.system)
+    for kind, path in conversation.attached:
+        file.append("attached", what=kind, path=path)
+    for turn in conversation.turns:
+        file.append("question", text=turn.question)
+        file.append("answer", **answer_record(turn))
+    chat.history.use(file)
+    return CommandResult(notes=[f"saved as {name}, and continued there: mellea chat --resume {name}"])
+
+
+async def _load(chat: Chat, name: str) -> CommandResult:
+    store = _store(chat, hint="start mellea chat without it")
+    if not name:
+        raise UsageError("/load needs the id of a chat", hint="/sessions lists them")
+    file, conversation = store.open(name)
+    notes = chat.resume(file, conversation)
+    this = f"this is {file.id}, {len(conversation.turns)} turns"
+    return CommandResult(notes=[*notes, this], show_turns=2, draft=conversation.pending)
+
+
+def _store(chat: Chat, hint: str) -> ChatStore:
+    if chat.history.store is None:
+        raise UsageError("this chat is not kept (--no-history)", hint=hint)
+    return chat.history.store
+
+
+async def _sessions(chat: Chat, _: str) -> CommandResult:
+    chats = chat.history.store.summaries() if chat.history.store else []
+    if not chats:
+        return CommandResult(notes=["no chat is kept"])
+    current = chat.history.file.id if chat.history.file else ""
+    rows = [
+        ("*" if one.id == current else "", one.id, f"{one.changed:%Y-%m-%d %H:%M}", str(one.turns), one.first_line)
+        for one in chats
+    ]
+    return CommandResult(rows=rows, headers=("", "id", "changed", "turns", "first line"))
+
+
+async def _export(chat: Chat, path: str) -> CommandResult:
+    if not path:
+        raise UsageError("/export needs a file", hint="/export FILE.md")
+    return CommandResult(notes=[f"written to {write_export(chat.conversation, path)}"])
+
+
 async def _usage(chat: Chat, _: str) -> CommandResult:
-    used, window, total = chat.used(), chat.partner.address.known_window, chat.said.usage
-    of = f" of {window:,} ({used / window:.0%})" if window else "; the window's size is not known (--context TOKENS)"
-    turns = chat.said.turns
+    used, window = chat.tokens_used(), chat.model.address.known_window
+    turns, total = chat.conversation.turns, chat.conversation.usage
+    of = f" of {window:,} ({used / window:.0%})" if window else "; the window's size is unknown (--context TOKENS)"
+    hidden = f", the oldest {chat.hidden} not sent to the model" if chat.hidden else ""
     rows = [
         ("window", f"{used:,} tokens{of}"),
-        ("turns", f"{len(turns)}" + (f", the oldest {chat.hidden} not shown to the model" if chat.hidden else "")),
+        ("turns", f"{len(turns)}{hidden}"),
         ("prompts", f"{total.prompt_tokens:,} tokens"),
         ("answers", f"{total.completion_tokens:,} tokens"),
     ]
     if turns:
-        rows.append(
-            ("last answer", f"{turns[-1].tokens_per_s:.1f} tokens/s, first token after {turns[-1].first_token_s:.1f} s")
-        )
+        speed = f"{turns[-1].tokens_per_s:.1f} tokens/s, first token after {turns[-1].first_token_s:.1f} s"
+        rows.append(("last answer", speed))
     return CommandResult(rows=rows)
 
 
@@ -280,44 +222,53 @@ async def _set(chat: Chat, text: str) -> CommandResult:
     name, _, value = text.partition(" ")
     if not value.strip():
         if name:
-            read_setting(name, "")
-        window = chat.partner.address.known_window
-        now = {**chat.options, "context": f"{window:,}" if window else None}
-        return CommandResult(
-            rows=[(one, str(now.get(one) if now.get(one) is not None else "default")) for one in SETTABLE]
-        )
-    setting = read_setting(name, value)
+            read_option(name, "")
+        window = chat.model.address.known_window
+        values = {**chat.options, "context": f"{window:,}" if window else None}
+        defaults = dict.fromkeys(CHAT_OPTIONS, "default")
+        shown = defaults | {key: str(one) for key, one in values.items() if one is not None}
+        return CommandResult(rows=list(shown.items()))
+    setting = read_option(name, value)
     if name == "context":
-        await chat.switch(chat.partner.at(window=setting))
+        await chat.switch(chat.model.at(window=setting))
     elif setting is None:
         chat.options.pop(name, None)
     else:
         chat.options[name] = setting
-    return CommandResult(notes=[f"{name} is {'left to the default' if setting is None else value.strip()}"])
+    return CommandResult(notes=[f"{name} is {'the default' if setting is None else value.strip()}"])
+
+
+async def _copy(chat: Chat, _: str) -> CommandResult:
+    block = last_code_block(chat.conversation.turns)
+    if block is None:
+        raise UsageError("the answers have no code block", hint="select the text with the mouse")
+    lines = block.count("\n") + 1
+    note = f"copied {lines} line{'s' if lines > 1 else ''}, if your terminal supports OSC 52"
+    return CommandResult(notes=[note], copy=block)
 
 
 async def _exit(_: Chat, __: str) -> CommandResult:
-    return CommandResult(leave=True)
+    return CommandResult(exit=True)
 
 
 _ALL = (
     Command("help", "", "list the commands", _help),
-    Command("model", "[NAME]", "let another model answer, or list the models", _model, "model"),
+    Command("model", "[NAME]", "switch to another model, or list the models", _model, "model"),
     Command("system", "[TEXT]", "set the system prompt, or show it; none removes it", _system),
     Command("file", "PATH", "attach a file: text, JSONL or CSV", _file, "path"),
     Command("multi", "", "let Enter break lines and Alt-Enter send, or back", _multi),
     Command("edit", "[TEXT]", "write the question in $EDITOR", _edit),
-    Command("retry", "", "ask the last question again", retry),
-    Command("undo", "", "take the last turn back", undo),
-    Command("clear", "", "forget the conversation", clear),
-    Command("save", "[NAME]", "save the chat under a name", save),
-    Command("load", "ID", "go on with another chat", load, "session"),
-    Command("sessions", "", "list the chats that are kept", sessions),
-    Command("export", "FILE.md", "write the chat to a Markdown file", export, "path"),
+    Command("retry", "", "ask the last question again", _retry),
+    Command("undo", "", "remove the last turn", _undo),
+    Command("clear", "", "forget the conversation", _clear),
+    Command("save", "[NAME]", "save the chat under a name", _save),
+    Command("load", "ID", "continue another chat", _load, "session"),
+    Command("sessions", "", "list the chats that are kept", _sessions),
+    Command("export", "FILE.md", "write the chat to a Markdown file", _export, "path"),
     Command("usage", "", "show tokens used", _usage),
     Command("set", "[OPTION VALUE]", "set temperature, max_tokens, seed …; VALUE may be default", _set, "option"),
-    Command("copy", "", "copy the last code block", copy_code),
-    Command("exit", "", "leave", _exit),
+    Command("copy", "", "copy the last code block", _copy),
+    Command("exit", "", "exit", _exit),
 )
 COMMANDS = {command.name: command for command in _ALL}
 """The commands by name, in the order in which /help lists them."""

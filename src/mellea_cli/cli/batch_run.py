@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
-    from mellea_cli.ui.summary import RunSummary, Themed
+    from mellea_cli.ui.summary import RunSummary, ThemeCounts
 
 
 # The files of one run, and that none of them is in the way of another.
@@ -279,7 +279,7 @@ def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: RunIO) -> b
 
 
 def close(
-    flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: RunDisplay, themed: Themed | None = None
+    flags: Flags, plan: RunPlan, opened: Input, result: RunResult, show: RunDisplay, themed: ThemeCounts | None = None
 ) -> None:
     """Say how the run ended.
 
@@ -311,7 +311,7 @@ def close(
             retries=result.retries,
             usage=tally.usage,
             elapsed_s=result.elapsed_s,
-            found=result.concurrency if plan.start else None,
+            concurrency=result.concurrency if plan.start else None,
             output="" if flags.output == "-" or not result.finished else flags.output,
             unwritten=_unwritten(flags, result),
             values={column: dict(counts) for column, counts in tally.values.items()},
@@ -320,7 +320,7 @@ def close(
             exit_code=int(result.exit_code),
             endpoints=result.endpoints,
             blank=tally.blank,
-            themed=themed,
+            theme_counts=themed,
         )
     )
     if result.error is not None and not flags.nightly:

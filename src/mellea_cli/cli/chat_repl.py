@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mellea_cli.chat.chat_model import SETTABLE
-from mellea_cli.chat.chat_session import Asked, Chat, too_long
+from mellea_cli.chat.chat_model import CHAT_OPTIONS
+from mellea_cli.chat.chat_session import Chat, PendingAnswer
 from mellea_cli.chat.citations import evidence
 from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, is_command, run_command
 from mellea_cli.errors import AnswerError, ExitCode, MelleaError, RunawayAnswer
 from mellea_cli.ui.chat_prompt import ChatCompleter, ChatPrompt, Completable, edit
 from mellea_cli.ui.chat_stream import AnswerView, ChatScreen
+from mellea_cli.ui.terminal import NoEcho
 
 if TYPE_CHECKING:
     from mellea_cli.session.thunk import ModelOutputThunk
@@ -74,10 +75,10 @@ class Repl:
         chat, screen = self._chat, self._screen
         for note in notes:
             screen.note(note)
-        address = chat.partner.address
+        address = chat.model.address
         screen.note(f"mellea chat: {address.name} ({address.backend}); /help lists the commands, Ctrl-D leaves")
         self._show_turns(_SHOWN_TURNS)
-        self._draft = "" if first else chat.said.pending
+        self._draft = "" if first else chat.conversation.pending
         if first:
             await self._do(first)
         armed = False
@@ -100,9 +101,9 @@ class Repl:
 
     def say_goodbye(self) -> None:
         """Say how to go on with this chat, if it is kept."""
-        memory = self._chat.memory
-        if memory.file is not None and not memory.broken and self._chat.said.turns:
-            self._screen.note(f"to go on with this chat: mellea chat --resume {memory.file.id} (the last one: -c)")
+        history = self._chat.history
+        if history.file is not None and not history.write_error and self._chat.conversation.turns:
+            self._screen.note(f"to go on with this chat: mellea chat --resume {history.file.id} (the last one: -c)")
 
     async def _do(self, text: str) -> bool:
         """Run or ask what was typed; returns whether that was to leave."""
@@ -110,32 +111,32 @@ class Repl:
             await self._ask(text)
             return False
         try:
-            effect = await run_command(self._chat, text)
+            result = await run_command(self._chat, text)
         except MelleaError as error:
             self._screen.error(error.message, error.hint)
             return False
         self._known.clear()
-        return await self._show(effect)
+        return await self._show(result)
 
-    async def _show(self, effect: CommandResult) -> bool:
+    async def _show(self, result: CommandResult) -> bool:
         screen = self._screen
-        if effect.copy and not screen.copy(effect.copy):
+        if result.copy and not screen.copy(result.copy):
             screen.error("this is too long for the clipboard", "/export FILE.md writes all of it")
             return False
-        for note in effect.notes:
+        for note in result.notes:
             screen.note(note)
-        if effect.rows:
-            screen.table(effect.rows, effect.headers)
-        self._show_turns(effect.show_turns)
-        if effect.multi:
-            on = self._prompt.toggle_multi()
+        if result.rows:
+            screen.table(result.rows, result.headers)
+        self._show_turns(result.show_turns)
+        if result.toggle_multiline:
+            on = self._prompt.toggle_multiline()
             screen.note("Enter breaks a line, Alt-Enter sends; /multi ends it" if on else "Enter sends")
-        self._draft = effect.draft or ""
-        if effect.edit:
+        self._draft = result.draft or ""
+        if result.edit:
             self._edit(self._draft)
-        if effect.ask:
-            await self._ask(effect.ask)
-        return effect.leave
+        if result.ask:
+            await self._ask(result.ask)
+        return result.exit
 
     def _edit(self, text: str) -> None:
         try:
@@ -144,9 +145,9 @@ class Repl:
             self._screen.error(error.message, error.hint)
 
     def _show_turns(self, most: int) -> None:
-        turns = self._chat.said.turns[-most:] if most else []
-        if turns and len(turns) < len(self._chat.said.turns):
-            self._screen.note(f"the last {len(turns)} of {len(self._chat.said.turns)} turns:")
+        turns = self._chat.conversation.turns[-most:] if most else []
+        if turns and len(turns) < len(self._chat.conversation.turns):
+            self._screen.note(f"the last {len(turns)} of {len(self._chat.conversation.turns)} turns:")
         for turn in turns:
             self._screen.turn(turn.question, turn.answer, "" if turn.finish == "stop" else _ending(turn.finish))
 
@@ -163,17 +164,19 @@ class Repl:
                 self._screen.note(note)
             if not await self._answered(asked):
                 break
-            self._screen.note("the conversation is longer than the model's window: the oldest turns leave")
-        if chat.memory.broken and self._untold:
+            self._screen.note("the conversation is longer than the model's window: the oldest turns are no longer sent")
+        if chat.history.write_error and self._untold:
             self._untold = False
-            self._screen.error(f"from here on this chat is not kept: {chat.memory.broken}", "/export FILE.md saves it")
+            self._screen.error(
+                f"from here on this chat is not kept: {chat.history.write_error}", "/export FILE.md saves it"
+            )
 
-    async def _answered(self, asked: Asked) -> bool:
+    async def _answered(self, asked: PendingAnswer) -> bool:
         """Show the answer to a question as it comes, and keep it; returns whether it must be asked again, shorter."""
         citations = self._chat.citations()
         mark = {"mark": citations.mark} if citations else {}
         view = AnswerView(sys.stdout, os.environ, **mark)
-        keys = self._screen.silent_keys(sys.stdin)
+        keys = NoEcho(sys.stdin)
         keys.start()
         error: MelleaError | None = None
         try:
@@ -181,11 +184,11 @@ class Repl:
             text = (
                 asked.thunk.text or "" if error is None else getattr(error, "text", "") or getattr(error, "partial", "")
             )
-            view.feed(text[view.letters :])
+            view.feed(text[view.chars :])
         finally:
             keys.stop()
-            view.finish(self._how_it_ended(asked.thunk, error, shown=bool(view.letters)))
-        if too_long(error) and self._chat.shorten():
+            view.finish(self._how_it_ended(asked.thunk, error, shown=bool(view.chars)))
+        if self._chat.shorten(error):
             return True
         self._take(asked, text, error)
         if text.strip() and error is None:
@@ -199,10 +202,10 @@ class Repl:
             return _ending("runaway" if isinstance(error, RunawayAnswer) else "broken")
         return _ending("cut") if thunk.cancelled else _ending("length") if thunk.finish_reason == "length" else ""
 
-    def _take(self, asked: Asked, text: str, error: MelleaError | None) -> None:
+    def _take(self, asked: PendingAnswer, text: str, error: MelleaError | None) -> None:
         if isinstance(error, RunawayAnswer):
             # It is an answer all the same, up to where it began to repeat itself.
-            self._chat.answered(asked, text, "runaway")
+            self._chat.add_answer(asked, text, "runaway")
             self._screen.error(f"the answer was stopped: {error.message}", "/retry asks again")
         elif error is not None:
             self._failed(error, asked.question)
@@ -213,7 +216,7 @@ class Repl:
             else:
                 self._screen.error("the model's answer is empty", "ask again, or /model NAME")
         else:
-            self._chat.answered(asked, text)
+            self._chat.add_answer(asked, text)
             for line in evidence(self._chat.tables(), text) if self._chat.tables() else ():
                 self._screen.note(line)
 
@@ -255,10 +258,10 @@ class Repl:
 
     def _bar(self) -> str:
         chat = self._chat
-        window, turns = chat.partner.address.known_window, chat.said.turns
+        window, turns = chat.model.address.known_window, chat.conversation.turns
         parts = [
-            chat.partner.address.name,
-            f"{chat.used():,} of {window:,} tokens" if window else f"{chat.used():,} tokens",
+            chat.model.address.name,
+            f"{chat.tokens_used():,} of {window:,} tokens" if window else f"{chat.tokens_used():,} tokens",
         ]
         if turns and turns[-1].tokens_per_s:
             parts.append(f"{turns[-1].tokens_per_s:.0f} tokens/s")
@@ -267,11 +270,11 @@ class Repl:
     async def _names(self, kind: str) -> list[str]:
         """What an argument of this kind may be; a server is asked once."""
         if kind == "option":
-            return list(SETTABLE)
+            return list(CHAT_OPTIONS)
         if kind == "session":
-            return self._chat.memory.store.ids() if self._chat.memory.store else []
+            return self._chat.history.store.ids() if self._chat.history.store else []
         if kind not in self._known:
-            self._known[kind] = await self._chat.partner.models()
+            self._known[kind] = await self._chat.model.models()
         return self._known[kind]
 
 

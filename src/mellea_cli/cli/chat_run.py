@@ -115,13 +115,13 @@ def _set_reach(wishes: Wishes) -> None:
 
 def _open(wishes: Wishes) -> tuple[Chat, list[str]]:
     """The chat, ready for its first question, and what is to be said about it. Nothing is sent, but by `auto`."""
-    from mellea_cli.chat.chat_model import Address, ChatModel
-    from mellea_cli.chat.chat_session import Chat, Memory, open_memory
+    from mellea_cli.chat.chat_model import ChatModel, ModelAddress
+    from mellea_cli.chat.chat_session import Chat, ChatHistory
 
     wanted = Wanted(wishes.backend, wishes.model, wishes.base_url, concurrency=1, pull=wishes.pull)
     found = asyncio.run(choose(wanted))
-    memory = Memory() if wishes.no_history else open_memory(state() / "chats")
-    chat = Chat(ChatModel(Address(found.backend, found.model, wishes.base_url, wishes.context)), memory)
+    history = ChatHistory() if wishes.no_history else ChatHistory.in_folder(state() / "chats")
+    chat = Chat(ChatModel(ModelAddress(found.backend, found.model, wishes.base_url, wishes.context)), history)
     notes = [line for line in (found.reason, found.warning) if line]
     notes += [*_resume(chat, wishes), *_give(chat, wishes)]
     # Last, for it may take long: what cannot be read has been said by then.
@@ -133,7 +133,7 @@ def _open(wishes: Wishes) -> tuple[Chat, list[str]]:
 def _resume(chat: Chat, wishes: Wishes) -> list[str]:
     if not (wishes.last or wishes.resume):
         return []
-    store = chat.memory.store
+    store = chat.history.store
     if store is None:
         raise UsageError("--no-history keeps nothing that could be gone on with", hint="leave --no-history out")
     name = wishes.resume or store.latest()
@@ -145,18 +145,17 @@ def _resume(chat: Chat, wishes: Wishes) -> list[str]:
 def _give(chat: Chat, wishes: Wishes) -> list[str]:
     """System prompt, files and data."""
     from mellea_cli.chat.attachments import Document
-    from mellea_cli.chat.slash_commands import attached
 
     notes: list[str] = []
-    if wishes.system and wishes.system != chat.said.system:
+    if wishes.system and wishes.system != chat.conversation.system:
         chat.set_system(wishes.system)
     for path in wishes.file or []:
         if path == "-":
             if not stdin_has_data():
                 raise UsageError("-f - reads stdin, and there is nothing", hint="pipe a file in, or name one")
-            chat.material.append(Document("stdin", _stdin()))
+            chat.attachments.append(Document("stdin", _stdin()))
         else:
-            notes.append(attached(chat, "file", path))
+            notes.append(chat.attach("file", path))
     if wishes.data:
-        notes.append(attached(chat, "data", wishes.data))
+        notes.append(chat.attach("data", wishes.data))
     return notes

@@ -12,8 +12,8 @@ from mellea_cli.errors import BackendError, EmptyAnswer, ExitCode, MelleaError, 
 from mellea_cli.ui.console import clean, say, say_error
 
 if TYPE_CHECKING:
-    from mellea_cli.chat.chat_session import Asked, Chat
-    from mellea_cli.chat.turns import Turn
+    from mellea_cli.chat.chat_session import Chat, PendingAnswer
+    from mellea_cli.chat.conversation import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ async def answer_all(chat: Chat, script: Script) -> ExitCode:
     """
     from mellea_cli.chat.slash_commands import is_command
 
-    failed, before = False, len(chat.said.turns)
+    failed, before = False, len(chat.conversation.turns)
     try:
         for line in script.questions:
             if script.commands and is_command(line):
                 if await _command(chat, line):
                     break
                 continue
-            if chat.said.turns[before:] and not script.json:
+            if chat.conversation.turns[before:] and not script.json:
                 _write("\n")
             try:
                 await _answer(chat, line, as_json=script.json)
@@ -65,8 +65,8 @@ async def answer_all(chat: Chat, script: Script) -> ExitCode:
                 _tell(error)
                 failed = True
     finally:
-        if chat.memory.broken:
-            say(sys.stderr, f"the chat is not kept: {chat.memory.broken}")
+        if chat.history.write_error:
+            say(sys.stderr, f"the chat is not kept: {chat.history.write_error}")
         await chat.aclose()
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
@@ -80,16 +80,16 @@ async def _command(chat: Chat, line: str) -> bool:
     from mellea_cli.chat.slash_commands import run_command
     from mellea_cli.errors import UsageError
 
-    effect = await run_command(chat, line)
-    if effect.edit or effect.multi or effect.copy:
+    result = await run_command(chat, line)
+    if result.edit or result.toggle_multiline or result.copy:
         raise UsageError(f"{line.split(maxsplit=1)[0]} needs a terminal", hint="leave it out of the script")
-    for note in effect.notes:
+    for note in result.notes:
         say(sys.stderr, note)
-    for row in effect.rows:
+    for row in result.rows:
         say(sys.stderr, "  ".join(row))
-    if effect.ask:
-        await _answer(chat, effect.ask, as_json=False)
-    return effect.leave
+    if result.ask:
+        await _answer(chat, result.ask, as_json=False)
+    return result.exit
 
 
 async def _answer(chat: Chat, question: str, *, as_json: bool) -> None:
@@ -98,8 +98,6 @@ async def _answer(chat: Chat, question: str, *, as_json: bool) -> None:
     Raises:
         MelleaError: there is none.
     """
-    from mellea_cli.chat.chat_session import too_long
-
     while True:
         asked = await chat.ask(question)
         for note in asked.notes:
@@ -108,13 +106,13 @@ async def _answer(chat: Chat, question: str, *, as_json: bool) -> None:
             text = await _printed(chat, asked, as_json=as_json)
             break
         except MelleaError as error:
-            if not (too_long(error) and chat.shorten()):
+            if not chat.shorten(error):
                 raise
-            say(sys.stderr, "the conversation is longer than the model's window: the oldest turns leave")
-    _finish(chat, chat.answered(asked, text), as_json=as_json)
+            say(sys.stderr, "the conversation is longer than the model's window: the oldest turns are no longer sent")
+    _finish(chat, chat.add_answer(asked, text), as_json=as_json)
 
 
-async def _printed(chat: Chat, asked: Asked, *, as_json: bool) -> str:
+async def _printed(chat: Chat, asked: PendingAnswer, *, as_json: bool) -> str:
     """Print an answer as it comes, unless it is to be an object; return it."""
     citations = chat.citations()
     lines = _Lines(None if as_json else citations.mark if citations else str)
@@ -143,17 +141,17 @@ def _finish(chat: Chat, turn: Turn, *, as_json: bool) -> None:
 
 
 def _facts(chat: Chat, turn: Turn) -> dict[str, Any]:
-    file = chat.memory.file
+    file = chat.history.file
     facts: dict[str, Any] = {
         "prompt": turn.question,
         "answer": turn.answer,
         "model": turn.model,
-        "backend": chat.partner.address.backend,
+        "backend": chat.model.address.backend,
         "finish_reason": turn.finish,
         "usage": {"prompt_tokens": turn.usage.prompt_tokens, "completion_tokens": turn.usage.completion_tokens},
         "first_token_s": round(turn.first_token_s, 3),
         "total_s": round(turn.total_s, 3),
-        "session": file.id if file and not chat.memory.broken else None,
+        "session": file.id if file and not chat.history.write_error else None,
     }
     if citations := chat.citations():
         cited = citations.find(turn.answer)

@@ -5,22 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import typer
 
-State = Literal["ok", "note", "bad"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor's screen."""
-
-    part: str
-    subject: str
-    state: State
-    text: str
+from mellea_cli.ui.status import Finding
 
 
 def doctor(ctx: typer.Context) -> None:
@@ -145,14 +134,14 @@ def _models() -> Iterator[Finding]:
 
 
 def _terminal() -> Iterator[Finding]:
-    from mellea_cli.ui.console import choose_display
+    from mellea_cli.ui.run_display import choose_display
 
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         kind = "a terminal" if stream.isatty() else "not a terminal"
         yield Finding("terminal", name, "ok", f"{kind}, {stream.encoding}")
     facts = [f"{key}={os.environ[key]}" for key in ("TERM", "NO_COLOR", "FORCE_COLOR", "CI") if key in os.environ]
     yield Finding("terminal", "environment", "ok", " ".join(facts) or "nothing that matters is set")
-    shown = choose_display(stream=sys.stderr, environ=os.environ, quiet=False, no_live=False)
+    shown = choose_display(sys.stderr, os.environ)
     yield Finding("terminal", "display", "ok", f"a run would be shown {shown}")
 
 

@@ -45,7 +45,7 @@ def list_jobs(
 ) -> None:
     """Show the batches of runs, and how far each has come."""
     from mellea_cli.ui.console import print_table, say
-    from mellea_cli.ui.status import standing
+    from mellea_cli.ui.status import batch_state
 
     journals = [_journal(output) for output in outputs] if outputs else sorted(Path().glob("*.journal"))
     places = [(path, job) for path in journals for job in _jobs(path, named=bool(outputs))]
@@ -57,7 +57,7 @@ def list_jobs(
     rows = []
     for path, job in places:
         batch = seen.get(job.tag)
-        state = standing(batch, job.requests) if batch is not None else job.status or "not handed in yet"
+        state = batch_state(batch, job.requests) if batch is not None else job.status or "not handed in yet"
         when = datetime.fromtimestamp(job.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         rows.append((path.name.removesuffix(".journal"), job.batch_id or "-", when, f"{job.requests:,}", state))
     headers = ("output", "batch", "handed in", "requests", "state")

@@ -210,7 +210,7 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
     from mellea_cli.events import nobody
     from mellea_cli.run.batch_queue import BatchFileWriter, BatchJobClient, OffloadRun, clear_leftovers
     from mellea_cli.run.executor import open_client
-    from mellea_cli.ui.status import QueueLines
+    from mellea_cli.ui.status import BatchLines
 
     flags, plan, say = run.flags, run.plan, run.show.say
     if not isinstance(run.backend, OpenAIBackend):
@@ -237,7 +237,7 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
         wait=flags.wait,
         poll_s=flags.batch_poll,
         tell=say,
-        watch=QueueLines(say).tell,
+        watch=BatchLines(say).update,
     )
     try:
         await offload.run()

@@ -214,11 +214,11 @@ class _Theming:
         result = result if aside is None else aside.added_to(result)
         audited = self._audit(labelled, result)
         figures = labelled.counts
-        from mellea_cli.ui.summary import Themed
+        from mellea_cli.ui.summary import ThemeCounts
 
-        themed = Themed(
-            file=str(self._path or ""),
-            counts={theme.name: figures.themes[theme.name] for theme in themes},
+        themed = ThemeCounts(
+            themes_file=str(self._path or ""),
+            themes={theme.name: figures.themes[theme.name] for theme in themes},
             rows=opened.total,
             labelled=figures.labelled,
             other=figures.other,

@@ -157,7 +157,7 @@ async def ask(
         repair = question.repair if tried.checked else question.repair_unparsed or question.repair
         messages = repair(question.request.messages, tried.text, why)
         request = dataclasses.replace(question.request, messages=messages)
-        observer.retry(0.0, len(answer.tries) + 1)
+        observer.reprompt(len(answer.tries) + 1)
 
 
 async def _attempt(

@@ -33,6 +33,10 @@ class CallObserver:
     def retry(self, delay_s: float, attempt: int) -> None:
         """The request will be sent again after `delay_s` seconds, as attempt number `attempt`."""
 
+    def reprompt(self, attempt: int) -> None:
+        """The answer is not usable: the model is asked again with the reason, as number `attempt`."""
+        self.retry(0.0, attempt)
+
 
 UNOBSERVED = CallObserver()
 

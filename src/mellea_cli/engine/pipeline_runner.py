@@ -213,3 +213,6 @@ class _StepObserver(CallObserver):
 
     def retry(self, delay_s: float, attempt: int) -> None:
         self._observer(RetryScheduled(self._position, self._step, delay_s, attempt))
+
+    def reprompt(self, attempt: int) -> None:
+        self._observer(RetryScheduled(self._position, self._step, 0.0, attempt, reprompt=True))

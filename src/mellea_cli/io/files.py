@@ -277,7 +277,7 @@ class AtomicFile(ByteOutput):
         try:
             self._temporary.replace(self.path)
             self._keep = True
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise output_error(self._name, error) from error
 
@@ -297,7 +297,8 @@ class AtomicFile(ByteOutput):
         self.close()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can do that."""
     if os.name == "nt":
         return
     fd = os.open(folder, os.O_RDONLY)

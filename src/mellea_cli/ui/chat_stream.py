@@ -1,10 +1,12 @@
-"""Everything a chat prints that is not an answer."""
+"""Chat stream: an answer as Markdown on the terminal while it arrives, and what else a chat prints.
+
+Finished blocks are printed once, into the terminal's own history; only the unfinished one is redrawn.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
 
-from mellea_cli.ui.console import Unechoed, clean, encodable, make_console, print_table, say_error
-from mellea_cli.ui.live_panels import Area
+from mellea_cli.ui.console import clean, encodable, make_console, print_table, say_error
+from mellea_cli.ui.terminal import RedrawnArea
 from mellea_cli.ui.theme import Palette, Role, wrap
 
 if TYPE_CHECKING:
@@ -26,167 +28,147 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 
-# Cuts Markdown that is still arriving into blocks: those that are finished never change again.
+# HTML and link definitions are shown as text: nothing that a model writes may disappear.
+_MARKDOWN = MarkdownIt(options_update={"html": False}).enable(["strikethrough", "table"]).disable("reference")
 
-Kind = Literal["text", "item", "open", "code", "close"]
+# After an empty line these cannot continue; lists and indented code can.
+_ENDED_BY_BLANK = {"paragraph_open", "blockquote_open", "table_open"}
 
-_FENCE = re.compile(r"( *)(`{3,}|~{3,})[ \t]*([^`]*)$")
-_ITEM = re.compile(r"( *)([-*+]|\d{1,9}[.)])([ \t]+|$)")
-_HEADING = re.compile(r" {0,3}#{1,6}([ \t]|$)")
-_RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
+_MAX_PARSED_LINES = 200
+
+BlockKind = Literal["text", "item", "open", "code", "close"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of an answer that is finished.
+class Block:
+    """A finished part of an answer: `text`, an `item` of a list, or of a code block: `open`, `code` lines, `close`."""
 
-    Args:
-        kind: `text` for a block of Markdown, `item` for an item of a list with all that is in it; a code block comes as
-            `open`, its lines as `code`, and `close`.
-        text: the Markdown; for `open` the language, for `code` one line.
-        gap: whether an empty line stands before it.
-    """
-
-    kind: Kind
-    text: str
-    gap: bool = False
+    kind: BlockKind
+    text: str  # Markdown; for `open` the language, for `code` one line
+    gap: bool = False  # Whether an empty line comes before it
 
 
-class Blocks:
-    """Takes text as it comes and gives finished pieces; what is left is the tail."""
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a block begins among the unfinished lines."""
+
+    line: int
+    token: Token
+
+    @property
+    def kind(self) -> BlockKind:
+        return "item" if self.token.type == "list_item_open" else "text"
+
+
+class BlockSplitter:
+    """Splits arriving Markdown into blocks. The last block stays unfinished until another one begins."""
 
     def __init__(self) -> None:
         self._rest = ""
         self._lines: list[str] = []
-        self._item: int | None = None
-        """Where the text of the list's item begins; `None` outside of lists."""
-        self._blank = False
-        self._fence = ""
-        """The fence of the code block that is open."""
-        self._indent = 0
-        self._inner = ""
-        """The fence of a code block inside a list's item."""
-        self._last: Kind | None = None
-        self._gap = False
+        self._kind: BlockKind = "text"  # The kind of the unfinished block
+        self._is_indented_code = False
+        self._fence: Token | None = None  # The code block that is open
+        self._fence_indent = 0
+        self._last: BlockKind | None = None
+        self._blank = False  # Whether an empty line came after the last finished block
 
-    def feed(self, text: str) -> list[Piece]:
-        """Take more text; return what it finishes."""
+    def feed(self, text: str) -> list[Block]:
+        """Take more text; return the blocks that it finishes."""
         *lines, self._rest = (self._rest + text).split("\n")
-        return [piece for line in lines for piece in self._line(line.removesuffix("\r"))]
+        return [block for line in lines for block in self._add_line(line.removesuffix("\r"))]
 
-    def end(self) -> list[Piece]:
-        """The answer has ended: return all that is left."""
-        pieces = list(self._line(self._rest)) if self._rest else []
+    def end(self) -> list[Block]:
+        """The answer has ended: return all remaining blocks."""
+        blocks = list(self._add_line(self._rest)) if self._rest else []
         self._rest = ""
-        pieces += self._finish()
-        if self._fence:
-            self._fence = ""
-            pieces.append(Piece("close", ""))
-        return pieces
+        blocks += self._finish(self._starts(), len(self._lines))
+        if self._fence is not None:
+            self._fence = None
+            blocks.append(Block("close", ""))
+        return blocks
 
     @property
-    def tail(self) -> Piece | None:
-        """What is not finished, as it would be if the answer ended here; `None` when there is nothing."""
-        if self._fence:
-            return Piece("code", self._cut(self._rest)) if self._rest else None
+    def tail(self) -> Block | None:
+        """The unfinished block as it would be if the answer ended here; `None` when there is none."""
+        if self._fence is not None:
+            return Block("code", self._dedent(self._rest)) if self._rest else None
         lines = [*self._lines, self._rest] if self._rest else self._lines
         if not any(lines):
             return None
-        kind: Kind = "item" if self._item is not None else "text"
-        return Piece(kind, "\n".join(lines), self._gap if self._lines else self._last is not None)
+        kind = self._kind if self._lines else "text"
+        return Block(kind, "\n".join(lines), self._gap(kind))
 
-    def _line(self, line: str) -> Iterator[Piece]:
-        if self._fence:
-            yield self._code(line)
+    def _add_line(self, line: str) -> Iterator[Block]:
+        if self._fence is not None:
+            bare = line.strip()
+            closes = bare.startswith(self._fence.markup) and not bare.strip(self._fence.markup[0])
+            yield Block("close", "") if closes else Block("code", self._dedent(line))
+            self._fence = None if closes else self._fence
             return
-        fence, item = _FENCE.match(line), _ITEM.match(line)
-        if self._item is not None and self._belongs(line, fence):
-            return
-        if not line.strip():
-            yield from self._finish()
-        elif fence:
-            yield from self._finish()
-            yield Piece("open", fence[3].strip().split(" ")[0], self._begin("open"))
-            self._fence, self._indent = fence[2], len(fence[1])
-        elif item and not _RULE.match(line) and self._may_begin(item):
-            yield from self._finish()
-            self._begin("item")
-            self._item = item.end(2) + 1
-            self._lines.append(line)
-        elif _HEADING.match(line) or (_RULE.match(line) and not self._lines):
-            yield from self._finish()
-            self._begin("text")
-            self._lines.append(line)
-            yield from self._finish()
-        else:
-            if self._item is not None:
-                yield from self._finish()
-            if not self._lines:
-                self._begin("text")
-            self._lines.append(line)
-
-    def _belongs(self, line: str, fence: re.Match[str] | None) -> bool:
-        """Whether a line is part of the list's item, which then has it."""
-        if self._inner:
-            if fence and fence[2].startswith(self._inner) and not fence[3].strip():
-                self._inner = ""
-            self._lines.append(line)
-            return True
-        if not line.strip():
-            # Whether the item goes on after it, the next line will tell.
+        if not self._lines and not line.strip():
             self._blank = True
-            return True
-        inside = len(line) - len(line.lstrip(" ")) >= (self._item or 0)
-        if not inside and (self._blank or fence or _ITEM.match(line) or _HEADING.match(line) or _RULE.match(line)):
-            return False
-        if fence and inside:
-            self._inner = fence[2]
-        if self._blank:
-            self._lines.append("")
-            self._blank = False
+            return
+        continues = self._continues_block(line)
         self._lines.append(line)
-        return True
+        if continues:
+            return
+        starts = self._starts()
+        last = starts[-1]
+        if last.token.type == "fence":
+            yield from self._finish(starts[:-1], last.line)
+            yield Block("open", last.token.info.strip().split(" ")[0], self._gap("open"))
+            self._fence_indent = len(line) - len(line.lstrip(" "))
+            self._lines, self._fence, self._last, self._blank = [], last.token, "open", False
+        elif last.token.type in {"heading_open", "hr"} or (last.token.type in _ENDED_BY_BLANK and not line.strip()):
+            yield from self._finish(starts, len(self._lines))
+        else:
+            yield from self._finish(starts[:-1], last.line)
+            self._kind, self._is_indented_code = last.kind, last.token.type == "code_block"
 
-    def _may_begin(self, item: re.Match[str]) -> bool:
-        """A number in the middle of a paragraph begins no list, except the first one."""
-        return not self._lines or self._item is not None or not item[2][0].isdigit() or item[2][:-1] == "1"
+    def _continues_block(self, line: str) -> bool:
+        """Whether a line cannot begin or end a block, so that the unfinished lines need not be parsed again."""
+        if not self._lines or not self._lines[-1].strip() or self._is_indented_code:
+            return False
+        first = line.lstrip()[:1]
+        # Parsing a long block after each of its lines takes quadratic time: there only a clear sign ends it.
+        return first.isalpha() or (len(self._lines) > _MAX_PARSED_LINES and first not in {"", "`", "~", "#"})
 
-    def _code(self, line: str) -> Piece:
-        bare = line.strip()
-        if bare.startswith(self._fence) and not bare.strip(self._fence[0]):
-            self._fence = ""
-            return Piece("close", "")
-        return Piece("code", self._cut(line))
+    def _starts(self) -> list[_Start]:
+        """The beginnings of the blocks in the unfinished lines; each item of a list is a block."""
+        tokens: list[Token] = []
+        _MARKDOWN.block.parse("\n".join(self._lines), _MARKDOWN, {}, tokens)
+        starts: list[_Start] = []
+        for token in tokens:
+            top_level = token.level == 0 and not token.type.endswith("list_open")
+            if token.map and (top_level or (token.level == 1 and token.type == "list_item_open")):
+                starts.append(_Start(token.map[0], token))
+        return starts
 
-    def _cut(self, line: str) -> str:
-        """A line of code without the fence's own indentation."""
-        own = len(line) - len(line.lstrip(" "))
-        return line[min(own, self._indent) :]
+    def _finish(self, starts: Sequence[_Start], end: int) -> list[Block]:
+        """Cut the blocks that begin at `starts` off the unfinished lines, up to the line `end`."""
+        blocks: list[Block] = []
+        ends = [*(start.line for start in starts), end][1:]
+        for start, following in zip(starts, ends, strict=True):
+            lines = self._lines[start.line : following]
+            text = "\n".join(lines).rstrip()
+            blocks.append(Block(start.kind, text, self._gap(start.kind)))
+            self._last, self._blank = start.kind, not lines[-1].strip()
+        del self._lines[:end]
+        return blocks
 
-    def _begin(self, kind: Kind) -> bool:
-        """A block begins; return whether an empty line stands before it: only items may stand close together."""
-        close = kind == self._last == "item" and not self._blank
-        self._gap = self._last is not None and not close
-        self._last, self._blank = kind, False
-        return self._gap
+    def _gap(self, kind: BlockKind) -> bool:
+        # Only the items of a list may follow each other without an empty line.
+        return self._last is not None and not (kind == self._last == "item" and not self._blank)
 
-    def _finish(self) -> list[Piece]:
-        """End the block that is open, if one is."""
-        kind: Kind = "item" if self._item is not None else "text"
-        lines, self._lines, self._item, self._inner = self._lines, [], None, ""
-        return [Piece(kind, "\n".join(lines), self._gap)] if lines else []
-
-
-# One finished block of Markdown as lines for a terminal.
-
-# How far back code is read again for the colours of its next lines.
-_CODE_CONTEXT = 40
-_CODE_FRESH = 15
-_TAB = 4
+    def _dedent(self, line: str) -> str:
+        """A line of code without the indentation of its fence."""
+        indent = len(line) - len(line.lstrip(" "))
+        return line[min(indent, self._fence_indent) :]
 
 
 class _Heading(Heading):
-    """A heading that stands where the text does."""
+    """A heading at the left, as the text."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         self.text.justify = "left"
@@ -201,58 +183,53 @@ class _Markdown(Markdown):
 
     def __init__(self, source: str) -> None:
         super().__init__("", code_theme="ansi_dark", hyperlinks=False)
-        parser = MarkdownIt(options_update={"html": False}).enable("strikethrough").enable("table")
         self.markup = source
-        self.parsed = parser.parse(source)
+        self.parsed = _MARKDOWN.parse(source)
         for token in self.parsed:
-            _keep_breaks(token)
+            for child in token.children or ():
+                if child.type == "softbreak":
+                    child.type = "hardbreak"
 
 
-def _keep_breaks(token: Token) -> None:
-    for child in token.children or ():
-        if child.type == "softbreak":
-            child.type = "hardbreak"
+_TAB = 4
 
 
-class Typesetter:
-    """Turns pieces of an answer into lines with escape sequences, all of them our own.
-
-    Args:
-        stream: the terminal.
-        environ: the environment, for colours.
-    """
+class MarkdownRenderer:
+    """Renders blocks of an answer as lines; only its own escape sequences reach the terminal."""
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str]) -> None:
         self._console = make_console(stream, environ)
         self._colours = ColorSystem.STANDARD if self._console.color_system else None
 
     def markdown(self, source: str, width: int) -> list[str]:
-        """The lines of a block, at most `width` cells wide; what cannot be set is shown as it stands."""
+        """The lines of a block, at most `width` cells wide; what cannot be rendered is shown as it is."""
         safe = self._safe(source)
         try:
             options = self._console.options.update(width=width, height=None)
-            lines = self._console.render_lines(_Markdown(safe), options, pad=False)
-            return _trimmed([self._ansi(line) for line in lines])
-        except Exception:  # noqa: BLE001 - a model can write what no renderer has seen; the answer must be seen all the same
+            lines = [self.ansi(line) for line in self._console.render_lines(_Markdown(safe), options, pad=False)]
+        except Exception:  # noqa: BLE001 - a model can write what no renderer expects, and its answer must still be seen
             return [line for row in safe.split("\n") for line in wrap(row, width) or [""]]
+        while lines and not lines[0].strip():
+            lines.pop(0)
+        while lines and not lines[-1].strip():
+            lines.pop()
+        return lines
 
-    def plain(self, text: str, look: str = "none") -> str:
-        """One line of text in one look."""
-        return self._ansi([Segment(self._safe(text), Style.parse(look))])
+    def plain(self, text: str, style: str) -> str:
+        """One line of text in one style."""
+        return self.ansi([Segment(self._safe(text), Style.parse(style))])
 
     def _safe(self, text: str) -> str:
         return encodable(clean(text.expandtabs(_TAB), one_line=False), self._console.encoding)
 
-    def code(self, lines: Iterable[tuple[Style, str]]) -> str:
-        """One line of code."""
-        return self._ansi(Segment(encodable(text, self._console.encoding), style) for style, text in lines)
-
-    def _ansi(self, line: Iterable[Segment]) -> str:
-        parts = [(segment.text, segment.style) for segment in line if not segment.control]
-        while parts and not parts[-1][0].strip() and not (parts[-1][1] and parts[-1][1].bgcolor):
-            parts.pop()
-        if parts and not (parts[-1][1] and parts[-1][1].bgcolor):
-            parts[-1] = (parts[-1][0].rstrip(), parts[-1][1])
+    def ansi(self, line: Iterable[Segment]) -> str:
+        """Clean segments as text with escape sequences, without blanks at the end unless they have a background."""
+        parts = [(encodable(one.text, self._console.encoding), one.style) for one in line if not one.control]
+        while parts and not (parts[-1][1] and parts[-1][1].bgcolor):
+            text, style = parts.pop()
+            if text.strip():
+                parts.append((text.rstrip(), style))
+                break
         return "".join(self._styled(text, style) for text, style in parts)
 
     def _styled(self, text: str, style: Style | None) -> str:
@@ -263,207 +240,177 @@ class Typesetter:
         return style.render(text, color_system=self._colours)
 
 
-def _trimmed(lines: list[str]) -> list[str]:
-    """Without empty lines at either end."""
-    first = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
-    last = next((place for place in range(len(lines), 0, -1) if lines[place - 1].strip()), first)
-    return lines[first:last]
+# How many lines of code are parsed again for the colours of the next ones.
+_CONTEXT_LINES = 40
+_MIN_CONTEXT_LINES = 15
 
 
 class CodeLines:
-    """Colours a code block line by line: a line that has been given out stays as it is.
+    """Highlights a code block line by line: a printed line stays as it is, code of an unknown language stays plain."""
 
-    Args:
-        language: as the fence names it; code of a language that is not known stays plain.
-        setter: knows the terminal.
-    """
-
-    def __init__(self, language: str, setter: Typesetter) -> None:
+    def __init__(self, language: str, renderer: MarkdownRenderer) -> None:
         self._lexer = Syntax("", language or "text").lexer
-        self._setter = setter
+        self._renderer = renderer
         self._theme = Syntax.get_theme("ansi_dark")
         self._context: list[str] = []
 
     def lines(self, new: list[str]) -> list[str]:
-        """Colour the next lines of the block."""
-        if not new:
-            return []
+        """Highlight the next lines of the block."""
         safe = [clean(line.expandtabs(_TAB), one_line=False) for line in new]
-        told = self._coloured(safe)
+        highlighted = self._highlight(safe)
         self._context += safe
-        if len(self._context) > _CODE_FRESH and not safe[-1].strip() and not told[-1]:
+        if safe and len(self._context) > _MIN_CONTEXT_LINES and not safe[-1].strip() and not highlighted[-1]:
             # An empty line at the top level: what follows does not depend on what was before.
             self._context.clear()
-        del self._context[:-_CODE_CONTEXT]
-        return [self._setter.code(line) for line in told]
+        del self._context[:-_CONTEXT_LINES]
+        return [self._renderer.ansi(line) for line in highlighted]
 
     def partial(self, line: str) -> str:
-        """Colour a line that is not whole yet, and forget it again."""
-        return self._setter.code(self._coloured([clean(line.expandtabs(_TAB), one_line=False)])[0])
+        """Highlight a line that is not complete yet, without remembering it."""
+        return self._renderer.ansi(self._highlight([clean(line.expandtabs(_TAB), one_line=False)])[0])
 
-    def _coloured(self, new: list[str]) -> list[list[tuple[Style, str]]]:
+    def _highlight(self, new: list[str]) -> list[list[Segment]]:
         if self._lexer is None:
-            return [[(Style.null(), line)] for line in new]
-        rows: list[list[tuple[Style, str]]] = [[]]
-        source = "\n".join([*self._context, *new])
-        for token, text in self._lexer.get_tokens(source):
+            return [[Segment(line)] for line in new]
+        rows: list[list[Segment]] = [[]]
+        for token, text in self._lexer.get_tokens("\n".join([*self._context, *new])):
             style = self._theme.get_style_for_token(token)
             for number, part in enumerate(text.split("\n")):
                 if number:
                     rows.append([])
                 if part:
-                    rows[-1].append((style, part))
+                    rows[-1].append(Segment(part, style))
         first = len(self._context)
         return [rows[place] if place < len(rows) else [] for place in range(first, first + len(new))]
 
 
-# An answer on a terminal while it arrives: finished blocks are printed once, only the last one is drawn again.
-
 _FRAME_S = 0.08
-# A drawing that takes long is not repeated at once: this share of the time at most goes into it.
-_SHARE = 6
-_WAIT_S = 0.5
-_WIDEST = 100
+# A frame that takes long is not repeated at once: drawing takes at most a sixth of the time.
+_PAUSE_PER_COST = 6
+_WAITING_FRAME_S = 0.5
+_MAX_COLUMNS = 100
 _CODE_INDENT = "  "
 
 
-def unmarked(text: str) -> str:
-    """Leave text as it is."""
-    return text
-
-
 class AnswerView:
-    """Shows one answer.
+    """Shows one answer while it arrives.
 
-    What is finished goes to the terminal's own history and is never written again, so nothing that has scrolled away
-    is repainted and a resize finds it whole. The unfinished block stands in a few lines at the bottom, of which only
-    its end is seen when it is higher than the terminal.
+    A printed block is never written again, so scrolling and resizing leave it whole. The unfinished block is in a few
+    lines at the bottom; of a block higher than the terminal only the end is shown until it is finished.
 
-    Args:
-        stream: the terminal.
-        environ: the environment, for colours.
-        mark: puts marks into a block's text before it is shown.
+    `mark` adds marks to a block's text before it is shown.
     """
 
-    def __init__(self, stream: IO[str], environ: Mapping[str, str], *, mark: Callable[[str], str] = unmarked) -> None:
-        self._setter = Typesetter(stream, environ)
-        self._area = Area(stream)
+    def __init__(self, stream: IO[str], environ: Mapping[str, str], *, mark: Callable[[str], str] = str) -> None:
+        self._renderer = MarkdownRenderer(stream, environ)
+        self._area = RedrawnArea(stream)
         self._mark = mark
-        self._blocks = Blocks()
+        self._splitter = BlockSplitter()
         self._code: CodeLines | None = None
-        self._done: list[Piece] = []
-        self._letters = 0
-        self._began = time.monotonic()
-        self._next = 0.0
-        self._due = False
+        self._finished: list[Block] = []
+        self._started = time.monotonic()
+        self._next_frame = 0.0
+        self._frame_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self.chars = 0  # Characters of the answer so far
 
     async def show(self, pieces: AsyncIterator[str]) -> None:
-        """Show an answer until its pieces end, or raise. Call `finish` then, whatever happened."""
-        self._wait()
+        """Show an answer until its pieces end, or raise. Call `finish` then, in either case."""
+        self._draw_waiting()
         async for piece in pieces:
             self.feed(piece)
-            self._soon()
+            self._draw_soon()
 
     def feed(self, text: str) -> None:
-        """Take more of the answer."""
-        self._letters += len(text)
-        self._done += self._blocks.feed(text)
-
-    @property
-    def letters(self) -> int:
-        """Letters of the answer that have been taken."""
-        return self._letters
+        self.chars += len(text)
+        self._finished += self._splitter.feed(text)
 
     def draw(self) -> None:
-        """Bring the terminal up to date."""
-        size = self._area.size()
-        width = max(1, min(size[0] - 1, _WIDEST))
-        above = "".join(f"{line}\r\n" for line in self._settled(width))
-        tail = self._tail(width, size[0] - 1)
-        self._area.draw(tail[-max(1, size[1] - 2) :], size, above=above)
+        """Print the finished blocks and redraw the unfinished one."""
+        columns, rows = self._area.size()
+        width = max(1, min(columns - 1, _MAX_COLUMNS))
+        above = "".join(f"{line}\r\n" for line in self._finished_lines(width))
+        tail = self._tail_lines(width, columns - 1)
+        self._area.draw(tail[-max(1, rows - 2) :], (columns, rows), above=above)
 
     def finish(self, ending: str = "") -> None:
-        """Print what is left, and how it ended when that is not as it should be."""
+        """Print the remaining blocks, and how the answer ended where that needs saying."""
         if self._timer is not None:
             self._timer.cancel()
-        self._done += self._blocks.end()
-        width = max(1, min(self._area.size()[0] - 1, _WIDEST))
-        lines = self._settled(width)
+        self._finished += self._splitter.end()
+        lines = self._finished_lines(max(1, min(self._area.size()[0] - 1, _MAX_COLUMNS)))
         if ending:
-            lines.append(self._setter.plain(f"-- {ending} --", "yellow"))
+            lines.append(self._renderer.plain(f"-- {ending} --", "yellow"))
         self._area.close(above="".join(f"{line}\r\n" for line in lines))
 
-    def _settled(self, width: int) -> list[str]:
-        """The lines of the pieces that have been finished since the last time."""
+    def _finished_lines(self, width: int) -> list[str]:
+        """The lines of the blocks that have been finished since the last call."""
         lines: list[str] = []
-        done, self._done = self._done, []
         code: list[str] = []
-        for piece in done:
-            if piece.kind == "code":
-                code.append(piece.text)
+
+        def flush_code() -> None:
+            if self._code is not None and code:
+                lines.extend(_CODE_INDENT + line for line in self._code.lines(code))
+                code.clear()
+
+        for block in self._finished:
+            if block.kind == "code":
+                code.append(block.text)
                 continue
-            lines += self._code_lines(code)
-            code = []
-            if piece.gap:
+            flush_code()
+            if block.gap:
                 lines.append("")
-            if piece.kind == "open":
-                self._code = CodeLines(piece.text, self._setter)
-            elif piece.kind == "close":
+            if block.kind == "open":
+                self._code = CodeLines(block.text, self._renderer)
+            elif block.kind == "close":
                 self._code = None
             else:
-                lines += self._setter.markdown(self._mark(piece.text), width)
-        return lines + self._code_lines(code)
+                lines += self._renderer.markdown(self._mark(block.text), width)
+        flush_code()
+        self._finished = []
+        return lines
 
-    def _code_lines(self, code: list[str]) -> list[str]:
-        return [_CODE_INDENT + line for line in self._code.lines(code)] if self._code and code else []
-
-    def _tail(self, width: int, whole: int) -> list[str]:
-        """The lines of what is not finished."""
-        tail = self._blocks.tail
+    def _tail_lines(self, width: int, columns: int) -> list[str]:
+        tail = self._splitter.tail
         if tail is None:
-            if self._letters:
+            if self.chars:
                 return []
-            return [self._setter.plain(f"waiting for the model, {time.monotonic() - self._began:.0f} s", "dim")[:whole]]
+            waited = f"waiting for the model, {time.monotonic() - self._started:.0f} s"
+            return [self._renderer.plain(waited, "dim")[:columns]]
         if tail.kind == "code":
-            # Its end is what grows; one line is all there is room for.
-            room = whole - len(_CODE_INDENT)
-            return [_CODE_INDENT + self._code.partial(tail.text.expandtabs(4)[-room:])] if self._code else []
-        return [""] * tail.gap + self._setter.markdown(self._mark(tail.text), width)
+            # The end of the line is what grows, and there is room for one line.
+            room = columns - len(_CODE_INDENT)
+            return [_CODE_INDENT + self._code.partial(tail.text.expandtabs(_TAB)[-room:])] if self._code else []
+        return [""] * tail.gap + self._renderer.markdown(self._mark(tail.text), width)
 
-    def _wait(self) -> None:
-        """Show that we wait, until the first piece comes."""
-        if not self._letters:
+    def _draw_waiting(self) -> None:
+        if not self.chars:
             self.draw()
-            self._timer = asyncio.get_running_loop().call_later(_WAIT_S, self._wait)
+            self._timer = asyncio.get_running_loop().call_later(_WAITING_FRAME_S, self._draw_waiting)
 
-    def _soon(self) -> None:
-        """Draw, but not too often."""
-        if self._due:
+    def _draw_soon(self) -> None:
+        if self._frame_due:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._due = True
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._next - time.monotonic()), self._frame)
+        self._frame_due = True
+        delay = max(0.0, self._next_frame - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._draw_frame)
 
-    def _frame(self) -> None:
-        self._due = False
-        began = time.monotonic()
+    def _draw_frame(self) -> None:
+        self._frame_due = False
+        started = time.monotonic()
         self.draw()
         ended = time.monotonic()
-        self._next = ended + max(_FRAME_S, _SHARE * (ended - began))
+        self._next_frame = ended + max(_FRAME_S, _PAUSE_PER_COST * (ended - started))
 
 
-_LONGEST_COPY = 100_000
+# Terminals ignore longer clipboard sequences.
+_MAX_COPY_CHARS = 100_000
 
 
 class ChatScreen:
-    """The terminal of a chat.
-
-    Args:
-        stream: the terminal.
-        environ: the environment, for colours.
-    """
+    """What a chat prints besides answers that arrive."""
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str]) -> None:
         self._stream = stream
@@ -471,44 +418,37 @@ class ChatScreen:
         self._palette = Palette(make_console(stream, environ))
 
     def note(self, text: str) -> None:
-        """Say one line that nobody need act upon."""
+        """Print a quiet line of information."""
         for line in wrap(clean(text), max(20, make_console(self._stream, self._environ).width - 1)):
-            self._line("quiet", line)
+            self._print("quiet", line)
 
     def blank(self) -> None:
-        """Print an empty line."""
-        self._line("plain", "")
+        self._print("plain", "")
 
     def error(self, message: str, hint: str) -> None:
-        """Say what went wrong and what to do."""
         say_error(self._stream, self._environ, message, hint)
 
     def table(self, rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> None:
-        """Print rows."""
         print_table(rows, headers=headers, stream=self._stream, environ=self._environ)
 
     def turn(self, question: str, answer: str, ending: str = "") -> None:
-        """Print a turn of earlier."""
+        """Print an earlier turn."""
         for number, line in enumerate(clean(question, one_line=False).split("\n")):
-            self._line("strong", f"{'  ' if number else '> '}{line}")
+            self._print("strong", f"{'  ' if number else '> '}{line}")
         view = AnswerView(self._stream, self._environ)
         view.feed(answer)
         view.finish(ending)
         self.blank()
 
     def copy(self, text: str) -> bool:
-        """Put text on the clipboard, through the terminal; `False` when it is too long for that."""
+        """Put text on the clipboard, through the terminal (OSC 52); `False` when it is too long for that."""
         code = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
-        if len(code) > _LONGEST_COPY:
+        if len(code) > _MAX_COPY_CHARS:
             return False
         self._stream.write(f"\x1b]52;c;{code}\x07")
         self._stream.flush()
         return True
 
-    def silent_keys(self, keyboard: IO[str]) -> Unechoed:
-        """Keeps keys that are pressed during an answer from being shown; they wait for the prompt."""
-        return Unechoed(keyboard)
-
-    def _line(self, role: Role, text: str) -> None:
+    def _print(self, role: Role, text: str) -> None:
         self._stream.write(self._palette.ansi(((role, self._palette.fit(text)),)) + "\n")
         self._stream.flush()

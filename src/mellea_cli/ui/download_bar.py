@@ -1,82 +1,70 @@
-"""How far the download of a model is: a bar at a terminal, a line now and then anywhere else."""
+"""Progress of a model download: a bar at a terminal, a line now and then anywhere else."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from mellea_cli.models.download import Progress
-from mellea_cli.ui.console import choose_display, make_console, say
+from mellea_cli.ui.console import make_console, say
+from mellea_cli.ui.run_display import choose_display
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
 
-_EVERY_S = 10.0
-# What takes less long than this needs no bar: hashing a small file, or finding that nothing is to be done.
+_LINE_INTERVAL_S = 10.0
+# What is faster than this needs no bar: hashing a small file, or finding that nothing is to be done.
 _SILENT_S = 0.4
 
 
 class Download:
-    """Shows the progress of a pull; call it with each `Progress`. A context manager.
-
-    Args:
-        stream: where to show it, usually stderr.
-        environ: the environment, for what the terminal can do.
-        label: what is fetched, for sources that do not say.
-    """
+    """Shows the progress of a download of `label`; call it with each `Progress`. A context manager."""
 
     def __init__(self, stream: IO[str], environ: Mapping[str, str], *, label: str = "") -> None:
         self._stream = stream
-        self._live = choose_display(stream=stream, environ=environ, quiet=False, no_live=False) == "live"
+        self._live = choose_display(stream, environ) == "live"
         self._environ = environ
         self._label = label
-        self._bar: Bar | None = None
+        self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        self._began = time.monotonic()
-        self._told = self._began
+        self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the model store is."""
         source = f" from {progress.source}" if progress.source else ""
         self.at(f"{progress.phase}{source}", progress.done, progress.total)
 
     def at(self, status: str, done: int | None, total: int | None) -> None:
-        """Show how far it is, in bytes; `None` where nobody knows."""
+        """Show the progress in bytes; `None` where unknown."""
         now = time.monotonic()
-        if now - self._began < _SILENT_S:
+        if now - self._started < _SILENT_S:
             return
+        text = f"{self._label} {status}".strip()
         if self._live:
-            self._draw(status, done, total)
-        elif now - self._told >= _EVERY_S:
-            self._told = now
+            if self._bar is None or self._task is None:
+                self._bar = self._make_bar()
+                self._bar.start()
+                self._task = self._bar.add_task("", total=total)
+            self._bar.update(self._task, description=text, completed=done or 0, total=total)
+        elif now - self._last_line >= _LINE_INTERVAL_S:
+            self._last_line = now
             share = f" {done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if done is not None and total else ""
-            say(self._stream, f"{self._label} {status}{share}".strip())
+            say(self._stream, text + share)
 
-    def _draw(self, status: str, done: int | None, total: int | None) -> None:
-        if self._bar is None or self._task is None:
-            self._bar = self._new_bar()
-            self._bar.start()
-            self._task = self._bar.add_task("", total=total)
-        self._bar.update(self._task, description=f"{self._label} {status}".strip(), completed=done or 0, total=total)
-
-    def _new_bar(self) -> Bar:
+    def _make_bar(self) -> RichProgress:
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import Progress as RichProgress
 
-        return Bar(
+        return RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),

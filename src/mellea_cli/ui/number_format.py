@@ -1,4 +1,4 @@
-"""How numbers are written for people: one place, so that every display writes them alike."""
+"""Numbers for people: one place, so that every display writes them alike."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 
 
 def count(number: int) -> str:
-    """A whole number with its thousands set apart: `48,210`."""
+    """A whole number with thousands separators: `48,210`."""
     return f"{number:,}"
 
 
+def plural(number: int, one: str, several: str) -> str:
+    """A number with its noun: `1 row`, `2,000 rows`."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def rate(per_second: float) -> str:
-    """A rate with about two figures that mean something: `0.08`, `2.4`, `31`, `1,240`."""
+    """A rate with about two significant digits: `0.08`, `2.4`, `31`, `1,240`."""
     if per_second >= 9.95:
         return f"{per_second:,.0f}"
     if per_second >= 0.095 or per_second == 0:

@@ -1,4 +1,4 @@
-"""Everything a person sees of one batch run, from the first line to the closing table."""
+"""Run display: everything a person sees of one batch run, from the first line to the summary."""
 
 from __future__ import annotations
 
@@ -8,71 +8,86 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Literal, Self
 
 from mellea_cli.errors import InputError, MelleaError, OutputError
 from mellea_cli.events import Fanout, Observer
-from mellea_cli.ui.console import Display, choose_display, make_display, say, say_error
+from mellea_cli.ui.console import make_console, say, say_error
 from mellea_cli.ui.run_state import RunState
+from mellea_cli.ui.terminal import Writable, in_foreground, is_terminal
 
 if TYPE_CHECKING:
-    from mellea_cli.ui.console import Writable
+    from mellea_cli.ui.live_panels import LiveDisplay
+    from mellea_cli.ui.plain_lines import PlainDisplay
     from mellea_cli.ui.summary import RunSummary
 
+Display = Literal["live", "plain"]
 
-_STDOUT = 1
+
+def choose_display(stream: IO[str], environ: Mapping[str, str]) -> Display:
+    """Choose the display for a stream; `TERM`, `CI`, `TTY_COMPATIBLE` and `TTY_INTERACTIVE` count.
+
+    Returns:
+        `"live"` at a terminal that can be drawn on and that belongs to this process (not to the shell, as with
+        `mellea ... &`), `"plain"` anywhere else.
+    """
+    dumb = environ.get("TERM", "").lower() in {"dumb", "unknown"}
+    automatic = environ.get("CI", "").lower() not in {"", "0", "false"}
+    static = environ.get("TTY_INTERACTIVE") == "0"
+    drawable = is_terminal(stream, environ) and not (dumb or automatic or static)
+    return "live" if drawable and in_foreground(stream) else "plain"
+
+
+def make_display(
+    name: Display, state: RunState, stream: IO[str], environ: Mapping[str, str]
+) -> LiveDisplay | PlainDisplay:
+    """Build the display called `name`."""
+    from mellea_cli.ui.plain_lines import PlainDisplay
+
+    if name == "live":
+        from mellea_cli.ui.live_panels import LiveDisplay
+
+        console = make_console(stream, environ)
+        if not console.legacy_windows:
+            return LiveDisplay(state, console)
+    return PlainDisplay(state, stream)
 
 
 @dataclass(frozen=True, slots=True)
 class DisplayOptions:
-    """How a run is to be shown."""
+    """How a run is shown."""
 
-    quiet: bool = False
-    """Errors only."""
-    verbose: int = 0
-    """1: say why attempts failed; 2: show the model server's log, which draws no panels."""
-    live: bool = True
-    """Panels, where there is a terminal for them."""
-    json: bool = False
-    """The closing summary as one line of JSON instead of a table."""
-    summary_file: str | None = None
-    """A file that gets the closing summary as JSON."""
-    log_file: str | None = None
-    """A file that gets every event but the tokens, as JSON lines."""
+    quiet: bool = False  # Errors only
+    verbose: int = 0  # 1: say why attempts failed; 2: show the model server's log, without panels
+    live: bool = True  # Panels, where there is a terminal for them
+    json: bool = False  # The summary as one line of JSON instead of a table
+    summary_file: str | None = None  # A file that gets the summary as JSON
+    log_file: str | None = None  # A file that gets every event but the tokens, as JSON lines
 
 
 class RunDisplay:
-    """Talks to the person in front of a run: on stderr, never on stdout. A context manager.
+    """Shows a command's runs, one after the other: on `stream`, stderr, never on stdout. A context manager."""
 
-    Args:
-        stream: stderr.
-        environ: the environment, for what the terminal can do.
-        look: how it is to be shown.
-    """
-
-    def __init__(self, stream: IO[str], environ: Mapping[str, str], look: DisplayOptions) -> None:
+    def __init__(self, stream: IO[str], environ: Mapping[str, str], options: DisplayOptions) -> None:
         self._stream = stream
         self._environ = environ
-        self._look = look
-        self._display: Display | None = None
-        self._piped = False
-        self._stack = ExitStack()
-        self._stage = ExitStack()
+        self._options = options
+        self._display: LiveDisplay | PlainDisplay | None = None
+        self._rows_are_piped = False
+        self._command_stack = ExitStack()
+        self._run_stack = ExitStack()
         self._log: Observer | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stage.close()
-        self._stack.close()
+    def __exit__(self, *_: object) -> None:
+        self._run_stack.close()
+        self._command_stack.close()
 
     def say(self, line: str) -> None:
-        """Say one line; nothing when it is empty, or when only errors are wanted."""
-        if not line or self._look.quiet:
+        """Print one line; nothing when it is empty, or when only errors are wanted."""
+        if not line or self._options.quiet:
             return
         if self._display is not None:
             self._display.line(line)
@@ -80,109 +95,110 @@ class RunDisplay:
             say(self._stream, line)
 
     def trouble(self, error: InputError) -> None:
-        """Say that a row could not be read and is left out; errors are said also when quiet was asked for."""
-        line = f"left out: {error.message}"
-        if self._display is not None and not self._look.quiet:
-            self._display.line(line)
-        else:
+        """Print that a row could not be read and is skipped, also when quiet."""
+        line = f"skipped: {error.message}"
+        if self._options.quiet:
             say(self._stream, line)
+        else:
+            self.say(line)
 
     def error(self, message: str, hint: str) -> None:
-        """Say what ended the run, and what to do next."""
         say_error(self._stream, self._environ, message, hint)
 
     def ended_by(self, error: MelleaError) -> None:
-        """Say what ended the run, unless the closing table has said it, and what to do next."""
-        if self._look.quiet or self._look.json:
+        """Print what ended the run, unless the summary has said it, and what to type next."""
+        if self._options.quiet or self._options.json:
             self.error(error.message, error.hint)
         elif error.hint:
             say(self._stream, f"try: {error.hint}")
 
     def begin(self) -> Observer:
-        """Start to show a run; what was shown of an earlier one ends.
+        """Start to show a run; the display of an earlier one ends.
 
         Returns:
-            The observer that the run tells what happens.
+            The observer for the run.
 
         Raises:
             OutputError: the log file cannot be written.
         """
-        from mellea_cli.ui.event_log import EventLog, TroubleLines
+        from mellea_cli.ui.event_log import EventLog
+        from mellea_cli.ui.plain_lines import TroubleLines
 
-        look = self._look
-        self._stage.close()
+        options = self._options
+        self._run_stack.close()
         observers: list[Observer] = []
-        if look.log_file and self._log is None:
-            self._log = self._stack.enter_context(EventLog(Path(look.log_file)))
+        if options.log_file and self._log is None:
+            self._log = self._command_stack.enter_context(EventLog(Path(options.log_file)))
         if self._log is not None:
             observers.append(self._log)
-        view = RunState()
-        # The model server writes its log to the same terminal: panels would be torn by it.
-        still = not look.live or look.verbose > 1 or self._piped
-        name = choose_display(stream=self._stream, environ=self._environ, quiet=look.quiet, no_live=still)
-        self._display = self._stage.enter_context(make_display(name, view, self._stream, self._environ))
-        if name != "none":
-            observers.append(view)
-        if look.verbose and not look.quiet:
-            observers.append(TroubleLines(self._display.line))
+        if not options.quiet:
+            state = RunState()
+            # The model server logs to the same terminal, and so may the reader of a pipe: both would tear the panels.
+            live = options.live and options.verbose < 2 and not self._rows_are_piped
+            name = choose_display(self._stream, self._environ) if live else "plain"
+            self._display = display = make_display(name, state, self._stream, self._environ)
+            self._run_stack.enter_context(display)
+            observers.append(state)
+            if options.verbose:
+                observers.append(TroubleLines(display.line))
         return observers[0] if len(observers) == 1 else Fanout(*observers)
 
     def rows(self, stream: IO[str]) -> Writable | None:
-        """The way for data rows to stdout, when it is more than a plain descriptor.
+        """The stream for data rows to stdout, where a plain descriptor will not do.
 
         Returns:
             A stream that writes rows above the panels of a terminal, or into whatever has been put in stdout's place;
-            `None` when rows may simply be written to the descriptor.
+            `None` when rows may be written to the descriptor.
         """
         try:
             mode = os.fstat(stream.fileno()).st_mode
-            # Whoever reads the pipe may well write to the same terminal: panels would be torn by that.
-            self._piped = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-            plain = stream.fileno() == _STDOUT and not stream.isatty()
+            self._rows_are_piped = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+            if stream.fileno() == _STDOUT and not stream.isatty():
+                return None
         except (OSError, ValueError, AttributeError):
-            plain = False
-        return None if plain else _Rows(self, stream)
+            pass
+        return _RowStream(self, stream)
 
-    def way_for_rows(self, stream: IO[str]) -> Writable:
-        """The way to `stream` at this moment: past the panels while there are some."""
+    def current_rows(self, stream: IO[str]) -> Writable:
+        """What rows to `stream` must be written to now: the panels' stream while there are panels."""
         return stream if self._display is None else self._display.rows(stream)
 
     def end(self, summary: RunSummary) -> None:
-        """Stop showing the run and say how it ended.
+        """Stop showing the run and print the summary.
 
         Raises:
             OutputError: the summary file cannot be written.
         """
         from mellea_cli.ui.summary import print_summary, to_json
 
-        self._stage.close()
-        self._stack.close()
+        self._run_stack.close()
+        self._command_stack.close()
         self._display = None
-        if self._look.json:
+        if self._options.json:
             self._stream.write(to_json(summary) + "\n")
             self._stream.flush()
-        elif not self._look.quiet:
+        elif not self._options.quiet:
             print_summary(summary, self._stream, self._environ)
-        if self._look.summary_file:
-            _write(Path(self._look.summary_file), to_json(summary))
+        if self._options.summary_file:
+            path = Path(self._options.summary_file)
+            try:
+                path.write_text(to_json(summary) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise OutputError(f"{path}: the summary cannot be written: {error.strerror}") from error
 
 
-def _write(path: Path, line: str) -> None:
-    try:
-        path.write_text(line + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: the summary cannot be written: {error.strerror}") from error
+_STDOUT = 1
 
 
-class _Rows:
-    """Writes to stdout by the way that is right when the row comes: panels appear only when the run begins."""
+class _RowStream:
+    """Writes rows to stdout, from the run's beginning on above its panels."""
 
-    def __init__(self, show: RunDisplay, stream: IO[str]) -> None:
-        self._show = show
+    def __init__(self, display: RunDisplay, stream: IO[str]) -> None:
+        self._display = display
         self._stream = stream
 
     def write(self, text: str, /) -> int:
-        return self._show.way_for_rows(self._stream).write(text)
+        return self._display.current_rows(self._stream).write(text)
 
     def flush(self) -> None:
-        self._show.way_for_rows(self._stream).flush()
+        self._display.current_rows(self._stream).flush()

@@ -1,156 +1,96 @@
-"""What is said about batches: a line when one has come further, and the table of `mellea jobs`."""
+"""Status: what `mellea doctor` found, what a dry run would do, and the state of batch jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Literal
 
 from mellea_cli.messages import Message
 from mellea_cli.ui.console import clean, print_table, say
 from mellea_cli.ui.number_format import count
 
 if TYPE_CHECKING:
+    from mellea_cli.backends.openai_batch import Batch
     from mellea_cli.ui.theme import Role
 
 
-# The doctor's screen.
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `mellea doctor`."""
 
-_ROLES: Mapping[str, Role] = {"ok": "good", "note": "warn", "bad": "bad"}
-
-
-class Found(Protocol):
-    """One line of the screen."""
-
-    @property
-    def part(self) -> str:
-        """The part of the screen it belongs to."""
-
-    @property
-    def subject(self) -> str:
-        """What was looked at."""
-
-    @property
-    def state(self) -> str:
-        """`ok`, `note` or `bad`."""
-
-    @property
-    def text(self) -> str:
-        """What was found."""
+    part: str  # The part of the report that it belongs to
+    subject: str
+    state: Literal["ok", "note", "bad"]
+    text: str
 
 
-def print_findings(findings: Sequence[Found], command: str, *, stream: IO[str], environ: Mapping[str, str]) -> None:
-    """Print what was found, part by part, and what to type next if something is missing.
+_STATE_ROLES: Mapping[str, Role] = {"ok": "good", "note": "warn", "bad": "bad"}
 
-    Args:
-        findings: what was found, in order.
-        command: what to type next; nothing is printed when empty.
-        stream: usually stdout.
-        environ: the environment, for colours.
-    """
+
+def print_findings(findings: Sequence[Finding], command: str, *, stream: IO[str], environ: Mapping[str, str]) -> None:
+    """Print what was found, part by part, and the command that fixes it; none is printed when it is empty."""
     rows: list[Sequence[str | tuple[Role, str]]] = []
     part = ""
     for finding in findings:
         head = finding.part if finding.part != part else ""
         part = finding.part
-        rows.append((("strong", head), finding.subject, (_ROLES[finding.state], finding.state), finding.text))
+        rows.append((("strong", head), finding.subject, (_STATE_ROLES[finding.state], finding.state), finding.text))
     print_table(rows, stream=stream, environ=environ)
     if command:
-        say(stream, f"to mend it: {command}")
-
-
-# What a run would do, for `--dry-run`.
+        say(stream, f"to fix it: {command}")
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run would do.
+    """What a run would do (`--dry-run`)."""
 
-    Args:
-        facts: pairs of what and how much, in order.
-        step: the step whose prompt is shown.
-        messages: that prompt for the first item; empty when there is no item.
-    """
-
-    facts: Sequence[tuple[str, str]]
-    step: str
-    messages: Sequence[Message]
+    facts: Sequence[tuple[str, str]]  # What, and how much
+    step: str  # The step whose prompt is shown
+    messages: Sequence[Message]  # That prompt for the first item; empty when there is no item
 
 
 def print_preview(preview: Preview, stream: IO[str], environ: Mapping[str, str]) -> None:
-    """Print what would run and one rendered prompt.
-
-    Args:
-        preview: what to print.
-        stream: stdout; no rows go there.
-        environ: the environment, for colours.
-    """
+    """Print what would run and one rendered prompt."""
     print_table([[("strong", what), text] for what, text in preview.facts], stream=stream, environ=environ)
     if not preview.messages:
         return
     stream.write(f"\nthe prompt of step {preview.step!r} for the first item:\n")
     for message in preview.messages:
         stream.write(f"\n[{message.role}]\n")
-        # Line by line: a prompt keeps its lines, and nothing in it reaches the terminal as an escape.
+        # Line by line: a prompt keeps its lines, and no escape sequence in it reaches the terminal.
         stream.writelines(f"{clean(line)}\n" for line in message.content.splitlines())
     stream.flush()
 
 
-_TENTHS = 10
-_WORDS = {
+_BATCH_STATES = {
     "validating": "being checked",
-    "in_progress": "being worked on",
-    "finalizing": "being put together",
+    "in_progress": "in progress",
+    "finalizing": "being finished",
     "completed": "done",
-    "expired": "out of time",
+    "expired": "expired",
     "cancelling": "being cancelled",
     "cancelled": "cancelled",
     "failed": "refused",
 }
 
 
-class Stands(Protocol):
-    """How a batch stands."""
-
-    @property
-    def id(self) -> str:
-        """The server's name for it."""
-
-    @property
-    def status(self) -> str:
-        """Its state, in the server's word."""
-
-    @property
-    def completed(self) -> int:
-        """Requests with an answer."""
-
-    @property
-    def failed(self) -> int:
-        """Requests that failed."""
-
-
-class QueueLines:
-    """Says how batches stand, but only what is news: a new state, or another tenth done.
-
-    Args:
-        say: takes a line.
-    """
+class BatchLines:
+    """Prints how batches progress, but only what is new: another state, or another tenth done."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._said: dict[str, tuple[str, int]] = {}
+        self._printed: dict[str, tuple[str, int]] = {}
 
-    def tell(self, batch: Stands, requests: int) -> None:
-        """Say how a batch of so many requests stands, if that is news."""
-        done = batch.completed + batch.failed
-        news = (batch.status, _TENTHS * done // max(1, requests))
-        if self._said.get(batch.id) != news:
-            self._said[batch.id] = news
-            self._say(f"{batch.id}: {standing(batch, requests)}")
+    def update(self, batch: Batch, requests: int) -> None:
+        tenths = 10 * (batch.completed + batch.failed) // max(1, requests)
+        if self._printed.get(batch.id) != (batch.status, tenths):
+            self._printed[batch.id] = (batch.status, tenths)
+            self._say(f"{batch.id}: {batch_state(batch, requests)}")
 
 
-def standing(batch: Stands, requests: int) -> str:
-    """How a batch stands, in a few words."""
+def batch_state(batch: Batch, requests: int) -> str:
+    """The state of a batch in a few words."""
     done = f"{count(batch.completed)} of {count(requests)} answered" if batch.completed or batch.failed else ""
     failed = f"{count(batch.failed)} failed" if batch.failed else ""
-    return ", ".join(part for part in (_WORDS.get(batch.status, batch.status), done, failed) if part)
+    return ", ".join(filter(None, (_BATCH_STATES.get(batch.status, batch.status), done, failed)))

@@ -1,43 +1,33 @@
-"""Spans of text with a role, and how a role looks on this terminal.
+"""What terminal output is made of: spans of text with a role, how a role looks, wrapping, and bar charts.
 
 Text from outside is only ever the text of a span. It is never parsed as markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 
 from mellea_cli.ui.console import clean, encodable
+from mellea_cli.ui.number_format import count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 Role = Literal[
-    "plain",
-    "quiet",
-    "strong",
-    "label",
-    "frame",
-    "good",
-    "bad",
-    "mixed",
-    "warn",
-    "cursor",
-    "done",
-    "rest",
-]
+    "plain", "quiet", "strong", "label", "frame", "good", "bad", "mixed", "warn", "cursor", "done", "rest"
+]  # fmt: skip
 Span = tuple[Role, str]
 Line = tuple[Span, ...]
 
 # Names from the terminal's own palette, so that light and dark themes both stay readable.
-_LOOKS: dict[Role, str] = {
+_STYLES: dict[Role, str] = {
     "plain": "none",
     "quiet": "dim",
     "strong": "bold",
@@ -51,7 +41,7 @@ _LOOKS: dict[Role, str] = {
     "done": "cyan",
     "rest": "dim",
 }
-_JUDGED: dict[str, Role] = {
+_JUDGEMENTS: dict[str, Role] = {
     "positive": "good",
     "negative": "bad",
     "mixed": "mixed",
@@ -64,10 +54,9 @@ _JUDGED: dict[str, Role] = {
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """The signs that a display is drawn with."""
+    """The characters that a display is drawn with."""
 
-    corners: str
-    """Top left, top right, bottom left, bottom right."""
+    corners: str  # Top left, top right, bottom left, bottom right
     across: str
     down: str
     bar: str
@@ -90,37 +79,38 @@ _ASCII = Glyphs("++++", "-", "|", "=", ">", ".", "#", "_", "ok", "x", "retry", "
 
 
 class Palette:
-    """Turns spans into what this terminal understands.
-
-    Args:
-        console: tells colours and encoding.
-    """
+    """Turns spans into what one terminal understands."""
 
     def __init__(self, console: Console) -> None:
         from rich.color import ColorSystem
 
         self.encoding = console.encoding
         self.glyphs = _UNICODE if console.encoding.lower().startswith("utf") else _ASCII
-        system = ColorSystem.STANDARD if console.color_system else None  # every terminal with colours has these
-        self._marks: dict[Role, tuple[str, str]] = {}
-        for role in _LOOKS:
-            style = look(role)
+        # Every terminal with colours has these sixteen.
+        system = ColorSystem.STANDARD if console.color_system else None
+        self._escapes: dict[Role, tuple[str, str]] = {}
+        for role in _STYLES:
+            style = rich_style(role)
             if console.no_color:
                 style = style.without_color
             before, _, after = style.render("x", color_system=system).partition("x")
-            self._marks[role] = (before, after)
+            self._escapes[role] = (before, after)
 
     def ansi(self, line: Line) -> str:
         """The line with its escape sequences, without a line break."""
-        marks = self._marks
-        return "".join([f"{marks[role][0]}{text}{marks[role][1]}" for role, text in line])
+        escapes = self._escapes
+        return "".join([f"{escapes[role][0]}{text}{escapes[role][1]}" for role, text in line])
+
+    def print(self, lines: Iterable[Line], stream: IO[str]) -> None:
+        stream.write("".join(f"{self.ansi(line).rstrip()}\n" for line in lines))
+        stream.flush()
 
     def fit(self, text: str) -> str:
-        """The text with a `?` for what the terminal's encoding has no letter for."""
+        """Clean text with `?` for what the terminal's encoding lacks."""
         return encodable(text, self.encoding)
 
     def safe(self, text: str) -> str:
-        """Text from anywhere in a form that can be shown here; for what stays the same from frame to frame."""
+        """Text from outside, cleaned and fitted on one line; cached, for what is drawn again and again."""
         return _safe(text, self.encoding)
 
 
@@ -129,14 +119,14 @@ def _safe(text: str, encoding: str) -> str:
     return encodable(clean(text), encoding)
 
 
-def look(role: Role) -> Style:
-    """The Rich style of a role."""
-    return Style.parse(_LOOKS[role])
+def rich_style(role: Role) -> Style:
+    """The role's style for Rich."""
+    return Style.parse(_STYLES[role])
 
 
-def judged(value: str) -> Role:
-    """The role of a field's value: words that judge have a colour, everything else is plain."""
-    return _JUDGED.get(value.strip().lower(), "plain")
+def judgement_role(value: str) -> Role:
+    """The role of a field's value: judgements have a colour, everything else is plain."""
+    return _JUDGEMENTS.get(value.strip().lower(), "plain")
 
 
 def cells_of(text: str) -> int:
@@ -150,7 +140,7 @@ def width(line: Iterable[Span]) -> int:
 
 
 def pad(line: Line, cells: int) -> Line:
-    """The line with spaces up to `cells`."""
+    """The line, filled with spaces up to `cells`."""
     missing = cells - width(line)
     return (*line, ("plain", " " * missing)) if missing > 0 else line
 
@@ -173,11 +163,11 @@ def shorten(text: str, cells: int, cut: str) -> str:
 
 
 def wrap(text: str, cells: int) -> list[str]:
-    """Break `text` into lines of at most `cells` cells, at spaces where there are any."""
+    """Break `text` into lines of at most `cells` cells, at spaces where possible."""
     return list(_wrapped(text, cells))
 
 
-# Frame after frame most of what is shown is what was shown before.
+# Most of a frame is what the last frame showed.
 @lru_cache(maxsize=256)
 def _wrapped(text: str, cells: int) -> list[str]:
     if cells <= 0:
@@ -194,21 +184,64 @@ def _wrapped(text: str, cells: int) -> list[str]:
             continue
         if current:
             lines.append(current)
-        *whole, current = _pieces(word, cells) if size > cells else [word]
+        *whole, current = _split_word(word, cells) if size > cells else [word]
         lines += whole
         room = cells - cells_of(current)
     return [*lines, current] if current or not lines else lines
 
 
-def _pieces(word: str, cells: int) -> list[str]:
-    """Cut a word that is longer than a line."""
+def _split_word(word: str, cells: int) -> list[str]:
     pieces = [""]
     taken = 0
-    for letter in word:
-        size = cells_of(letter)
+    for character in word:
+        size = cells_of(character)
         if taken + size > cells and pieces[-1]:
             pieces.append("")
             taken = 0
-        pieces[-1] += letter
+        pieces[-1] += character
         taken += size
     return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of a chart: a name, how many, and their share in words."""
+
+    name: str
+    number: int
+    share: str
+    role: Role = "plain"  # The bar's colour
+    name_role: Role = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class ChartSize:
+    """The widths of a bar chart, in cells."""
+
+    columns: int  # Of the whole chart
+    label: int
+    names: int  # Longer names are shortened; charts below each other line up by sharing this
+    digits: int
+    longest_bar: int
+
+    @property
+    def bar(self) -> int:
+        return min(self.longest_bar, self.columns - self.label - self.names - self.digits - 9)
+
+
+_SHORTEST_BAR = 4
+
+
+def bar_chart(label: str, bars: Sequence[Bar], full: int, size: ChartSize, palette: Palette) -> Iterator[Line]:
+    """A line for each bar, with `label` before the first; the number `full` fills a whole bar.
+
+    The names are clean and fitted. Where there is no room for bars, only the numbers are shown.
+    """
+    for index, bar in enumerate(bars):
+        line: list[Span] = [*pad((("label", label if index == 0 else ""),), size.label)]
+        line += pad(((bar.name_role, shorten(bar.name, size.names, palette.glyphs.cut)),), size.names + 2)
+        if size.bar >= _SHORTEST_BAR and full:
+            filled = max(1, round(size.bar * bar.number / full)) if bar.number else 0
+            line += [(bar.role, palette.glyphs.block * filled), ("plain", " " * (size.bar - filled + 1))]
+        line += [("plain", f"{count(bar.number):>{size.digits}}"), ("quiet", f" {bar.share:>4}")]
+        yield clip(tuple(line), size.columns)

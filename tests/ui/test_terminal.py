@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.ui.live_panels import Area
+from mellea_cli.ui.terminal import RedrawnArea
 
 COLUMNS, ROWS = 30, 8
 
@@ -54,7 +54,7 @@ SIZE = (COLUMNS, ROWS)
 
 def test_only_changed_lines_are_written(terminal: Emulated) -> None:
     """A frame like the last one costs nothing; one changed line costs that line."""
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw(["one", "two", "three"], SIZE)
     assert terminal.rows == ["one", "two", "three"]
     written = terminal.tell()
@@ -68,7 +68,7 @@ def test_only_changed_lines_are_written(terminal: Emulated) -> None:
 def test_the_area_grows_and_shrinks(terminal: Emulated) -> None:
     """More lines scroll the screen, fewer leave nothing behind."""
     terminal.write("".join(f"before {n}\n" for n in range(6)))
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw(["a"], SIZE)
     area.draw(["a", "b", "c", "d"], SIZE)
     assert terminal.rows == [*(f"before {n}" for n in range(2, 6)), "a", "b", "c", "d"]
@@ -83,7 +83,7 @@ def test_the_area_grows_and_shrinks(terminal: Emulated) -> None:
 
 def test_lines_above_stay(terminal: Emulated) -> None:
     """What is printed above scrolls away like any output, the area stays below it."""
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw(["panel", "foot"], SIZE)
     area.draw(["panel", "foot"], SIZE, above="note 1\nnote 2\n")
     assert terminal.rows == ["note 1", "note 2", "panel", "foot"]
@@ -95,7 +95,7 @@ def test_lines_above_stay(terminal: Emulated) -> None:
 
 def test_the_cursor_is_given_back(terminal: Emulated) -> None:
     """It is hidden while the area is there, visible afterwards, at the start of a line; lines wrap again."""
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw(["panel"], SIZE)
     assert terminal.screen.cursor.hidden
     area.close()
@@ -107,7 +107,7 @@ def test_the_cursor_is_given_back(terminal: Emulated) -> None:
 
 def test_an_area_that_was_never_drawn_writes_no_escape(terminal: Emulated) -> None:
     """A run that ends before its first frame leaves only its lines."""
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw([], SIZE, above="note\n")
     area.close(above="bye\n")
     assert terminal.getvalue() == "note\nbye\n"
@@ -116,7 +116,7 @@ def test_an_area_that_was_never_drawn_writes_no_escape(terminal: Emulated) -> No
 def test_a_narrower_terminal_keeps_nothing_of_the_old_frame(terminal: Emulated) -> None:
     """The cursor rests at the first cell of the area, so everything from there on can be erased."""
     terminal.write("shell\n")
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw(["#" * 29, "#" * 29, "#" * 29], SIZE)
     terminal.screen.resize(ROWS, 15)
     area.draw(["small"], (15, ROWS))
@@ -125,7 +125,7 @@ def test_a_narrower_terminal_keeps_nothing_of_the_old_frame(terminal: Emulated) 
 
 def test_another_size_draws_all_anew(terminal: Emulated) -> None:
     """After a resize no old line is trusted, not even one that reads the same."""
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw(["#" * 20, "foot"], SIZE)
     terminal.screen.resize(ROWS, 10)
     terminal.screen.resize(ROWS, 25)
@@ -136,10 +136,10 @@ def test_another_size_draws_all_anew(terminal: Emulated) -> None:
 
 def test_after_a_stop_it_begins_where_the_cursor_is(terminal: Emulated) -> None:
     """When the shell has written meanwhile, what it wrote stays."""
-    area = Area(terminal)
+    area = RedrawnArea(terminal)
     area.draw(["panel", "foot"], SIZE)
     terminal.write("\r\x1b[Jstopped\n$ fg\n")
-    area.lose()
+    area.abandon()
     area.draw(["panel", "foot"], SIZE)
     assert terminal.rows == ["stopped", "$ fg", "panel", "foot"]
 
@@ -157,22 +157,22 @@ class Broken(io.StringIO):
 
 def test_a_terminal_that_is_gone_is_left_alone() -> None:
     """A hang-up ends the drawing and nothing else."""
-    area = Area(Broken(OSError))
+    area = RedrawnArea(Broken(OSError))
     area.draw(["a"], SIZE)
     assert area.gone
     area.close()
 
 
 def test_a_full_terminal_is_only_late() -> None:
-    """A non-blocking terminal that takes nothing now is drawn anew later."""
-    area = Area(Broken(BlockingIOError))
+    """A non-blocking terminal that accepts nothing now is redrawn later."""
+    area = RedrawnArea(Broken(BlockingIOError))
     area.draw(["a"], SIZE)
     assert not area.gone
 
 
 def test_a_stream_without_a_size_has_the_assumed_one() -> None:
     """What does not tell its size is taken to be as large as was said."""
-    assert Area(io.StringIO(), (33, 7)).size() == (33, 7)
+    assert RedrawnArea(io.StringIO(), (33, 7)).size() == (33, 7)
 
 
 @given(
@@ -187,11 +187,11 @@ def test_a_stream_without_a_size_has_the_assumed_one() -> None:
 def test_the_screen_always_shows_the_last_frame(frames: list[tuple[list[str], list[str]]]) -> None:
     """Whatever the frames and the lines between: the screen ends in lines printed so far, then the frame."""
     terminal = Emulated()
-    area = Area(terminal)
-    told: list[str] = []
+    area = RedrawnArea(terminal)
+    printed: list[str] = []
     for lines, above in frames:
         area.draw(lines, SIZE, above="".join(f"{line}\n" for line in above))
-        told += above
-        assert terminal.all_rows == without_blank_end([*told, *lines])
+        printed += above
+        assert terminal.all_rows == without_blank_end([*printed, *lines])
     area.close()
-    assert terminal.all_rows == told
+    assert terminal.all_rows == printed

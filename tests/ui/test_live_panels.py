@@ -1,11 +1,21 @@
-"""Frames fit their terminal, whatever stands in them."""
+"""Live panels: frames fit their terminal, and the thread that draws them on a pseudo-terminal."""
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
 import re
-from collections.abc import Iterable
+import select
+import struct
+import termios
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
 
+import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +26,7 @@ from mellea_cli.events import (
     Event,
     ItemFinished,
     ItemStarted,
+    Note,
     Paused,
     RetryScheduled,
     RunStarted,
@@ -25,9 +36,10 @@ from mellea_cli.events import (
 )
 from mellea_cli.messages import Usage
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.live_panels import Painter, plan
+from mellea_cli.ui.live_panels import FrameRenderer, LiveDisplay, plan_grid
 from mellea_cli.ui.run_state import RunState
 from mellea_cli.ui.theme import Palette
+from memorystreams import TerminalStream
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 SIZES = [(40, 10), (80, 24), (200, 50), (120, 30), (12, 3), (38, 8), (27, 24), (80, 2), (80, 1), (1, 1), (300, 12)]
@@ -40,32 +52,17 @@ BUSY: tuple[Event, ...] = (
 )
 
 
-class Stream(io.StringIO):
-    """A terminal's stream with an encoding of its own."""
-
-    def __init__(self, encoding: str = "utf-8") -> None:
-        super().__init__()
-        self._name = encoding
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # a StringIO's own says None
-        return self._name
-
-    def isatty(self) -> bool:
-        return True
-
-
 def frame(
     events: Iterable[Event], size: tuple[int, int], *, encoding: str = "utf-8", environ: dict[str, str] | None = None
 ) -> list[str]:
     """The lines of one frame, with colours, after these events."""
-    view = RunState(lambda: 50.0)
+    run = RunState(lambda: 50.0)
     for event in events:
-        view(event)
-        grid = plan(size, view.snapshot().concurrency)
-        view.snapshot(grid.places)
-    palette = Palette(make_console(Stream(encoding), environ or {"TERM": "xterm-256color"}))
-    return Painter(palette).frame(view.snapshot(grid.places), grid, size)
+        run(event)
+        grid = plan_grid(size, run.snapshot().concurrency)
+        run.snapshot(grid.panels)
+    palette = Palette(make_console(TerminalStream(encoding), environ or {"TERM": "xterm-256color"}))
+    return FrameRenderer(palette).frame(run.snapshot(grid.panels), grid, size)
 
 
 def plain(lines: list[str]) -> list[str]:
@@ -85,7 +82,7 @@ def test_a_frame_fits_its_terminal(size: tuple[int, int]) -> None:
 )
 def test_a_screen_has_a_fixed_number_of_panels(size: tuple[int, int], places: int) -> None:
     """The number depends on the size alone; what has no panel is counted; too small a screen keeps the line."""
-    assert plan(size, 16).places == places
+    assert plan_grid(size, 16).panels == places
     lines = plain(frame(BUSY, size))
     assert sum(line.count("╭") for line in lines) == places
     assert sum(line.count("╯") for line in lines) == places
@@ -96,13 +93,13 @@ def test_a_screen_has_a_fixed_number_of_panels(size: tuple[int, int], places: in
 @given(st.integers(1, 300), st.integers(1, 100), st.integers(0, 600))
 def test_any_plan_fits(columns: int, rows: int, wanted: int) -> None:
     """Panels, gaps and the lines around them never take more than the terminal has."""
-    grid = plan((columns, rows), wanted)
-    assert grid.places == 0 or grid.places < wanted + grid.columns
-    if grid.places:
-        assert grid.columns * grid.card[0] + grid.columns - 1 <= columns - 1
-        assert grid.rows * grid.card[1] + 3 <= rows
-        assert grid.card[0] >= 28
-        assert grid.card[1] >= 5
+    grid = plan_grid((columns, rows), wanted)
+    assert grid.panels == 0 or grid.panels < wanted + grid.columns
+    if grid.panels:
+        assert grid.columns * grid.panel[0] + grid.columns - 1 <= columns - 1
+        assert grid.rows * grid.panel[1] + 3 <= rows
+        assert grid.panel[0] >= 28
+        assert grid.panel[1] >= 5
 
 
 def test_a_panel_shows_fields_and_not_json() -> None:
@@ -154,7 +151,7 @@ def test_steps_that_wait_are_seen_waiting() -> None:
 
 
 def test_trouble_is_told_in_its_place() -> None:
-    """A retry counts down in its panel with the reason, a failure says its kind, a pause stands below."""
+    """A retry counts down in its panel with the reason, a failure says its kind, a pause is shown below."""
     events = (
         *BUSY[:5],
         AttemptFailed(0, "analysis", "parse", "not the JSON that was asked for"),
@@ -206,7 +203,7 @@ def test_no_color_keeps_weight_and_drops_colour() -> None:
 
 
 def test_an_ascii_terminal_gets_ascii() -> None:
-    """Without UTF-8 the panels are drawn with plus and minus, and foreign letters become question marks."""
+    """Without UTF-8 the panels are drawn with plus and minus, and other characters become question marks."""
     text = "\n".join(plain(frame(BUSY, (80, 24), encoding="ascii")))
     assert text.isascii()
     assert "+- 1 ---" in text
@@ -214,17 +211,17 @@ def test_an_ascii_terminal_gets_ascii() -> None:
 
 
 def test_a_panel_that_stands_still_is_not_drawn_again() -> None:
-    """Between two frames only what changed is made anew."""
-    view = RunState(lambda: 50.0)
+    """Between two frames only what changed is rendered again."""
+    run = RunState(lambda: 50.0)
     for event in BUSY:
-        view(event)
-    grid = plan((80, 24), 16)
-    painter = Painter(Palette(make_console(Stream(), {"TERM": "xterm"})))
-    painter.frame(view.snapshot(4), grid, (80, 24), 0)
-    before = {place: drawn[3] for place, drawn in painter._drawn.items()}
-    view(TokensReceived(3, "analysis", "x"))
-    painter.frame(view.snapshot(4), grid, (80, 24), 0)
-    assert [painter._drawn[place][3] is before[place] for place in range(4)] == [True, True, True, False]
+        run(event)
+    grid = plan_grid((80, 24), 16)
+    painter = FrameRenderer(Palette(make_console(TerminalStream(), {"TERM": "xterm"})))
+    painter.frame(run.snapshot(4), grid, (80, 24), 0)
+    before = {place: drawn[3] for place, drawn in painter._cache.items()}
+    run(TokensReceived(3, "analysis", "x"))
+    painter.frame(run.snapshot(4), grid, (80, 24), 0)
+    assert [painter._cache[place][3] is before[place] for place in range(4)] == [True, True, True, False]
 
 
 _TEXTS = st.text(max_size=60) | st.text(st.sampled_from('{"a": 1, [é中🎉\x1b\u0301 '), max_size=200)
@@ -232,7 +229,7 @@ _TEXTS = st.text(max_size=60) | st.text(st.sampled_from('{"a": 1, [é中🎉\x1b
 
 @given(_TEXTS, _TEXTS, _TEXTS, st.booleans(), st.integers(20, 90), st.integers(3, 30))
 def test_any_text_fits_any_screen(name: str, text: str, answer: str, over: bool, columns: int, rows: int) -> None:
-    """Wide letters, combining marks, long words and cut JSON never make a line too long."""
+    """Wide characters, combining marks, long words and cut JSON never make a line too long."""
     events: list[Event] = [RunStarted("single", ("analysis",), "m", "b", 1, 1), ItemStarted(0, name, text)]
     events.append(TokensReceived(0, "analysis", answer))
     if over:
@@ -240,3 +237,162 @@ def test_any_text_fits_any_screen(name: str, text: str, answer: str, over: bool,
     lines = plain(frame(events, (columns, rows)))
     assert len(lines) < rows
     assert all(cell_len(line) < columns for line in lines)
+
+
+PATIENCE_S = 30.0
+
+
+class Terminal:
+    """A pseudo-terminal whose other side is an emulated screen."""
+
+    def __init__(self) -> None:
+        self._main, side = pty.openpty()
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.stderr: IO[str] = os.fdopen(side, "w", encoding="utf-8")
+        self.stdout: IO[str] = os.fdopen(os.dup(side), "w", encoding="utf-8")
+        self.screen = pyte.Screen(80, 24)
+        self._emulator = pyte.ByteStream(self.screen)
+
+    def wait(self, state: Callable[[str], bool]) -> str:
+        """Read until the screen is in this state; returns what it shows."""
+        while not state(self.text):
+            ready, _, _ = select.select([self._main], [], [], PATIENCE_S)
+            assert ready, f"it never came to that:\n{self.text}"
+            self._emulator.feed(os.read(self._main, 65_536))
+        return self.text
+
+    @property
+    def text(self) -> str:
+        return "\n".join(row.rstrip() for row in self.screen.display).rstrip()
+
+    def close(self) -> None:
+        for stream in (self.stderr, self.stdout):
+            stream.close()
+        os.close(self._main)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def run() -> RunState:
+    run = RunState()
+    run(RunStarted("single", ("analysis",), "granite", "ollama", 2, 9))
+    run(ItemStarted(0, "first", "some feedback"))
+    return run
+
+
+def live(run: RunState, terminal: Terminal) -> LiveDisplay:
+    return LiveDisplay(run, make_console(terminal.stderr, {"TERM": "xterm-256color"}))
+
+
+def test_tokens_appear_by_themselves(terminal: Terminal, run: RunState) -> None:
+    """The thread draws what has come in since."""
+    with live(run, terminal) as display:
+        terminal.wait(lambda text: "╭─ first " in text and "0/9" in text)
+        run(TokensReceived(0, "analysis", '{"sentiment": "positive"'))
+        terminal.wait(lambda text: "sentiment positive▌" in text)
+    assert terminal.wait(lambda text: "╭" not in text) == ""
+    assert not terminal.screen.cursor.hidden
+    assert display.fault is None
+
+
+def test_rows_and_lines_stand_above_the_panels(terminal: Terminal, run: RunState) -> None:
+    """Data rows to the same terminal, notes and lines scroll above; afterwards they are what is left, in order."""
+    with live(run, terminal) as display:
+        rows = display.rows(terminal.stdout)
+        terminal.wait(lambda text: "0/9" in text)
+        rows.write('{"id": 1}\n{"id"')
+        rows.flush()
+        rows.write(": 2}\n")
+        terminal.wait(lambda text: '{"id": 2}' in text)
+        display.line("a line \x1b[2J[red]from[/red] outside")
+        run(Note("a note"))
+        text = terminal.wait(lambda text: "a note" in text and "0/9" in text)
+        assert text.index('{"id": 2}') < text.index("a line") < text.index("a note") < text.index("0/9")
+        rows.write('{"id": 3}\n')
+    left = '{"id": 1}\n{"id": 2}\na line [red]from[/red] outside\na note\n{"id": 3}'
+    assert terminal.wait(lambda text: text == left)
+    rows.write('{"id": 4}\n')
+    display.line("late")
+    assert terminal.wait(lambda text: text == left + '\n{"id": 4}\nlate')
+
+
+def test_rows_to_a_file_take_no_detour(terminal: Terminal, run: RunState, tmp_path: Path) -> None:
+    """Only the terminal that shows the panels needs care."""
+    display = live(run, terminal)
+    with (tmp_path / "rows").open("w", encoding="utf-8") as file:
+        assert display.rows(file) is file
+    memory = io.StringIO()
+    assert display.rows(memory) is memory
+    other = Terminal()
+    try:
+        assert display.rows(other.stdout) is other.stdout
+    finally:
+        other.close()
+    display.close()
+
+
+def test_nothing_is_drawn_before_the_run_begins(terminal: Terminal) -> None:
+    """While the model loads only lines appear, and the cursor stays."""
+    with live(RunState(), terminal) as display:
+        display.line("loading granite")
+        terminal.wait(lambda text: text == "loading granite")
+        display.refresh()
+        assert not terminal.screen.cursor.hidden
+    assert terminal.text == "loading granite"
+
+
+def test_it_is_closed_once_and_for_all(terminal: Terminal, run: RunState) -> None:
+    """Closing twice, or drawing after the end, changes nothing; the thread is gone."""
+    before = threading.active_count()
+    display = live(run, terminal)
+    with display:
+        terminal.wait(lambda text: "0/9" in text)
+        display.close()
+        display.close()
+        display.refresh()
+    assert threading.active_count() == before
+    assert terminal.wait(lambda text: "0/9" not in text) == ""
+
+
+def test_a_bug_in_drawing_does_not_reach_the_run(terminal: Terminal, run: RunState) -> None:
+    """When a frame cannot be drawn the panels go, the reason is kept, and lines are still printed."""
+
+    class Poisoned(str):
+        __slots__ = ()
+
+        def isascii(self) -> bool:
+            raise RuntimeError("a bug")
+
+    with live(run, terminal) as display:
+        terminal.wait(lambda text: "╭─ first " in text)
+        run(ItemStarted(1, Poisoned("bad"), "text"))
+        terminal.wait(lambda text: "╭" not in text)
+        display.line("one more line")
+        terminal.wait(lambda text: "a bug" in text and text.endswith("one more line"))
+    assert isinstance(display.fault, RuntimeError)
+    assert not terminal.screen.cursor.hidden
+
+
+def test_many_rows_wait_for_the_terminal(terminal: Terminal, run: RunState) -> None:
+    """Twenty thousand rows at once are all printed, and not hoarded."""
+    seen: list[int] = []
+    with live(run, terminal) as display:
+        rows = display.rows(terminal.stdout)
+
+        def write() -> None:
+            for number in range(20_000):
+                rows.write(f"row {number}\n")
+                if number % 1000 == 0:
+                    seen.append(len(display._above))
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        terminal.wait(lambda text: "row 19999" in text)
+        writer.join()
+    assert max(seen) <= 5_000

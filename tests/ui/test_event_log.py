@@ -1,4 +1,4 @@
-"""Events as lines, for people and for programs."""
+"""The event log: every event as a line of JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mellea_cli.events import (
     TokensReceived,
 )
 from mellea_cli.messages import Usage
-from mellea_cli.ui.event_log import EventLog, TroubleLines
+from mellea_cli.ui.event_log import EventLog
 
 STORY: tuple[Event, ...] = (
     RunStarted("single", ("analysis",), "m", "b", 2, 2),
@@ -43,22 +43,6 @@ STORY: tuple[Event, ...] = (
 )
 
 
-def test_people_hear_of_trouble_only() -> None:
-    """One line for each failed attempt, retry, pause and failed item, by the item's id."""
-    said: list[str] = []
-    observer = TroubleLines(said.append)
-    for event in STORY:
-        observer(event)
-    assert said == [
-        "a-17 analysis: parse: not JSON",
-        "a-17 analysis: attempt 2 at once",
-        "paused for 4.0s: too many requests",
-        "#2 analysis: attempt 3 in 2.5s",
-        "b failed: unavailable: no answer",
-    ]
-    assert not observer._ids
-
-
 def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -69,16 +53,16 @@ def test_programs_get_every_event_without_the_texts(tmp_path: Path) -> None:
     with EventLog(path) as log:
         for event in STORY:
             log(event)
-    told = records(path)
-    assert [one["event"] for one in told] == [type(e).__name__ for e in STORY if not isinstance(e, TokensReceived)]
-    assert told[1]["text"] == len("a secret complaint")
-    assert (told[3]["pieces"], told[3]["chars"]) == (1, 4)
-    assert (told[5]["pieces"], told[5]["chars"], told[5]["usage"]) == (
+    logged = records(path)
+    assert [one["event"] for one in logged] == [type(e).__name__ for e in STORY if not isinstance(e, TokensReceived)]
+    assert logged[1]["text"] == len("a secret complaint")
+    assert (logged[3]["pieces"], logged[3]["chars"]) == (1, 4)
+    assert (logged[5]["pieces"], logged[5]["chars"], logged[5]["usage"]) == (
         2,
         9,
         {"prompt_tokens": 3, "completion_tokens": 2},
     )
-    assert all(one["time"].endswith("+00:00") and one["t"] >= 0 for one in told)
+    assert all(one["time"].endswith("+00:00") and one["t"] >= 0 for one in logged)
     assert "hush" not in path.read_text()
     assert "secret" not in path.read_text()
     assert not log._streams

@@ -1,24 +1,24 @@
-"""How many turns fit, and how tokens are guessed."""
+"""How many turns fit, and how tokens are estimated."""
 
 from __future__ import annotations
 
-from mellea_cli.chat.turns import Meter, Turn, answer_room, left_out
+from mellea_cli.chat.conversation import TokenEstimator, Turn, answer_room, turns_to_hide
 from mellea_cli.messages import Usage
 
 
 def test_the_oldest_turns_leave_first() -> None:
     """As many of the latest turns stay as there is room for."""
     turns = [Turn("a" * 36, "b", usage=Usage(0, 100)) for _ in range(5)]
-    one = Meter().turn(turns[0])
-    assert left_out(turns, 5 * one, Meter()) == 0
-    assert left_out(turns, 3 * one, Meter()) == 2
-    assert left_out(turns, 0, Meter()) == 5
-    assert left_out([], -10, Meter()) == 0
+    one = TokenEstimator().turn(turns[0])
+    assert turns_to_hide(turns, 5 * one, TokenEstimator()) == 0
+    assert turns_to_hide(turns, 3 * one, TokenEstimator()) == 2
+    assert turns_to_hide(turns, 0, TokenEstimator()) == 5
+    assert turns_to_hide([], -10, TokenEstimator()) == 0
 
 
 def test_the_server_s_count_teaches_the_guess() -> None:
     """After the server has counted a long text, a text like it is guessed well."""
-    meter, text = Meter(), "Wörter für Wörter, zählt der Server. " * 30
+    meter, text = TokenEstimator(), "Wörter für Wörter, zählt der Server. " * 30
     meter.learn([text], 500)
     assert abs(meter.tokens(text) - 500) < 25
     before = meter.tokens(text)
@@ -26,9 +26,9 @@ def test_the_server_s_count_teaches_the_guess() -> None:
     assert meter.tokens(text) == before
 
 
-def test_letters_outside_of_ascii_count_more() -> None:
-    """Chinese is guessed at about a token a letter, not at a fourth."""
-    assert Meter().tokens("你好世界" * 100) > 2 * Meter().tokens("abcd" * 100)
+def test_characters_outside_of_ascii_count_more() -> None:
+    """Chinese is estimated at about a token per character, not at a fourth."""
+    assert TokenEstimator().tokens("你好世界" * 100) > 2 * TokenEstimator().tokens("abcd" * 100)
 
 
 def test_room_is_kept_for_the_answer() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.chat.attachments import Row, Table
-from mellea_cli.chat.citations import Citations, Cited, evidence
+from mellea_cli.chat.attachments import DataTable, Row
+from mellea_cli.chat.citations import Citations, CitedIds, evidence
 
 IDS = Citations(frozenset({"F-001", "F-002", "F-010"}))
 NUMBERS = Citations(frozenset({"1", "2", "30"}))
@@ -24,8 +24,8 @@ NUMBERS = Citations(frozenset({"1", "2", "30"}))
     ],
 )
 def test_ids_are_found(citations: Citations, answer: str, known: list[str], unknown: list[str]) -> None:
-    """Ids in brackets, or after the word row, are told apart by whether they exist."""
-    assert citations.find(answer) == Cited(tuple(known), tuple(unknown))
+    """Ids in brackets, or after the word row, are distinguished by whether they exist."""
+    assert citations.find(answer) == CitedIds(tuple(known), tuple(unknown))
 
 
 def test_ids_that_do_not_exist_are_marked() -> None:
@@ -38,6 +38,6 @@ def test_ids_that_do_not_exist_are_marked() -> None:
 
 def test_the_cited_rows_are_the_evidence() -> None:
     """Below an answer stand the rows that it cites; where it cites none, those that are nearest to it."""
-    table = Table("x", [Row("F-001", "the app crashes"), Row("F-002", "the door is stuck")])
+    table = DataTable("x", [Row("F-001", "the app crashes"), Row("F-002", "the door is stuck")])
     assert evidence([table], "It crashes [F-001] [F-009].") == ["[F-001] the app crashes", "not in the data: F-009"]
     assert evidence([table], "The doors stick.")[1:] == ["[F-002] the door is stuck"]

@@ -18,27 +18,13 @@ from mellea_cli.report.results import open_results
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.report_view import comparison_lines, print_report, report_lines
 from mellea_cli.ui.theme import Palette
+from memorystreams import TerminalStream
 from resultrows import NASTY, figures_of, nasty_rows, result_rows
 from rowfiles import write_rows
 
 
-class Terminal(io.StringIO):
-    """A stream that is a terminal, with an encoding of its own."""
-
-    def __init__(self, encoding: str = "utf-8") -> None:
-        super().__init__()
-        self._name = encoding
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # a StringIO's own says None
-        return self._name
-
-    def isatty(self) -> bool:
-        return True
-
-
 def drawn(figures: Figures, size: tuple[int, int] = (79, 24), encoding: str = "utf-8") -> list[str]:
-    palette = Palette(make_console(Terminal(encoding), {"TERM": "xterm"}))
+    palette = Palette(make_console(TerminalStream(encoding), {"TERM": "xterm"}))
     return ["".join(text for _, text in line).rstrip() for line in report_lines(figures, ["mellea x"], size, palette)]
 
 
@@ -68,7 +54,7 @@ def test_a_busy_report_fits_a_small_terminal(tmp_path: Path, encoding: str) -> N
 
 
 def test_the_picture_holds_the_figures(tmp_path: Path) -> None:
-    """Counts and shares stand beside the bars, and the longest bar is the most frequent theme's."""
+    """Counts and shares are next to the bars, and the longest bar is the most frequent theme's."""
     figures = figures_of(tmp_path, result_rows(200, themed=True))
     text = "\n".join(drawn(figures, (99, 60)))
     for name, number in figures.mix.sentiment.items():
@@ -91,7 +77,7 @@ def test_feedback_cannot_draw_on_the_terminal(tmp_path: Path) -> None:
     stream = io.StringIO()
     print_report(figures_of(tmp_path, [row], ReportOptions(by=("channel",))), [NASTY], stream, {})
     text = stream.getvalue()
-    assert not [letter for letter in text if ord(letter) < 32 and letter != "\n"]
+    assert not [character for character in text if ord(character) < 32 and character != "\n"]
     assert "\u202e" not in text
     assert "\x9b" not in text
     assert "[bold]x[/bold]" in text
@@ -107,7 +93,7 @@ def test_no_rows_are_one_sentence(tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(text=st.text(max_size=200), name=st.text(min_size=1, max_size=60), columns=st.integers(24, 120))
 def test_whatever_it_says_it_stays_in_its_width(tmp_path: Path, text: str, name: str, columns: int) -> None:
-    """Wide letters, long words and long ids are cut or wrapped."""
+    """Wide characters, long words and long ids are cut or wrapped."""
     text = text.encode("utf-8", "replace").decode()
     row: dict[str, Any] = {"id": name, "text": text, "sentiment": "mixed", "issues": {"urgency": "high"}}
     figures = figures_of(tmp_path, [row | {"themes": [name], "channel": name}], ReportOptions(by=("channel",)))
@@ -121,7 +107,7 @@ def test_a_comparison_stays_in_its_width(tmp_path: Path) -> None:
     new = write_rows(tmp_path / "new.jsonl", [row | {"themes": ["x" * 90]} for row in result_rows(50, themed=True)])
     with open_results(str(old)) as before, open_results(str(new)) as after:
         comparison = compare(before, after)
-    palette = Palette(make_console(Terminal(), {"TERM": "xterm"}))
+    palette = Palette(make_console(TerminalStream(), {"TERM": "xterm"}))
     lines = ["".join(text for _, text in line) for line in comparison_lines(comparison, 79, palette)]
     assert all(cell_len(line) <= 79 for line in lines)
     assert any(line.endswith("(came)") for line in lines)
