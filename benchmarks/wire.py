@@ -90,7 +90,7 @@ def write_bodies(path: Path) -> None:
     """Write the requests that `mellea summarise -p steps` sends for some items, as the others are to send them."""
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.messages import Options
-    from mellea_cli.pipelines.feedback_prompts import PIPELINES
+    from mellea_cli.pipelines.default_prompts import PIPELINES
 
     backend = OpenAIBackend(base_url="http://127.0.0.1:9/v1", api_key="none")
     bodies = []
@@ -98,7 +98,7 @@ def write_bodies(path: Path) -> None:
         values: dict[str, Any] = {"text": TEXT.format(number), "summary": {"summary": TEXT.format(number)}}
         for step in PIPELINES["steps"].steps:
             request = step.request("bench", Options(temperature=0.0, max_tokens=step.max_tokens), values)
-            bodies.append(backend.whole_body(request) | {"stream": True, "stream_options": {"include_usage": True}})
+            bodies.append(backend.batch_body(request) | {"stream": True, "stream_options": {"include_usage": True}})
     path.write_text("".join(f"{json.dumps(body)}\n" for body in bodies), encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ LAYERS = {
     "messages": 0,
     "items": 0,
     "events": 0,
+    "extensions": 0,
     "backends": 1,
     "models": 1,
     "requirements": 2,
@@ -59,7 +60,6 @@ ONLY_IN = {
     "aiohttp": {"backends"},
     "xllamacpp": {"backends"},
     "jinja2": {"pipelines", "report"},
-    "pygal": {"report"},
     "sqlite3": {"io"},
     "ray": {"cluster"},
 }

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mellea_cli.backends.base import Backend
-from mellea_cli.backends.registry import BackendSettings, open_backend
+from mellea_cli.backends.base import Backend, BackendSettings
+from mellea_cli.backends.registry import open_backend
 from mellea_cli.cli.flags import Flags
 from mellea_cli.cli.offload import server_of
 from mellea_cli.errors import BackendError, ModelFileError, ModelMissing, NotAuthorized, UsageError
@@ -94,9 +94,9 @@ async def choose(wanted: Wanted) -> Chosen:
         UsageError: the backend needs a model to be named.
         ModelMissing: no backend on this machine has the model.
     """
-    from mellea_cli.backends.registry import settle
+    from mellea_cli.backends.registry import resolve_backend
 
-    choice = await settle(wanted.backend, wanted.model, wanted.base_url)
+    choice = await resolve_backend(wanted.backend, wanted.model, wanted.base_url)
     warning = _warning(choice.backend, choice.model)
     if choice.backend == "local" and (wanted.concurrency or 0) > _MOST_SLOTS:
         warning = f"{warning} The embedded model works on {_MOST_SLOTS} items at once at most.".strip()
@@ -246,9 +246,9 @@ async def open_keyed(name: str, settings: BackendSettings, *, ask: bool) -> Back
 
 def _needs_one(url: str) -> bool:
     """Whether there is no key for the one server that takes nobody without."""
-    from mellea_cli.backends.security import api_key
+    from mellea_cli.backends.security import Secrets
 
-    return urlsplit(url).hostname == "api.openai.com" and not api_key(os.environ).strip()
+    return urlsplit(url).hostname == "api.openai.com" and not Secrets.from_environ(os.environ).key().strip()
 
 
 def _with_key(settings: BackendSettings, url: str) -> BackendSettings:
@@ -295,21 +295,21 @@ async def ready_servers(
         async with opened(chosen.pool, pull=flags.pull, say=show.say) as endpoints:
             yield endpoints
         return
+    from mellea_cli.backends.base import BackendSettings
     from mellea_cli.backends.local import LocalBackend
-    from mellea_cli.backends.registry import BackendSettings
 
     settings = BackendSettings(
         model=chosen.model,
         base_url=server_of(flags),
         concurrency=chosen.concurrency,
-        together=True,
+        merge_chunks=True,
         verbose=flags.verbose > 1,
     )
     backend = await open_keyed(chosen.backend, settings, ask=not flags.nightly)
     try:
         if isinstance(backend, LocalBackend):
             # It starts with the first question: a run that finds every answer in the journal needs no model at all.
-            backend.expect(prefixes, show.say)
+            backend.share_prefixes(prefixes, show.say)
         else:
             try:
                 await prepare(backend, chosen.model, pull=flags.pull)
@@ -328,7 +328,7 @@ async def as_the_server_says(plan: RunPlan, servers: Servers) -> RunPlan:
 
     if plan.start is None or not isinstance(servers, OpenAIBackend):
         return plan
-    places = await servers.places()
+    places = await servers.read_slots()
     return dataclasses.replace(plan, start=min(places, plan.concurrency)) if places else plan
 
 

@@ -127,8 +127,7 @@ def open_input(flags: Flags, show: RunDisplay) -> Iterator[Input]:
         InputError: it cannot be read, or a row is bad.
         UsageError: a flag does not fit it.
     """
-    from mellea_cli.io.formats import SourceOptions
-    from mellea_cli.io.source import open_source
+    from mellea_cli.io.source import SourceOptions, open_source
 
     options = SourceOptions(
         format=flags.format,
@@ -141,7 +140,7 @@ def open_input(flags: Flags, show: RunDisplay) -> Iterator[Input]:
         seed=flags.seed,
         on_bad_row=flags.on_bad_row,
     )
-    with open_source(flags.input, options, report=show.trouble) as source:
+    with open_source(flags.input, options, report=show.trouble, note=show.say) as source:
         survey = source.survey()
         if survey and survey.skipped:
             show.say(f"{survey.skipped} bad rows are left out")
@@ -193,12 +192,12 @@ def _outlook(flags: Flags, plan: RunPlan, opened: Input) -> Forecast | None:
     """What the input holds beside the journal of the output, if there is one; `None` for a stream."""
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.journal import MemoryAnswers, peek_answers
-    from mellea_cli.run.answer_cache import look_ahead
+    from mellea_cli.run.answer_cache import forecast
 
     if opened.survey is None:
         return None
     with closing(MemoryAnswers() if flags.fresh else peek_answers(resolve_output(flags.output))) as answers:
-        return look_ahead(opened.source.look(), plan, answers)
+        return forecast(opened.source.reread(), plan, answers)
 
 
 def _counted(total: int, outlook: Forecast) -> str:
@@ -228,9 +227,8 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: RunDispl
         UsageError: its form cannot be told, or a flag does not fit it.
     """
     from mellea_cli.io.files import resolve_output
-    from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
+    from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
     from mellea_cli.run.batch import RunIO
-    from mellea_cli.run.recorder import OrderedSink
 
     target = resolve_output(flags.output)
     if flags.unordered and target.kind == "file":
@@ -241,7 +239,7 @@ def open_output(flags: Flags, opened: Input, added: AddedColumns, show: RunDispl
         answers = _open_answers(stack, target, flags)
         stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
         sink = open_sink(target, added, options, note=show.say, stdout=stdout)
-        letters = errors_sink(flags.errors_file) if flags.errors_file else None
+        letters = open_dead_letters(flags.errors_file, note=show.say) if flags.errors_file else None
         outlet = OrderedSink(sink, letters, ordered=not flags.unordered)
         stack.callback(outlet.close)
         yield RunIO(
@@ -270,11 +268,11 @@ def _open_answers(stack: ExitStack, target: OutputTarget, flags: Flags) -> Answe
 
 def nothing_to_ask(flags: Flags, plan: RunPlan, opened: Input, ends: RunIO) -> bool:
     """Whether every answer is there already, so that no model is needed."""
-    from mellea_cli.run.answer_cache import look_ahead
+    from mellea_cli.run.answer_cache import forecast
 
     if opened.survey is None:
         return False
-    return not look_ahead(opened.source.look(), plan, ends.answers).asks(retry_failed=flags.retry_failed)
+    return not forecast(opened.source.reread(), plan, ends.answers).asks(retry_failed=flags.retry_failed)
 
 
 # Says how a run of a batch command ended.
@@ -456,7 +454,7 @@ def _set_reach(flags: Flags) -> None:
 
 
 def _summarise(flags: Flags, show: RunDisplay) -> ExitCode:
-    from mellea_cli.pipelines.feedback_prompts import PIPELINES
+    from mellea_cli.pipelines.default_prompts import PIPELINES
 
     pipeline = PIPELINES[flags.pipeline]
     check_engine(flags)

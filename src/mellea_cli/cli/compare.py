@@ -35,6 +35,6 @@ def compare(
     when their ids are, or their texts where there are no ids.
     """
     from mellea_cli.cli.report import write_comparison
-    from mellea_cli.io.formats import SourceOptions
+    from mellea_cli.io.source import SourceOptions
 
     write_comparison((old, new), output, format, SourceOptions(text_field=text_field, id_field=id_field))

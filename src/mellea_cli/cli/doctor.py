@@ -81,7 +81,8 @@ async def _backends() -> list[Finding]:
 async def _ollama() -> Finding:
     import asyncio
 
-    from mellea_cli.backends.registry import BackendSettings, open_backend
+    from mellea_cli.backends.base import BackendSettings
+    from mellea_cli.backends.registry import open_backend
     from mellea_cli.errors import MelleaError
 
     try:
@@ -104,7 +105,8 @@ async def _openai() -> Finding:
     base_url = os.environ.get("OPENAI_BASE_URL")
     if not base_url:
         return Finding("backends", "openai", "note", "not asked: OPENAI_BASE_URL is not set (or give --base-url)")
-    from mellea_cli.backends.registry import BackendSettings, open_backend
+    from mellea_cli.backends.base import BackendSettings
+    from mellea_cli.backends.registry import open_backend
     from mellea_cli.errors import MelleaError
 
     try:

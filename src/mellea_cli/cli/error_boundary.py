@@ -76,9 +76,9 @@ def _say_error(message: str, hint: str) -> None:
 def _without_key(text: str) -> str:
     import os
 
-    from mellea_cli.backends.security import scrubbed
+    from mellea_cli.backends.security import Secrets
 
-    return scrubbed(text, os.environ)
+    return Secrets.from_environ(os.environ).scrub(text)
 
 
 def _forget_stdout() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mellea_cli.io.batch_jobs import BatchJobStore, Job
     from mellea_cli.io.source import Source
     from mellea_cli.run.batch import RunIO, RunResult
-    from mellea_cli.run.batch_planner import BatchPlanner, PlannedBatch
+    from mellea_cli.run.batch_planner import BatchPlanner, BatchProgress
     from mellea_cli.run.plan import Caps, RunPlan
     from mellea_cli.ui.run_display import RunDisplay
 
@@ -80,11 +80,11 @@ def refuse_to_forget_jobs(journal: Path, flags: Flags) -> None:
     Raises:
         UsageError: there are such batches and the run is not one that goes on with them.
     """
-    from mellea_cli.io.batch_jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import read_jobs
 
     try:
         # What somebody has cancelled may be given up.
-        known = look_up_jobs(journal)
+        known = read_jobs(journal)
         jobs = [job for job in known if is_under_way(job) and job.status != "cancelling"]
     except OutputError:
         return  # whoever opens the journal says what is wrong with it, unless it is to be thrown away
@@ -122,12 +122,12 @@ def export(flags: Flags, plan: RunPlan, ends: RunIO, source: Source, say: Callab
     from mellea_cli.run.batch_queue import ExportFile
 
     file = ExportFile(Path(flags.export_batch or ""), lambda request: chat_body(request, is_openai=False))
-    with closing(_book(ends)) as book:
-        gatherer = _gatherer(plan, ends, source, book, again=True)
+    with closing(_store(ends)) as store:
+        planner = _planner(plan, ends, source, store, again=True)
         if flags.import_batch:
-            _import(flags, plan, book, say)
+            _import(flags, plan, store, say)
         try:
-            asyncio.run(gatherer.look(file))
+            asyncio.run(planner.scan(file))
         finally:
             file.discard()
     if not file.requests:
@@ -150,13 +150,13 @@ async def run_queued(run: QueuedRun) -> RunResult:
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    with closing(_book(run.ends)) as book:
+    with closing(_store(run.ends)) as store:
         deadline = run.plan.caps.deadline_s
         timer = loop.call_later(deadline, _time_is_up, run.stop) if deadline is not None else None
         error: MelleaError | None = None
-        gatherer = _gatherer(run.plan, run.ends, _source(run.ends), book)
+        planner = _planner(run.plan, run.ends, _source(run.ends), store)
         try:
-            await _by_batches(run, book, gatherer)
+            await _by_batches(run, store, planner)
         except MelleaError as failed:
             # What is done is still written: the run goes on as one that stops.
             error = failed
@@ -164,9 +164,9 @@ async def run_queued(run: QueuedRun) -> RunResult:
         finally:
             if timer is not None:
                 timer.cancel()
-        result = await _live(run, book, gatherer.gathered, loop.time() - began)
+        result = await _live(run, store, planner.progress, loop.time() - began)
         if not result.stopped:
-            book.clear(run.plan.fingerprint.hex())
+            store.clear(run.plan.fingerprint.hex())
     return dataclasses.replace(result, elapsed_s=loop.time() - began, error=error or result.error)
 
 
@@ -174,15 +174,13 @@ def _time_is_up(stop: Stop) -> None:
     stop.ask_once("the run's deadline has passed (--deadline)", ExitCode.STOPPED_EARLY)
 
 
-async def _by_batches(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) -> None:
-    from mellea_cli.run.batch_queue import NoRequests
-
+async def _by_batches(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) -> None:
     flags, say = run.flags, run.show.say
     if not flags.import_batch:
-        await _offload(run, book, gatherer)
+        await _offload(run, store, planner)
         return
-    answers = _import(flags, run.plan, book, say)
-    found = await gatherer.look(NoRequests())
+    answers = _import(flags, run.plan, store, say)
+    found = await planner.scan(None)
     if answers and not found.settled and not found.replays and found.waiting:
         raise UsageError(
             f"{flags.import_batch}: none of its answers belongs to this input under these settings",
@@ -196,52 +194,50 @@ async def _by_batches(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanne
         )
 
 
-def _import(flags: Flags, plan: RunPlan, book: BatchJobStore, say: Callable[[str], None]) -> int:
-    from mellea_cli.run.batch_queue import bring_in
+def _import(flags: Flags, plan: RunPlan, store: BatchJobStore, say: Callable[[str], None]) -> int:
+    from mellea_cli.run.batch_queue import import_replies
 
-    answers, errors, strange = bring_in(Path(flags.import_batch or ""), plan.fingerprint.hex(), book)
+    answers, errors, strange = import_replies(Path(flags.import_batch or ""), plan.fingerprint.hex(), store)
     failed = f", {errors:,} requests without one" if errors else ""
     odd = f", {strange:,} lines that are no replies to requests of ours" if strange else ""
     say(f"{flags.import_batch}: {answers:,} answers{failed}{odd}")
     return answers
 
 
-async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) -> None:
+async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) -> None:
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.events import nobody
-    from mellea_cli.run.batch_queue import Files, Offload, Parts, Queue, QueueLimits, RetryingCaller, clear_leftovers
-    from mellea_cli.run.executor import open_way
+    from mellea_cli.run.batch_queue import BatchFileWriter, BatchJobClient, OffloadRun, clear_leftovers
+    from mellea_cli.run.executor import open_client
     from mellea_cli.ui.status import QueueLines
 
     flags, plan, say = run.flags, run.plan, run.show.say
     if not isinstance(run.backend, OpenAIBackend):
         raise UsageError(f"the backend {run.backend.name} has no batch queue")
-    limits = QueueLimits(flags.batch_requests, flags.batch_bytes, flags.batch_window, flags.batch_poll)
     fingerprint = plan.fingerprint.hex()
     client = BatchClient(flags.base_url)
-    _check_jobs(book, fingerprint, client.base_url, say)
-    clear_leftovers(book.path, {job.file for job in book.jobs(fingerprint)})
-    files = Files(
-        fingerprint,
-        plan.model,
+    _check_jobs(store, fingerprint, client.base_url, say)
+    clear_leftovers(store.path, {job.file for job in store.jobs(fingerprint)})
+    writer = BatchFileWriter(
+        plan,
         client.base_url,
-        book,
-        limits,
-        run.backend.whole_body,
-        open_way(plan, run.backend, nobody),
+        store,
+        run.backend.batch_body,
+        open_client(plan, run.backend, nobody),
+        max_requests=flags.batch_requests,
+        max_bytes=flags.batch_bytes,
     )
-    patience = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
-    parts = Parts(fingerprint, gatherer, Queue(client, book, patience, limits.window), book, files)
-    lines = QueueLines(say)
-    offload = Offload(
-        parts,
-        caps=plan.caps,
-        stop=run.stop,
+    offload = OffloadRun(
+        plan,
+        planner,
+        BatchJobClient(plan, client, store, window=flags.batch_window, tell=say),
+        writer,
+        run.stop,
         wait=flags.wait,
-        poll_s=limits.poll_s,
+        poll_s=flags.batch_poll,
         tell=say,
-        watch=lambda seen: lines.tell(seen.batch, seen.requests),
+        watch=QueueLines(say).tell,
     )
     try:
         await offload.run()
@@ -249,13 +245,13 @@ async def _offload(run: QueuedRun, book: BatchJobStore, gatherer: BatchPlanner) 
         await client.aclose()
 
 
-def _check_jobs(book: BatchJobStore, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
-    from mellea_cli.io.batch_jobs import look_up_jobs
+def _check_jobs(store: BatchJobStore, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
+    from mellea_cli.io.batch_jobs import read_jobs
 
-    under_way = [job for job in look_up_jobs(book.path) if is_under_way(job)]
+    under_way = [job for job in read_jobs(store.path) if is_under_way(job)]
     if elsewhere := [job for job in under_way if job.plan == fingerprint and job.base_url != base_url]:
         raise UsageError(
-            f"the batches of this output were handed in at {elsewhere[0].base_url}, not at {base_url}",
+            f"the batches of this output were submitted at {elsewhere[0].base_url}, not at {base_url}",
             hint=f"go on there: --base-url {elsewhere[0].base_url}",
         )
     if others := [job for job in under_way if job.plan != fingerprint]:
@@ -266,43 +262,43 @@ def _many(jobs: list[Job]) -> str:
     return f"{len(jobs)} batches are" if len(jobs) > 1 else "1 batch is"
 
 
-async def _live(run: QueuedRun, book: BatchJobStore, gathered: PlannedBatch, took_s: float) -> RunResult:
+async def _live(run: QueuedRun, store: BatchJobStore, progress: BatchProgress, took_s: float) -> RunResult:
     """Ask live what no batch has answered; every other answer is in the journal."""
     from mellea_cli.run.batch import run_batch
     from mellea_cli.run.batch_planner import ReplayBackend
 
-    plan = dataclasses.replace(run.plan, caps=_caps_left(run, gathered, took_s))
-    if gathered.live and not run.stop.asked.is_set():
-        run.show.say(f"{gathered.live:,} texts are finished live")
-    if run.stop.asked.is_set() and (jobs := book.jobs(run.plan.fingerprint.hex())):
+    plan = dataclasses.replace(run.plan, caps=_caps_left(run, progress, took_s))
+    if progress.live and not run.stop.asked.is_set():
+        run.show.say(f"{progress.live:,} texts are finished live")
+    if run.stop.asked.is_set() and (jobs := store.jobs(run.plan.fingerprint.hex())):
         run.show.say(f"{_many(jobs)} left with the server; the same command brings in what comes of it")
-    backend = ReplayBackend(run.backend, book, gathered.replays)
+    backend = ReplayBackend(run.backend, store, progress.replays)
     result = await run_batch(plan, backend, run.ends, observer=run.show.begin(), stop=run.stop)
     tally = result.tally
-    tally.offloaded = gathered.settled
-    tally.reused = max(0, tally.reused - gathered.settled)
-    tally.calls += gathered.calls
-    tally.usage += gathered.usage
+    tally.offloaded = progress.settled
+    tally.reused = max(0, tally.reused - progress.settled)
+    tally.calls += progress.calls
+    tally.usage += progress.usage
     return result
 
 
-def _caps_left(run: QueuedRun, gathered: PlannedBatch, took_s: float) -> Caps:
+def _caps_left(run: QueuedRun, progress: BatchProgress, took_s: float) -> Caps:
     """What the batches have left of the user's limits."""
     from mellea_cli.run.batch_planner import BATCH_PRICE
 
     caps = run.plan.caps
     tokens, cost = caps.tokens, caps.cost
     if tokens is not None:
-        tokens -= gathered.usage.total_tokens
+        tokens -= progress.usage.total_tokens
     if cost is not None and caps.prices is not None:
-        cost -= caps.prices.of(gathered.usage) * BATCH_PRICE
-    if gathered.live and any(left is not None and left <= 0 for left in (tokens, cost)):
+        cost -= caps.prices.of(progress.usage) * BATCH_PRICE
+    if progress.live and any(left is not None and left <= 0 for left in (tokens, cost)):
         run.stop.ask_once("the batches have used what the run may use", ExitCode.STOPPED_EARLY)
     left_s = None if caps.deadline_s is None else max(0.0, caps.deadline_s - took_s)
     return dataclasses.replace(caps, deadline_s=left_s, tokens=tokens, cost=cost)
 
 
-def _book(ends: RunIO) -> BatchJobStore:
+def _store(ends: RunIO) -> BatchJobStore:
     from mellea_cli.io.batch_jobs import BatchJobStore
     from mellea_cli.io.journal import Journal
 
@@ -319,7 +315,7 @@ def _source(ends: RunIO) -> Source:
     return ends.source
 
 
-def _gatherer(plan: RunPlan, ends: RunIO, source: Source, book: BatchJobStore, *, again: bool = False) -> BatchPlanner:
+def _planner(plan: RunPlan, ends: RunIO, source: Source, store: BatchJobStore, *, again: bool = False) -> BatchPlanner:
     from mellea_cli.run.batch_planner import BatchPlanner
 
-    return BatchPlanner(plan, source.once_more, ends.answers, book, retry_failed=ends.retry_failed, again=again)
+    return BatchPlanner(plan, source.reread, ends.answers, store, retry_failed=ends.retry_failed, again=again)

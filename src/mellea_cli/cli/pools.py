@@ -19,7 +19,6 @@ gives each endpoint a table of its own; both may be mixed::
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mellea_cli.cli.backend_setup import prepare
-from mellea_cli.errors import BackendError, BackendUnavailable, Scope, UsageError
+from mellea_cli.errors import BackendError, BackendUnavailable, Scope, UsageError, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.cli.flags import Flags
-    from mellea_cli.engine.endpoint import Endpoint
+    from mellea_cli.engine.endpoint import EndpointConfig
 
 
 KINDS = ("ollama", "openai")
@@ -179,15 +178,15 @@ def _named(endpoints: Sequence[EndpointSpec], place: str) -> tuple[EndpointSpec,
     """The endpoints, each with a name of its own: host and port, or the whole address where that is not enough."""
     import dataclasses
 
-    from mellea_cli.backends.security import without_secrets
+    from mellea_cli.backends.security import redact_url
 
     urls = [endpoint.url.rstrip("/") for endpoint in endpoints]
     for url in urls:
         if urls.count(url) > 1:
-            raise UsageError(f"{place} {without_secrets(url)} stands there twice", hint="name each endpoint once")
+            raise UsageError(f"{place} {redact_url(url)} stands there twice", hint="name each endpoint once")
     hosts = [urlsplit(url if "://" in url else f"http://{url}").netloc.rpartition("@")[2] for url in urls]
     names = [
-        endpoint.name or (host if hosts.count(host) == 1 else without_secrets(url))
+        endpoint.name or (host if hosts.count(host) == 1 else redact_url(url))
         for endpoint, host, url in zip(endpoints, hosts, urls, strict=True)
     ]
     for name in names:
@@ -199,8 +198,8 @@ def _named(endpoints: Sequence[EndpointSpec], place: str) -> tuple[EndpointSpec,
 def _refuse_unknown(table: Mapping[str, Any], known: frozenset[str], place: str) -> None:
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            near = nearest(key, known)
+            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
             raise UsageError(f"{place} there is no setting {key!r}", hint=hint)
 
 
@@ -339,7 +338,7 @@ def _settled(spec: PoolSpec, flags: Flags, warning: str) -> Pool:
 
 
 @asynccontextmanager
-async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> AsyncIterator[tuple[Endpoint, ...]]:
+async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> AsyncIterator[tuple[EndpointConfig, ...]]:
     """The pool's endpoints, each looked at once; every connection is closed at the end.
 
     One that cannot be used is said, and either tried again later or left out.
@@ -348,8 +347,9 @@ async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> Async
         BackendError: none of them can be used.
         UsageError: an address may not be connected to.
     """
-    from mellea_cli.backends.registry import BackendSettings, open_backend
-    from mellea_cli.engine.endpoint import Endpoint
+    from mellea_cli.backends.base import BackendSettings
+    from mellea_cli.backends.registry import open_backend
+    from mellea_cli.engine.endpoint import EndpointConfig
 
     async with AsyncExitStack() as stack:
         endpoints = []
@@ -366,15 +366,24 @@ async def opened(pool: Pool, *, pull: bool, say: Callable[[str], None]) -> Async
             # As with a single Ollama, see `mellea_cli.cli.batch_run`; where all are Ollamas the plan says it already.
             thinking = False if one.backend == "ollama" else None
             endpoints.append(
-                Endpoint(one.name, backend, one.model or pool.model, one.concurrency or 1, one.weight, thinking)
+                EndpointConfig(
+                    one.name,
+                    backend,
+                    one.model or pool.model,
+                    one.concurrency or 1,
+                    weight=one.weight,
+                    thinking=thinking,
+                )
             )
         yield await _looked_at(endpoints, pull=pull, say=say)
 
 
-async def _looked_at(endpoints: Sequence[Endpoint], *, pull: bool, say: Callable[[str], None]) -> tuple[Endpoint, ...]:
+async def _looked_at(
+    endpoints: Sequence[EndpointConfig], *, pull: bool, say: Callable[[str], None]
+) -> tuple[EndpointConfig, ...]:
     import dataclasses
 
-    async def trouble(endpoint: Endpoint) -> BackendError | None:
+    async def trouble(endpoint: EndpointConfig) -> BackendError | None:
         try:
             await prepare(endpoint.backend, endpoint.model, pull=pull)
         except BackendError as error:
@@ -393,10 +402,10 @@ async def _looked_at(endpoints: Sequence[Endpoint], *, pull: bool, say: Callable
         gone = error.scope is Scope.RUN
         state = "is left out of this run" if gone else "is set aside, and asked again by and by"
         say(f"{endpoint.name} {state}: {error.message}" + (f"; {error.hint}" if gone and error.hint else ""))
-    return tuple(dataclasses.replace(one, trouble=error) for one, error in zip(endpoints, troubles, strict=True))
+    return tuple(dataclasses.replace(one, error=error) for one, error in zip(endpoints, troubles, strict=True))
 
 
-def _none_usable(found: Sequence[tuple[Endpoint, BackendError]]) -> BackendError:
+def _none_usable(found: Sequence[tuple[EndpointConfig, BackendError]]) -> BackendError:
     message = "; ".join(f"{endpoint.name}: {error.message}" for endpoint, error in found)
     hint = next((error.hint for _, error in found if error.hint), "")
     return BackendUnavailable(f"no endpoint of the pool can be used: {message}", hint=hint)

@@ -115,22 +115,23 @@ def _workers(flags: Flags, chosen: Chosen, cluster: RayCluster, show: RunDisplay
 async def _run(
     flags: Flags, plan: RunPlan, cluster: RayCluster, workers: int, ends: RunIO, show: RunDisplay
 ) -> RunResult:
-    from mellea_cli.backends import security
-    from mellea_cli.backends.registry import BackendSettings
-    from mellea_cli.backends.security import ALLOW_HTTP, LOCAL_ONLY
+    from mellea_cli.backends.base import BackendSettings
+    from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets
     from mellea_cli.cluster.cluster_executor import open_executor
     from mellea_cli.cluster.worker_messages import split_plan
     from mellea_cli.engine.workers import Stop
     from mellea_cli.run.batch import run_with
 
+    key = Secrets.from_environ(os.environ).key() if plan.backend == "openai" else ""
     settings = BackendSettings(
         model=plan.model,
         base_url=flags.base_url or os.environ.get(_SERVER_VARIABLES.get(plan.backend, "")) or None,
-        api_key=security.api_key(os.environ) if plan.backend == "openai" else None,
         verbose=flags.verbose > 1,
+        network=NetworkPolicy.from_environ(os.environ),
+        # The key alone goes to the workers, and nothing else of this environment.
+        secrets=Secrets(variables={API_KEY: key}),
     )
-    reach = {name: os.environ[name] for name in (LOCAL_ONLY, ALLOW_HTTP) if name in os.environ}
-    setups = split_plan(plan, settings, workers, environ=reach, pull=flags.pull)
+    setups = split_plan(plan, settings, workers, pull=flags.pull)
     stop = Stop(show.say)
     observer = show.begin()
     launcher = cluster.launcher(one_per_node=plan.backend == "local")
@@ -144,4 +145,4 @@ async def _run(
 def _local_only(flags: Flags) -> bool:
     from mellea_cli.backends.security import NetworkPolicy
 
-    return flags.local_only or NetworkPolicy.of(os.environ).local_only
+    return flags.local_only or NetworkPolicy.from_environ(os.environ).local_only

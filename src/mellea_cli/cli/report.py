@@ -17,7 +17,7 @@ from mellea_cli.cli.flags import INPUT, OUTPUT, FormatName
 from mellea_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from mellea_cli.io.formats import SourceOptions
+    from mellea_cli.io.source import SourceOptions
     from mellea_cli.pipelines.theme_prompts import Theme
     from mellea_cli.report.figures import Figures
     from mellea_cli.report.results import Record
@@ -62,27 +62,27 @@ def write_report(wishes: ReportWishes, options: SourceOptions) -> None:
         InputError: the rows or the themes cannot be read, or a column is not there.
         OutputError: the report cannot be written.
     """
-    from mellea_cli.report.aggregate import Counting, Wishes
+    from mellea_cli.report.aggregate import Aggregator, ReportOptions
     from mellea_cli.report.results import open_results
 
     form = _form(wishes.output, wishes.format, ("text", "html", "md", "json"))
     _check_output(wishes.output, (wishes.results, *([wishes.themes_file] if wishes.themes_file else ())))
     themes = _themes(wishes)
-    counting = Counting(Wishes(wishes.by, wishes.date, wishes.month_first, themes))
+    aggregator = Aggregator(ReportOptions(wishes.by, wishes.date, wishes.month_first, themes))
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(wishes.results, options) as results:
         for record in results:
-            counting.add(record)
+            aggregator.add(record)
             if form == "html":
                 records.append(record)
-        figures = counting.figures(results)
+        figures = aggregator.figures(results)
         columns = list(results.columns)
     next_steps = _next_steps(wishes, figures, form)
     if form == "html":
         _write(wishes.output, _html(wishes, figures, records, columns, next_steps))
     elif form == "json":
-        from mellea_cli.report.comparison import figures_to_json
+        from mellea_cli.report.figures import figures_to_json
 
         _write(wishes.output, [figures_to_json(figures)])
     elif form == "md":
@@ -167,10 +167,10 @@ def _html(
 ) -> Iterable[str]:
     from datetime import datetime
 
-    from mellea_cli.report.html_report import Heading, page
+    from mellea_cli.report.html_report import to_html
 
     written = datetime.now().astimezone().replace(microsecond=0)
-    return page(figures, records, columns, Heading(_title(wishes), written, next_steps))
+    return to_html(figures, records, columns, title=_title(wishes), written=written, next_steps=next_steps)
 
 
 def _text_output(output: str | None) -> IO[str]:
@@ -179,10 +179,10 @@ def _text_output(output: str | None) -> IO[str]:
 
 
 def _write(output: str | None, pieces: Iterable[str]) -> None:
-    from mellea_cli.io.files import resolve_output, write_whole
+    from mellea_cli.io.files import atomic_write, resolve_output
 
     sys.stdout.flush()
-    write_whole(resolve_output(output), pieces)
+    atomic_write(resolve_output(output), pieces)
 
 
 ReportFormat = Literal["text", "html", "md", "json"]
@@ -252,7 +252,7 @@ def report(
 
     Without -o one screen at the terminal; with -o report.html one page that needs nothing but itself.
     """
-    from mellea_cli.io.formats import SourceOptions
+    from mellea_cli.io.source import SourceOptions
 
     options = SourceOptions(
         format=input_format, text_field=text_field, id_field=id_field, encoding=encoding, delimiter=delimiter

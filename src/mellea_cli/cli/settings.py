@@ -13,14 +13,13 @@ table named after a command for that one::
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mellea_cli.errors import UsageError
+from mellea_cli.errors import UsageError, nearest
 
 # Another spelling of a command reads the same table.
 ALIASES = {"summarize": "summarise"}
@@ -101,6 +100,6 @@ def _parameter(key: str) -> str:
 def _refuse_unknown(key: str, known: set[str], path: Path, where: str) -> None:
     if _parameter(key) in known:
         return
-    near = difflib.get_close_matches(_parameter(key), known, n=1)
-    hint = f"did you mean {near[0].replace('_', '-')!r}?" if near else "mellea summarise --help lists what can be set"
+    near = nearest(_parameter(key), known)
+    hint = f"did you mean {near.replace('_', '-')!r}?" if near else "mellea summarise --help lists what can be set"
     raise UsageError(f"{path}: {where}there is no setting {key!r}", hint=hint)

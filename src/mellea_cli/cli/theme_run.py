@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from mellea_cli.engine.workers import Stop
     from mellea_cli.events import Observer
     from mellea_cli.pipelines.pipeline import Pipeline
-    from mellea_cli.pipelines.theme_prompts import Said
+    from mellea_cli.pipelines.theme_prompts import Polarity
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.subrun import SubRun
-    from mellea_cli.run.theme_labels import Labelled
+    from mellea_cli.run.theme_labels import LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
 
@@ -98,7 +98,7 @@ class _Theming:
                 f"{self._path}: is the themes file and another file of the run", hint="choose another name"
             )
 
-    def _phrases(self) -> dict[Said, Counter[str]]:
+    def _phrases(self) -> dict[Polarity, Counter[str]]:
         """Draw the complaints and praise that themes are made of, in a pass of their own.
 
         Raises:
@@ -128,7 +128,7 @@ class _Theming:
         ends: RunIO,
         chosen: Chosen,
         themes: tuple[Theme, ...] | None,
-        phrases: dict[Said, Counter[str]] | None,
+        phrases: dict[Polarity, Counter[str]] | None,
     ) -> ExitCode:
         from mellea_cli.engine.workers import Stop
         from mellea_cli.run.subrun import SubRunStopped
@@ -161,7 +161,7 @@ class _Theming:
 
         return SubRun(plan, servers, ends.answers, begin=begin, stop=stop, retry_failed=self._flags.retry_failed)
 
-    async def _find(self, aside: SubRun, phrases: dict[Said, Counter[str]]) -> tuple[Theme, ...]:
+    async def _find(self, aside: SubRun, phrases: dict[Polarity, Counter[str]]) -> tuple[Theme, ...]:
         from mellea_cli.run.theme_discovery import discover
 
         found = await discover(phrases, aside.ask, most=self._own.max_themes)
@@ -182,9 +182,9 @@ class _Theming:
         return found
 
     def _found_only(self, opened: Input, chosen: Chosen, themes: Sequence[Theme], aside: SubRun | None) -> ExitCode:
-        from mellea_cli.run.subrun import ended_with
+        from mellea_cli.run.subrun import without_main_run
 
-        result = ended_with(aside)
+        result = without_main_run(aside)
         if not (self._flags.look().json or self._flags.summary_file):
             return result.exit_code  # a table about rows that nobody was to look at says nothing
         close(self._flags, self._plan(chosen, themes), opened, result, self._show)
@@ -200,20 +200,20 @@ class _Theming:
         aside: SubRun | None,
     ) -> ExitCode:
         from mellea_cli.run.batch import run_batch
-        from mellea_cli.run.theme_labels import Labelled, settle_question
+        from mellea_cli.run.theme_labels import LabelRun, settle_question
 
         question = settle_question(themes, ends.answers)
         plan = self._plan(chosen, question.asked)
         if aside is not None:
             plan = dataclasses.replace(plan, caps=aside.caps)
-        labelled = Labelled(themes, question, plan, ends)
+        labelled = LabelRun(themes, question, plan, ends)
         async with ready_servers(self._flags, chosen, plan.prefixes, self._show) as servers:
             plan = await as_the_server_says(plan, servers)
             with stop.on_signals():
-                result = await run_batch(plan, servers, labelled.ends, observer=self._show.begin(), stop=stop)
-        result = result if aside is None else aside.with_spent(result)
+                result = await run_batch(plan, servers, labelled.run_io, observer=self._show.begin(), stop=stop)
+        result = result if aside is None else aside.added_to(result)
         audited = self._audit(labelled, result)
-        figures = labelled.figures
+        figures = labelled.counts
         from mellea_cli.ui.summary import Themed
 
         themed = Themed(
@@ -230,7 +230,7 @@ class _Theming:
         close(self._flags, plan, opened, result, self._show, themed)
         return result.exit_code
 
-    def _audit(self, labelled: Labelled, result: RunResult) -> bool:
+    def _audit(self, labelled: LabelRun, result: RunResult) -> bool:
         """Read the output back and count again, where there is a file that was put into its place."""
         from mellea_cli.io.files import resolve_output
         from mellea_cli.run.theme_labels import audit, read_labels
@@ -248,14 +248,14 @@ class _Theming:
             delimiter=None,
         )
         with open_input(whole, self._show) as opened:
-            audit(labelled.figures, read_labels(opened.source))
+            audit(labelled.counts, read_labels(opened.source))
         return True
 
     def _plan(self, chosen: Chosen, themes: Sequence[Theme]) -> RunPlan:
         return batch_run.run_plan(self._flags, chosen, label_pipeline(themes))
 
     def _preview(
-        self, opened: Input, themes: tuple[Theme, ...] | None, phrases: dict[Said, Counter[str]] | None
+        self, opened: Input, themes: tuple[Theme, ...] | None, phrases: dict[Polarity, Counter[str]] | None
     ) -> None:
         plan = self._plan(batch_run.choose_model(self._flags), themes or ())
         if themes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from mellea_cli.run.executor import LocalExecutor
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
+    from mellea_cli.backends.security import NetworkPolicy
     from mellea_cli.run.plan import RunPlan
 
 
@@ -62,11 +62,11 @@ class RemoteWorker:
                 hint=f"on every node: pip install 'mellea-cli[ray]=={version}'",
             )
         setup: WorkerSetup = unpack(packed)
-        os.environ.update(setup.environ)
         plan = setup.plan()
         self._reporter = Reporter(setup.intervals)
         if plan.backend == "local":
-            await asyncio.to_thread(ensure_model, plan, pull=setup.pull, tell=self._tell)
+            network = setup.settings.network
+            await asyncio.to_thread(ensure_model, plan, network=network, pull=setup.pull, tell=self._tell)
         self._backend = open_backend(plan.backend, setup.settings)
         await self._prepare(self._backend, plan, pull=setup.pull)
         self._executor = LocalExecutor(plan, self._backend, self._reporter)
@@ -75,7 +75,7 @@ class RemoteWorker:
         from mellea_cli.backends.local import LocalBackend
 
         if isinstance(backend, LocalBackend):
-            backend.expect(plan.prefixes, self._tell)
+            backend.share_prefixes(plan.prefixes, self._tell)
         try:
             await backend.prepare(plan.model)
         except ModelMissing:
@@ -178,11 +178,12 @@ class WorkerLauncher(Protocol):
         """Start worker `number`, counted from 0; its process may run only later."""
 
 
-def ensure_model(plan: RunPlan, *, pull: bool, tell: Callable[[str], None]) -> None:
+def ensure_model(plan: RunPlan, *, network: NetworkPolicy | None, pull: bool, tell: Callable[[str], None]) -> None:
     """Make sure that the embedded model's file is on this machine and is the driver's.
 
     Args:
         plan: names the model, and for a file its identity.
+        network: hosts that may be reached.
         pull: download a missing model; the default model is downloaded in any case.
         tell: gets a sentence when a download begins.
 
@@ -192,7 +193,7 @@ def ensure_model(plan: RunPlan, *, pull: bool, tell: Callable[[str], None]) -> N
     from mellea_cli.models.catalogue import DEFAULT_MODEL
     from mellea_cli.models.store import ModelStore, is_path
 
-    store = ModelStore()
+    store = ModelStore(network=network)
     path = store.find(plan.model)
     if path is None:
         if not (pull or plan.model == DEFAULT_MODEL):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.errors import MelleaError
 from mellea_cli.events import Event, ItemStarted, TokensReceived
 from mellea_cli.items import Outcome
@@ -56,8 +56,7 @@ class WorkerSetup:
     Args:
         pipeline: the pipeline's name; driver and worker have the same pipelines.
         plan_fields: the other fields of the worker's `RunPlan`, with its part of the limits.
-        settings: settings of its backend, with the API key: a setup is sent to its own worker only.
-        environ: variables to set there before anything connects: the network policy.
+        settings: settings of its backend, with network policy and API key: a setup is sent to its own worker only.
         pull: download the embedded model where it is missing.
         intervals: how often it reports.
     """
@@ -65,7 +64,6 @@ class WorkerSetup:
     pipeline: str
     plan_fields: Mapping[str, Any]
     settings: BackendSettings
-    environ: Mapping[str, str]
     pull: bool
     intervals: ReportIntervals
 
@@ -77,14 +75,12 @@ class WorkerSetup:
 
     def plan(self) -> RunPlan:
         """The worker's own plan. Raises `KeyError` when there is no such pipeline."""
-        from mellea_cli.pipelines.feedback_prompts import PIPELINES
+        from mellea_cli.pipelines.default_prompts import PIPELINES
 
         return RunPlan(pipeline=PIPELINES[self.pipeline], **self.plan_fields)
 
 
-def split_plan(
-    plan: RunPlan, settings: BackendSettings, workers: int, *, environ: Mapping[str, str], pull: bool
-) -> list[WorkerSetup]:
+def split_plan(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: bool) -> list[WorkerSetup]:
     """Split a run's limits among workers, so that all of them together keep what the user set.
 
     Requests in flight are split as evenly as possible, requests and tokens per minute in proportion to them. Limits of
@@ -94,7 +90,6 @@ def split_plan(
         plan: the plan of the whole run.
         settings: settings of each backend.
         workers: maximum number of workers; more than there are requests in flight would be idle.
-        environ: see `WorkerSetup`.
         pull: see `WorkerSetup`.
     """
     workers = min(workers, plan.concurrency)
@@ -111,7 +106,7 @@ def split_plan(
         )
         fields = {field.name: getattr(own, field.name) for field in dataclasses.fields(own) if field.name != "pipeline"}
         own_settings = dataclasses.replace(settings, concurrency=concurrency)
-        setups.append(WorkerSetup(plan.pipeline.name, fields, own_settings, environ, pull, intervals))
+        setups.append(WorkerSetup(plan.pipeline.name, fields, own_settings, pull, intervals))
     return setups
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mellea_cli.engine.circuit_breaker import Outage
-from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.circuit_breaker import CircuitBreaker
+from mellea_cli.engine.client import ModelClient
+from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import UsageError
@@ -78,9 +77,7 @@ class Connection:
         self._settings = settings
         self._opening = asyncio.Lock()
         self._backend: Backend | None = None
-        self._sender: Sender | None = None
-        # An unreachable server fails the call within its own retries: no one can be asked to wait for minutes here.
-        self._outage = Outage(after=sys.maxsize)
+        self._client: ModelClient | None = None
 
     async def open(self, event_loop: EventLoopThread) -> None:
         """Open the connection, unless it is open; `event_loop` closes it at its end.
@@ -90,22 +87,21 @@ class Connection:
             BackendError: the server cannot be used, or does not have the model.
             ModelFileError: the embedded model cannot be used or downloaded.
         """
-        if self._sender is None:
+        if self._client is None:
             async with self._opening:
                 await self._prepare(event_loop)
 
-    def client(self, options: CallOptions) -> Sender:
+    def client(self, options: CallOptions) -> ModelClient:
         """The model client with the time limits of one call; all calls share the limiter and the connections."""
-        if self._sender is None:
+        if self._client is None:
             raise RuntimeError("the connection is not open")
         if not options.timeout_set:
-            return self._sender
-        limit_s, shared = options.stream_timeout_s, self._sender
-        deadlines = Deadlines(limit_s, limit_s, shared.deadlines.total_s)
-        return Sender(shared.backend, shared.limiter, policy=shared.policy, deadlines=deadlines, outage=self._outage)
+            return self._client
+        limit_s = options.stream_timeout_s
+        return self._client.with_deadlines(Deadlines(limit_s, limit_s, self._client.deadlines.total_s))
 
     async def _prepare(self, event_loop: EventLoopThread) -> None:
-        if self._sender is not None:
+        if self._client is not None:
             return
         if self._backend is None:
             self._backend = await self._choose()
@@ -114,22 +110,23 @@ class Connection:
         if backend.name == "local":
             await asyncio.to_thread(_download_default, self.model)
         await backend.prepare(self.model)
-        self._sender = Sender(
-            backend,
-            ConcurrencyLimiter(settings.limit(backend.name)),
+        self._client = ModelClient(
+            [EndpointConfig(backend.name, backend, self.model, settings.limit(backend.name))],
             policy=RetryPolicy(max_retries=settings.max_retries, max_elapsed_s=settings.retry_for_s),
             deadlines=Deadlines(total_s=settings.timeout_s),
-            outage=self._outage,
+            # An unreachable server fails the call within its own retries: a call does not wait for minutes.
+            breaker=lambda: CircuitBreaker(threshold=None),
         )
 
     async def _choose(self) -> Backend:
-        from mellea_cli.backends.registry import BackendSettings, open_backend, settle
+        from mellea_cli.backends.base import BackendSettings
+        from mellea_cli.backends.registry import open_backend, resolve_backend
 
         settings = self._settings
         if settings.backend is not None and not isinstance(settings.backend, str):
             self.model = settings.model or settings.backend.name
             return settings.backend
-        choice = await settle(settings.backend or "auto", settings.model, settings.base_url)
+        choice = await resolve_backend(settings.backend or "auto", settings.model, settings.base_url)
         if choice.reason:
             _LOG.info("%s", choice.reason)
         self.model = choice.model
