@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.cluster.remote_worker import Method, RemoteWorker, WorkerHandle, WorkerLost
 from mellea_cli.cluster.worker_messages import WorkerSetup, split_plan
 from mellea_cli.run.plan import RunPlan
@@ -70,4 +70,4 @@ class NearLauncher:
 
 def split(plan: RunPlan, url: str | None, workers: int = 2) -> list[WorkerSetup]:
     """The setups of a run against a server at `url`."""
-    return split_plan(plan, BackendSettings(base_url=url), workers, environ={}, pull=False)
+    return split_plan(plan, BackendSettings(base_url=url), workers, pull=False)

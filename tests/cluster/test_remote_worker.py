@@ -42,7 +42,7 @@ def test_a_missing_model_is_named_with_the_command_that_downloads_it(
     """Without `--pull` only the default model is downloaded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ModelFileError, match="is not on this machine") as missing:
-        ensure_model(plan(model="smollm2-135m"), pull=False, tell=print)
+        ensure_model(plan(model="smollm2-135m"), network=None, pull=False, tell=print)
     assert "mellea models pull smollm2-135m" in (missing.value.hint or "")
 
 
@@ -50,6 +50,6 @@ def test_a_file_must_be_the_driver_s(tmp_path: Path) -> None:
     """A model file of another size than the driver's is refused."""
     path = tmp_path / "model.gguf"
     path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 1, 0))
-    ensure_model(plan(model=str(path), identity="model.gguf:24"), pull=False, tell=print)
+    ensure_model(plan(model=str(path), identity="model.gguf:24"), network=None, pull=False, tell=print)
     with pytest.raises(ModelFileError, match="is another file"):
-        ensure_model(plan(model=str(path), identity="model.gguf:25"), pull=False, tell=print)
+        ensure_model(plan(model=str(path), identity="model.gguf:25"), network=None, pull=False, tell=print)

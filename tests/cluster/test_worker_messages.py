@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
+from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.cluster.worker_messages import Reporter, ReportIntervals, pack, split_plan, unpack
 from mellea_cli.errors import NotAuthorized, RateLimited
 from mellea_cli.events import AttemptFailed, ItemStarted, Paused, StepFinished, StepStarted, TokensReceived
@@ -94,7 +95,7 @@ def test_outcomes_and_errors_arrive_as_they_were_sent() -> None:
 def test_all_setups_together_are_what_the_user_set(concurrency: int, workers: int) -> None:
     """Requests in flight, requests and tokens a minute add up to the whole run's; each worker gets some."""
     whole = plan(concurrency=concurrency, rpm=90.0, tpm=5_000.0)
-    parts = [setup.plan() for setup in split_plan(whole, BackendSettings(), workers, environ={}, pull=False)]
+    parts = [setup.plan() for setup in split_plan(whole, BackendSettings(), workers, pull=False)]
     assert len(parts) == min(workers, concurrency)
     assert sum(part.concurrency for part in parts) == concurrency
     assert max(part.concurrency for part in parts) - min(part.concurrency for part in parts) <= 1
@@ -105,7 +106,7 @@ def test_all_setups_together_are_what_the_user_set(concurrency: int, workers: in
 def test_a_setup_arrives_as_it_was_sent() -> None:
     """The worker's plan asks the same questions: its fingerprint is the driver's."""
     whole = plan(concurrency=4, redacted=True)
-    (setup,) = split_plan(whole, BackendSettings(model="m", api_key="sk-x"), 1, environ={"A": "1"}, pull=True)
+    (setup,) = split_plan(whole, BackendSettings(model="m", api_key="sk-x"), 1, pull=True)
     arrived = unpack(pack(setup))
     assert arrived == setup
     assert arrived.plan().fingerprint == whole.fingerprint
@@ -114,14 +115,17 @@ def test_a_setup_arrives_as_it_was_sent() -> None:
 
 def test_a_setup_can_be_shown_without_its_key() -> None:
     """A traceback or a log that shows a setup does not show the key."""
-    (setup,) = split_plan(plan(concurrency=1), BackendSettings(api_key="sk-secret"), 1, environ={}, pull=False)
-    assert setup.settings.api_key == "sk-secret"
+    secrets = Secrets(variables={"OPENAI_API_KEY": "sk-secret"})
+    network = NetworkPolicy(local_only=True)
+    (setup,) = split_plan(plan(concurrency=1), BackendSettings(network=network, secrets=secrets), 1, pull=False)
+    arrived = unpack(pack(setup)).settings
+    assert (arrived.network, arrived.secrets.key()) == (network, "sk-secret")
     assert "sk-secret" not in repr(setup)
 
 
 def test_a_worker_has_the_next_items_ready() -> None:
     """It holds a few more items than it works on, so that no place stays empty while the driver is asked."""
-    (setup,) = split_plan(plan(concurrency=16), BackendSettings(), 1, environ={}, pull=False)
+    (setup,) = split_plan(plan(concurrency=16), BackendSettings(), 1, pull=False)
     assert setup.capacity == 20
 
 

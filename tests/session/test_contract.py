@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,9 @@ from mellea_cli import (
     start_session,
     wait_for_all_mots,
 )
+from mellea_cli.backends.scripted import ScriptedBackend
 from mellea_cli.errors import BackendError, CutAnswer, ParseError, ServerFault
+from mellea_cli.messages import Chunk, GenerateRequest
 
 Serve = Callable[..., ModelServer]
 Open = Callable[..., MelleaSession]
@@ -313,24 +315,34 @@ async def test_a8_sync_calls_work_inside_a_running_loop(
     assert str(thunk) == REPLY
 
 
-def test_a8_eight_threads_share_a_session(serve: Serve, open_session: Open) -> None:
+class AllAtOnce(ScriptedBackend):
+    """Answers eight requests when all of them are in flight."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda request: request.messages[-1].content)
+        self._all = asyncio.Barrier(8)
+
+    async def stream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Wait for the others, then answer."""
+        await self._all.wait()
+        async for chunk in super().stream(request):
+            yield chunk
+
+
+def test_a8_eight_threads_share_a_session() -> None:
     """Eight threads call `instruct` on one session at once, and each gets its own answer."""
-    server = serve(latency_s=0.5)
-    m = open_session(server)
-    # What the first request loads and opens would make it late on a busy machine.
-    m.instruct("Open the connection.")
     answers: dict[int, str | None] = {}
 
     def work(number: int) -> None:
         answers[number] = m.instruct(f"Repeat MARK-{number}").value
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert answers == {number: default_reply(f"MARK-{number}", None) for number in range(8)}
-    assert server.state.max_in_flight == 8
+    with start_session(AllAtOnce()) as m:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert answers == {number: f"Repeat MARK-{number}" for number in range(8)}
 
 
 def test_a8_two_event_loops_one_after_the_other(m: MelleaSession, server: ModelServer) -> None:

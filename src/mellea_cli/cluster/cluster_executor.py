@@ -234,7 +234,7 @@ class ClusterExecutor(Executor):
         return sum(slot.setup.capacity for slot in self._slots)
 
     @property
-    def rooms(self) -> None:
+    def slots(self) -> None:
         """No limit below `places`: each worker's setup bounds its requests in flight."""
 
     @property

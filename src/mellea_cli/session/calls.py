@@ -212,7 +212,7 @@ class CallScheduler:
             requirements=requirements,
             budget=strategy.loop_budget,
             repair=strategy.repair(),
-            repair_unparsed=strategy.repair_unusable(),
+            repair_unparsed=strategy.repair_unparsed(),
         )
         if requirements:
             question = dataclasses.replace(question, subject=call.subject or in_context)

@@ -40,7 +40,7 @@ class SamplingStrategy:
         """How to ask again after an answer that does not meet a requirement; called once for each call."""
         return same_prompt
 
-    def repair_unusable(self) -> Repair | None:
+    def repair_unparsed(self) -> Repair | None:
         """How to ask again after an unusable answer: with the answer and the reason; `None` means as `repair`."""
         return in_turns
 
@@ -71,7 +71,7 @@ class RepairTemplateStrategy(SamplingStrategy):
 
         return with_reasons
 
-    def repair_unusable(self) -> None:
+    def repair_unparsed(self) -> None:
         """Use `repair` for unusable answers too."""
 
 
@@ -91,7 +91,7 @@ class MultiTurnStrategy(SamplingStrategy):
 
         return with_turns
 
-    def repair_unusable(self) -> None:
+    def repair_unparsed(self) -> None:
         """Use `repair` for unusable answers too."""
 
     def select_from_failure(self, tries: Sequence[Try[Any]]) -> int:
