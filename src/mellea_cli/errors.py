@@ -34,6 +34,7 @@ A `BackendError` is the transport's trouble and an `AnswerError` is the model's:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum, IntEnum
 from typing import ClassVar
 
@@ -298,3 +299,16 @@ class RequirementFailed(AnswerError):
     """The answer breaks a requirement."""
 
     kind = "requirement"
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the known name most similar to `name`, for a "did you mean" hint; empty when none is close.
+
+    Case and white space do not count. `cutoff` is the least similarity, from 0 (nothing in common) to 1 (the same).
+    """
+    import difflib
+
+    # Reversed, so that the first of several names that differ only by case wins.
+    folded = {" ".join(one.split()).casefold(): one for one in reversed(list(known))}
+    found = difflib.get_close_matches(" ".join(name.split()).casefold(), folded, n=1, cutoff=cutoff)
+    return folded[found[0]] if found else ""
