@@ -74,7 +74,7 @@ def default_map(config: Mapping[str, Any], group: Any, path: Path) -> dict[str, 
     shared = {key: value for key, value in config.items() if not isinstance(value, dict)}
     tables = {ALIASES.get(key, key): value for key, value in config.items() if isinstance(value, dict) and key != POOLS}
     _refuse_unknown(shared, {name for parameters in commands.values() for name in parameters}, str(path))
-    _refuse_unknown(tables, set(commands), str(path))
+    _refuse_unknown(tables, set(commands) - set(ALIASES), str(path))
     defaults: dict[str, dict[str, Any]] = {}
     for command, parameters in commands.items():
         own = tables.get(ALIASES.get(command, command), {})

@@ -1,16 +1,21 @@
-"""Durations, deadlines, error limits and prices as they are typed."""
+"""Flags: one field each, durations, deadlines, error limits, prices, and the log level."""
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from mellea_cli.cli.flags import caps, deadline_s, error_limit, seconds
+from loopback import ModelServer
+from mellea_cli.cli.app import app
+from mellea_cli.cli.flags import RunOptions, deadline_s, error_limit, seconds
 from mellea_cli.errors import UsageError
 from mellea_cli.run.plan import ErrorLimit, Prices
+from rowfiles import Run
 
 NOW = datetime(2026, 5, 4, 22, 0).astimezone()
 
@@ -63,22 +68,17 @@ def test_error_limits() -> None:
             error_limit(text)
 
 
-def flags(**changes: Any) -> Any:
-    names = ("deadline", "max_errors", "max_tokens_total", "max_cost", "price_in", "price_out")
-    return SimpleNamespace(**{**dict.fromkeys(names), **changes})
-
-
 def test_a_cost_needs_prices() -> None:
     """Without them the run is refused before anything is sent."""
     for prices in ({}, {"price_in": 1.0}, {"price_out": 1.0}):
-        with pytest.raises(UsageError, match="what tokens cost"):
-            caps(flags(max_cost=5.0, **prices))
-    assert caps(flags(max_cost=5.0, price_in=1.0, price_out=2.0)).prices == Prices(1.0, 2.0)
+        with pytest.raises(UsageError, match="price of tokens"):
+            RunOptions(max_cost=5.0, **prices).caps()
+    assert RunOptions(max_cost=5.0, price_in=1.0, price_out=2.0).caps().prices == Prices(1.0, 2.0)
 
 
 def test_nothing_set_is_no_limit() -> None:
     """By default a run goes on as long as it takes."""
-    chosen = caps(flags())
+    chosen = RunOptions().caps()
     assert (chosen.deadline_s, chosen.tokens, chosen.cost, chosen.errors) == (None, None, None, ErrorLimit())
 
 
@@ -86,7 +86,31 @@ def test_a_limit_that_allows_nothing_is_refused() -> None:
     """Zero and less are no budgets: it is said before anything is sent."""
     for changes in ({"max_cost": 0.0}, {"max_cost": -1.0}, {"max_cost": float("nan")}):
         with pytest.raises(UsageError, match="--max-cost"):
-            caps(flags(price_in=1.0, price_out=1.0, **changes))
+            RunOptions(price_in=1.0, price_out=1.0, **changes).caps()
     for tokens in (0, -5):
         with pytest.raises(UsageError, match="--max-tokens-total"):
-            caps(flags(max_tokens_total=tokens))
+            RunOptions(max_tokens_total=tokens).caps()
+
+
+def flags_of(command: str) -> set[str]:
+    group: Any = typer.main.get_command(app)
+    return {parameter.name for parameter in group.commands[command].params} - {"help"}
+
+
+def test_each_field_is_a_flag_of_the_commands_that_it_names() -> None:
+    """Every flag of the batch commands is a field; the queue and Ray are for summarise, the rest is shared."""
+    fields = {field.name for field in dataclasses.fields(RunOptions)}
+    summarise, themes = flags_of("summarise"), flags_of("themes")
+    assert summarise | themes == fields
+    assert summarise - themes >= {"offload", "export_batch", "engine", "pipeline"}
+    assert themes - summarise == {"themes_file", "max_themes", "find_only"}
+
+
+def test_the_log_level_puts_the_log_on_stderr(mellea: Run, feedback: Path, server: ModelServer) -> None:
+    """One tree of loggers; without the flag nothing is logged."""
+    arguments = ("summarise", str(feedback), "-n", "1", "-m", "test-model", "--base-url", server.openai_url)
+    quiet = mellea(*arguments)
+    loud = mellea(*arguments, "--log-level", "debug")
+    assert (quiet.returncode, loud.returncode) == (0, 0)
+    assert " mellea_cli." not in quiet.stderr
+    assert mellea(*arguments, "--log-level", "loud").returncode == 2
