@@ -306,7 +306,7 @@ async def test_a8_sync_calls_work_inside_a_running_loop(
         """Name the mood."""
 
     thunk = await m.ainstruct("Say something.")
-    with caplog.at_level(logging.DEBUG, "mellea"):
+    with caplog.at_level(logging.DEBUG, "mellea_cli"):
         assert m.instruct("Say something.").value == REPLY
         assert mood(m, text="x") == REPLY
     assert any("blocks the running event loop" in record.getMessage() for record in caplog.records)
@@ -428,7 +428,7 @@ async def test_a10_a_chat_context_warns_once_and_loses_no_turn(
     """Two overlapping chats take turns in the order of the calls; the second is shown the first with its answer."""
     server = serve(latency_s=0.1)
     m = open_session(server, ctx=ChatContext())
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         await asyncio.gather(m.achat("First MARK-1."), m.achat("Second MARK-2."))
     warned = [record for record in caplog.records if "stale contexts" in record.getMessage()]
     assert len(warned) == 1

@@ -156,7 +156,7 @@ def test_sync_calls_on_a_chat_context_do_not_warn(
     serve: Serve, open_session: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The warning is about async calls."""
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         open_session(serve(), context_type="chat").chat("Hi.")
     assert not caplog.records
 

@@ -96,7 +96,7 @@ def test_when_all_fail_the_best_effort_comes_back_with_a_warning(
     """No exception for requirements: the first answer, or the last one of a conversation, and a line in the log."""
     server = serve(fault=saying("red", "green", "pink"))
     m = open_session(server)
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         thunk = m.instruct("Name a colour.", requirements=[NAMES_BLUE], strategy=strategy)
     assert thunk.value == expected
     assert thunk.sampling is not None

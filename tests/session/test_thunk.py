@@ -107,7 +107,7 @@ async def test_a_failure_that_nobody_asks_for_is_logged(
     with pytest.raises(BackendError):
         await read.avalue()
     await wait_for_all_mots([unread], return_exceptions=True)
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         del read, unread
         gc.collect()
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [

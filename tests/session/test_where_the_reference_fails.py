@@ -284,7 +284,7 @@ async def test_x14_without_a_strategy_it_is_a_warning(
     """With `strategy=None` the empty text comes back, and a warning says that there was only reasoning."""
     server = serve(thinking="Let me think about it.", fault=faults.always(faults.empty()))
     thunk = await open_session(server).ainstruct("Say something.", strategy=None)
-    with caplog.at_level(logging.WARNING, "mellea"):
+    with caplog.at_level(logging.WARNING, "mellea_cli"):
         assert await thunk.avalue() == ""
     assert thunk.thinking == "Let me think about it."
     assert any("only reasoning" in record.getMessage() for record in caplog.records)

@@ -216,7 +216,7 @@ def _signal_name(number: int) -> str:
 # small machine that is many seconds a slot before the first token. So one slot evaluates it, its state is saved to a
 # file, and the others take the file in. The file stays beside the models, so the next run does not evaluate anything.
 
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 # Each file holds tens of megabytes, and a new prompt or model makes the old ones useless.
 _KEPT = 6

@@ -125,7 +125,7 @@ class ChatModel:
 
     def __init__(self, address: Address) -> None:
         # What the session would warn about, the chat says itself.
-        logging.getLogger("mellea").addHandler(logging.NullHandler())
+        logging.getLogger("mellea_cli").addHandler(logging.NullHandler())
         self.address = address
         self._session: MelleaSession | None = None
 

@@ -28,7 +28,7 @@ from mellea_cli.messages import Options, Usage
 from mellea_cli.pipelines.pipeline import Pipeline, Step
 from mellea_cli.requirements.requirement import Answered
 
-_log = logging.getLogger("mellea")
+_log = logging.getLogger(__name__)
 
 
 class PipelineRunner:

@@ -217,7 +217,7 @@ async def _run(work: Work, stream: Stream) -> Outcome:
     return await work(stream)
 
 
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Turn:
             self.before = before.before
 
 
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 DEFAULT_CONCURRENCY = 16
 # The embedded model gains nothing beyond four slots on a small machine, and each takes memory of its own.

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # The asynchronous half of a session: methods that hand out what is on its way.
 
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 STALE_CONTEXT = (
     "Not using a SimpleContext with asynchronous requests could cause unexpected results due to stale contexts."

@@ -183,7 +183,7 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-_LOG = logging.getLogger("mellea")
+_LOG = logging.getLogger(__name__)
 
 
 class ModelOutputThunk:
