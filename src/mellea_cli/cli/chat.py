@@ -32,28 +32,22 @@ class ChatOptions:
     prompt: Annotated[str | None, typer.Argument(help="The first question.", show_default=False)] = None
     model: ModelFlag = None
     backend: BackendFlag = "auto"
-    base_url: Annotated[
-        str | None, option(MODEL, "--base-url", metavar="URL", help="Server address; its key: OPENAI_API_KEY.")
-    ] = None
+    base_url: Annotated[str | None, option(MODEL, "Server address; its key: OPENAI_API_KEY.", metavar="URL")] = None
     key_file: KeyFileFlag = None
-    system: Annotated[str, option(MODEL, "--system", "-s", help="System prompt.")] = ""
+    system: Annotated[str, option(MODEL, "System prompt.", "-s")] = ""
     context: Annotated[
-        int | None,
-        option(MODEL, "--context", min=256, help="Context window in tokens (default: 8192 with local and ollama)."),
+        int | None, option(MODEL, "Context window in tokens (default: 8192 with local and ollama).", min=256)
     ] = None
     pull: PullFlag = False
     file: Annotated[
-        list[str] | None,
-        option(INPUT, "--file", "-f", help="Attach a file: text, JSONL or CSV; - for stdin. Repeatable."),
+        list[str] | None, option(INPUT, "Attach a file: text, JSONL or CSV; - for stdin. Repeatable.", "-f")
     ] = None
-    data: Annotated[
-        str | None, option(INPUT, "--data", help="Ask about an output of mellea summarise; answers cite row ids.")
-    ] = None
-    turns: Annotated[bool, option(INPUT, "--turns", help="Each line of stdin is a turn of one conversation.")] = False
-    last: Annotated[bool, option(OUTPUT, "--continue", "-c", help="Continue the last chat.")] = False
-    resume: Annotated[str | None, option(OUTPUT, "--resume", metavar="ID", help="Continue this chat.")] = None
-    no_history: Annotated[bool, option(OUTPUT, "--no-history", help="Do not save this chat.")] = False
-    json: Annotated[bool, option(DISPLAY, "--json", help="One JSON object for each answer.")] = False
+    data: Annotated[str | None, option(INPUT, "Ask about an output of mellea summarise; answers cite row ids.")] = None
+    turns: Annotated[bool, option(INPUT, "Each line of stdin is a turn of one conversation.")] = False
+    last: Annotated[bool, option(OUTPUT, "Continue the last chat.", "--continue", "-c")] = False
+    resume: Annotated[str | None, option(OUTPUT, "Continue this chat.", metavar="ID")] = None
+    no_history: Annotated[bool, option(OUTPUT, "Do not save this chat.")] = False
+    json: Annotated[bool, option(DISPLAY, "One JSON object for each answer.")] = False
     log_level: LogLevelFlag = None
     local_only: LocalOnlyFlag = False
     allow_http: AllowHttpFlag = False

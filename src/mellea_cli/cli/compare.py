@@ -23,15 +23,12 @@ class CompareFlags:
 
     old: Annotated[str, typer.Argument(metavar="OLD", help="Output of an earlier mellea summarise or themes.")]
     new: Annotated[str, typer.Argument(metavar="NEW", help="Output of a later one.")]
-    output: Annotated[str | None, _flag(OUTPUT, "--output", "-o", help="A file (.md .json .txt) or - for stdout.")] = (
-        None
-    )
+    output: Annotated[str | None, _flag(OUTPUT, "A file (.md .json .txt) or - for stdout.", "-o")] = None
     format: Annotated[
-        ComparisonFormat | None,
-        _flag(OUTPUT, "--format", help="Output format (default: by suffix; text at a terminal)."),
+        ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
     ] = None
-    text_field: Annotated[str | None, _flag(INPUT, "--text-field", help="Column with the feedback.")] = None
-    id_field: Annotated[str | None, _flag(INPUT, "--id-field", help="Column with the id (default: id).")] = None
+    text_field: Annotated[str | None, _flag(INPUT, "Column with the feedback.")] = None
+    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
 
 
 @options_command(CompareFlags)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
@@ -44,19 +45,33 @@ QUEUE = "Batch queue"
 DISPLAY = "Display"
 
 
-def option(panel: str, *names: str, help: str, env: bool = True, **more: Any) -> Any:
-    """A flag, by default with a `MELLEA_*` variable.
+_PREFIX = "MELLEA_"
+
+
+def option(panel: str, help: str, *names: str, env: bool = True, **more: Any) -> Any:
+    """A flag of an options dataclass, by default with a `MELLEA_*` variable.
 
     Args:
         panel: the section of the help.
-        names: the spellings; the first long one names the variable.
         help: one line.
+        names: further spellings, such as `-o`; the long one is the field's name unless it is among them.
         env: whether there is a variable.
         more: further arguments of `typer.Option`.
     """
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    variable = "MELLEA_" + long.removeprefix("--").replace("-", "_").upper() if env else None
-    return typer.Option(*names, help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **more)
+    variable = _PREFIX if env else None
+    flag = typer.Option(help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **more)
+    flag.param_decls = names
+    return flag
+
+
+def _name_flag(info: Any, field: str) -> None:
+    """Complete a flag's spellings and its variable from the name of its field."""
+    long = next((name for name in info.param_decls if name.startswith("--")), "")
+    if not long:
+        long = "--" + field.replace("_", "-")
+        info.param_decls = (long, *info.param_decls)
+    if info.envvar == _PREFIX:
+        info.envvar = _PREFIX + long.split("/")[0].removeprefix("--").replace("-", "_").upper()
 
 
 # Parsers of flag values.
@@ -155,33 +170,29 @@ def set_log_level(level: str | None) -> str | None:
 
 # Flags that `mellea chat` has, too.
 
-ModelFlag = Annotated[
-    str | None, option(MODEL, "--model", "-m", help="Model name, or a .gguf file.", show_default=False)
-]
-BackendFlag = Annotated[
-    BackendName, option(MODEL, "--backend", "-b", help="auto: a running Ollama that has the model, else local.")
-]
-KeyFileFlag = Annotated[
-    str | None, option(MODEL, "--key-file", metavar="FILE", help="File with the server's key, readable only by you.")
-]
-PullFlag = Annotated[bool, option(MODEL, "--pull", help="Download the model if it is missing.")]
-LocalOnlyFlag = Annotated[bool, option(SAFETY, "--local-only", help="Connect to nothing outside this machine.")]
-AllowHttpFlag = Annotated[bool, option(SAFETY, "--allow-http", help="Allow http without TLS to other machines.")]
-LogLevelFlag = Annotated[
-    LogLevel | None, option(DISPLAY, "--log-level", callback=set_log_level, help="Log to stderr from this level on.")
-]
+ModelFlag = Annotated[str | None, option(MODEL, "Model name, or a .gguf file.", "-m", show_default=False)]
+BackendFlag = Annotated[BackendName, option(MODEL, "auto: a running Ollama that has the model, else local.", "-b")]
+KeyFileFlag = Annotated[str | None, option(MODEL, "File with the server's key, readable only by you.", metavar="FILE")]
+PullFlag = Annotated[bool, option(MODEL, "Download the model if it is missing.")]
+LocalOnlyFlag = Annotated[bool, option(SAFETY, "Connect to nothing outside this machine.")]
+AllowHttpFlag = Annotated[bool, option(SAFETY, "Allow http without TLS to other machines.")]
+LogLevelFlag = Annotated[LogLevel | None, option(DISPLAY, "Log to stderr from this level on.", callback=set_log_level)]
 
-# Themes are found and labelled live by one process: the provider's batch queue and Ray are for `summarise` only.
-_SUMMARISE_ONLY = ("summarise",)
-_THEMES_ONLY = ("themes",)
+# The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
+# provider's batch queue and Ray are for `summarise` only.
+SUMMARISE = ("summarise",)
+THEMES_ONLY = ("themes",)
+
+_time_limit = partial(option, parser=time_limit, metavar="DURATION")
+_duration = partial(option, parser=duration, metavar="DURATION")
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """The flags of a batch command, after flag, environment and configuration file have been weighed.
 
-    A marker in the annotation names the commands that take the flag; without one all do. For the others the field keeps
-    its default.
+    The last part of an annotation names the commands that take the flag; without it all do. For the others the field
+    keeps its default.
     """
 
     input: Annotated[
@@ -192,274 +203,141 @@ class RunOptions:
     ] = ""
 
     themes_file: Annotated[
-        str | None,
-        option(THEMES, "--themes-file", help="TOML file with themes: read if it exists, else written; OUTPUT.toml."),
-        _THEMES_ONLY,
+        str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
     ] = None
     max_themes: Annotated[
-        int,
-        option(THEMES, "--max-themes", min=1, max=50, help="Most themes to find, complaints and praise together."),
-        _THEMES_ONLY,
+        int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
     ] = 12
-    find_only: Annotated[
-        bool, option(THEMES, "--find-only", help="Write the themes file, label no rows."), _THEMES_ONLY
-    ] = False
+    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
 
-    output: Annotated[
-        str, option(OUTPUT, "--output", "-o", help="Output file (.jsonl .json .csv .tsv), or - for stdout.")
-    ] = "-"
-    output_format: Annotated[
-        FormatName | None, option(OUTPUT, "--output-format", help="Output format, if its suffix does not tell.")
-    ] = None
-    unordered: Annotated[
-        bool, option(OUTPUT, "--unordered", help="Write rows to stdout as they complete, not in input order.")
-    ] = False
-    errors_file: Annotated[
-        str | None, option(OUTPUT, "--errors-file", help="Write failed items to this file as input rows.")
-    ] = None
-    raw_csv: Annotated[
-        bool, option(OUTPUT, "--raw-csv", help="Do not escape CSV cells that a spreadsheet would run as formulas.")
-    ] = False
+    output: Annotated[str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output_format: Annotated[FormatName | None, option(OUTPUT, "Output format, if its suffix does not tell.")] = None
+    unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
+    errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
+    raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
 
-    format: Annotated[
-        FormatName | None, option(INPUT, "--format", "-f", help="Input format, if its suffix does not tell.")
-    ] = None
+    format: Annotated[FormatName | None, option(INPUT, "Input format, if its suffix does not tell.", "-f")] = None
     text_field: Annotated[
-        str | None,
-        option(INPUT, "--text-field", help="Column with the feedback (default: text, feedback, comment, …)."),
+        str | None, option(INPUT, "Column with the feedback (default: text, feedback, comment, …).")
     ] = None
-    id_field: Annotated[str | None, option(INPUT, "--id-field", help="Column with the id (default: id).")] = None
-    encoding: Annotated[
-        str | None, option(INPUT, "--encoding", help="Input encoding (default: UTF-8, or UTF-16 with its mark).")
-    ] = None
-    delimiter: Annotated[
-        str | None, option(INPUT, "--delimiter", "-d", help="CSV delimiter (default: guessed from , ; tab |).")
-    ] = None
-    limit: Annotated[int | None, option(INPUT, "--limit", "-n", min=1, help="Read only the first N items.")] = None
-    sample: Annotated[
-        int | None, option(INPUT, "--sample", min=1, help="Read N items chosen at random, in input order.")
-    ] = None
-    seed: Annotated[int, option(INPUT, "--seed", help="Seed of --sample.")] = 0
+    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
+    encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
+    delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
+    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
+    sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
+    seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
     on_bad_row: Annotated[
-        BadRowPolicy,
-        option(INPUT, "--on-bad-row", help="Unreadable rows; auto: fail before the first request, skip in a stream."),
+        BadRowPolicy, option(INPUT, "Unreadable rows; auto: fail before the first request, skip in a stream.")
     ] = "auto"
 
     model: ModelFlag = None
     backend: BackendFlag = "auto"
     base_url: Annotated[
         list[str] | None,
-        option(
-            MODEL,
-            "--base-url",
-            metavar="URL",
-            help="Server address; its key: OPENAI_API_KEY. Repeatable: several servers.",
-        ),
+        option(MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL"),
     ] = None
-    pool: Annotated[
-        str | None, option(MODEL, "--pool", metavar="NAME", help="Servers of [pool.NAME] in the configuration file.")
-    ] = None
+    pool: Annotated[str | None, option(MODEL, "Servers of [pool.NAME] in the configuration file.", metavar="NAME")] = (
+        None
+    )
     key_file: KeyFileFlag = None
     pipeline: Annotated[
-        PipelineName,
-        option(MODEL, "--pipeline", "-p", help="single: one request per item; steps: the tutorial's three."),
-        _SUMMARISE_ONLY,
+        PipelineName, option(MODEL, "single: one request per item; steps: the tutorial's three.", "-p"), SUMMARISE
     ] = "single"
-    temperature: Annotated[
-        float, option(MODEL, "--temperature", "-t", min=0.0, max=2.0, help="0: always the most likely answer.")
-    ] = 0.0
-    model_seed: Annotated[
-        int | None, option(MODEL, "--model-seed", help="Seed of the model's sampling, if the server supports it.")
-    ] = None
+    temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
+    model_seed: Annotated[int | None, option(MODEL, "Seed of the model's sampling, if the server supports it.")] = None
     pull: PullFlag = False
 
     concurrency: Annotated[
         int | None,
         option(
             RUN,
-            "--concurrency",
+            "Requests in flight; auto finds the best number.",
             "-c",
             parser=concurrency_limit,
             metavar="N|auto",
-            help="Requests in flight; auto finds the best number.",
             show_default="auto",
         ),
     ] = None
-    max_concurrency: Annotated[int | None, option(RUN, "--max-concurrency", min=1, help="Upper limit of -c auto.")] = (
-        None
+    max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
+    dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
+        True
     )
-    dedupe: Annotated[
-        bool, option(RUN, "--dedupe/--no-dedupe", help="Send identical texts once, and share the answer.")
-    ] = True
-    engine: Annotated[
-        EngineName, option(RUN, "--engine", help="ray: run on a Ray cluster, see docs/ray.md."), _SUMMARISE_ONLY
-    ] = "here"
+    engine: Annotated[EngineName, option(RUN, "ray: run on a Ray cluster, see docs/ray.md."), SUMMARISE] = "here"
     ray_address: Annotated[
-        str | None,
-        option(RUN, "--ray-address", help="auto, HOST:PORT or ray://HOST:PORT (default: RAY_ADDRESS, or a new one)."),
-        _SUMMARISE_ONLY,
+        str | None, option(RUN, "auto, HOST:PORT or ray://HOST:PORT (default: RAY_ADDRESS, or a new one)."), SUMMARISE
     ] = None
     ray_workers: Annotated[
-        int | None,
-        option(RUN, "--ray-workers", min=1, help="Workers on the cluster (default: one per node)."),
-        _SUMMARISE_ONLY,
+        int | None, option(RUN, "Workers on the cluster (default: one per node).", min=1), SUMMARISE
     ] = None
-    max_retries: Annotated[int, option(RUN, "--max-retries", min=0, help="Retries of a request that failed.")] = 5
-    grace: Annotated[
-        float,
-        option(
-            RUN,
-            "--grace",
-            parser=duration,
-            metavar="DURATION",
-            help="Time for items in flight after Ctrl-C.",
-            show_default="10s",
-        ),
-    ] = 10.0
-    fresh: Annotated[bool, option(RUN, "--fresh", help="Discard earlier answers and start over.")] = False
+    max_retries: Annotated[int, option(RUN, "Retries of a request that failed.", min=0)] = 5
+    grace: Annotated[float, _duration(RUN, "Time for items in flight after Ctrl-C.", show_default="10s")] = 10.0
+    fresh: Annotated[bool, option(RUN, "Discard earlier answers and start over.")] = False
     retry_failed: Annotated[
-        bool, option(RUN, "--retry-failed/--no-retry-failed", help="Ask again for items that failed in an earlier run.")
+        bool, option(RUN, "Ask again for items that failed in an earlier run.", "--retry-failed/--no-retry-failed")
     ] = True
-    nightly: Annotated[
-        bool, option(RUN, "--nightly", help="For cron: no messages, one line of JSON on stderr at the end.")
-    ] = False
-    dry_run: Annotated[bool, option(RUN, "--dry-run", help="Show what would run; send nothing.")] = False
+    nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
+    dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
 
-    timeout: Annotated[
-        float,
-        option(
-            LIMITS,
-            "--timeout",
-            parser=time_limit,
-            metavar="DURATION",
-            help="Maximum time for one request: 90s, 15m.",
-            show_default="10m",
-        ),
-    ] = 600.0
+    timeout: Annotated[float, _time_limit(LIMITS, "Maximum time for one request: 90s, 15m.", show_default="10m")] = (
+        600.0
+    )
     first_token_timeout: Annotated[
-        float | None,
-        option(
-            LIMITS,
-            "--first-token-timeout",
-            parser=time_limit,
-            metavar="DURATION",
-            help="Longest wait for the first token (default: --timeout).",
-        ),
+        float | None, _time_limit(LIMITS, "Longest wait for the first token (default: --timeout).")
     ] = None
-    stall_timeout: Annotated[
-        float,
-        option(
-            LIMITS,
-            "--stall-timeout",
-            parser=time_limit,
-            metavar="DURATION",
-            help="Longest wait between two tokens.",
-            show_default="3m",
-        ),
-    ] = 180.0
-    max_wait: Annotated[
-        float,
-        option(
-            LIMITS,
-            "--max-wait",
-            parser=duration,
-            metavar="DURATION",
-            help="Longest wait for a server that is down.",
-            show_default="5m",
-        ),
-    ] = 300.0
-    rpm: Annotated[float | None, option(LIMITS, "--rpm", min=0.1, help="Most requests per minute.")] = None
-    tpm: Annotated[float | None, option(LIMITS, "--tpm", min=1, help="Most tokens per minute, in and out.")] = None
+    stall_timeout: Annotated[float, _time_limit(LIMITS, "Longest wait between two tokens.", show_default="3m")] = 180.0
+    max_wait: Annotated[float, _duration(LIMITS, "Longest wait for a server that is down.", show_default="5m")] = 300.0
+    rpm: Annotated[float | None, option(LIMITS, "Most requests per minute.", min=0.1)] = None
+    tpm: Annotated[float | None, option(LIMITS, "Most tokens per minute, in and out.", min=1)] = None
     deadline: Annotated[
-        str | None,
-        option(LIMITS, "--deadline", metavar="TIME", help="Stop after 90s, 15m, 6h, or at 06:30; finished rows stay."),
+        str | None, option(LIMITS, "Stop after 90s, 15m, 6h, or at 06:30; finished rows stay.", metavar="TIME")
     ] = None
     max_errors: Annotated[
-        str | None,
-        option(LIMITS, "--max-errors", metavar="N|P%", help="Stop after this many failed rows, or this share."),
+        str | None, option(LIMITS, "Stop after this many failed rows, or this share.", metavar="N|P%")
     ] = None
-    max_tokens_total: Annotated[
-        int | None, option(LIMITS, "--max-tokens-total", min=1, help="Stop before the run uses more tokens.")
-    ] = None
-    max_cost: Annotated[
-        float | None, option(LIMITS, "--max-cost", min=0.0, help="Stop before the run costs more; needs both prices.")
-    ] = None
-    price_in: Annotated[
-        float | None, option(LIMITS, "--price-in", min=0.0, help="Price of a million prompt tokens.")
-    ] = None
-    price_out: Annotated[
-        float | None, option(LIMITS, "--price-out", min=0.0, help="Price of a million answer tokens.")
-    ] = None
+    max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
+    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more; needs both prices.", min=0.0)] = (
+        None
+    )
+    price_in: Annotated[float | None, option(LIMITS, "Price of a million prompt tokens.", min=0.0)] = None
+    price_out: Annotated[float | None, option(LIMITS, "Price of a million answer tokens.", min=0.0)] = None
 
-    redact: Annotated[
-        bool, option(SAFETY, "--redact", help="Mask e-mail, phone, card and IBAN numbers in what is sent.")
-    ] = False
+    redact: Annotated[bool, option(SAFETY, "Mask e-mail, phone, card and IBAN numbers in what is sent.")] = False
     local_only: LocalOnlyFlag = False
     allow_http: AllowHttpFlag = False
 
-    offload: Annotated[
-        bool,
-        option(QUEUE, "--offload", help="Use the provider's batch queue: half the price, up to a day."),
-        _SUMMARISE_ONLY,
-    ] = False
+    offload: Annotated[bool, option(QUEUE, "Use the provider's batch queue: half the price."), SUMMARISE] = False
     wait: Annotated[
-        bool,
-        option(QUEUE, "--wait/--no-wait", help="Wait until the batches are done, or submit and exit."),
-        _SUMMARISE_ONLY,
+        bool, option(QUEUE, "Wait until the batches are done, or submit and exit.", "--wait/--no-wait"), SUMMARISE
     ] = True
     export_batch: Annotated[
-        str | None,
-        option(QUEUE, "--export-batch", metavar="FILE", help="Write the requests to a file; send nothing."),
-        _SUMMARISE_ONLY,
+        str | None, option(QUEUE, "Write the requests to a file; send nothing.", metavar="FILE"), SUMMARISE
     ] = None
     import_batch: Annotated[
-        str | None,
-        option(QUEUE, "--import-batch", metavar="FILE", help="Read the answers from a batch's output file."),
-        _SUMMARISE_ONLY,
+        str | None, option(QUEUE, "Read the answers from a batch's output file.", metavar="FILE"), SUMMARISE
     ] = None
-    batch_requests: Annotated[
-        int, option(QUEUE, "--batch-requests", min=1, help="Most requests in one batch file."), _SUMMARISE_ONLY
-    ] = 50_000
-    batch_bytes: Annotated[
-        int, option(QUEUE, "--batch-bytes", min=1, help="Most bytes in one batch file."), _SUMMARISE_ONLY
-    ] = 200_000_000
-    batch_window: Annotated[
-        str, option(QUEUE, "--batch-window", help="Completion window, in the server's words."), _SUMMARISE_ONLY
-    ] = "24h"
+    batch_requests: Annotated[int, option(QUEUE, "Most requests in one batch file.", min=1), SUMMARISE] = 50_000
+    batch_bytes: Annotated[int, option(QUEUE, "Most bytes in one batch file.", min=1), SUMMARISE] = 200_000_000
+    batch_window: Annotated[str, option(QUEUE, "Completion window, in the server's words."), SUMMARISE] = "24h"
     batch_poll: Annotated[
-        float,
-        option(
-            QUEUE,
-            "--batch-poll",
-            parser=time_limit,
-            metavar="DURATION",
-            help="Longest time between two status checks.",
-            show_default="1m",
-        ),
-        _SUMMARISE_ONLY,
+        float, _time_limit(QUEUE, "Longest time between two status checks.", show_default="1m"), SUMMARISE
     ] = 60.0
 
-    quiet: Annotated[bool, option(DISPLAY, "--quiet", "-q", help="Errors only.")] = False
+    quiet: Annotated[bool, option(DISPLAY, "Errors only.", "-q")] = False
     verbose: Annotated[
         int,
         option(
             DISPLAY,
-            "--verbose",
+            "Say why attempts failed; -vv: the model server's log, too.",
             "-v",
             count=True,
             show_default=False,
-            help="Say why attempts failed; -vv: the model server's log, too.",
         ),
     ] = 0
     log_level: LogLevelFlag = None
-    live: Annotated[bool, option(DISPLAY, "--live/--no-live", help="Panels at a terminal, or plain lines.")] = True
-    json: Annotated[bool, option(DISPLAY, "--json", help="The closing summary as one line of JSON on stderr.")] = False
-    summary_file: Annotated[
-        str | None, option(DISPLAY, "--summary-file", help="Write the closing summary to this file as JSON.")
-    ] = None
-    log_file: Annotated[
-        str | None, option(DISPLAY, "--log-file", help="Write every event but tokens to this file as JSON lines.")
-    ] = None
+    live: Annotated[bool, option(DISPLAY, "Panels at a terminal, or plain lines.", "--live/--no-live")] = True
+    json: Annotated[bool, option(DISPLAY, "The closing summary as one line of JSON on stderr.")] = False
+    summary_file: Annotated[str | None, option(DISPLAY, "Write the closing summary to this file as JSON.")] = None
+    log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
 
     @property
     def server_url(self) -> str | None:
@@ -554,6 +432,8 @@ def options_command(
         parameters = [Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
         for field in dataclasses.fields(options_type):  # type: ignore[arg-type]  # mypy has no type for dataclasses
             kind, info, *commands = get_args(field.type)
+            if info.param_decls is not None:  # an argument has none
+                _name_flag(info, field.name)
             if not commands or name in commands[0]:
                 default = Parameter.empty if field.default is dataclasses.MISSING else field.default
                 annotation = Annotated[kind, replaced.get(field.name, info)]  # type: ignore[valid-type]  # made at run time

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mellea_cli.cli.app import HELP_SETTINGS
-from mellea_cli.cli.flags import MODEL, option
+from mellea_cli.cli.flags import MODEL
 
 if TYPE_CHECKING:
     from mellea_cli.backends.openai_batch import Batch, BatchClient
@@ -29,7 +29,15 @@ jobs_app = typer.Typer(
 
 _Output = Annotated[str, typer.Argument(help="Output file of the run, as given with -o.")]
 _BaseUrl = Annotated[
-    str | None, option(MODEL, "--base-url", metavar="URL", help="Server address; its key: OPENAI_API_KEY.")
+    str | None,
+    typer.Option(
+        "--base-url",
+        envvar="MELLEA_BASE_URL",
+        show_envvar=False,
+        metavar="URL",
+        help="Server address; its key: OPENAI_API_KEY.",
+        rich_help_panel=MODEL,
+    ),
 ]
 _ANSWER_S = 30.0
 

@@ -39,42 +39,32 @@ class ReportFlags:
     results: Annotated[
         str, typer.Argument(metavar="RESULTS", help="Output of mellea summarise or themes; - for stdin.")
     ]
-    output: Annotated[str | None, _flag(OUTPUT, "--output", "-o", help="A file (.html .md .json) or - for stdout.")] = (
+    output: Annotated[str | None, _flag(OUTPUT, "A file (.html .md .json) or - for stdout.", "-o")] = None
+    format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
         None
     )
-    format: Annotated[
-        ReportFormat | None, _flag(OUTPUT, "--format", help="Output format (default: by suffix; text at a terminal).")
-    ] = None
-    title: Annotated[str | None, _flag(OUTPUT, "--title", help="Title of the report.")] = None
-    by: Annotated[list[str] | None, _flag(REPORT, "--by", metavar="COLUMN", help="Split by a column. Repeatable.")] = (
-        None
-    )
+    title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
+    by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN")] = None
     date: Annotated[
-        str | None,
-        _flag(REPORT, "--date", metavar="COLUMN", help="Column with the date (default: created_at, date, …)."),
+        str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN")
     ] = None
     month_first: Annotated[
         bool | None,
         _flag(
             REPORT,
+            "How to read 03/04/2026 (default: as the column's other dates tell).",
             "--month-first/--day-first",
-            help="How to read 03/04/2026 (default: as the column's other dates tell).",
             show_default=False,
         ),
     ] = None
     themes_file: Annotated[
-        str | None,
-        _flag(
-            REPORT, "--themes-file", help="TOML file with the themes' definitions (default: RESULTS.toml if it exists)."
-        ),
+        str | None, _flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
     ] = None
-    input_format: Annotated[
-        FormatName | None, _flag(INPUT, "--input-format", help="Format of RESULTS, if its suffix does not tell.")
-    ] = None
-    text_field: Annotated[str | None, _flag(INPUT, "--text-field", help="Column with the feedback.")] = None
-    id_field: Annotated[str | None, _flag(INPUT, "--id-field", help="Column with the id (default: id).")] = None
-    encoding: Annotated[str | None, _flag(INPUT, "--encoding", help="Encoding of RESULTS (default: UTF-8).")] = None
-    delimiter: Annotated[str | None, _flag(INPUT, "--delimiter", "-d", help="CSV delimiter.")] = None
+    input_format: Annotated[FormatName | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.")] = None
+    text_field: Annotated[str | None, _flag(INPUT, "Column with the feedback.")] = None
+    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None
+    delimiter: Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")] = None
 
 
 @options_command(ReportFlags)

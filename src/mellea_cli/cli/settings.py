@@ -1,7 +1,7 @@
 """Settings: a flag beats a `MELLEA_*` variable, which beats the configuration file.
 
-The file is TOML. Keys are flags without their dashes; at the top level they apply to every command that has the flag, in
-a table named after a command to that command::
+The file is TOML. Keys are flags without their dashes; at the top level they apply to every command that has the flag,
+in a table named after a command to that command::
 
     model = "qwen2.5-coder-1.5b"
 
