@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -105,11 +105,11 @@ class SectionedCommand(TyperCommand):
         return list(ctx.args)
 
 
-class LazyCommands(MutableMapping[str, Any]):
+class LazyCommands(Mapping[str, Any]):
     """Subcommands by name; each one's module is loaded when it is asked for."""
 
     def __init__(self, entries: Mapping[str, CommandEntry]) -> None:
-        self._entries = dict(entries)
+        self._entries = entries
         self._built: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -128,15 +128,8 @@ class LazyCommands(MutableMapping[str, Any]):
         built.name = name
         return built
 
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._entries[name] = CommandEntry("", command.get_short_help_str(), command.hidden)
-        self._built[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
-        self._built.pop(name, None)
-
     def __contains__(self, name: object) -> bool:
+        # The inherited one would load the module.
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
@@ -151,7 +144,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = LazyCommands(COMMANDS)
+        self.commands = LazyCommands(COMMANDS)  # type: ignore[assignment]  # no command is added or removed
 
     def invoke(self, ctx: Any) -> Any:
         with boundary():
