@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 from rows import Row, tell
-
 from wire import model_server, summarise
 
 SERVERS = {

@@ -22,7 +22,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rows import Row, tell
-
 from wire import model_server, on_core, write_items
 
 ROUNDS, IN_FLIGHT, TOKENS_A_SECOND, ITEMS = 5, 16, 1_000, 250

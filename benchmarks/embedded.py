@@ -29,6 +29,7 @@ from quality import labelled
 from rows import Row, tell
 
 from mellea_cli.backends.http import WireClient
+from mellea_cli.backends.llama_server import ServerConfig
 from mellea_cli.backends.local import EmbeddedServer, PromptCache
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.messages import Options
@@ -83,7 +84,7 @@ async def embedded_server(slots: int, states: Path) -> AsyncIterator[EmbeddedSer
     path = ModelStore().find(MODEL)
     if path is None:
         raise SystemExit(f"get the model first: mellea models pull {MODEL}")
-    server = await EmbeddedServer.start(path, name=MODEL, slots=slots, context_per_slot=CONTEXT, states=states)
+    server = await EmbeddedServer.start(ServerConfig(str(path), MODEL, slots, CONTEXT, prompt_cache=str(states)))
     client = OpenAIBackend(base_url=server.url + "/v1", api_key=server.api_key, keep_alive=False)
     wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
     try:
@@ -102,7 +103,7 @@ def bodies(texts: Sequence[str], server: EmbeddedServer) -> list[dict[str, Any]]
     (step,) = PIPELINES["single"].steps
     options = Options(temperature=0.0, max_tokens=step.max_tokens)
     stream = {"stream": True, "stream_options": {"include_usage": True}}
-    return [backend.whole_body(step.request(MODEL, options, {"text": text})) | stream for text in texts]
+    return [backend.batch_body(step.request(MODEL, options, {"text": text})) | stream for text in texts]
 
 
 async def bare(server: EmbeddedServer, requests: Sequence[dict[str, Any]], in_flight: int) -> float:

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from rows import Row, tell
-
 from wire import write_items
 
 MB = 1e6

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from rows import Row, tell
-
 from wire import model_server, summarise
 
 ROUNDS, LATENCY_S, IN_FLIGHT, ITEMS = 3, 0.2, 64, 6_400

@@ -98,7 +98,7 @@ def write_bodies(path: Path) -> None:
         values: dict[str, Any] = {"text": TEXT.format(number), "summary": {"summary": TEXT.format(number)}}
         for step in PIPELINES["steps"].steps:
             request = step.request("bench", Options(temperature=0.0, max_tokens=step.max_tokens), values)
-            bodies.append(backend.whole_body(request) | {"stream": True, "stream_options": {"include_usage": True}})
+            bodies.append(backend.batch_body(request) | {"stream": True, "stream_options": {"include_usage": True}})
     path.write_text("".join(f"{json.dumps(body)}\n" for body in bodies), encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ LAYERS = {
     "messages": 0,
     "items": 0,
     "events": 0,
+    "extensions": 0,
     "backends": 1,
     "models": 1,
     "requirements": 2,

@@ -1,7 +1,8 @@
-"""What goes to a model and what comes back: the words every backend and every caller shares."""
+"""Requests to models and their answers: the types that every backend and every caller shares."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -93,3 +94,12 @@ class Completion:
     thinking: str = ""
     attempts: int = 1
     """How often the request was sent until it went through."""
+
+
+CHARACTERS_PER_TOKEN = 4
+"""Mean of English text, for estimates before a server has counted."""
+
+
+def estimate_tokens(characters: int) -> int:
+    """Return the estimated number of tokens of a text with this many characters, rounded up."""
+    return math.ceil(characters / CHARACTERS_PER_TOKEN)

@@ -12,7 +12,7 @@ import pytest
 from loopback import ModelServer, faults
 from mellea_cli.backends import http as http_module
 from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.wire_format import EventData, JsonLines
+from mellea_cli.backends.wire_format import NdjsonDecoder, SseDecoder
 from mellea_cli.errors import BackendUnavailable, EndpointMissing, ServerFault, StreamBroken, UsageError
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -51,7 +51,7 @@ def chunk(data: bytes) -> bytes:
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-async def collect(wire: WireClient, path: str = "/v1/chat/completions", decoder: Any = EventData) -> list[Event]:
+async def collect(wire: WireClient, path: str = "/v1/chat/completions", decoder: Any = SseDecoder) -> list[Event]:
     async with aclosing(wire.stream(path, BODY, decoder)) as batches:
         return [event async for events in batches for event in events]
 
@@ -154,7 +154,7 @@ async def test_events_before_a_failure_come_first(server: ModelServer) -> None:
 
 
 async def keep(wire: WireClient, seen: list[Event]) -> None:
-    async with aclosing(wire.stream("/", BODY, JsonLines)) as batches:
+    async with aclosing(wire.stream("/", BODY, NdjsonDecoder)) as batches:
         async for events in batches:
             seen.extend(events)
 
@@ -249,7 +249,7 @@ async def outcome(wire: WireClient, gate: asyncio.Semaphore, text: str) -> bool:
     body = {**BODY, "messages": [{"role": "user", "content": text}]}
     async with gate:
         try:
-            async with aclosing(wire.stream("/v1/chat/completions", body, EventData)) as batches:
+            async with aclosing(wire.stream("/v1/chat/completions", body, SseDecoder)) as batches:
                 return bool([events async for events in batches])
         except ServerFault:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -250,3 +251,17 @@ async def test_a_pull_that_stops_is_no_success() -> None:
         with pytest.raises(StreamBroken, match="stopped pulling"):
             [step async for step in backend.pull("tiny")]
         await backend.aclose()
+
+
+@pytest.mark.parametrize("merge", [True, False])
+async def test_texts_that_arrive_together_may_be_one_chunk(serve: Serve, merge: bool) -> None:
+    """Chunks with more than text stay as they are and where they are."""
+    said = [{"content": "a"}, {"content": "b"}, {"thinking": "hm", "content": ""}, {"content": "c"}]
+    lines = [{"message": message} for message in said]
+    body = "".join(f"{json.dumps(line)}\n" for line in (*lines, {"message": {"content": "d"}, "done": True}))
+    server = serve(fault=lambda _: faults.raw_status(200, body, {"Content-Type": "application/x-ndjson"}))
+    backend = OllamaBackend(base_url=server.url, merge_chunks=merge)
+    chunks = await collect(backend, request())
+    await backend.aclose()
+    texts = [Chunk("ab")] if merge else [Chunk("a"), Chunk("b")]
+    assert chunks == [*texts, Chunk("", "hm"), Chunk("c"), Chunk("d", "", "stop", Usage())]

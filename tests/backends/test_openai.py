@@ -338,3 +338,18 @@ def test_name_and_slots_are_the_callers() -> None:
     """The embedded server speaks this protocol under its own name."""
     backend = OpenAIBackend(base_url="http://127.0.0.1:1/v1", name="local", slots=4)
     assert (backend.name, backend.slots) == ("local", 4)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+async def test_texts_that_arrive_together_may_be_one_chunk(serve: Serve, merge: bool) -> None:
+    """Chunks with more than text stay as they are and where they are."""
+    usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    thought, end = delta(reasoning="hm"), delta("stop", content="d")
+    server = serve(
+        fault=lambda _: events(delta(content="a"), delta(content="b"), thought, delta(content="c"), end, usage)
+    )
+    async with openai(server, merge_chunks=merge) as backend:
+        chunks = await collect(backend, request())
+    texts = [Chunk("ab")] if merge else [Chunk("a"), Chunk("b")]
+    last = [Chunk("", "hm"), Chunk("c"), Chunk("d", "", "stop"), Chunk(usage=Usage(1, 2))]
+    assert chunks == [*texts, *last]

@@ -121,7 +121,7 @@ async def test_the_same_request_gets_the_same_answer() -> None:
 async def test_a_reply_of_ones_own(reply: str | Sequence[str], texts: list[str]) -> None:
     """A reply may be a text or the pieces it streams in, and sees the request."""
     seen: list[GenerateRequest] = []
-    backend = ScriptedBackend(lambda asked: seen.append(asked) or reply, chunk_letters=3, chunk_delay_s=0.001)
+    backend = ScriptedBackend(lambda asked: seen.append(asked) or reply, chunk_characters=3, chunk_delay_s=0.001)
     chunks = await collect(backend, request())
     assert [chunk.text for chunk in chunks[:-1]] == texts
     assert chunks[-1].finish_reason == "stop"
@@ -139,4 +139,4 @@ async def test_a_reply_may_be_an_error() -> None:
 def test_chunks_have_letters() -> None:
     """A chunk of no letters would never end."""
     with pytest.raises(UsageError):
-        ScriptedBackend(chunk_letters=0)
+        ScriptedBackend(chunk_characters=0)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.cluster.remote_worker import Link, RemoteWorker, WorkerLost
 from mellea_cli.cluster.worker_messages import Share, shares
 from mellea_cli.run.plan import RunPlan
@@ -95,4 +95,4 @@ class NearLinks:
 
 def split(plan: RunPlan, url: str | None, workers: int = 2) -> list[Share]:
     """Shares of a run against a server at `url`."""
-    return shares(plan, BackendSettings(base_url=url), workers, environ={}, pull=False)
+    return shares(plan, BackendSettings(base_url=url), workers, pull=False)

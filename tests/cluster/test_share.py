@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
+from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.cluster.worker_messages import Rhythm, pack, shares, unpack
 from run.ends import plan
 
@@ -13,7 +14,7 @@ from run.ends import plan
 def test_all_shares_together_are_what_the_user_set(concurrency: int, workers: int) -> None:
     """Requests in flight, requests and tokens a minute add up to the whole run's; nobody gets nothing."""
     whole = plan(concurrency=concurrency, rpm=90.0, tpm=5_000.0)
-    parts = [share.plan() for share in shares(whole, BackendSettings(), workers, environ={}, pull=False)]
+    parts = [share.plan() for share in shares(whole, BackendSettings(), workers, pull=False)]
     assert len(parts) == min(workers, concurrency)
     assert sum(part.concurrency for part in parts) == concurrency
     assert max(part.concurrency for part in parts) - min(part.concurrency for part in parts) <= 1
@@ -24,7 +25,7 @@ def test_all_shares_together_are_what_the_user_set(concurrency: int, workers: in
 def test_a_share_arrives_as_it_was_sent() -> None:
     """The worker's plan asks the same questions: its fingerprint is the driver's."""
     whole = plan(concurrency=4, redacted=True)
-    (share,) = shares(whole, BackendSettings(model="m", api_key="sk-x"), 1, environ={"A": "1"}, pull=True)
+    (share,) = shares(whole, BackendSettings(model="m", api_key="sk-x"), 1, pull=True)
     arrived = unpack(pack(share))
     assert arrived == share
     assert arrived.plan().fingerprint == whole.fingerprint
@@ -33,14 +34,17 @@ def test_a_share_arrives_as_it_was_sent() -> None:
 
 def test_a_share_can_be_shown_without_its_key() -> None:
     """A traceback or a log that shows a share does not show the key."""
-    (share,) = shares(plan(concurrency=1), BackendSettings(api_key="sk-secret"), 1, environ={}, pull=False)
-    assert share.settings.api_key == "sk-secret"
+    secrets = Secrets(variables={"OPENAI_API_KEY": "sk-secret"})
+    network = NetworkPolicy(local_only=True)
+    (share,) = shares(plan(concurrency=1), BackendSettings(network=network, secrets=secrets), 1, pull=False)
+    arrived = unpack(pack(share)).settings
+    assert (arrived.network, arrived.secrets.key()) == (network, "sk-secret")
     assert "sk-secret" not in repr(share)
 
 
 def test_a_worker_has_the_next_items_ready() -> None:
     """It holds a few more items than it works on, so that no place stays empty while the driver is asked."""
-    (share,) = shares(plan(concurrency=16), BackendSettings(), 1, environ={}, pull=False)
+    (share,) = shares(plan(concurrency=16), BackendSettings(), 1, pull=False)
     assert share.places == 20
 
 

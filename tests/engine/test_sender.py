@@ -259,7 +259,7 @@ async def test_what_the_headers_say_is_heeded() -> None:
     """When nothing is left the next request waits for the reset, and the screen hears why."""
 
     class Metering(Streams):
-        allowance = RateLimitStatus(((0, 0.2), (100, 60)))
+        rate_limit_status = RateLimitStatus(((0, 0.2), (100, 60)))
 
     heard: list[Event] = []
     sending = sender(Metering(ANSWER), observer=heard.append)

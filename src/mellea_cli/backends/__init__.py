@@ -1,18 +1,5 @@
-"""How to talk to one kind of model server."""
+"""Backends: one module for each kind of model server, over a common wire client."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mellea_cli.backends.model_option import ModelOption as ModelOption
+from mellea_cli.backends.model_option import ModelOption
 
 __all__ = ["ModelOption"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "ModelOption":
-        from mellea_cli.backends.model_option import ModelOption
-
-        return ModelOption
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,74 +1,42 @@
-"""The one interface between the engine and a kind of model server."""
+"""Interface between the engine and a kind of model server."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
 
+from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets
 from mellea_cli.messages import Chunk, GenerateRequest
 
 
-class Reader(Protocol):
-    """Reads one answer's events."""
-
-    def plain(self, event: dict[str, Any]) -> str | None:
-        """Take an event that holds a piece of text and nothing else, and return the text; `None` for any other."""
-
-    def read(self, event: dict[str, Any]) -> Chunk | None:
-        """Turn any event into a chunk, or into nothing when it says nothing new."""
-
-
-def chunks_of(answer: Reader, events: Iterable[dict[str, Any]], *, together: bool) -> Iterator[Chunk]:
-    """Read events that have arrived at once.
-
-    Args:
-        answer: the answer they are parts of.
-        events: the events.
-        together: whether texts that follow each other are put into one chunk: each chunk is handed through several
-            layers.
-    """
-    texts: list[str] = []
-    for event in events:
-        if together and (text := answer.plain(event)) is not None:
-            texts.append(text)
-            continue
-        if texts:
-            yield Chunk("".join(texts))
-            texts.clear()
-        if (chunk := answer.read(event)) is not None:
-            yield chunk
-    if texts:
-        yield Chunk("".join(texts))
-
-
 class Backend(Protocol):
-    """How to talk to one kind of model server.
+    """One kind of model server.
 
-    A backend sends what it is given once: it neither retries nor counts requests in flight, the engine does.
-    Every error it lets out is a `mellea_cli.errors.BackendError` (or `UsageError` for a request that the wire has no
-    place for), its cause chained.
+    A backend sends each request once: retries and the number of requests in flight are the engine's. Every error that
+    leaves it is a `mellea_cli.errors.BackendError`, or a `UsageError` for a request that the protocol cannot express.
     """
 
     @property
     def name(self) -> str:
-        """The name under which the registry lists it, such as `"ollama"`."""
+        """Name in the registry, such as `"ollama"`."""
 
     @property
     def slots(self) -> int | None:
-        """Requests the server works on at once, or `None` when it does not say."""
+        """Requests that the server works on at once, or `None` when unknown."""
 
     async def prepare(self, model: str) -> None:
         """Make sure that `model` can answer: start what must be started, check what can be checked.
 
         Called once before a run's first request; `stream` works without it. Raises `BackendError` or
-        `ModelFileError`, with the command that mends it as the hint.
+        `ModelFileError`, with the command that solves it as the hint.
         """
 
     def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and yield its chunks as they arrive.
 
-        Exactly one chunk carries a `finish_reason`. A stream that ends without one raises `StreamBroken`. Closing the
-        generator closes the connection, which is how a request is cancelled.
+        Exactly one chunk carries a `finish_reason`. A stream that ends without one raises `StreamBroken`. To cancel
+        the request, close the generator: that closes the connection.
         """
 
     async def models(self) -> list[str]:
@@ -76,3 +44,30 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection and stop what `prepare` started. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """Settings for opening a backend; each backend uses those that concern it."""
+
+    model: str = ""
+    """The model that the run will use; the embedded server loads it."""
+    base_url: str | None = None
+    """The server's address; `None` takes it from the environment."""
+    api_key: str | None = field(default=None, repr=False)
+    """`None` takes the key from `secrets`."""
+    key_variable: str = API_KEY
+    """The variable with the key of an OpenAI-compatible server; empty for a server without a key."""
+    concurrency: int | None = None
+    """Maximum requests in flight: the size of the connection pool, and the slots of the embedded server."""
+    context_per_slot: int = 4096
+    """Tokens of prompt and answer together for each slot of the embedded server."""
+    connect_timeout_s: float = 10.0
+    merge_chunks: bool = False
+    """Yield texts that arrive together as one chunk, which is cheaper."""
+    verbose: bool = False
+    """Show the embedded server's log."""
+    network: NetworkPolicy | None = None
+    """`None` takes the policy from the environment."""
+    secrets: Secrets | None = None
+    """`None` takes keys from the environment."""

@@ -1,90 +1,69 @@
-"""The one wire client: connections, time limits, error classes, and JSON events off a streamed answer."""
+"""The wire client: connections, error classes, and JSON events of a streamed answer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from mellea_cli.backends.http_errors import (
-    ErrorHints,
+    DEFAULT_HINTS,
     ErrorObject,
+    Hints,
     RateLimitStatus,
-    class_of,
-    describe,
+    classify,
+    describe_failure,
     one_line,
     read_rate_limits,
     reason_phrase,
     retry_after_s,
 )
-from mellea_cli.backends.security import NetworkPolicy, checked_key, checked_url, open_transport, without_secrets
-from mellea_cli.backends.wire_format import MAX_LINE, Decoder, EventData, WholeBody, all_decoded, decoded, encoded
+from mellea_cli.backends.security import NetworkPolicy, is_loopback, redact_url, validate_key, validate_url
+from mellea_cli.backends.wire_format import (
+    MAX_LINE,
+    NdjsonDecoder,
+    SseDecoder,
+    decode,
+    decode_all,
+    encode,
+    make_decoder,
+)
 from mellea_cli.errors import BackendError, BackendUnavailable, EndpointMissing, StreamBroken, UsageError
 
 if TYPE_CHECKING:
     import httpx
+    from aiohttp import ClientSession
     from httpx_aiohttp import AiohttpTransport
 
-
-# How a response is left: read to its end, cut, or broken.
-
-_DRAIN_S = 1.0
-
-
-async def drain(chunks: AsyncGenerator[bytes, None]) -> None:
-    """Read to the end of a response that has said everything, so that its connection can be used again."""
-    with suppress(TimeoutError, StreamBroken):
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in chunks:
-                pass
-
-
-async def close(response: httpx.Response) -> None:
-    """Give the connection back, or cut it when the response is not at its end."""
-    import httpx
-
-    with suppress(httpx.HTTPError):
-        await response.aclose()
-
-
-def safe(exc: BaseException) -> BaseException:
-    """Return a cause that may be shown: aiohttp's response errors carry the request's headers, and so the key."""
-    import aiohttp
-
-    links: list[BaseException | None] = [exc, exc.__cause__, exc.__context__]
-    if any(isinstance(link, aiohttp.ClientResponseError) for link in links):
-        return ConnectionError(type(exc).__name__)
-    return exc
-
-
 Event = dict[str, Any]
-
-_DONE = "[DONE]"
 
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
 
+_DONE = "[DONE]"
+_DRAIN_S = 1.0
+_KEEP_ALIVE_S = 30.0
+
 
 class WireClient:
-    """Talks JSON to one server over HTTP.
+    """JSON over HTTP to one server.
 
-    Nothing is imported or opened before the first request. Connections are kept and shared; their number follows the
-    requests in flight, which the engine limits. There is no time limit on reading either: deadlines belong to the
-    engine, which cancels. Redirects are never followed, as they would carry the key to another host.
+    Nothing is imported or opened before the first request. Connections are kept and shared.
 
     Args:
-        base_url: what every path is appended to, `http` or `https`.
-        api_key: sent as a bearer token when not empty; it appears in no message.
+        base_url: http or https address that every path is appended to.
+        api_key: sent as a bearer token when not empty; no message contains it.
         headers: sent with every request.
-        max_connections: at most this many connections at once; `None` sets no limit.
-        connect_timeout_s: seconds that opening a connection may take.
-        advice: the hints of the errors.
+        max_connections: `None` for no limit.
+        connect_timeout_s: maximum seconds for opening a connection.
+        hints: hints of errors, in addition to the default ones.
+        network: hosts that may be reached; `None` takes the policy from the environment.
 
     Raises:
-        UsageError: `base_url` is no address or may not be connected to, or `api_key` cannot stand in a header.
+        UsageError: `base_url` is no address or may not be reached, or no header can carry `api_key`.
     """
 
     def __init__(
@@ -95,66 +74,73 @@ class WireClient:
         headers: Mapping[str, str] | None = None,
         max_connections: int | None = None,
         connect_timeout_s: float = 10.0,
-        advice: ErrorHints | None = None,
+        hints: Hints | None = None,
+        network: NetworkPolicy | None = None,
     ) -> None:
-        self.base_url = checked_url(base_url)
-        NetworkPolicy.of(os.environ).permit(self.base_url)
-        self._secret = checked_key(api_key)
+        self.base_url = validate_url(base_url)
+        (network or NetworkPolicy.from_environ(os.environ)).check_url(self.base_url)
+        self._secret = validate_key(api_key)
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **(headers or {})}
         if self._secret:
             self._headers["Authorization"] = f"Bearer {self._secret}"
         self._max_connections = max_connections
+        # No time limit on reading: the engine sets deadlines, and cancels.
         self._timeout = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
-        self._advice = advice or ErrorHints()
+        self._hints = {**DEFAULT_HINTS, **(hints or {})}
         self._transport: AiohttpTransport | None = None
-        # Parsed once: taking an address apart costs more than all the rest of a request's head.
+        # Parsed once: building httpx's types costs more than the rest of a request's head.
+        self._default_headers: httpx.Headers | None = None
         self._urls: dict[str, httpx.URL] = {}
         self._closed = False
-        self.allowance: RateLimitStatus | None = None
-        """What the latest answer's headers said is left, where they said anything."""
+        self.rate_limit_status: RateLimitStatus | None = None
+        """Status from the latest response with rate-limit headers."""
 
     async def stream(
-        self, path: str, body: Mapping[str, Any], decoder: Callable[[], Decoder]
+        self, path: str, body: Mapping[str, Any], expected: type[SseDecoder | NdjsonDecoder]
     ) -> AsyncGenerator[list[Event], None]:
-        """POST `body` and yield the events of the answer, as many at a time as have arrived together.
+        """POST `body` and yield the events of the answer, in lists of those that have arrived together.
 
-        The generator ends with the response, or at SSE's `[DONE]`. Close it to cut the connection.
+        The generator ends with the response, or at SSE's `[DONE]`. Closing it closes the connection.
 
         Raises:
-            BackendError: as fits what happened; `StreamBroken` when it happened after the answer had begun.
+            BackendError: `StreamBroken` when the answer had begun, else the class for what happened.
         """
         url, model = self.base_url + path, str(body.get("model", ""))
-        response = await self._send("POST", url, encoded(body))
+        response = await self._send("POST", url, encode(body))
         try:
-            if not response.is_success:
+            # Looked up as bytes: each access through httpx's headers costs several calls.
+            headers = {name.lower(): value for name, value in response.headers.raw}
+            content_type = headers.get(b"content-type", b"").decode("latin-1").lower()
+            if not 200 <= response.status_code < 300 or content_type.startswith("text/html"):
                 raise await self._refusal(response, url, model)
-            self.allowance = read_rate_limits(response.headers) or self.allowance
-            reader = self._decoder(response, url, decoder)
+            if b"ratelimit" in b" ".join(headers):
+                self.rate_limit_status = read_rate_limits(response.headers) or self.rate_limit_status
+            decoder = make_decoder(expected, content_type)
             async with aclosing(self._chunks(response, url)) as chunks:
                 async for data in chunks:
-                    if payloads := reader.feed(data):
-                        events, failure, done = self._events(payloads, url, model)
+                    if payloads := decoder.feed(data):
+                        events, failure, done = self._parse(payloads, url, model)
                         if events:
                             yield events
                         if failure is not None:
                             raise failure
                         if done:
-                            await drain(chunks)
+                            await _drain(chunks)
                             return
-            events, failure, _ = self._events(reader.flush(), url, model)
+            events, failure, _ = self._parse(decoder.flush(), url, model)
             if events:
                 yield events
             if failure is not None:
                 raise failure
         finally:
-            await close(response)
+            await _release(response)
 
     async def get_json(self, path: str, *, at_root: bool = False) -> Any:
-        """GET `path`, at the server's root or below its API, and return its JSON; `BackendError` as fits."""
+        """GET `path`, below the base URL or at the server's root, and return the answer's JSON."""
         return await self._json("GET", urljoin(self.base_url, path) if at_root else self.base_url + path, None)
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
-        """POST `body` and return the answer's JSON. Raises `BackendError` as fits what happened."""
+        """POST `body` and return the answer's JSON."""
         return await self._json("POST", self.base_url + path, body)
 
     @asynccontextmanager
@@ -166,10 +152,10 @@ class WireClient:
         content: AsyncIterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """Send a request of any form and hand out its answer's bytes as they arrive: for files, in both directions.
+        """Upload or download a file: send `content` and provide the answer's bytes as they arrive.
 
         Raises:
-            BackendError: as fits what happened; `StreamBroken` when it happened after the answer had begun.
+            BackendError: `StreamBroken` when the answer had begun, else the class for what happened.
         """
         url = self.base_url + path
         response = await self._send(method, url, content, headers)
@@ -179,26 +165,25 @@ class WireClient:
             async with aclosing(self._chunks(response, url)) as chunks:
                 yield chunks
         finally:
-            await close(response)
+            await _release(response)
 
     async def aclose(self) -> None:
-        """Close every connection. May be called twice; a request afterwards is a `UsageError`."""
+        """Close every connection. May be called twice; a later request raises `UsageError`."""
         self._closed = True
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
 
     async def _json(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
-        response = await self._send(method, url, None if body is None else encoded(body))
+        response = await self._send(method, url, None if body is None else encode(body))
         try:
             if not response.is_success:
                 raise await self._refusal(response, url, str((body or {}).get("model", "")))
-            text = await self._body(response, url, MAX_LINE)
+            text = await self._read_body(response, url, MAX_LINE)
         finally:
-            await close(response)
-        value = decoded(text)
-        if isinstance(value, ValueError):
-            hint = self._advice.hint(EndpointMissing, "")
+            await _release(response)
+        if isinstance(value := decode(text), ValueError):
+            hint = self._hints.get(EndpointMissing, "")
             raise EndpointMissing(f"{url} answered with something other than JSON", hint=hint) from value
         return value
 
@@ -212,29 +197,26 @@ class WireClient:
         import aiohttp
         import httpx
 
-        transport = self._open()
-        request = httpx.Request(
-            method,
-            self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url)),
-            headers={**self._headers, **(headers or {})},
-            content=content,
-            extensions={"timeout": self._timeout},
-        )
-        try:
-            return await transport.handle_async_request(request)
-        except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
-            reason, cause = self._clean(describe(exc)), safe(exc)
-        # Raised out here, as inside the handler the unsafe error would come along as the context.
-        raise BackendUnavailable(
-            f"cannot reach {url}: {reason}", hint=self._advice.hint(BackendUnavailable, "")
-        ) from cause
-
-    def _open(self) -> AiohttpTransport:
         if self._closed:
             raise UsageError(f"the connection to {self.base_url} has been closed")
         if self._transport is None:
             self._transport = open_transport(self.base_url, self._max_connections)
-        return self._transport
+            self._default_headers = httpx.Headers(self._headers)
+        request = httpx.Request(
+            method,
+            self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url)),
+            headers=self._default_headers if headers is None else {**self._headers, **headers},
+            content=content,
+            extensions={"timeout": self._timeout},
+        )
+        try:
+            return await self._transport.handle_async_request(request)
+        except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
+            reason, cause = self._clean(describe_failure(exc)), _safe_cause(exc)
+        # Raised outside of the handler, which would attach the unsafe error as the context.
+        raise BackendUnavailable(
+            f"cannot reach {url}: {reason}", hint=self._hints.get(BackendUnavailable, "")
+        ) from cause
 
     async def _chunks(self, response: httpx.Response, url: str) -> AsyncGenerator[bytes, None]:
         import aiohttp
@@ -249,24 +231,15 @@ class WireClient:
                 async for data in chunks:
                     yield data
         except (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError) as exc:
-            raise StreamBroken(f"the connection to {url} broke in the middle of an answer") from safe(exc)
+            raise StreamBroken(f"the connection to {url} broke in the middle of an answer") from _safe_cause(exc)
 
-    def _decoder(self, response: httpx.Response, url: str, decoder: Callable[[], Decoder]) -> Decoder:
-        kind = response.headers.get("content-type", "").lower()
-        if kind.startswith("text/html"):
-            hint = self._advice.hint(EndpointMissing, "")
-            raise EndpointMissing(f"{url} answered with a web page", status=response.status_code, hint=hint)
-        # A server that cannot stream answers with one document, pretty-printed or not.
-        whole = decoder is EventData and kind.startswith("application/json")
-        return WholeBody() if whole else decoder()
-
-    def _events(self, payloads: list[str], url: str, model: str) -> tuple[list[Event], BackendError | None, bool]:
-        """Decode payloads; return those before a failure, the failure, and whether the stream said that it is done."""
+    def _parse(self, payloads: list[str], url: str, model: str) -> tuple[list[Event], BackendError | None, bool]:
+        """Return the events of the payloads up to a failure, the failure, and whether `[DONE]` was among them."""
         events: list[Event] = []
         done = _DONE in payloads
         if done:
             del payloads[payloads.index(_DONE) :]
-        for payload, event in zip(payloads, all_decoded(payloads), strict=True):
+        for payload, event in zip(payloads, decode_all(payloads), strict=True):
             if isinstance(event, ValueError):
                 failure = StreamBroken(f"{url} sent what is not JSON: {self._clean(one_line(payload, 80))}")
                 failure.__cause__ = event
@@ -275,37 +248,41 @@ class WireClient:
                 return events, StreamBroken(f"{url} sent JSON that is not an object"), False
             if event.get("error"):
                 error = ErrorObject.read(event)
-                return events, self._failure(error.number or 500, error, {}, url, model, inside=True), False
+                return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             events.append(event)
         return events, None, done
 
     async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
+        if response.is_success:
+            hint = self._hints.get(EndpointMissing, "")
+            return EndpointMissing(f"{url} answered with a web page", status=response.status_code, hint=hint)
         try:
-            text = await self._body(response, url, MAX_ERROR_BODY)
+            text = await self._read_body(response, url, MAX_ERROR_BODY)
         except StreamBroken:
             text = ""
         error = ErrorObject.parse(text)
+        # Never followed: a redirect would send the key to another host.
         if response.has_redirect_location:
-            error = ErrorObject(f"it redirects to {without_secrets(response.headers['location'])}")
-        return self._failure(response.status_code, error, response.headers, url, model)
+            error = ErrorObject(f"it redirects to {redact_url(response.headers['location'])}")
+        return self._error(response.status_code, error, response.headers, url, model)
 
-    def _failure(
+    def _error(
         self, status: int, error: ErrorObject, headers: Mapping[str, str], url: str, model: str, *, inside: bool = False
     ) -> BackendError:
-        kind = class_of(status, error, headers)
-        said = one_line(error.message)
-        if error.param and error.param not in said:
-            said = f"{said} ({one_line(error.param, 80)})"
-        said = self._clean(said)
+        kind = classify(status, error, headers)
+        text = one_line(error.message)
+        if error.param and error.param not in text:
+            text = f"{text} ({one_line(error.param, 80)})"
+        text = self._clean(text)
         verdict = "reported an error inside the answer" if inside else f"answered {reason_phrase(status)}"
         return kind(
-            f"{url} {verdict}" + (f": {said}" if said else ""),
-            status=error.number if inside else status,
+            f"{url} {verdict}" + (f": {text}" if text else ""),
+            status=error.status if inside else status,
             retry_after_s=retry_after_s(headers),
-            hint=self._advice.hint(kind, model),
+            hint=self._hints.get(kind, "").replace("{model}", model),
         )
 
-    async def _body(self, response: httpx.Response, url: str, limit: int) -> str:
+    async def _read_body(self, response: httpx.Response, url: str, limit: int) -> str:
         parts, size = [], 0
         async with aclosing(self._chunks(response, url)) as chunks:
             async for data in chunks:
@@ -316,5 +293,80 @@ class WireClient:
         return b"".join(parts)[:limit].decode("utf-8", "replace")
 
     def _clean(self, text: str) -> str:
-        """Take the key out of a server's words: some repeat it."""
         return text.replace(self._secret, "***") if self._secret else text
+
+
+async def _drain(chunks: AsyncGenerator[bytes, None]) -> None:
+    """Read a finished response to its end, so that its connection can be used again."""
+    with suppress(TimeoutError, StreamBroken):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in chunks:
+                pass
+
+
+async def _release(response: httpx.Response) -> None:
+    """Return the connection to the pool, or close it when the response is not at its end."""
+    import httpx
+
+    with suppress(httpx.HTTPError):
+        await response.aclose()
+
+
+def _safe_cause(exc: BaseException) -> BaseException:
+    """Return a cause without secrets: aiohttp's response errors hold the request's headers, and so the key."""
+    import aiohttp
+
+    links: list[BaseException | None] = [exc, exc.__cause__, exc.__context__]
+    if any(isinstance(link, aiohttp.ClientResponseError) for link in links):
+        return ConnectionError(type(exc).__name__)
+    return exc
+
+
+def open_transport(base_url: str, max_connections: int | None) -> AiohttpTransport:
+    """Open a transport with its own connection pool, inside the event loop that will use it.
+
+    Raises:
+        UsageError: the environment names a kind of proxy that is not supported.
+    """
+    import httpx
+    from httpx_aiohttp import AiohttpTransport
+
+    proxy = proxy_for(base_url)
+    # The certificates take 20 ms to load, and a plain http address never needs them as redirects are not followed.
+    context = httpx.create_ssl_context(verify=base_url.startswith("https:"))
+
+    def session() -> ClientSession:
+        import aiohttp
+
+        # The library's own limit of 100 connections would be a second, hidden one. Of the environment only proxies and
+        # certificates are read: a netrc file's password has nothing to do with a model server.
+        limit = 0 if max_connections is None else max_connections
+        connector = aiohttp.TCPConnector(limit=limit, keepalive_timeout=_KEEP_ALIVE_S, ssl=context)
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), skip_auto_headers=("Accept", "User-Agent")
+        )
+
+    return AiohttpTransport(verify=context, client=session, proxy=httpx.Proxy(proxy) if proxy else None)
+
+
+def proxy_for(base_url: str) -> str:
+    """Return the proxy that the environment names for an address, empty for none. Loopback never uses one.
+
+    Raises:
+        UsageError: it is not an http proxy.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(base_url)
+    if is_loopback(base_url) or proxy_bypass(parts.hostname or ""):
+        return ""
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if proxy and not proxy.startswith(("http://", "https://")):
+        raise UsageError(
+            f"the proxy {redact_url(proxy)} is of a kind that is not supported",
+            hint="set HTTPS_PROXY to an http proxy, or NO_PROXY to the server's host",
+        )
+    return proxy

@@ -1,4 +1,4 @@
-"""What a provider's headers say about the requests and tokens that are left."""
+"""Errors on the wire: which class a status, an error object or a failed connection gets, and rate-limit headers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,11 @@ from mellea_cli.errors import (
     ServerFault,
 )
 
-# What a server's status, error object or silence means: the one place where trouble on the wire gets its class.
-#
-# Codes come before statuses, as the same status carries different news (429: slow down, or nothing left to spend), and
-# words in a message decide nothing that stops a run: servers put them into hints as well.
-
 MAX_MESSAGE = 300
-"""Characters of a server's own words that a message repeats."""
+"""Characters of a server's text that a message repeats."""
 
+# Codes come before statuses, as one status has several meanings (429: slow down, or the account is empty). The words
+# of a message decide nothing that stops a run: servers put them into hints as well.
 _BY_CODE: dict[str, type[BackendError]] = {
     "insufficient_quota": QuotaSpent,
     "billing_hard_limit_reached": QuotaSpent,
@@ -66,44 +63,30 @@ _BY_STATUS: dict[int, type[BackendError]] = {
 }
 
 
-_HUNG_UP = "the server closed the connection without an answer"
+Hints = Mapping[type[BackendError], str]
+"""Hints by class of error; `{model}` becomes the model's name."""
 
-
-@dataclass(frozen=True, slots=True)
-class ErrorHints:
-    """What a backend tells the user to do next, by what went wrong. `{model}` stands for the model's name."""
-
-    unreachable: str = "is the server running, and is the address right?"
-    not_authorized: str = ""
-    endpoint_missing: str = "is the address right?"
-    model_missing: str = ""
-
-    def hint(self, kind: type[BackendError], model: str) -> str:
-        """Return the next step for an error of this class."""
-        by_kind = {
-            BackendUnavailable: self.unreachable,
-            NotAuthorized: self.not_authorized,
-            EndpointMissing: self.endpoint_missing,
-            ModelMissing: self.model_missing,
-            QuotaSpent: "top up the account behind the key, or use --backend local, which costs nothing",
-        }
-        return by_kind.get(kind, "").replace("{model}", model)
+DEFAULT_HINTS: Hints = {
+    BackendUnavailable: "is the server running, and is the address right?",
+    EndpointMissing: "is the address right?",
+    QuotaSpent: "top up the account behind the key, or use --backend local, which costs nothing",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorObject:
-    """A server's error, whatever its shape: `{"error": {...}}`, `{"error": "..."}`, `{"detail": ...}`, or no JSON."""
+    """A server's error in any shape: `{"error": {...}}`, `{"error": "..."}`, `{"detail": ...}`, or no JSON."""
 
     message: str = ""
     codes: tuple[str, ...] = ()
-    """The error's `code` and `type`, as text."""
+    """The error's `code` and `type` where they are texts."""
     param: str = ""
-    number: int | None = None
-    """The `code` when it is an HTTP status."""
+    status: int | None = None
+    """The `code` where it is an HTTP status."""
 
     @classmethod
     def parse(cls, text: str) -> ErrorObject:
-        """Read an error from a response's body."""
+        """Parse the body of a response."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
@@ -112,33 +95,27 @@ class ErrorObject:
 
     @classmethod
     def read(cls, value: object) -> ErrorObject:
-        """Read an error from decoded JSON."""
+        """Read an error from a JSON value."""
         inner = value.get("error", value) if isinstance(value, Mapping) else value
         if not isinstance(inner, Mapping):
             return cls(message=inner if isinstance(inner, str) else json.dumps(inner))
         code = inner.get("code")
-        number = code if isinstance(code, int) and 400 <= code <= 599 else None
+        status = code if isinstance(code, int) and 400 <= code <= 599 else None
         codes = tuple(str(inner[key]) for key in ("code", "type") if isinstance(inner.get(key), str))
         message = inner.get("message") or inner.get("detail") or ""
         return cls(
-            message if isinstance(message, str) else json.dumps(message), codes, str(inner.get("param") or ""), number
+            message if isinstance(message, str) else json.dumps(message), codes, str(inner.get("param") or ""), status
         )
 
 
-def class_of(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:
-    """Return the class that a refusal belongs to.
-
-    Args:
-        status: the HTTP status; for an error object inside a stream its own code, or 500.
-        error: what the server said.
-        headers: the response's headers.
-    """
+def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:
+    """Return the class of an error; an error object inside a stream has its own code as status, or 500."""
     for code in error.codes:
         if code in _BY_CODE:
             return _BY_CODE[code]
     if status == 404 and "model" in error.message.lower():
         return ModelMissing
-    # Only the label depends on these words: either class fails this item alone.
+    # Only the label depends on these words: both classes fail this item alone.
     if status == 400 and "maximum context length" in error.message:
         return ContextTooLong
     if status == 503 and retry_after_s(headers) is not None:
@@ -147,36 +124,36 @@ def class_of(status: int, error: ErrorObject, headers: Mapping[str, str]) -> typ
     return _BY_STATUS.get(status, by_hundred)
 
 
-def describe(exc: BaseException) -> str:
-    """Return one sentence about a failed connection, from the innermost cause that says something."""
+def describe_failure(exc: BaseException) -> str:
+    """Return the reason of a failed connection in a few words, from the innermost cause that is known."""
     import aiohttp
 
     chain = [exc]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    kinds = {
+    hung_up = "the server closed the connection without an answer"
+    reasons = {
         ssl.SSLCertVerificationError: "the server's TLS certificate is not trusted",
         ssl.SSLError: "TLS failed: does the server speak https?",
         socket.gaierror: "the host's name cannot be resolved",
         ConnectionRefusedError: "connection refused",
-        aiohttp.ServerDisconnectedError: _HUNG_UP,
-        ConnectionResetError: _HUNG_UP,
+        aiohttp.ServerDisconnectedError: hung_up,
+        ConnectionResetError: hung_up,
         TimeoutError: "no connection in time",
     }
-    for kind, sentence in kinds.items():
+    for kind, reason in reasons.items():
         if any(isinstance(link, kind) for link in chain):
-            return sentence
-    # Several addresses that fail alike come as one error that has the number but not the class.
+            return reason
+    # When all addresses of a host refuse, the one error for them has the number but not the class.
     if any(getattr(link, "errno", None) == errno.ECONNREFUSED for link in chain):
         return "connection refused"
     return one_line(str(exc)) or type(exc).__name__
 
 
 def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Return how long a response asks to be left alone, in seconds, or `None` when it does not.
+    """Return the pause that a response asks for, in seconds, or `None`.
 
-    `retry-after-ms` wins over `Retry-After`, which is a number of seconds or an HTTP date. A date is read against the
-    server's own `Date` where there is one, so that its clock may be wrong.
+    `retry-after-ms` wins over `Retry-After`, which is a number of seconds or an HTTP date.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
@@ -186,6 +163,7 @@ def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.ti
     if seconds is not None or not text:
         return seconds
     until = _date(text)
+    # The server's own `Date` is the reference where there is one: its clock may be wrong.
     return None if until is None else max(0.0, until - (_date(headers.get("date", "")) or now()))
 
 
@@ -194,7 +172,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 <= value < 1e9 else None
+    return value if 0 <= value < 1e12 else None
 
 
 def _date(text: str) -> float | None:
@@ -206,86 +184,74 @@ def _date(text: str) -> float | None:
 
 def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     """Shorten `text` to one line of at most `limit` characters without control characters."""
-    # Cut before cleaning as well: a body may be long, and only its beginning is shown.
-    plain = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * limit])
+    # Cut before cleaning too: a body may be long, and only its beginning is shown.
+    plain = "".join(character if character.isprintable() else " " for character in text[: 4 * limit])
     plain = " ".join(plain.split())
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"
 
 
 def reason_phrase(status: int) -> str:
-    """Return the status with its name, such as `503 Service Unavailable`."""
+    """Return a status with its name, such as `503 Service Unavailable`."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
 
 
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_NAMES = (
-    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-    ("ratelimit-remaining", "ratelimit-reset"),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class RateLimitStatus:
-    """What one response said is left.
+    """Rate limits as one response's headers state them.
 
     Args:
-        limits: for each limit that was named, how much is left and in how many seconds it is whole again.
+        limits: for each limit, the remaining amount and the seconds until it is full again.
     """
 
     limits: tuple[tuple[float, float], ...]
 
     def wait_s(self) -> float:
-        """Seconds until a request makes sense again; 0 when something is left of everything."""
-        return max((reset for left, reset in self.limits if left <= 0), default=0.0)
+        """Seconds until the next request makes sense; 0 while no limit is used up."""
+        return max((reset for remaining, reset in self.limits if remaining <= 0), default=0.0)
 
 
 @runtime_checkable
 class ReportsRateLimits(Protocol):
-    """A backend whose server tells what is left."""
+    """A backend that reads rate-limit headers."""
 
     @property
-    def allowance(self) -> RateLimitStatus | None:
-        """What the latest response said, or `None` when it said nothing."""
+    def rate_limit_status(self) -> RateLimitStatus | None:
+        """Status from the latest response with such headers, or `None`."""
+
+
+_LIMIT_HEADERS = (
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("ratelimit-remaining", "ratelimit-reset"),
+)
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def read_rate_limits(headers: Mapping[str, str]) -> RateLimitStatus | None:
-    """Read the limits in a response's headers, or return `None` when there are none.
+    """Read the rate limits from a response's headers; `None` when there are none.
 
     Known are OpenAI's `x-ratelimit-remaining-requests` and `-tokens` with their `-reset-` times (`1s`, `6m0s`,
-    `250ms`), and the plain `ratelimit-remaining` with `ratelimit-reset` in seconds. What cannot be read is left out.
+    `250ms`), and `ratelimit-remaining` with `ratelimit-reset` in seconds. Unreadable values are ignored.
     """
-    if not any("ratelimit" in name.lower() for name in headers):
-        return None
     limits = []
-    for remaining, reset in _NAMES:
-        if (left := headers.get(remaining)) is None:
-            continue
-        number, seconds = _header_number(left), duration_s(headers.get(reset, ""))
-        if number is not None and seconds is not None:
-            limits.append((number, seconds))
+    for remaining_name, reset_name in _LIMIT_HEADERS:
+        remaining, reset = _number(headers.get(remaining_name, "")), duration_s(headers.get(reset_name, ""))
+        if remaining is not None and reset is not None:
+            limits.append((remaining, reset))
     return RateLimitStatus(tuple(limits)) if limits else None
 
 
 def duration_s(text: str) -> float | None:
     """Return the seconds in `1m30s`, `250ms` or a plain number of seconds, or `None` when it is neither."""
     text = text.strip()
-    plain = _header_number(text)
+    plain = _number(text)
     if plain is not None:
         return plain
-    parts = _PART.findall(text)
+    parts = _DURATION_PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-
-
-def _header_number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value < 1e12 else None

@@ -1,13 +1,13 @@
-"""The embedded llama.cpp server as a program of its own: `python -m mellea_cli.backends.llama_server`.
+"""The program of the embedded llama.cpp server's process: `python -m mellea_cli.backends.llama_server`.
 
-It is a child process and not a thread, because a fault in the native code then ends the server and not the run with its
-journal, because its log can be silenced as a whole, because the parent stays light, and because its work never waits
-for the parent's Python, or the other way round.
+A process and not a thread: a fault in the native code ends the server and not the run with its journal, its log can be
+silenced as a whole, and neither side waits for the other's Python.
 
-One line of JSON comes in on stdin (`ServerConfig`), one goes out on stdout: `{"url": ...}` when the server answers, or
-`{"error": ..., "cause": ...}`. The server then runs until stdin ends, which also happens when the parent is killed.
-This module imports nothing of the package, so that the child starts quickly.
+It reads one line of JSON from stdin (`ServerConfig`) and writes one to stdout: `{"url": ...}` once the server answers,
+or `{"error": ..., "cause": ...}`. It ends when stdin does, which also happens when the parent is killed.
 """
+
+# This module imports nothing of the package, so that the process starts quickly.
 
 from __future__ import annotations
 
@@ -21,41 +21,43 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _PR_SET_PDEATHSIG = 1
-_NOBODY = "http://nobody.invalid"
-_SPINS = "1000"
-"""How often a thread looks for the others before it sleeps."""
+_NO_ORIGIN = "http://nobody.invalid"
+# After each operation the threads wait for the slowest in a spin loop. With the OpenMP library's default of 300,000
+# turns they keep the processor from the thread that they wait for: next to one busy program, two threads generated a
+# fifth of the tokens of one. With 1,000 turns they are as fast on an idle machine, and several times faster then.
+_SPIN_TURNS = "1000"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """What the parent decides.
+    """Configuration from the parent.
 
     Args:
         model: the GGUF file.
-        name: what the server calls the model in its answers.
-        slots: requests that are worked on at once.
+        name: the model's name in requests and answers.
+        slots: requests that the server works on at once.
         context_per_slot: tokens of prompt and answer together, for each slot.
-        api_key: what every request must carry as a bearer token.
+        log: write the whole log to stderr; otherwise errors only.
+        prompt_cache: folder in which the state of a slot may be saved; empty for none.
+        api_key: bearer token that every request must carry.
         parent: the parent's process id.
-        log: whether llama.cpp writes its log to stderr; otherwise errors only.
-        states: folder in which the state of a slot may be saved; empty for none.
     """
 
     model: str
     name: str
     slots: int
     context_per_slot: int
-    api_key: str
-    parent: int
     log: bool = False
-    states: str = ""
+    prompt_cache: str = ""
+    api_key: str = ""
+    parent: int = 0
 
 
 def main() -> None:
     """Run the server until stdin ends."""
-    # A terminal's Ctrl-C reaches every process in front; how to stop is the parent's decision.
+    # A terminal sends Ctrl-C to every process in the foreground; the parent decides how to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    reply = _take_stdout()
+    reply = _claim_stdout()
     line = sys.stdin.buffer.readline()
     if not line:
         return
@@ -71,12 +73,12 @@ def main() -> None:
         return
     _send(reply, {"url": str(server.listening_address)})
     sys.stdin.buffer.read()
-    # Not an orderly end: that would wait for requests which nobody reads any more. There is nothing to save.
+    # A regular exit would wait for requests whose answers have no reader any more. There is nothing to save.
     os._exit(0)
 
 
-def _take_stdout() -> BinaryIO:
-    """Keep stdout for the reply alone: whatever native code prints goes to stderr."""
+def _claim_stdout() -> BinaryIO:
+    """Reserve stdout for the reply: what native code prints goes to stderr."""
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return reply
@@ -88,9 +90,9 @@ def _send(reply: BinaryIO, message: dict[str, str]) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """On Linux, ask to be killed when the parent's thread that started us ends.
+    """On Linux, have this process killed when the thread that started it ends.
 
-    The end of stdin says the same, but nobody listens to it while a model is being loaded: that holds Python's lock.
+    The end of stdin is not noticed while a model is loaded, as that holds Python's lock.
     """
     if sys.platform != "linux":
         return
@@ -98,55 +100,51 @@ def _die_with(parent: int) -> None:
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
-        os._exit(0)  # the parent went away before we asked
+        os._exit(0)  # the parent ended before the call
 
 
 def _start(config: ServerConfig) -> Any:
     """Load the model and start to listen. Raises `ImportError` and `RuntimeError`."""
-    # After each operation the threads wait for the slowest. They spin for it, and with the OpenMP library's default of
-    # 300,000 turns they keep the processor from whoever it is waiting for: with one other program at work, two threads
-    # made a fifth of the tokens that one made. With 1,000 turns they were as fast alone, and several times faster then.
-    # Read when the library is loaded, so it is set here and for this process only.
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    # Read when the library is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_TURNS)
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = config.model
     params.model_alias = {config.name}
     params.n_parallel = config.slots
-    params.n_ctx = config.slots * config.context_per_slot  # shared out evenly among the slots
+    params.n_ctx = config.slots * config.context_per_slot  # divided evenly among the slots
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [config.api_key]
     params.verbosity = 3 if config.log else 1
     params.n_threads_http = config.slots + 4
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = thread_count()
-    # Each slot keeps the prompt it saw last. The cache of older prompts on top of that (8 GiB by default) made a batch
-    # no faster and grew by tens of megabytes a second: the prompts of a batch share one beginning, and no more.
+    # Each slot keeps its latest prompt. The additional cache of older prompts (8 GiB by default) made a batch no faster
+    # and grew by tens of megabytes a second: the prompts of a batch share one prefix, and no more.
     params.cache_prompt = True
     params.cache_ram_mib = 0
-    if config.states:
-        params.slot_save_path = f"{config.states}/"  # the server joins path and name as they are
-    # An answer that outgrows its slot ends with "length"; the alternative drops the prompt's beginning in silence.
+    if config.prompt_cache:
+        params.slot_save_path = f"{config.prompt_cache}/"  # the server puts the name directly behind
+    # An answer that outgrows its slot ends with "length"; a context shift would silently drop the prompt's beginning.
     params.ctx_shift = False
-    # The first request does what a warm-up would do.
+    # The first request warms up as well.
     params.warmup = False
     params.fit_params = _has_gpu(xllamacpp.get_device_info())
     params.ui = False
-    params.cors_origins = _NOBODY  # no page in a browser has business here
+    params.cors_origins = _NO_ORIGIN  # no web page may send requests
     return xllamacpp.Server(params)
 
 
 def _has_gpu(devices: Iterable[dict[str, Any]]) -> bool:
-    """Whether there is a device whose memory the model has to be fitted to; the search costs time at every start."""
+    """Whether the model must be fitted to a device's memory; the search for the fit takes time at every start."""
     return any("GPU" in str(device.get("type", "")) for device in devices)
 
 
 def thread_count() -> int:
-    """Threads to compute with: the physical cores this process may use, within its container's share of time.
+    """Number of compute threads: the physical cores that this process may use, within its container's CPU quota.
 
-    Two threads on one core take turns at the same arithmetic units, so they gain nothing; threads beyond a container's
-    quota make all of them wait.
+    Two threads on one core share its arithmetic units and gain nothing; threads beyond a quota make all of them wait.
     """
     if not hasattr(os, "sched_getaffinity"):
         return max(1, os.cpu_count() or 1)
@@ -156,7 +154,7 @@ def thread_count() -> int:
 
 
 def _siblings(cpu: int) -> str:
-    """The logical processors that share a core with this one, as the kernel writes them."""
+    """The logical processors that share a core with this one, in the kernel's notation."""
     try:
         return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii")
     except OSError:
@@ -164,7 +162,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _quota() -> int | None:
-    """Processors' worth of time that the container allows, rounded up; `None` for no limit."""
+    """The container's CPU quota in processors, rounded up; `None` for no limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return -(-int(quota) // int(period))

@@ -1,4 +1,4 @@
-"""The names under which a caller of the session API sets a model's options."""
+"""Keys of the session API's `model_options`."""
 
 from __future__ import annotations
 
@@ -6,35 +6,31 @@ from __future__ import annotations
 class ModelOption:
     """Keys of `model_options`, the same for every backend.
 
-    A server's own names (`num_predict`, `max_tokens`, `stop`, `top_p`, ...) may be used beside them; where both are
-    given in one dict, the key from here counts. An option given with a call beats the session's, and `None` there
-    leaves the choice to the server.
+    A server's own names (`num_predict`, `max_tokens`, `stop`, ...) are allowed too; where one dict has both, the key of
+    this class wins. An option of a call overrides the session's, and `None` leaves the choice to the server.
     """
 
     TEMPERATURE = "temperature"
-    """How freely to choose among tokens, a float; 0 takes the likeliest."""
+    """Sampling temperature, a float; 0 chooses the most likely token."""
     MAX_NEW_TOKENS = "@@@max_new_tokens@@@"
-    """At most this many tokens are generated, an int."""
+    """Maximum number of generated tokens, an int."""
     SYSTEM_PROMPT = "@@@system_prompt@@@"
-    """Text of the system message; `None` or empty for no system message."""
+    """Text of the system message; `None` or empty for none."""
     CONTEXT_WINDOW = "@@@context_window@@@"
-    """Tokens of prompt and answer together, an int; refused by servers that set it themselves."""
+    """Tokens of prompt and answer together, an int; an error for servers that set it themselves."""
     THINKING = "@@@thinking@@@"
     """Whether a reasoning model reasons first: a bool, or a level such as `"low"`."""
     SEED = "@@@seed@@@"
-    """Makes sampling repeatable where the server can, an int."""
+    """Seed of the sampling, an int; makes answers repeatable where the server supports it."""
     STREAM = "@@@stream@@@"
-    """Whether `astream()` hands over pieces as they come; needs `strategy=None`."""
+    """Whether `astream()` yields chunks as they arrive; needs `strategy=None`."""
     STREAM_TIMEOUT = "@@@stream_timeout@@@"
-    """Seconds until the first and between any two pieces, a float; `None` for no limit. By default 300 and 60."""
+    """Maximum seconds before the first and between two chunks, a float; `None` for no limit. By default 300 and 60."""
     STOP_SEQUENCES = "@@@stop_sequences@@@"
     """Texts that end the answer, a list of str."""
 
+    # Not supported: each of these raises an error.
     TOOLS = "@@@tools@@@"
-    """Not offered: refused with an error."""
     TOOL_CHOICE = "tool_choice"
-    """Not offered: refused with an error."""
     LOGITS = "@@@logits@@@"
-    """Not offered: refused with an error."""
     RAW_LOGITS = "@@@raw_logits@@@"
-    """Not offered: refused with an error."""

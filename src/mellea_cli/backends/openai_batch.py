@@ -1,43 +1,49 @@
-"""The provider's batch queue: OpenAI's routes for files and batches, and the servers that have the same.
+"""OpenAI's Batch API: files of requests and replies, and the client of a provider's batch queue.
 
-See "Batch API" in OpenAI's guides and "Files" and "Batches" in its API reference: at most 50,000 requests and 200 MB in
-one file, done within the completion window or expired, at half the price.
+A batch file has one JSON object a line. A request has `custom_id`, `method`, `url` and `body`; a reply has the same
+`custom_id` and either a `response` with `status_code` and `body`, or an `error`. Replies come in any order, in an
+output and an error file; vLLM's `run-batch` writes one file, with `body: null` where a request failed. See "Batch API"
+in OpenAI's guides, and "The request input object" and "The request output object" in its API reference.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from mellea_cli.backends import security
 from mellea_cli.backends.http import WireClient
-from mellea_cli.backends.http_errors import ErrorHints, ErrorObject, one_line
-from mellea_cli.backends.openai import DEFAULT_BASE_URL, whole_answer
-from mellea_cli.backends.wire_format import LineDecoder, decoded, encoded
-from mellea_cli.errors import BackendError, EndpointMissing, ServerFault, StreamBroken
+from mellea_cli.backends.http_errors import ErrorObject, one_line
+from mellea_cli.backends.openai import read_completion, server_url
+from mellea_cli.backends.security import NetworkPolicy, Secrets
+from mellea_cli.backends.wire_format import LineSplitter, as_object, decode, encode
+from mellea_cli.errors import BackendError, EndpointMissing, NotAuthorized, ServerFault, StreamBroken
 from mellea_cli.messages import Completion
 
-# The lines of the batch file format: requests as OpenAI's Batch API and `vllm run-batch` read them, and replies.
-#
-# One JSON object a line. A request has `custom_id`, `method`, `url` and `body`; a reply has the same `custom_id`, and
-# either a `response` with `status_code` and `body`, or an `error`. Replies come in any order, spread over an output and
-# an error file. (OpenAI's API reference, "The request input object" and "The request output object"; vLLM writes both
-# into one file, with `body: null` where a request failed.)
-
 CHAT_URL = "/v1/chat/completions"
-"""The endpoint that every request names: it is part of the format, wherever the server has its API."""
+"""Endpoint in every request: part of the format, wherever the server has its API."""
+
+MAX_REQUESTS = 50_000
+"""Maximum requests in one file."""
+MAX_BYTES = 200_000_000
+"""Maximum bytes of one file; the documentation says MB."""
+WINDOW = "24h"
+"""OpenAI's only completion window; other servers have others."""
+
+OVER = frozenset({"completed", "failed", "expired", "cancelled"})
+"""Final states of a batch."""
+
+_READ_SIZE = 256 * 1024
+_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one request: a completion, or the reason why there is none."""
+    """Reply to one request: a completion, or the reason why there is none."""
 
     custom_id: str
     completion: Completion | None
@@ -45,21 +51,13 @@ class Reply:
 
 
 def request_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
-    """Write one request, with the line's end."""
-    return encoded({"custom_id": custom_id, "method": "POST", "url": CHAT_URL, "body": body}) + b"\n"
+    """Encode one request as a line."""
+    return encode({"custom_id": custom_id, "method": "POST", "url": CHAT_URL, "body": body}) + b"\n"
 
 
 def read_reply(line: bytes, source: str) -> Reply | None:
-    """Read one line of an output or error file.
-
-    Args:
-        line: the line.
-        source: where it comes from, for messages.
-
-    Returns:
-        What it says, or `None` when it is no reply at all: not JSON, no object, without a `custom_id`.
-    """
-    value = decoded(line.decode("utf-8", "replace"))
+    """Decode one line of an output or error file; `None` for a line that is not a JSON object with a `custom_id`."""
+    value = decode(line.decode("utf-8", "replace"))
     if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
         return None
     custom_id, response = value["custom_id"], value.get("response")
@@ -67,37 +65,20 @@ def read_reply(line: bytes, source: str) -> Reply | None:
     status = response.get("status_code") if isinstance(response, dict) else None
     if isinstance(body, dict) and status in (200, None) and not value.get("error"):
         try:
-            return Reply(custom_id, whole_answer(source, body))
+            return Reply(custom_id, read_completion(source, body))
         except (BackendError, AttributeError, TypeError) as error:
             # The second and third: an object of another shape than any server's answer.
-            said = error.message if isinstance(error, BackendError) else "the answer has an unknown shape"
-            return Reply(custom_id, None, one_line(said))
-    return Reply(custom_id, None, _trouble(value.get("error") or body, status))
-
-
-def _trouble(error: object, status: object) -> str:
-    said = ErrorObject.read(error if isinstance(error, dict | str) else {})
-    words = " ".join(part for part in (str(status or ""), *said.codes[:1], said.message.strip("{}")) if part)
-    return one_line(words) or "no answer and no reason"
-
-
-MAX_REQUESTS = 50_000
-"""Requests that one file may hold."""
-MAX_BYTES = 200_000_000
-"""Bytes that one file may have; the documentation says MB."""
-WINDOW = "24h"
-"""The only completion window that OpenAI has; other servers name others."""
-
-OVER = frozenset({"completed", "failed", "expired", "cancelled"})
-"""States in which nothing more happens to a batch."""
-
-_PIECE = 256 * 1024
-_PAGE = 100
+            reason = error.message if isinstance(error, BackendError) else "the answer has an unknown shape"
+            return Reply(custom_id, None, one_line(reason))
+    failure = value.get("error") or body
+    said = ErrorObject.read(failure if isinstance(failure, dict | str) else {})
+    words = (str(status or ""), *said.codes[:1], said.message.strip("{}"))
+    return Reply(custom_id, None, one_line(" ".join(filter(None, words))) or "no answer and no reason")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """How a submitted batch stands."""
+    """State of a submitted batch."""
 
     id: str
     status: str
@@ -111,18 +92,17 @@ class Batch:
     """Seconds since 1970, by the server's clock; 0 when it does not say."""
     error_code: str = ""
     error: str = ""
-    """Why it failed as a whole, in the server's words."""
+    """Why the whole batch failed, in the server's words."""
     tag: str = ""
-    """Our own mark, from its metadata."""
+    """The mark that this program put into its metadata."""
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen to it."""
         return self.status in OVER
 
     @classmethod
     def read(cls, value: object) -> Batch:
-        """Read a batch object. Raises `ServerFault` when it is none."""
+        """Read the API's batch object. Raises `ServerFault` for anything else."""
         if not isinstance(value, dict) or not value.get("id"):
             raise ServerFault("the server answered with something other than a batch")
         counts = value.get("request_counts") or {}
@@ -145,40 +125,36 @@ class Batch:
 
 
 class BatchClient:
-    """Talks to one server's batch queue. Nothing is sent again here: whoever calls knows what may be sent twice.
+    """Client of one server's batch queue.
 
-    Every method raises `BackendError` as fits what happened.
-
-    Args:
-        base_url: up to and including `/v1`; `None` takes `OPENAI_BASE_URL`, else OpenAI's own.
+    It sends each request once: the caller knows which may be sent twice. Every method raises `BackendError`. Address,
+    policy and key come from the environment where they are `None`.
     """
 
-    def __init__(self, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        network: NetworkPolicy | None = None,
+        secrets: Secrets | None = None,
+    ) -> None:
         self._wire = WireClient(
-            base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,
-            api_key=security.api_key(os.environ),
-            advice=ErrorHints(
-                not_authorized="set OPENAI_API_KEY, or --key-file FILE, to a key of this server",
-                endpoint_missing="this server may have no batch queue: leave --offload out, or use --export-batch",
-            ),
+            server_url(base_url),
+            api_key=(secrets or Secrets.from_environ(os.environ)).key(),
+            hints={
+                NotAuthorized: "set OPENAI_API_KEY, or --key-file FILE, to a key of this server",
+                EndpointMissing: "this server may have no batch queue: omit --offload, or use --export-batch",
+            },
+            network=network,
         )
 
     @property
     def base_url(self) -> str:
-        """The server's address."""
         return self._wire.base_url
 
     async def upload(self, path: Path, name: str) -> str:
-        """Send a file of requests, piece by piece.
-
-        Args:
-            path: the file.
-            name: how the server calls it.
-
-        Returns:
-            The file's id there.
-        """
-        boundary = secrets.token_hex(16)
+        """Upload a file of requests under a name and return the server's id for it."""
+        boundary = token_hex(16)
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--{boundary}\r\n'
             f'Content-Disposition: form-data; name="file"; filename="{name}"\r\n'
@@ -192,7 +168,11 @@ class BatchClient:
         }
         async with self._wire.exchange("POST", "/files", content=_form(head, path, end), headers=headers) as chunks:
             answer = b"".join([part async for part in chunks])
-        return _file_id(answer, f"{self.base_url}/files")
+        file_id = as_object(decode(answer.decode("utf-8", "replace"))).get("id")
+        if not file_id:
+            url = f"{self.base_url}/files"
+            raise EndpointMissing(f"{url} answered with something other than a file", hint="is the address right?")
+        return str(file_id)
 
     async def find_file(self, name: str) -> str:
         """Return the id of the file that was uploaded under this name, or nothing when there is none."""
@@ -218,39 +198,32 @@ class BatchClient:
         return Batch.read(await self._wire.post_json("/batches", body))
 
     async def get(self, batch_id: str) -> Batch:
-        """Look how a batch stands."""
+        """Fetch the state of a batch."""
         return Batch.read(await self._wire.get_json(f"/batches/{quote(batch_id, safe='')}"))
 
     async def cancel(self, batch_id: str) -> Batch:
-        """Ask for a batch to be cancelled; what it has answered until then is kept."""
+        """Cancel a batch; its answers so far are kept."""
         return Batch.read(await self._wire.post_json(f"/batches/{quote(batch_id, safe='')}/cancel", {}))
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Every batch of the account, the newest first."""
+        """Yield every batch of the account, the newest first."""
         async for entry in self._list("/batches", {}):
             yield Batch.read(entry)
 
     async def lines(self, file_id: str) -> AsyncGenerator[list[bytes], None]:
-        """The lines of a file as they arrive.
-
-        Raises:
-            StreamBroken: the file ends in the middle, or in the middle of a line.
-        """
+        """Yield the lines of a file as they arrive. Raises `StreamBroken` when the file is cut off."""
         path = f"/files/{quote(file_id, safe='')}/content"
-        decoder = LineDecoder()
+        decoder = LineSplitter()
         async with self._wire.exchange("GET", path) as chunks:
             async for data in chunks:
                 if lines := decoder.feed(data):
                     yield lines
         if rest := decoder.flush():
-            try:
-                json.loads(rest[0])
-            except ValueError:
-                raise StreamBroken(f"{self.base_url}{path} ended in the middle of a line") from None
+            if isinstance(decode(rest[0].decode("utf-8", "replace")), ValueError):
+                raise StreamBroken(f"{self.base_url}{path} ended in the middle of a line")
             yield rest
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await self._wire.aclose()
 
     async def _list(self, path: str, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
@@ -270,21 +243,6 @@ class BatchClient:
 async def _form(head: bytes, path: Path, end: bytes) -> AsyncGenerator[bytes, None]:
     yield head
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
+        while piece := file.read(_READ_SIZE):
             yield piece
     yield end
-
-
-def _file_id(answer: bytes, url: str) -> str:
-    try:
-        file_id = json.loads(answer).get("id")
-    except (ValueError, AttributeError):
-        file_id = None
-    if not file_id:
-        raise EndpointMissing(f"{url} answered with something other than a file", hint="is the address right?")
-    return str(file_id)
-
-
-def reading(client: BatchClient, file_id: str) -> aclosing[AsyncGenerator[list[bytes], None]]:
-    """Hold this around the reading of a file's lines, so that its connection is given back."""
-    return aclosing(client.lines(file_id))

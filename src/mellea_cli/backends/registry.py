@@ -1,4 +1,4 @@
-"""The backends by name. To add one, write its module and list its factory here."""
+"""Backends by name, their defaults, and the automatic choice among them."""
 
 from __future__ import annotations
 
@@ -6,131 +6,113 @@ import asyncio
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mellea_cli.backends.base import Backend
-from mellea_cli.backends.security import is_loopback, without_secrets
+from mellea_cli.backends.base import Backend, BackendSettings
+from mellea_cli.backends.security import is_loopback, redact_url
 from mellea_cli.errors import BackendError, ModelMissing, UsageError
+from mellea_cli.extensions import ExtensionPoint
 from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
 
-
-@dataclass(frozen=True, slots=True)
-class BackendSettings:
-    """What a backend is opened with; each takes what concerns it."""
-
-    model: str = ""
-    """The model that the run is about to use; the embedded server loads it."""
-    base_url: str | None = None
-    """The server's address; `None` leaves it to the environment."""
-    api_key: str | None = field(default=None, repr=False)
-    """`None` leaves it to the environment."""
-    key_variable: str = "OPENAI_API_KEY"
-    """The variable that holds the key of an OpenAI-compatible server; empty for a server that gets none."""
-    concurrency: int | None = None
-    """Requests in flight at most: the size of the pool of connections, and the slots of the embedded server."""
-    context_per_slot: int = 4096
-    """Tokens of prompt and answer together that each slot of the embedded server has room for."""
-    connect_timeout_s: float = 10.0
-    together: bool = False
-    """Texts that arrive together are one chunk: cheaper, where nobody counts the pieces."""
-    verbose: bool = False
-    """Show the embedded server's log."""
-
-
-def _ollama(settings: BackendSettings) -> Backend:
-    from mellea_cli.backends.ollama import OllamaBackend
-
-    backend = OllamaBackend(
-        base_url=settings.base_url,
-        max_connections=settings.concurrency,
-        connect_timeout_s=settings.connect_timeout_s,
-    )
-    backend.together = settings.together
-    return backend
-
-
-def _openai(settings: BackendSettings) -> Backend:
-    from mellea_cli.backends.openai import OpenAIBackend
-
-    backend = OpenAIBackend(
-        base_url=settings.base_url,
-        api_key=settings.api_key,
-        key_variable=settings.key_variable,
-        max_connections=settings.concurrency,
-        connect_timeout_s=settings.connect_timeout_s,
-    )
-    backend.together = settings.together
-    return backend
-
-
-def _local(settings: BackendSettings) -> Backend:
-    from mellea_cli.backends.local import LocalBackend
-
-    return LocalBackend(
-        settings.model,
-        slots=settings.concurrency or 1,
-        context_per_slot=settings.context_per_slot,
-        log=settings.verbose,
-    )
-
-
-def _scripted(_: BackendSettings) -> Backend:
-    from mellea_cli.backends.scripted import ScriptedBackend
-
-    return ScriptedBackend()
-
-
-BACKENDS: Mapping[str, Callable[[BackendSettings], Backend]] = {
-    "ollama": _ollama,
-    "openai": _openai,
-    "local": _local,
-    "scripted": _scripted,
-}
-"""Name → factory. `auto` is not among them: it is a choice, see `mellea_cli.backends.registry`."""
-
-
-def open_backend(name: str, settings: BackendSettings | None = None) -> Backend:
-    """Open the backend of this name; nothing is sent and nothing is started yet.
-
-    Raises:
-        UsageError: there is no such backend, or a setting cannot be used.
-    """
-    factory = BACKENDS.get(name)
-    if factory is None:
-        raise UsageError(f"there is no backend {name!r}", hint=f"choose one of {', '.join(BACKENDS)}")
-    return factory(settings or BackendSettings())
-
-
-# The choice of a backend when the user made none: a running Ollama on this machine, else the embedded model.
+BackendFactory = Callable[[BackendSettings], Backend]
 
 DEFAULT_OLLAMA_MODEL = "granite4.1:3b"
 
-_CONNECT_S = 0.5
-_ANSWER_S = 2.0
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """A backend's factory and defaults."""
+
+    factory: str = ""
+    """The entry point's value; empty for a backend of another package."""
+    default_model: str = ""
+    """Empty when the user must name one."""
+    address_variable: str = ""
+    """The environment variable with the server's address."""
+    concurrency: int = 16
+    """Requests in flight where the number is fixed: endpoints of a pool, remote workers, sessions."""
+    adaptive_start: int | None = 8
+    """Requests in flight at the start of adaptive concurrency; `None` for a backend that does not adapt."""
+    max_concurrency: int = 256
+    """Limit of adaptive concurrency."""
+
+
+BACKENDS: Mapping[str, BackendInfo] = {
+    # An Ollama works on a few requests at once and queues the others.
+    "ollama": BackendInfo(
+        "mellea_cli.backends.ollama:OllamaBackend.from_settings",
+        default_model=DEFAULT_OLLAMA_MODEL,
+        address_variable="OLLAMA_HOST",
+        concurrency=4,
+        adaptive_start=4,
+        max_concurrency=32,
+    ),
+    "openai": BackendInfo("mellea_cli.backends.openai:OpenAIBackend.from_settings", address_variable="OPENAI_BASE_URL"),
+    # The slots are made when the embedded server starts, and each holds a context in memory. Two cores answer most
+    # with four of them, and more cores gain little from more than eight.
+    "local": BackendInfo(
+        "mellea_cli.backends.local:LocalBackend.from_settings",
+        default_model=DEFAULT_MODEL,
+        concurrency=4,
+        adaptive_start=None,
+        max_concurrency=8,
+    ),
+    # There is no server that could be overloaded.
+    "scripted": BackendInfo(
+        "mellea_cli.backends.scripted:ScriptedBackend.from_settings",
+        default_model="scripted",
+        adaptive_start=None,
+        max_concurrency=64,
+    ),
+}
+"""The built-in backends. `auto` is not one of them: it is a choice, see `resolve_backend`."""
+
+BACKEND_FACTORIES: ExtensionPoint[BackendFactory] = ExtensionPoint(
+    "mellea.backends", {name: info.factory for name, info in BACKENDS.items()}
+)
+
+
+def backend_info(name: str) -> BackendInfo:
+    """Return a backend's defaults; for one of another package they are general ones.
+
+    Raises:
+        UsageError: no backend has this name.
+    """
+    if (info := BACKENDS.get(name)) is not None:
+        return info
+    if name not in BACKEND_FACTORIES.added():
+        raise _unknown(name)
+    return BackendInfo()
+
+
+def open_backend(name: str, settings: BackendSettings | None = None) -> Backend:
+    """Open a backend; nothing is sent or started yet.
+
+    Raises:
+        UsageError: no backend has this name, or a setting cannot be used.
+    """
+    if (factory := BACKEND_FACTORIES.load(name)) is None:
+        raise _unknown(name)
+    return factory(settings or BackendSettings())
+
+
+def _unknown(name: str) -> UsageError:
+    names = ("auto", *BACKENDS, *BACKEND_FACTORIES.added())
+    return UsageError(f"there is no backend {name!r}", hint=f"choose one of {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What `auto` came to."""
+class BackendChoice:
+    """A backend and a model, and why they were chosen."""
 
     backend: str
-    """The backend's name in the registry."""
     model: str
-    """The model to ask."""
-    reason: str
-    """One sentence for the user."""
+    reason: str = ""
+    """One sentence for the user; empty when the user named the backend."""
 
 
-async def settle(backend: str, model: str | None, base_url: str | None) -> Choice:
-    """Settle on backend and model from what was asked for. Only `auto` asks anybody, and only on this machine.
-
-    Args:
-        backend: a name of the registry, or `auto`.
-        model: the model that was asked for; `None` for the backend's default.
-        base_url: the server's address that was asked for, if any.
-
-    Returns:
-        Both names; the reason is empty where the user chose.
+async def resolve_backend(backend: str, model: str | None, base_url: str | None) -> BackendChoice:
+    """Choose backend and model from what the user asked for. Only `auto` sends anything, and only to this machine.
 
     Raises:
         UsageError: the backend has no default model.
@@ -139,44 +121,37 @@ async def settle(backend: str, model: str | None, base_url: str | None) -> Choic
     reason = ""
     if backend == "auto" and base_url is not None:
         # An address is an explicit choice, and every kind of server but Ollama's own speaks this protocol.
-        backend, reason = "openai", f"asking the OpenAI-compatible server at {without_secrets(base_url)}"
+        backend, reason = "openai", f"asking the OpenAI-compatible server at {redact_url(base_url)}"
     elif backend == "auto":
-        return await choose(model)
-    model = model or {"local": DEFAULT_MODEL, "ollama": DEFAULT_OLLAMA_MODEL, "scripted": "scripted"}.get(backend)
+        return await choose_backend(model)
+    model = model or backend_info(backend).default_model
     if not model:
+        needy = "an OpenAI-compatible server" if backend == "openai" else f"the backend {backend}"
         raise UsageError(
-            "an OpenAI-compatible server needs a model to be named",
+            f"{needy} needs a model to be named",
             hint="name it with -m MODEL, in Python with model_id",
         )
-    return Choice(backend, model, reason)
+    return BackendChoice(backend, model, reason)
 
 
-def runs_here(model: str | None) -> bool:
-    """Whether the embedded backend could run this model (`None`: its default), once its file is fetched."""
+def can_run_embedded(model: str | None) -> bool:
+    """Whether the embedded backend can run this model (`None`: its default) once its file is here."""
     if importlib.util.find_spec("xllamacpp") is None:
         return False
     return model is None or model in CATALOGUE or model.endswith(".gguf")
 
 
-async def choose(
-    model: str | None, *, has_local: Callable[[str | None], bool] = runs_here, local_default: str = DEFAULT_MODEL
-) -> Choice:
-    """Choose a backend. Nothing but loopback is contacted, whatever `OLLAMA_HOST` says.
+async def choose_backend(model: str | None) -> BackendChoice:
+    """Choose a running Ollama that has the model (`None`: the default), else the embedded model.
 
-    Args:
-        model: the model that the user asked for; `None` for the default.
-        has_local: whether the embedded backend can run this model (`None`: its default one).
-        local_default: the name of the embedded backend's default model.
-
-    Raises:
-        ModelMissing: neither has the model.
+    Contacts loopback only. Raises `ModelMissing` when neither has the model.
     """
-    found, why = await _ollama_with(model or DEFAULT_OLLAMA_MODEL)
+    found, why = await _ask_ollama(model or DEFAULT_OLLAMA_MODEL)
     if found:
-        return Choice("ollama", model or DEFAULT_OLLAMA_MODEL, why)
-    if has_local(model):
-        chosen = model or local_default
-        return Choice("local", chosen, f"{why}; using the embedded model {chosen}")
+        return BackendChoice("ollama", model or DEFAULT_OLLAMA_MODEL, why)
+    if can_run_embedded(model):
+        chosen = model or DEFAULT_MODEL
+        return BackendChoice("local", chosen, f"{why}; using the embedded model {chosen}")
     if model is None:
         raise ModelMissing(
             f"{why}, and the embedded model cannot be used here",
@@ -188,8 +163,12 @@ async def choose(
     )
 
 
-async def _ollama_with(model: str) -> tuple[bool, str]:
-    """Ask an Ollama on this machine for the model; return whether it has it, and a sentence without its full stop."""
+_CONNECT_S = 0.5
+_ANSWER_S = 2.0
+
+
+async def _ask_ollama(model: str) -> tuple[bool, str]:
+    """Return whether an Ollama on this machine has the model, and a sentence about it without its full stop."""
     from mellea_cli.backends.ollama import OllamaBackend, host_url
 
     try:

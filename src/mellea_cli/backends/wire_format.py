@@ -1,47 +1,42 @@
-"""JSON on the wire: requests written with their unchanging parts kept, answers read as fast as can be."""
+"""JSON on the wire: encoding of requests, and decoding of answers from bytes to JSON values."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from json.encoder import encode_basestring
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic_core import from_json
 
 from mellea_cli.errors import StreamBroken, UsageError
 
-# From raw bytes to whole payloads: server-sent events and newline-delimited JSON, wherever the chunks are split.
-
 MAX_LINE = 8 * 1024 * 1024
-"""Bytes that one line, one event or one unstreamed body may have: no token needs as much, and memory stays bounded."""
-
-_MOST_TOKENS = 1 << 40
+"""Maximum bytes of one line, one event or one whole body. No token needs as much, and memory stays bounded."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class Decoder(Protocol):
-    """Turns the bytes of one response into its payloads."""
+    """Splits the bytes of one response into payloads: texts of one JSON value each."""
 
     def feed(self, data: bytes) -> list[str]:
-        """Take the next bytes and return the payloads they complete. Raises `StreamBroken` for one without end."""
+        """Take the next bytes and return the payloads that they complete; raises `StreamBroken` for an endless one."""
 
     def flush(self) -> list[str]:
-        """Return what is left when the stream has ended."""
+        """Return what the end of the stream completes."""
 
 
-class LineDecoder:
-    """Splits bytes into lines that end in LF, CRLF or a lone CR.
+class LineSplitter:
+    """Splits bytes into lines that end in LF, CRLF or a lone CR; a byte order mark at the start is dropped."""
 
-    A byte order mark at the start is dropped. A line ends with its terminator's first byte, so nothing waits for an LF
-    that may never come after a CR.
-    """
+    # A line ends with the first byte of its terminator: nothing waits for an LF that may never follow a CR.
 
     __slots__ = ("_after_cr", "_held", "_held_bytes", "_started")
 
     def __init__(self) -> None:
-        # A long line is kept in parts and joined once, as adding to it would copy it for each chunk.
+        # A long line is kept in parts and joined once: appending would copy it for each chunk.
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._after_cr = False
@@ -75,56 +70,37 @@ class LineDecoder:
 
     def flush(self) -> list[bytes]:
         """Return the last line when it has no terminator."""
-        rest = b"".join(self._held)
-        self._held.clear()
-        self._held_bytes = 0
-        if not self._started:
-            rest = rest.removeprefix(_BOM)
-        return [rest] if rest else []
+        return [line for line in self.feed(b"\n") if line]
 
 
-class JsonLines:
+class NdjsonDecoder:
     """Newline-delimited JSON: each line that is not blank is a payload."""
 
     __slots__ = ("_lines",)
 
     def __init__(self) -> None:
-        self._lines = LineDecoder()
+        self._lines = LineSplitter()
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the payloads that `data` completes."""
         return [line.decode("utf-8", "replace") for line in self._lines.feed(data) if line.strip()]
 
     def flush(self) -> list[str]:
-        """Return the last line when it has no terminator."""
-        return [line.decode("utf-8", "replace") for line in self._lines.flush() if line.strip()]
+        return self.feed(b"\n")
 
 
-class EventData:
-    """Server-sent events: the `data` of each event is a payload; names, ids and comments are passed over.
-
-    Unlike a browser it also returns an event that the end of the stream has cut off before its blank line: some servers
-    leave that line out, and half an event shows itself as half a JSON object.
-    """
+class SseDecoder:
+    """Server-sent events: the `data` of each event is a payload; names, ids and comments are ignored."""
 
     __slots__ = ("_data", "_data_bytes", "_lines")
 
     def __init__(self) -> None:
-        self._lines = LineDecoder()
+        self._lines = LineSplitter()
         self._data: list[bytes] = []
         self._data_bytes = 0
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the payloads that `data` completes."""
-        return self._take(self._lines.feed(data))
-
-    def flush(self) -> list[str]:
-        """Return the last event when no blank line has ended it."""
-        return self._take([*self._lines.flush(), b""])
-
-    def _take(self, lines: list[bytes]) -> list[str]:
         payloads = []
-        for line in lines:
+        for line in self._lines.feed(data):
             if line.startswith(b"data:"):
                 start = 6 if line[5:6] == b" " else 5
                 self._data.append(line[start:])
@@ -139,32 +115,71 @@ class EventData:
                     payloads.append(payload)
         return payloads
 
+    def flush(self) -> list[str]:
+        # Unlike a browser this keeps an event without its blank line: some servers omit the last one, and half an event
+        # is recognized as half a JSON object.
+        return self.feed(b"\n\n")
 
-class WholeBody:
-    """One JSON document: what a server sends that does not stream."""
 
-    __slots__ = ("_bytes", "_parts")
+class DocumentDecoder:
+    """One JSON document, the answer of a server that does not stream."""
+
+    __slots__ = ("_parts", "_size")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._bytes = 0
+        self._size = 0
 
     def feed(self, data: bytes) -> list[str]:
-        """Keep `data`; a document is whole at its end only."""
         self._parts.append(data)
-        self._bytes += len(data)
-        if self._bytes > MAX_LINE:
+        self._size += len(data)
+        if self._size > MAX_LINE:
             raise StreamBroken(f"the answer is longer than {MAX_LINE} bytes")
         return []
 
     def flush(self) -> list[str]:
-        """Return the document."""
         text = b"".join(self._parts).removeprefix(_BOM).decode("utf-8", "replace").strip()
         return [text] if text else []
 
 
+def make_decoder(expected: type[SseDecoder | NdjsonDecoder], content_type: str) -> Decoder:
+    """Return a decoder for a response, given the format of the backend's protocol."""
+    # A server that cannot stream answers an SSE request with one document, which may be pretty-printed.
+    if expected is SseDecoder and content_type.startswith("application/json"):
+        return DocumentDecoder()
+    return expected()
+
+
+def decode(text: str) -> Any:
+    """Return the JSON value of `text`, or a `ValueError` as a value."""
+    try:
+        return from_json(text)
+    except ValueError:
+        pass
+    # pydantic-core refuses a few texts that Python accepts, such as half of a surrogate pair.
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        # Python's own error holds the text, and no message may repeat what a server sent in full.
+        return ValueError(str(exc))
+
+
+def decode_all(texts: Sequence[str]) -> Sequence[Any]:
+    """Return what `decode` returns for each text; many short ones are parsed together, at half the cost."""
+    if len(texts) > 1:
+        try:
+            values = from_json(f"[{','.join(texts)}]")
+        except ValueError:
+            pass
+        else:
+            # A text that is not exactly one value changes the number of values.
+            if len(values) == len(texts):
+                return list(values)
+    return [decode(text) for text in texts]
+
+
 def valid_unicode(text: str) -> str:
-    """Join surrogate pairs that a server escaped one by one, and replace lone ones, which no file can take."""
+    """Join surrogate pairs that were escaped one by one, and replace lone surrogates: no file can hold them."""
     if text.isascii():
         return text
     try:
@@ -174,124 +189,80 @@ def valid_unicode(text: str) -> str:
     return text
 
 
-def an_object(value: object) -> dict[str, Any]:
-    """Return `value` where it is a JSON object, else an empty one: what has another shape says nothing."""
+def as_object(value: object) -> dict[str, Any]:
+    """Return `value` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def a_text(value: object) -> str:
-    """Return `value` as valid Unicode where it is a string, else nothing."""
-    return valid_unicode(value) if isinstance(value, str) else ""
+def as_text(value: object) -> str:
+    """Return `value` as valid Unicode if it is a string, else an empty one."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else valid_unicode(value)
 
 
-def a_count(value: object) -> int:
-    """Return `value` where it can be a number of tokens, else 0."""
-    return value if type(value) is int and 0 <= value < _MOST_TOKENS else 0
+_MAX_TOKENS = 1 << 40
+
+
+def as_token_count(value: object) -> int:
+    """Return `value` if it can be a number of tokens, else 0."""
+    return value if type(value) is int and 0 <= value < _MAX_TOKENS else 0
 
 
 T = TypeVar("T")
 
-# The system text and the worked examples of a run's steps, and a few texts that come and go.
-_KEPT_MESSAGES = 64
-_KEPT_PARTS = 64
+# The system text and the worked examples of a run's steps, and a few texts that occur once.
+_CACHED_MESSAGES = 64
+_CACHED_OBJECTS = 64
+
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-class FixedPart(dict[str, Any]):
-    """A part of many requests that nobody changes, such as a schema: it is written as JSON once."""
+class CachedJson(dict[str, Any]):
+    """A JSON object that occurs in many requests, such as a schema, and is encoded once. It must not change."""
 
     @cached_property
     def text(self) -> str:
-        """How it is written."""
-        return _written(self)
+        return _to_json(self)
 
 
-class OncePer(Generic[T]):
-    """Makes something of a mapping once for each of them, told apart by what they are and not by what they hold.
+@lru_cache(maxsize=_CACHED_MESSAGES)
+def cached_message(role: str, content: str) -> CachedJson:
+    """Return a chat message; the messages that all requests of a run share are encoded once."""
+    return CachedJson(role=role, content=content)
 
-    Args:
-        make: makes it; the mapping must not change afterwards.
-    """
 
-    def __init__(self, make: Callable[[Mapping[str, Any]], T]) -> None:
-        self._make = make
-        self._made: dict[int, tuple[Mapping[str, Any], T]] = {}
+class IdentityCache(Generic[T]):
+    """Function of a mapping, computed once for each mapping object. The mapping must not change afterwards."""
+
+    def __init__(self, compute: Callable[[Mapping[str, Any]], T]) -> None:
+        self._compute = compute
+        self._results: dict[int, tuple[Mapping[str, Any], T]] = {}
 
     def __call__(self, value: Mapping[str, Any]) -> T:
-        """What was made of `value`."""
-        known = self._made.get(id(value))
-        if known is not None:  # it is this very mapping: as long as it is kept here no other one has its number
+        # The entry keeps its mapping alive, so no other object can have the same id.
+        known = self._results.get(id(value))
+        if known is not None:
             return known[1]
-        if len(self._made) >= _KEPT_PARTS:
-            self._made.clear()
-        made = self._make(value)
-        self._made[id(value)] = value, made
-        return made
+        if len(self._results) >= _CACHED_OBJECTS:
+            self._results.clear()
+        result = self._compute(value)
+        self._results[id(value)] = value, result
+        return result
 
 
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """Write a request's body as compact UTF-8.
-
-    Messages that stand in every request are written once and kept.
-
-    Raises:
-        UsageError: it holds a value that JSON has no form for.
-    """
-    messages = body.get("messages")
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Encode a request's body as compact UTF-8; raises `UsageError` for a value that JSON cannot express."""
+    fields = []
     try:
-        if not isinstance(messages, list):
-            text = _written(body)
-        else:
-            listed = ",".join([_message(message) for message in messages])
-            rest = [f",{_written(name)}:{_part(value)}" for name, value in body.items() if name != "messages"]
-            text = f'{{"messages":[{listed}]{"".join(rest)}}}'
+        for name, value in body.items():
+            if type(value) is CachedJson:
+                text = value.text
+            elif name == "messages" and isinstance(value, list):
+                text = f"[{','.join([item.text if type(item) is CachedJson else _to_json(item) for item in value])}]"
+            else:
+                text = _to_json(value)
+            fields.append(f"{encode_basestring(name)}:{text}")
     except (TypeError, ValueError) as exc:
         raise UsageError(f"the request holds a value that cannot be written as JSON: {exc}") from exc
-    return text.encode("utf-8", "replace")
-
-
-def _part(value: Any) -> str:
-    return value.text if isinstance(value, FixedPart) else _written(value)
-
-
-def _message(message: Any) -> str:
-    if isinstance(message, dict) and message.keys() == {"role", "content"}:
-        role, content = message["role"], message["content"]
-        if isinstance(role, str) and isinstance(content, str):
-            return _kept(role, content)
-    return _written(message)
-
-
-@lru_cache(maxsize=_KEPT_MESSAGES)
-def _kept(role: str, content: str) -> str:
-    return _written({"role": role, "content": content})
-
-
-def _written(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def decoded(text: str) -> Any:
-    """Return the decoded JSON, or a `ValueError`: without the text, which Python's own error carries with it."""
-    try:
-        return from_json(text)
-    except ValueError:
-        pass
-    # It refuses a little that Python takes, such as half of a surrogate pair.
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        return ValueError(str(exc))
-
-
-def all_decoded(texts: Sequence[str]) -> Sequence[Any]:
-    """What `decoded` returns for each of `texts`; many short ones are read in one go, which costs half as much."""
-    if len(texts) > 1:
-        try:
-            values = from_json(f"[{','.join(texts)}]")
-        except ValueError:
-            pass
-        else:
-            # A text that is no single value shows in the number; what would make up for it, no server sends by chance.
-            if len(values) == len(texts):
-                return list(values)
-    return [decoded(text) for text in texts]
+    return f"{{{','.join(fields)}}}".encode("utf-8", "replace")

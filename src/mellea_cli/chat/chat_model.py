@@ -11,8 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.model_option import ModelOption
-from mellea_cli.backends.registry import BackendSettings, open_backend
+from mellea_cli.backends.registry import open_backend
+from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.chat.turns import Turn
 from mellea_cli.errors import MelleaError, UsageError
 from mellea_cli.messages import Message
@@ -102,6 +104,10 @@ class Address:
     window: int | None = None
     """Tokens of prompt and answer together, as the user said; `None` for the default, or for not known."""
     verbose: bool = False
+    network: NetworkPolicy | None = None
+    """Hosts that may be reached; `None` takes the policy from the environment."""
+    secrets: Secrets | None = None
+    """`None` takes the key from the environment."""
 
     @property
     def name(self) -> str:
@@ -195,4 +201,6 @@ class ChatModel:
             context_per_slot=address.known_window or DEFAULT_WINDOW,
             connect_timeout_s=5.0,
             verbose=address.verbose,
+            network=address.network,
+            secrets=address.secrets,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mellea_cli.messages import Usage
+from mellea_cli.messages import CHARACTERS_PER_TOKEN, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,6 @@ class Conversation:
 
 # How much of a conversation the model's window has room for.
 
-_LETTERS_PER_TOKEN = 3.6
 _FEWEST, _MOST = 1.5, 6.0
 # What a chat template puts around a message.
 _AROUND = 8
@@ -77,7 +76,7 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._ratio = _LETTERS_PER_TOKEN
+        self._ratio: float = CHARACTERS_PER_TOKEN
 
     def tokens(self, text: str) -> int:
         """Tokens that `text` will probably have."""

@@ -147,7 +147,7 @@ class LazyGroup(TyperGroup):
         self.commands = LazyCommands(COMMANDS)  # type: ignore[assignment]  # no command is added or removed
 
     def invoke(self, ctx: Any) -> Any:
-        with boundary():
+        with boundary(ctx.meta):
             return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mellea_cli.backends.base import Backend
-from mellea_cli.backends.registry import BackendSettings, open_backend, settle
+from mellea_cli.backends.base import Backend, BackendSettings
+from mellea_cli.backends.registry import backend_info, open_backend, resolve_backend
+from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
@@ -34,13 +35,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
 
-# Requests in flight with adaptive concurrency: at the start, unless the server says how many it works on, and at most.
-# An Ollama works on a few at once and queues the rest. The scripted backend has no server that could be overloaded.
-_ADAPTIVE_START = {"ollama": 4, "openai": 8, "scripted": None}
-_MAX_CONCURRENCY = {"ollama": 32, "openai": 256, "scripted": 64}
-# The embedded server's slots are made when it starts, and each holds a context in memory. Two cores answer most with
-# four of them; more cores gain little from more.
-_SLOTS, _MAX_SLOTS = 4, 8
+# More of the embedded server's slots gain little unless there are many cores.
 _MANY_CORES = 8
 
 
@@ -90,20 +85,21 @@ async def choose_model(
     """
     from mellea_cli.models.catalogue import CATALOGUE
 
-    choice = await settle(backend, model, base_url)
+    choice = await resolve_backend(backend, model, base_url)
     backend, model, start, warning = choice.backend, choice.model, None, ""
+    info = backend_info(backend)
     if backend == "local":
         if entry := CATALOGUE.get(model):
             warning = entry.quality_warning
         if concurrency is None:
-            slots = _MAX_SLOTS if (os.cpu_count() or 1) >= _MANY_CORES else _SLOTS
+            slots = info.max_concurrency if (os.cpu_count() or 1) >= _MANY_CORES else info.concurrency
             concurrency = start = min(max_concurrency or slots, slots)
-        elif concurrency > _MAX_SLOTS:
-            concurrency = _MAX_SLOTS
-            warning = f"{warning} The embedded model works on {_MAX_SLOTS} items at once at most.".strip()
+        elif concurrency > info.max_concurrency:
+            concurrency = info.max_concurrency
+            warning = f"{warning} The embedded model works on {concurrency} items at once at most.".strip()
     elif concurrency is None:
-        concurrency = max_concurrency or _MAX_CONCURRENCY[backend]
-        start = _ADAPTIVE_START[backend]
+        concurrency = max_concurrency or info.max_concurrency
+        start = info.adaptive_start
         if backend == "ollama":
             start = _ollama_parallelism() or start
         start = min(start, concurrency) if start else None
@@ -153,47 +149,47 @@ def model_identity(backend: str, model: str) -> str:
     return model
 
 
-def apply_safety(flags: RunOptions | ChatOptions) -> None:
-    """Set the network policy and the key file for everything that connects."""
-    from mellea_cli.backends.security import ALLOW_HTTP, KEY_FILE, LOCAL_ONLY
-
-    for value, variable in ((flags.local_only, LOCAL_ONLY), (flags.allow_http, ALLOW_HTTP)):
-        if value:
-            os.environ[variable] = "1"
-    if flags.key_file:
-        os.environ[KEY_FILE] = flags.key_file
+def network_policy(options: RunOptions | ChatOptions) -> NetworkPolicy:
+    """Which hosts the command may reach."""
+    return NetworkPolicy(local_only=options.local_only, allow_http=options.allow_http)
 
 
-def ensure_model(chosen: ModelChoice, base_url: str | None, *, pull: bool, say: Callable[[str], None]) -> None:
+def secrets(options: RunOptions | ChatOptions) -> Secrets:
+    """Where the command's API keys come from."""
+    return Secrets(options.key_file or "", os.environ)
+
+
+def ensure_model(chosen: ModelChoice, options: RunOptions | ChatOptions, say: Callable[[str], None]) -> None:
     """Download the model where it is missing: an embedded model's file, or on Ollama servers.
 
-    The default embedded model, which a first run needs, is downloaded without asking; any other one with `pull`, or
-    after a yes at a terminal. An Ollama server downloads only with `pull`. Servers that cannot be reached are left to
+    The default embedded model, which a first run needs, is downloaded without asking; any other one with `--pull`, or
+    after a yes at a terminal. An Ollama server downloads only with `--pull`. Servers that cannot be reached are left to
     whoever opens them.
 
     Raises:
         ModelFileError: the embedded model is missing and may not be downloaded, or the download failed.
         BackendError: the only server could not download it.
     """
+    network = network_policy(options)
     if chosen.backend == "local":
-        _ensure_file(chosen.model, pull=pull, say=say)
-    elif pull and chosen.pool is None and chosen.backend == "ollama":
-        asyncio.run(_ensure_on_server(BackendSettings(base_url=base_url), chosen.model))
-    elif pull and chosen.pool is not None:
+        _ensure_file(chosen.model, network, pull=options.pull, say=say)
+    elif options.pull and chosen.pool is None and chosen.backend == "ollama":
+        asyncio.run(_ensure_on_server(options.server_url, chosen.model, network))
+    elif options.pull and chosen.pool is not None:
         for endpoint in chosen.pool.endpoints:
             if endpoint.backend == "ollama":
                 try:
-                    asyncio.run(_ensure_on_server(BackendSettings(base_url=endpoint.url), endpoint.model))
+                    asyncio.run(_ensure_on_server(endpoint.url, endpoint.model, network))
                 except BackendError as error:
                     say(f"{endpoint.name}: {error.message}")
 
 
-def _ensure_file(model: str, *, pull: bool, say: Callable[[str], None]) -> None:
+def _ensure_file(model: str, network: NetworkPolicy, *, pull: bool, say: Callable[[str], None]) -> None:
     from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.download_bar import Download
 
-    store = ModelStore()
+    store = ModelStore(network=network)
     with Download(sys.stderr, os.environ) as download:
         if store.find(model, download) is not None:
             return
@@ -209,11 +205,11 @@ def _ensure_file(model: str, *, pull: bool, say: Callable[[str], None]) -> None:
         store.pull(entry.name, download)
 
 
-async def _ensure_on_server(settings: BackendSettings, model: str) -> None:
+async def _ensure_on_server(base_url: str | None, model: str, network: NetworkPolicy) -> None:
     from mellea_cli.backends.ollama import OllamaBackend
     from mellea_cli.ui.download_bar import Download
 
-    backend = OllamaBackend(base_url=settings.base_url)
+    backend = OllamaBackend(base_url=base_url, network=network)
     try:
         if not await backend.has(model):
             with Download(sys.stderr, os.environ, label=model) as download:
@@ -260,15 +256,17 @@ async def open_servers(
     from mellea_cli.backends.local import LocalBackend
 
     if chosen.pool is not None:
-        async with _open_pool(chosen.pool, show.say) as endpoints:
+        async with _open_pool(chosen.pool, options, show.say) as endpoints:
             yield endpoints
         return
     settings = BackendSettings(
         model=chosen.model,
         base_url=options.server_url,
         concurrency=chosen.concurrency,
-        together=True,
+        merge_chunks=True,
         verbose=options.verbose > 1,
+        network=network_policy(options),
+        secrets=secrets(options),
     )
     if options.import_batch and not names_provider(options):
         # Nothing is sent there: the run refuses before that to ask what the import has not answered.
@@ -277,7 +275,7 @@ async def open_servers(
     try:
         if isinstance(backend, LocalBackend):
             # It starts with the first question: a run that finds every answer in the journal needs no model.
-            backend.expect(prefixes, show.say)
+            backend.share_prefixes(prefixes, show.say)
         else:
             try:
                 await backend.prepare(chosen.model)
@@ -295,7 +293,9 @@ def names_provider(options: RunOptions) -> bool:
 
 
 @asynccontextmanager
-async def _open_pool(pool: Pool, say: Callable[[str], None]) -> AsyncIterator[tuple[Endpoint, ...]]:
+async def _open_pool(
+    pool: Pool, options: RunOptions, say: Callable[[str], None]
+) -> AsyncIterator[tuple[Endpoint, ...]]:
     """Open and check every endpoint of a pool. One that cannot be used is reported, and retried later or not used."""
     from mellea_cli.engine.endpoint import Endpoint
 
@@ -308,6 +308,8 @@ async def _open_pool(pool: Pool, say: Callable[[str], None]) -> AsyncIterator[tu
                 key_variable=one.key_env,
                 # One connection more than requests: the probe of a server that is down must not wait behind them.
                 concurrency=one.concurrency + 1,
+                network=network_policy(options),
+                secrets=secrets(options),
             )
             backend = open_backend(one.backend, settings)
             stack.push_async_callback(backend.aclose)
@@ -353,13 +355,16 @@ async def open_with_key(name: str, settings: BackendSettings, *, ask: bool) -> B
         NotAuthorized: the server refuses every key that was typed.
     """
     from mellea_cli.backends.openai import server_url
-    from mellea_cli.backends.security import api_key, is_loopback
+    from mellea_cli.backends.security import is_loopback
 
     url = server_url(settings.base_url)
     if name != "openai" or not ask or is_loopback(url) or not _at_terminal():
         return open_backend(name, settings)
     # OpenAI itself takes no request without a key; other servers may.
-    if urlsplit(url).hostname == "api.openai.com" and not api_key(os.environ).strip():
+    if (
+        urlsplit(url).hostname == "api.openai.com"
+        and not (settings.secrets or Secrets.from_environ(os.environ)).key().strip()
+    ):
         settings = _with_typed_key(settings, url)
     for prompts_left in reversed(range(_KEY_PROMPTS)):
         backend = open_backend(name, settings)
@@ -394,5 +399,5 @@ async def start_at_server_slots(plan: RunPlan, servers: Servers) -> RunPlan:
 
     if plan.start is None or not isinstance(servers, OpenAIBackend):
         return plan
-    slots = await servers.places()
+    slots = await servers.read_slots()
     return dataclasses.replace(plan, start=min(slots, plan.concurrency)) if slots else plan

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mellea_cli.cli.backend_setup import ModelChoice, apply_safety, model_identity
+from mellea_cli.cli.backend_setup import ModelChoice, model_identity
 from mellea_cli.cli.flags import RunOptions
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.errors import ExitCode, MelleaError, OutputError, ReaderGone, UsageError
@@ -43,7 +43,6 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
     from mellea_cli.ui.run_display import DisplayOptions, RunDisplay
     from mellea_cli.ui.summary import RunSummary
 
-    apply_safety(options)
     look = DisplayOptions(
         quiet=options.quiet or options.nightly,
         verbose=options.verbose,

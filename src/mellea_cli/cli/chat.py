@@ -52,6 +52,11 @@ class ChatOptions:
     local_only: LocalOnlyFlag = False
     allow_http: AllowHttpFlag = False
 
+    @property
+    def server_url(self) -> str | None:
+        """The server's address, as in `RunOptions`."""
+        return self.base_url
+
 
 @options_command(ChatOptions)
 def chat(options: ChatOptions) -> ExitCode:

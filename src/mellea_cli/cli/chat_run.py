@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mellea_cli.cli.backend_setup import apply_safety, choose_model, ensure_model
+from mellea_cli.cli.backend_setup import choose_model, ensure_model, network_policy, secrets
 from mellea_cli.cli.flags import stdin_has_data
 from mellea_cli.errors import ExitCode, UsageError
 from mellea_cli.ui.console import say
@@ -25,7 +25,6 @@ def run_chat(options: ChatOptions) -> ExitCode:
     Raises:
         MelleaError: the chat cannot start; or, without a terminal, there is no answer.
     """
-    apply_safety(options)
     if sys.stdin.isatty() and sys.stdout.isatty() and not (options.json or options.turns):
         chat, notes = _open(options)
         from mellea_cli.cli.chat_repl import converse
@@ -74,11 +73,19 @@ def _open(options: ChatOptions) -> tuple[Chat, list[str]]:
 
     found = asyncio.run(choose_model(options.backend, options.model, options.base_url, concurrency=1))
     memory = Memory() if options.no_history else open_memory(state() / "chats")
-    chat = Chat(ChatModel(Address(found.backend, found.model, options.base_url, options.context)), memory)
+    address = Address(
+        found.backend,
+        found.model,
+        options.base_url,
+        options.context,
+        network=network_policy(options),
+        secrets=secrets(options),
+    )
+    chat = Chat(ChatModel(address), memory)
     notes = [line for line in (found.reason, found.warning) if line]
     notes += [*_resume(chat, options), *_give(chat, options)]
     # Last, as it may take long: what cannot be read has been reported by then.
-    ensure_model(found, options.base_url, pull=options.pull, say=partial(say, sys.stderr))
+    ensure_model(found, options, partial(say, sys.stderr))
     return chat, notes
 
 

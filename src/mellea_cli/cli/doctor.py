@@ -105,7 +105,8 @@ async def _server(name: str, base_url: str | None, *, timeout_s: float) -> Findi
     """Ask a server for its models."""
     import asyncio
 
-    from mellea_cli.backends.registry import BackendSettings, open_backend
+    from mellea_cli.backends.base import BackendSettings
+    from mellea_cli.backends.registry import open_backend
 
     where = f"{base_url}: " if base_url else ""
     try:

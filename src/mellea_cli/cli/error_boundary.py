@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mellea_cli.errors import ExitCode, MelleaError, ReaderGone
 
+if TYPE_CHECKING:
+    from mellea_cli.backends.security import Secrets
+
+NO_META: Mapping[str, Any] = {}
+
 
 @contextmanager
-def boundary() -> Iterator[None]:
+def boundary(meta: Mapping[str, Any] = NO_META) -> Iterator[None]:
     """Turn every error into `typer.Exit` with the exit code, after at most one line and a hint on stderr.
 
     The traceback of an unexpected error goes to a report file; the screen names the file.
+
+    Args:
+        meta: Click's data of the running command; `key_file` names a file whose key must not be written anywhere.
     """
     try:
         yield
@@ -41,8 +49,11 @@ def boundary() -> Iterator[None]:
         if is_click_error(error):
             _say_error(*describe_click_error(error))
             raise typer.Exit(ExitCode.USAGE) from error
-        message = _scrub(f"this is a bug in mellea: {type(error).__name__}: {error}")
-        _say_error(message, f"the report is in {_write_report(error)}")
+        from mellea_cli.backends.security import KEY_FILE, Secrets
+
+        secrets = Secrets(meta.get("key_file") or os.environ.get(KEY_FILE, ""), os.environ)
+        message = secrets.scrub(f"this is a bug in mellea: {type(error).__name__}: {error}")
+        _say_error(message, f"the report is in {_write_report(error, secrets)}")
         raise typer.Exit(ExitCode.BUG) from error
 
 
@@ -73,18 +84,12 @@ def _say_error(message: str, hint: str) -> None:
     say_error(sys.stderr, os.environ, message, hint)
 
 
-def _scrub(text: str) -> str:
-    from mellea_cli.backends.security import scrubbed
-
-    return scrubbed(text, os.environ)
-
-
 def _discard_stdout() -> None:
     # Python flushes stdout once more at exit, which would complain about the closed pipe.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _write_report(error: BaseException) -> Path:
+def _write_report(error: BaseException, secrets: Secrets) -> Path:
     """Write what a developer needs, and none of the user's data, to a private file."""
     import platform
     import tempfile
@@ -109,7 +114,7 @@ def _write_report(error: BaseException) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / name
             path.touch(mode=0o600)
-            path.write_text(_scrub("\n".join(lines)), encoding="utf-8", errors="backslashreplace")
+            path.write_text(secrets.scrub("\n".join(lines)), encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return path

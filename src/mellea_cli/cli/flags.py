@@ -427,6 +427,8 @@ def options_command(
 
     def decorate(command: Callable[[T], ExitCode]) -> Callable[..., None]:
         def run(ctx: typer.Context, **values: Any) -> None:
+            # For the error boundary, which keeps the file's key out of reports.
+            ctx.meta["key_file"] = values.get("key_file")
             raise typer.Exit(command(options_type(**(prepare(ctx, values) if prepare else values))))
 
         parameters = [Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mellea_cli.cli.backend_setup import names_provider
+from mellea_cli.cli.backend_setup import names_provider, network_policy, secrets
 from mellea_cli.cli.flags import RunOptions
 from mellea_cli.errors import ExitCode, MelleaError, OutputError, UsageError
 
@@ -208,7 +208,7 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
         raise UsageError(f"the backend {plan.backend} has no batch queue")
     limits = QueueLimits(options.batch_requests, options.batch_bytes, options.batch_window, options.batch_poll)
     fingerprint = plan.fingerprint.hex()
-    client = BatchClient(options.server_url)
+    client = BatchClient(options.server_url, network=network_policy(options), secrets=secrets(options))
     try:
         _check_jobs(store, fingerprint, client.base_url, say)
         clear_leftovers(store.path, {job.file for job in store.jobs(fingerprint)})
@@ -218,7 +218,7 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
             client.base_url,
             store,
             limits,
-            backend.whole_body,
+            backend.batch_body,
             open_way(plan, backend, nobody),
         )
         caller = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)

@@ -25,15 +25,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
-from mellea_cli.backends.registry import DEFAULT_OLLAMA_MODEL
-from mellea_cli.backends.security import without_secrets
+from mellea_cli.backends.registry import DEFAULT_OLLAMA_MODEL, backend_info
+from mellea_cli.backends.security import redact_url
 from mellea_cli.cli.flags import RunOptions
 from mellea_cli.cli.settings import POOLS, config_path, read_config
 from mellea_cli.errors import UsageError, nearest
 
 _API_KEY = "OPENAI_API_KEY"
-# Requests in flight of an endpoint with none of its own; adaptive concurrency is for a single server.
-_CONCURRENCY = {"ollama": 4, "openai": 16}
 
 Protocol = Literal["ollama", "openai"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
@@ -240,7 +238,7 @@ def resolve(table: PoolTable, options: RunOptions, name: str, warning: str = "")
             one.url,
             protocol,
             one.model or model,
-            one.concurrency or table.concurrency or options.concurrency or _CONCURRENCY[protocol],
+            one.concurrency or table.concurrency or options.concurrency or backend_info(protocol).concurrency,
             one.weight,
             (table.key_env if one.key_env is None else one.key_env) or "",
         )
@@ -267,12 +265,12 @@ def _endpoint_names(tables: Sequence[EndpointTable], place: str) -> list[str]:
     urls = [one.url.rstrip("/") for one in tables]
     hosts = [urlsplit(_with_scheme(url)).netloc.rpartition("@")[2] for url in urls]
     names = [
-        one.name or (host if hosts.count(host) == 1 else without_secrets(url))
+        one.name or (host if hosts.count(host) == 1 else redact_url(url))
         for one, host, url in zip(tables, hosts, urls, strict=True)
     ]
     for url, name in zip(urls, names, strict=True):
         if urls.count(url) > 1:
-            raise UsageError(f"{place} {without_secrets(url)} is there twice", hint="name each endpoint once")
+            raise UsageError(f"{place} {redact_url(url)} is there twice", hint="name each endpoint once")
         if names.count(name) > 1:
             raise UsageError(f"{place} two endpoints are called {name!r}", hint="give each a name of its own")
     return names

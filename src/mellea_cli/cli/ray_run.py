@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mellea_cli.backends.registry import backend_info
 from mellea_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
-
-
-_SERVER_VARIABLES = {"openai": "OPENAI_BASE_URL", "ollama": "OLLAMA_HOST"}
-# Requests in flight of one worker by default; those of the embedded model are the slots of one machine.
-_CONCURRENCY = {"openai": 16, "ollama": 4}
-# An embedded model answers no faster with more slots than this, on each node.
-_MAX_SLOTS = 8
 
 
 def check_flags(options: RunOptions) -> None:
@@ -42,7 +36,7 @@ def check_flags(options: RunOptions) -> None:
     from mellea_cli.cluster.ray_cluster import chosen_address, permit, require_ray
 
     require_ray()
-    permit(chosen_address(options.ray_address, os.environ), local_only=_local_only(options))
+    permit(chosen_address(options.ray_address, os.environ), local_only=options.local_only)
 
 
 def run_on_ray(
@@ -73,7 +67,7 @@ def run_on_ray(
     show.say(
         "starting a Ray cluster on this machine" if address == "local" else f"joining the Ray cluster at {address}"
     )
-    with connected(address, workers=options.ray_workers, local_only=_local_only(options)) as cluster:
+    with connected(address, workers=options.ray_workers, local_only=options.local_only) as cluster:
         nodes = len(cluster.nodes)
         workers = options.ray_workers or nodes
         if chosen.backend == "local" and workers > nodes:
@@ -91,17 +85,19 @@ def run_on_ray(
 
 def _concurrency(options: RunOptions, chosen: ModelChoice, workers: int) -> int:
     """Requests in flight of all workers together. It is fixed: several adaptive workers would disturb each other."""
-    default = _CONCURRENCY.get(chosen.backend, chosen.concurrency) * workers
+    info = backend_info(chosen.backend)
+    # A choice for the embedded or the scripted backend has the number that suits one machine.
+    default = (chosen.concurrency if info.adaptive_start is None else info.concurrency) * workers
     concurrency = options.concurrency or min(default, options.max_concurrency or default)
-    return min(concurrency, _MAX_SLOTS * workers) if chosen.backend == "local" else concurrency
+    return min(concurrency, info.max_concurrency * workers) if chosen.backend == "local" else concurrency
 
 
 async def _run(
     options: RunOptions, plan: RunPlan, cluster: RayCluster, workers: int, run_io: RunIO, show: RunDisplay
 ) -> RunResult:
-    from mellea_cli.backends import security
-    from mellea_cli.backends.registry import BackendSettings
-    from mellea_cli.backends.security import ALLOW_HTTP, LOCAL_ONLY
+    from mellea_cli.backends.base import BackendSettings
+    from mellea_cli.backends.security import API_KEY, Secrets
+    from mellea_cli.cli.backend_setup import network_policy, secrets
     from mellea_cli.cluster.cluster_executor import crew
     from mellea_cli.cluster.worker_messages import shares
     from mellea_cli.engine.workers import Stop
@@ -109,21 +105,16 @@ async def _run(
 
     settings = BackendSettings(
         model=plan.model,
-        base_url=options.server_url or os.environ.get(_SERVER_VARIABLES.get(plan.backend, "")) or None,
-        api_key=security.api_key(os.environ) if plan.backend == "openai" else None,
+        base_url=options.server_url or os.environ.get(backend_info(plan.backend).address_variable) or None,
         verbose=options.verbose > 1,
+        network=network_policy(options),
+        # The key alone goes to the workers, and nothing else of this environment.
+        secrets=Secrets(variables={API_KEY: secrets(options).key() if plan.backend == "openai" else ""}),
     )
-    reach = {name: os.environ[name] for name in (LOCAL_ONLY, ALLOW_HTTP) if name in os.environ}
-    split = shares(plan, settings, workers, environ=reach, pull=options.pull)
+    split = shares(plan, settings, workers, pull=options.pull)
     stop = Stop(show.say)
     observer = show.begin()
     links = cluster.links(one_a_node=plan.backend == "local")
     with stop.on_signals():
         async with crew(split, links, observer=observer, stop=stop, patience_s=plan.max_wait_s) as executor:
             return await run_with(plan, executor, run_io, observer=observer, stop=stop)
-
-
-def _local_only(options: RunOptions) -> bool:
-    from mellea_cli.backends.security import NetworkPolicy
-
-    return options.local_only or NetworkPolicy.of(os.environ).local_only

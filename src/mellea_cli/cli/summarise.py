@@ -59,7 +59,7 @@ def _summarise(options: RunOptions, pipeline: Pipeline, show: RunDisplay) -> Exi
         if options.engine == "ray":
             plan, result = ray_run.run_on_ray(options, chosen, plan_for, run_io, show)
         else:
-            ensure_model(chosen, options.server_url, pull=options.pull, say=show.say)
+            ensure_model(chosen, options, show.say)
             plan = plan_for(chosen)
             result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show))
         batch_run.finish(options, plan, opened, result, show)

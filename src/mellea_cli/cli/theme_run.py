@@ -85,7 +85,7 @@ class _ThemeRun:
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
                 show.say(line)
-            ensure_model(chosen, options.server_url, pull=options.pull, say=show.say)
+            ensure_model(chosen, options, show.say)
             return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases))
 
     def _check_themes_path(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from mellea_cli.run.executor import LocalExecutor
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
+    from mellea_cli.backends.security import NetworkPolicy
     from mellea_cli.run.plan import RunPlan
 
 
@@ -261,11 +261,11 @@ class RemoteWorker:
                 hint=f"on every node: pip install 'mellea-cli[ray]=={version}'",
             )
         share: Share = unpack(packed)
-        os.environ.update(share.environ)
         plan = share.plan()
         self._report = Reporter(share.rhythm)
         if plan.backend == "local":
-            await asyncio.to_thread(ensure_model, plan, pull=share.pull, tell=self._tell)
+            network = share.settings.network
+            await asyncio.to_thread(ensure_model, plan, network=network, pull=share.pull, tell=self._tell)
         self._backend = open_backend(plan.backend, share.settings)
         await self._prepare(self._backend, plan, pull=share.pull)
         self._hands = LocalExecutor(plan, self._backend, self._report)
@@ -274,7 +274,7 @@ class RemoteWorker:
         from mellea_cli.backends.local import LocalBackend
 
         if isinstance(backend, LocalBackend):
-            backend.expect(plan.prefixes, self._tell)
+            backend.share_prefixes(plan.prefixes, self._tell)
         try:
             await backend.prepare(plan.model)
         except ModelMissing:
@@ -352,11 +352,12 @@ class RemoteWorker:
         return self._report
 
 
-def ensure_model(plan: RunPlan, *, pull: bool, tell: Callable[[str], None]) -> None:
+def ensure_model(plan: RunPlan, *, network: NetworkPolicy | None, pull: bool, tell: Callable[[str], None]) -> None:
     """Make sure that the embedded model's file is on this machine and is the right one.
 
     Args:
         plan: names the model, and for a file what tells it from others.
+        network: hosts that may be reached.
         pull: fetch it when it is missing; the default model is fetched in any case.
         tell: told in a sentence when that takes a while.
 
@@ -366,7 +367,7 @@ def ensure_model(plan: RunPlan, *, pull: bool, tell: Callable[[str], None]) -> N
     from mellea_cli.models.catalogue import DEFAULT_MODEL
     from mellea_cli.models.store import ModelStore, is_path
 
-    store = ModelStore()
+    store = ModelStore(network=network)
     path = store.find(plan.model)
     if path is None:
         if not (pull or plan.model == DEFAULT_MODEL):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mellea_cli.backends.registry import BackendSettings
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.errors import MelleaError
 from mellea_cli.events import Event, ItemStarted, TokensReceived
 from mellea_cli.items import Outcome
@@ -55,8 +55,7 @@ class Share:
     Args:
         pipeline: the pipeline's name: both ends know what it stands for.
         facts: the other fields of the worker's `RunPlan`, its share of the limits among them.
-        settings: what its backend is opened with. The key is in there: a share goes nowhere but to its worker.
-        environ: variables to set there before anything connects: how far traffic may go.
+        settings: what its backend is opened with, with network policy and key: a share goes nowhere but to its worker.
         pull: fetch the embedded model's file where it is missing.
         rhythm: how often it reports.
     """
@@ -64,7 +63,6 @@ class Share:
     pipeline: str
     facts: Mapping[str, Any]
     settings: BackendSettings
-    environ: Mapping[str, str]
     pull: bool
     rhythm: Rhythm
 
@@ -85,9 +83,7 @@ class Share:
         return RunPlan(pipeline=PIPELINES[self.pipeline], **self.facts)
 
 
-def shares(
-    plan: RunPlan, settings: BackendSettings, workers: int, *, environ: Mapping[str, str], pull: bool
-) -> list[Share]:
+def shares(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: bool) -> list[Share]:
     """Split a run's limits among workers, so that all of them together keep what the user set.
 
     Requests in flight are split as evenly as they can be, the limits by the minute in proportion to them. What is
@@ -97,7 +93,6 @@ def shares(
         plan: the whole run's.
         settings: what each backend is opened with.
         workers: how many there could be; more than requests in flight are of no use.
-        environ: see `Share`.
         pull: see `Share`.
     """
     workers = min(workers, plan.concurrency)
@@ -114,7 +109,7 @@ def shares(
         )
         facts = {field.name: getattr(own, field.name) for field in dataclasses.fields(own) if field.name != "pipeline"}
         opened = dataclasses.replace(settings, concurrency=concurrency)
-        split.append(Share(plan.pipeline.name, facts, opened, environ, pull, rhythm))
+        split.append(Share(plan.pipeline.name, facts, opened, pull, rhythm))
     return split
 
 

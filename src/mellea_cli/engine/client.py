@@ -247,7 +247,7 @@ class Sender:
 
     def _heed_allowance(self) -> None:
         """Wait, all of us, when the server's headers say that nothing more is left for now."""
-        allowance = self._metered.allowance if self._metered is not None else None
+        allowance = self._metered.rate_limit_status if self._metered is not None else None
         if allowance is None or allowance is self._heeded:
             return
         self._heeded = allowance

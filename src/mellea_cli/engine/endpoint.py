@@ -292,7 +292,7 @@ class Lane:
     def asks_to_rest_s(self, longest_s: float) -> float:
         """How long the latest answer's headers ask for, in seconds, each answer's once; 0 when that is too long."""
         backend = self.endpoint.backend
-        allowance = backend.allowance if isinstance(backend, ReportsRateLimits) else None
+        allowance = backend.rate_limit_status if isinstance(backend, ReportsRateLimits) else None
         if allowance is None or allowance is self._heeded:
             return 0.0
         self._heeded = allowance

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mellea_cli.backends.security import scrubbed
+from mellea_cli.backends.security import Secrets
 from mellea_cli.engine.attempts import Answer, Question, ask
 from mellea_cli.engine.client import Way
 from mellea_cli.engine.generate import CallObserver
@@ -105,7 +105,9 @@ class PipelineRunner:
                 return Failure(error.kind, message, step, visit.calls, None, visit.usage, latency_s)
             case _:
                 _log.debug("item %s at %s", visit.item.id, step, exc_info=error)
-                message = scrubbed(f"this is a bug in mellea: {type(error).__name__}: {error}", os.environ)
+                message = Secrets.from_environ(os.environ).scrub(
+                    f"this is a bug in mellea: {type(error).__name__}: {error}"
+                )
                 return Failure("bug", message, step, visit.calls, None, visit.usage, latency_s)
 
     async def ask(

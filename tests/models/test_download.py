@@ -1,4 +1,4 @@
-"""The hub is used well: gone on with, given up in time, and never told a secret it should not know."""
+"""Partial files, the hub and its cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from mellea_cli.errors import ModelFileError
 from mellea_cli.models.catalogue import ModelFile
-from mellea_cli.models.download import Hub, HubCache, PartialFile, SourceFailed, silent
+from mellea_cli.models.download import Hub, HubCache, PartialFile, SourceFailed, ignore_progress
 from mellea_cli.models.store import ModelStore
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def test_a_stalled_transfer_is_given_up(tmp_path: Path, hub: FakeHub, model: Mod
         PartialFile(tmp_path / "f.partial", model.size) as partial,
         pytest.raises(SourceFailed, match="stopped sending"),
     ):
-        Hub({"HF_ENDPOINT": hub.url}, stall_s=0.3).fetch(model, partial, silent)
+        Hub({"HF_ENDPOINT": hub.url}, stall_s=0.3).fetch(model, partial, ignore_progress)
     assert (tmp_path / "f.partial").stat().st_size >= 40_000
 
 
@@ -267,3 +267,83 @@ def test_a_cached_file_of_another_size_is_passed_by(tmp_path: Path, model: Model
     with pytest.raises(ModelFileError, match="no copy in"):
         store.pull("tiny")
     assert blob.read_bytes() == payload[:-5]
+
+
+def test_what_was_appended_is_there_next_time(tmp_path: Path) -> None:
+    """A second opening goes on where the first ended."""
+    path = tmp_path / "f.partial"
+    with PartialFile(path, 6) as partial:
+        partial.append(b"abc")
+    with PartialFile(path, 6) as partial:
+        assert partial.received == 3
+        partial.append(b"def")
+        assert partial.complete
+        partial.move_to(tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == b"abcdef"
+    assert [file.name for file in tmp_path.iterdir()] == ["f"]
+
+
+def test_an_exception_keeps_what_has_arrived(tmp_path: Path) -> None:
+    """Even a KeyboardInterrupt leaves a state to go on from."""
+    path = tmp_path / "f.partial"
+
+    def interrupted() -> None:
+        with PartialFile(path, 6) as partial:
+            partial.append(b"abcd")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with PartialFile(path, 6) as partial:
+        assert partial.received == 4
+
+
+def test_more_bytes_than_the_file_has_mean_a_new_start(tmp_path: Path) -> None:
+    """What cannot be a beginning of the file is dropped."""
+    (tmp_path / "f.partial").write_bytes(b"x" * 7)
+    with PartialFile(tmp_path / "f.partial", 6) as partial:
+        assert partial.received == 0
+
+
+def test_too_many_bytes_are_refused(tmp_path: Path) -> None:
+    """A source cannot fill the disk."""
+    with PartialFile(tmp_path / "f.partial", 4) as partial:
+        partial.append(b"abc")
+        with pytest.raises(ValueError, match="more than the 4 bytes"):
+            partial.append(b"de")
+        assert partial.received == 3
+
+
+def test_an_adopted_file_is_linked_and_never_written_to(tmp_path: Path) -> None:
+    """Starting over removes our name for the file, not what is in it."""
+    whole = tmp_path / "whole"
+    whole.write_bytes(b"abcdef")
+    with PartialFile(tmp_path / "f.partial", 6) as partial:
+        partial.append(b"xx")
+        partial.adopt(whole)
+        assert partial.complete
+        assert partial.path.samefile(whole)
+        partial.restart()
+        partial.append(b"zz")
+    assert whole.read_bytes() == b"abcdef"
+
+
+@pytest.mark.parametrize(("size", "received"), [(6, 6), (7, 0)])
+def test_a_link_left_by_a_crash_is_not_written_to(tmp_path: Path, size: int, received: int) -> None:
+    """A partial file may share its bytes with a cache: it is complete, or opening it drops the name only."""
+    whole = tmp_path / "whole"
+    whole.write_bytes(b"abcdef")
+    path = tmp_path / "f.partial"
+    path.hardlink_to(whole)
+    with PartialFile(path, size) as partial:
+        assert partial.received == received
+        partial.append(b"x" * (size - received))
+    assert whole.read_bytes() == b"abcdef"
+
+
+def test_a_whole_file_of_another_size_is_not_adopted(tmp_path: Path) -> None:
+    """Later bytes would be written into another program's file."""
+    (tmp_path / "whole").write_bytes(b"abc")
+    with PartialFile(tmp_path / "f.partial", 6) as partial:
+        partial.adopt(tmp_path / "whole")
+        assert partial.received == 0

@@ -1,4 +1,4 @@
-"""Each status, code and kind of silence becomes the error class that says what to do about it."""
+"""Classes, hints and messages of errors on the wire, and rate-limit headers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from loopback import Fault, ModelServer, faults
-from mellea_cli.backends.http_errors import ErrorObject, one_line, retry_after_s
+from mellea_cli.backends.http_errors import (
+    ErrorObject,
+    RateLimitStatus,
+    ReportsRateLimits,
+    duration_s,
+    one_line,
+    read_rate_limits,
+    retry_after_s,
+)
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.errors import (
@@ -311,12 +319,55 @@ def test_error_bodies_of_every_shape(body: str, message: str) -> None:
 def test_codes_are_read() -> None:
     """`code` and `type` count when they are text, and a number only when it is a status."""
     error = ErrorObject.parse(json.dumps({"error": {"code": 503, "type": "t", "message": 5}}))
-    assert (error.codes, error.number, error.message) == (("t",), 503, "5")
-    assert ErrorObject.parse('{"error": {"code": 7}}').number is None
-    assert ErrorObject.parse('{"error": {"code": true}}').number is None
+    assert (error.codes, error.status, error.message) == (("t",), 503, "5")
+    assert ErrorObject.parse('{"error": {"code": 7}}').status is None
+    assert ErrorObject.parse('{"error": {"code": true}}').status is None
 
 
 def test_one_line() -> None:
     """A message is one printable line of bounded length."""
     assert one_line(" a\n\tb\x1b[0m\u202e ") == "a b [0m"
     assert one_line("x" * 1000, 10) == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1), ("6m0s", 360), ("250ms", 0.25), ("1h2m3.5s", 3723.5), ("12", 12), (" 0 ", 0), ("2d", 172_800)],
+)
+def test_durations_as_providers_write_them(text: str, seconds: float) -> None:
+    """Units that add up, or a plain number of seconds."""
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1s later", "2024-01-01T00:00:00Z", "nan", "1e99"])
+def test_what_is_no_duration_is_none(text: str) -> None:
+    """A header that cannot be read is no reason to wait."""
+    assert duration_s(text) is None
+
+
+def test_nothing_left_means_waiting_for_the_longest_reset() -> None:
+    """Requests or tokens at zero wait for their own reset; what is left of others does not matter."""
+    headers = {
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1.5s",
+        "x-ratelimit-remaining-tokens": "900",
+        "x-ratelimit-reset-tokens": "6m0s",
+    }
+    status = read_rate_limits(headers)
+    assert status == RateLimitStatus(((0, 1.5), (900, 360)))
+    assert status.wait_s() == 1.5
+    plain = read_rate_limits({"ratelimit-remaining": "0", "ratelimit-reset": "7"})
+    assert plain is not None
+    assert plain.wait_s() == 7
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-requests": "many"}, {"ratelimit-remaining": "0"}])
+def test_headers_that_say_nothing(headers: dict[str, str]) -> None:
+    """Absent or unreadable headers are no status."""
+    assert read_rate_limits(headers) is None
+
+
+def test_who_is_metered(server: ModelServer) -> None:
+    """OpenAI-compatible servers tell what is left, an Ollama does not."""
+    assert isinstance(OpenAIBackend(base_url=server.openai_url, api_key=""), ReportsRateLimits)
+    assert not isinstance(OllamaBackend(base_url=server.url), ReportsRateLimits)

@@ -19,7 +19,7 @@ from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.errors import BackendError, RateLimited
 from mellea_cli.messages import GenerateRequest, Message
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
 
 
 async def ask(backend: OpenAIBackend, *texts: str) -> str:
