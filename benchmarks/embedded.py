@@ -34,7 +34,7 @@ from mellea_cli.backends.local import EmbeddedServer, PromptCache
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.messages import Options
 from mellea_cli.models.store import ModelStore
-from mellea_cli.pipelines.feedback_prompts import PIPELINES
+from mellea_cli.pipelines.default_prompts import PIPELINES
 
 MODEL = "qwen2.5-coder-1.5b"
 SLOTS = (1, 2, 4)

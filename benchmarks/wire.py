@@ -90,7 +90,7 @@ def write_bodies(path: Path) -> None:
     """Write the requests that `mellea summarise -p steps` sends for some items, as the others are to send them."""
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.messages import Options
-    from mellea_cli.pipelines.feedback_prompts import PIPELINES
+    from mellea_cli.pipelines.default_prompts import PIPELINES
 
     backend = OpenAIBackend(base_url="http://127.0.0.1:9/v1", api_key="none")
     bodies = []

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mellea_cli.report.aggregate import Counting, Wishes
+from mellea_cli.report.aggregate import Aggregator, ReportOptions
 from mellea_cli.report.figures import Figures
-from mellea_cli.report.html_report import Heading, page
+from mellea_cli.report.html_report import to_html
 from mellea_cli.report.results import open_results
 from rowfiles import write_rows
 
@@ -70,20 +70,21 @@ def nasty_rows() -> list[dict[str, Any]]:
     return [row | {"themes": [NASTY], "theme_quotes": {NASTY: NASTY}}, row | {"sentiment": NASTY}]
 
 
-def figures_of(folder: Path, rows: list[dict[str, Any]], wishes: Wishes | None = None) -> Figures:
+def figures_of(folder: Path, rows: list[dict[str, Any]], options: ReportOptions | None = None) -> Figures:
     """The figures of these rows, read from a file."""
-    counting = Counting(wishes)
-    with open_results(str(write_rows(folder / "rows.jsonl", rows))) as results:
-        counting.add_all(results)
-        return counting.figures(results)
-
-
-def make_page(folder: Path, rows: list[dict[str, Any]], title: str = "Report", **wishes: Any) -> str:
-    """The page of these rows, read from a file."""
-    counting, records = Counting(Wishes(**wishes)), []
+    aggregator = Aggregator(options)
     with open_results(str(write_rows(folder / "rows.jsonl", rows))) as results:
         for record in results:
-            counting.add(record)
+            aggregator.add(record)
+        return aggregator.figures(results)
+
+
+def make_page(folder: Path, rows: list[dict[str, Any]], title: str = "Report", **options: Any) -> str:
+    """The page of these rows, read from a file."""
+    aggregator, records = Aggregator(ReportOptions(**options)), []
+    with open_results(str(write_rows(folder / "rows.jsonl", rows))) as results:
+        for record in results:
+            aggregator.add(record)
             records.append(record)
-        figures, columns = counting.figures(results), list(results.columns)
-    return "".join(page(figures, records, columns, Heading(title, datetime(2026, 11, 22, tzinfo=UTC))))
+        figures, columns = aggregator.figures(results), list(results.columns)
+    return "".join(to_html(figures, records, columns, title=title, written=datetime(2026, 11, 22, tzinfo=UTC)))

@@ -60,7 +60,6 @@ ONLY_IN = {
     "aiohttp": {"backends"},
     "xllamacpp": {"backends"},
     "jinja2": {"pipelines", "report"},
-    "pygal": {"report"},
     "sqlite3": {"io"},
     "ray": {"cluster"},
 }

@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, and the exit codes they lead to.
+"""The errors that this package raises on purpose, and their exit codes.
 
 The tree::
 
@@ -10,26 +10,26 @@ The tree::
     |  `- ReaderGone                   the reader of a pipe went away                             141
     |- ModelFileError                  a model file is missing, broken or cannot be fetched         2
     |- TemplateError                   a prompt template names what is not there                    2
-    |- BackendError                    a model server said no, or nothing             scope below   4
+    |- BackendError                    a model server refused or did not answer      scope below   4
     |  |- BackendUnavailable           no connection, no answer in time               RETRY
-    |  |- RateLimited                  429 and its kin                                RETRY
+    |  |- RateLimited                  429 and similar                                RETRY
     |  |- ServerFault                  5xx, an error object inside a stream           RETRY
     |  |- StreamBroken                 the stream ended without a finish reason       RETRY
     |  |- RequestRefused               any other 4xx                                  ITEM
     |  |- ContextTooLong               the prompt does not fit the model's window     ITEM
     |  |- ContentFiltered              the server refused this content                ITEM
     |  |- NotAuthorized                wrong or missing key                           RUN
-    |  |- QuotaSpent                   the account has nothing left                   RUN
+    |  |- QuotaSpent                   the account's quota is used up                 RUN
     |  |- EndpointMissing              no chat endpoint at this address               RUN
     |  `- ModelMissing                 the server does not have this model            RUN
-    `- AnswerError                     the model answered, but not what was asked for
+    `- AnswerError                     the model's answer cannot be used
        |- EmptyAnswer                  nothing but white space
        |- CutAnswer                    stopped by the length limit
-       |- RunawayAnswer                repeats itself or pads white space without end
-       |- ParseError                   not the JSON, or not the type, that was asked for
+       |- RunawayAnswer                endless repetition or white space
+       |- ParseError                   not the requested JSON, or not the requested type
        `- RequirementFailed            a requirement does not hold
 
-A `BackendError` is the transport's trouble and an `AnswerError` is the model's: they have separate retry budgets.
+A `BackendError` is a fault of the transport and an `AnswerError` one of the model: their retry budgets are separate.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller; the README lists the same table."""
+    """Exit codes of the command; the README has the same table."""
 
     OK = 0
     BUG = 1
@@ -55,14 +55,14 @@ class ExitCode(IntEnum):
 
 
 class Scope(Enum):
-    """How far a backend's error reaches."""
+    """What a backend's error affects."""
 
     RETRY = "retry"
-    """Ask again: the same request may well succeed."""
+    """Nothing: the same request may succeed when it is sent again."""
     ITEM = "item"
-    """This request cannot succeed, the next one may."""
+    """This request: it cannot succeed, the next one may."""
     RUN = "run"
-    """No request of this run can succeed."""
+    """The run: none of its requests can succeed."""
 
 
 class MelleaError(Exception):
@@ -70,7 +70,7 @@ class MelleaError(Exception):
 
     Args:
         message: what happened and where, in one line.
-        hint: what to type or do next, in one line; empty when there is nothing to say.
+        hint: what to type or do next, in one line, or empty.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.USAGE
@@ -83,8 +83,6 @@ class MelleaError(Exception):
 
 
 class UsageError(MelleaError):
-    """A flag, a setting or an argument cannot be used as given."""
-
     kind = "usage"
 
 
@@ -109,35 +107,27 @@ class InputError(MelleaError):
 
 
 class OutputError(MelleaError):
-    """Output that cannot be written: disk full, no permission, I/O error."""
-
     exit_code = ExitCode.CANNOT_WRITE
     kind = "output"
 
 
 class OutputBusy(OutputError):
-    """Another run is writing this output."""
-
     exit_code = ExitCode.USAGE
     kind = "output-busy"
 
 
 class ReaderGone(OutputError):
-    """The reader of the pipe we write to went away (`| head -3`): a normal end, not worth a message."""
+    """The reader of our pipe closed it (`| head -3`): a normal end, without a message."""
 
     exit_code = ExitCode.READER_GONE
     kind = "reader-gone"
 
 
 class ModelFileError(MelleaError):
-    """A model file is missing, does not match its checksum, or cannot be fetched."""
-
     kind = "model-file"
 
 
 class TemplateError(MelleaError):
-    """A prompt template cannot be rendered: it names a variable that is not there, or does not parse."""
-
     kind = "template"
 
 
@@ -147,8 +137,8 @@ class BackendError(MelleaError):
     Args:
         message: what happened, with the server's address.
         status: the HTTP status, or `None` when there was none.
-        retry_after_s: how long the server asks to be left alone, in seconds.
-        partial: the text that had arrived before the failure.
+        retry_after_s: how long the server asks to wait, in seconds.
+        partial: the text that arrived before the failure.
         hint: what to type next.
     """
 
@@ -170,9 +160,9 @@ class BackendError(MelleaError):
         self.retry_after_s = retry_after_s
         self.partial = partial
         self.attempts = 1
-        """How many times the request was sent before this error was let through."""
+        """How often the request was sent before this error was raised."""
         self.charged = True
-        """Whether it counts against the request; a server's absence does not."""
+        """Whether it counts against the retry budget; an open circuit breaker does not."""
 
     @property
     def retryable(self) -> bool:
@@ -181,84 +171,62 @@ class BackendError(MelleaError):
 
 
 class BackendUnavailable(BackendError):
-    """No connection, or no answer in time."""
-
     kind = "unavailable"
 
 
 class RateLimited(BackendError):
-    """The server asks for fewer requests (429, or 503 with Retry-After)."""
-
     kind = "rate-limited"
 
 
 class ServerFault(BackendError):
-    """The server failed at the request: 5xx, or an error object inside the stream."""
-
     kind = "server-fault"
 
 
 class StreamBroken(BackendError):
-    """The stream ended, or stopped making sense, before it said that it was finished."""
-
     kind = "stream-broken"
 
 
 class RequestRefused(BackendError):
-    """The server will not do this request, however often it is asked."""
-
     kind = "refused"
     scope = Scope.ITEM
 
 
 class ContextTooLong(BackendError):
-    """The prompt does not fit into the model's context window."""
-
     kind = "context-too-long"
     scope = Scope.ITEM
 
 
 class ContentFiltered(BackendError):
-    """The server's content filter stopped the request or its answer."""
-
     kind = "content-filter"
     scope = Scope.ITEM
 
 
 class NotAuthorized(BackendError):
-    """The server wants another key, or one at all."""
-
     kind = "not-authorized"
     scope = Scope.RUN
 
 
 class QuotaSpent(BackendError):
-    """The account behind the key has nothing left to spend."""
-
     kind = "quota-spent"
     scope = Scope.RUN
 
 
 class EndpointMissing(BackendError):
-    """There is a server at this address, but no chat endpoint (404, 405, a redirect, a web page)."""
-
     kind = "endpoint-missing"
     scope = Scope.RUN
 
 
 class ModelMissing(BackendError):
-    """The server does not have the model that was asked for."""
-
     kind = "model-missing"
     scope = Scope.RUN
 
 
 class AnswerError(MelleaError):
-    """The model answered, but not what was asked for.
+    """The model's answer cannot be used.
 
     Args:
         message: the reason, worded so that it can be shown to the model.
-        text: the answer as it came.
+        text: the answer.
     """
 
     exit_code = ExitCode.SOME_FAILED
@@ -268,36 +236,26 @@ class AnswerError(MelleaError):
         super().__init__(message, hint=hint)
         self.text = text
         self.attempts = 1
-        """How many answers were judged before this error was let through."""
+        """How many answers were checked before this error was raised."""
 
 
 class EmptyAnswer(AnswerError):
-    """The answer holds nothing but white space."""
-
     kind = "empty"
 
 
 class CutAnswer(AnswerError):
-    """The answer was cut off by the length limit."""
-
     kind = "length"
 
 
 class RunawayAnswer(AnswerError):
-    """The answer repeated itself or padded white space without end, and was stopped."""
-
     kind = "runaway"
 
 
 class ParseError(AnswerError):
-    """The answer is not the JSON, or not the type, that was asked for."""
-
     kind = "parse"
 
 
 class RequirementFailed(AnswerError):
-    """The answer breaks a requirement."""
-
     kind = "requirement"
 
 
@@ -312,3 +270,10 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     folded = {" ".join(one.split()).casefold(): one for one in reversed(list(known))}
     found = difflib.get_close_matches(" ".join(name.split()).casefold(), folded, n=1, cutoff=cutoff)
     return folded[found[0]] if found else ""
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The first error inside an exception group, however deeply nested; any other error as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

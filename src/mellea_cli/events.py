@@ -1,6 +1,6 @@
-"""What a run tells its observers. Events are the only thread between the engine and a screen.
+"""Events of a run: the only link between the engine and the screen.
 
-Observers watch and never steer: an observer is called in the run's own event loop, must return at once and must not
+Observers observe and never control: an observer is called in the run's event loop, must return at once and must not
 raise.
 """
 
@@ -14,7 +14,7 @@ from mellea_cli.messages import Usage
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run is about to take its first item."""
+    """The run starts."""
 
     pipeline: str
     steps: tuple[str, ...]
@@ -22,19 +22,12 @@ class RunStarted:
     backend: str
     concurrency: int
     total: int | None
-    """Items in the input, or `None` while nobody knows (a pipe)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TotalKnown:
-    """The number of items has become known, or has changed."""
-
-    total: int
+    """Items in the input, or `None` when that is unknown (a pipe)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemStarted:
-    """A worker has taken an item and is about to ask about it."""
+    """A worker starts an item."""
 
     position: int
     id: str
@@ -60,7 +53,7 @@ class TokensReceived:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt did not lead to an answer: what had streamed of it is void."""
+    """An attempt failed; what had streamed of its answer is discarded."""
 
     position: int
     step: str
@@ -90,7 +83,7 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Every request to the server waits."""
+    """All requests to the server wait."""
 
     reason: str
     delay_s: float
@@ -98,7 +91,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class ItemFinished:
-    """An item's outcome is durable."""
+    """The outcome of an item is durable."""
 
     position: int
     id: str
@@ -109,19 +102,19 @@ class ItemFinished:
     usage: Usage
     latency_s: float
     reused: bool
-    """The answer was there already (an earlier run, or an identical text) and nothing was asked."""
+    """The answer was known (from an earlier run, or an identical text) and nothing was asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line that a person should read once, such as a renamed column."""
+    """One line that the user should read, such as that a server is not used any more."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over and its output stands."""
+    """The run is over and its output is written."""
 
     done: int
     """Items with an answer, reused ones included."""
@@ -130,12 +123,11 @@ class RunFinished:
     usage: Usage
     elapsed_s: float
     stopped: str
-    """Why the run ended before its input did; empty when it did not."""
+    """Why the run ended before its input; empty when it did not."""
 
 
 Event = (
     RunStarted
-    | TotalKnown
     | ItemStarted
     | StepStarted
     | TokensReceived
@@ -152,11 +144,11 @@ Observer = Callable[[Event], None]
 
 
 def nobody(_: Event) -> None:
-    """Watch nothing: the default observer."""
+    """Ignore an event: the default observer."""
 
 
 class Fanout:
-    """An observer that passes each event on to several."""
+    """Observer that passes each event on to several observers, in order."""
 
     __slots__ = ("_observers",)
 
@@ -164,6 +156,5 @@ class Fanout:
         self._observers = observers
 
     def __call__(self, event: Event) -> None:
-        """Pass `event` on to each observer, in order."""
         for observer in self._observers:
             observer(event)

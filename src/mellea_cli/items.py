@@ -1,4 +1,4 @@
-"""What a run works on, and what becomes of it."""
+"""Items, their outcomes and their rows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Item:
 
     Args:
         position: place in the input, counted from 0 over the items that are read.
-        id: the value of the id column as it stands there (7 is not "7"), or the 1-based position.
+        id: the unchanged value of the id column (7 is not "7"), or the 1-based position.
         text: the feedback itself.
         fields: every column of the row, the text's own included.
         line: physical line in the file on which the row starts, counted from 1.
-        raw: the row's JSON object as it stood in the input (line breaks between tokens made spaces), so that it can
-            be written back letter by letter; `None` when the input was not JSON.
+        raw: the JSON text of the row, line breaks between tokens replaced by spaces, so that it can be written back
+            unchanged; `None` when the input was not JSON.
     """
 
     position: int
@@ -41,17 +41,17 @@ class Success:
     latency_s: float = 0.0
     """Seconds from the item's first request to its last token."""
     attempts: int = 1
-    """Model calls that were needed, over all steps."""
+    """Model calls over all steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an item has no answers; a value, not an exception."""
+    """The reason why an item has no answers; a value, not an exception."""
 
     kind: str
-    """One word for programs, such as `parse` or `unavailable`: an error class's `kind`."""
+    """An error class's `kind`, such as `parse` or `unavailable`."""
     message: str
-    """One sentence for people."""
+    """One sentence for the user."""
     step: str = ""
     attempts: int = 1
     status: int | None = None
@@ -64,8 +64,8 @@ Outcome = Success | Failure
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row on its way to a sink: an item, and the columns to add to it."""
+    """One output row: an item, and the columns to add to it."""
 
     item: Item
     added: Mapping[str, Any]
-    """Columns to add, by name; values may be nested. Formats that are flat flatten them."""
+    """Columns to add, by name; values may be nested, and CSV flattens them."""

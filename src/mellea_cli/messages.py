@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length", "content_filter", "error"]
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: str
+    """`system`, `user` or `assistant`."""
     content: str
 
     def __str__(self) -> str:
@@ -24,20 +22,20 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a model is to generate; `None` leaves a choice to the server."""
+    """Sampling options; `None` means the server's default."""
 
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
-    """At most this many tokens are generated."""
+    """The most tokens of an answer."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     context_window: int | None = None
-    """Tokens of prompt and answer together; only for servers that let a request choose it (Ollama)."""
+    """Tokens of prompt and answer together; only for servers where a request can choose it (Ollama)."""
     thinking: bool | str | None = None
     """Whether a reasoning model may reason first: `False`, `True`, or a level such as `"low"`."""
     native: Mapping[str, Any] = field(default_factory=dict)
-    """Options under the server's own names, passed on as they are."""
+    """Options under the server's own names, passed on unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class GenerateRequest:
     messages: tuple[Message, ...]
     options: Options = Options()
     output_schema: Mapping[str, Any] | None = None
-    """A JSON schema that the answer must follow; the server constrains its output where it can."""
+    """A JSON schema for the answer; servers that can constrain their output by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +61,18 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer as it came off the wire."""
+    """One piece of a streamed answer."""
 
     text: str = ""
     thinking: str = ""
     """Reasoning text that is not part of the answer."""
     finish_reason: str | None = None
-    """Set once, on the chunk that ends the answer."""
+    """`stop`, `length`, `content_filter` or `error`: set once, on the chunk that ends the answer."""
     usage: Usage | None = None
     """Set at most once, on or after the chunk that ends the answer."""
 
@@ -93,7 +90,7 @@ class Completion:
     """Seconds from sending the request to the end of the stream."""
     thinking: str = ""
     attempts: int = 1
-    """How often the request was sent until it went through."""
+    """How often the request was sent until it succeeded."""
 
 
 CHARACTERS_PER_TOKEN = 4

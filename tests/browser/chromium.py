@@ -59,7 +59,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         wish = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", wish)
-        self.driver.get("about:blank")  # another fragment of the same page would not load it anew
+        self.driver.get("about:blank")  # another fragment of the same page would not load it again
         self.complaints()
         self.requests()
         self.driver.get(path.as_uri() + fragment)

@@ -44,7 +44,7 @@ def choose(page: Browser, control: str, beginning: str) -> None:
 
 
 def test_all_rows_are_there_a_page_at_a_time(page: Browser, show: Open) -> None:
-    """The first fifty rows stand there, the buttons lead to the others, the ends are ends."""
+    """The first fifty rows are shown, and the buttons lead to the others."""
     show(result_rows(120, themed=True))
     assert page.run(IDS) == [f"R-{number}" for number in range(1, 51)]
     assert hits(page) == "120 rows, 1 to 50 shown"
@@ -112,7 +112,7 @@ def test_sorting_goes_both_ways_and_says_so(page: Browser, show: Open) -> None:
     assert "Sorted by date, ascending." in hits(page)
     assert heading.get_attribute("aria-sort") == "none"
     choose(page, "sort", "Row")
-    assert page.run(IDS) == [f"R-{number}" for number in range(1, 46)]  # by number, not by letter
+    assert page.run(IDS) == [f"R-{number}" for number in range(1, 46)]  # by number, not by character
 
 
 def test_a_quote_leads_to_its_row_wherever_it_is(page: Browser, show: Open) -> None:
@@ -140,7 +140,7 @@ def test_a_quote_leads_to_its_row_wherever_it_is(page: Browser, show: Open) -> N
 
 
 def test_an_address_with_a_row_opens_at_it(page: Browser, show: Open) -> None:
-    """A link that somebody was sent works too."""
+    """A link that was sent to another person works too."""
     path = show(result_rows(200))
     page.show(path, fragment="#row-187")
     until(page, lambda: page.run("return document.activeElement.id") == "row-187")
@@ -268,7 +268,7 @@ SMALL_WORDS = (
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_what_is_behind_them(page: Browser, show: Open, scheme: str) -> None:
+def test_text_has_enough_contrast(page: Browser, show: Open, scheme: str) -> None:
     """Every kind of small text has a contrast of 4.5 to 1, as WCAG 2.2 wants (success criterion 1.4.3)."""
     show(result_rows(30, themed=True), scheme=scheme)
     for place in SMALL_WORDS:

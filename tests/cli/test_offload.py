@@ -347,7 +347,7 @@ def test_a_batch_that_the_server_has_forgotten_is_handed_in_again(tmp_path: Path
     with ModelServer(port=server.port, models=("m",)) as server:
         lost = case.offload()
         assert lost.exit_code == 4
-        assert "does not know batch_0000" in lost.stderr
+        assert "no longer knows batch_0000" in lost.stderr
         assert server.state.requests == 0
         assert case.offload().exit_code == 0
     assert case.output.read_bytes() == case.live()
@@ -359,7 +359,7 @@ def test_files_that_the_server_has_deleted_are_asked_for_again(tmp_path: Path) -
         case = Case(tmp_path, server)
         late = case.offload()
         assert late.exit_code == 4
-        assert "any more" in late.stderr
+        assert "no longer knows" in late.stderr
         assert case.offload().exit_code == 0
         assert server.state.batches == 2
     assert case.output.read_bytes() == case.live()

@@ -124,3 +124,9 @@ def test_a_reader_that_leaves_is_a_normal_end(mellea: Run, results: Path) -> Non
     command = f"{sys.executable} -m mellea_cli report {results} --format html | head -c 10"
     done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (len(done.stdout), done.stderr) == (10, "")
+
+
+def test_a_renamed_column_of_the_results_is_noted(mellea: Run, tmp_path: Path) -> None:
+    """What the reader changed about the file is in the report."""
+    (tmp_path / "out.csv").write_text("id,text,n,n,summary,sentiment\n1,late,1,2,It is late.,negative\n")
+    assert "column 4 repeats the name 'n' and is called 'n_2'" in mellea("report", "out.csv").stdout

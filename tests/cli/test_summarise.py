@@ -412,6 +412,16 @@ def test_a_bad_row_is_named_before_anything_is_sent(mellea: Run, tmp_path: Path)
     assert [json.loads(line)["text"] for line in skipped.stdout.splitlines()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_every_note_about_the_input_is_shown_once(mellea: Run, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """A column that is renamed is named on stderr, in a run and in a dry run."""
+    path = tmp_path / "in.csv"
+    path.write_text("id,text,stars,stars\n1,a,2,3\n")
+    done = mellea("summarise", str(path), "-o", "out.csv", *more, *SCRIPTED)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("column 4 repeats the name 'stars' and is called 'stars_2'") == 1
+
+
 def test_an_item_without_text_is_not_asked_about(mellea: Run, tmp_path: Path) -> None:
     """Blank rows get nulls and no request; they do not fail the run."""
     path = write_rows(tmp_path / "in.jsonl", [{"text": "  "}, {"text": "MARK-1 x"}, {"text": None}])

@@ -306,7 +306,7 @@ def test_what_cannot_work_is_said_before_anything_is_sent(
     assert [one.returncode for one in (piped, raw, bad, same)] == [2, 2, 2, 2], same.stderr
     assert "--themes-file" in piped.stderr
     assert "mellea summarise raw.jsonl" in raw.stderr
-    assert "theme 1: has no name" in bad.stderr
+    assert "theme 1: name is missing" in bad.stderr
     assert model.state.requests == 0
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from run.ends import Run, items, marked, opened, plan
+
 from cluster.crews import NearLink, NearLinks, split
 from loopback import ModelServer, faults
 from mellea_cli.cluster.cluster_executor import crew
@@ -19,7 +21,6 @@ from mellea_cli.errors import ExitCode
 from mellea_cli.events import Event, ItemStarted, Note, TokensReceived
 from mellea_cli.run.batch import RunResult, run_with
 from mellea_cli.run.plan import Caps, ErrorLimit
-from run.ends import Run, items, marked, opened, plan
 
 
 class CrewRun:

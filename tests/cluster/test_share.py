@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from run.ends import plan
 
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.cluster.worker_messages import Rhythm, pack, shares, unpack
-from run.ends import plan
 
 
 @pytest.mark.parametrize(("concurrency", "workers"), [(16, 1), (16, 3), (7, 2), (3, 8), (1, 5)])

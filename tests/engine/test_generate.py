@@ -32,7 +32,7 @@ class Heard(CallObserver):
 async def test_pieces_are_heard_and_put_together() -> None:
     """The text is the pieces in order, with finish reason and usage; the watch heard each one."""
     watch = Heard()
-    completion = await generate(Streams(saying("Hel", "lo", usage=Usage(3, 2))), asking(), watch=watch)
+    completion = await generate(Streams(saying("Hel", "lo", usage=Usage(3, 2))), asking(), observer=watch)
     assert (completion.text, completion.finish_reason, completion.usage) == ("Hello", "stop", Usage(3, 2))
     assert watch.pieces == ["Hel", "lo"]
     assert 0 <= completion.first_token_s <= completion.total_s

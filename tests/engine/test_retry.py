@@ -31,24 +31,26 @@ def test_a_retry_after_beyond_the_cap_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("faults", "refusals", "allowed"),
-    [(0, 0, True), (5, 0, True), (6, 0, False), (0, 9, True), (0, 10, False), (5, 4, True), (5, 5, False)],
+    ("faults", "rate_limited", "refusals", "allowed"),
+    [
+        (0, 0, 0, True),
+        (5, 0, 0, True),
+        (6, 0, 0, False),
+        (0, 9, 0, True),
+        (0, 10, 0, False),
+        (5, 4, 0, True),
+        (5, 5, 0, False),
+        (0, 0, 2, True),
+        (0, 0, 3, False),
+    ],
 )
-def test_budgets_add_up_and_never_multiply(faults: int, refusals: int, allowed: bool) -> None:
-    """Five faults, or nine failures in all when some were refusals, are the most that a question may cost."""
-    assert RetryPolicy(max_retries=5).allows(RetryBudget(faults=faults, refusals=refusals)) is allowed
+def test_budgets_add_up_and_never_multiply(faults: int, rate_limited: int, refusals: int, allowed: bool) -> None:
+    """A question may cost five faults, nine failures in all with rate limits, and two refusals."""
+    budget = RetryBudget(faults=faults, rate_limited=rate_limited, refusals=refusals)
+    assert RetryPolicy(max_retries=5).allows(budget) is allowed
 
 
-def test_no_retries_means_none() -> None:
-    """With `max_retries=0` neither a fault nor a refusal is tried again."""
-    policy = RetryPolicy(max_retries=0)
-    assert not policy.allows(RetryBudget(faults=1))
-    assert not policy.allows(RetryBudget(refusals=1))
-
-
-def test_spent_counts_by_kind() -> None:
-    """Refusals and faults are counted apart."""
-    spent = RetryBudget()
-    spent.count(rate_limited=True)
-    spent.count(rate_limited=False)
-    assert (spent.refusals, spent.faults) == (1, 1)
+@pytest.mark.parametrize("failed", ["faults", "rate_limited", "refusals"])
+def test_no_retries_means_none(failed: str) -> None:
+    """With `max_retries=0` nothing is tried again."""
+    assert not RetryPolicy(max_retries=0).allows(RetryBudget(**{failed: 1}))

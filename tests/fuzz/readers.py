@@ -34,14 +34,14 @@ class Drip(io.BytesIO):
 
 @dataclass
 class Outcome:
-    """What became of an input."""
+    """The result of reading one input."""
 
     items: list[tuple[Any, ...]]
     bad: list[tuple[str, int | None]]
     refused: str = ""
 
 
-def _told(error: MelleaError) -> str:
+def _message(error: MelleaError) -> str:
     if "\n" in error.message or "\n" in error.hint:
         raise AssertionError(f"more than one line: {error.message!r}")
     return error.message
@@ -54,7 +54,7 @@ def read(data: bytes, options: SourceOptions, piece: int) -> Outcome:
     def report(error: InputError) -> None:
         if error.line is not None and error.line < 1:
             raise AssertionError(f"line {error.line}: {error.message}")
-        outcome.bad.append((_told(error), error.line))
+        outcome.bad.append((_message(error), error.line))
 
     try:
         with open_source("-", options, report=report, stream=Drip(data, piece)) as source:
@@ -62,7 +62,7 @@ def read(data: bytes, options: SourceOptions, piece: int) -> Outcome:
                 item.text.encode("utf-8", "surrogatepass")
                 outcome.items.append((item.position, item.id, item.text, repr(dict(item.fields)), item.line))
     except MelleaError as error:
-        outcome.refused = _told(error)
+        outcome.refused = _message(error)
     return outcome
 
 
@@ -81,7 +81,7 @@ def fuzz(data: bytes) -> None:
     packed = bool(head[0] & 0x80) or body.startswith(b"\x1f\x8b")
     if head[0] & 0x80:
         body = gzip.compress(body, 1, mtime=0)
-        # A torn or altered file now and then.
+        # Sometimes the file is cut off.
         body = body[: len(body) * head[2] // 255] if head[0] & 0x20 else body
     whole = read(body, options, 1 << 16)
     if [one[0] for one in whole.items] != list(range(len(whole.items))):
@@ -95,12 +95,12 @@ def fuzz(data: bytes) -> None:
 
 
 def _broke_off(one: Outcome, other: Outcome) -> bool:
-    """Whether both broke off: more can be had of a broken gzip file when less of it arrives at once."""
+    """Whether both ended early: a broken gzip file yields more when it arrives in smaller pieces."""
     return bool(one.refused and other.refused)
 
 
 def _guessed(options: SourceOptions, *outcomes: Outcome) -> bool:
-    """Whether the first bytes that arrived decided on something: what a slow pipe has not sent yet cannot be judged."""
+    """Whether the first bytes decided on the format: a slow pipe has not sent enough to decide alike."""
     sniffed = options.format is None or (options.format in ("csv", "tsv") and options.delimiter is None)
     return sniffed or any(
         word in one.refused for one in outcomes for word in ("look like text", ", not text", "UTF-16")

@@ -13,8 +13,7 @@ import csv, itertools, json, random, resource, sys
 from pathlib import Path
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.io.journal import Journal
-from mellea_cli.io.sink import ReorderBuffer
-from mellea_cli.io.sink import open_sink
+from mellea_cli.io.sink import OrderedSink, open_sink
 from mellea_cli.io.source import SourceOptions, open_source
 from mellea_cli.io.files import resolve_output
 from mellea_cli.items import Success
@@ -36,7 +35,7 @@ with open_source(str(path)) as source, open_sink(target, added) as sink:
     survey = source.survey()
     assert survey and survey.count == count
     journal = Journal.open(target.journal)
-    ordered = ReorderBuffer(sink)
+    ordered = OrderedSink(sink)
     group, head = [], None
     for item in source:
         outcome = Success({"summary": item.text})
@@ -49,8 +48,8 @@ with open_source(str(path)) as source, open_sink(target, added) as sink:
         else:
             ordered.add(added.row(item, outcome))
     ordered.add(head)
-    assert ordered.rows_written == count
-    sink.finish()
+    assert ordered.held == 0
+    ordered.finish()
     journal.close()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -1,4 +1,4 @@
-"""The journal: durable, private, versioned; damaged or foreign files refused with the next step."""
+"""The journal: durable, private, versioned; damaged or foreign files are refused with the next step."""
 
 from __future__ import annotations
 
@@ -12,15 +12,67 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mellea_cli.errors import ExitCode, OutputError
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.journal import FORMAT_VERSION, Journal, MemoryAnswers, open_answers
+from mellea_cli.io.journal import FORMAT_VERSION, Journal, MemoryAnswers, open_answers, outcome_to_text, text_to_outcome
 from mellea_cli.items import Failure, Outcome, Success
 from mellea_cli.messages import Usage
+
+TEXT = st.text(max_size=20) | st.text(st.characters(categories=["Cs", "Cc"]), max_size=1)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+USAGE = st.builds(Usage, st.integers(0), st.integers(0))
+SECONDS = st.floats(0, 1e6)
+OUTCOMES = st.builds(Success, st.dictionaries(TEXT, VALUES, max_size=4), USAGE, SECONDS, st.integers(1)) | st.builds(
+    Failure, TEXT, TEXT, TEXT, st.integers(1), st.none() | st.integers(), USAGE, SECONDS
+)
+
+
+@settings(deadline=None)
+@given(OUTCOMES)
+def test_outcome_comes_back_equal(outcome: Success | Failure) -> None:
+    """Every field survives, surrogate halves and control characters too, in one line of ASCII."""
+    text = outcome_to_text(outcome)
+    assert text_to_outcome(text) == outcome
+    assert text.isascii()
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "7", '{"values": {}}', '{"values": {}, "usage": 1}', '{"kind": "x"'])
+def test_text_that_is_no_outcome_is_refused(text: str) -> None:
+    """Damage is an error, never a wrong outcome."""
+    with pytest.raises(ValueError, match=r"."):
+        text_to_outcome(text)
+
+
+def test_memory_keeps_the_answers_used_last() -> None:
+    """The bound holds, a lookup counts as use, a later answer replaces an earlier one."""
+    answers = MemoryAnswers(bound=3)
+    answers.commit([(bytes([n]), Success({"n": n})) for n in range(3)])
+    assert answers.lookup(b"\0") == Success({"n": 0})
+    answers.commit([(b"\3", Success({"n": 3})), (b"\2", Failure("parse", "x"))])
+    assert answers.lookup(b"\1") is None
+    assert [answers.lookup(bytes([n])) for n in (0, 2, 3)] == [
+        Success({"n": 0}), Failure("parse", "x"), Success({"n": 3}),
+    ]  # fmt: skip
+    mark = answers.mark()
+    answers.commit([(b"\2", Failure("parse", "x"))])
+    assert [answers.stored_after(mark, bytes([n])) for n in (0, 1, 2, 3)] == [False, False, True, False]
+    answers.note_facts({"plan": "a", "version": "1"})
+    answers.note_facts({"plan": "b"})
+    assert answers.facts() == {"plan": "b", "version": "1"}
+    answers.close()
+    assert answers.lookup(b"\0") is None
 
 
 def key(number: int) -> bytes:
@@ -37,6 +89,13 @@ def records(start: int, end: int) -> list[tuple[bytes, Outcome]]:
     return [(key(number), answer(number)) for number in range(start, end)]
 
 
+def stored(journal: Journal) -> int:
+    """The number of answers in the file, of any plan."""
+    with closing(sqlite3.connect(journal.path)) as db:
+        count: int = db.execute("SELECT count(*) FROM answers").fetchone()[0]
+    return count
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl.journal"
@@ -51,7 +110,7 @@ def test_answers_are_there_at_once_and_after_opening_again(path: Path) -> None:
     assert journal.lookup(key(1)) == Success({"n": 2})
     journal.close()
     journal = Journal.open(path)
-    assert journal.count() == 100
+    assert stored(journal) == 100
     assert journal.lookup(key(1)) == Success({"n": 2})
     assert all(journal.lookup(known) == outcome for known, outcome in records(2, 100))
     assert journal.lookup(key(100)) is None
@@ -70,7 +129,7 @@ def test_what_was_stored_after_a_mark_is_told_apart(path: Path) -> None:
     journal.commit([(key(9), answer(1)), (key(2), answer(2)), *records(10, 11)])
     assert [number for number in range(12) if journal.stored_after(mark, key(number))] == [2, 9, 10]
     assert not journal.stored_after(journal.mark(), key(10))
-    assert (journal.count(), journal.lookup(key(9)), journal.lookup(key(2))) == (11, answer(1), answer(2))
+    assert (stored(journal), journal.lookup(key(9)), journal.lookup(key(2))) == (11, answer(1), answer(2))
     journal.close()
 
 
@@ -80,12 +139,12 @@ def test_fresh_throws_everything_away(path: Path) -> None:
     journal.commit(records(0, 3))
     journal.close()
     journal = Journal.open(path, fresh=True)
-    assert journal.count() == 0
+    assert stored(journal) == 0
     journal.close()
     path.write_text("garbage" * 1000)
     journal = Journal.open(path, fresh=True)
     journal.commit(records(0, 3))
-    assert journal.count() == 3
+    assert stored(journal) == 3
     journal.close()
 
 
@@ -158,7 +217,7 @@ def test_copy_made_while_running_is_usable(path: Path, tmp_path: Path) -> None:
     shutil.copy(f"{path}-wal", f"{copy}-wal")
     journal.commit(records(500, 600))
     again = Journal.open(copy)
-    assert again.count() == 500
+    assert stored(again) == 500
     assert all(again.lookup(known) == outcome for known, outcome in records(0, 500))
     again.close()
     journal.close()
@@ -338,7 +397,7 @@ def test_kill_at_any_moment_keeps_every_acknowledged_commit(path: Path) -> None:
         # The last line may be cut in two by the kill; the one before it was whole.
         done = max([done, *(int(line) for line in rest[:-1])])
         journal = Journal.open(path)
-        count = journal.count()
+        count = stored(journal)
         assert count >= done
         for number in range(count):
             assert journal.lookup(key(number)) == Success({"n": number, "x": "y" * (number % 300)})
@@ -391,7 +450,7 @@ def test_no_room_stops_cleanly_and_goes_on_when_there_is_room(path: Path, limit:
     journal.commit(records(int(kept), int(kept) + 50))
     journal.close()
     journal = Journal.open(path)
-    assert journal.count() >= int(kept) + 50
+    assert stored(journal) >= int(kept) + 50
     journal.close()
 
 
@@ -424,7 +483,7 @@ for path in sys.argv[1:]:
         )  # fmt: skip
         lines = run.stdout.splitlines()
         assert len(lines) == 2
-        assert all("journal: cannot be written: Permission denied|choose a place" in line for line in lines)
+        assert all("journal: cannot be written: Permission denied|choose a folder" in line for line in lines)
         closed.chmod(0o755)
 
 
@@ -454,5 +513,5 @@ except OutputError as error:
             [sys.executable, "-c", program, str(closed / "old.journal")], capture_output=True, text=True, check=True
         )
         assert "old.journal: cannot be" in run.stdout
-        assert "choose a place" in run.stdout
+        assert "choose a folder" in run.stdout
         closed.chmod(0o755)

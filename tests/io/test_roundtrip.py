@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
+from mellea_cli.io.sink import SinkOptions, open_dead_letters, open_sink
 from mellea_cli.io.source import SourceOptions, open_source
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Item, Success
@@ -135,7 +135,7 @@ def test_dead_letters_are_an_input_again(tmp_path: Path) -> None:
     (item,) = read(raw.encode(), SourceOptions())
     for suffix in ("jsonl", "json", "csv", "jsonl.gz"):
         path = tmp_path / f"failed.{suffix}"
-        with errors_sink(str(path)) as sink:
+        with open_dead_letters(str(path)) as sink:
             sink.write(AddedColumns().row(item, Success({})))
             sink.finish()
         with open_source(str(path)) as source:

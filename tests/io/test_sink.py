@@ -1,4 +1,4 @@
-"""Sinks: whole or not at all, old output safe, rows visible, every failure named."""
+"""Sinks: whole or not at all, in input order, rows visible, every failure named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import random
 import resource
 import stat
 import subprocess
@@ -16,10 +17,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mellea_cli.errors import OutputError, ReaderGone, UsageError
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.sink import FileSink, SinkOptions, StreamSink, errors_sink, open_sink
+from mellea_cli.io.sink import FileSink, OrderedSink, Sink, SinkOptions, StreamSink, open_dead_letters, open_sink
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Failure, Item, Row, Success
 
@@ -106,7 +109,7 @@ def test_known_columns_make_the_header_of_an_empty_table(tmp_path: Path) -> None
     """No rows still gives a header; dead letters without rows give an empty file."""
     write(tmp_path / "out.csv", [], SinkOptions(columns=("id", "text")))
     assert (tmp_path / "out.csv").read_text() == "id,text,summary,urgency,error\n"
-    with errors_sink(str(tmp_path / "failed.csv")) as sink:
+    with open_dead_letters(str(tmp_path / "failed.csv")) as sink:
         sink.finish()
     assert (tmp_path / "failed.csv").read_bytes() == b""
 
@@ -366,7 +369,7 @@ for path in sys.argv[1:]:
             [sys.executable, "-c", program, str(closed / "out.csv"), str(fixed)],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert "closed/out.csv.partial: cannot be written: Permission denied|choose a place" in run.stdout
+        assert "closed/out.csv.partial: cannot be written: Permission denied|choose a folder" in run.stdout
         assert "fixed.csv: is write-protected" in run.stdout
         assert fixed.read_text() == "old"
         closed.chmod(0o755)
@@ -378,3 +381,103 @@ def test_kinds_of_sinks() -> None:
     with tempfile.TemporaryDirectory() as folder, open_sink(resolve_output(f"{folder}/out"), ADDED) as sink:
         assert isinstance(sink, FileSink)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+class Kept(Sink):
+    """A sink that keeps its rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def write(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def flush(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def numbered(position: int) -> Row:
+    if position % 2:
+        fields = {"text": f"ä{position}\ud83d", "n": str(position)}
+        return Row(Item(position, f"id{position}", "ä", fields, position + 2), {"summary": None, "x": {"y": [1]}})
+    raw = json.dumps({"text": f"t{position}", "big": 10**40}, indent=None)
+    return Row(Item(position, position, "t", json.loads(raw), None, raw), {"summary": "s"})
+
+
+@settings(deadline=None)
+@given(st.permutations(range(40)), st.integers(0, 45))
+def test_any_order_of_arrival_gives_the_input_order(order: list[int], bound: int) -> None:
+    """Held in memory or spilled, each row comes out once, unchanged, and as soon as it can."""
+    kept = Kept()
+    ordered = OrderedSink(kept, bound=bound)
+    seen: set[int] = set()
+    for position in order:
+        ordered.add(numbered(position))
+        seen.add(position)
+        ready = next(n for n in range(41) if n not in seen)
+        assert len(kept.rows) == ready
+        assert ordered.held == len(seen) - ready
+    assert kept.rows == [numbered(position) for position in range(40)]
+    ordered.close()
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 60)), st.integers(0, 30), st.randoms())
+def test_finish_writes_what_waits_behind_gaps(positions: set[int], bound: int, chance: random.Random) -> None:
+    """A stopped run's rows come out in order though some never came."""
+    kept = Kept()
+    ordered = OrderedSink(kept, bound=bound)
+    shuffled = sorted(positions)
+    chance.shuffle(shuffled)
+    for position in shuffled:
+        ordered.add(numbered(position))
+    ordered.finish()
+    assert [each.item.position for each in kept.rows] == sorted(positions)
+    assert ordered.held == 0
+    ordered.close()
+
+
+@pytest.mark.parametrize("bound", [0, 1000])
+def test_slow_head_holds_many_rows_back(bound: int) -> None:
+    """Ten thousand early rows wait for the first one and then come at once."""
+    kept = Kept()
+    ordered = OrderedSink(kept, bound=bound)
+    for position in range(10_000, 0, -1):
+        ordered.add(numbered(position))
+    assert (ordered.held, kept.rows) == (10_000, [])
+    ordered.add(numbered(0))
+    assert [each.item.position for each in kept.rows] == list(range(10_001))
+    ordered.close()
+
+
+def test_closing_drops_what_waits() -> None:
+    """An aborted run leaves nothing behind."""
+    ordered = OrderedSink(Kept(), bound=1)
+    for position in (5, 4, 3):
+        ordered.add(numbered(position))
+    ordered.close()
+    assert ordered.held == 0
+
+
+def test_failed_items_also_go_to_the_dead_letters_as_input_rows() -> None:
+    """Every row goes to the output; a row with an error goes to the other sink too, without added columns."""
+    kept, failed = Kept(), Kept()
+    ordered = OrderedSink(kept, failed)
+    for position in (2, 0, 1):
+        ordered.add(row(position))
+    ordered.finish()
+    assert [each.item.position for each in kept.rows] == [0, 1, 2]
+    assert failed.rows == [Row(row(2).item, {})]
+
+
+def test_unordered_rows_are_written_at_once() -> None:
+    """No row waits for an earlier one."""
+    kept = Kept()
+    ordered = OrderedSink(kept, ordered=False)
+    for position in (2, 0, 1):
+        ordered.add(row(position))
+        assert kept.rows[-1].item.position == position
+    assert ordered.held == 0

@@ -21,7 +21,7 @@ from pathlib import Path
 from audit import audit, command, end, leaks, run, start, write_input
 
 from loopback import BatchPlan, ModelServer
-from mellea_cli.io.batch_jobs import look_up_jobs
+from mellea_cli.io.batch_jobs import read_jobs
 
 FLAGS = ("--offload", "--batch-poll", "0.1", "--batch-requests", "10", "-q", "--json")
 
@@ -82,7 +82,7 @@ def harness(kills: int, items: int, seed: int, folder: Path) -> Figures:
                 os.killpg(process.pid, signal.SIGKILL)
             end(process)
             figures.kills += 1
-            states = {job.state for job in look_up_jobs(folder / "out.jsonl.journal")}
+            states = {job.state for job in read_jobs(folder / "out.jsonl.journal")}
             figures.killed_while_sending += bool(states & {"uploading", "submitting"})
         released = True
         figures.batches_by_killed_runs = server.state.batches

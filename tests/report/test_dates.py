@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.report.dates import Days, bucket_name, bucket_start, buckets, fitting_bucket, read_day, settle
+from mellea_cli.report.dates import (
+    DayCounts,
+    bucket_name,
+    bucket_start,
+    buckets,
+    fitting_bucket,
+    read_day,
+    resolve_order,
+)
 
 DAY = date(2026, 3, 4)
 
@@ -38,27 +46,27 @@ def test_what_is_no_date_is_none(value: Any) -> None:
 def test_a_date_of_two_small_numbers_stays_open() -> None:
     """Nobody knows whether 03/04 is in March or in April."""
     assert read_day("03/04/2026") == (3, 4, 2026)
-    assert settle((3, 4, 2026), month_first=True) == date(2026, 3, 4)
-    assert settle((3, 4, 2026), month_first=False) == date(2026, 4, 3)
+    assert resolve_order((3, 4, 2026), month_first=True) == date(2026, 3, 4)
+    assert resolve_order((3, 4, 2026), month_first=False) == date(2026, 4, 3)
 
 
 @pytest.mark.parametrize(("telling", "expected"), [("25/12/2026", date(2026, 4, 3)), ("12/25/2026", date(2026, 3, 4))])
 def test_one_clear_date_settles_the_column(telling: str, expected: date) -> None:
     """A 25 can only be a day; then every date of the column is read so."""
-    days = Days()
+    days = DayCounts()
     for value in ("03/04/2026", telling):
         days.add(value, "mixed")
-    assert not days.undecided
-    assert expected in days.settled(month_first=days.month_leads)
+    assert not days.ambiguous
+    assert expected in days.resolved(month_first=days.month_first)
 
 
 def test_a_column_without_a_clear_date_says_so() -> None:
     """05/05 does not count as undecided: it is the same day either way."""
-    days = Days()
+    days = DayCounts()
     days.add("05/05/2026", "mixed")
-    assert not days.undecided
+    assert not days.ambiguous
     days.add("03/04/2026", "mixed")
-    assert days.undecided
+    assert days.ambiguous
 
 
 @given(
@@ -66,7 +74,7 @@ def test_a_column_without_a_clear_date_says_so() -> None:
 )
 def test_every_value_is_counted_once(values: list[Any]) -> None:
     """Dated, empty and unreadable values add up to all, whatever they are."""
-    days = Days()
+    days = DayCounts()
     for value in values:
         days.add(value, "mixed")
     assert days.rows + days.empty + days.unreadable == len(values)

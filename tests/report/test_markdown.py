@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mellea_cli.report.aggregate import Wishes
+from mellea_cli.report.aggregate import ReportOptions
 from mellea_cli.report.markdown import plain, to_markdown
 from resultrows import figures_of, result_rows
 
 SHOWN = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable(["table", "strikethrough"])
 
 
-def test_the_same_figures_stand_in_tables(tmp_path: Path) -> None:
+def test_the_figures_are_in_tables(tmp_path: Path) -> None:
     """Sentiment, urgency, themes, trend and splits, each with its counts."""
-    figures = figures_of(tmp_path, result_rows(100, themed=True), Wishes(by=("channel",)))
+    figures = figures_of(tmp_path, result_rows(100, themed=True), ReportOptions(by=("channel",)))
     text = to_markdown(figures, "Report")
     negative = figures.mix.sentiment["negative"]
     assert f"| negative | {negative} | {round(100 * negative / figures.answered)}% |" in text
@@ -30,7 +30,7 @@ def test_the_same_figures_stand_in_tables(tmp_path: Path) -> None:
 
 
 def test_without_themes_it_says_how_to_get_them(tmp_path: Path) -> None:
-    """The next command stands at the end."""
+    """The next command is the last line."""
     text = to_markdown(figures_of(tmp_path, result_rows(5)), "Report", ["mellea themes r.jsonl -o themes.jsonl"])
     assert "## Themes" not in text
     assert text.endswith("Next: `mellea themes r.jsonl -o themes.jsonl`\n")
@@ -38,7 +38,7 @@ def test_without_themes_it_says_how_to_get_them(tmp_path: Path) -> None:
 
 @given(st.text(alphabet=st.sampled_from("ab*_`#[]()<>!|\\&;~-+1.=>\"'\n\u2028\x00:/@"), max_size=60))
 def test_no_feedback_is_markup(text: str) -> None:
-    """Shown by a Markdown program, a text is itself: no emphasis, link, heading, list, table or HTML comes of it."""
+    """Shown by a Markdown program, a text is unchanged: no emphasis, link, heading, list, table or HTML."""
     (paragraph, inline, _) = SHOWN.parse(plain(text) or "x")
     assert paragraph.type == "paragraph_open"
     assert {child.type for child in inline.children or ()} <= {"text", "text_special"}

@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 import pytest
-from ends import plan
+from run_io import plan
 
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.messages import Options
-from mellea_cli.pipelines.feedback_prompts import PIPELINES, SINGLE
+from mellea_cli.pipelines.default_prompts import PIPELINES, SINGLE
 from mellea_cli.run.plan import Caps
 
 PROMPT = dataclasses.replace(SINGLE.steps[0].prompt, system="Be kind.")

@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from ends import Listed, Run, items, marked, opened, plan
+from run_io import Listed, Run, items, marked, opened, plan
 
 from loopback import Call, Fault, ModelServer, faults
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.backends.scripted import ScriptedBackend
-from mellea_cli.engine.endpoint import Endpoint
+from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.errors import ExitCode
 from mellea_cli.messages import Usage
 from mellea_cli.run.batch import RunResult, run_batch
@@ -22,18 +22,18 @@ from mellea_cli.run.plan import RunPlan
 Serve = Callable[..., ModelServer]
 
 
-def ollama(server: ModelServer, name: str, places: int = 4) -> Endpoint:
-    return Endpoint(name, OllamaBackend(base_url=server.url), "test-model", places)
+def ollama(server: ModelServer, name: str, places: int = 4) -> EndpointConfig:
+    return EndpointConfig(name, OllamaBackend(base_url=server.url), "test-model", places)
 
 
-def openai(server: ModelServer, name: str, model: str = "test-model", places: int = 4) -> Endpoint:
-    return Endpoint(name, OpenAIBackend(base_url=server.openai_url, api_key=""), model, places)
+def openai(server: ModelServer, name: str, model: str = "test-model", places: int = 4) -> EndpointConfig:
+    return EndpointConfig(name, OpenAIBackend(base_url=server.openai_url, api_key=""), model, places)
 
 
 class PoolRun(Run):
     """One run after the other over the same endpoints."""
 
-    def __init__(self, output: Path, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, output: Path, endpoints: Sequence[EndpointConfig]) -> None:
         super().__init__(output, ScriptedBackend())
         self.endpoints = endpoints
 
@@ -45,7 +45,7 @@ class PoolRun(Run):
 
 
 @contextlib.asynccontextmanager
-async def pool_run(output: Path, *endpoints: Endpoint) -> AsyncIterator[PoolRun]:
+async def pool_run(output: Path, *endpoints: EndpointConfig) -> AsyncIterator[PoolRun]:
     yield PoolRun(output, endpoints)
     for one in endpoints:
         await one.backend.aclose()
@@ -77,14 +77,14 @@ async def test_three_endpoints_one_slow_one_that_dies(serve: Serve, tmp_path: Pa
     assert (result.exit_code, result.tally.done, result.tally.failed) == (ExitCode.OK, 300, 0)
     figures = {one.name: one for one in result.endpoints}
     assert sum(one.answered for one in result.endpoints) == 300
-    assert sum(one.requests for one in result.endpoints) == result.tally.calls
+    assert sum(one.requests + one.probes for one in result.endpoints) == result.tally.calls
     assert sum(one.failures for one in result.endpoints) == result.retries
     assert sum((one.usage for one in result.endpoints), Usage()) == result.tally.usage
     for server, name in ((fast, "fast"), (slow, "slow")):
         assert figures[name].requests == figures[name].answered == server.state.completed == server.state.requests
         assert figures[name].usage.completion_tokens == server.state.pieces
     assert 60 <= figures["dying"].answered <= dying.state.completed
-    assert figures["dying"].state == "set aside"
+    assert figures["dying"].state == "open"
     assert figures["slow"].answered < figures["fast"].answered
     # Each of its four places may break, and break once more before the others have: few, not one for each item.
     assert figures["dying"].failures <= 4 + 4 + 3
@@ -94,7 +94,7 @@ async def test_both_steps_of_an_item_may_be_answered_at_different_endpoints(serv
     """The limit on requests in flight is that of the run, however many steps and endpoints there are."""
     one, other = serve(latency_s=0.01, record=False), serve(latency_s=0.01, record=False)
     texts = marked(30)
-    from mellea_cli.pipelines.feedback_prompts import PIPELINES
+    from mellea_cli.pipelines.default_prompts import PIPELINES
 
     async with pool_run(tmp_path / "out.jsonl", openai(one, "one"), openai(other, "other")) as run:
         result = await run.over(texts, plan(pipeline=PIPELINES["steps"], concurrency=5))
@@ -131,7 +131,7 @@ async def test_without_a_usable_endpoint_the_run_ends(serve: Serve, tmp_path: Pa
     assert "e0: " in result.error.message
     assert "e1: " in result.error.message
     assert result.tally.failed == 0
-    assert [one.state for one in result.endpoints] == ["left out", "left out"]
+    assert [one.state for one in result.endpoints] == ["disabled", "disabled"]
 
 
 async def test_a_run_without_a_pool_has_no_endpoints_figures(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from mellea_cli.report.aggregate import Wishes
+from mellea_cli.report.aggregate import ReportOptions
 from mellea_cli.report.comparison import compare
 from mellea_cli.report.figures import Figures
 from mellea_cli.report.results import open_results
@@ -51,7 +51,7 @@ def busy_figures(tmp_path: Path) -> Figures:
             row["text"] *= 6
             row["theme_quotes"] = {}
     rows[0]["created_at"] = "the day before yesterday, or maybe " * 3
-    return figures_of(tmp_path, rows, Wishes(date="created_at"))
+    return figures_of(tmp_path, rows, ReportOptions(date="created_at"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -89,7 +89,7 @@ def test_feedback_cannot_draw_on_the_terminal(tmp_path: Path) -> None:
     """Escape sequences, markup of Rich and characters that turn writing round do nothing."""
     row = nasty_rows()[0] | {"text": "\x1b]0;title\x07\x1b[2J[bold]x[/bold]\u202e\r\x9b31m", "id": "\x1b[31m7"}
     stream = io.StringIO()
-    print_report(figures_of(tmp_path, [row], Wishes(by=("channel",))), [NASTY], stream, {})
+    print_report(figures_of(tmp_path, [row], ReportOptions(by=("channel",))), [NASTY], stream, {})
     text = stream.getvalue()
     assert not [letter for letter in text if ord(letter) < 32 and letter != "\n"]
     assert "\u202e" not in text
@@ -110,7 +110,7 @@ def test_whatever_it_says_it_stays_in_its_width(tmp_path: Path, text: str, name:
     """Wide letters, long words and long ids are cut or wrapped."""
     text = text.encode("utf-8", "replace").decode()
     row: dict[str, Any] = {"id": name, "text": text, "sentiment": "mixed", "issues": {"urgency": "high"}}
-    figures = figures_of(tmp_path, [row | {"themes": [name], "channel": name}], Wishes(by=("channel",)))
+    figures = figures_of(tmp_path, [row | {"themes": [name], "channel": name}], ReportOptions(by=("channel",)))
     for line in drawn(figures, (columns, 40))[:-1]:
         assert cell_len(line) <= columns
 

@@ -22,7 +22,6 @@ from mellea_cli.events import (
     StepFinished,
     StepStarted,
     TokensReceived,
-    TotalKnown,
 )
 from mellea_cli.messages import Usage
 from mellea_cli.ui.run_state import Fate, Phase, RunState, Snapshot, StepView
@@ -295,7 +294,6 @@ _EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(StepFinished, _POSITIONS, _NAMES, st.builds(Usage, st.integers(0, 9), st.integers(0, 9))),
     st.builds(finish, _POSITIONS, ok=st.booleans(), tokens=st.integers(0, 50), reused=st.booleans()),
     st.builds(Paused, st.text(max_size=5), st.floats(0, 20)),
-    st.builds(TotalKnown, st.integers(0, 50)),
     st.builds(Note, st.text(max_size=5)),
     st.builds(RunFinished, *[st.integers(0, 9)] * 3, st.just(Usage()), st.floats(0, 9), st.just("")),
 )

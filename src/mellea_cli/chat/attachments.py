@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mellea_cli.errors import InputError
-from mellea_cli.io.formats import SourceOptions
-from mellea_cli.io.source import open_source
+from mellea_cli.io.source import SourceOptions, open_source
 from mellea_cli.items import Item
 
 # Rows that a chat can be asked about: read once, chosen by question, cited by id.

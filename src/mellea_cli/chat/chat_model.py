@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import difflib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from mellea_cli.backends.model_option import ModelOption
 from mellea_cli.backends.registry import open_backend
 from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.chat.turns import Turn
-from mellea_cli.errors import MelleaError, UsageError
+from mellea_cli.errors import MelleaError, UsageError, nearest
 from mellea_cli.messages import Message
 from mellea_cli.session.contexts import ChatContext
 from mellea_cli.session.session import MelleaSession, start_session
@@ -78,8 +77,8 @@ def read_setting(name: str, text: str) -> Any:
     """
     known = SETTABLE.get(name)
     if known is None:
-        near = difflib.get_close_matches(name, SETTABLE, n=1)
-        hint = f"did you mean /set {near[0]}?" if near else f"there are {', '.join(SETTABLE)}"
+        near = nearest(name, SETTABLE)
+        hint = f"did you mean /set {near}?" if near else f"there are {', '.join(SETTABLE)}"
         raise UsageError(f"there is no option {name!r}", hint=hint)
     if text.strip().lower() in _UNSET:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from mellea_cli.chat.chat_session import Chat
 from mellea_cli.chat.chat_store import ChatFile, answer_facts, code_blocks
 from mellea_cli.chat.chat_store import write_export as write
 from mellea_cli.chat.turns import Conversation
-from mellea_cli.errors import UsageError
+from mellea_cli.errors import UsageError, nearest
 
 # What a slash command is, and what it asks of the screen.
 
@@ -177,8 +176,8 @@ async def run_command(chat: Chat, line: str) -> CommandResult:
     name, _, argument = line[1:].strip().partition(" ")
     command = COMMANDS.get(name.strip().lower())
     if command is None:
-        near = difflib.get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean /{near[0]}?" if near else "/help lists the commands"
+        near = nearest(name, COMMANDS, 0.5)
+        hint = f"did you mean /{near}?" if near else "/help lists the commands"
         raise UsageError(f"there is no command /{name}", hint=hint)
     return await command.run(chat, argument.strip())
 
@@ -205,11 +204,11 @@ async def _model(chat: Chat, name: str) -> CommandResult:
     if address.backend == "local":
         _check_local(name)
     elif known and name not in known and f"{name}:latest" not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = nearest(name, known)
         if address.backend == "ollama":
-            hint = f"did you mean {near[0]}?" if near else f"fetch it with: ollama pull {name}"
+            hint = f"did you mean {near}?" if near else f"fetch it with: ollama pull {name}"
             raise UsageError(f"Ollama does not have the model {name}", hint=hint)
-        notes.append("the server does not list this model" + (f"; did you mean {near[0]}?" if near else ""))
+        notes.append("the server does not list this model" + (f"; did you mean {near}?" if near else ""))
     await chat.switch(chat.partner.at(model=name))
     kept = len(chat.said.turns)
     also = f"; it goes on with the {kept} turns so far" if kept > 1 else ""

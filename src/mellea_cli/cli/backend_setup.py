@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mellea_cli.cli.chat import ChatOptions
     from mellea_cli.cli.flags import RunOptions
     from mellea_cli.cli.pools import Pool
-    from mellea_cli.engine.endpoint import Endpoint
+    from mellea_cli.engine.endpoint import EndpointConfig
     from mellea_cli.messages import Message
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
@@ -295,9 +295,9 @@ def names_provider(options: RunOptions) -> bool:
 @asynccontextmanager
 async def _open_pool(
     pool: Pool, options: RunOptions, say: Callable[[str], None]
-) -> AsyncIterator[tuple[Endpoint, ...]]:
+) -> AsyncIterator[tuple[EndpointConfig, ...]]:
     """Open and check every endpoint of a pool. One that cannot be used is reported, and retried later or not used."""
-    from mellea_cli.engine.endpoint import Endpoint
+    from mellea_cli.engine.endpoint import EndpointConfig
 
     async with AsyncExitStack() as stack:
         endpoints = []
@@ -315,7 +315,9 @@ async def _open_pool(
             stack.push_async_callback(backend.aclose)
             # See `mellea_cli.cli.batch_run.run_plan`: where all endpoints are Ollamas the plan says it already.
             thinking = False if one.backend == "ollama" else None
-            endpoints.append(Endpoint(one.name, backend, one.model, one.concurrency, one.weight, thinking))
+            endpoints.append(
+                EndpointConfig(one.name, backend, one.model, one.concurrency, weight=one.weight, thinking=thinking)
+            )
         errors = await asyncio.gather(*(_prepare_error(endpoint) for endpoint in endpoints))
         if all(errors):
             found = [(endpoint.name, error) for endpoint, error in zip(endpoints, errors, strict=True) if error]
@@ -330,10 +332,10 @@ async def _open_pool(
                 say(f"{endpoint.name} is not used in this run: {error.message}{hint}")
             elif error:
                 say(f"{endpoint.name} is not used now and retried later: {error.message}")
-        yield tuple(dataclasses.replace(one, trouble=error) for one, error in zip(endpoints, errors, strict=True))
+        yield tuple(dataclasses.replace(one, error=error) for one, error in zip(endpoints, errors, strict=True))
 
 
-async def _prepare_error(endpoint: Endpoint) -> BackendError | None:
+async def _prepare_error(endpoint: EndpointConfig) -> BackendError | None:
     try:
         await endpoint.backend.prepare(endpoint.model)
     except BackendError as error:
@@ -361,10 +363,8 @@ async def open_with_key(name: str, settings: BackendSettings, *, ask: bool) -> B
     if name != "openai" or not ask or is_loopback(url) or not _at_terminal():
         return open_backend(name, settings)
     # OpenAI itself takes no request without a key; other servers may.
-    if (
-        urlsplit(url).hostname == "api.openai.com"
-        and not (settings.secrets or Secrets.from_environ(os.environ)).key().strip()
-    ):
+    key = (settings.secrets or Secrets.from_environ(os.environ)).key()
+    if urlsplit(url).hostname == "api.openai.com" and not key.strip():
         settings = _with_typed_key(settings, url)
     for prompts_left in reversed(range(_KEY_PROMPTS)):
         backend = open_backend(name, settings)

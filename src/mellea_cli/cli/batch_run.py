@@ -183,8 +183,7 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
         InputError: it cannot be read, or a row is bad.
         UsageError: an option does not fit it.
     """
-    from mellea_cli.io.formats import SourceOptions
-    from mellea_cli.io.source import open_source
+    from mellea_cli.io.source import SourceOptions, open_source
 
     source_options = SourceOptions(
         format=options.format,
@@ -197,7 +196,7 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
         seed=options.seed,
         on_bad_row=options.on_bad_row,
     )
-    with open_source(options.input, source_options, report=show.trouble) as source:
+    with open_source(options.input, source_options, report=show.trouble, note=show.say) as source:
         scan = source.survey()
         if scan and scan.skipped:
             show.say(f"{scan.skipped} bad rows are skipped")
@@ -219,9 +218,8 @@ def open_output(options: RunOptions, opened: Input, added: AddedColumns, show: R
         UsageError: its format is unknown, or an option does not fit it.
     """
     from mellea_cli.io.files import resolve_output
-    from mellea_cli.io.sink import SinkOptions, errors_sink, open_sink
+    from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
     from mellea_cli.run.batch import RunIO
-    from mellea_cli.run.recorder import OrderedSink
 
     target = resolve_output(options.output)
     if options.unordered and target.kind == "file":
@@ -232,7 +230,7 @@ def open_output(options: RunOptions, opened: Input, added: AddedColumns, show: R
         answers = _open_answers(stack, target, options)
         stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
         sink = open_sink(target, added, sink_options, note=show.say, stdout=stdout)
-        dead_letters = errors_sink(options.errors_file) if options.errors_file else None
+        dead_letters = open_dead_letters(options.errors_file, note=show.say) if options.errors_file else None
         ordered = OrderedSink(sink, dead_letters, ordered=not options.unordered)
         stack.callback(ordered.close)
         yield RunIO(
@@ -279,16 +277,16 @@ def preview(
     """
     from mellea_cli.ui.status import Preview, print_preview
 
-    forecast = _forecast(options, plan, opened)
+    found = _forecast(options, plan, opened)
     if first is None:
         item = next(iter(opened.source), None)
         first = (plan.pipeline.steps[0], item.text) if item else None
     calls = f"{len(plan.pipeline.steps)} per item"
-    if forecast is not None:
-        calls += f", {plan.calls(forecast.asks(retry_failed=options.retry_failed)):,} in all"
+    if found is not None:
+        calls += f", {plan.calls(found.asks(retry_failed=options.retry_failed)):,} in all"
     lines = [
         ("input", opened.source.name),
-        ("items", "unknown: the input is a stream" if forecast is None else _item_counts(opened.total or 0, forecast)),
+        ("items", "unknown: the input is a stream" if found is None else _item_counts(opened.total or 0, found)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         ("calls", calls),
         ("backend", plan.backend),
@@ -305,23 +303,23 @@ def _forecast(options: RunOptions, plan: RunPlan, opened: Input) -> Forecast | N
     """What the input holds, compared with the journal of the output; `None` for a stream."""
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.journal import MemoryAnswers, peek_answers
-    from mellea_cli.run.answer_cache import look_ahead
+    from mellea_cli.run.answer_cache import forecast
 
     if opened.scan is None:
         return None
     with closing(MemoryAnswers() if options.fresh else peek_answers(resolve_output(options.output))) as answers:
-        return look_ahead(opened.source.look(), plan, answers)
+        return forecast(opened.source.reread(), plan, answers)
 
 
-def _item_counts(total: int, forecast: Forecast) -> str:
+def _item_counts(total: int, found: Forecast) -> str:
     others = (
-        (forecast.known, "answered already"),
-        (forecast.failed, "failed earlier"),
-        (forecast.identical, "with the text of an earlier row"),
-        (forecast.blank, "without text"),
+        (found.known, "answered already"),
+        (found.failed, "failed earlier"),
+        (found.identical, "with the text of an earlier row"),
+        (found.blank, "without text"),
     )
     counts = [f"{count:,} {what}" for count, what in others if count]
-    return f"{total:,}" + (f": {forecast.new:,} new, {', '.join(counts)}" if counts else "")
+    return f"{total:,}" + (f": {found.new:,} new, {', '.join(counts)}" if counts else "")
 
 
 def finish(

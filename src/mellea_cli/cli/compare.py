@@ -39,7 +39,7 @@ def compare(flags: CompareFlags) -> ExitCode:
     when their ids are, or their texts where there are no ids.
     """
     from mellea_cli.cli.report import check_output, output_format, write, write_text
-    from mellea_cli.io.formats import SourceOptions
+    from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.comparison import compare as compare_results
     from mellea_cli.report.comparison import comparison_to_json, comparison_to_markdown
     from mellea_cli.report.results import open_results

@@ -129,10 +129,10 @@ def _journal(output: str) -> Path:
 
 def _jobs(journal: Path, *, named: bool) -> list[Job]:
     from mellea_cli.errors import OutputError
-    from mellea_cli.io.batch_jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import read_jobs
 
     try:
-        return look_up_jobs(journal)
+        return read_jobs(journal)
     except OutputError:
         if named:
             raise

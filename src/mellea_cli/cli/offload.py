@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mellea_cli.io.batch_jobs import BatchJobStore, Job
     from mellea_cli.io.source import Source
     from mellea_cli.run.batch import RunIO, RunResult
-    from mellea_cli.run.batch_planner import BatchPlanner, PlannedBatch
+    from mellea_cli.run.batch_planner import BatchPlanner, BatchProgress
     from mellea_cli.run.plan import Caps, RunPlan
     from mellea_cli.ui.run_display import RunDisplay
 
@@ -59,12 +59,12 @@ def refuse_to_forget_jobs(journal: Path, options: RunOptions) -> None:
     Raises:
         UsageError: there are such batches and the run does not continue them.
     """
-    from mellea_cli.io.batch_jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import read_jobs
     from mellea_cli.run.batch_queue import clear_leftovers
 
     try:
         # A cancelled batch may be given up.
-        jobs = [job for job in look_up_jobs(journal) if _is_submitted(job) and job.status != "cancelling"]
+        jobs = [job for job in read_jobs(journal) if _is_submitted(job) and job.status != "cancelling"]
     except OutputError:
         return  # whatever opens the journal reports the problem, unless --fresh replaces it
     if jobs and (options.fresh or not options.offload):
@@ -100,7 +100,7 @@ def export(options: RunOptions, plan: RunPlan, run_io: RunIO, source: Source, sa
         if options.import_batch:
             _import(options, plan, store, say)
         try:
-            asyncio.run(planner.look(file))
+            asyncio.run(planner.scan(file))
         finally:
             file.discard()
     if not file.requests:
@@ -161,17 +161,15 @@ async def run_queued(run: QueuedRun) -> RunResult:
         finally:
             if timer is not None:
                 timer.cancel()
-        result = await _ask_live(run, store, planner.gathered, loop.time() - started)
+        result = await _ask_live(run, store, planner.progress, loop.time() - started)
         if not result.stopped:
             store.clear(run.plan.fingerprint.hex())
     return dataclasses.replace(result, elapsed_s=loop.time() - started, error=error or result.error)
 
 
 async def _take_import(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) -> None:
-    from mellea_cli.run.batch_queue import NoRequests
-
     answers = _import(run.options, run.plan, store, run.show.say)
-    planned = await planner.look(NoRequests())
+    planned = await planner.scan(None)
     if answers and not planned.settled and not planned.replays and planned.waiting:
         raise UsageError(
             f"{run.options.import_batch}: none of its answers belongs to this input with these settings",
@@ -186,9 +184,9 @@ async def _take_import(run: QueuedRun, store: BatchJobStore, planner: BatchPlann
 
 
 def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Callable[[str], None]) -> int:
-    from mellea_cli.run.batch_queue import bring_in
+    from mellea_cli.run.batch_queue import import_replies
 
-    answers, errors, foreign = bring_in(Path(options.import_batch or ""), plan.fingerprint.hex(), store)
+    answers, errors, foreign = import_replies(Path(options.import_batch or ""), plan.fingerprint.hex(), store)
     failed = f", {errors:,} requests without one" if errors else ""
     skipped = f", {foreign:,} lines that do not answer requests of mellea" if foreign else ""
     say(f"{options.import_batch}: {answers:,} answers{failed}{skipped}")
@@ -199,48 +197,46 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.events import nobody
-    from mellea_cli.run.batch_queue import Files, Offload, Parts, Queue, QueueLimits, RetryingCaller, clear_leftovers
-    from mellea_cli.run.executor import open_way
+    from mellea_cli.run.batch_queue import BatchFileWriter, BatchJobClient, OffloadRun, clear_leftovers
+    from mellea_cli.run.executor import open_client
     from mellea_cli.ui.status import QueueLines
 
     options, plan, backend, say = run.options, run.plan, run.backend, run.show.say
     if not isinstance(backend, OpenAIBackend):
         raise UsageError(f"the backend {plan.backend} has no batch queue")
-    limits = QueueLimits(options.batch_requests, options.batch_bytes, options.batch_window, options.batch_poll)
     fingerprint = plan.fingerprint.hex()
     client = BatchClient(options.server_url, network=network_policy(options), secrets=secrets(options))
     try:
         _check_jobs(store, fingerprint, client.base_url, say)
         clear_leftovers(store.path, {job.file for job in store.jobs(fingerprint)})
-        files = Files(
-            fingerprint,
-            plan.model,
+        writer = BatchFileWriter(
+            plan,
             client.base_url,
             store,
-            limits,
             backend.batch_body,
-            open_way(plan, backend, nobody),
+            open_client(plan, backend, nobody),
+            max_requests=options.batch_requests,
+            max_bytes=options.batch_bytes,
         )
-        caller = RetryingCaller(plan.policy, plan.max_wait_s, plan.deadlines.total_s, say)
-        parts = Parts(fingerprint, planner, Queue(client, store, caller, limits.window), store, files)
-        lines = QueueLines(say)
-        await Offload(
-            parts,
-            caps=plan.caps,
-            stop=run.stop,
+        await OffloadRun(
+            plan,
+            planner,
+            BatchJobClient(plan, client, store, window=options.batch_window, tell=say),
+            writer,
+            run.stop,
             wait=options.wait,
-            poll_s=limits.poll_s,
+            poll_s=options.batch_poll,
             tell=say,
-            watch=lambda seen: lines.tell(seen.batch, seen.requests),
+            watch=QueueLines(say).tell,
         ).run()
     finally:
         await client.aclose()
 
 
 def _check_jobs(store: BatchJobStore, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
-    from mellea_cli.io.batch_jobs import look_up_jobs
+    from mellea_cli.io.batch_jobs import read_jobs
 
-    submitted = [job for job in look_up_jobs(store.path) if _is_submitted(job)]
+    submitted = [job for job in read_jobs(store.path) if _is_submitted(job)]
     if elsewhere := [job for job in submitted if job.plan == fingerprint and job.base_url != base_url]:
         raise UsageError(
             f"the batches of this output were submitted to {elsewhere[0].base_url}, not to {base_url}",
@@ -250,37 +246,37 @@ def _check_jobs(store: BatchJobStore, fingerprint: str, base_url: str, say: Call
         say(f"{_batches_are(others)} submitted for this output with other settings and ignored: see mellea jobs list")
 
 
-async def _ask_live(run: QueuedRun, store: BatchJobStore, gathered: PlannedBatch, took_s: float) -> RunResult:
+async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgress, took_s: float) -> RunResult:
     """Ask live what no batch has answered; every other answer is in the journal."""
     from mellea_cli.run.batch import run_batch
     from mellea_cli.run.batch_planner import ReplayBackend
 
-    plan = dataclasses.replace(run.plan, caps=_remaining_caps(run, gathered, took_s))
-    if gathered.live and not run.stop.asked.is_set():
-        run.show.say(f"{gathered.live:,} texts are asked live")
+    plan = dataclasses.replace(run.plan, caps=_remaining_caps(run, progress, took_s))
+    if progress.live and not run.stop.asked.is_set():
+        run.show.say(f"{progress.live:,} texts are asked live")
     if run.stop.asked.is_set() and (jobs := store.jobs(run.plan.fingerprint.hex())):
         run.show.say(f"{_batches_are(jobs)} still on the server; the same command takes the answers")
-    backend = ReplayBackend(run.backend, store, gathered.replays)
+    backend = ReplayBackend(run.backend, store, progress.replays)
     result = await run_batch(plan, backend, run.run_io, observer=run.show.begin(), stop=run.stop)
     tally = result.tally
-    tally.offloaded = gathered.settled
-    tally.reused = max(0, tally.reused - gathered.settled)
-    tally.calls += gathered.calls
-    tally.usage += gathered.usage
+    tally.offloaded = progress.settled
+    tally.reused = max(0, tally.reused - progress.settled)
+    tally.calls += progress.calls
+    tally.usage += progress.usage
     return result
 
 
-def _remaining_caps(run: QueuedRun, gathered: PlannedBatch, took_s: float) -> Caps:
+def _remaining_caps(run: QueuedRun, progress: BatchProgress, took_s: float) -> Caps:
     """The user's limits less what the batches used."""
     from mellea_cli.run.batch_planner import BATCH_PRICE
 
     caps = run.plan.caps
     tokens, cost = caps.tokens, caps.cost
     if tokens is not None:
-        tokens -= gathered.usage.total_tokens
+        tokens -= progress.usage.total_tokens
     if cost is not None and caps.prices is not None:
-        cost -= caps.prices.of(gathered.usage) * BATCH_PRICE
-    if gathered.live and any(remaining is not None and remaining <= 0 for remaining in (tokens, cost)):
+        cost -= caps.prices.of(progress.usage) * BATCH_PRICE
+    if progress.live and any(remaining is not None and remaining <= 0 for remaining in (tokens, cost)):
         run.stop.ask_once("the batches have used what the run may use", ExitCode.STOPPED_EARLY)
     remaining_s = None if caps.deadline_s is None else max(0.0, caps.deadline_s - took_s)
     return dataclasses.replace(caps, deadline_s=remaining_s, tokens=tokens, cost=cost)
@@ -300,4 +296,4 @@ def _planner(
 ) -> BatchPlanner:
     from mellea_cli.run.batch_planner import BatchPlanner
 
-    return BatchPlanner(plan, source.once_more, run_io.answers, store, retry_failed=run_io.retry_failed, again=again)
+    return BatchPlanner(plan, source.reread, run_io.answers, store, retry_failed=run_io.retry_failed, again=again)

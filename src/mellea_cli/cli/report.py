@@ -85,8 +85,8 @@ def write_report(flags: ReportFlags) -> None:
         InputError: the rows or the themes cannot be read, or a column does not exist.
         OutputError: the report cannot be written.
     """
-    from mellea_cli.io.formats import SourceOptions
-    from mellea_cli.report.aggregate import Counting, Wishes
+    from mellea_cli.io.source import SourceOptions
+    from mellea_cli.report.aggregate import Aggregator, ReportOptions
     from mellea_cli.report.results import open_results
 
     form = output_format(flags.output, flags.format, ("text", "html", "md", "json"))
@@ -99,21 +99,21 @@ def write_report(flags: ReportFlags) -> None:
         encoding=flags.encoding,
         delimiter=flags.delimiter,
     )
-    counting = Counting(Wishes(tuple(flags.by or ()), flags.date, flags.month_first, themes))
+    aggregator = Aggregator(ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes))
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
         for record in results:
-            counting.add(record)
+            aggregator.add(record)
             if form == "html":
                 records.append(record)
-        figures = counting.figures(results)
+        figures = aggregator.figures(results)
         columns = list(results.columns)
     next_steps = _next_steps(flags, figures, form)
     if form == "html":
         write(flags.output, _html(flags, figures, records, columns, next_steps))
     elif form == "json":
-        from mellea_cli.report.comparison import figures_to_json
+        from mellea_cli.report.figures import figures_to_json
 
         write(flags.output, [figures_to_json(figures)])
     elif form == "md":
@@ -160,10 +160,10 @@ def _html(
 ) -> Iterable[str]:
     from datetime import datetime
 
-    from mellea_cli.report.html_report import Heading, page
+    from mellea_cli.report.html_report import to_html
 
     written = datetime.now().astimezone().replace(microsecond=0)
-    return page(figures, records, columns, Heading(_title(flags), written, next_steps))
+    return to_html(figures, records, columns, title=_title(flags), written=written, next_steps=next_steps)
 
 
 # Where a report goes; `mellea compare` shares this.
@@ -199,10 +199,10 @@ def check_output(output: str | None, inputs: Iterable[str]) -> None:
 
 def write(output: str | None, pieces: Iterable[str]) -> None:
     """Write a whole report; raises `OutputError` when that fails."""
-    from mellea_cli.io.files import resolve_output, write_whole
+    from mellea_cli.io.files import atomic_write, resolve_output
 
     sys.stdout.flush()
-    write_whole(resolve_output(output), pieces)
+    atomic_write(resolve_output(output), pieces)
 
 
 def write_text(output: str | None, draw: Callable[[IO[str]], None]) -> None:

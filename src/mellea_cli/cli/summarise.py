@@ -25,7 +25,7 @@ def summarise(options: RunOptions) -> ExitCode:
     The same command again asks only for items that are missing, edited or failed.
     """
     from mellea_cli.cli.batch_run import with_display
-    from mellea_cli.pipelines.feedback_prompts import PIPELINES
+    from mellea_cli.pipelines.default_prompts import PIPELINES
 
     pipeline = PIPELINES[options.pipeline]
     return with_display(options, options.pipeline, partial(_summarise, options, pipeline))
@@ -72,14 +72,14 @@ async def _run(
     from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
     from mellea_cli.cli.offload import QueuedRun, run_queued
     from mellea_cli.engine.workers import Stop
-    from mellea_cli.run.answer_cache import look_ahead
+    from mellea_cli.run.answer_cache import forecast
     from mellea_cli.run.batch import run_batch
 
     def nothing_to_ask() -> bool:
         if opened.scan is None:
             return False
-        forecast = look_ahead(opened.source.look(), plan, run_io.answers)
-        return not forecast.asks(retry_failed=options.retry_failed)
+        found = forecast(opened.source.reread(), plan, run_io.answers)
+        return not found.asks(retry_failed=options.retry_failed)
 
     stop = Stop(show.say)
     async with open_servers(options, chosen, plan.prefixes, show, nothing_to_ask) as servers:

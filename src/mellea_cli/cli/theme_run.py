@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from mellea_cli.engine.workers import Stop
     from mellea_cli.events import Observer
     from mellea_cli.pipelines.pipeline import Pipeline
-    from mellea_cli.pipelines.theme_prompts import Said
+    from mellea_cli.pipelines.theme_prompts import Polarity
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.subrun import SubRun
-    from mellea_cli.run.theme_labels import Labelled
+    from mellea_cli.run.theme_labels import LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
 ADDED = AddedColumns((Added("themes", joint=JOINT), Added("theme_quotes")))
 
-Phrases = dict["Said", "Counter[str]"]
+Phrases = dict["Polarity", "Counter[str]"]
 
 
 class NoThemes(MelleaError):
@@ -191,9 +191,9 @@ class _ThemeRun:
     def _finish_without_labels(
         self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
     ) -> ExitCode:
-        from mellea_cli.run.subrun import ended_with
+        from mellea_cli.run.subrun import without_main_run
 
-        result = ended_with(discovery)
+        result = without_main_run(discovery)
         # A table about rows that were not labelled would say nothing.
         if self._options.json or self._options.nightly or self._options.summary_file:
             batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
@@ -209,21 +209,21 @@ class _ThemeRun:
         discovery: SubRun | None,
     ) -> ExitCode:
         from mellea_cli.run.batch import run_batch
-        from mellea_cli.run.theme_labels import Labelled, settle_question
+        from mellea_cli.run.theme_labels import LabelRun, settle_question
         from mellea_cli.ui.summary import Themed
 
         question = settle_question(themes, run_io.answers)
         plan = self._plan(chosen, question.asked)
         if discovery is not None:
             plan = dataclasses.replace(plan, caps=discovery.caps)
-        labelled = Labelled(themes, question, plan, run_io)
+        labelled = LabelRun(themes, question, plan, run_io)
         async with open_servers(self._options, chosen, plan.prefixes, self._show) as servers:
             plan = await start_at_server_slots(plan, servers)
             with stop.on_signals():
-                result = await run_batch(plan, servers, labelled.ends, observer=self._show.begin(), stop=stop)
-        result = result if discovery is None else discovery.with_spent(result)
+                result = await run_batch(plan, servers, labelled.run_io, observer=self._show.begin(), stop=stop)
+        result = result if discovery is None else discovery.added_to(result)
         audited = self._audit(labelled, result)
-        figures = labelled.figures
+        figures = labelled.counts
         themed = Themed(
             file=str(self._path or ""),
             counts={theme.name: figures.themes[theme.name] for theme in themes},
@@ -238,7 +238,7 @@ class _ThemeRun:
         batch_run.finish(self._options, plan, opened, result, self._show, themed)
         return result.exit_code
 
-    def _audit(self, labelled: Labelled, result: RunResult) -> bool:
+    def _audit(self, labelled: LabelRun, result: RunResult) -> bool:
         """Read the output file back and count again; `False` when there is none to read."""
         from mellea_cli.run.theme_labels import audit, read_labels
 
@@ -255,7 +255,7 @@ class _ThemeRun:
             delimiter=None,
         )
         with open_input(whole, self._show) as opened:
-            audit(labelled.figures, read_labels(opened.source))
+            audit(labelled.counts, read_labels(opened.source))
         return True
 
     def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:

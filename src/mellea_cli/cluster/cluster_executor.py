@@ -60,7 +60,7 @@ class ClusterExecutor(Executor):
         return sum(post.share.places for post in self._posts)
 
     @property
-    def rooms(self) -> None:
+    def slots(self) -> None:
         """Every place may have work: what a worker takes at once is settled by its share."""
 
     @property

@@ -78,7 +78,7 @@ class Share:
         Raises:
             KeyError: there is no such pipeline.
         """
-        from mellea_cli.pipelines.feedback_prompts import PIPELINES
+        from mellea_cli.pipelines.default_prompts import PIPELINES
 
         return RunPlan(pipeline=PIPELINES[self.pipeline], **self.facts)
 

@@ -1,315 +1,95 @@
-"""Sends requests to several endpoints: what one fails at, another one gets."""
+"""Model client: sends requests to one endpoint or several, within limits, and again after a fault that may pass."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
-from mellea_cli.backends.base import Backend
-from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
-from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker, Outage
-from mellea_cli.engine.concurrency import AdaptiveConcurrency, ConcurrencyLimiter
-from mellea_cli.engine.endpoint import Closed, Endpoint, EndpointFigures, Lane, TooSlow, now_s
-from mellea_cli.engine.generate import UNOBSERVED, CallObserver, Deadlines, NothingInTime, generate
-from mellea_cli.engine.load_balancer import MUCH_SLOWER, LoadBalancer
+from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker
+from mellea_cli.engine.concurrency import WorkerSlots
+from mellea_cli.engine.endpoint import Endpoint, EndpointConfig, EndpointFigures, TooSlow
+from mellea_cli.engine.generate import UNOBSERVED, CallObserver, Deadlines
+from mellea_cli.engine.load_balancer import MUCH_SLOWER, EndpointRefuses, LoadBalancer, ServerAway
 from mellea_cli.engine.rate_limiter import RateLimiter
 from mellea_cli.engine.retry import RetryBudget, RetryPolicy
-from mellea_cli.errors import AnswerError, BackendError, ContextTooLong, RateLimited, Scope
-from mellea_cli.events import Note, Observer, Paused, nobody
-from mellea_cli.messages import Completion, GenerateRequest, Message, Options, Usage
+from mellea_cli.errors import (
+    AnswerError,
+    BackendError,
+    BackendUnavailable,
+    ContextTooLong,
+    RateLimited,
+    RequestRefused,
+    Scope,
+)
+from mellea_cli.events import Note, Observer, nobody
+from mellea_cli.messages import Completion, GenerateRequest, Usage
 
-# What the attempt loop needs to know of the way to a model: it leads to one server, or to several.
-
-
-class Way(Protocol):
-    """The way from a question to a model.
-
-    `mellea_cli.engine.client.Sender` leads to one server, `mellea_cli.engine.client.PoolSender` to several.
-    """
-
-    async def send(
-        self, request: GenerateRequest, watch: CallObserver = UNOBSERVED, spent: RetryBudget | None = None
-    ) -> Completion:
-        """Send `request` until it goes through.
-
-        Args:
-            request: what to send.
-            watch: told what happens.
-            spent: what the question behind it has used up; `None` for a question of its own. It is counted on.
-
-        Raises:
-            BackendError: it cannot be mended by sending the request again, or the budget of retries is spent.
-            RunawayAnswer: the answer had to be stopped.
-        """
-
-
-# Sends requests through the limiter, and sends one again while the transport is at fault.
-
-# Short, and no text of the user's: what is asked to learn whether the server is there.
-ARE_YOU_THERE = (Message("user", "Say OK."),)
-
-
-# What a server says, or does not get to say, that has more to do than it can.
-_TOO_BUSY = frozenset({503, 529})
-
-
-class Sender:
-    """The one way from a question to a model: limiter, deadlines, retries, and patience with a server that is away.
-
-    A stream that breaks is thrown away whole and its request sent again. Bad answers are not its business: those are
-    judged, and asked again, by `mellea_cli.engine.attempts`.
-
-    Args:
-        backend: the model server.
-        limiter: the gate that all requests to this server share.
-        policy: how often and how soon a request is sent again.
-        deadlines: how long one call may take.
-        outage: how long a server that is away is waited for.
-        observer: hears of pauses.
-        jitter: gives numbers from 0 up to 1.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        limiter: ConcurrencyLimiter,
-        *,
-        policy: RetryPolicy | None = None,
-        deadlines: Deadlines | None = None,
-        outage: Outage | None = None,
-        observer: Observer = nobody,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self.backend = backend
-        self.limiter = limiter
-        self.policy = policy or RetryPolicy()
-        self.deadlines = deadlines or Deadlines()
-        self.retries = 0
-        """Requests that were sent again, over the sender's life."""
-        self.own_usage = Usage()
-        """Tokens of questions that only ask whether the server is there."""
-        self._outage = outage or Outage(observer=observer)
-        self._observer = observer
-        self._jitter = jitter
-        self._metered = backend if isinstance(backend, ReportsRateLimits) else None
-        self._heeded: RateLimitStatus | None = None
-
-    @property
-    def peak(self) -> int:
-        """The most requests that were in flight at once."""
-        return self.limiter.peak
-
-    @property
-    def climb(self) -> AdaptiveConcurrency | None:
-        """What seeks the best number of requests in flight, where it is sought."""
-        return self.limiter.climb
-
-    @property
-    def rooms(self) -> ConcurrencyLimiter | None:
-        """What tells a worker whether there is room for it, where the number of requests is sought."""
-        return self.limiter if self.climb is not None else None
-
-    async def tend(self) -> None:
-        """Nothing needs tending here: whoever sends finds out whether the server is back."""
-
-    def look_ahead(self, left: Callable[[], int | None]) -> None:
-        """Nothing is planned ahead with one server."""
-
-    def figures(self) -> tuple[()]:
-        """There is only one endpoint: the run's own figures are its figures."""
-        return ()
-
-    async def send(
-        self, request: GenerateRequest, watch: CallObserver = UNOBSERVED, spent: RetryBudget | None = None
-    ) -> Completion:
-        """Send `request` until it goes through.
-
-        Args:
-            request: what to send.
-            watch: told what happens.
-            spent: what the question behind it has used up; `None` for a question of its own. It is counted on.
-
-        Returns:
-            The completion, with the number of times the request was sent in `attempts`.
-
-        Raises:
-            BackendError: the error cannot be mended by sending the request again, or the budget of retries is spent;
-                `attempts` says how often it was sent.
-            RunawayAnswer: the answer had to be stopped.
-        """
-        with self._outage.question():
-            return await self._until_through(request, watch, spent or RetryBudget())
-
-    async def _until_through(self, request: GenerateRequest, watch: CallObserver, spent: RetryBudget) -> Completion:
-        before, began = spent.sent, asyncio.get_running_loop().time()
-        while True:
-            spent.sent += 1
-            try:
-                completion = await self._once(request, watch, spent)
-            except BackendError as error:
-                error.attempts = spent.sent - before
-                if not error.retryable or not watch.resend():
-                    raise
-                self.retries += 1
-                await self._wait(error, watch, spent, began)
-            else:
-                sent = spent.sent - before
-                return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
-
-    async def _once(self, request: GenerateRequest, watch: CallObserver, spent: RetryBudget) -> Completion:
-        """Send the request once; tell limiter and outage what came of it."""
-        pace = self.limiter.pace
-        tokens = pace.tokens(_letters(request)) if pace is not None and pace.counts_tokens else 0.0
-        async with self.limiter.slot(tokens) as started, self._outage.turn() as in_doubt:
-            if in_doubt:
-                await self._look_for_server(request, spent)
-            try:
-                completion = await generate(self.backend, request, self.deadlines, watch, self.limiter)
-            except BackendError as error:
-                self._failed(error, started, spent)
-                raise
-            except AnswerError:
-                self._outage.answered()
-                raise
-        self._outage.answered()
-        self.limiter.answered(started)
-        if pace is not None:
-            pace.spent(tokens, completion.usage.prompt_tokens, completion.usage.completion_tokens)
-        self._heed_allowance()
-        return completion
-
-    def _failed(self, error: BackendError, started: float, question: RetryBudget) -> None:
-        alone = None
-        if isinstance(error, RateLimited):
-            alone = question if self.limiter.refused(started, by_time=bool(error.retry_after_s)) else None
-        elif error.scope is Scope.ITEM:
-            self._outage.answered()
-        elif error.status in _TOO_BUSY or isinstance(error, NothingInTime):
-            self.limiter.strained(started)
-        # An outage is the server's trouble: it is waited out and not charged to any request.
-        error.charged = not self._outage.failed(error, question=question, alone=alone)
-
-    async def _look_for_server(self, request: GenerateRequest, spent: RetryBudget) -> None:
-        """Ask a question that no row can spoil; return when the server is there.
-
-        Raises:
-            BackendError: it is not.
-        """
-        ours = GenerateRequest(
-            request.model, ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4, thinking=request.options.thinking)
-        )
-        try:
-            completion = await generate(self.backend, ours, self.deadlines)
-        except BackendError as error:
-            self._outage.ours_failed(error)
-            if self._outage.away:
-                error.charged = False
-                raise
-        except AnswerError:
-            self._outage.ours_answered()
-        else:
-            self.own_usage += completion.usage
-            self._outage.ours_answered()
-        # It went out in addition to the request itself, which is to blame for its failures now.
-        spent.sent += 1
-        spent.charge_spared(self.policy, self._outage.era)
-
-    async def _wait(self, error: BackendError, watch: CallObserver, spent: RetryBudget, began: float) -> None:
-        """Wait until `error`'s request may be sent again, or let the error through."""
-        watch.failed(error.kind, error.message)
-        rate_limited = isinstance(error, RateLimited)
-        if error.charged:
-            spent.count(rate_limited=rate_limited)
-        else:
-            spent.spare(rate_limited=rate_limited, era=self._outage.era)
-        delay = 0.0 if self._outage.away else self._delay_s(error, spent, began)
-        asked = error.retry_after_s if rate_limited and not self._outage.away else None
-        if asked and self.limiter.pause(asked):
-            # What the server asks of one request it means for all.
-            self._observer(Paused(error.message, asked))
-        watch.retry(delay, spent.sent + 1)
-        await asyncio.sleep(delay)
-
-    def _delay_s(self, error: BackendError, spent: RetryBudget, began: float) -> float:
-        failures = spent.refusals if isinstance(error, RateLimited) else spent.faults
-        delay = self.policy.delay_s(failures, error.retry_after_s, self._jitter)
-        longest = self.policy.max_elapsed_s
-        too_late = longest is not None and asyncio.get_running_loop().time() - began + (delay or 0.0) > longest
-        if delay is None or too_late or not self.policy.allows(spent):
-            self.retries -= 1
-            raise error
-        return delay
-
-    def _heed_allowance(self) -> None:
-        """Wait, all of us, when the server's headers say that nothing more is left for now."""
-        allowance = self._metered.rate_limit_status if self._metered is not None else None
-        if allowance is None or allowance is self._heeded:
-            return
-        self._heeded = allowance
-        wait = allowance.wait_s()
-        if 0 < wait <= self.policy.retry_after_cap_s and self.limiter.pause(wait):
-            self._observer(Paused("the model server's headers say that its limit is reached", wait))
-
-
-def _letters(request: GenerateRequest) -> int:
-    return sum(len(message.content) for message in request.messages)
-
-
-# While others can take a request over, an endpoint that has answered before is given so many times its usual time.
-_PATIENCE = 10.0
-_LEAST_PATIENCE_S = 20.0
-# How often it is looked for requests that are better taken over, in seconds.
+# While others can take a request over, an endpoint gets this many times its usual latency, and at least this long.
+_USUAL_LATENCIES = 10.0
+_LEAST_TIMEOUT_S = 20.0
+# How often slow endpoints are looked at for requests to move, in seconds.
 _LOOK_S = 1.0
-# A rest that an endpoint asks for is said when it is this long.
-_WORTH_SAYING_S = 30.0
+# A rest of one endpoint of a pool is worth a note from this long on, in seconds.
+_WORTH_A_NOTE_S = 30.0
+# Answers in a row that ask for a longer wait than the user's before the server counts as unavailable.
+_MOST_LONG_RESTS = 4
+# Probes in a row, each after a longer wait, that an endpoint refuses before it is disabled, although it has answered.
+_MOST_REFUSED_PROBES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """What holds for all endpoints of a pool together.
+class ClientLimits:
+    """Limits over all endpoints.
 
     Args:
-        most: requests under way at most; `None` leaves that to each one's own limit.
-        pace: spreads the starts of all requests over time; `None` does not.
-        max_wait_s: how long to wait while no endpoint is there, in seconds.
+        concurrency: highest number of requests in flight; `None` sets no limit but each endpoint's own.
+        rate_limiter: spreads the starts of all requests; `None` does not.
+        max_wait_s: how long to wait while no endpoint is available, in seconds.
     """
 
-    most: int | None = None
-    pace: RateLimiter | None = None
+    concurrency: int | None = None
+    rate_limiter: RateLimiter | None = None
     max_wait_s: float = 300.0
 
 
-class PoolSender:
-    """The way to a model that several servers have.
+class _Blocked(BackendUnavailable):
+    """The endpoint's breaker opened before the request was sent: it goes elsewhere at no charge."""
 
-    A request goes to the endpoint with the most free capacity. When it fails there, it is sent again at another one at
-    once if one has room; the budget of retries is that of one question, wherever they go.
-    An endpoint that keeps failing is set aside and asked at growing intervals whether it is back;
-    what asks is `tend`, which must run for that. One whose trouble does not pass, such
-    as a wrong key, is left out for the rest of the run, and that is said. The run waits only while none is there.
+
+class ModelClient:
+    """Sends requests to the endpoints that serve one model; a single server is a pool of one.
+
+    A request waits for an endpoint with room and for the rate limit, is streamed, and is sent again within its
+    `RetryBudget` when the transport is at fault. A broken stream is discarded whole. Bad answers are judged elsewhere,
+    in `mellea_cli.engine.attempts`.
+
+    An endpoint that keeps failing is probed at growing intervals by `maintain`, which must run for that. One with a
+    fault that does not pass, such as a wrong key, is disabled. While no endpoint is available, requests wait at no
+    charge.
 
     Args:
         endpoints: at least one.
         policy: how often and how soon a request is sent again.
-        deadlines: how long one call may take.
+        deadlines: time limits of one call.
         limits: what holds for all endpoints together.
-        breaker: makes an endpoint's breaker.
-        observer: hears what becomes of the endpoints.
-        jitter: gives numbers from 0 up to 1.
+        breaker: makes an endpoint's circuit breaker.
+        observer: receives pauses and notes about endpoints.
+        jitter: source of numbers from 0 up to 1.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[EndpointConfig],
         *,
         policy: RetryPolicy | None = None,
         deadlines: Deadlines | None = None,
-        limits: PoolLimits | None = None,
+        limits: ClientLimits | None = None,
         breaker: Callable[[], CircuitBreaker] = CircuitBreaker,
         observer: Observer = nobody,
         jitter: Callable[[], float] = random.random,
@@ -317,226 +97,405 @@ class PoolSender:
         self.policy = policy or RetryPolicy()
         self.deadlines = deadlines or Deadlines()
         self.retries = 0
-        """Requests that were sent again, over the sender's life."""
-        limits = limits or PoolLimits()
-        lanes = [
-            Lane(one, ConcurrencyLimiter(one.concurrency, pace=limits.pace), breaker(), self.deadlines)
-            for one in endpoints
-        ]
-        for lane in lanes:
-            lane.begin()
-        self.balance = LoadBalancer(lanes, most=limits.most, max_wait_s=limits.max_wait_s, observer=observer)
+        """Requests that were sent again, over the client's life."""
+        self.endpoints = tuple(Endpoint(config, breaker()) for config in endpoints)
+        limits = limits or ClientLimits()
+        self.balancer = LoadBalancer(
+            self.endpoints, limit=limits.concurrency, max_wait_s=limits.max_wait_s, observer=observer
+        )
+        adaptive = any(one.limiter.adaptive is not None or one.limiter.first_alone for one in self.endpoints)
+        self.slots = WorkerSlots(self._allowed()) if adaptive else None
+        """Which workers may take items, where the number of requests in flight is searched for."""
+        self._rate_limiter = limits.rate_limiter
+        self._max_wait_s = limits.max_wait_s
         self._observer = observer
         self._jitter = jitter
-        self._aside = {lane: asyncio.Event() for lane in lanes}
-        self._told = {lane: lane.breaker.standing for lane in lanes}
+        self._opened = {endpoint: asyncio.Event() for endpoint in self.endpoints}
+        self._told = {endpoint: endpoint.breaker.state for endpoint in self.endpoints}
+        self._confirming = asyncio.Lock()
+        self._starting = asyncio.Lock()
 
-    climb = rooms = None  # how many requests are best is not sought: each endpoint has the places that it was given
+    def with_deadlines(self, deadlines: Deadlines) -> Self:
+        """A client with other time limits that shares endpoints and limits with this one."""
+        other = copy.copy(self)
+        other.deadlines = deadlines
+        return other
 
     @property
-    def own_usage(self) -> Usage:
-        """Tokens of questions that only ask whether a server is there."""
-        return sum((lane.probed for lane in self.balance.lanes), Usage())
+    def probe_usage(self) -> Usage:
+        """Tokens of probes."""
+        return sum((endpoint.probe_usage for endpoint in self.endpoints), Usage())
 
     @property
     def peak(self) -> int:
-        """The most requests that were in flight at once."""
-        return self.balance.peak
+        """Most requests that were in flight at once."""
+        return self.balancer.peak
+
+    @property
+    def concurrency(self) -> int:
+        """Requests in flight that are allowed, or were found to be the best."""
+        limiters = [endpoint.limiter for endpoint in self.endpoints]
+        return sum(one.adaptive.best if one.adaptive is not None else one.concurrency for one in limiters)
 
     def figures(self) -> tuple[EndpointFigures, ...]:
-        """What each endpoint did so far."""
-        answers = sum(lane.answered for lane in self.balance.lanes)
-        return tuple(lane.figures(answers) for lane in self.balance.lanes)
-
-    def look_ahead(self, left: Callable[[], int | None]) -> None:
-        """Tell where to learn how many requests are still to come; it gives `None` while nobody knows."""
-        self.balance.left = left
+        """Figures of each endpoint so far."""
+        answers = sum(endpoint.answered for endpoint in self.endpoints)
+        return tuple(endpoint.figures(answers) for endpoint in self.endpoints)
 
     async def send(
-        self, request: GenerateRequest, watch: CallObserver = UNOBSERVED, spent: RetryBudget | None = None
+        self, request: GenerateRequest, observer: CallObserver = UNOBSERVED, budget: RetryBudget | None = None
     ) -> Completion:
-        """Send `request` until it goes through, wherever; `mellea_cli.engine.client.Way.send` has the contract.
+        """Send `request` until it succeeds.
+
+        Args:
+            request: what to send.
+            observer: follows the call.
+            budget: what the question has used up; it is counted on. `None` for a question of its own.
+
+        Returns:
+            The completion; its `attempts` says how often the request was sent.
 
         Raises:
-            ServerAway: no endpoint has been there for too long.
-            NoEndpointLeft: none will be there any more.
+            BackendError: sending it again cannot help, or the budget is spent; `attempts` says how often it was sent.
+            RunawayAnswer: the answer had to be stopped.
         """
-        spent = spent or RetryBudget()
-        before, began = spent.sent, now_s()
-        shy: dict[Lane, float] = {}
+        budget = budget or RetryBudget()
+        sent_before = budget.sent
+        began = asyncio.get_running_loop().time()
+        avoid: dict[Endpoint, float] = {}
         moved = False
         while True:
-            lane = await self.balance.place(shy, again=spent.sent > before)
-            spent.sent += 1
             try:
-                completion = await self._once(lane, request, watch, shy, may_move=not moved)
-            except Closed:
-                spent.sent -= 1
+                endpoint = await self.balancer.acquire(avoid, first=budget.sent > sent_before)
             except BackendError as error:
-                error.attempts = spent.sent - before
-                # Once only: a question that takes long wherever it is asked must not wander for ever.
+                error.attempts = budget.sent - sent_before
+                raise
+            budget.sent += 1
+            try:
+                completion = await self._send_once(endpoint, request, observer, avoid, movable=not moved)
+            except _Blocked:
+                budget.sent -= 1
+            except BackendError as error:
+                error.attempts = budget.sent - sent_before
+                # A request moves once only: one that takes long everywhere must not move for ever.
                 moved = moved or isinstance(error, TooSlow)
-                if not self._goes_again(error, shy) or not watch.resend():
+                delay = await self._delay_s(error, endpoint, budget, began, avoid)
+                if not observer.resend():
                     raise
-                watch.failed(error.kind, error.message)
-                delay = self._delay_s(error, spent, began)
-                shy[lane] = max(shy.get(lane, -math.inf), now_s() + delay)
+                observer.failed(error.kind, error.message)
+                if delay is None:
+                    if not await self._is_outage(endpoint, error, budget):
+                        raise _of_row(error) if endpoint.may_pass(error) else error from None
+                    delay = 0.0
+                avoid[endpoint] = max(avoid.get(endpoint, -math.inf), asyncio.get_running_loop().time() + delay)
                 self.retries += 1
-                watch.retry(0.0 if self.balance.free_elsewhere(lane) else delay, spent.sent + 1)
+                observer.retry(0.0 if self.balancer.free_elsewhere(endpoint) else delay, budget.sent + 1)
             else:
-                sent = spent.sent - before
+                sent = budget.sent - sent_before
                 return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
 
-    async def _once(
-        self, lane: Lane, request: GenerateRequest, watch: CallObserver, shy: dict[Lane, float], *, may_move: bool
+    async def _send_once(
+        self,
+        endpoint: Endpoint,
+        request: GenerateRequest,
+        observer: CallObserver,
+        avoid: dict[Endpoint, float],
+        *,
+        movable: bool,
     ) -> Completion:
+        """Send `request` to `endpoint` once and give its place back."""
+        limiter = self._rate_limiter
+        expected = 0.0
+        allowed = endpoint.limiter.allowed
         try:
-            completion = await lane.once(request, watch, self._patience(lane), may_move=may_move)
-        except BackendError as error:
-            # Before its place is given on, or the next request would run into the same refusal.
-            self._after_failure(lane, error, shy)
-            raise
+            if limiter is not None:
+                expected = limiter.expected_tokens(sum(len(message.content) for message in request.messages))
+                await self._until_allowed(limiter, expected, endpoint)
+            if endpoint.limiter.first_alone:
+                self._open_up_later(endpoint)
+            several = len(self.endpoints) > 1
+            deadlines = self._deadlines_at(endpoint) if several else self.deadlines
+            completion = await endpoint.send(request, observer, deadlines, movable=several and movable)
         except AnswerError:
-            self.balance.answered()
+            self.balancer.answered()
+            raise
+        except BackendError as error:
+            # Before the place is given to another request, which would run into the same refusal.
+            self._after_failure(endpoint, error, avoid)
             raise
         else:
-            if (rest := lane.asks_to_rest_s(self.policy.retry_after_cap_s)) > 0:
-                self._rest(lane, rest, "its headers say that its limit is reached")
-            self.balance.answered()
+            if limiter is not None:
+                limiter.settle(expected, completion.usage)
+            if (rest := endpoint.asked_wait_s(self.policy.retry_after_cap_s)) > 0:
+                self._rest(endpoint, rest, "the model server's headers say that its limit is reached")
+            self.balancer.answered()
             return completion
         finally:
-            self._tell(lane)
-            self.balance.leave(lane)
+            if endpoint.limiter.first_alone:
+                endpoint.limiter.open_up()
+            if endpoint.breaker.state is not self._told[endpoint]:
+                self._tell(endpoint)
+            if self.slots is not None and endpoint.limiter.allowed != allowed:
+                self.slots.set_limit(self._allowed())
+            self.balancer.release(endpoint)
 
-    def _patience(self, lane: Lane) -> Deadlines:
-        """The deadlines for one call: shorter where an endpoint falls silent, and others could answer instead."""
-        usual = lane.pace_s(now_s())
-        others = any(other.places for other in self.balance.lanes if other is not lane)
-        if usual is None or not others:
+    async def _until_allowed(self, limiter: RateLimiter, tokens: float, endpoint: Endpoint) -> None:
+        """Wait until the rate limit allows a request, and start it.
+
+        Raises:
+            _Blocked: the endpoint became unavailable, or asked for a rest, meanwhile.
+        """
+        clock = asyncio.get_running_loop().time
+        async with self._starting:
+            # Another request's usage may move the time meanwhile, so it is read again.
+            while (wait := limiter.wait_s(clock())) > 0:  # noqa: ASYNC110 - it sleeps until a time, it does not poll
+                await asyncio.sleep(wait)
+            if endpoint.breaker.blocks or endpoint.rests_until > clock():
+                raise _Blocked(f"{endpoint.config.name} became unavailable")
+            limiter.start(clock(), tokens)
+
+    def _open_up_later(self, endpoint: Endpoint) -> None:
+        def open_up() -> None:
+            if endpoint.limiter.first_alone:
+                endpoint.limiter.open_up()
+                if self.slots is not None:
+                    self.slots.set_limit(self._allowed())
+                self.balancer.assign()
+
+        asyncio.get_running_loop().call_later(endpoint.config.first_alone_s, open_up)
+
+    def _allowed(self) -> int:
+        return sum(endpoint.limiter.allowed for endpoint in self.endpoints)
+
+    def _deadlines_at(self, endpoint: Endpoint) -> Deadlines:
+        """Shorter time limits where an endpoint falls silent and others could answer instead."""
+        usual = endpoint.latency_s(asyncio.get_running_loop().time())
+        if usual is None or not any(other.limit for other in self.endpoints if other is not endpoint):
             return self.deadlines
-        patience = max(_LEAST_PATIENCE_S, _PATIENCE * usual)
+        timeout = max(_LEAST_TIMEOUT_S, _USUAL_LATENCIES * usual)
         first = self.deadlines.first()
-        sooner = first is None or patience < first
-        return dataclasses.replace(self.deadlines, first_token_s=patience) if sooner else self.deadlines
+        if first is not None and first <= timeout:
+            return self.deadlines
+        return dataclasses.replace(self.deadlines, first_token_s=timeout)
 
-    def _after_failure(self, lane: Lane, error: BackendError, shy: dict[Lane, float]) -> None:
-        """Let the endpoint rest if that is what it asks for, and keep from it what it cannot take."""
+    def _after_failure(self, endpoint: Endpoint, error: BackendError, avoid: dict[Endpoint, float]) -> None:
+        """Let the endpoint rest if it asks for that, and keep requests away that it cannot take."""
         if isinstance(error, RateLimited):
-            alone = lane.load == 1
-            wait = error.retry_after_s or (self._jitter() * self.policy.base_s if alone else 0.0)
-            self._rest(lane, wait, error.message)
+            asked = error.retry_after_s or 0.0
+            if asked > self._max_wait_s and len(self.endpoints) == 1:
+                self._count_long_rest(endpoint, error, asked)
+            else:
+                alone = endpoint.in_flight == 1
+                self._rest(endpoint, asked or (self._jitter() * self.policy.base_s if alone else 0.0), error.message)
         elif isinstance(error, TooSlow):
-            shy[lane] = now_s() + _LEAST_PATIENCE_S
+            avoid[endpoint] = asyncio.get_running_loop().time() + _LEAST_TIMEOUT_S
         elif isinstance(error, ContextTooLong):
-            # Another endpoint's window may be larger: each is asked once.
-            shy[lane] = math.inf
+            # Another endpoint's context window may be larger: each is asked once.
+            avoid[endpoint] = math.inf
         if error.scope is Scope.ITEM:
-            self.balance.answered()
+            self.balancer.answered()
 
-    def _goes_again(self, error: BackendError, shy: dict[Lane, float]) -> bool:
-        if isinstance(error, ContextTooLong):
-            return any(
-                shy.get(other, 0.0) < math.inf and other.breaker.standing is not BreakerState.GONE
-                for other in self.balance.lanes
+    def _count_long_rest(self, endpoint: Endpoint, error: BackendError, asked_s: float) -> None:
+        """Stop using a server that asks again and again to wait for longer than the user does.
+
+        One such answer proves nothing: some gateways give it to a single row.
+        """
+        endpoint.long_rests += 1
+        if endpoint.long_rests >= _MOST_LONG_RESTS:
+            endpoint.error = ServerAway(
+                f"{error.message}; it asks to wait {asked_s:.0f} s",
+                status=error.status,
+                retry_after_s=asked_s,
+                hint="run the same command again then: finished items are kept (--max-wait waits longer)",
             )
-        if error.scope is Scope.RUN:
-            # It is the endpoint's trouble. When it was the last one, `place` says so with all the reasons.
-            return True
-        return error.retryable
+            endpoint.breaker.disable()
 
-    def _delay_s(self, error: BackendError, spent: RetryBudget, began: float) -> float:
-        """Count the failure; return the seconds until the request may go to the same endpoint again, or raise it."""
-        if error.scope is not Scope.RETRY:
+    async def _delay_s(
+        self,
+        error: BackendError,
+        endpoint: Endpoint,
+        budget: RetryBudget,
+        began: float,
+        avoid: dict[Endpoint, float],
+    ) -> float | None:
+        """Charge the failure.
+
+        Returns:
+            Seconds until the request may go to `endpoint` again; `None` when the budget is spent.
+
+        Raises:
+            BackendError: sending the request again cannot help.
+        """
+        if isinstance(error, ContextTooLong):
+            enabled = [one for one in self.endpoints if one.breaker.state is not BreakerState.DISABLED]
+            if all(avoid.get(one, 0.0) == math.inf for one in enabled):
+                raise error
             return 0.0
-        rate_limited = isinstance(error, RateLimited)
-        if error.charged:
-            spent.count(rate_limited=rate_limited)
-        failures = spent.refusals if rate_limited else spent.faults
-        delay = self.policy.delay_s(failures, None, self._jitter) or 0.0
-        longest = self.policy.max_elapsed_s
-        if not self.policy.allows(spent) or (longest is not None and now_s() - began + delay > longest):
+        rate_limited, refused = isinstance(error, RateLimited), False
+        if type(error) is RequestRefused and error.status == 400:
+            await self._confirm(endpoint, error)
+            refused = True
+        elif endpoint.may_pass(error):
+            refused = True
+        elif error.scope is Scope.RUN and len(self.endpoints) > 1:
+            return 0.0  # The endpoint is disabled; when it was the last one, the balancer says so with all reasons.
+        elif not error.retryable:
             raise error
-        return delay
+        if error.charged:
+            budget.rate_limited += rate_limited
+            budget.refusals += refused
+            budget.faults += not (rate_limited or refused)
+        failures = budget.rate_limited if rate_limited else budget.refusals if refused else budget.faults
+        asked = error.retry_after_s if rate_limited and len(self.endpoints) == 1 else None
+        delay = self.policy.delay_s(failures, asked, self._jitter)
+        longest = self.policy.max_elapsed_s
+        late = longest is not None and asyncio.get_running_loop().time() - began + (delay or 0.0) > longest
+        if delay is None or late or not self.policy.allows(budget):
+            return None
+        # The endpoint rests for what the server asked; only the jitter is the request's own.
+        return delay - asked if asked else delay
 
-    def _rest(self, lane: Lane, seconds: float, reason: str) -> None:
-        if seconds > 0 and lane.rest(seconds, now_s()) and seconds >= _WORTH_SAYING_S:
-            self._observer(Note(f"{lane.endpoint.name} rests for {seconds:.0f} s: {reason}"))
+    async def _is_outage(self, endpoint: Endpoint, error: BackendError, budget: RetryBudget) -> bool:
+        """Whether a probe fails like the request whose budget is spent: then the budget is given back.
 
-    def _tell(self, lane: Lane) -> None:
-        """Say how an endpoint stands, if that has changed, and wake whoever tends it."""
-        was, self._told[lane] = self._told[lane], lane.breaker.standing
-        name, said = lane.endpoint.name, lane.error.message if lane.error is not None else ""
-        now = lane.breaker.standing
-        if now is BreakerState.ASIDE:
-            self._aside[lane].set()
-        if now is was:
+        A request that is alone in a run meets several endpoints that are away, none of them often enough to open its
+        breaker. A refusal is the row's own only when the endpoint answers the probe.
+        """
+        breaker = endpoint.breaker
+        in_a_row = breaker.failures or breaker.state is BreakerState.OPEN
+        faulty = error.retryable and self.policy.max_retries
+        if not (in_a_row and breaker.threshold and (faulty or endpoint.may_pass(error))):
+            return False
+        fault = await endpoint.probe(self.deadlines)
+        if fault is None or not (fault.retryable or endpoint.may_pass(fault)):
+            return False
+        endpoint.error = fault
+        if not breaker.blocks:
+            breaker.open(asyncio.get_running_loop().time())
+            self._tell(endpoint)
+        budget.faults = budget.refusals = 0
+        return True
+
+    async def _confirm(self, endpoint: Endpoint, error: BackendError) -> None:
+        """Find out by a probe whether an endpoint that never answered refuses this request or every one.
+
+        Raises:
+            BackendError: it refuses every request, so the run ends.
+        """
+        async with self._confirming:
+            if endpoint.has_answered:
+                return
+            if endpoint.breaker.state is not BreakerState.DISABLED:
+                fault = await endpoint.probe(self.deadlines)
+                endpoint.has_answered = fault is None
+                if fault is None or fault.retryable:
+                    return
+                endpoint.error = EndpointRefuses(
+                    f"the server refuses every request: {error.message}", status=error.status, hint=error.hint
+                )
+                endpoint.breaker.disable()
+                self._tell(endpoint)
+            if all(one.breaker.state is BreakerState.DISABLED for one in self.endpoints):
+                raise self.balancer.none_left() from error
+
+    def _rest(self, endpoint: Endpoint, seconds: float, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if (
+            seconds > 0
+            and endpoint.rest(seconds, now, reason)
+            and seconds >= _WORTH_A_NOTE_S
+            and len(self.endpoints) > 1
+        ):
+            self._observer(Note(f"{endpoint.config.name} rests for {seconds:.0f} s: {reason}"))
+
+    def _tell(self, endpoint: Endpoint) -> None:
+        """Note a change of an endpoint's state and wake its maintenance."""
+        was, now = self._told[endpoint], endpoint.breaker.state
+        self._told[endpoint] = now
+        if now is BreakerState.OPEN:
+            self._opened[endpoint].set()
+        if now is BreakerState.DISABLED:
+            self._opened[endpoint].set()
+            self.balancer.disabled()
+        if len(self.endpoints) == 1 or now is was:
             return
-        if now is BreakerState.GONE:
-            hint = f"; {lane.error.hint}" if lane.error is not None and lane.error.hint else ""
-            self._observer(Note(f"{name} is left out for the rest of the run: {said}{hint}"))
-            self.balance.lost()
-        elif now is BreakerState.ASIDE and was is BreakerState.SERVING:
-            self._observer(Note(f"{name} is set aside, and asked again by and by: {said}"))
-        elif now is BreakerState.SERVING:
+        name, reason = endpoint.config.name, endpoint.error.message if endpoint.error is not None else ""
+        if now is BreakerState.DISABLED:
+            hint = f"; {endpoint.error.hint}" if endpoint.error is not None and endpoint.error.hint else ""
+            self._observer(Note(f"{name} is disabled for the rest of the run: {reason}{hint}"))
+        elif now is BreakerState.OPEN and was is BreakerState.CLOSED:
+            self._observer(Note(f"{name} is not used for now and will be retried later: {reason}"))
+        elif now is BreakerState.CLOSED:
             self._observer(Note(f"{name} is back"))
 
-    async def tend(self) -> None:
-        """Ask endpoints that are set aside whether they are back, and relieve slow ones, until cancelled."""
+    async def maintain(self) -> None:
+        """Probe endpoints whose breaker is open, and move requests away from slow ones, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._relieve())
-            for lane in self.balance.lanes:
-                group.create_task(self._tend(lane))
+            if len(self.endpoints) > 1:
+                group.create_task(self._relieve())
+            for endpoint in self.endpoints:
+                group.create_task(self._probe_while_open(endpoint))
 
     async def _relieve(self) -> None:
-        """Let an endpoint that has nothing to do take over what a far slower one has been at for long.
+        """Let an idle endpoint take over what a much slower one has worked on for long.
 
-        So at the end of a run nobody waits for the slowest; J. Dean and S. Ghemawat's backup tasks ("MapReduce", OSDI
-        2004) serve the same end. A request is taken back, not doubled: no answer is paid for twice.
+        So the end of a run does not wait for the slowest endpoint; the backup tasks of J. Dean and S. Ghemawat
+        ("MapReduce", OSDI 2004) serve the same end. A request is moved, not doubled: no answer is paid for twice.
         """
         while True:
             await asyncio.sleep(_LOOK_S)
-            now = now_s()
-            for idle in self.balance.idle():
-                if (pace := idle.mean_s) is None:
+            now = asyncio.get_running_loop().time()
+            for idle in self.balancer.idle():
+                if idle.mean_s is None:
                     continue
-                for lane in self.balance.lanes:
-                    # Where both are alike the question is long by itself, and would be so anywhere.
-                    slower = lane.mean_s is None or lane.mean_s > MUCH_SLOWER * pace
-                    if lane is not idle and slower and (room := idle.places - idle.load) > 0:
-                        lane.take_back(max(_LEAST_PATIENCE_S, _PATIENCE * pace), room, now)
+                after_s = max(_LEAST_TIMEOUT_S, _USUAL_LATENCIES * idle.mean_s)
+                for endpoint in self.endpoints:
+                    # Where both are alike, the request takes long by itself and would do so anywhere.
+                    slower = endpoint.mean_s is None or endpoint.mean_s > MUCH_SLOWER * idle.mean_s
+                    if endpoint is not idle and slower and (room := idle.limit - idle.in_flight) > 0:
+                        endpoint.take_back(after_s, room, now)
 
-    async def _tend(self, lane: Lane) -> None:
-        while lane.breaker.standing is not BreakerState.GONE:
-            if lane.breaker.standing is not BreakerState.ASIDE:
-                self._aside[lane].clear()
-                await self._aside[lane].wait()
+    async def _probe_while_open(self, endpoint: Endpoint) -> None:
+        breaker, opened = endpoint.breaker, self._opened[endpoint]
+        if breaker.state is BreakerState.OPEN:
+            opened.set()
+        while breaker.state is not BreakerState.DISABLED:
+            if breaker.state is not BreakerState.OPEN:
+                opened.clear()
+                await opened.wait()
                 continue
-            wait = lane.breaker.probe_at - now_s()
+            wait = breaker.probe_at - asyncio.get_running_loop().time()
             if wait > 0:
                 await asyncio.sleep(wait)
             else:
-                await self._probe(lane)
+                await self._probe(endpoint)
 
-    async def _probe(self, lane: Lane) -> None:
-        request = GenerateRequest(lane.endpoint.model, ARE_YOU_THERE, Options(temperature=0.0, max_tokens=4))
-        if (pace := lane.limiter.pace) is not None:
-            await asyncio.sleep(pace.start(now_s(), pace.tokens(len(ARE_YOU_THERE[0].content))))
-        lane.probes += 1
-        try:
-            # The user's own deadlines: a server that loads its model needs them, and nobody waits for this.
-            completion = await generate(lane.endpoint.backend, lane.endpoint.adapted(request), self.deadlines)
-            lane.probed += completion.usage
-            lane.breaker.probed()
-        except BackendError as error:
-            lane.error = error
-            if error.scope is Scope.RUN:
-                lane.breaker.leave_out()
-            elif error.scope is Scope.ITEM or isinstance(error, RateLimited):
-                self._rest(lane, error.retry_after_s or 0.0, error.message)
-                lane.breaker.probed()
-            elif lane.breaker.standing is BreakerState.ASIDE:
-                lane.breaker.set_aside(now_s())
-        except AnswerError:
-            lane.breaker.probed()
-        self._tell(lane)
-        self.balance.look()
+    async def _probe(self, endpoint: Endpoint) -> None:
+        """Send one probe and set the breaker by its result."""
+        if (limiter := self._rate_limiter) is not None:
+            limiter.start(asyncio.get_running_loop().time(), limiter.expected_tokens(0))
+        # The user's own time limits, because a server that loads its model needs them.
+        error = await endpoint.probe(self.deadlines)
+        breaker, now = endpoint.breaker, asyncio.get_running_loop().time()
+        if error is None or (error.scope is Scope.ITEM and endpoint.has_answered):
+            breaker.probe_succeeded()
+            endpoint.refused_probes = 0
+        else:
+            endpoint.error = error
+            refused = error.scope is not Scope.RETRY
+            endpoint.refused_probes = endpoint.refused_probes + 1 if refused else 0
+            passes = not refused or endpoint.may_pass(error) or error.scope is Scope.ITEM
+            if not passes or endpoint.refused_probes >= _MOST_REFUSED_PROBES:
+                breaker.disable()
+            elif breaker.state is BreakerState.OPEN:
+                breaker.open(now, at_least_s=error.retry_after_s or 0.0)
+        self._tell(endpoint)
+        self.balancer.assign()
+
+
+def _of_row(error: BackendError) -> RequestRefused:
+    """The error of a row that was refused again and again although the endpoint answers others."""
+    refused = RequestRefused(error.message, status=error.status, hint=error.hint)
+    refused.attempts = error.attempts
+    refused.__cause__ = error
+    return refused

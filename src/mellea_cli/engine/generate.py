@@ -1,4 +1,4 @@
-"""One streamed call: deadlines, the watchdog, and the pieces put together."""
+"""One streamed call: deadlines, the check for runaway answers, and the pieces put together."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from mellea_cli.backends.base import Backend
 from mellea_cli.errors import BackendError, BackendUnavailable, RunawayAnswer, StreamBroken
 from mellea_cli.messages import Completion, GenerateRequest, Usage
 
-# What one question tells whoever follows it: a worker turns it into events, a thunk into a stream.
-
 
 class CallObserver:
-    """Follows one question to the model. This one looks away; followers override what they need.
+    """Follows one question to the model; the base class ignores everything.
 
-    Every method is called in the loop that asks, returns at once and does not raise.
+    The methods are called in the event loop of the call. They return at once and do not raise.
     """
 
     __slots__ = ()
@@ -26,14 +24,14 @@ class CallObserver:
         """A piece of the answer has arrived."""
 
     def failed(self, kind: str, message: str) -> None:
-        """The attempt has failed: what had arrived of its answer is void."""
+        """The attempt has failed; the pieces of its answer are void."""
 
     def resend(self) -> bool:
-        """The transport has failed. Return whether the request may be sent again: not when somebody has seen pieces."""
+        """Whether the request may be sent again after a transport fault; not when pieces were passed on to a user."""
         return True
 
     def retry(self, delay_s: float, attempt: int) -> None:
-        """The request will be sent again after `delay_s` seconds, as number `attempt`."""
+        """The request will be sent again after `delay_s` seconds, as attempt number `attempt`."""
 
 
 UNOBSERVED = CallObserver()
@@ -41,33 +39,33 @@ UNOBSERVED = CallObserver()
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long one call may take, in seconds; `None` means for ever.
+    """Time limits of one call in seconds; `None` sets no limit.
 
-    A read timeout alone never fires on a server that drips a byte a second, so the whole call is bounded as well.
+    A read timeout alone never fires on a server that sends a byte per second, so the whole call is bounded as well.
     """
 
     first_token_s: float | None = 300.0
-    """From sending the request to the first chunk: a local model may have to evaluate a long prompt first."""
+    """From sending the request to the first chunk. A local model may have to evaluate a long prompt first."""
     between_tokens_s: float | None = 60.0
     total_s: float | None = 600.0
 
     def first(self) -> float | None:
-        """Seconds that may pass until the first chunk."""
-        return _sooner(self.first_token_s, self.total_s)
+        """Seconds until the first chunk must be there."""
+        return _earlier(self.first_token_s, self.total_s)
 
 
-def _sooner(one: float | None, other: float | None) -> float | None:
+def _earlier(one: float | None, other: float | None) -> float | None:
     return one if other is None else other if one is None else min(one, other)
 
 
 class NothingInTime(BackendUnavailable):
-    """Our own deadline for the first chunk has passed: the server was reached, it may only be slow."""
+    """No chunk came before the deadline for the first one. The server was reached and may only be slow."""
 
 
-# The stall deadline is moved at most this often: moving a timer costs as much as decoding a token.
+# The deadline between tokens is moved at most this often: moving a timer costs as much as decoding a token.
 _REARM_S = 0.25
-# The watchdog looks each time that many characters more have arrived.
-_LOOK_EVERY = 128
+# The check for runaway answers runs each time this many more characters have arrived.
+_CHECK_EVERY = 128
 _BLANK_RUN = 256
 _REPEATED_RUN = 400
 _LONGEST_PERIOD = 80
@@ -78,15 +76,14 @@ _LONGEST_ANSWER = 1_000_000
 class Meter(Protocol):
     """Counts the text that arrives, over all calls."""
 
-    letters: int
-    """Characters so far."""
+    characters: int
 
 
 async def generate(
     backend: Backend,
     request: GenerateRequest,
-    deadlines: Deadlines | None = None,
-    watch: CallObserver = UNOBSERVED,
+    deadlines: Deadlines = Deadlines(),
+    observer: CallObserver = UNOBSERVED,
     meter: Meter | None = None,
 ) -> Completion:
     """Send `request` once and put its answer together.
@@ -94,169 +91,143 @@ async def generate(
     Args:
         backend: the model server.
         request: what to send.
-        deadlines: how long the call may take.
-        watch: told of each piece of text.
-        meter: each piece's length is added to it.
+        deadlines: time limits of the call.
+        observer: receives each piece of text.
+        meter: the length of each piece is added to it.
 
     Raises:
-        BackendError: the call failed; `partial` holds the text that had arrived. A deadline that passed is a
+        BackendError: the call failed; `partial` holds the text that had arrived. A missed deadline is a
             `NothingInTime` before the first chunk and a `StreamBroken` after it.
-        RunawayAnswer: the answer repeated itself, or padded white space, and was stopped.
+        RunawayAnswer: the answer repeated itself or padded white space, and was stopped.
     """
-    call = _Call(deadlines or Deadlines(), watch, meter)
+    call = _Call(deadlines, observer, meter)
     try:
-        await call.read(backend, request)
+        return await call.read(backend, request)
     except BackendError as error:
-        error.partial = error.partial or call.text
+        error.partial = error.partial or "".join(call.pieces)
         raise
-    return call.completion()
 
 
 class _Call:
-    """What is known about a call while it runs."""
+    """State of a running call."""
 
-    __slots__ = (
-        "_deadlines",
-        "_finish",
-        "_first",
-        "_looked",
-        "_meter",
-        "_pieces",
-        "_start",
-        "_thinking",
-        "_usage",
-        "_watch",
-        "_width",
-    )
+    __slots__ = ("_checked", "_deadlines", "_meter", "_observer", "_start", "_thinking", "_width", "pieces")
 
-    def __init__(self, deadlines: Deadlines, watch: CallObserver, meter: Meter | None) -> None:
+    def __init__(self, deadlines: Deadlines, observer: CallObserver, meter: Meter | None) -> None:
+        self.pieces: list[str] = []
         self._deadlines = deadlines
         self._meter = meter
-        self._watch = watch
-        self._pieces: list[str] = []
+        self._observer = observer
         self._thinking: list[str] = []
         self._width = 0
-        self._looked = 0
-        self._finish: str | None = None
-        self._usage = Usage()
+        self._checked = 0
         self._start = 0.0
-        self._first: float | None = None
 
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    async def read(self, backend: Backend, request: GenerateRequest) -> None:
-        """Read the stream to its end, under the deadlines."""
+    async def read(self, backend: Backend, request: GenerateRequest) -> Completion:
+        """Read the stream to its end, within the deadlines."""
         clock = asyncio.get_running_loop().time
-        self._start = clock()
+        self._start = armed = clock()
+        first: float | None = None
+        finish: str | None = None
+        usage = Usage()
         try:
             async with (
                 asyncio.timeout(self._deadlines.first()) as deadline,
                 aclosing(backend.stream(request)) as chunks,
             ):
-                armed = self._start
                 async for chunk in chunks:
                     now = clock()
-                    if self._first is None or now - armed > _REARM_S:
+                    if first is None or now - armed > _REARM_S:
                         deadline.reschedule(self._next_deadline(now))
                         armed = now
                     if chunk.text:
-                        if self._first is None:
-                            self._first = now
+                        if first is None:
+                            first = now
                         self._take(chunk.text)
                     if chunk.thinking:
                         self._think(chunk.thinking)
                     if chunk.finish_reason is not None:
-                        self._finish = chunk.finish_reason
+                        finish = chunk.finish_reason
                     if chunk.usage is not None:
-                        self._usage = chunk.usage
+                        usage = chunk.usage
         except TimeoutError as error:
             raise self._too_late(clock() - self._start) from error
+        text = "".join(self.pieces)
+        if finish is None:
+            raise StreamBroken("the answer ended before the model server said that it was finished", partial=text)
+        now = clock()
+        return Completion(
+            text=text,
+            finish_reason=finish,
+            usage=usage,
+            first_token_s=(first or now) - self._start,
+            total_s=now - self._start,
+            thinking="".join(self._thinking),
+        )
 
     def _next_deadline(self, now: float) -> float | None:
         between, total = self._deadlines.between_tokens_s, self._deadlines.total_s
-        # The slack keeps a deadline that is moved only now and then from being early.
+        # The slack keeps a deadline that is moved only now and then from firing early.
         stall = None if between is None else now + between + _REARM_S
-        return _sooner(stall, None if total is None else self._start + total)
+        return _earlier(stall, None if total is None else self._start + total)
 
     def _take(self, piece: str) -> None:
-        self._pieces.append(piece)
-        self._watch.text(piece)
+        self.pieces.append(piece)
+        self._observer.text(piece)
         self._width += len(piece)
         if self._meter is not None:
-            self._meter.letters += len(piece)
-        if self._width - self._looked >= _LOOK_EVERY:
-            self._looked = self._width
+            self._meter.characters += len(piece)
+        if self._width - self._checked >= _CHECK_EVERY:
+            self._checked = self._width
             if reason := runaway(self._tail()) or _too_long(self._width):
-                raise RunawayAnswer(reason, text=self.text)
+                raise RunawayAnswer(reason, text="".join(self.pieces))
 
     def _tail(self) -> str:
-        """The last part of the answer: a long one is not joined again and again."""
-        width, first = 0, len(self._pieces)
+        """The last part of the answer, so that a long one is not joined again and again."""
+        width, first = 0, len(self.pieces)
         while first and width < _REPEATED_RUN:
             first -= 1
-            width += len(self._pieces[first])
-        return "".join(self._pieces[first:])
+            width += len(self.pieces[first])
+        return "".join(self.pieces[first:])
 
     def _think(self, piece: str) -> None:
         self._thinking.append(piece)
         self._width += len(piece)
         if self._meter is not None:
-            self._meter.letters += len(piece)
-        self._looked += len(piece)
+            self._meter.characters += len(piece)
+        self._checked += len(piece)
         if reason := _too_long(self._width):
-            raise RunawayAnswer(reason, text=self.text)
+            raise RunawayAnswer(reason, text="".join(self.pieces))
 
     def _too_late(self, after_s: float) -> BackendError:
-        partial = self.text
-        if self._first is None and not self._thinking:
-            return NothingInTime(
-                f"the model server sent nothing for {after_s:.0f} s",
-                partial=partial,
-                hint="a slow machine needs more time: --timeout SECONDS",
-            )
+        hint = "a slow machine needs more time: --timeout SECONDS"
+        if not self.pieces and not self._thinking:
+            return NothingInTime(f"the model server sent nothing for {after_s:.0f} s", hint=hint)
         return StreamBroken(
-            f"the answer stalled or took too long; given up after {after_s:.0f} s",
-            partial=partial,
-            hint="a slow machine needs more time: --timeout SECONDS",
-        )
-
-    def completion(self) -> Completion:
-        """The whole answer."""
-        now = asyncio.get_running_loop().time()
-        if self._finish is None:
-            raise StreamBroken("the answer ended before the model server said that it was finished", partial=self.text)
-        return Completion(
-            text=self.text,
-            finish_reason=self._finish,
-            usage=self._usage,
-            first_token_s=(self._first or now) - self._start,
-            total_s=now - self._start,
-            thinking="".join(self._thinking),
+            f"the answer stalled or took too long; stopped after {after_s:.0f} s",
+            partial="".join(self.pieces),
+            hint=hint,
         )
 
 
-def _too_long(letters: int) -> str:
-    return f"it is longer than {_LONGEST_ANSWER:,} characters" if letters > _LONGEST_ANSWER else ""
+def _too_long(characters: int) -> str:
+    return f"it is longer than {_LONGEST_ANSWER:,} characters" if characters > _LONGEST_ANSWER else ""
 
 
 def runaway(tail: str) -> str:
-    """Whether an answer has begun to run away.
+    """Reason why an answer counts as running away, worded for the model; empty for a normal one.
+
+    White space without end does, and so does a passage of at most 80 characters that repeats through the last 400.
 
     Args:
-        tail: the last part of the answer, 400 characters or more when it has as many.
-
-    Returns:
-        The reason, worded for the model; empty when all is well. White space without end and a passage of at most 80
-        characters that repeats itself through the last 400 count as running away.
+        tail: the last part of the answer: 400 characters or more when it has as many.
     """
     if len(tail) >= _BLANK_RUN and tail[-_BLANK_RUN:].isspace():
         return "it pads white space without end"
     if len(tail) < _REPEATED_RUN:
         return ""
     end = tail[-_REPEATED_RUN:]
-    # The last 40 characters stand again `period` characters earlier, and so does everything before them.
+    # If the last 40 characters occur again `period` characters earlier, everything before them must do so as well.
     earlier = end.rfind(end[-40:], 0, len(end) - 1)
     period = len(end) - 40 - earlier
     if earlier >= 0 and period <= _LONGEST_PERIOD and end[period:] == end[:-period]:

@@ -1,231 +1,254 @@
-"""Which endpoint of a pool a request goes to, and who waits while none has room."""
+"""Load balancer: assigns each request to the endpoint with the least expected work."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mellea_cli.engine.circuit_breaker import BreakerState, ServerAway
-from mellea_cli.engine.endpoint import Lane
-from mellea_cli.errors import BackendError, Scope
+from mellea_cli.engine.circuit_breaker import BreakerState
+from mellea_cli.engine.endpoint import Endpoint
+from mellea_cli.errors import BackendError, BackendUnavailable, Scope
 from mellea_cli.events import Observer, Paused, nobody
 
 MUCH_SLOWER = 2.0
-"""An endpoint is spared, or relieved, only if it is slower than others by more than this factor."""
+"""An endpoint is spared, or relieved of a request, only when it is slower than others by more than this factor."""
+
+
+class ServerAway(BackendUnavailable):
+    """No endpoint has answered for longer than the user waits."""
+
+    kind = "server-away"
+    scope = Scope.RUN
 
 
 class NoEndpointLeft(BackendError):
-    """Every endpoint of the pool is out for good: wrong keys, missing models, wrong addresses."""
+    """Every endpoint of the pool is disabled: wrong keys, missing models, wrong addresses."""
 
     kind = "no-endpoint-left"
     scope = Scope.RUN
 
 
+class EndpointRefuses(BackendError):
+    """The endpoint refuses every request, a probe too, with an error that could have been about one request."""
+
+    kind = "endpoint-refuses"
+    scope = Scope.RUN
+
+
 @dataclass(eq=False)
 class _Waiting:
-    """A request that waits for room somewhere."""
+    """A request that waits for an endpoint."""
 
-    shy: dict[Lane, float]
-    turn: asyncio.Future[Lane] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    avoid: dict[Endpoint, float]
+    turn: asyncio.Future[Endpoint] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class LoadBalancer:
-    """Gives each request the endpoint with the most free capacity, as late as possible.
+    """Gives each request an endpoint as late as possible.
 
-    Nothing is queued at an endpoint: a request waits here until one has room, so a slow one holds up only what it works
-    on. While there is a choice, the one with the least expected work is taken: requests under way, over weight and
-    places, times the mean time of its answers. That is "least outstanding requests" weighted by latency, as Finagle's
-    Peak EWMA balancer has it. Balancers that see only a part of the load, or have thousands of endpoints, look at two
-    drawn by chance (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001); this one knows all
-    there is to know about a few, and looks at each.
+    No request is queued at an endpoint: it waits here until one has room, so a slow endpoint holds up only what it
+    works on. While there is a choice, the endpoint with the least expected work gets the request: requests in flight
+    over weight and limit, times the mean latency. That is "least outstanding requests" weighted by latency, as in
+    Finagle's Peak EWMA balancer. Balancers that see only a part of the load look at two endpoints drawn at random
+    (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001); this one sees all of it.
 
-    When `left` tells that the end is near, an endpoint that would need longer for one answer than the faster ones for
-    everything that is left is spared, as otherwise the run would end with waiting for it.
+    Near the end of the run (`remaining`) an endpoint is spared that would need longer for one answer than the faster
+    ones need for all the rest, because the run would end with waiting for it.
 
     Args:
-        lanes: the endpoints.
-        most: requests under way at most, over all of them; `None` leaves that to each one's own limit.
-        max_wait_s: how long to wait while none is there, in seconds; then every request fails with `ServerAway`.
-        observer: hears when everything waits.
+        endpoints: at least one.
+        limit: highest number of requests in flight over all endpoints; `None` sets no limit but each one's own.
+        max_wait_s: how long to wait while no endpoint is available, in seconds; then every request fails.
+        observer: receives an event when all requests wait.
     """
 
     def __init__(
-        self, lanes: Sequence[Lane], *, most: int | None = None, max_wait_s: float = 300.0, observer: Observer = nobody
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        limit: int | None = None,
+        max_wait_s: float = 300.0,
+        observer: Observer = nobody,
     ) -> None:
-        self.lanes = tuple(lanes)
-        self.left: Callable[[], int | None] = lambda: None
-        """Requests that have not been asked for yet, or `None` while nobody knows."""
+        self.endpoints = tuple(endpoints)
+        self.remaining: Callable[[], int | None] = lambda: None
+        """Requests that are still to come, or `None` while that is unknown."""
         self.peak = 0
-        """The most requests that were under way at once."""
-        self._most = math.inf if most is None else most
+        """Most requests that were in flight at once."""
+        self._limit = math.inf if limit is None else limit
         self._max_wait_s = max_wait_s
         self._observer = observer
         self._waiting: deque[_Waiting] = deque()
-        self._load = 0
+        self._in_flight = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._none_since: float | None = None
+        self._timer_at = math.inf
+        self._unavailable_since: float | None = None
         self._told_until = -math.inf
 
-    async def place(self, shy: dict[Lane, float], *, again: bool = False) -> Lane:
-        """Wait for room, and take it; `leave` gives it back.
+    async def acquire(self, avoid: dict[Endpoint, float], *, first: bool = False) -> Endpoint:
+        """Wait for an endpoint with room and take it; `release` gives it back.
 
         Args:
-            shy: endpoints that the request must not go to before a time; it may change while the request waits.
-            again: the request was sent before, and goes before those that were not.
+            avoid: endpoints that the request must not go to before a time. It may change while the request waits.
+            first: whether the request goes before those that were never sent.
 
         Raises:
-            ServerAway: no endpoint has been there for too long.
-            NoEndpointLeft: none will be there any more.
+            ServerAway: no endpoint has been available for too long.
+            NoEndpointLeft: every endpoint is disabled.
         """
-        if not self._waiting and (lane := self._best(shy, _now())) is not None:
-            return self._take(lane)
-        waiting = _Waiting(shy)
-        if again:
+        if not self._waiting and (endpoint := self._best(avoid, _now())) is not None:
+            return self._take(endpoint)
+        waiting = _Waiting(avoid)
+        if first:
             self._waiting.appendleft(waiting)
         else:
             self._waiting.append(waiting)
-        self.look()
+        self.assign()
         try:
             return await waiting.turn
         except asyncio.CancelledError:
             if waiting.turn.done() and not waiting.turn.cancelled() and waiting.turn.exception() is None:
-                # The room came at the same moment: somebody else shall have it.
-                self.leave(waiting.turn.result())
+                # The endpoint came at the moment of the cancellation: another request gets it.
+                self.release(waiting.turn.result())
             raise
 
-    def leave(self, lane: Lane) -> None:
-        """The request that was given this endpoint is over, however it ended."""
-        lane.load -= 1
-        self._load -= 1
-        self.look()
+    def release(self, endpoint: Endpoint) -> None:
+        """Give an endpoint's place back once its request is over, however it ended."""
+        endpoint.in_flight -= 1
+        self._in_flight -= 1
+        if self._waiting:
+            self.assign()
 
     def answered(self) -> None:
-        """A request of the run was answered: the pool as a whole is there."""
-        self._none_since = None
+        """Record that a request of the run was answered, so the time without an endpoint starts again."""
+        self._unavailable_since = None
 
-    def look(self) -> None:
-        """Give room to whoever waits; call it whenever an endpoint's standing has changed."""
+    def assign(self) -> None:
+        """Assign endpoints to waiting requests; call it whenever an endpoint's state has changed."""
         if not self._waiting:
             self._set_timer(math.inf)
             return
         now = _now()
         passed: list[_Waiting] = []
-        while self._waiting and self._load < self._most and any(lane.has_room(now) for lane in self.lanes):
+        while self._waiting and self._in_flight < self._limit and any(_has_room(one, now) for one in self.endpoints):
             waiting = self._waiting.popleft()
             if waiting.turn.done():
                 continue
-            lane = self._best(waiting.shy, now)
-            if lane is None:
+            endpoint = self._best(waiting.avoid, now)
+            if endpoint is None:
                 passed.append(waiting)
             else:
-                waiting.turn.set_result(self._take(lane))
+                waiting.turn.set_result(self._take(endpoint))
         self._waiting.extendleft(reversed(passed))
         if self._waiting:
             self._wait_on(now)
 
-    def lost(self) -> None:
-        """An endpoint is out for good: who would not go to those that are left goes there all the same."""
-        alive = self._alive()
+    def disabled(self) -> None:
+        """Assign again after an endpoint was disabled: a request may now go to one that it was to avoid for good."""
+        enabled = self._enabled()
         for waiting in self._waiting:
-            if all(waiting.shy.get(lane, 0.0) == math.inf for lane in alive):
-                waiting.shy.clear()
-        self.look()
+            if all(waiting.avoid.get(endpoint, 0.0) == math.inf for endpoint in enabled):
+                waiting.avoid.clear()
+        self.assign()
 
-    def _alive(self) -> list[Lane]:
-        return [lane for lane in self.lanes if lane.breaker.standing is not BreakerState.GONE]
-
-    def idle(self) -> list[Lane]:
-        """Endpoints that have room while nobody waits for any."""
+    def idle(self) -> list[Endpoint]:
+        """Endpoints with room while no request waits."""
         now = _now()
-        return [] if self._waiting else [lane for lane in self.lanes if lane.has_room(now)]
+        return [] if self._waiting else [endpoint for endpoint in self.endpoints if _has_room(endpoint, now)]
 
-    def free_elsewhere(self, lane: Lane) -> bool:
-        """Whether another endpoint has room right now."""
+    def free_elsewhere(self, endpoint: Endpoint) -> bool:
+        """Whether another endpoint has room now."""
         now = _now()
-        return any(other.has_room(now) for other in self.lanes if other is not lane)
+        return any(_has_room(other, now) for other in self.endpoints if other is not endpoint)
 
-    def _take(self, lane: Lane) -> Lane:
-        lane.load += 1
-        self._load += 1
-        self.peak = max(self.peak, self._load)
-        return lane
+    def _enabled(self) -> list[Endpoint]:
+        return [one for one in self.endpoints if one.breaker.state is not BreakerState.DISABLED]
 
-    def _best(self, shy: Mapping[Lane, float], now: float) -> Lane | None:
-        if self._load >= self._most:
+    def _take(self, endpoint: Endpoint) -> Endpoint:
+        endpoint.in_flight += 1
+        self._in_flight += 1
+        self.peak = max(self.peak, self._in_flight)
+        return endpoint
+
+    def _best(self, avoid: Mapping[Endpoint, float], now: float) -> Endpoint | None:
+        if self._in_flight >= self._limit:
             return None
-        free = [lane for lane in self.lanes if lane.has_room(now) and shy.get(lane, now) <= now]
+        free = [one for one in self.endpoints if _has_room(one, now) and avoid.get(one, now) <= now]
+        if len(self.endpoints) == 1:
+            return free[0] if free else None
         free = self._worthwhile(free, now)
-        # What is not measured counts as being as fast as the fastest: it is tried, but not flooded.
-        known = [pace for lane in free if (pace := lane.pace_s(now)) is not None]
-        fastest = min(known, default=1.0)
-        return min(free, key=lambda lane: _work(lane, lane.pace_s(now) or fastest), default=None)
+        # An endpoint without a latency counts as fast as the fastest: it is tried, but not flooded.
+        latencies = {one: one.latency_s(now) for one in free}
+        fastest = min((latency for latency in latencies.values() if latency is not None), default=1.0)
+        return min(
+            free,
+            key=lambda one: (latencies[one] or fastest) * (one.in_flight + 1) / (one.config.weight * one.limit),
+            default=None,
+        )
 
-    def _worthwhile(self, free: list[Lane], now: float) -> list[Lane]:
+    def _worthwhile(self, free: list[Endpoint], now: float) -> list[Endpoint]:
         """Those of `free` that do not make the run wait for them at its end."""
-        left = self.left()
-        if left is None:
+        remaining = self.remaining()
+        if remaining is None:
             return free
-        paces = {lane: pace for lane in self.lanes if lane.places and (pace := lane.pace_s(now)) is not None}
-        return [lane for lane in free if lane not in paces or not self._too_late(lane, paces, left, now)]
+        latencies = {one: s for one in self.endpoints if one.limit and (s := one.latency_s(now)) is not None}
+        return [one for one in free if one not in latencies or not self._too_late(one, latencies, remaining, now)]
 
-    def _too_late(self, lane: Lane, paces: Mapping[Lane, float], left: int, now: float) -> bool:
+    def _too_late(self, endpoint: Endpoint, latencies: Mapping[Endpoint, float], remaining: int, now: float) -> bool:
         faster = [
             other
-            for other, pace in paces.items()
-            if pace * MUCH_SLOWER < paces[lane] and other.rests_until <= now and not other.breaker.open
+            for other, latency in latencies.items()
+            if latency * MUCH_SLOWER < latencies[endpoint] and other.rests_until <= now
         ]
         if not faster:
             return False
-        a_second = sum(other.places / paces[other] for other in faster)
-        ahead = left + len(self._waiting) + 1
-        return ahead / a_second + max(paces[other] for other in faster) < paces[lane]
+        per_second = sum(other.limit / latencies[other] for other in faster)
+        ahead = remaining + len(self._waiting) + 1
+        return ahead / per_second + max(latencies[other] for other in faster) < latencies[endpoint]
 
     def _wait_on(self, now: float) -> None:
-        """Nobody who waits can be sent now: see to it that this is looked at again, or end it."""
-        alive = self._alive()
-        if not alive:
-            self._fail(lambda: no_endpoint_left(self.lanes))
+        """Set the timer for waiting requests, or end them when waiting makes no sense."""
+        enabled = self._enabled()
+        if not enabled:
+            self._fail(self.none_left)
             return
-        serving = [lane for lane in alive if not lane.breaker.open]
-        times = [lane.rests_until for lane in serving]
-        near = [time for time in times if time - now <= self._max_wait_s]
-        if near:
-            wake = self._next_time(now, times)
+        times = [one.rests_until for one in enabled if not one.breaker.blocks]
+        if any(time - now <= self._max_wait_s for time in times):
             if min(times) > now:
-                self._tell("every endpoint asks to be left alone", min(times), now)
-        else:
-            # Those that ask for a longer rest than anybody will wait are as good as away.
-            self._none_since = now if self._none_since is None else self._none_since
-            give_up = self._none_since + self._max_wait_s
-            aside = [lane.breaker.probe_at for lane in alive if lane.breaker.open]
-            if now >= give_up or not aside:
-                self._fail(lambda: self._away(alive))
-                return
-            wake = give_up
-            self._tell(f"no endpoint is there: {_reasons(alive)}", max(now, min(aside)), now)
-        self._set_timer(wake)
+                self._tell("; ".join(dict.fromkeys(one.rest_reason for one in enabled)), min(times), now)
+            self._set_timer(self._next_time(now, times))
+            return
+        # An endpoint that asks for a longer rest than the user waits is as good as unavailable.
+        self._unavailable_since = now if self._unavailable_since is None else self._unavailable_since
+        give_up = self._unavailable_since + self._max_wait_s
+        probes = [one.breaker.probe_at for one in enabled if one.breaker.blocks]
+        if now >= give_up or not probes:
+            self._fail(self._away)
+            return
+        self._tell(f"{_reasons(enabled)}; waiting for it to come back", max(now, min(probes)), now)
+        self._set_timer(give_up)
 
     def _next_time(self, now: float, times: Iterable[float]) -> float:
-        """When somebody who waits may be sent without any answer coming in before that."""
+        """When a waiting request may be sent without an answer coming in before."""
         later = [time for time in times if time > now]
-        later += [time for waiting in self._waiting for time in waiting.shy.values() if now < time < math.inf]
+        later += [time for waiting in self._waiting for time in waiting.avoid.values() if now < time < math.inf]
         return min(later, default=math.inf)
 
     def _set_timer(self, when: float) -> None:
+        if when == self._timer_at:
+            return
         if self._timer is not None:
-            if self._timer.when() == when and not self._timer.cancelled():
-                return
             self._timer.cancel()
-            self._timer = None
-        if when < math.inf:
-            self._timer = asyncio.get_running_loop().call_at(when, self._wake)
+        self._timer_at = when
+        self._timer = asyncio.get_running_loop().call_at(when, self._wake) if when < math.inf else None
 
     def _wake(self) -> None:
-        self._timer = None
-        self.look()
+        self._timer, self._timer_at = None, math.inf
+        self.assign()
 
     def _tell(self, reason: str, until: float, now: float) -> None:
         if until > self._told_until + 0.05:
@@ -239,27 +262,38 @@ class LoadBalancer:
                 one.turn.set_exception(error())
         self._set_timer(math.inf)
 
-    def _away(self, alive: Sequence[Lane]) -> ServerAway:
+    def _away(self) -> BackendError:
+        enabled = self._enabled()
+        fault = enabled[0].error if len(self.endpoints) == 1 else None
+        if fault is not None and fault.scope is Scope.RUN:
+            return copy.copy(fault)
+        what = "the model server has" if len(self.endpoints) == 1 else "no endpoint of the pool has"
         return ServerAway(
-            f"no endpoint of the pool has been there for {self._max_wait_s:.0f} s: {_reasons(alive)}",
-            hint="start one and run the same command again: finished items are kept (--max-wait waits longer)",
+            f"{what} {'not ' if len(self.endpoints) == 1 else ''}answered for {self._max_wait_s:.0f} s: "
+            f"{_reasons(enabled)}",
+            status=fault.status if fault is not None else None,
+            hint="start it and run the same command again: finished items are kept (--max-wait waits longer)",
+        )
+
+    def none_left(self) -> BackendError:
+        """The error of a pool of which no endpoint can be used; of a single endpoint its own error."""
+        if len(self.endpoints) == 1 and self.endpoints[0].error is not None:
+            return copy.copy(self.endpoints[0].error)
+        hints = [one.error.hint for one in self.endpoints if one.error is not None and one.error.hint]
+        return NoEndpointLeft(
+            f"no endpoint of the pool can be used: {_reasons(self.endpoints)}", hint=hints[0] if hints else ""
         )
 
 
-def no_endpoint_left(lanes: Sequence[Lane]) -> NoEndpointLeft:
-    """The error of a pool of which no endpoint can be used."""
-    hints = [lane.error.hint for lane in lanes if lane.error is not None and lane.error.hint]
-    return NoEndpointLeft(f"no endpoint of the pool can be used: {_reasons(lanes)}", hint=hints[0] if hints else "")
+def _has_room(endpoint: Endpoint, now: float) -> bool:
+    return endpoint.in_flight < endpoint.limit and now >= endpoint.rests_until
 
 
-def _work(lane: Lane, pace_s: float) -> float:
-    """The work that stands before one more request, relative to what the endpoint takes."""
-    return pace_s * (lane.load + 1) / (lane.endpoint.weight * lane.places)
-
-
-def _reasons(lanes: Sequence[Lane]) -> str:
-    told = (f"{lane.endpoint.name}: {lane.error.message}" for lane in lanes if lane.error is not None)
-    return "; ".join(told) or "no answer"
+def _reasons(endpoints: Sequence[Endpoint]) -> str:
+    errors = [(one.config.name, one.error.message) for one in endpoints if one.error is not None]
+    if len(errors) == 1 and len(endpoints) == 1:
+        return errors[0][1]
+    return "; ".join(f"{name}: {message}" for name, message in errors) or "no answer"
 
 
 def _now() -> float:

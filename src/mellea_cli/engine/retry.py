@@ -1,62 +1,44 @@
-"""When to send a request again: pure arithmetic, the random numbers come from outside."""
+"""Retry policy and retry budget: how often and how soon a failed request is sent again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(slots=True, eq=False)
 class RetryBudget:
-    """What one question has used up so far, over every request that was sent for it; no two are the same."""
+    """What the requests for one question have used up so far.
+
+    Args:
+        sent: requests, first attempts included.
+        faults: failures of the transport. Each costs one; a failure at an open circuit breaker costs nothing.
+        rate_limited: times the server asked for fewer requests. They have a larger limit.
+        refusals: times the server refused the request in a way that may pass (400, 401, 403, 404, a web page).
+    """
 
     sent: int = 0
-    """Requests, first attempts included."""
     faults: int = 0
-    """Failures of the transport that count against the question."""
+    rate_limited: int = 0
     refusals: int = 0
-    """Times the server asked for fewer requests; they count too, but less soon."""
-    _spared: list[bool] = field(default_factory=list)
-    _era: int = 0
-
-    def count(self, *, rate_limited: bool) -> None:
-        """A request failed, and it counts."""
-        if rate_limited:
-            self.refusals += 1
-        else:
-            self.faults += 1
-
-    def spare(self, *, rate_limited: bool, era: int) -> None:
-        """A request failed while the server counted as away: that is not charged, unless it turns out to be there.
-
-        Args:
-            rate_limited: as in `count`.
-            era: how often the server has been seen to be away for certain; what failed before that stays free.
-        """
-        if era != self._era:
-            self._spared.clear()
-            self._era = era
-        self._spared.append(rate_limited)
-
-    def charge_spared(self, policy: RetryPolicy, era: int) -> None:
-        """The server is there after all: the request itself failed; count that, but leave it one more retry."""
-        while era == self._era and self._spared and policy.leaves_one(self, rate_limited=self._spared[-1]):
-            self.count(rate_limited=self._spared.pop())
-        self._spared.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how soon a request is sent again when the transport was at fault.
+    """How often and how soon a request is sent again.
 
-    The wait before retry n is a random share of `base_s * 2**(n-1)`, at most `cap_s` ("full jitter": many clients
-    that failed together do not come back together). A server's Retry-After is a lower bound for it.
+    The wait before retry n is a random share of `base_s * 2**(n-1)`, at most `cap_s` (full jitter: M. Brooker,
+    "Exponential Backoff And Jitter", 2015). A server's Retry-After is a lower bound for it.
 
     Args:
-        max_retries: times a request is sent again after its first attempt; 0 turns retries off.
+        max_retries: times a request is sent again after a transport fault; 0 turns all retries off.
         base_s: scale of the first wait, in seconds.
-        cap_s: the longest wait that is ours to choose, in seconds.
-        retry_after_cap_s: the longest Retry-After that is waited for, in seconds; a longer one fails the request.
+        cap_s: longest wait, in seconds, unless the server names a longer one.
+        retry_after_cap_s: longest Retry-After that is waited for, in seconds.
+        max_rate_limited: times a request is sent again in all when some failures were rate limits: being asked to slow
+            down says nothing against the request.
+        max_refusals: times a request is sent again after a refusal that may pass.
+        max_elapsed_s: no retry starts later than this many seconds after the first send; `None` sets no limit.
     """
 
     max_retries: int = 5
@@ -64,31 +46,28 @@ class RetryPolicy:
     cap_s: float = 20.0
     retry_after_cap_s: float = 300.0
     max_rate_limited: int = 9
-    """Times a request is sent again in all when some of its failures were 429s: being asked to slow down says nothing
-    against the request."""
+    max_refusals: int = 2
     max_elapsed_s: float | None = None
-    """No wait for a retry ends later than so many seconds after the request was first sent; `None` sets no bound."""
 
-    def allows(self, spent: RetryBudget) -> bool:
-        """Whether a question that has used up so much may have a request sent again."""
+    def allows(self, budget: RetryBudget) -> bool:
+        """Whether a question that has used this much may have a request sent again."""
         most = max(self.max_retries, self.max_rate_limited) if self.max_retries else 0
-        return spent.faults <= self.max_retries and spent.faults + spent.refusals <= most
-
-    def leaves_one(self, spent: RetryBudget, *, rate_limited: bool) -> bool:
-        """Whether one failure more would still leave a question a retry after the next one."""
-        faults, refusals = spent.faults + (not rate_limited), spent.refusals + rate_limited
-        return self.allows(RetryBudget(faults=faults + (not rate_limited), refusals=refusals + rate_limited))
+        return (
+            budget.faults <= self.max_retries
+            and budget.faults + budget.rate_limited <= most
+            and budget.refusals <= min(self.max_refusals, self.max_retries)
+        )
 
     def delay_s(self, retry: int, retry_after_s: float | None, random: Callable[[], float]) -> float | None:
-        """How long to wait before retry number `retry`, counted from 1.
+        """Seconds to wait before retry number `retry`, counted from 1.
 
         Args:
             retry: the retry to come.
-            retry_after_s: how long the server asked for, in seconds.
-            random: gives a number from 0 up to 1.
+            retry_after_s: wait that the server asked for, in seconds.
+            random: source of numbers from 0 up to 1.
 
         Returns:
-            Seconds, or `None` when the server asks for longer than anybody will wait.
+            Seconds, or `None` when the server asks for more than `retry_after_cap_s`.
         """
         if retry_after_s is not None and retry_after_s > self.retry_after_cap_s:
             return None

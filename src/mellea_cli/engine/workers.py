@@ -1,4 +1,4 @@
-"""One task group, N workers, each pulls its own next item."""
+"""Worker pool: one task group, N workers, each takes its own next item until the items end or the run is stopped."""
 
 from __future__ import annotations
 
@@ -8,32 +8,30 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from mellea_cli.errors import ExitCode
+from mellea_cli.engine.concurrency import WorkerSlots
+from mellea_cli.errors import ExitCode, first_error
 
-# How a run is asked to stop: by a signal, or by a limit that the user set.
+T = TypeVar("T")
 
 _SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HUNG_UP}
 
-_FINISHING = "items in flight may finish; once more stops at once"
-
 
 class Stop:
-    """Carries the wish to stop to the pool.
+    """Carries a request to stop to the workers.
 
-    The first request to stop lets the items in flight finish; the second gives them up.
+    The first request lets the items in flight finish, the second one gives them up.
 
     Args:
-        tell: told in a few words what happens now, each time a signal comes.
+        tell: receives a sentence for the user each time a signal comes.
 
     Attributes:
         asked: set when the run should take no new items.
-        now: set when it should not wait for those in flight either.
-        reason: why, in a few words; empty while nobody asked.
-        exit_code: what the process should end with because of it.
+        now: set when it should not wait for items in flight either.
+        reason: why, in a few words; empty while nothing has asked.
+        exit_code: exit code of the process because of it.
     """
 
     def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -52,30 +50,33 @@ class Stop:
         self.exit_code = exit_code
         self.asked.set()
 
-    def _on_signal(self, reason: str, exit_code: ExitCode) -> None:
-        again = self.asked.is_set()
-        self.ask(reason, exit_code)
-        self._tell("stopping now; answered items are kept" if again else f"{reason}: {_FINISHING}")
-
     def ask_once(self, reason: str, exit_code: ExitCode) -> None:
-        """Ask to stop unless somebody has: a limit that is reached while the run stops must not hurry it."""
+        """Ask to stop unless that has been done: a limit that is reached during the stop must not hurry it."""
         if not self.asked.is_set():
             self.ask(reason, exit_code)
 
+    def _on_signal(self, reason: str, exit_code: ExitCode) -> None:
+        again = self.asked.is_set()
+        self.ask(reason, exit_code)
+        if again:
+            self._tell("stopping now; finished items are kept")
+        else:
+            self._tell(f"{reason}: finishing the items in flight; press Ctrl-C again to stop now")
+
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Ask to stop on SIGINT, SIGTERM and SIGHUP while this is open; what was there before comes back after."""
+        """Ask to stop on SIGINT, SIGTERM and SIGHUP while this is open; restore the old handlers afterwards."""
         loop = asyncio.get_running_loop()
         caught: list[tuple[signal.Signals, Any]] = []
         for name, exit_code in _SIGNALS.items():
             number = getattr(signal, name, None)
-            # A process started under nohup has SIGHUP ignored on purpose.
+            # A process started under nohup ignores SIGHUP on purpose.
             if number is None or (before := signal.getsignal(number)) is signal.SIG_IGN:
                 continue
             try:
                 loop.add_signal_handler(number, self._on_signal, f"stopped by {name}", exit_code)
             except (NotImplementedError, RuntimeError, ValueError):
-                # Windows' loops, and threads other than the main one, cannot: Ctrl-C then raises as usual.
+                # Loops on Windows and in other threads cannot do it: Ctrl-C then raises as usual.
                 continue
             caught.append((number, before))
         try:
@@ -86,22 +87,16 @@ class Stop:
                 signal.signal(number, before)
 
 
-# Pulls items from a plain iterator in a thread, so that a slow pipe never holds up the answers that stream.
-
-T = TypeVar("T")
-
-
 class Prefetcher(Generic[T]):
-    """Executor the items of an iterator to coroutines, each item once, in order.
+    """Reads an iterator ahead in a thread, so that a slow pipe does not hold up answers that stream.
 
-    A thread of its own reads at most `ahead` items before they are asked for, so memory stays flat however long the
-    input is. An error in the iterator is raised to whoever asks next. Use it as an async context manager: leaving it
-    stops the thread.
+    Memory stays flat: the thread is at most `ahead` items in front. An error of the iterator is raised to the next
+    caller. Use it as an async context manager; its end stops the thread.
 
     Args:
-        items: the iterator; only the feed's thread touches it.
+        items: the iterator; only the thread touches it.
         ahead: items that are read ahead at most, at least 1.
-        stop: makes an iterator that waits for input end; called when the feed is closed.
+        stop: ends an iterator that waits for input; called at the end.
     """
 
     def __init__(self, items: Iterator[T], *, ahead: int, stop: Callable[[], None] = lambda: None) -> None:
@@ -118,11 +113,10 @@ class Prefetcher(Generic[T]):
         self._interrupted = False
         self._taken = 0
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._read, name="mellea-feed", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._read, name="mellea-prefetcher", daemon=True)
+        self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Prefetcher[T]:
-        self._loop = asyncio.get_running_loop()
         self._thread.start()
         return self
 
@@ -135,30 +129,26 @@ class Prefetcher(Generic[T]):
         await asyncio.to_thread(self._thread.join, 5.0)
 
     def interrupt(self) -> None:
-        """Tell whoever waits for an item that there is none just now; what is left is kept until `resume`."""
+        """Give no more items until `resume`; waiting callers get `None`."""
         self._interrupted = True
         self._arrived.set()
 
     def resume(self) -> None:
-        """Hand out items again after `interrupt`."""
+        """Give items again after `interrupt`."""
         self._interrupted = False
 
-    def left(self, total: int | None) -> int | None:
-        """How many items are still to be taken, or `None` while nobody knows.
+    def remaining(self, total: int | None) -> int | None:
+        """Items that have not been taken, or `None` while that is unknown.
 
         Args:
-            total: how many there are in all, where that is known before their end has been seen.
+            total: all items, where that is known before the end of the iterator.
         """
         if self._ended:
             return len(self._ready)
         return None if total is None else max(0, total - self._taken)
 
     async def next(self) -> T | None:
-        """The next item, or `None` when there is none left.
-
-        Raises:
-            Exception: what the iterator raised.
-        """
+        """The next item, or `None` at the end. Raises what the iterator raised."""
         while self._interrupted or not self._ready:
             if self._interrupted:
                 return None
@@ -187,127 +177,88 @@ class Prefetcher(Generic[T]):
                 self._ready.append(item)
                 if len(self._ready) == 1:
                     self._wake()
-        except BaseException as error:  # noqa: BLE001 - carried to the coroutine that asks next, where it is raised
+        except BaseException as error:  # noqa: BLE001 - carried to the next caller, where it is raised
             self._error = error
         finally:
             self._ended = True
             self._wake()
 
     def _wake(self) -> None:
-        assert self._loop is not None  # noqa: S101 - for the type checker: the thread starts after it is set
         try:
             self._loop.call_soon_threadsafe(self._arrived.set)
         except RuntimeError:
-            # The loop has closed: nobody is waiting any more.
+            # The loop has closed, so no caller waits.
             return
 
 
-class WorkerSlots(Protocol):
-    """Says how many workers may have work."""
-
-    async def room(self, number: int) -> None:
-        """Wait until the worker of that number, counted from 0, may take an item."""
-
-    def release(self) -> None:
-        """Let every worker that waits go: there is nothing more to take."""
-
-
-class _AllAtOnce:
-    """Lets every worker have work."""
-
-    async def room(self, number: int) -> None:
-        """Wait for nothing."""
-
-    def release(self) -> None:
-        """Nobody waits."""
-
-
-async def run_pool(
-    feed: Prefetcher[T],
+async def run_workers(
+    items: Prefetcher[T],
     work: Callable[[T], Awaitable[None]],
     *,
     workers: int,
     stop: Stop,
     grace_s: float,
-    rooms: WorkerSlots | None = None,
+    slots: WorkerSlots | None = None,
 ) -> bool:
-    """Call `work` on every item of `feed`, `workers` at a time, until the feed ends or `stop` is asked for.
+    """Call `work` on every item, `workers` at a time, until the items end or `stop` is asked for.
 
     Args:
-        feed: where the items come from.
-        work: takes one item to its end. An exception from it ends the pool.
-        workers: items that are worked on at once, at most.
-        rooms: how many of them, from moment to moment; `None` for all.
-        stop: when asked, no new item is taken; what is left in the feed stays there.
-        grace_s: how long the items in flight may go on after that, in seconds.
+        items: the items.
+        work: handles one item to its end. An exception from it ends the pool.
+        workers: highest number of items at a time.
+        stop: when asked, no new item is taken; the rest stays in `items`.
+        grace_s: how long items in flight may go on after that, in seconds.
+        slots: which workers may take items; `None` for all.
 
     Returns:
         Whether every item that was taken has been finished.
 
     Raises:
-        Exception: the first that `work` raised, bare; the other workers are cancelled first. Or what the feed raised:
-            then the items in flight have been finished before.
+        Exception: the first that `work` raised; the other workers are cancelled first. Or what the items raised: then
+            the items in flight have been finished.
     """
     broken: list[Exception] = []
+
+    async def worker(number: int) -> None:
+        try:
+            while not stop.asked.is_set():
+                if slots is not None:
+                    await slots.wait(number)
+                try:
+                    item = await items.next()
+                except Exception as error:  # noqa: BLE001 - raised once the items in flight, which are paid for, are done
+                    broken.append(error)
+                    return
+                if item is None:
+                    return
+                await work(item)
+        finally:
+            # A worker ends when there are no more items, so the waiting ones can end as well.
+            if slots is not None:
+                slots.release()
+
+    async def watch_for_stop(deadline: asyncio.Timeout) -> None:
+        await stop.asked.wait()
+        items.interrupt()
+        if slots is not None:
+            slots.release()
+        loop = asyncio.get_running_loop()
+        deadline.reschedule(loop.time() + grace_s)
+        await stop.now.wait()
+        deadline.reschedule(loop.time())
+
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
-            crew = _Crew(feed, work, stop, rooms or _AllAtOnce(), broken)
-            tasks = [group.create_task(crew.worker(number)) for number in range(workers)]
-            guard = group.create_task(_guard(crew, deadline, grace_s))
+            tasks = [group.create_task(worker(number)) for number in range(workers)]
+            watching = group.create_task(watch_for_stop(deadline))
             await asyncio.wait(tasks, return_when=asyncio.ALL_COMPLETED)
-            guard.cancel()
+            watching.cancel()
     except TimeoutError:
         if not stop.asked.is_set():
             raise
         return False
     except BaseExceptionGroup as failures:
-        raise _first(failures) from None
+        raise first_error(failures) from None
     if broken:
         raise broken[0]
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Crew(Generic[T]):
-    """What the workers of one pool share."""
-
-    feed: Prefetcher[T]
-    work: Callable[[T], Awaitable[None]]
-    stop: Stop
-    rooms: WorkerSlots
-    broken: list[Exception]
-
-    async def worker(self, number: int) -> None:
-        """Take one item after the other while there are any, and room for this worker."""
-        try:
-            while not self.stop.asked.is_set():
-                await self.rooms.room(number)
-                try:
-                    item = await self.feed.next()
-                except Exception as error:  # noqa: BLE001 - raised once the items in flight are done: they are paid for
-                    self.broken.append(error)
-                    return
-                if item is None:
-                    return
-                await self.work(item)
-        finally:
-            # One that ends means that there is nothing more to take.
-            self.rooms.release()
-
-
-async def _guard(crew: _Crew[T], deadline: asyncio.Timeout, grace_s: float) -> None:
-    stop = crew.stop
-    await stop.asked.wait()
-    crew.feed.interrupt()
-    crew.rooms.release()
-    loop = asyncio.get_running_loop()
-    deadline.reschedule(loop.time() + grace_s)
-    await stop.now.wait()
-    deadline.reschedule(loop.time())
-
-
-def _first(failures: BaseExceptionGroup) -> BaseException:
-    error: BaseException = failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

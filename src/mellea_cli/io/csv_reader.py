@@ -1,4 +1,4 @@
-"""Rows of a CSV or TSV file, with a reason for each row that is none.
+"""CSV and TSV reader: the delimiter, the header, and rows with a reason for each bad one.
 
 The rules, where the format leaves a choice:
 
@@ -10,15 +10,66 @@ The rules, where the format leaves a choice:
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from mellea_cli.errors import InputError
+from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import MAX_ROW_BYTES, Lines, too_long
-from mellea_cli.io.json_reader import RawRow
+from mellea_cli.io.formats import RawRow
+
+_CANDIDATES = (",", ";", "\t", "|")
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+
+
+def known_delimiter(wanted: str) -> str:
+    r"""Return the delimiter that the user named: one character, or a word such as `tab` (also `\t`).
+
+    Raises:
+        UsageError: it cannot separate columns.
+    """
+    delimiter = _DELIMITER_NAMES.get(wanted.lower(), wanted)
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise UsageError(f"cannot be a delimiter: {wanted!r}", hint="one character such as ';', or the word tab")
+    return delimiter
+
+
+def stated_delimiter(line: str) -> str | None:
+    """Return the delimiter of a `sep=;` line, which Excel reads and writes above the header."""
+    text = line.strip("\ufeff\r\n")
+    return text[4] if len(text) == 5 and text.lower().startswith("sep=") else None
+
+
+def sniff_delimiter(lines: list[str], likely: Collection[str]) -> str:
+    """Choose among comma, semicolon, tab and pipe by the first lines of a file.
+
+    A candidate must split the header. The best one gives the header a likely column, then gives most lines as many
+    columns as the header, then gives most columns. Separators inside quotes do not count.
+
+    Args:
+        lines: the first physical lines, the header first.
+        likely: column names in lower case of which the header probably has one.
+
+    Returns:
+        The delimiter; a comma when there is only one column.
+    """
+    best, best_score = ",", (False, 0.0, 1)
+    for candidate in _CANDIDATES:
+        try:
+            rows = [row for row in csv.reader(lines, delimiter=candidate) if row]
+        except csv.Error:
+            continue
+        if not rows or len(rows[0]) < 2:
+            continue
+        header = {name.strip().lower() for name in rows[0]}
+        body = rows[1:]
+        regular = sum(len(row) == len(rows[0]) for row in body) / len(body) if body else 1.0
+        score = (not header.isdisjoint(likely), regular, len(rows[0]))
+        if score > best_score:
+            best, best_score = candidate, score
+    return best
 
 
 class CsvReader:
-    """Reads the header at once and the rows as they are asked for.
+    """Reads the header at once and the rows on demand.
 
     Args:
         lines: the physical lines.
@@ -30,164 +81,148 @@ class CsvReader:
     """
 
     def __init__(self, lines: Lines, delimiter: str, *, skip: int = 0) -> None:
-        # The limit is the csv module's own global: raised, never lowered, so that it harms nobody else.
+        # The limit is global to the csv module: it is raised and never lowered, so that other users are not harmed.
         csv.field_size_limit(max(csv.field_size_limit(), 2 * MAX_ROW_BYTES))
-        self._feed = _Feed(lines, skip)
+        self._lines = _RowLines(lines, skip)
         self._path = lines.path
         self._delimiter = delimiter
-        self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
+        self._rows = csv.reader(self._lines, delimiter=delimiter, strict=True)
         self.notes: list[str] = []
-        """What was done to the header, in sentences for a person."""
+        """Changes to the header, one sentence each."""
         self.columns: tuple[str, ...] = self._read_header()
         """The names of the columns, each once; empty for an empty file."""
-        self.header_line = self._feed.first_line
+        self.header_line = self._lines.first_line
 
     def rows(self) -> Iterator[RawRow | InputError]:
-        """Yield the rows in order; a bad row is yielded as the error that it is."""
+        """Yield the rows in order; a bad row is yielded as an error."""
         columns = self.columns
         width = len(columns)
-        feed = self._feed
-        while True:
-            row = self._next_row()
-            if row is None:
-                return
+        lines = self._lines
+        while (row := self._next_row()) is not None:
             if isinstance(row, InputError):
                 yield row
             elif len(row) == width or (len(row) > width and not any(row[width:])):
-                yield feed.first_line, dict(zip(columns, row, strict=False)), None
+                yield lines.first_line, dict(zip(columns, row, strict=False)), None
             elif row:
-                yield self._ragged(len(row))
+                yield self._wrong_width(len(row))
 
     def _next_row(self) -> list[str] | InputError | None:
         """Return the next row, `[]` for a blank line, an error for a bad row, `None` at the end."""
-        feed = self._feed
-        feed.start_row()
+        lines = self._lines
+        lines.row.clear()
+        lines.row_size = 0
         try:
             return next(self._rows, None)
         except InputError as error:
-            if error is feed.fatal:
+            if error is lines.fatal:
                 raise
             return error
         except csv.Error as error:
-            return self._misquoted(error)
+            return self._broken(error)
         except _RowTooLong:
-            opened = self._recover()
-            return too_long(self._path, opened, "a quote that is opened in this line is perhaps never closed")
+            return too_long(self._path, self._recover(), "check whether a quote in this line is never closed")
 
     def _read_header(self) -> tuple[str, ...]:
         while (row := self._next_row()) is not None:
             if isinstance(row, InputError):
                 raise row
-            if any(cell.strip("\ufeff \t") for cell in row):
-                return self._unique([cell.strip("\ufeff \t") for cell in row])
+            names = [cell.strip("\ufeff \t") for cell in row]
+            if any(names):
+                return self._unique(names)
         return ()
 
     def _unique(self, names: list[str]) -> tuple[str, ...]:
-        taken: dict[str, None] = {}
+        unique: dict[str, None] = {}
         given = set(names)
         for position, name in enumerate(names, start=1):
             new = base = name or f"column_{position}"
             number = 2
-            while new in taken or (new != name and new in given):
+            while new in unique or (new != name and new in given):
                 new = f"{base}_{number}"
                 number += 1
             if name and new != name:
                 self.notes.append(f"{self._path}: column {position} repeats the name {name!r} and is called {new!r}")
             elif not name and position < len(names):
                 self.notes.append(f"{self._path}: column {position} has no name and is called {new!r}")
-            taken[new] = None
-        return tuple(taken)
+            unique[new] = None
+        return tuple(unique)
 
-    def _ragged(self, cells: int) -> InputError:
+    def _wrong_width(self, cells: int) -> InputError:
         width = len(self.columns)
-        advice = "text with separators or line breaks must be in quotes" if width > 1 else "is --delimiter right?"
-        counts = f"{_cells(cells)} where the header has {width}"
-        return InputError(counts, path=self._path, line=self._feed.first_line, hint=advice)
+        hint = "put text with separators or line breaks in quotes" if width > 1 else "check --delimiter"
+        message = f"{cells} cell{'s' if cells > 1 else ''} where the header has {width}"
+        return InputError(message, path=self._path, line=self._lines.first_line, hint=hint)
 
-    def _misquoted(self, error: csv.Error) -> InputError:
+    def _broken(self, error: csv.Error) -> InputError:
         if "unexpected end" in str(error):
             line = self._recover()
             hint = 'close it, or double it ("") when it belongs to the text'
             return InputError("a quote that is opened here is never closed", path=self._path, line=line, hint=hint)
-        line = self._feed.line
+        line = self._lines.line
         if "expected after" in str(error):
             hint = 'inside quotes, a quote is written twice ("")'
             return InputError("text after a closing quote", path=self._path, line=line, hint=hint)
         return InputError(f"broken CSV: {error}", path=self._path, line=line)
 
     def _recover(self) -> int:
-        """Return the line with the quote that stayed open, and go on reading below it."""
-        offset = _open_quote(self._feed.row_lines, self._delimiter)
-        return self._feed.read_again_after(offset)
+        """Return the line with the quote that is never closed, and continue reading below it."""
+        row = list(self._lines.row)
+        opened = _unclosed_quote((text for _, text in row), self._delimiter)
+        self._lines.pending.extend(reversed(row[opened + 1 :]))
+        return row[opened][0]
 
 
 class _RowTooLong(Exception):
-    """The lines of one row hold more than `MAX_ROW_BYTES`."""
+    """The lines of one row exceed `MAX_ROW_BYTES`."""
 
 
-class _Feed:
-    """Executor decoded lines to the csv module and remembers those of the current row."""
+class _RowLines:
+    """Feeds decoded lines to the csv module and remembers those of the current row."""
 
     def __init__(self, lines: Lines, skip: int) -> None:
         self._lines = lines
         self._numbered = iter(lines)
         for _ in range(skip):
             next(self._numbered, None)
-        self._again: list[tuple[int, str]] = []
+        self.pending: list[tuple[int, str]] = []
+        """Lines to deliver again, the last one first."""
+        self.row: list[tuple[int, str]] = []
+        self.row_size = 0
         self.line = 0
-        """The physical line that was handed out last."""
+        """The number of the line that was delivered last."""
         self.first_line = 0
-        """The physical line on which the current row starts."""
-        self.row_lines: list[str] = []
+        """The number of the line on which the current row starts."""
         self.fatal: InputError | None = None
         """The error that ended the input itself, not one row of it."""
-        self._numbers: list[int] = []
-        self._size = 0
 
-    def start_row(self) -> None:
-        """Forget the lines of the row before."""
-        if self.row_lines:
-            self.row_lines.clear()
-            self._numbers.clear()
-            self._size = 0
-
-    def __iter__(self) -> _Feed:
+    def __iter__(self) -> _RowLines:
         return self
 
     def __next__(self) -> str:
-        if self._again:
-            number, text = self._again.pop()
+        if self.pending:
+            number, text = self.pending.pop()
         else:
-            number, text = self._next_line()
-        if not self.row_lines:
+            try:
+                number, data = next(self._numbered)
+            except InputError as error:
+                self.fatal = error
+                raise
+            try:
+                text = data.decode(self._lines.codec)
+            except UnicodeDecodeError as error:
+                raise self._lines.undecodable(error, number) from error
+        if not self.row:
             self.first_line = number
         self.line = number
-        self.row_lines.append(text)
-        self._numbers.append(number)
-        self._size += len(text)
-        if self._size > MAX_ROW_BYTES:
+        self.row.append((number, text))
+        self.row_size += len(text)
+        if self.row_size > MAX_ROW_BYTES:
             raise _RowTooLong
         return text
 
-    def _next_line(self) -> tuple[int, str]:
-        try:
-            number, raw = next(self._numbered)
-        except InputError as error:
-            self.fatal = error
-            raise
-        if not self.row_lines:
-            self.first_line = number
-        return number, self._lines.decode(number, raw)
 
-    def read_again_after(self, offset: int) -> int:
-        """Put the row's lines after the one at `offset` back, and return that one's number."""
-        rest = list(zip(self._numbers, self.row_lines, strict=True))[offset + 1 :]
-        self._again.extend(reversed(rest))
-        return self._numbers[offset]
-
-
-def _open_quote(lines: Iterable[str], delimiter: str) -> int:
-    """Find the quote that is opened and not closed: the index of its line."""
+def _unclosed_quote(lines: Iterable[str], delimiter: str) -> int:
+    """Return the index of the line with the quote that is never closed; the last line when all are."""
     opened: int | None = None
     last = 0
     for index, line in enumerate(lines):
@@ -208,7 +243,3 @@ def _open_quote(lines: Iterable[str], delimiter: str) -> int:
             else:
                 opened, at = None, close + 2
     return last if opened is None else opened
-
-
-def _cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count} cells"

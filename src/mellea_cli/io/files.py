@@ -1,4 +1,4 @@
-"""One output, one writer: a lock file that names its holder and dies with its process."""
+"""Output files: targets, streams of bytes, atomic replacement, and the lock on an output."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import errno
 import os
 import select
 import stat
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from mellea_cli.errors import OutputBusy, OutputError, ReaderGone
 
-# Where an output goes: a file, standard output, or something special such as a device or a named pipe.
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 STDOUT_NAME = "<stdout>"
 _STDOUT_PATHS = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _DESCRIPTOR_FOLDERS = ("/dev/fd/", "/proc/self/fd/")
+_BUFFER_BYTES = 1 << 16
 _HINTS = {
-    errno.ENOSPC: "make room, then type the same command again: finished answers are kept",
-    errno.EDQUOT: "make room, then type the same command again: finished answers are kept",
-    errno.EFBIG: "raise the limit for file sizes (ulimit -f), then type the same command again",
-    errno.EACCES: "choose a place that you may write to with -o",
-    errno.EPERM: "choose a place that you may write to with -o",
-    errno.EROFS: "choose a place that can be written to with -o",
-    errno.EIO: "check the disk, then type the same command again: finished answers are kept",
+    errno.ENOSPC: "free some space, then run the same command again: finished answers are kept",
+    errno.EDQUOT: "free some space, then run the same command again: finished answers are kept",
+    errno.EFBIG: "raise the file size limit (ulimit -f), then run the same command again",
+    errno.EACCES: "choose a folder that you may write to with -o",
+    errno.EPERM: "choose a folder that you may write to with -o",
+    errno.EROFS: "choose a writable folder with -o",
+    errno.EIO: "check the disk, then run the same command again: finished answers are kept",
     errno.ENAMETOOLONG: "choose a shorter name with -o",
     errno.EISDIR: "name a file inside it",
 }
@@ -37,46 +38,47 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """One resolved output."""
+    """One resolved output: a file, standard output, or something special such as a device or a named pipe."""
 
     kind: Literal["file", "stdout", "special"]
     name: str
-    """How messages call it."""
+    """The name in messages."""
     path: Path
     """The file itself, symbolic links followed; meaningless for standard output."""
 
     @property
     def partial(self) -> Path:
-        """Where the finished rows grow while a run goes on."""
-        return self._beside(".partial")
+        """The file that collects finished rows during a run."""
+        return _with_suffix(self.path, ".partial")
 
     @property
     def journal(self) -> Path:
-        """Where the answers are kept."""
-        return self._beside(".journal")
+        """The file that stores the answers."""
+        return _with_suffix(self.path, ".journal")
 
     @property
     def lock(self) -> Path:
-        """What a run holds so that no other run writes this output."""
-        return self._beside(".lock")
+        """The lock file that keeps a second run from writing this output."""
+        return _with_suffix(self.path, ".lock")
 
     @property
     def fresh(self) -> Path:
-        """Where the whole output is written before it is renamed into place."""
-        return self._beside(".new")
+        """The temporary file that is renamed to the output."""
+        return _with_suffix(self.path, ".new")
 
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def resolve_output(output: str | None) -> OutputTarget:
-    """Say what an output is; nothing is opened.
+    """Find out what an output is; nothing is opened.
 
     Args:
         output: a path, or `-` or `None` for standard output.
 
     Raises:
-        OutputError: it is a directory, or its directory is not there.
+        OutputError: the path is a directory, or its directory does not exist.
     """
     if output is None or output == "-" or output in _STDOUT_PATHS:
         return OutputTarget("stdout", STDOUT_NAME, Path("-"))
@@ -92,12 +94,12 @@ def resolve_output(output: str | None) -> OutputTarget:
     if mode is not None and not stat.S_ISREG(mode):
         return OutputTarget("special", output, path)
     if not path.parent.is_dir():
-        raise OutputError(f"{output}: there is no folder {path.parent}", hint=f"make it first: mkdir -p {path.parent}")
+        raise OutputError(f"{output}: there is no folder {path.parent}", hint=f"create it: mkdir -p {path.parent}")
     return OutputTarget("file", output, path)
 
 
 def same_file(first: str, second: str) -> bool:
-    """Whether two paths lead to the same file, through links too; a path that is not there is compared by name."""
+    """Whether two paths lead to the same file, through links too; a path that does not exist is compared by name."""
     try:
         return Path(first).samefile(second)
     except (OSError, ValueError):
@@ -105,74 +107,60 @@ def same_file(first: str, second: str) -> bool:
 
 
 def output_error(name: str, error: OSError) -> OutputError:
-    """Word a failed write, with the way out where there is one."""
+    """Return the `OutputError` for a failed write, with a hint where the cause has a remedy."""
     if isinstance(error, BrokenPipeError):
-        return ReaderGone(f"{name}: nobody reads it any more")
-    code = error.errno or 0
-    return OutputError(f"{name}: cannot be written: {error.strerror or error}", hint=_HINTS.get(code, ""))
-
-
-# Bytes on their way to a file or a pipe, with every failure named.
-
-_BUFFER_BYTES = 1 << 16
+        return ReaderGone(f"{name}: the reader closed the pipe")
+    hint = _HINTS.get(error.errno or 0, "")
+    return OutputError(f"{name}: cannot be written: {error.strerror or error}", hint=hint)
 
 
 class TextStream(Protocol):
-    """Where text can be written: all that is asked of a stream."""
+    """A stream that takes text."""
 
-    def write(self, text: str, /) -> object:
-        """Take text."""
-        ...
+    def write(self, text: str, /) -> object: ...
 
-    def flush(self) -> None:
-        """Pass it on."""
-        ...
+    def flush(self) -> None: ...
 
 
 class TextOutput:
-    """Writes rows as text, for a stream that is more than a descriptor: a terminal that shows other things as well.
+    """Writes rows to a text stream, such as a terminal that shows panels too.
 
     Args:
-        stream: where to write.
-        name: how messages call it.
+        stream: where to write; it belongs to the caller.
+        name: the name in messages.
     """
 
     def __init__(self, stream: TextStream, name: str) -> None:
         self._stream = stream
         self._name = name
-        self._held: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Take bytes; they are whole lines of UTF-8 by the time of `flush`."""
-        self._held.append(data)
-
-    def flush(self) -> None:
-        """Write what was taken.
+        """Write whole characters in UTF-8.
 
         Raises:
-            OutputError: it cannot be written.
-            ReaderGone: the reader of the pipe went away.
+            OutputError: the stream cannot be written.
+            ReaderGone: the reader closed the pipe.
         """
-        text, self._held = b"".join(self._held).decode(), []
-        if not text:
-            return
         try:
-            self._stream.write(text)
+            self._stream.write(data.decode())
             self._stream.flush()
         except OSError as error:
             raise output_error(self._name, error) from error
 
+    def flush(self) -> None:
+        pass
+
     def close(self) -> None:
-        """Leave the stream open: it is not ours."""
+        pass
 
 
 class ByteOutput:
-    """Writes to a descriptor: whole pieces, in order, buffered until `flush` or until there is much of it.
+    """Buffered writer for a file descriptor.
 
     Args:
-        fd: where to write.
-        name: how messages call it.
-        owned: whether `close` closes the descriptor too.
+        fd: the descriptor.
+        name: the name in messages.
+        owned: whether `close` closes the descriptor.
     """
 
     def __init__(self, fd: int, name: str, *, owned: bool = True) -> None:
@@ -183,11 +171,11 @@ class ByteOutput:
         self._held_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Take bytes.
+        """Buffer bytes, and flush once there are many.
 
         Raises:
-            OutputError: they, or bytes before them, cannot be written.
-            ReaderGone: the reader of the pipe went away.
+            OutputError: these bytes, or bytes before them, cannot be written.
+            ReaderGone: the reader closed the pipe.
         """
         self._held.append(data)
         self._held_bytes += len(data)
@@ -195,17 +183,17 @@ class ByteOutput:
             self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the operating system, in one call where it takes it; raises as `write` does."""
+        """Pass the buffer to the operating system, in one call where it accepts that; raises as `write` does."""
         if not self._held:
             return
-        left = memoryview(b"".join(self._held))
+        rest = memoryview(b"".join(self._held))
         self._held, self._held_bytes = [], 0
         try:
-            while left:
+            while rest:
                 try:
-                    left = left[os.write(self._fd, left) :]
+                    rest = rest[os.write(self._fd, rest) :]
                 except BlockingIOError:
-                    # Somebody made the pipe non-blocking: wait until it takes more.
+                    # Another process that shares the pipe made it non-blocking.
                     select.select([], [self._fd], [])
         except OSError as error:
             raise output_error(self._name, error) from error
@@ -219,35 +207,14 @@ class ByteOutput:
             raise output_error(self._name, error) from error
 
     def close(self) -> None:
-        """Give the descriptor back; what was not flushed is lost."""
+        """Close an owned descriptor; what was not flushed is lost."""
         if self._owned and self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
 
 
-def create_file(path: Path, name: str, mode: int | None) -> ByteOutput:
-    """Create or empty a file that belongs to a run.
-
-    Args:
-        path: the file; a symbolic link in its place is refused.
-        name: how messages call it.
-        mode: its permission bits, or `None` for what the umask leaves.
-
-    Raises:
-        OutputError: it cannot be created.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        fd = os.open(path, flags, 0o666 if mode is None else 0o600)
-        if mode is not None and hasattr(os, "fchmod"):
-            os.fchmod(fd, mode)
-    except OSError as error:
-        raise output_error(name, error) from error
-    return ByteOutput(fd, name)
-
-
 def open_special(path: Path, name: str) -> ByteOutput:
-    """Open a device, a named pipe or a descriptor for writing, as it is.
+    """Open a device, a named pipe or a descriptor for writing.
 
     Raises:
         OutputError: it cannot be opened.
@@ -258,29 +225,79 @@ def open_special(path: Path, name: str) -> ByteOutput:
         raise output_error(name, error) from error
 
 
-def permissions(path: Path) -> int | None:
-    """Return the permission bits of a file, or `None` when there is none."""
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return None
+class AtomicFile(ByteOutput):
+    """A file that appears under its name whole, or not at all.
 
+    Bytes go to a temporary file in the same folder, and `commit` renames it. Without `commit`, `close` and the end of
+    a `with` block remove the temporary file; a file that had the name before is unchanged.
 
-def move_into_place(source: Path, target: Path, name: str) -> None:
-    """Rename a finished file onto its target, durably.
+    Args:
+        path: the file; symbolic links are not followed.
+        name: its name in messages.
+        temporary: the temporary file; by default `PATH.new`. A symbolic link in its place is refused.
+        mode: permission bits; by default those of the file that has the name now, else those of the umask.
+        keep: keep the temporary file when there is no `commit`.
 
     Raises:
-        OutputError: it cannot be renamed; the target is as it was.
+        OutputError: the temporary file cannot be created, or the file with this name is write-protected.
     """
-    try:
-        source.replace(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise output_error(name, error) from error
+
+    def __init__(
+        self, path: Path, name: str, *, temporary: Path | None = None, mode: int | None = None, keep: bool = False
+    ) -> None:
+        self.path = path
+        self._temporary = temporary or _with_suffix(path, ".new")
+        self._keep = keep
+        if mode is None:
+            with suppress(OSError):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                # Renaming needs permission for the folder only, so it would replace a write-protected file.
+                if not os.access(path, os.W_OK):
+                    raise OutputError(f"{name}: is write-protected", hint="choose another name with -o")
+        temporary_name = name + self._temporary.name.removeprefix(path.name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            fd = os.open(self._temporary, flags, 0o666 if mode is None else 0o600)
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(fd, mode)
+        except OSError as error:
+            raise output_error(temporary_name, error) from error
+        super().__init__(fd, temporary_name)
+
+    def commit(self, *, overwrite: bool = True) -> None:
+        """Rename the file into place, durably; raises as `write` does.
+
+        Raises:
+            FileExistsError: there is a file with this name and `overwrite` is false.
+        """
+        self.sync()
+        super().close()
+        if not overwrite and self.path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
+        try:
+            self._temporary.replace(self.path)
+            self._keep = True
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            raise output_error(self._name, error) from error
+
+    def close(self) -> None:
+        """Close the file, and remove the temporary file unless it was committed or is kept."""
+        super().close()
+        if not self._keep:
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can do that."""
+def _sync_folder(folder: Path) -> None:
     if os.name == "nt":
         return
     fd = os.open(folder, os.O_RDONLY)
@@ -293,114 +310,88 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def writable(path: Path) -> bool:
-    """Whether the user may write to a file that is there; renaming over it would not ask."""
-    return os.access(path, os.W_OK)
-
-
-# Files that are written in one go: whole and in place, or not at all.
-
-
-def write_whole(target: OutputTarget, pieces: Iterable[str]) -> None:
-    """Write text in UTF-8. A file that is there stays as it is until everything has been written beside it.
+def atomic_write(target: OutputTarget, pieces: Iterable[str]) -> None:
+    """Write text in UTF-8; an existing file is replaced when all of it is written.
 
     Args:
         target: where to, from `resolve_output`.
         pieces: the text, piece by piece.
 
     Raises:
-        OutputError: it cannot be written there.
-        ReaderGone: the reader of the pipe went away.
+        OutputError: the target cannot be written.
+        ReaderGone: the reader closed the pipe.
     """
-    if target.kind != "file":
-        out = (
-            ByteOutput(1, target.name, owned=False)
-            if target.kind == "stdout"
-            else open_special(target.path, target.name)
-        )
-        _write(out, pieces)
+    if target.kind == "file":
+        with AtomicFile(target.path, target.name) as file:
+            for piece in pieces:
+                file.write(piece.encode())
+            file.commit()
         return
-    mode = permissions(target.path)
-    if mode is not None and not writable(target.path):
-        raise OutputError(f"{target.name}: is write-protected", hint="choose another name with -o")
-    try:
-        _write(create_file(target.fresh, target.name, mode), pieces, durable=True)
-        move_into_place(target.fresh, target.path, target.name)
-    finally:
-        with suppress(OSError):  # gone after the rename; after a failure it is only in the way
-            target.fresh.unlink(missing_ok=True)
-
-
-def _write(out: ByteOutput, pieces: Iterable[str], *, durable: bool = False) -> None:
+    stdout = target.kind == "stdout"
+    out = ByteOutput(1, target.name, owned=False) if stdout else open_special(target.path, target.name)
     try:
         for piece in pieces:
             out.write(piece.encode())
-        if durable:
-            out.sync()
-        else:
-            out.flush()
+        out.flush()
     finally:
         out.close()
 
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 _PID_TRIES = 20
 _PID_WAIT_S = 0.01
 
 
 class OutputLock:
-    """An exclusive lock on an output, held until `release` or until the process ends, however it ends.
+    """Exclusive lock on an output, held until `release` or until the process ends, however it ends.
 
-    The lock belongs to the open file, not to the name: a file that a dead process left behind does no harm.
+    The lock belongs to the open file, not to the name: the file of a dead process holds nothing.
 
     Args:
         path: the lock file.
-        output: how messages call the output.
+        output: the output's name in messages.
     """
 
     def __init__(self, path: Path, output: str) -> None:
         self._path = path
         self._output = output
-        self._fd: int | None = None
+        self._fd = -1
+        self._lock: BaseFileLock | None = None
 
     def acquire(self) -> None:
-        """Take the lock, at once or not at all.
+        """Take the lock without waiting for it.
 
         Raises:
             OutputBusy: another run holds it.
             OutputError: the lock file cannot be written.
         """
-        try:
-            while self._fd is None:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-                try:
-                    if not _lock(fd):
-                        raise self._busy()
-                    # Its last holder may have removed the file between our open and our lock: then we hold nothing.
-                    if _is_file(fd, self._path):
-                        os.ftruncate(fd, 0)
-                        os.write(fd, f"{os.getpid()}\n".encode())
-                        self._fd, fd = fd, -1
-                finally:
-                    if fd >= 0:
-                        os.close(fd)
-        except OSError as error:
-            raise output_error(str(self._path), error) from error
+        from filelock import FileLock, Timeout
+
+        if not self._path.parent.is_dir():  # the library would create it
+            raise output_error(str(self._path), FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        # Without `thread_local=False` only the acquiring thread could release it. A soft lock would outlive a crash.
+        lock = FileLock(self._path, thread_local=False, fallback_to_soft=False, on_acquired=self._write_pid)
+        while self._lock is None:
+            try:
+                lock.acquire(blocking=False)
+                self._lock = lock
+            except Timeout as error:
+                pid = self._read_pid()
+                # The holder removes the file when it releases the lock: without a file there is no holder any more.
+                if self._path.exists():
+                    raise self._busy(pid) from error
+            except OSError as error:
+                raise output_error(str(self._path), error) from error
 
     def release(self) -> None:
-        """Give the lock back and remove its file. Does nothing when it is not held."""
-        fd, self._fd = self._fd, None
-        if fd is None:
+        """Release the lock and remove its file; does nothing when it is not held."""
+        lock, self._lock = self._lock, None
+        if lock is None:
             return
-        # Removed while it is held: nobody else can have locked this very file in between.
-        with suppress(OSError):  # a leftover is harmless
-            if _is_file(fd, self._path):
+        # Removed before it is unlocked: after that, another process may have locked this very file.
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._fd), self._path.stat()):
                 self._path.unlink()
-        os.close(fd)
+        lock.release()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -411,16 +402,13 @@ class OutputLock:
     ) -> None:
         self.release()
 
-    def _busy(self) -> OutputError:
-        pid = self._holder()
-        who = f"process {pid}" if pid else "another process"
-        todo = f"wait for it or stop it (kill {pid})" if pid else "wait for it"
-        return OutputBusy(
-            f"{self._output}: is being written by {who}", hint=f"{todo}, or choose another output with -o"
-        )
+    def _write_pid(self, fd: int) -> None:
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self._fd = fd
 
-    def _holder(self) -> str:
-        """Read the holder's pid; a holder that has only just taken the lock gets a moment to write it."""
+    def _read_pid(self) -> str:
+        # A holder that has just taken the lock needs a moment to write its pid.
         for _ in range(_PID_TRIES):
             with suppress(OSError):
                 pid = self._path.read_text(encoding="ascii", errors="replace").strip()
@@ -429,31 +417,9 @@ class OutputLock:
             time.sleep(_PID_WAIT_S)
         return ""
 
-
-def _is_file(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-if sys.platform == "win32":
-    _FAR = 1 << 30  # a locked byte cannot be read by others: lock one far behind the pid
-
-    def _lock(fd: int) -> bool:
-        os.lseek(fd, _FAR, os.SEEK_SET)
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        os.lseek(fd, 0, os.SEEK_SET)
-        return True
-
-else:
-
-    def _lock(fd: int) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    def _busy(self, pid: str) -> OutputBusy:
+        holder = f"process {pid}" if pid else "another process"
+        remedy = f"wait for it or stop it (kill {pid})" if pid else "wait for it"
+        return OutputBusy(
+            f"{self._output}: is being written by {holder}", hint=f"{remedy}, or choose another output with -o"
+        )

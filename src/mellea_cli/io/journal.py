@@ -1,8 +1,7 @@
-"""The journal: every answer of a run on disk, so that nothing is asked twice and nothing is lost.
+"""The journal: the answers of a run on disk, so that nothing is asked twice and nothing is lost.
 
-It is an SQLite database beside the output. A commit is one transaction with one sync; a crash at any moment leaves the
-answers of every commit that had returned. Each answer carries a checksum, because SQLite does not notice a damaged
-page that still looks like one: an answer that does not match is treated as not there, and asked again.
+It is an SQLite database next to the output. A commit is one transaction with one sync; a crash at any moment keeps the
+answers of every commit that had returned.
 """
 
 from __future__ import annotations
@@ -23,48 +22,39 @@ from mellea_cli.io.files import OutputTarget, output_error
 from mellea_cli.items import Failure, Outcome, Success
 from mellea_cli.messages import Usage
 
-# Answers by key: what a journal keeps, the form it keeps them in, and a journal that lives in memory only.
-
 MEMORY_ANSWERS = 10_000
-"""Answers that are remembered when there is no file to keep them beside."""
+"""Answers that are kept in memory when the output has no file for a journal."""
 
 
 class Answers(Protocol):
-    """Outcomes by a 16-byte key that the caller makes from the plan and the item's text."""
+    """Outcomes by a 16-byte key that the caller derives from the plan and the item's text."""
 
     def lookup(self, key: bytes) -> Outcome | None:
-        """Return what is known for a key; quick enough for an event loop."""
-        ...
+        """Return the outcome for a key; takes microseconds, so an event loop can call it."""
 
     def mark(self) -> int:
-        """Return where in the order of storing the next answer will be."""
-        ...
+        """Return the current position in the order of storing."""
 
     def stored_after(self, mark: int, key: bytes) -> bool:
-        """Return whether the answer for a key, if there is one, was stored after that `mark`."""
-        ...
+        """Whether there is an outcome for a key and it was stored after `mark`."""
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
-        """Keep outcomes, all or none; the later one for a key wins. It is durable when this returns."""
-        ...
+        """Store outcomes, all or none; the later one for a key wins. They are durable when this returns."""
 
     def facts(self) -> dict[str, str]:
-        """Return what is noted about the run that wrote the answers."""
-        ...
+        """Return the facts about the run that wrote the answers, by name."""
 
     def note_facts(self, facts: Mapping[str, str]) -> None:
-        """Note something about the run, such as the program's version; other facts stay."""
-        ...
+        """Note facts about the run, such as the program's version; other facts are kept."""
 
     def close(self) -> None:
-        """Let go of the answers."""
-        ...
+        """Release the store."""
 
 
 class MemoryAnswers:
-    """Answers of one run, for outputs that nothing can stand beside: standard output, a pipe, a device.
+    """Answers of one run whose output has no journal: standard output, a pipe, a device.
 
-    Identical texts are still asked once. Of more than `bound` answers those that were used longest ago go.
+    Identical texts are still asked once. Above `bound` answers the least recently used ones are forgotten.
     """
 
     def __init__(self, bound: int = MEMORY_ANSWERS) -> None:
@@ -75,7 +65,6 @@ class MemoryAnswers:
         self._guard = Lock()
 
     def lookup(self, key: bytes) -> Outcome | None:
-        """Return what is known for a key, which counts as using it."""
         with self._guard:
             found = self._known.get(key)
             if found is None:
@@ -84,17 +73,14 @@ class MemoryAnswers:
             return found[1]
 
     def mark(self) -> int:
-        """Return how many answers have been stored."""
         return self._stored
 
     def stored_after(self, mark: int, key: bytes) -> bool:
-        """Return whether the answer for a key is remembered and newer than that `mark`."""
         with self._guard:
             found = self._known.get(key)
             return found is not None and found[0] > mark
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
-        """Remember outcomes."""
         with self._guard:
             for key, outcome in records:
                 self._stored += 1
@@ -104,26 +90,23 @@ class MemoryAnswers:
                 self._known.popitem(last=False)
 
     def facts(self) -> dict[str, str]:
-        """Return what was noted."""
         return dict(self._facts)
 
     def note_facts(self, facts: Mapping[str, str]) -> None:
-        """Note something about the run."""
         self._facts.update(facts)
 
     def close(self) -> None:
-        """Forget everything."""
         self._known.clear()
 
 
 def outcome_to_text(outcome: Outcome) -> str:
     """Return an outcome as one line of ASCII JSON that `text_to_outcome` turns back into an equal one."""
     usage = [outcome.usage.prompt_tokens, outcome.usage.completion_tokens]
-    told = {"usage": usage, "latency_s": outcome.latency_s, "attempts": outcome.attempts}
+    cost = {"usage": usage, "latency_s": outcome.latency_s, "attempts": outcome.attempts}
     if isinstance(outcome, Success):
-        return json.dumps({"values": dict(outcome.values), **told})
-    why = {"kind": outcome.kind, "message": outcome.message, "step": outcome.step, "status": outcome.status}
-    return json.dumps({**why, **told})
+        return json.dumps({"values": dict(outcome.values), **cost})
+    reason = {"kind": outcome.kind, "message": outcome.message, "step": outcome.step, "status": outcome.status}
+    return json.dumps({**reason, **cost})
 
 
 def text_to_outcome(text: str) -> Outcome:
@@ -151,12 +134,12 @@ def text_to_outcome(text: str) -> Outcome:
 
 
 APPLICATION_ID = 0x4D6C6C61
-"""Tells our journals from other SQLite files ("Mlla")."""
+"""Marks an SQLite file as a journal ("Mlla")."""
 FORMAT_VERSION = 1
 
 _BUSY_S = 5.0
+# Answers are written to scattered index pages: with 16 MB of log between checkpoints most pages are written once.
 _CHECKPOINT_PAGES = 4_000
-"""Answers land on scattered index pages: gathering 16 MB before they are moved writes each page once, not often."""
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE answers (
@@ -176,24 +159,25 @@ _LAST = "SELECT coalesce(max(id), 0) FROM answers"
 _AFTER = "SELECT id > ? FROM answers WHERE key = ?"
 _LOOKUP = "SELECT outcome, checksum FROM answers WHERE key = ?"
 _START_OVER = "start over with --fresh, or move the file away to keep it"
-_ELSEWHERE = "choose a place that you may write to with -o"
-# What SQLite's names for errors begin with, what it means here, what to do.
-_REASONS = (
-    ("SQLITE_FULL", "the disk is full", "make room, then type the same command again: finished answers are kept"),
-    ("SQLITE_IOERR", "cannot be read or written", "check the disk, its room and ulimit -f, then type it again"),
-    ("SQLITE_READONLY", "cannot be written", _ELSEWHERE),
-    ("SQLITE_CANTOPEN", "cannot be opened", _ELSEWHERE),
-    ("SQLITE_PERM", "cannot be written", _ELSEWHERE),
+_OTHER_FOLDER = "choose a folder that you may write to with -o"
+# Prefixes of SQLite's error names, what each means here, and what to do.
+_ERRORS = (
+    ("SQLITE_FULL", "the disk is full", "free some space, then run the same command again: finished answers are kept"),
+    ("SQLITE_IOERR", "cannot be read or written", "check the disk, its space and ulimit -f, then run it again"),
+    ("SQLITE_READONLY", "cannot be written", _OTHER_FOLDER),
+    ("SQLITE_CANTOPEN", "cannot be opened", _OTHER_FOLDER),
+    ("SQLITE_PERM", "cannot be written", _OTHER_FOLDER),
     ("SQLITE_NOTADB", "is not a journal", _START_OVER),
     ("SQLITE_CORRUPT", "is damaged", _START_OVER),
-    ("SQLITE_BUSY", "another program has it open", "close that program, then type the same command again"),
+    ("SQLITE_BUSY", "another program has it open", "close that program, then run the same command again"),
 )
 
 
 class Journal:
-    """Answers in a file. Make one with `Journal.open`, or with `open_answers` for any kind of output.
+    """Answers in a file. Open one with `Journal.open`, or with `open_answers` for any kind of output.
 
-    `lookup` may be called from one thread while another one calls `commit`; `close` when neither does.
+    `lookup` may be called from one thread while another one calls `commit`; call `close` when neither does. Every
+    method but `close` raises `OutputError` when the file cannot be read or written.
     """
 
     def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
@@ -204,14 +188,14 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, *, fresh: bool = False) -> Self:
-        """Open a journal, or make an empty one. The caller holds the output's lock.
+        """Open a journal, or create an empty one. The caller holds the output's lock.
 
         Args:
             path: the file.
-            fresh: throw away what is there.
+            fresh: discard an existing journal.
 
         Raises:
-            OutputError: it cannot be written there, is damaged, is none of ours, or is from a newer version.
+            OutputError: the file cannot be written, is damaged, is not a journal, or is from a newer version.
         """
         with ExitStack() as undo:
             try:
@@ -229,35 +213,29 @@ class Journal:
         return cls(path, writer, reader)
 
     def lookup(self, key: bytes) -> Outcome | None:
-        """Return the outcome for a key, or `None`; takes microseconds.
-
-        Raises:
-            OutputError: the file cannot be read any more.
-        """
         found = self._one(_LOOKUP, key)
         if found is None:
             return None
         text, checksum = found
+        # SQLite does not notice a damaged page that still looks like one: such an answer is asked again.
         try:
             return text_to_outcome(text) if checksum == _checksum(key, text) else None
         except (ValueError, AttributeError):
             return None
 
     def mark(self) -> int:
-        """Return the place in the order of storing where the next answer follows; raises as `lookup` does."""
         place: int = self._one(_LAST)[0]
         return place
 
     def stored_after(self, mark: int, key: bytes) -> bool:
-        """Return whether there is an answer for a key that was stored after a `mark`; raises as `lookup` does."""
         return bool(self._one(_AFTER, mark, key) == (1,))
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
-        """Store outcomes in one transaction; the later one for a key wins. They are on the disk when this returns.
+        """Store outcomes in one transaction with one sync.
 
         Raises:
-            OutputError: they cannot be written. None of them is stored, those of earlier commits are, and every
-                later call fails too: after a failed sync nobody knows what is on the disk until it is read again.
+            OutputError: they cannot be written. None of them is stored, those of earlier commits are, and every later
+                call fails too: after a failed sync the content of the disk is unknown until it is read again.
         """
         if self._failed is not None:
             raise self._failed
@@ -268,31 +246,23 @@ class Journal:
         self._write(_INSERT, rows)
 
     def facts(self) -> dict[str, str]:
-        """Return what is noted about the run that wrote the answers."""
         try:
             return dict(self._reader.execute("SELECT name, value FROM facts").fetchall())
         except sqlite3.Error as error:
             raise journal_error(self.path, error) from error
 
     def note_facts(self, facts: Mapping[str, str]) -> None:
-        """Note something about the run; raises as `commit` does."""
         self._write("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", list(facts.items()))
 
-    def count(self) -> int:
-        """Count the answers, of whatever plan."""
-        counted: int = self._one("SELECT count(*) FROM answers")[0]
-        return counted
-
     def close(self) -> None:
-        """Move everything into the one file and let go of it; what cannot be moved stays beside it, safe."""
+        """Move the log into the database and close it."""
         for connection in (self._reader, self._writer):
-            with suppress(sqlite3.Error):  # the answers are durable in the -wal file, the next run moves them
+            with suppress(sqlite3.Error):  # the answers are durable in the -wal file, and the next run moves them
                 connection.close()
 
-    def _one(self, question: str, *values: object) -> Any:
-        """The first row of an answer of SQLite's, `None` where there is none."""
+    def _one(self, query: str, *values: object) -> Any:
         try:
-            return self._reader.execute(question, values).fetchone()
+            return self._reader.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise journal_error(self.path, error) from error
 
@@ -310,7 +280,7 @@ class Journal:
 
 
 def open_answers(target: OutputTarget, *, fresh: bool = False) -> Answers:
-    """Open what keeps the answers for an output: its journal, or memory where no file can stand beside it.
+    """Open the answers of an output: its journal, or memory when the output is not a file.
 
     Raises:
         OutputError: as `Journal.open` does.
@@ -319,15 +289,15 @@ def open_answers(target: OutputTarget, *, fresh: bool = False) -> Answers:
 
 
 def peek_answers(target: OutputTarget) -> Answers:
-    """Open what an earlier run has left, for looking only: nothing is changed, and a run may be writing it.
+    """Open the answers of an earlier run read-only; a run may be writing them at the same time.
 
     Raises:
-        OutputError: it cannot be read, is none of ours, or is from a newer version.
+        OutputError: the journal cannot be read, is not a journal, or is from a newer version.
     """
     path = target.journal
     if target.kind != "file" or not path.exists():
         return MemoryAnswers()
-    # Without a log beside it nobody has it open: then SQLite need not make the files that readers share.
+    # Without a log no program has it open: then SQLite need not create the files that readers share.
     log = path.with_name(path.name + "-wal")
     mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     with ExitStack() as undo:
@@ -343,9 +313,9 @@ def peek_answers(target: OutputTarget) -> Answers:
 
 
 def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
-    """Word what SQLite said, with the next step."""
+    """Return the `OutputError` for an error of SQLite, with the next step."""
     name = getattr(error, "sqlite_errorname", "")
-    for prefix, what, hint in _REASONS:
+    for prefix, what, hint in _ERRORS:
         if name.startswith(prefix):
             return OutputError(f"{path}: {what} ({error})", hint=hint)
     return OutputError(f"{path}: {error}", hint=_START_OVER)
@@ -359,7 +329,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _checked_empty(path: Path, connection: sqlite3.Connection) -> bool:
-    """Return whether the file is still empty; raise `OutputError` when it is no journal that we understand."""
+    """Whether the file is empty; raises `OutputError` when it is not a journal that this version can read."""
     application, version = _number(connection, "application_id"), _number(connection, "user_version")
     if application == APPLICATION_ID and version > FORMAT_VERSION:
         raise OutputError(
@@ -373,7 +343,6 @@ def _checked_empty(path: Path, connection: sqlite3.Connection) -> bool:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    """Check that the file is a journal that we understand, and make it one when it is empty."""
     empty = _checked_empty(path, connection)
     connection.execute("PRAGMA journal_mode = WAL")
     if empty:
@@ -390,18 +359,18 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 
 
 def _create_private(path: Path) -> None:
-    """Make the file before SQLite does, so that its answers are never readable for others, not for an instant."""
+    # Created before SQLite does it, so that its answers are never readable for other users, not for an instant.
     fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
         if hasattr(os, "fchmod"):
-            with suppress(PermissionError):  # another user's file that we may write: its bits are not ours to set
+            with suppress(PermissionError):  # another user's file that we may write
                 os.fchmod(fd, 0o600)
     finally:
         os.close(fd)
 
 
 def _remove(path: Path) -> None:
-    # The log goes first: a new database must never find the log of an old one.
+    # The log is removed first: a new database must never find the log of an old one.
     for suffix in ("-wal", "-shm", "-journal", ""):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

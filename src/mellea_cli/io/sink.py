@@ -1,132 +1,64 @@
-"""Where rows go: into a file that appears whole or not at all, or row by row to standard output, a pipe or a device."""
+"""Sinks: rows into a file that appears whole or not at all, or row by row to a stream, in input order."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import time
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from mellea_cli.errors import OutputError
 from mellea_cli.io.files import (
+    AtomicFile,
     ByteOutput,
     OutputTarget,
     TextOutput,
     TextStream,
-    create_file,
-    move_into_place,
     open_special,
     output_error,
-    permissions,
     resolve_output,
-    writable,
 )
-from mellea_cli.io.formats import Format, known_format, output_format
-from mellea_cli.io.writers import AddedColumns, JsonArray, JsonLines, Layout, Note, Table, unsaid
+from mellea_cli.io.formats import Note, ignore, known_format, output_format
+from mellea_cli.io.writers import ERROR, AddedColumns, JsonArray, JsonLines, Layout, Table
 from mellea_cli.items import Item, Row
 
-_FOLLOW_S = 0.5
-"""A row waits at most so long in memory before a later row pushes it into the partial file."""
-_GZIP_WINDOW = 31  # zlib's way to say: with a gzip header and trailer
+_GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer
 
 
 @dataclass(frozen=True, slots=True)
 class SinkOptions:
-    """How an output is to be written."""
+    """How to write an output."""
 
     format: str | None = None
-    """`jsonl`, `json`, `csv` or `tsv`; `None` goes by the file's name, and is `jsonl` when that says nothing."""
+    """`jsonl`, `json`, `csv` or `tsv`; by default the format of the file's name, else `jsonl`."""
     columns: tuple[str, ...] = ()
-    """Input columns that are known beforehand (a survey finds them): a table to a pipe needs its header first."""
+    """Input columns that are known in advance (from a survey): a table to a pipe needs its header first."""
     raw_csv: bool = False
-    """Write cells that a spreadsheet would run as formulas as they are."""
+    """Write cells that a spreadsheet would run as formulas unchanged."""
 
 
-class Sink(Protocol):
-    """Takes rows in the order in which they shall stand. Every method raises `OutputError` when it cannot write."""
+class Sink(ABC):
+    """Takes rows in their final order. Every method but `close` raises `OutputError` when it cannot write."""
 
+    @abstractmethod
     def write(self, row: Row) -> None:
         """Take one row."""
-        ...
 
+    @abstractmethod
     def flush(self) -> None:
-        """Let others see the rows that were taken."""
-        ...
+        """Make the rows so far visible to other programs."""
 
+    @abstractmethod
     def finish(self) -> None:
-        """Make the output whole; no row can follow."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the output; without `finish` before it, a file is not put into place. Never raises."""
-        ...
-
-
-def open_sink(
-    target: OutputTarget,
-    added: AddedColumns,
-    options: SinkOptions | None = None,
-    *,
-    note: Note = unsaid,
-    stdout: TextStream | None = None,
-) -> FileSink | StreamSink:
-    """Open an output. A file that is there already stays as it is until `finish`.
-
-    Args:
-        target: where to write, from `resolve_output`.
-        added: the columns that the run adds, the same for every row.
-        options: how to write it.
-        note: told what a person should know, such as a column that is called otherwise; once for each column.
-        stdout: stands in for standard output where that is more than a descriptor.
-
-    Raises:
-        OutputError: it cannot be written there.
-        UsageError: there is no such format.
-    """
-    chosen = options or SinkOptions()
-    form = known_format(chosen.format) if chosen.format else output_format(target.name)
-    layout = _layout(form, added, chosen, note)
-    if target.kind == "stdout":
-        out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
-        return StreamSink(out, layout)
-    if target.kind == "special":
-        return StreamSink(open_special(target.path, target.name), layout)
-    return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
-
-
-def errors_sink(path: str, options: SinkOptions | None = None, *, note: Note = unsaid) -> FileSink | StreamSink:
-    """Open a file for dead letters: rows as they were read, nothing added, so that the file can be an input again.
-
-    Every row is given back letter by letter, formula cells of a CSV file too: it is made to be read by this program.
-
-    Raises:
-        OutputError: it cannot be written there.
-    """
-    chosen = replace(options or SinkOptions(), raw_csv=True)
-    return open_sink(resolve_output(path), AddedColumns(), chosen, note=note)
-
-
-def _layout(form: Format, added: AddedColumns, options: SinkOptions, note: Note) -> Layout:
-    if form == "jsonl":
-        return JsonLines(note)
-    if form == "json":
-        return JsonArray(note)
-    delimiter = "\t" if form == "tsv" else ","
-    return Table(added, options.columns, delimiter=delimiter, raw=options.raw_csv, note=note)
-
-
-class _Closing(ABC):
-    """A sink in a `with` block: closed at its end, finished only when somebody said so."""
+        """Complete the output; no row can follow."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the output."""
+        """Close the output; without `finish` before it, a file is not put into place."""
 
     def __enter__(self) -> Self:
         return self
@@ -137,8 +69,58 @@ class _Closing(ABC):
         self.close()
 
 
-class StreamSink(_Closing):
-    """Writes each row at once, in one call, for whoever reads at the other end.
+def open_sink(
+    target: OutputTarget,
+    added: AddedColumns,
+    options: SinkOptions | None = None,
+    *,
+    note: Note = ignore,
+    stdout: TextStream | None = None,
+) -> FileSink | StreamSink:
+    """Open an output. An existing file is unchanged until `finish`.
+
+    Args:
+        target: where to write, from `resolve_output`.
+        added: the columns that the run adds, the same for every row.
+        options: how to write it.
+        note: called with what the user should know, such as a renamed column, once for each column.
+        stdout: replaces standard output where rows share the terminal with other text.
+
+    Raises:
+        OutputError: the target cannot be written.
+        UsageError: there is no such format.
+    """
+    options = options or SinkOptions()
+    form = known_format(options.format) if options.format else output_format(target.name)
+    layout: Layout
+    if form == "jsonl":
+        layout = JsonLines(note)
+    elif form == "json":
+        layout = JsonArray(note)
+    else:
+        delimiter = "\t" if form == "tsv" else ","
+        layout = Table(added, options.columns, delimiter=delimiter, raw=options.raw_csv, note=note)
+    if target.kind == "stdout":
+        out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
+        return StreamSink(out, layout)
+    if target.kind == "special":
+        return StreamSink(open_special(target.path, target.name), layout)
+    return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
+
+
+def open_dead_letters(path: str, options: SinkOptions | None = None, *, note: Note = ignore) -> FileSink | StreamSink:
+    """Open a dead-letter file: failed items as they were read, nothing added, so that the file can be an input again.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    # An apostrophe before a formula would change the row: this file is for this program, not for a spreadsheet.
+    options = replace(options or SinkOptions(), raw_csv=True)
+    return open_sink(resolve_output(path), AddedColumns(), options, note=note)
+
+
+class StreamSink(Sink):
+    """Writes each row at once, in one call, so that a reader sees it immediately.
 
     Args:
         out: where to write.
@@ -150,33 +132,25 @@ class StreamSink(_Closing):
         self._layout = layout
 
     def write(self, row: Row) -> None:
-        """Write one row.
-
-        Raises:
-            ReaderGone: the reader of the pipe went away.
-            OutputError: it cannot be written.
-        """
-        self._out.write(self._layout.emit(row))
+        self._out.write(self._layout.render(row))
         self._out.flush()
 
     def flush(self) -> None:
         """Do nothing: every row is flushed."""
 
     def finish(self) -> None:
-        """Write what belongs after the last row; raises as `write` does."""
-        self._out.write(self._layout.tail())
+        self._out.write(self._layout.end())
         self._out.flush()
 
     def close(self) -> None:
-        """Let go of the stream; standard output stays open."""
-        with suppress(OSError):  # everything was flushed: there is nothing left to lose
+        with suppress(OSError):  # everything was flushed: nothing can be lost
             self._out.close()
 
 
-class FileSink(_Closing):
-    """Lets rows grow in `OUTPUT.partial` and puts the whole output into place at the end.
+class FileSink(Sink):
+    """Collects rows in `OUTPUT.partial` and puts the whole output into place at the end.
 
-    An output of an earlier run is untouched until then, and keeps its permission bits.
+    An output of an earlier run is unchanged until then, and keeps its permission bits.
 
     Args:
         target: the file.
@@ -188,150 +162,127 @@ class FileSink(_Closing):
         self._target = target
         self._layout = layout
         self._packed = packed
-        self._mode = permissions(target.path)
-        if self._mode is not None and not writable(target.path):
-            raise OutputError(f"{target.name}: is write-protected", hint="choose another name with -o")
-        self._partial_name = f"{target.name}.partial"
-        self._out = create_file(target.partial, self._partial_name, self._mode)
-        self._flushed_at = time.monotonic()
+        self._partial = AtomicFile(target.path, target.name, temporary=target.partial, keep=True)
 
     def write(self, row: Row) -> None:
-        """Append one row to the partial file; `flush`, or a later row, makes it visible there.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._out.write(self._layout.keep(row))
-        if time.monotonic() - self._flushed_at > _FOLLOW_S:
-            self.flush()
+        self._partial.write(self._layout.partial_line(row))
 
     def flush(self) -> None:
-        """Make every row visible in the partial file; raises as `write` does."""
-        self._out.flush()
-        self._flushed_at = time.monotonic()
+        self._partial.flush()
 
     def finish(self) -> None:
-        """Put the whole output into place, durably, and remove the partial file.
-
-        Raises:
-            OutputError: it cannot be written; the old output and the partial file are still there.
-        """
-        target = self._target
-        if self._layout.kept_is_final and not self._packed:
-            self._out.sync()
-            self._out.close()
-            move_into_place(target.partial, target.path, target.name)
+        if self._layout.partial_is_final and not self._packed:
+            self._partial.commit()
             return
-        self._out.flush()
-        self._out.close()
-        try:
-            self._write_whole()
-            move_into_place(target.fresh, target.path, target.name)
-            target.partial.unlink(missing_ok=True)
-        except OSError as error:
-            raise output_error(target.name, error) from error
-        finally:
-            with suppress(OSError):  # gone after the rename; after a failure it is only in the way
-                target.fresh.unlink(missing_ok=True)
+        self._partial.flush()
+        self._partial.close()
+        self._render_whole()
+        self._target.partial.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the partial file, which stays unless `finish` has put it into place."""
-        with suppress(OutputError):  # `finish` reports; here the rows are in the journal and will be written again
-            self._out.flush()
+        # `finish` reports errors. Here the rows are in the journal, and the next run writes them again.
+        with suppress(OutputError):
+            self._partial.flush()
         with suppress(OSError):
-            self._out.close()
+            self._partial.close()
 
-    def _write_whole(self) -> None:
-        target = self._target
-        out = create_file(target.fresh, target.name, self._mode)
-        pack, packed_tail = _packer(packed=self._packed)
-        try:
-            with target.partial.open("rb") as kept:
-                for line in kept:
-                    out.write(pack(self._layout.emit_kept(line)))
-            out.write(pack(self._layout.tail()))
-            out.write(packed_tail())
-            out.sync()
-        finally:
-            out.close()
+    def _render_whole(self) -> None:
+        target, layout = self._target, self._layout
+        packer = zlib.compressobj(wbits=_GZIP_WINDOW) if self._packed else None
+        with AtomicFile(target.path, target.name) as out:
+            try:
+                with target.partial.open("rb") as lines:
+                    for line in lines:
+                        data = layout.render_partial(line)
+                        out.write(packer.compress(data) if packer else data)
+            except OSError as error:
+                raise output_error(target.name, error) from error
+            out.write(packer.compress(layout.end()) + packer.flush() if packer else layout.end())
+            out.commit()
 
-
-def _packer(*, packed: bool) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    if not packed:
-        return (lambda data: data), bytes
-    packer = zlib.compressobj(wbits=_GZIP_WINDOW)
-    return packer.compress, packer.flush
-
-
-# Brings rows that finish in any order into the order of the input, in bounded memory.
 
 HELD_ROWS = 1_000
 """Rows that wait in memory for an earlier one; more of them wait in a temporary file."""
-_BATCH = 256
 
 
-class ReorderBuffer:
-    """Writes rows to a sink by `item.position`, which counts 0, 1, 2 and so on without a gap.
+class OrderedSink:
+    """Writes rows that arrive in any order in the order of `item.position`, in bounded memory.
 
-    Use it from one thread at a time.
+    Positions count 0, 1, 2 and so on without a gap. Use it from one thread at a time.
 
     Args:
-        sink: takes the rows.
-        bound: how many early rows may wait in memory.
+        sink: the output.
+        dead_letters: also takes each failed item as an input row; `None` for no dead-letter file.
+        ordered: write in input order; otherwise each row at once.
+        bound: rows that may wait in memory.
     """
 
-    def __init__(self, sink: Sink, bound: int = HELD_ROWS) -> None:
+    def __init__(
+        self, sink: Sink, dead_letters: Sink | None = None, *, ordered: bool = True, bound: int = HELD_ROWS
+    ) -> None:
         self._sink = sink
+        self._dead_letters = dead_letters
+        self._sinks = [sink] if dead_letters is None else [sink, dead_letters]
+        self._ordered = ordered
         self._bound = bound
         self._next = 0
         self._early: dict[int, Row] = {}
         self._spill: _Spill | None = None
-        self.rows_written = 0
-        """Rows that the sink has taken."""
 
     @property
     def held(self) -> int:
-        """Rows that wait for an earlier one, in memory or spilled."""
+        """Rows that wait for an earlier one."""
         return len(self._early) + (self._spill.rows if self._spill is not None else 0)
 
     def add(self, row: Row) -> None:
-        """Take a row, and write it and whatever waited for it when its turn has come.
+        """Take a row; write it, and the rows that waited for it, when its turn has come.
 
         Raises:
-            OutputError: the sink, or the temporary file, cannot be written.
+            OutputError: the output, or the temporary file, cannot be written.
         """
-        if row.item.position == self._next:
+        position = row.item.position
+        if position == self._next or not self._ordered:
             self._write(row)
             if self._early or self._spill is not None:
                 self._write_ready()
         elif len(self._early) < self._bound:
-            self._early[row.item.position] = row
+            self._early[position] = row
         else:
             self._spill = self._spill or _Spill()
             self._spill.put(row)
 
+    def flush(self) -> None:
+        """Make the rows that were written visible; raises as `add` does."""
+        for sink in self._sinks:
+            sink.flush()
+
     def finish(self) -> None:
-        """Write what still waits, in order, though rows before it never came (a run that was stopped).
+        """Write the rows that still wait, although rows before them never came, and put the output into place.
 
         Raises:
-            OutputError: as `add` does.
+            OutputError: the output, or the temporary file, cannot be written.
         """
         while self.held:
             waiting = [*self._early, *([self._spill.first()] if self._spill is not None else [])]
             self._next = min(waiting)
             self._write_ready()
+        for sink in self._sinks:
+            sink.finish()
 
     def close(self) -> None:
-        """Drop what waits, and the temporary file."""
+        """Drop the rows that wait and close the output; without `finish` before, an earlier output is unchanged."""
         self._early.clear()
         if self._spill is not None:
             self._spill.close()
             self._spill = None
+        for sink in self._sinks:
+            sink.close()
 
     def _write(self, row: Row) -> None:
         self._sink.write(row)
+        if self._dead_letters is not None and row.added.get(ERROR) is not None:
+            self._dead_letters.write(Row(row.item, {}))
         self._next = row.item.position + 1
-        self.rows_written += 1
 
     def _write_ready(self) -> None:
         while True:
@@ -349,8 +300,11 @@ class ReorderBuffer:
                 return
 
 
+_SPILL_BATCH = 256
+
+
 class _Spill:
-    """Rows in a temporary SQLite database that has no name and goes with its connection."""
+    """Rows in a temporary SQLite database, which has no name and disappears with its connection."""
 
     def __init__(self) -> None:
         try:
@@ -364,24 +318,28 @@ class _Spill:
         self.rows = 0
 
     def put(self, row: Row) -> None:
-        """Store one row."""
+        item = row.item
+        # A row that came as JSON is stored once, as its text.
+        fields = dict(item.fields) if item.raw is None else None
+        text = json.dumps([item.position, item.id, item.text, fields, item.line, item.raw, dict(row.added)])
         try:
-            self._db.execute("INSERT OR REPLACE INTO waiting VALUES (?, ?)", (row.item.position, _packed(row)))
+            self._db.execute("INSERT OR REPLACE INTO waiting VALUES (?, ?)", (item.position, text))
         except sqlite3.Error as error:
             raise _cannot_spill(error) from error
         self.rows += 1
 
     def first(self) -> int:
-        """Return the lowest position that is stored."""
+        """Return the lowest stored position."""
         found: tuple[int] = self._db.execute("SELECT min(position) FROM waiting").fetchone()
         return found[0]
 
     def take(self, position: int) -> list[Row]:
-        """Remove and return the rows from `position` on without a gap, a batch at most."""
+        """Remove and return the rows from `position` on without a gap, one batch at most."""
         found: list[str] = []
         try:
             stored = self._db.execute(
-                "SELECT position, row FROM waiting WHERE position >= ? ORDER BY position LIMIT ?", (position, _BATCH)
+                "SELECT position, row FROM waiting WHERE position >= ? ORDER BY position LIMIT ?",
+                (position, _SPILL_BATCH),
             )
             for place, text in stored:
                 if place != position + len(found):
@@ -393,27 +351,19 @@ class _Spill:
         except sqlite3.Error as error:
             raise _cannot_spill(error) from error
         self.rows -= len(found)
-        return [_unpacked(text) for text in found]
+        return [_row(text) for text in found]
 
     def close(self) -> None:
-        """Give the temporary file back."""
         self._db.close()
+
+
+def _row(text: str) -> Row:
+    position, ident, words, fields, line, raw, added = json.loads(text)
+    return Row(Item(position, ident, words, json.loads(raw) if fields is None else fields, line, raw), added)
 
 
 def _cannot_spill(error: sqlite3.Error) -> OutputError:
     return OutputError(
         f"rows that wait for an earlier one cannot be stored in a temporary file: {error}",
-        hint="make room in the folder for temporary files, or set TMPDIR to another one",
+        hint="free some space in the folder for temporary files, or set TMPDIR to another one",
     )
-
-
-def _packed(row: Row) -> str:
-    item = row.item
-    # A row that came as JSON is stored once, as it stood.
-    fields = dict(item.fields) if item.raw is None else None
-    return json.dumps([item.position, item.id, item.text, fields, item.line, item.raw, dict(row.added)])
-
-
-def _unpacked(text: str) -> Row:
-    position, ident, words, fields, line, raw, added = json.loads(text)
-    return Row(Item(position, ident, words, json.loads(raw) if fields is None else fields, line, raw), added)

@@ -1,37 +1,74 @@
-"""The themes file: TOML that a person reads and edits, and that the next run uses as it stands."""
+"""The themes file: TOML that a person reads and edits, and that the next run uses unchanged."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any
 
-from mellea_cli.errors import UsageError
-from mellea_cli.io.files import output_error
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from mellea_cli.errors import UsageError, nearest
+from mellea_cli.io.files import AtomicFile
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Kind, Theme
 
 JOINT = " | "
-"""What stands between names in one cell of a table; so no name may hold it."""
+"""Separates names in one cell of a table, so a name cannot contain it."""
 MOST_THEMES = 50
-_KEYS = ("name", "definition", "kind", "examples")
-_KINDS: tuple[str, ...] = get_args(Kind)
-# A spreadsheet would run a cell that begins so.
+# A spreadsheet runs a cell that begins with one of these as a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")
-_LONGEST: Mapping[str, int] = {"name": 60, "definition": 300, "example": 300}
 _HEAD = """\
-# Themes, found by `mellea themes` and yours to edit. The next run uses this file as it stands, so that counts can be
-# compared from week to week; delete the file to have themes found anew.
+# Themes, found by `mellea themes` and yours to edit. The next run uses this file unchanged, so that counts can be
+# compared from week to week; delete the file to find new themes.
 #
-# A new name alone costs nothing: rows are labelled with it and nothing is asked again.
-# A theme that is taken out costs one question for each row that had it.
+# A new name alone costs nothing: rows get the new label and nothing is asked again.
+# A theme that is removed costs one question for each row that had it.
 # A new theme, another definition, kind or example changes the question: every row is asked again.
 #
 # name: short, unique. definition: one line, what belongs to it. kind: "complaint", "praise" or "both".
 # examples: two phrases that belong to it.
 """
+
+
+def _one_line(value: Any) -> Any:
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def _first_two(value: Any) -> Any:
+    return value[:2] if isinstance(value, list) else value
+
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=60), BeforeValidator(_one_line)]
+_Line = Annotated[str, StringConstraints(min_length=1, max_length=300), BeforeValidator(_one_line)]
+
+
+class _ThemeTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: _Name
+    definition: _Line
+    kind: Kind = "both"
+    examples: Annotated[list[_Line], BeforeValidator(_first_two)] = []
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_label(cls, name: str) -> str:
+        if JOINT.strip() in name:
+            raise ValueError(f"a name cannot contain {JOINT.strip()!r}, which separates names in a table")
+        if name.startswith(_FORMULA_STARTS):
+            raise ValueError(f"a name cannot begin with {name[0]!r}: a spreadsheet would run it as a formula")
+        if name.casefold() in (OTHER, NONE):
+            raise ValueError(f"{OTHER!r} and {NONE!r} exist in every run; choose another name")
+        return name
+
+
+class _ThemesFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    theme: Annotated[list[_ThemeTable], Field(min_length=1, max_length=MOST_THEMES)]
 
 
 def read_themes(path: Path) -> tuple[Theme, ...] | None:
@@ -41,91 +78,18 @@ def read_themes(path: Path) -> tuple[Theme, ...] | None:
         Its themes in their order; `None` when there is no such file.
 
     Raises:
-        UsageError: it cannot be read, is not TOML, or holds what is no theme; the theme is named.
+        UsageError: the file cannot be read or is not a valid themes file; file, theme and key are named.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        tables = _ThemesFile.model_validate(content).theme
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        raise _invalid(path, content, error) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: the themes cannot be read: {error}", hint=_way_out(path)) from error
-    tables = content.get("theme")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise UsageError(f"{path}: holds no themes", hint=f"write each one as a [[theme]] table, or {_way_out(path)}")
-    if unknown := sorted(content.keys() - {"theme"}):
-        raise UsageError(f"{path}: {unknown[0]!r} is no key of a themes file", hint="write each theme as [[theme]]")
-    if len(tables) > MOST_THEMES:
-        raise UsageError(f"{path}: holds {len(tables)} themes; {MOST_THEMES} are the most", hint="merge some of them")
-    themes = tuple(_theme(table, f"{path}: theme {number}") for number, table in enumerate(tables, start=1))
-    _refuse_twins(themes, path)
-    return themes
-
-
-def write_themes(path: Path, themes: Sequence[Theme]) -> None:
-    """Write a themes file, whole or not at all; what is there already stays.
-
-    Raises:
-        OutputError: it cannot be written.
-        UsageError: there is such a file.
-    """
-    fresh = path.with_name(path.name + ".new")
-    try:
-        fresh.write_text("\n".join((_HEAD, *map(_table, themes))), encoding="utf-8")
-        if path.exists():
-            fresh.unlink()
-            raise UsageError(f"{path}: has come to be there meanwhile and was left as it is", hint="type it again")
-        fresh.replace(path)
-    except OSError as error:
-        raise output_error(str(path), error) from error
-
-
-def _table(theme: Theme) -> str:
-    """One theme as TOML: a JSON string is a basic string of TOML too, once DEL is escaped."""
-    lines = ["[[theme]]"]
-    for key in _KEYS:
-        value = getattr(theme, key)
-        text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
-        lines.append(f"{key} = {text}".replace("\x7f", "\\u007f"))
-    return "\n".join((*lines, ""))
-
-
-def _theme(table: Mapping[str, Any], where: str) -> Theme:
-    if unknown := [key for key in table if key not in _KEYS]:
-        raise UsageError(f"{where}: {unknown[0]!r} is no key of a theme", hint=f"a theme has {', '.join(_KEYS)}")
-    name = _line(table, "name", where)
-    where = f"{where} ({name})"
-    if JOINT.strip() in name:
-        raise UsageError(f"{where}: a name may not hold {JOINT.strip()!r}, which stands between names in a table")
-    if name.startswith(_FORMULA_STARTS):
-        raise UsageError(f"{where}: a name may not begin with {name[0]!r}, a spreadsheet would run it as a formula")
-    if name.casefold() in (OTHER, NONE):
-        raise UsageError(f"{where}: {OTHER!r} and {NONE!r} are there without being named", hint="choose another name")
-    kind = table.get("kind", "both")
-    if kind not in _KINDS:
-        raise UsageError(f"{where}: kind is {kind!r}", hint=f"write one of {', '.join(_KINDS)}")
-    examples = table.get("examples", [])
-    if not isinstance(examples, list):
-        raise UsageError(f"{where}: examples are a list of phrases", hint='write it as examples = ["one", "two"]')
-    told = tuple(_text(example, "example", where) for example in examples[:2])
-    return Theme(name, _line(table, "definition", where), kind, told)
-
-
-def _line(table: Mapping[str, Any], key: str, where: str) -> str:
-    if key not in table:
-        raise UsageError(f"{where}: has no {key}", hint=f'write it as {key} = "..."')
-    return _text(table[key], key, where)
-
-
-def _text(value: Any, key: str, where: str) -> str:
-    text = " ".join(value.split()) if isinstance(value, str) else ""
-    if not text:
-        raise UsageError(f"{where}: {key} is not a text", hint=f'write it as {key} = "..."')
-    if len(text) > _LONGEST[key]:
-        raise UsageError(f"{where}: the {key} is longer than {_LONGEST[key]} characters", hint="say it more briefly")
-    return text
-
-
-def _refuse_twins(themes: Sequence[Theme], path: Path) -> None:
+    themes = tuple(Theme(one.name, one.definition, one.kind, tuple(one.examples)) for one in tables)
     for one, other in itertools.combinations(themes, 2):
         same = ""
         if one.name.casefold() == other.name.casefold():
@@ -133,10 +97,63 @@ def _refuse_twins(themes: Sequence[Theme], path: Path) -> None:
         elif (one.kind, one.definition.casefold()) == (other.kind, other.definition.casefold()):
             same = "definition"
         if same:
-            raise UsageError(
-                f"{path}: {other.name!r} has the same {same} as {one.name!r}", hint="make them differ, or drop one"
-            )
+            message = f"{path}: {other.name!r} has the same {same} as {one.name!r}"
+            raise UsageError(message, hint="make them differ, or remove one")
+    return themes
+
+
+def write_themes(path: Path, themes: Sequence[Theme]) -> None:
+    """Write a new themes file, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+        UsageError: the file exists; it is unchanged.
+    """
+    try:
+        with AtomicFile(path, str(path)) as file:
+            file.write("\n".join((_HEAD, *map(_table, themes))).encode())
+            file.commit(overwrite=False)
+    except FileExistsError as error:
+        message = f"{path}: another program has written it since this run began; it is unchanged"
+        raise UsageError(message, hint="run the same command again") from error
+
+
+def _table(theme: Theme) -> str:
+    # A JSON string is a basic string of TOML too, once DEL is escaped.
+    lines = ["[[theme]]"]
+    for key in _ThemeTable.model_fields:
+        value = getattr(theme, key)
+        text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+        lines.append(f"{key} = {text}".replace("\x7f", "\\u007f"))
+    return "\n".join((*lines, ""))
+
+
+def _invalid(path: Path, content: dict[str, Any], error: ValidationError) -> UsageError:
+    # An unknown key comes first: it is often the misspelled name of a key that seems to be missing.
+    detail = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    place, problem = detail["loc"], detail["type"]
+    if len(place) < 3:
+        if problem == "extra_forbidden":
+            return UsageError(f"{path}: unknown key {place[0]!r}", hint="write each theme as [[theme]]")
+        if problem == "too_long":
+            message = f"{path}: holds {len(content['theme'])} themes; {MOST_THEMES} are the most"
+            return UsageError(message, hint="merge some of them")
+        return UsageError(f"{path}: holds no themes", hint=f"write each one as a [[theme]] table, or {_way_out(path)}")
+    number, key = int(place[1]), str(place[2])
+    name = _one_line(content["theme"][number].get("name"))
+    where = f"{path}: theme {number + 1}"
+    if isinstance(name, str) and name and key != "name":
+        where += f" ({name})"
+    hint = 'write it as examples = ["one", "two"]' if key == "examples" else f'write it as {key} = "..."'
+    if problem == "extra_forbidden":
+        close = nearest(key, _ThemeTable.model_fields)
+        hint = f"did you mean {close}?" if close else f"the keys are {', '.join(_ThemeTable.model_fields)}"
+        return UsageError(f"{where}: unknown key {key!r}", hint=hint)
+    if problem == "missing":
+        return UsageError(f"{where}: {key} is missing", hint=hint)
+    reason = detail["msg"].removeprefix("Value error, ").replace("Input", "it").replace("String", "it")
+    return UsageError(f"{where}: {key}: {reason}", hint=hint)
 
 
 def _way_out(path: Path) -> str:
-    return f"mend it, or move it away to have themes found anew: mv {path} {path}.old"
+    return f"correct it, or move it away to find new themes: mv {path} {path}.old"

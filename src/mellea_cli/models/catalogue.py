@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from mellea_cli.errors import UsageError
+from mellea_cli.errors import UsageError, nearest
 
 DEFAULT_MODEL = "qwen2.5-coder-1.5b"
 """The model of a run for which the user names none."""
@@ -117,8 +116,8 @@ def lookup(name: str, catalogue: Mapping[str, ModelFile] = CATALOGUE) -> ModelFi
     found = catalogue.get(name.strip().lower())
     if found is not None:
         return found
-    close = difflib.get_close_matches(name.lower(), catalogue, n=1, cutoff=0.5)
-    hint = f"did you mean `{close[0]}`? " if close else ""
+    close = nearest(name, catalogue, 0.5)
+    hint = f"did you mean `{close}`? " if close else ""
     raise UsageError(
         f"no model is called {name!r}",
         hint=f"{hint}the catalogue has {', '.join(catalogue)}; a path to a .gguf file works too",

@@ -1,27 +1,24 @@
-"""A comparison as Markdown and as JSON, and both kinds of figures as plain values for programs."""
+"""Comparison of two outputs: how often each judgement and theme occurs, and which rows are new, gone or changed."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import date
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from mellea_cli.report.aggregate import Counting
-from mellea_cli.report.figures import Figures, in_order, part, percent
+from mellea_cli.report.aggregate import Aggregator
+from mellea_cli.report.figures import Figures, in_order, percent, ratio
 from mellea_cli.report.markdown import plain, table
 from mellea_cli.report.results import Record, Results
-
-# What changed between two outputs: how often each judgement and theme occurs, and which rows came and went.
 
 Group = Literal["sentiment", "urgency", "theme"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How often something occurs in the old rows and in the new ones."""
+    """How often a judgement or theme occurs in the old rows and in the new ones."""
 
     group: Group
     name: str
@@ -38,7 +35,7 @@ class Change:
 
     @property
     def arrival(self) -> Literal["came", "went", ""]:
-        """Whether it is only in the new rows, or only in the old ones."""
+        """Whether it occurs in the new rows only, or in the old ones only."""
         if self.old and not self.new:
             return "went"
         return "came" if self.new and not self.old else ""
@@ -46,49 +43,28 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two outputs side by side. Kept and gone rows add up to the old rows, kept and added ones to the new rows."""
+    """Two outputs. Kept and gone rows add up to the old rows, kept and added ones to the new rows."""
 
     old: Figures
     new: Figures
     matched_by: Literal["id", "text"]
-    """What says that two rows are the same one."""
     kept: int
     added: int
     gone: int
     edited: int
-    """Kept rows whose text is another one now; 0 when rows are matched by it."""
+    """Kept rows whose text differs; 0 when rows are matched by text."""
     rejudged: int
-    """Kept rows with the same text whose sentiment or urgency is another one now."""
+    """Kept rows with the same text whose sentiment or urgency differs."""
     changes: Sequence[Change]
     """Sentiment and urgency in their order, then the themes that moved most."""
 
     def of(self, group: Group) -> list[Change]:
-        """The changes of one kind."""
         return [change for change in self.changes if change.group == group]
 
     @property
     def themed(self) -> bool:
-        """Whether both have themes, so that these can be compared."""
+        """Whether both outputs have themes, so that these can be compared."""
         return self.old.labels is not None and self.new.labels is not None
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What is remembered of the rows of one output: enough to find each of them again, and no more."""
-
-    by_id: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    by_text: Counter[int] = field(default_factory=Counter)
-    judged: dict[int, str] = field(default_factory=dict)
-
-    def passing(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Remember each row on its way."""
-        for record in records:
-            text = hash(record.words)
-            judgement = f"{record.sentiment}/{record.urgency}"
-            self.by_id.setdefault(record.id, []).append((text, judgement))
-            self.by_text[text] += 1
-            self.judged[text] = judgement
-            yield record
 
 
 def compare(old: Results, new: Results) -> Comparison:
@@ -99,7 +75,7 @@ def compare(old: Results, new: Results) -> Comparison:
     Raises:
         InputError: one of them cannot be read, or is no output of a run.
     """
-    before, after = _Seen(), _Seen()
+    before, after = _SeenRows(), _SeenRows()
     old_figures, new_figures = _figures(old, before), _figures(new, after)
     by_id = old.has_ids and new.has_ids
     kept, edited, rejudged = _matched_by_id(before, after) if by_id else _matched_by_text(before, after)
@@ -112,17 +88,36 @@ def compare(old: Results, new: Results) -> Comparison:
         gone=old_figures.rows - kept,
         edited=edited,
         rejudged=rejudged,
-        changes=[*_judgements(old_figures, new_figures), *_themes(old_figures, new_figures)],
+        changes=list(_changes(old_figures, new_figures)),
     )
 
 
-def _figures(results: Results, seen: _Seen) -> Figures:
-    counting = Counting()
-    counting.add_all(seen.passing(results))
-    return counting.figures(results)
+@dataclass(slots=True)
+class _SeenRows:
+    """The rows of one output by id and by a hash of their text: enough to match them without keeping them."""
+
+    by_id: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    by_text: Counter[int] = field(default_factory=Counter)
+    judged: dict[int, str] = field(default_factory=dict)
+
+    def passing(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            text = hash(record.words)
+            judgement = f"{record.sentiment}/{record.urgency}"
+            self.by_id.setdefault(record.id, []).append((text, judgement))
+            self.by_text[text] += 1
+            self.judged[text] = judgement
+            yield record
 
 
-def _matched_by_id(before: _Seen, after: _Seen) -> tuple[int, int, int]:
+def _figures(results: Results, seen: _SeenRows) -> Figures:
+    aggregator = Aggregator()
+    for record in seen.passing(results):
+        aggregator.add(record)
+    return aggregator.figures(results)
+
+
+def _matched_by_id(before: _SeenRows, after: _SeenRows) -> tuple[int, int, int]:
     kept = edited = rejudged = 0
     for ident, rows in after.by_id.items():
         # An id that occurs several times is matched as often as it occurs in both.
@@ -133,71 +128,87 @@ def _matched_by_id(before: _Seen, after: _Seen) -> tuple[int, int, int]:
     return kept, edited, rejudged
 
 
-def _matched_by_text(before: _Seen, after: _Seen) -> tuple[int, int, int]:
+def _matched_by_text(before: _SeenRows, after: _SeenRows) -> tuple[int, int, int]:
     both = before.by_text & after.by_text
     rejudged = sum(number for text, number in both.items() if before.judged[text] != after.judged[text])
     return both.total(), 0, rejudged
 
 
-def _judgements(old: Figures, new: Figures) -> Iterator[Change]:
-    kinds: tuple[Group, ...] = ("sentiment", "urgency")
-    for kind in kinds:
-        before, after = (
-            figures.mix.sentiment if kind == "sentiment" else figures.mix.urgency for figures in (old, new)
-        )
-        for name, _ in in_order(before + after, kind):
-            yield _change(kind, name, before[name], after[name], old, new)
+def _changes(old: Figures, new: Figures) -> Iterator[Change]:
+    def change(group: Group, name: str, before: int, after: int) -> Change:
+        return Change(group, name, before, after, ratio(before, old.answered), ratio(after, new.answered))
 
-
-def _themes(old: Figures, new: Figures) -> list[Change]:
+    for name, _ in in_order(old.mix.sentiment + new.mix.sentiment):
+        yield change("sentiment", name, old.mix.sentiment[name], new.mix.sentiment[name])
+    for name, _ in in_order(old.mix.urgency + new.mix.urgency, "urgency"):
+        yield change("urgency", name, old.mix.urgency[name], new.mix.urgency[name])
     if old.labels is None or new.labels is None:
-        return []
+        return
     before = {theme.name: theme.count for theme in old.themes}
     after = {theme.name: theme.count for theme in new.themes}
-    changes = [
-        _change("theme", name, before.get(name, 0), after.get(name, 0), old, new)
-        for name in dict.fromkeys((*after, *before))
-    ]
-    return sorted(changes, key=lambda change: (-abs(change.points), -change.new))
+    themes = [change("theme", name, before.get(name, 0), after.get(name, 0)) for name in {**after, **before}]
+    yield from sorted(themes, key=lambda change: (-abs(change.points), -change.new))
 
 
-def _change(group: Group, name: str, before: int, after: int, old: Figures, new: Figures) -> Change:
-    return Change(group, name, before, after, part(before, old.answered), part(after, new.answered))
+def row_sentence(comparison: Comparison) -> str:
+    """The numbers of new, gone and changed rows in one line."""
+    parts = [f"{comparison.added:,} new", f"{comparison.gone:,} gone", f"{comparison.kept:,} in both"]
+    parts += [f"{comparison.edited:,} of these edited"] if comparison.edited else []
+    parts += [f"{comparison.rejudged:,} judged differently"] if comparison.rejudged else []
+    return f"rows by {comparison.matched_by}: {', '.join(parts)}"
+
+
+def theme_notes(comparison: Comparison) -> list[str]:
+    """Notes about the figures of both sides, and why themes are not compared."""
+    notes = [f"{figures.name}: {note}" for figures in (comparison.old, comparison.new) for note in figures.notes]
+    without = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
+    if len(without) == 1:
+        notes.append(f"themes are not compared: {without[0]} has none")
+    return notes
+
+
+def points(change: Change) -> str:
+    """How a share moved, in percentage points: `+3.1`, `-12`, `0`, and `(came)` or `(went)`."""
+    moved = change.points
+    text = f"{moved:+.0f}" if abs(moved) >= 9.95 else f"{moved:+.1f}"
+    text = "0" if abs(moved) < 0.05 else text
+    return f"{text} ({change.arrival})" if change.arrival else text
 
 
 def comparison_to_markdown(comparison: Comparison, title: str) -> str:
-    """Write a comparison as Markdown."""
+    """Render a comparison as Markdown."""
     old, new = comparison.old, comparison.new
     lines = [f"# {plain(title)}", "", f"- old: {plain(old.name)}, {plain(old.reconciliation())}"]
     lines += [f"- new: {plain(new.name)}, {plain(new.reconciliation())}", f"- {row_sentence(comparison)}", ""]
     for group in ("sentiment", "urgency", "theme"):
-        changes = comparison.of(group)
-        if changes:
-            lines += [*table([group, "old", "new", "share", "change"], [_cells(change) for change in changes]), ""]
+        rows = [
+            [
+                plain(change.name),
+                f"{change.old:,}",
+                f"{change.new:,}",
+                f"{percent(change.old_share)} → {percent(change.new_share)}",
+                points(change),
+            ]
+            for change in comparison.of(group)
+        ]
+        if rows:
+            lines += [*table([group, "old", "new", "share", "change"], rows), ""]
     for note in theme_notes(comparison):
         lines += [plain(note), ""]
     return "\n".join(lines)
 
 
 def comparison_to_json(comparison: Comparison) -> str:
-    """Write a comparison as JSON. Keys are only ever added."""
-    record = {
-        "old": _side(comparison.old),
-        "new": _side(comparison.new),
-        "rows": {
-            "matched_by": comparison.matched_by,
-            "kept": comparison.kept,
-            "added": comparison.added,
-            "gone": comparison.gone,
-            "edited": comparison.edited,
-            "rejudged": comparison.rejudged,
-        },
+    """Render a comparison as JSON. Keys are only ever added."""
+    sides = ("name", "rows", "answered", "blank", "failed", "unreadable")
+    rows = ("matched_by", "kept", "added", "gone", "edited", "rejudged")
+    record: dict[str, Any] = {
+        "old": {name: getattr(comparison.old, name) for name in sides},
+        "new": {name: getattr(comparison.new, name) for name in sides},
+        "rows": {name: getattr(comparison, name) for name in rows},
         "changes": [
-            {
-                "group": change.group,
-                "name": change.name,
-                "old": change.old,
-                "new": change.new,
+            asdict(change)
+            | {
                 "old_share": round(change.old_share, 6),
                 "new_share": round(change.new_share, 6),
                 "points": round(change.points, 4),
@@ -208,61 +219,3 @@ def comparison_to_json(comparison: Comparison) -> str:
         "themes_compared": comparison.themed,
     }
     return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-
-
-def figures_to_json(figures: Figures) -> str:
-    """Write the figures of a report as JSON. Keys are only ever added."""
-    record = {"answered": figures.answered, "rows": figures.rows, **_value(figures)}
-    return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-
-
-def row_sentence(comparison: Comparison) -> str:
-    """What became of the rows, in one line."""
-    parts = [f"{comparison.added:,} new", f"{comparison.gone:,} gone", f"{comparison.kept:,} in both"]
-    parts += [f"{comparison.edited:,} of these edited"] if comparison.edited else []
-    parts += [f"{comparison.rejudged:,} judged otherwise"] if comparison.rejudged else []
-    return f"rows by {comparison.matched_by}: {', '.join(parts)}"
-
-
-def theme_notes(comparison: Comparison) -> list[str]:
-    """Why themes are not compared, and what else a reader should know; often nothing."""
-    notes = [f"{figures.name}: {note}" for figures in (comparison.old, comparison.new) for note in figures.notes]
-    bare = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
-    if len(bare) == 1:
-        notes.append(f"themes are not compared: {bare[0]} has none")
-    return notes
-
-
-def points(change: Change) -> str:
-    """How a share moved, in percentage points: `+3.1`, `-12`, `0`; with what came or went."""
-    moved = change.points
-    text = f"{moved:+.0f}" if abs(moved) >= 9.95 else f"{moved:+.1f}"
-    text = "0" if abs(moved) < 0.05 else text
-    return f"{text} ({change.arrival})" if change.arrival else text
-
-
-def _cells(change: Change) -> list[str]:
-    shares = f"{percent(change.old_share)} → {percent(change.new_share)}"
-    return [plain(change.name), f"{change.old:,}", f"{change.new:,}", shares, points(change)]
-
-
-def _side(figures: Figures) -> dict[str, Any]:
-    return {
-        "name": figures.name,
-        "rows": figures.rows,
-        "answered": figures.answered,
-        "blank": figures.blank,
-        "failed": figures.failed,
-        "unreadable": figures.unreadable,
-    }
-
-
-def _value(value: Any) -> Any:
-    """Dataclasses as objects, dates as ISO text, everything else as it is."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _value(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _value(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_value(part) for part in value]
-    return value.isoformat() if isinstance(value, date) else value

@@ -1,7 +1,7 @@
-"""Days of a date column, whatever their form, counted and gathered into buckets of a fitting size.
+"""Dates of a column in any form, and the time buckets of a trend.
 
-Dates such as 03/04/2026 do not say which number is the month. Both are kept until the end: a single value like
-25/12/2026 settles it for the whole column.
+A date such as 03/04/2026 does not say which number is the month. Both readings are kept until the end: a single value
+like 25/12/2026 decides for the whole column.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ from typing import Any, Literal
 Bucket = Literal["day", "week", "month", "quarter", "year"]
 
 DATE_COLUMNS = ("created_at", "date", "created", "timestamp", "submitted_at", "datetime", "time", "day")
-"""Columns that are taken for the date when nobody names one."""
+"""Columns that are taken as the date when the user names none."""
 
-_PARTED = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,].*)?")
+_NUMERIC = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,].*)?")
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T].*)?")
-_WRITTEN = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%Y-%m")
+_WITH_MONTH_NAME = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%Y-%m")
 _EARLIEST, _LATEST = 1970, 2200
 _MOST_BUCKETS = 40
+_CACHED_VALUES = 50_000
 
-Undecided = tuple[int, int, int]
+Ambiguous = tuple[int, int, int]
 """First number, second number, year: one of the first two is the month."""
 
 
-def read_day(value: Any) -> date | Undecided | None:
+def read_day(value: Any) -> date | Ambiguous | None:
     """Read a day.
 
     Args:
         value: ISO 8601, seconds or milliseconds since 1970, `31.12.2026`, `12/31/2026`, `31 Dec 2026`, or the date
-            line of a mail; a time of the day and a zone may follow, the day is the one that is written there.
+            line of a mail. A time and a zone may follow; the day is the one that is written there.
 
     Returns:
-        The day, the numbers of one whose month is not clear, or `None` when it is no date.
+        The day, the numbers of one whose month is ambiguous, or `None` when it is no date.
     """
     if isinstance(value, bool) or value is None:
         return None
     text = str(value).strip()
     if not text:
         return None
-    day = _iso(text) or _parted(text) or _epoch(text) or _written(text)
+    day = _iso(text) or _numeric(text) or _epoch(text) or _with_month_name(text)
     year = day.year if isinstance(day, date) else day[2] if day else 0
     return day if _EARLIEST <= year <= _LATEST else None
 
@@ -57,7 +58,7 @@ def _iso(text: str) -> date | None:
             return date.fromisoformat(text)
     except ValueError:
         pass
-    if match := re.match(r"(\d{4}-\d{2}-\d{2})[ T]", text):  # `2026-01-02 03:04:05 UTC` and its kin
+    if match := re.match(r"(\d{4}-\d{2}-\d{2})[ T]", text):  # such as `2026-01-02 03:04:05 UTC`
         text = match[1]
     match = _YEAR_FIRST.fullmatch(text)
     try:
@@ -66,22 +67,15 @@ def _iso(text: str) -> date | None:
         return None
 
 
-def _parted(text: str) -> date | Undecided | None:
-    if not (match := _PARTED.fullmatch(text)):
+def _numeric(text: str) -> date | Ambiguous | None:
+    if not (match := _NUMERIC.fullmatch(text)):
         return None
     first, mark, second, year = int(match[1]), match[2], int(match[3]), int(match[4])
-    if mark == ".":  # where dots part dates, the day comes first
-        return _made(year, second, first)
+    if mark == ".":  # countries that write dots put the day first
+        return _date_or_none(year, second, first)
     if first == second or max(first, second) > 12:
-        return (first, second, year) if _made(year, min(first, second), max(first, second)) else None
+        return (first, second, year) if _date_or_none(year, min(first, second), max(first, second)) else None
     return first, second, year
-
-
-def _made(year: int, month: int, day: int) -> date | None:
-    try:
-        return date(year, month, day)
-    except ValueError:
-        return None
 
 
 def _epoch(text: str) -> date | None:
@@ -91,15 +85,15 @@ def _epoch(text: str) -> date | None:
         return None
     if seconds > 1e11:
         seconds /= 1000
-    if not 1e8 < seconds < 7e9:  # a smaller number is rather a count or a year
+    if not 1e8 < seconds < 7e9:  # a smaller number is more likely a count or a year
         return None
     return datetime.fromtimestamp(seconds, UTC).date()
 
 
-def _written(text: str) -> date | None:
-    for form in _WRITTEN:
+def _with_month_name(text: str) -> date | None:
+    for form in _WITH_MONTH_NAME:
         try:
-            return datetime.strptime(text, form).date()  # noqa: DTZ007 - only the day is asked for
+            return datetime.strptime(text, form).date()  # noqa: DTZ007 - only the day is needed
         except ValueError:
             continue
     try:
@@ -108,32 +102,46 @@ def _written(text: str) -> date | None:
         return None
 
 
-@dataclass
-class Days:
-    """Counts of something by day, while the order of day and month may still be open."""
+def _date_or_none(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None
 
-    by_day: dict[date | Undecided, Counter[str]] = field(default_factory=dict)
+
+def resolve_order(day: date | Ambiguous | None, *, month_first: bool) -> date | None:
+    """The day, once the order of day and month is known; `None` when there is no such day."""
+    if day is None or isinstance(day, date):
+        return day
+    first, second, year = day
+    return _date_or_none(year, first, second) if month_first else _date_or_none(year, second, first)
+
+
+@dataclass
+class DayCounts:
+    """Judgements counted by day, while the order of day and month may be open."""
+
+    by_day: dict[date | Ambiguous, Counter[str]] = field(default_factory=dict)
     empty: int = 0
-    """Rows without anything in the column."""
+    """Rows without a value in the column."""
     unreadable: int = 0
-    """Rows with something that is no date."""
+    """Rows with a value that is no date."""
     samples: list[str] = field(default_factory=list)
     """The first few values that are no dates."""
     first_is_day: int = 0
     first_is_month: int = 0
-    _known: dict[Any, date | Undecided | None] = field(default_factory=dict)
+    _cache: dict[Any, date | Ambiguous | None] = field(default_factory=dict)
 
-    def add(self, value: Any, name: str) -> None:
-        """Count one row, whose judgement is `name`, on the day that `value` says."""
+    def add(self, value: Any, judgement: str) -> None:
         if value is None or (isinstance(value, str) and not value.strip()):
             self.empty += 1
             return
         key = value if isinstance(value, str | int | float) else str(value)
-        if key not in self._known:
-            if len(self._known) > 50_000:
-                self._known.clear()
-            self._known[key] = read_day(value)
-        day = self._known[key]
+        if key not in self._cache:
+            if len(self._cache) > _CACHED_VALUES:
+                self._cache.clear()
+            self._cache[key] = read_day(value)
+        day = self._cache[key]
         if day is None:
             self.unreadable += 1
             if len(self.samples) < 3:
@@ -144,25 +152,25 @@ class Days:
             self.first_is_month += day[1] > 12
         if (counts := self.by_day.get(day)) is None:
             counts = self.by_day[day] = Counter()
-        counts[name] += 1
+        counts[judgement] += 1
 
     @property
-    def undecided(self) -> bool:
-        """Whether there are dates of which nothing says where the month stands."""
-        open_ones = any(not isinstance(day, date) and day[0] != day[1] for day in self.by_day)
-        return open_ones and not self.first_is_day and not self.first_is_month
+    def ambiguous(self) -> bool:
+        """Whether there are dates whose month no other date of the column decides."""
+        open_dates = any(not isinstance(day, date) and day[0] != day[1] for day in self.by_day)
+        return open_dates and not self.first_is_day and not self.first_is_month
 
     @property
-    def month_leads(self) -> bool:
-        """Whether the dates that tell, such as 12/25/2026, say that the month comes first."""
+    def month_first(self) -> bool:
+        """Whether the dates with one reading, such as 12/25/2026, put the month first."""
         return self.first_is_month > self.first_is_day
 
-    def settled(self, *, month_first: bool) -> dict[date, Counter[str]]:
-        """The counts by day, oldest first, without what is no day in this order."""
+    def resolved(self, *, month_first: bool) -> dict[date, Counter[str]]:
+        """The counts by day, oldest first, without values that are no day in this order."""
         found: dict[date, Counter[str]] = {}
         for day, counts in self.by_day.items():
-            if (made := settle(day, month_first=month_first)) is not None:
-                found.setdefault(made, Counter()).update(counts)
+            if (resolved := resolve_order(day, month_first=month_first)) is not None:
+                found.setdefault(resolved, Counter()).update(counts)
         return dict(sorted(found.items()))
 
     @property
@@ -171,16 +179,8 @@ class Days:
         return sum(counts.total() for counts in self.by_day.values())
 
 
-def settle(day: date | Undecided | None, *, month_first: bool) -> date | None:
-    """The day that is meant when the order of day and month is known; `None` when there is no such day."""
-    if day is None or isinstance(day, date):
-        return day
-    first, second, year = day
-    return _made(year, first, second) if month_first else _made(year, second, first)
-
-
 def fitting_bucket(first: date, last: date) -> Bucket:
-    """The size of bucket that makes a picture of a time: days of a month, weeks of half a year, then months or more."""
+    """The bucket size for a period: days up to five weeks, weeks up to half a year, then months or longer."""
     days = (last - first).days + 1
     if days <= 35:
         return "day"
@@ -192,20 +192,22 @@ def fitting_bucket(first: date, last: date) -> Bucket:
 
 
 def bucket_start(day: date, bucket: Bucket) -> date:
-    """The first day of the bucket that a day is in; weeks begin on Monday."""
-    if bucket == "day":
-        return day
-    if bucket == "week":
-        return day - timedelta(days=day.weekday())
-    if bucket == "month":
-        return day.replace(day=1)
-    if bucket == "quarter":
-        return date(day.year, (day.month - 1) // 3 * 3 + 1, 1)
-    return date(day.year, 1, 1)
+    """The first day of a day's bucket; weeks begin on Monday."""
+    match bucket:
+        case "day":
+            return day
+        case "week":
+            return day - timedelta(days=day.weekday())
+        case "month":
+            return day.replace(day=1)
+        case "quarter":
+            return date(day.year, (day.month - 1) // 3 * 3 + 1, 1)
+        case "year":
+            return date(day.year, 1, 1)
 
 
 def buckets(first: date, last: date, bucket: Bucket) -> Iterator[date]:
-    """The first day of every bucket from one day to another, empty ones too."""
+    """The first day of every bucket of a period, empty ones included."""
     start = bucket_start(first, bucket)
     while start <= last:
         yield start
@@ -214,12 +216,16 @@ def buckets(first: date, last: date, bucket: Bucket) -> Iterator[date]:
 
 
 def bucket_name(start: date, bucket: Bucket) -> str:
-    """What a bucket is called: `2026-10-05`, `2026-W41`, `2026-10`, `2026-Q4`, `2026`."""
-    if bucket == "day":
-        return start.isoformat()
-    if bucket == "week":
-        year, week, _ = start.isocalendar()
-        return f"{year}-W{week:02d}"
-    if bucket == "month":
-        return f"{start:%Y-%m}"
-    return f"{start.year}-Q{(start.month + 2) // 3}" if bucket == "quarter" else str(start.year)
+    """The name of a bucket: `2026-10-05`, `2026-W41`, `2026-10`, `2026-Q4`, `2026`."""
+    match bucket:
+        case "day":
+            return start.isoformat()
+        case "week":
+            year, week, _ = start.isocalendar()
+            return f"{year}-W{week:02d}"
+        case "month":
+            return f"{start:%Y-%m}"
+        case "quarter":
+            return f"{start.year}-Q{(start.month + 2) // 3}"
+        case "year":
+            return str(start.year)

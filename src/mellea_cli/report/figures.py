@@ -1,19 +1,21 @@
-"""The figures of a report: what they are, and that they add up."""
+"""The figures of a report, as plain values that every output format is written from."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date
+from typing import Any
 
 from mellea_cli.report.dates import Bucket
-from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record, ranked
+from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
 
 
 @dataclass(slots=True)
 class Mix:
-    """How some rows were judged. Each answered row counts once in each of the two."""
+    """Sentiment and urgency of a group of rows. Each answered row counts once in each of the two."""
 
     rows: int = 0
     """All rows, answered or not."""
@@ -21,7 +23,6 @@ class Mix:
     urgency: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: Record) -> None:
-        """Count one row."""
         self.rows += 1
         if record.state == "answered":
             self.sentiment[record.sentiment] += 1
@@ -29,21 +30,20 @@ class Mix:
 
     @property
     def answered(self) -> int:
-        """Rows with answers."""
         return self.sentiment.total()
 
     def share(self, name: str, kind: str = "sentiment") -> float:
-        """The share of the answered rows that were judged so, from 0 to 1."""
+        """The share of the answered rows with this judgement, from 0 to 1."""
         counts = self.sentiment if kind == "sentiment" else self.urgency
-        return part(counts[name], self.answered)
+        return ratio(counts[name], self.answered)
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """Words of one row."""
+    """A customer's words."""
 
     number: int
-    """The row's place, counted from 1."""
+    """The row's number, counted from 1."""
     id: str
     text: str
     sentiment: str
@@ -52,7 +52,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class ThemeFigures:
-    """One theme: how often it occurs, how it was judged, and words that prove it."""
+    """One theme: how often it occurs, how its rows were judged, and quotes that prove it."""
 
     name: str
     mix: Mix
@@ -65,13 +65,12 @@ class ThemeFigures:
 
     @property
     def count(self) -> int:
-        """Rows with this theme."""
         return self.mix.rows
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What became of every row when themes were given: the four add up to all rows."""
+    """Rows by what they are labelled with; the four add up to all rows."""
 
     themed: int
     """Rows with at least one theme of the list."""
@@ -88,11 +87,10 @@ class Point:
     start: date
     name: str
     mix: Mapping[str, int]
-    """Rows by sentiment; rows without an answer stand under `no answer`."""
+    """Rows by sentiment; rows without an answer count as `no answer`."""
 
     @property
     def rows(self) -> int:
-        """All rows of the bucket."""
         return sum(self.mix.values())
 
 
@@ -131,12 +129,12 @@ class Split:
     others: Mix
     """The rows of rarer values."""
     other_values: int
-    """How many values these are."""
+    """The number of rarer values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything that a report says, as plain numbers. Answered, blank and failed rows add up to all rows."""
+    """Everything that a report says. Answered, blank and failed rows add up to all rows."""
 
     name: str
     """The file."""
@@ -144,7 +142,7 @@ class Figures:
     blank: int
     failed: int
     unreadable: int = 0
-    """Rows of the file that could not be read; they take no part in any other figure."""
+    """Rows of the file that could not be read; no other figure includes them."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failed rows by kind."""
     labels: Labels | None = None
@@ -164,23 +162,7 @@ class Figures:
 
     @property
     def answered(self) -> int:
-        """Rows with answers."""
         return self.mix.answered
-
-    def sums(self) -> Iterator[tuple[str, int, int]]:
-        """Each sum that has to hold: what it says, and both of its sides."""
-        yield "answered + blank + failed = rows", self.answered + self.blank + self.failed, self.rows
-        yield "urgencies = answered", self.mix.urgency.total(), self.answered
-        yield "kinds of failure = failed", sum(self.failures.values()), self.failed
-        if (labels := self.labels) is not None:
-            given = labels.themed + labels.other + labels.none + labels.unlabelled
-            yield "themed + other + none + unlabelled = rows", given, self.rows
-        if (trend := self.trend) is not None:
-            yield "dated + empty + unreadable = rows", trend.dated + trend.empty + trend.unreadable, self.rows
-            yield "points = dated", sum(point.rows for point in trend.points), trend.dated
-        for split in self.splits:
-            grouped = sum(group.mix.rows for group in split.groups) + split.others.rows
-            yield f"groups of {split.column} = rows", grouped, self.rows
 
     def reconciliation(self) -> str:
         """One sentence in which every row occurs once."""
@@ -190,7 +172,7 @@ class Figures:
         return f"{many(self.rows, 'row')} = {' + '.join(parts)}"
 
     def label_sentence(self) -> str:
-        """One sentence in which every row occurs once by what themes it has; empty without themes."""
+        """One sentence in which every row occurs once by its labels; empty without themes."""
         if self.labels is None:
             return ""
         labels = self.labels
@@ -200,13 +182,13 @@ class Figures:
         return f"{many(self.rows, 'row')} = {' + '.join(parts)}"
 
 
-def part(number: int, whole: int) -> float:
+def ratio(number: int, whole: int) -> float:
     """A share from 0 to 1; 0 of nothing is 0."""
     return number / whole if whole else 0.0
 
 
 def percent(share: float) -> str:
-    """A share for people: `43%`; what is neither nothing nor all never looks so."""
+    """A share for people, such as `43%`; 0 and 100 are written for nothing and all only."""
     whole = round(share * 100)
     if share > 0 and whole == 0:
         return "<1%"
@@ -216,22 +198,28 @@ def percent(share: float) -> str:
 
 
 def many(number: int, name: str) -> str:
-    """A number of things by its right name."""
+    """A number with its noun, such as `1 row` or `2,000 rows`."""
     return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
 def in_order(counts: Mapping[str, int], kind: str = "sentiment") -> list[tuple[str, int]]:
-    """Judgements with their counts, known ones always and in their order, others by how common they are."""
+    """Judgements with their counts: known ones in their fixed order, even at 0, then others by frequency."""
     order = SENTIMENTS if kind == "sentiment" else URGENCIES
-    known = [(name, counts.get(name, 0)) for name in order]
-    strange = sorted(((name, number) for name, number in counts.items() if name not in order and number), key=_common)
-    return [*known, *strange]
+    unknown = [(name, number) for name, number in counts.items() if name not in order and number]
+    return [*((name, counts.get(name, 0)) for name in order), *sorted(unknown, key=lambda pair: (-pair[1], pair[0]))]
 
 
-def _common(pair: tuple[str, int]) -> tuple[int, str]:
-    return -pair[1], pair[0]
+def figures_to_json(figures: Figures) -> str:
+    """Render the figures as JSON. Keys are only ever added."""
+    record = {"answered": figures.answered, "rows": figures.rows, **_plain(figures)}
+    return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
 
 
-def severity(record: Record) -> tuple[int, int]:
-    """How badly a row needs somebody to look at it: smaller is worse."""
-    return ranked(record.urgency, URGENCIES), ranked(record.sentiment, SENTIMENTS)
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,4 +1,4 @@
-"""A report as Markdown, for a chat or a mail: the same figures, every piece of feedback as plain text."""
+"""Markdown report for chats and mails; feedback is written as plain text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LONGEST_QUOTE = 400
 
 
 def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) -> str:
-    """Write a report.
+    """Render a report as Markdown.
 
     Args:
-        figures: what to say.
-        title: what stands at the top.
-        next_steps: commands that lead on, such as the one that finds themes.
+        figures: what to show.
+        title: the heading.
+        next_steps: commands to type next, such as the one that finds themes.
     """
     lines = [f"# {plain(title)}", ""]
     if not figures.rows:
@@ -46,23 +46,23 @@ def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) ->
 
 
 def plain(text: str, most: int | None = None) -> str:
-    """Text in one line that Markdown shows letter by letter: no markup, no links, no mentions.
+    """Escape text so that Markdown shows its characters, in one line: no markup, no links, no mentions.
 
     Args:
-        text: anything, from anywhere.
-        most: characters to keep; what is left out is marked.
+        text: any text.
+        most: characters to keep; a longer text ends with an ellipsis.
     """
     text = " ".join(_INVISIBLE.sub(" ", text).split())
     if most is not None and len(text) > most:
         text = text[: most - 1].rstrip() + "…"
-    # A word joiner, which nobody sees, keeps a program that shows Markdown from making links and calling people.
+    # An invisible word joiner keeps Markdown viewers from making links and from notifying people.
     text = _LINKED.sub(lambda match: match[1][0] + "\u2060" + match[1][1:], text).replace("@", "@\u2060")
     text = _SPECIAL.sub(r"\\\1", text)
     return _LEADING.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """A table; the first `left` columns stand at the left, the others hold numbers."""
+    """Lines of a table: the first `left` columns are aligned left, the others hold numbers."""
     rule = ["---"] * left + ["--:"] * (len(header) - left)
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
 
@@ -113,7 +113,7 @@ def _trend(trend: Trend) -> list[str]:
 
 
 def _split(split: Split, *, themed: bool) -> list[str]:
-    header = [plain(split.column), *(["commonest theme"] if themed else []), "rows", "negative", "high urgency"]
+    header = [plain(split.column), *(["most frequent theme"] if themed else []), "rows", "negative", "high urgency"]
     rows = []
     for group in split.groups:
         theme = f"{plain(group.theme)} ({group.theme_count:,})" if group.theme else ""

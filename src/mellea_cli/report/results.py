@@ -1,47 +1,45 @@
-"""Reads what `summarise` and `themes` write, in every format that a source reads, and finds our columns in it.
+"""Reader of what `summarise` and `themes` write, in every input format.
 
-Our columns may be called otherwise: `mellea_NAME`, `mellea_NAME_2` and so on where the input had such a column itself.
-They always stand behind the input's, so of several candidates the last one is ours.
+A run adds its columns after the input's. Where the input had a column of that name, the added one is called
+`mellea_NAME`, `mellea_NAME_2` and so on, so of several candidates the last one is the run's.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
-from mellea_cli.errors import InputError
-from mellea_cli.io.byte_input import ByteInput, open_bytes
-from mellea_cli.io.formats import SourceOptions
-from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, encodable, open_rows
-
-# One row of a finished run, as a report sees it.
+from mellea_cli.errors import InputError, nearest
+from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
+from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, SourceOptions, open_rows
 
 State = Literal["answered", "blank", "failed"]
-
-OTHER, NONE = "other", "none"
-"""What stands in the place of a theme: something that no theme covers, and nothing worth one."""
 
 SENTIMENTS = ("negative", "mixed", "positive")
 URGENCIES = ("high", "medium", "low")
 UNSAID = "not said"
-"""Stands for a judgement that an answered row does not hold."""
+"""The urgency of an answered row without one."""
+
+_ADDED = ("summary", "sentiment", "issues", "themes", "theme_quotes", "error")
+_ISSUE_PARTS = ("main_complaint", "positive_aspect", "urgency")
+_FORMULA_GUARD = re.compile(r"'[=+\-@\t\r]")
+_THEME_SEPARATOR = " | "
+_SHOWN_COLUMNS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: the feedback, the answers about it, and what is left of its columns."""
+    """One row of a finished run: the feedback, the answers about it, and the input's other columns."""
 
     number: int
     """Place among the rows that could be read, counted from 1."""
     id: str
     text: str
     state: State
-    """`answered` when there is a sentiment, `failed` when there is a reason why not, else `blank`."""
+    """`answered` with a sentiment, `failed` with an error, else `blank`."""
     summary: str = ""
     sentiment: str = ""
     urgency: str = ""
@@ -54,37 +52,12 @@ class Record:
     error: str = ""
     error_kind: str = ""
     rest: Mapping[str, Any] = field(default_factory=dict)
-    """The input's other columns, as they stand there."""
+    """The input's other columns, unchanged."""
 
     @property
     def words(self) -> str:
-        """What the customer said, or the summary of it where the text is not at hand."""
+        """The customer's text, or its summary where the text is not in the file."""
         return self.text.strip() or self.summary
-
-
-def ranked(value: str, order: tuple[str, ...]) -> int:
-    """The place of a judgement in its order; unknown ones come after all known ones."""
-    return order.index(value) if value in order else len(order)
-
-
-_OURS = ("summary", "sentiment", "issues", "themes", "theme_quotes", "error")
-_PARTS = ("main_complaint", "positive_aspect", "urgency")
-_FORMULA = re.compile(r"'[=+\-@\t\r]")
-_BETWEEN_THEMES = " | "
-_SHOWN_COLUMNS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """What the columns of a row are called; `None` for what it does not have."""
-
-    ours: Mapping[str, str]
-    """Our columns by the name that they would have if it were free."""
-    nested: bool
-    """Whether the issues are one object, as in JSON, or a column for each part, as in CSV."""
-    text: str | None
-    id: str | None
-    rest: tuple[str, ...]
 
 
 def open_results(path: str, options: SourceOptions | None = None, *, stream: BinaryIO | None = None) -> Results:
@@ -93,7 +66,7 @@ def open_results(path: str, options: SourceOptions | None = None, *, stream: Bin
     Args:
         path: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input.
         options: how to read it; `text_field` and `id_field` name the columns of the input.
-        stream: stands in for standard input when `path` is `-`.
+        stream: replaces standard input when `path` is `-`.
 
     Raises:
         InputError: it cannot be opened.
@@ -101,13 +74,24 @@ def open_results(path: str, options: SourceOptions | None = None, *, stream: Bin
     return Results(open_bytes(path, stream), options or SourceOptions())
 
 
-class Results:
-    """The rows of one output, in order, read as they are asked for. Iterate it once, in a `with` block.
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The role of each column in rows with the same set of columns; `None` for a role that no column has."""
 
-    While iterating:
+    added: Mapping[str, str]
+    """The run's columns by their usual names."""
+    nested: bool
+    """Whether the issues are one object, as in JSON, or a column for each part, as in CSV."""
+    text: str | None
+    id: str | None
+    rest: tuple[str, ...]
+
+
+class Results:
+    """The rows of one output, in order. Iterate once, in a `with` block.
 
     Raises:
-        InputError: it cannot be read on, or not one row has the columns that a run adds.
+        InputError: while iterating: the file cannot be read further, or no row has the columns that a run adds.
     """
 
     def __init__(self, data: ByteInput, options: SourceOptions) -> None:
@@ -116,40 +100,40 @@ class Results:
         self.bad: list[InputError] = []
         """The first rows that could not be used."""
         self.unreadable = 0
-        """How many could not be used."""
+        """The number of rows that could not be used."""
         self.columns: dict[str, None] = {}
-        """The input's columns other than text and id, in the order in which they turn up."""
+        """The input's columns other than text and id, in the order of their first occurrence."""
         self.labelled = False
         """Whether there is a column with themes."""
         self.has_ids = False
-        """Whether the rows bring ids of their own."""
         self.has_text = False
-        """Whether the feedback itself is in the rows."""
+        """Whether the rows contain the feedback itself."""
         self._data = data
         self._options = options
-        self._layouts: dict[tuple[str, ...], _Layout] = {}
+        self._known_columns: dict[tuple[str, ...], _Columns] = {}
         self._flat = False
+        self.notes: tuple[str, ...] = ()
+        """What the user should know about the file, such as that a column was renamed."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._data.close()
 
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
         self._flat = rows.format in ("csv", "tsv")
+        self.notes = rows.notes
         if rows.header:
-            self._layout(rows.header, rows.header_line)
+            self._assign(rows.header, rows.header_line)
         number = 0
         for row in rows.stream:
             try:
                 if isinstance(row, InputError):
                     raise row
                 line, fields, _ = row
-                record = self._record(fields, self._layout(tuple(fields), line), number + 1)
+                record = self._record(fields, self._assign(tuple(fields), line), number + 1)
             except InputError as error:
                 self.unreadable += 1
                 if len(self.bad) < 3:
@@ -160,83 +144,87 @@ class Results:
         if self.bad and not number:
             raise self.bad[0]
 
-    def _layout(self, columns: tuple[str, ...], line: int) -> _Layout:
-        if (known := self._layouts.get(columns)) is not None:
+    def _assign(self, names: tuple[str, ...], line: int) -> _Columns:
+        """Find the role of each column; rows of JSON may differ in their columns."""
+        if (known := self._known_columns.get(names)) is not None:
             return known
-        ours = {name: found for name in _OURS if (found := _last(name, columns)) is not None}
-        if "sentiment" not in ours:
-            raise self._not_ours(columns, line)
-        nested = not self._flat and "issues" in ours
+        added = {name: found for name in _ADDED if (found := _last(name, names)) is not None}
+        if "sentiment" not in added:
+            file = "FILE" if self.name.startswith("<") else self.name
+            raise InputError(
+                f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {_listed(names)}",
+                path=self.name,
+                line=line,
+                hint=f"make one first: mellea summarise {file} -o results.jsonl",
+            )
+        nested = not self._flat and "issues" in added
         if not nested:
-            ours.pop("issues", None)
-            ours |= {name: found for name in _PARTS if (found := _last(name, columns)) is not None}
-        text = self._named(self._options.text_field, "--text-field", columns, line) or _text_column(columns, ours)
-        ident = self._named(self._options.id_field, "--id-field", columns, line)
-        ident = ident or (ID_COLUMN if ID_COLUMN in columns else None)
-        taken = {*ours.values(), text, ident}
-        layout = _Layout(ours, nested, text, ident, tuple(name for name in columns if name not in taken))
-        self.columns.update(dict.fromkeys(layout.rest))
-        self.labelled = self.labelled or "themes" in ours
+            added.pop("issues", None)
+            added |= {name: found for name in _ISSUE_PARTS if (found := _last(name, names)) is not None}
+        options = self._options
+        for wanted, flag in ((options.text_field, "--text-field"), (options.id_field, "--id-field")):
+            if wanted is not None and wanted not in names:
+                raise self.missing(wanted, flag, names, line)
+        text = options.text_field or _text_column(names, added)
+        ident = options.id_field or (ID_COLUMN if ID_COLUMN in names else None)
+        taken = {*added.values(), text, ident}
+        columns = _Columns(added, nested, text, ident, tuple(name for name in names if name not in taken))
+        self.columns.update(dict.fromkeys(columns.rest))
+        self.labelled = self.labelled or "themes" in added
         self.has_ids = self.has_ids or ident is not None
         self.has_text = self.has_text or text is not None
-        self._layouts[columns] = layout
-        return layout
+        self._known_columns[names] = columns
+        return columns
 
-    def _record(self, fields: Mapping[str, Any], layout: _Layout, number: int) -> Record:
-        def ours(name: str) -> Any:
-            column = layout.ours.get(name)
-            return None if column is None else fields.get(column)
-
-        issues = ours("issues")
-        parts: Mapping[str, Any] = issues if isinstance(issues, Mapping) else {}
-        complaint, praise, urgency = ((parts.get(name) if layout.nested else ours(name)) for name in _PARTS)
-        sentiment = self._word(ours("sentiment"))
-        kind, reason = self._reason(ours("error"))
-        state: State = "answered" if sentiment else "failed" if reason else "blank"
-        ident = None if layout.id is None else self._word(fields.get(layout.id), fold=False)
+    def _record(self, fields: Mapping[str, Any], columns: _Columns, number: int) -> Record:
+        added = {name: fields.get(column) for name, column in columns.added.items()}
+        issues = added.get("issues") if columns.nested else added
+        complaint, praise, urgency = (
+            (issues.get(name) for name in _ISSUE_PARTS) if isinstance(issues, Mapping) else (None, None, None)
+        )
+        sentiment = self._text(added.get("sentiment")).strip().lower()
+        kind, reason = self._failure(added.get("error"))
+        ident = "" if columns.id is None else self._text(fields.get(columns.id)).strip()
+        rest = columns.rest
+        if (
+            (error := columns.added.get("error"))
+            and not self._flat
+            and not isinstance(fields.get(error), Mapping | None)
+        ):
+            # In JSON the run writes an object: an error of another type is the input's own column.
+            self.columns.setdefault(error)
+            rest = (*rest, error)
         return Record(
             number=number,
             id=ident or str(number),
-            text="" if layout.text is None else self._text(fields.get(layout.text)),
-            state=state,
-            summary=self._text(ours("summary")),
+            text="" if columns.text is None else self._text(fields.get(columns.text)),
+            state="answered" if sentiment else "failed" if reason else "blank",
+            summary=self._text(added.get("summary")),
             sentiment=sentiment,
-            urgency=self._word(urgency) if sentiment else "",
+            urgency=self._text(urgency).strip().lower() if sentiment else "",
             complaint=self._text(complaint),
             praise=self._text(praise),
-            themes=self._themes(ours("themes")),
-            quotes=self._quotes(ours("theme_quotes")),
+            themes=self._themes(added.get("themes")),
+            quotes=self._quotes(added.get("theme_quotes")),
             error=reason,
             error_kind=kind,
-            rest={name: self._cell(fields.get(name)) for name in self._rest(fields, layout)},
+            rest={name: self._cell(fields.get(name)) for name in rest},
         )
-
-    def _rest(self, fields: Mapping[str, Any], layout: _Layout) -> tuple[str, ...]:
-        """The columns of the input: in JSON an error that is no object is one of them."""
-        error = layout.ours.get("error")
-        if error is None or self._flat or isinstance(fields.get(error), Mapping | None):
-            return layout.rest
-        self.columns.setdefault(error)
-        return (*layout.rest, error)
-
-    def _cell(self, value: Any) -> Any:
-        return self._text(value) if isinstance(value, str) else value
 
     def _text(self, value: Any) -> str:
         if value is None:
             return ""
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        # The apostrophe that our CSV puts in front of what a spreadsheet would run is no part of the text.
-        if self._flat and _FORMULA.match(text):
+        # The apostrophe that the CSV writer puts before what a spreadsheet would execute is no part of the text.
+        if self._flat and _FORMULA_GUARD.match(text):
             text = text[1:]
-        return text if text.isascii() else encodable(text)
+        return text if text.isascii() else without_surrogates(text)
 
-    def _word(self, value: Any, *, fold: bool = True) -> str:
-        text = self._text(value).strip()
-        return text.lower() if fold else text
+    def _cell(self, value: Any) -> Any:
+        return self._text(value) if isinstance(value, str) else value
 
-    def _reason(self, error: Any) -> tuple[str, str]:
-        """Kind and sentence of a failure; a text in JSON is the input's own column."""
+    def _failure(self, error: Any) -> tuple[str, str]:
+        """Kind and sentence of a failure; both empty without one."""
         if isinstance(error, Mapping):
             kind = self._text(error.get("kind")) or "error"
             return kind, f"{kind}: {self._text(error.get('message'))}"
@@ -246,10 +234,10 @@ class Results:
 
     def _themes(self, value: Any) -> tuple[str, ...] | None:
         if isinstance(value, str):
-            value = self._text(value).split(_BETWEEN_THEMES)
+            value = self._text(value).split(_THEME_SEPARATOR)
         if not isinstance(value, list):
             return None
-        names = (self._text(one).strip() for one in value)
+        names = (self._text(name).strip() for name in value)
         return tuple(dict.fromkeys(name for name in names if name)) or None
 
     def _quotes(self, value: Any) -> dict[str, str]:
@@ -262,24 +250,18 @@ class Results:
             return {}
         return {self._text(name).strip(): self._text(quote) for name, quote in value.items() if isinstance(quote, str)}
 
-    def _named(self, wanted: str | None, flag: str, columns: tuple[str, ...], line: int) -> str | None:
-        if wanted is None or wanted in columns:
-            return wanted
-        raise self.missing(wanted, flag, columns, line)
-
     def missing(self, wanted: str, flag: str, columns: Iterable[str] = (), line: int | None = None) -> InputError:
-        """The error for a column that was asked for and is not there.
+        """The error for a column that the user named and that does not exist.
 
         Args:
             wanted: the column's name.
             flag: the flag that named it.
-            columns: those that there are; by default all that were seen.
-            line: where that was found.
+            columns: the existing ones; by default all that were seen.
+            line: where they were found.
         """
         names = list(columns) or list(self.columns)
-        folded = {name.strip().casefold(): name for name in names}
-        close = difflib.get_close_matches(wanted.strip().casefold(), list(folded), n=1)
-        hint = f"did you mean {flag} {folded[close[0]]!r}?" if close else f"name another one with {flag}"
+        close = nearest(wanted, names)
+        hint = f"did you mean {flag} {close!r}?" if close else f"name another one with {flag}"
         seen = f"no column {wanted!r}; columns seen: {_listed(names)}"
         return InputError(seen, path=self.name, line=line, hint=hint)
 
@@ -298,8 +280,8 @@ def _last(name: str, columns: tuple[str, ...]) -> str | None:
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
 
 
-def _text_column(columns: tuple[str, ...], ours: Mapping[str, str]) -> str | None:
-    folded = {name.strip().casefold(): name for name in reversed(columns) if name not in ours.values()}
+def _text_column(columns: tuple[str, ...], added: Mapping[str, str]) -> str | None:
+    folded = {name.strip().casefold(): name for name in reversed(columns) if name not in added.values()}
     for name in TEXT_COLUMNS:
         if name in columns:
             return name

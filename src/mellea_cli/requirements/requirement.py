@@ -1,4 +1,4 @@
-"""The model as judge of a requirement: a short prompt of its own, and how to read the verdict."""
+"""Requirements: what must hold for an answer, checked by code or judged by a model, and how to ask again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any, Protocol
 
 from mellea_cli.messages import Message, Options
 
-# What an answer must satisfy, and what came of checking it.
-
 
 class Output(Protocol):
     """An answer as a validator sees it."""
@@ -23,7 +21,7 @@ class Output(Protocol):
 
 
 class Subject(Protocol):
-    """What a validator is given: something that knows the last answer, such as a session's context."""
+    """The argument of a validation function: something that knows the last answer, such as a session's context."""
 
     def last_output(self) -> Output | None:
         """The last answer, or `None` when there is none yet."""
@@ -31,21 +29,19 @@ class Subject(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The plainest subject: one answer, with what it was parsed into."""
+    """The simplest subject: one answer, with the value that it was parsed into."""
 
     text: str
     parsed: Any = None
     messages: tuple[Message, ...] = ()
     source: str = ""
-    """The text that the answer is about, where there is one."""
+    """The text that the answer is about, if any."""
 
     @property
     def value(self) -> str:
-        """The answer's text."""
         return self.text
 
     def last_output(self) -> Answered:
-        """The answer itself."""
         return self
 
 
@@ -57,8 +53,8 @@ class ValidationResult:
         reason: why, in a sentence that can be shown to the model.
         score: how well it holds, where a validator can say.
         thunk: the judge's answer, when a model judged.
-        context: the context that was judged, when there was one.
-        error: what went wrong while judging; the verdict then counts as failed.
+        context: the context that was judged, if any.
+        error: an exception while judging; the verdict then counts as failed.
     """
 
     __slots__ = ("_result", "context", "error", "reason", "score", "thunk")
@@ -92,10 +88,11 @@ class ValidationResult:
 
 Verdict = ValidationResult | Awaitable[ValidationResult]
 ValidationFn = Callable[[Any], Verdict]
+SimpleVerdict = bool | tuple[bool, str]
 
 
 def default_output_to_bool(text: str) -> bool:
-    """Read a judge's answer: true when it is `y`, or has the word "yes" in it, in any case."""
+    """Read a judge's answer: true when it is `y` or contains the word "yes", in any case."""
     lowered = text.strip().lower()
     return lowered.rstrip(".!") == "y" or re.search(r"\byes\b", lowered) is not None
 
@@ -166,7 +163,9 @@ def check(description: str | None = None, validation_fn: ValidationFn | None = N
     return Requirement(description, validation_fn, check_only=True, **options)
 
 
-SimpleVerdict = bool | tuple[bool, str]
+def reqify(requirement: str | Requirement) -> Requirement:
+    """Turn a plain description into a requirement."""
+    return Requirement(requirement) if isinstance(requirement, str) else requirement
 
 
 def simple_validate(
@@ -189,24 +188,15 @@ def simple_validate(
         verdict: Any = fn(output.value)
         if inspect.isawaitable(verdict):
             verdict = await verdict
-        return _simple_result(verdict, reason)
+        match verdict:
+            case bool():
+                return ValidationResult(verdict, reason=None if verdict else reason)
+            case (bool() as held, str() as why):
+                return ValidationResult(held, reason=why)
+            case _:
+                raise ValueError(f"a simple_validate function returns a bool or (bool, str), not {verdict!r}")
 
     return validate
-
-
-def _simple_result(verdict: object, reason: str | None) -> ValidationResult:
-    match verdict:
-        case bool():
-            return ValidationResult(verdict, reason=None if verdict else reason)
-        case (bool() as held, str() as why):
-            return ValidationResult(held, reason=why)
-        case _:
-            raise ValueError(f"a simple_validate function returns a bool or (bool, str), not {verdict!r}")
-
-
-def reqify(requirement: str | Requirement) -> Requirement:
-    """Make a requirement of a plain description."""
-    return Requirement(requirement) if isinstance(requirement, str) else requirement
 
 
 def reasons(checked: Sequence[tuple[Requirement, ValidationResult]]) -> tuple[str, ...]:
@@ -218,24 +208,23 @@ def reasons(checked: Sequence[tuple[Requirement, ValidationResult]]) -> tuple[st
     )
 
 
-# How to ask again after an answer that will not do.
-
 Repair = Callable[[tuple[Message, ...], str, Sequence[str]], tuple[Message, ...]]
-"""Takes the first request's messages, the bad answer's text and the reasons; gives the next request's messages."""
+"""Makes a re-prompt: takes the first request's messages, the bad answer's text and the reasons, and returns the next
+request's messages."""
 
-# A longer answer teaches nothing that its beginning does not, and would crowd out the window.
+# The rest of a longer answer teaches the model nothing, and would fill the context window.
 _SHOWN_ANSWER = 2_000
 
 
 def same_prompt(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:  # noqa: ARG001 - one of several repairs with one signature
-    """Ask the same again: a new sample may do better."""
+    """Ask the same question again: a new sample may be better."""
     return messages
 
 
 def in_turns(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:
-    """Go on with the conversation: the bad answer, then what is wrong with it.
+    """Continue the conversation: the bad answer, then what is wrong with it.
 
-    The first request's messages stay as they were, so that a server's prompt cache holds for all of them. An empty
+    The first request's messages stay as they are, so that a server's prompt cache holds for all of them. An empty
     answer is not shown.
     """
     complaint = "That answer will not do: " + "; ".join(why) + ". Answer again, in the form that was asked for."
@@ -244,21 +233,9 @@ def in_turns(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> 
     return (*messages, *turns)
 
 
-# A verdict is one word; the room beyond it is for models that say "Yes, because".
+# A verdict is one word; the further tokens are for models that say "Yes, because".
 JUDGE_OPTIONS = Options(temperature=0.0, max_tokens=16)
-
-
-def options_like(asked: Options) -> Options:
-    """How a judge generates: as briefly and as surely as it can, on the model as `asked` sets it up.
-
-    Temperature, length limit and stop words are the judge's own. The context window, whether to reason, the seed and
-    the server's own options stay: another window would make an Ollama load the model anew for each judgement.
-    """
-    own = JUDGE_OPTIONS
-    return dataclasses.replace(asked, temperature=own.temperature, top_p=None, max_tokens=own.max_tokens, stop=())
-
-
-_QUESTION = """\
+_JUDGE_PROMPT = """\
 Below are a requirement and a text. Does the text meet the requirement? Answer with one word, yes or no.
 
 Requirement:
@@ -270,18 +247,26 @@ Text:
 Answer (yes or no):"""
 
 
+def options_like(asked: Options) -> Options:
+    """The options of a judge on a model that is set up by `asked`.
+
+    Temperature, length limit and stop words are the judge's own. The context window, whether to reason, the seed and
+    the server's own options stay: with another window an Ollama would load the model again for each judgement.
+    """
+    own = JUDGE_OPTIONS
+    return dataclasses.replace(asked, temperature=own.temperature, top_p=None, max_tokens=own.max_tokens, stop=())
+
+
 def judge_question(requirement: Requirement, text: str) -> tuple[Message, ...]:
     """The messages that ask a model whether `requirement` holds for `text`."""
-    # `format` reads marks in the pattern only: braces in the requirement or the text stay as they are.
-    content = _QUESTION.format(requirement=requirement.description or "", text=text)
-    return (Message("user", content),)
+    return (Message("user", _JUDGE_PROMPT.format(requirement=requirement.description or "", text=text)),)
 
 
 def judge_verdict(requirement: Requirement, answer: str) -> ValidationResult:
     """Read a judge's answer.
 
     Returns:
-        The verdict; its reason is what the judge said, or the requirement's description when it said only yes or no.
+        The verdict; its reason is the judge's answer, or the requirement's description when that is only yes or no.
     """
     bare = answer.strip().rstrip(".!").lower() in {"yes", "no", "y", "n", ""}
     reason = f"this does not hold: {requirement.description}" if bare else answer.strip()

@@ -1,8 +1,8 @@
-"""One look through the input of a run that uses a batch queue.
+"""Batch planner: which requests of a run can go to a batch queue now, within the user's limits.
 
-What is answered goes into the journal, what can be asked next goes into files. A round is one level of the pipeline: a
-step is asked for once the answers that it needs are there and hold. So a pipeline of one step takes one round, and one
-of two levels takes two.
+A scan of the input writes what is answered to the journal and passes what can be asked next to a sink. It covers one
+level of the pipeline: a step is asked once the answers that it needs are there and valid. So a pipeline of one step
+takes one scan, and one of two levels takes two.
 """
 
 from __future__ import annotations
@@ -11,106 +11,197 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend
 from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
-from mellea_cli.engine.attempts import whole
+from mellea_cli.engine.attempts import check_complete
 from mellea_cli.engine.generate import runaway
 from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
-from mellea_cli.io.batch_jobs import BatchJobStore, Gone, Waiting, custom_id
+from mellea_cli.io.batch_jobs import BatchJobStore, Unanswered, Waiting, custom_id
+from mellea_cli.io.journal import Answers
 from mellea_cli.items import Item, Success
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage, estimate_tokens
 from mellea_cli.pipelines.pipeline import Step
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
-from mellea_cli.run.batch import AnswerStore
 from mellea_cli.run.plan import Caps, RunPlan
 
-# How much may be handed to a queue under the user's limits on tokens and money, before anybody knows what it takes.
-
 BATCH_PRICE = 0.5
-"""What a token costs in the queue, against one that is asked for live (OpenAI's price list)."""
+"""The price of a token in the queue, relative to a live one (OpenAI's price list)."""
 
+_GROUP = 500
+_TAIL = 400
 # Other languages than English have fewer characters a token, and a budget must not be exceeded.
 _TOKEN_MARGIN = 4 / 3
 
 
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What a plan's requests have taken so far, and what those under way may take."""
+class RequestSink(Protocol):
+    """Takes the requests that can be asked now."""
 
-    answered: int
-    used: Usage
-    reserved: Usage
+    def has(self, name: str) -> bool:
+        """Whether it has the request with this custom id already."""
+
+    async def add(self, name: str, request: GenerateRequest) -> None: ...
+
+    async def finish(self) -> None:
+        """End of a scan."""
 
 
-class BatchBudget:
-    """Keeps what is handed in within the caps.
+@dataclass(slots=True)
+class BatchProgress:
+    """The answers of all scans so far, and the open requests of the last one."""
 
-    The first requests count as the longest they may be, later ones as the mean of those that were answered.
+    settled: int = 0
+    """Answers that went into the journal."""
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    replays: dict[bytes, str] = field(default_factory=dict)
+    """For items that must be asked live: custom ids of the replies that there are, by the request's digest."""
+    live: int = 0
+    """Texts that must be asked live."""
+    waiting: int = 0
+    """Requests in the queue."""
+
+
+class BatchPlanner:
+    """Scans the input, again whenever a batch has come back.
 
     Args:
-        caps: the limits.
-        spending: what counts already.
+        plan: the run.
+        items: iterates over the input from its start, each time it is called.
+        answers: the journal.
+        store: the replies of the queue.
+        retry_failed: whether items that failed in an earlier run are asked again.
+        again: whether requests that came back without an answer go out once more; otherwise the live run asks them.
     """
 
-    def __init__(self, caps: Caps, spending: Spending) -> None:
-        self._caps = caps
-        self._spending = spending
-        self._taken = spending.used + spending.reserved
-        self.full = False
-        """Whether something had to stay behind."""
+    def __init__(
+        self,
+        plan: RunPlan,
+        items: Callable[[], Iterator[Item]],
+        answers: Answers,
+        store: BatchJobStore,
+        *,
+        retry_failed: bool = True,
+        again: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._items = items
+        self._answers = answers
+        self._store = store
+        self._retry_failed = retry_failed
+        self._again = again
+        self._mask = redact if plan.redacted else str
+        steps = plan.pipeline.steps
+        self._options = {step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in steps}
+        self._group: dict[bytes, Success] = {}
+        self.progress = BatchProgress()
 
-    def take(self, request: GenerateRequest) -> Usage | None:
-        """Make room for one request.
+    async def scan(self, sink: RequestSink | None) -> BatchProgress:
+        """Go through the input once; without a sink, unanswered requests are left to the live run.
 
-        Returns:
-            What it is expected to use; `None` when it would go beyond a cap.
+        Raises:
+            InputError: it cannot be read further.
+            OutputError: journal or files cannot be written.
         """
-        expected = self._expected(request)
-        taken = self._taken + expected
-        if not self._within(taken):
-            self.full = True
+        progress = self.progress
+        progress.live = progress.waiting = 0
+        progress.replays.clear()
+        async with Prefetcher(self._items(), ahead=256) as prefetcher:
+            while (item := await prefetcher.next()) is not None:
+                key = self._plan.key(item.text, item.id)
+                if item.text.strip() and not self._is_answered(key):
+                    await self._plan_item(item, key, sink)
+        self._commit()
+        if sink is not None:
+            await sink.finish()
+        return progress
+
+    def _is_answered(self, key: bytes) -> bool:
+        if key in self._group:
+            return True
+        outcome = self._answers.lookup(key)
+        return isinstance(outcome, Success) or (outcome is not None and not self._retry_failed)
+
+    async def _plan_item(self, item: Item, key: bytes, sink: RequestSink | None) -> None:
+        planned = _PlannedItem({"text": self._mask(item.text)})
+        steps = self._plan.pipeline.steps
+        for step in steps:
+            if all(need in planned.values for need in step.needs):
+                await self._plan_step(step, key, planned, sink)
+        progress = self.progress
+        progress.waiting += planned.waiting
+        if len(planned.values) == len(steps):
+            values = self._plan.pipeline.assemble(planned.values)
+            self._group[key] = Success(values, usage=planned.usage, attempts=len(steps))
+            progress.settled += 1
+            progress.calls += len(steps)
+            progress.usage += planned.usage
+            if len(self._group) >= _GROUP:
+                self._commit()
+        elif not planned.waiting:
+            progress.live += 1
+            progress.replays.update(planned.replays)
+
+    async def _plan_step(self, step: Step, key: bytes, planned: _PlannedItem, sink: RequestSink | None) -> None:
+        name = custom_id(key, step.name)
+        reply = self._store.request_state(name)
+        if isinstance(reply, Unanswered) and not self._again:
+            return
+        if isinstance(reply, Waiting) or (sink is not None and sink.has(name)):
+            planned.waiting += 1
+            return
+        request = step.request(self._plan.model, self._options[step.name], planned.variables)
+        if not isinstance(reply, Completion):
+            if sink is not None:
+                await sink.add(name, request)
+            planned.waiting += 1
+            return
+        planned.replays[_digest(request)] = name
+        value = await _valid_value(step, request, reply)
+        if value is not None:
+            planned.usage += reply.usage
+            planned.values[step.name] = planned.variables[step.name] = value
+
+    def _commit(self) -> None:
+        if self._group:
+            self._answers.commit(list(self._group.items()))
+            self._group.clear()
+
+
+@dataclass(slots=True)
+class _PlannedItem:
+    """The answered and the waiting steps of one item."""
+
+    variables: dict[str, Any]
+    values: dict[str, Any] = field(default_factory=dict)
+    replays: dict[bytes, str] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    waiting: int = 0
+
+
+async def _valid_value(step: Step, request: GenerateRequest, completion: Completion) -> Any:
+    """The value of an answer that is good by the rules of a live run; `None` for any other, which is judged there."""
+    if any(requirement.judged_by_model for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
+        return None
+    try:
+        check_complete(completion)
+        value = step.output.parse(completion.text)
+    except (AnswerError, BackendError):
+        return None
+    subject = Answered(completion.text, value, request.messages)
+    for requirement in step.requirements:
+        if not await requirement.check(subject):
             return None
-        self._taken = taken
-        return expected
-
-    def _expected(self, request: GenerateRequest) -> Usage:
-        answered, used = self._spending.answered, self._spending.used
-        if answered:
-            return Usage(-(-used.prompt_tokens // answered), -(-used.completion_tokens // answered))
-        letters = sum(len(message.content) for message in request.messages)
-        return Usage(math.ceil(estimate_tokens(letters) * _TOKEN_MARGIN), request.options.max_tokens or 0)
-
-    def _within(self, usage: Usage) -> bool:
-        caps = self._caps
-        if caps.tokens is not None and usage.total_tokens > caps.tokens:
-            return False
-        return caps.cost is None or caps.prices is None or caps.prices.of(usage) * BATCH_PRICE <= caps.cost
-
-    @property
-    def reason(self) -> str:
-        """Why something had to stay behind."""
-        used = self._spending.used.total_tokens
-        limit = f"{self._caps.tokens:,} tokens" if self._caps.tokens is not None else f"a cost of {self._caps.cost:g}"
-        return f"the next answers would go beyond {limit}; {used:,} tokens are used"
+    return value
 
 
-def total(usages: Iterable[Usage]) -> Usage:
-    """Add them up."""
-    return sum(usages, Usage())
-
-
-# A backend that gives answers which came by a batch, and asks the real one for all others.
-
-
-def digest(request: GenerateRequest) -> bytes:
-    """What tells one request from every other: 16 bytes."""
+def _digest(request: GenerateRequest) -> bytes:
     facts = [
         request.model,
         [[message.role, message.content] for message in request.messages],
@@ -121,45 +212,40 @@ def digest(request: GenerateRequest) -> bytes:
 
 
 class ReplayBackend:
-    """Stands in front of a backend; see `mellea_cli.backends.base.Backend`.
+    """A backend that gives the replies of batches, and asks the real backend for everything else.
 
-    A request whose first answer came by a batch gets that answer, so what was wrong with it is judged as always and
-    asked about again. Every other request, also the one that asks again, goes to the backend.
+    A first answer that came by a batch is judged like a live one; the re-prompt after a bad one goes to the real
+    backend. See `mellea_cli.backends.base.Backend`.
 
     Args:
         backend: the real one.
-        book: where the replies are.
+        store: the replies.
         replays: custom ids by the digest of their request.
     """
 
-    def __init__(self, backend: Backend, book: BatchJobStore, replays: Mapping[bytes, str]) -> None:
+    def __init__(self, backend: Backend, store: BatchJobStore, replays: Mapping[bytes, str]) -> None:
         self._backend = backend
-        self._book = book
+        self._store = store
         self._replays = replays
+        self.prepare = backend.prepare
+        self.models = backend.models
+        self.aclose = backend.aclose
 
     @property
     def name(self) -> str:
-        """The real backend's name."""
         return self._backend.name
 
     @property
     def slots(self) -> int | None:
-        """The real backend's slots."""
         return self._backend.slots
 
     @property
     def rate_limit_status(self) -> RateLimitStatus | None:
-        """What the server's headers last said is left, where it says so."""
         return self._backend.rate_limit_status if isinstance(self._backend, ReportsRateLimits) else None
 
-    async def prepare(self, model: str) -> None:
-        """Prepare the real backend."""
-        await self._backend.prepare(model)
-
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer that is there, or the backend's."""
-        name = self._replays.get(digest(request)) if self._replays else None
-        reply = self._book.standing(name) if name else None
+        name = self._replays.get(_digest(request)) if self._replays else None
+        reply = self._store.request_state(name) if name else None
         if isinstance(reply, Completion):
             yield Chunk(reply.text, "", reply.finish_reason, reply.usage)
             return
@@ -167,180 +253,49 @@ class ReplayBackend:
             async for chunk in chunks:
                 yield chunk
 
-    async def models(self) -> list[str]:
-        """The real backend's models."""
-        return await self._backend.models()
 
-    async def aclose(self) -> None:
-        """Close the real backend."""
-        await self._backend.aclose()
+class BatchBudget:
+    """Keeps the submitted requests within the caps.
 
-
-_GROUP = 500
-_TAIL = 400
-
-
-class Outgoing(Protocol):
-    """Where requests go that can be asked now."""
-
-    def has(self, name: str) -> bool:
-        """Whether this one is among them already."""
-
-    async def add(self, name: str, request: GenerateRequest) -> None:
-        """Take one."""
-
-    async def finish(self) -> None:
-        """There are no more for now."""
-
-
-@dataclass(slots=True)
-class PlannedBatch:
-    """What has become of the input so far, over all looks at it."""
-
-    settled: int = 0
-    """Answers that went into the journal."""
-    calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    replays: dict[bytes, str] = field(default_factory=dict)
-    """For items that have to be asked live: what came back for them all the same, by the request's digest."""
-    live: int = 0
-    """Texts of the last look that have to be asked live."""
-    waiting: int = 0
-    """Requests of the last look that are in the queue."""
-
-
-class BatchPlanner:
-    """Looks through the input, as often as something has come back.
+    The first requests count as the longest they may be, later ones as the mean of those that were answered.
 
     Args:
-        plan: the run.
-        items: goes through the input from its start, each time it is called.
-        answers: the journal.
-        book: what the queue has brought.
-        retry_failed: whether items that failed in an earlier run are asked again.
-        again: whether requests that came back without an answer go out once more; otherwise they are left to the live
-            run.
+        caps: the limits.
+        answered: the number of answered requests.
+        used: what these have used.
+        reserved: what the requests in the queue may use.
     """
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        items: Callable[[], Iterator[Item]],
-        answers: AnswerStore,
-        book: BatchJobStore,
-        *,
-        retry_failed: bool = True,
-        again: bool = False,
-    ) -> None:
-        self._plan = plan
-        self._items = items
-        self._answers = answers
-        self._book = book
-        self._retry_failed = retry_failed
-        self._again = again
-        self._mask = redact if plan.redacted else str
-        steps = plan.pipeline.steps
-        self._options = {step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in steps}
-        self._group: dict[bytes, Success] = {}
-        self.gathered = PlannedBatch()
+    def __init__(self, caps: Caps, answered: int, used: Usage, reserved: Usage) -> None:
+        self._caps = caps
+        self._answered = answered
+        self._used = used
+        self._reserved = used + reserved
+        self.full = False
+        """Whether a request was refused."""
 
-    async def look(self, outgoing: Outgoing) -> PlannedBatch:
-        """Go through the input once.
-
-        Raises:
-            InputError: it cannot be read on.
-            OutputError: journal or files cannot be written.
-        """
-        found = self.gathered
-        found.live = found.waiting = 0
-        found.replays.clear()
-        async with Prefetcher(self._items(), ahead=256) as feed:
-            while (item := await feed.next()) is not None:
-                key = self._plan.key(item.text, item.id)
-                if item.text.strip() and not self._is_known(key):
-                    await self._item(item, key, outgoing)
-        self._commit()
-        await outgoing.finish()
-        return found
-
-    def _is_known(self, key: bytes) -> bool:
-        if key in self._group:
-            return True
-        outcome = self._answers.lookup(key)
-        return isinstance(outcome, Success) or (outcome is not None and not self._retry_failed)
-
-    async def _item(self, item: Item, key: bytes, outgoing: Outgoing) -> None:
-        visit = _Visit(self._mask(item.text))
-        for step in self._plan.pipeline.steps:
-            if all(need in visit.values for need in step.needs):
-                await self._step(step, key, visit, outgoing)
-        found = self.gathered
-        found.waiting += visit.waiting
-        if len(visit.values) == len(self._plan.pipeline.steps):
-            self._settle(key, visit)
-        elif not visit.waiting:
-            found.live += 1
-            found.replays.update(visit.replays)
-
-    async def _step(self, step: Step, key: bytes, visit: _Visit, outgoing: Outgoing) -> None:
-        name = custom_id(key, step.name)
-        standing = self._book.standing(name)
-        if isinstance(standing, Gone) and not self._again:
-            return
-        if isinstance(standing, Waiting) or outgoing.has(name):
-            visit.waiting += 1
-            return
-        request = step.request(self._plan.model, self._options[step.name], visit.variables)
-        if not isinstance(standing, Completion):
-            await outgoing.add(name, request)
-            visit.waiting += 1
-            return
-        visit.replays[digest(request)] = name
-        value = await _good(step, request, standing)
-        if value is not None:
-            visit.usage += standing.usage
-            visit.values[step.name] = visit.variables[step.name] = value
-
-    def _settle(self, key: bytes, visit: _Visit) -> None:
-        pipeline, found = self._plan.pipeline, self.gathered
-        calls = len(pipeline.steps)
-        self._group[key] = Success(pipeline.assemble(visit.values), usage=visit.usage, attempts=calls)
-        found.settled += 1
-        found.calls += calls
-        found.usage += visit.usage
-        if len(self._group) >= _GROUP:
-            self._commit()
-
-    def _commit(self) -> None:
-        if self._group:
-            self._answers.commit(list(self._group.items()))
-            self._group.clear()
-
-
-class _Visit:
-    """One item's way through the steps, as far as it has come."""
-
-    __slots__ = ("replays", "usage", "values", "variables", "waiting")
-
-    def __init__(self, text: str) -> None:
-        self.variables: dict[str, Any] = {"text": text}
-        self.values: dict[str, Any] = {}
-        self.replays: dict[bytes, str] = {}
-        self.usage = Usage()
-        self.waiting = 0
-
-
-async def _good(step: Step, request: GenerateRequest, completion: Completion) -> Any:
-    """The value of an answer that holds by the rules of a live one; `None` for any other, which is judged there."""
-    if any(requirement.judged_by_model for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
-        return None
-    try:
-        whole(completion)
-        value = step.output.parse(completion.text)
-    except (AnswerError, BackendError):
-        return None
-    subject = Answered(completion.text, value, request.messages)
-    for requirement in step.requirements:
-        if not await requirement.check(subject):
+    def reserve(self, request: GenerateRequest) -> Usage | None:
+        """Reserve the expected usage of a request; `None` when it would exceed a cap."""
+        answered, used = self._answered, self._used
+        if answered:
+            expected = Usage(-(-used.prompt_tokens // answered), -(-used.completion_tokens // answered))
+        else:
+            characters = sum(len(message.content) for message in request.messages)
+            expected = Usage(math.ceil(estimate_tokens(characters) * _TOKEN_MARGIN), request.options.max_tokens or 0)
+        reserved, caps = self._reserved + expected, self._caps
+        too_many = caps.tokens is not None and reserved.total_tokens > caps.tokens
+        too_dear = (
+            caps.cost is not None and caps.prices is not None and caps.prices.of(reserved) * BATCH_PRICE > caps.cost
+        )
+        if too_many or too_dear:
+            self.full = True
             return None
-    return value
+        self._reserved = reserved
+        return expected
+
+    @property
+    def reason(self) -> str:
+        """Why a request was refused."""
+        used = self._used.total_tokens
+        limit = f"{self._caps.tokens:,} tokens" if self._caps.tokens is not None else f"a cost of {self._caps.cost:g}"
+        return f"the next answers would exceed {limit}; {used:,} tokens are used"

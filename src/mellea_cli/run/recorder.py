@@ -1,4 +1,4 @@
-"""Where a run's rows leave it: in input order into the output, failed ones into the dead letters as well."""
+"""Recorder: makes outcomes durable in groups, then writes their rows, then publishes them, always in this order."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mellea_cli.events import ItemFinished, Observer
-from mellea_cli.io.sink import ReorderBuffer, Sink
+from mellea_cli.events import ItemFinished
 from mellea_cli.items import Failure, Item, Outcome, Row
 from mellea_cli.messages import Usage
 
-# Makes outcomes durable in groups, then writes their rows, then tells the screen: in this order, always.
-
-# One sync for all outcomes of this long: a sync for each would halve the speed.
+# Group commit: one sync for all outcomes of this time, in seconds. One for each would halve the speed.
 _GROUP_S = 0.06
 _FULL_GROUP = 512
-# Outcomes that wait to be written; beyond it the workers wait for the disk.
+# Outcomes that wait to be written; with more of them the workers wait for the disk.
 _MOST_WAITING = 4_096
 
 
@@ -26,22 +23,25 @@ class Commits(Protocol):
     """Where outcomes become durable."""
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
-        """Store all `records` or none; return when they are safe."""
+        """Store all `records` or none; they are on the disk when this returns."""
 
 
 class Rows(Protocol):
-    """Where rows go, in whatever order they come."""
+    """Where rows go, in any order."""
 
     def add(self, row: Row) -> None:
         """Take one row."""
 
     def flush(self) -> None:
-        """Let others see the rows that were taken."""
+        """Make the rows that were taken visible to others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An item, its outcome and the answer's key; a reused outcome is stored already, `same` when it was in this run."""
+    """An item, its outcome and the answer's key.
+
+    A `reused` outcome is stored already; `same` says that it was stored in this run.
+    """
 
     item: Item
     outcome: Outcome
@@ -51,15 +51,15 @@ class Finished:
 
 
 class Recorder:
-    """Takes finished items and writes them down in groups, in a thread.
+    """Takes finished items and writes them in groups, in a thread.
 
     Args:
         journal: where outcomes become durable.
         rows: where their rows go after that.
         to_row: makes an item's row of its outcome.
-        announce: told of each group when it is safe, in the loop.
-        leeway: outcomes that may be on their way to the disk before whoever brings one more waits for them: what a
-            crash or a full disk may cost is this many answers and those in flight.
+        announce: receives each group once it is durable, in the event loop.
+        at_risk: outcomes that may be on their way to the disk before `put` waits: a crash or a full disk costs at most
+            these answers and those in flight.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Recorder:
         to_row: Callable[[Item, Outcome], Row],
         announce: Callable[[Sequence[Finished]], None],
         *,
-        leeway: int = _FULL_GROUP,
+        at_risk: int = _FULL_GROUP,
     ) -> None:
         self._journal = journal
         self._rows = rows
         self._to_row = to_row
         self._announce = announce
-        self._leeway = leeway
-        self._unsafe = 0
+        self._most_at_risk = at_risk
+        self._at_risk = 0
         self._waiting: list[Finished] = []
         self._some = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -85,18 +85,19 @@ class Recorder:
         self._closed = False
 
     async def put(self, finished: Finished) -> None:
-        """Hand over a finished item, at once; then wait while the disk is behind."""
+        """Take a finished item at once; then wait while the disk is behind."""
         self._waiting.append(finished)
-        self._unsafe += not finished.reused
+        self._at_risk += not finished.reused
         self._some.set()
-        # It is begun at half of that, so that nobody has to wait while the disk keeps up.
-        if len(self._waiting) >= _FULL_GROUP or 2 * self._unsafe >= self._leeway:
+        # The commit begins at half of the limit, so that no worker has to wait while the disk keeps up.
+        if len(self._waiting) >= _FULL_GROUP or 2 * self._at_risk >= self._most_at_risk:
             self._hurry.set()
-        self._make_room()
-        await self._room.wait()
+        if self._at_risk >= self._most_at_risk or len(self._waiting) >= _MOST_WAITING:
+            self._room.clear()
+            await self._room.wait()
 
     def close(self) -> None:
-        """Nothing more will come: write what is left and let `run` return."""
+        """Let `run` write the rest and return."""
         self._closed = True
         self._some.set()
         self._hurry.set()
@@ -119,16 +120,13 @@ class Recorder:
                 self._some.clear()
                 self._hurry.clear()
             await _uninterrupted(self._write, group)
-            self._unsafe -= sum(not one.reused for one in group)
+            self._at_risk -= sum(not one.reused for one in group)
             self._make_room()
             self._announce(group)
 
     def _make_room(self) -> None:
-        """Let those that bring outcomes go on, or make them wait."""
-        if self._unsafe < self._leeway and len(self._waiting) < _MOST_WAITING:
+        if self._at_risk < self._most_at_risk and len(self._waiting) < _MOST_WAITING:
             self._room.set()
-        else:
-            self._room.clear()
 
     def _write(self, group: Sequence[Finished]) -> None:
         records = [(one.key, one.outcome) for one in group if not one.reused]
@@ -140,33 +138,23 @@ class Recorder:
 
 
 def finished_event(finished: Finished) -> ItemFinished:
-    """The event that tells observers of a durable outcome."""
+    """The event for a durable outcome."""
     outcome = finished.outcome
-    failed = isinstance(outcome, Failure)
+    failure = outcome if isinstance(outcome, Failure) else None
     return ItemFinished(
         position=finished.item.position,
         id=str(finished.item.id),
-        ok=not failed,
-        kind=outcome.kind if isinstance(outcome, Failure) else "",
-        message=outcome.message if isinstance(outcome, Failure) else "",
+        ok=failure is None,
+        kind=failure.kind if failure is not None else "",
+        message=failure.message if failure is not None else "",
         usage=Usage() if finished.reused else outcome.usage,
         latency_s=outcome.latency_s,
         reused=finished.reused,
     )
 
 
-def telling(observer: Observer) -> Callable[[Sequence[Finished]], None]:
-    """An announcement that passes each finished item on as an event."""
-
-    def announce(group: Sequence[Finished]) -> None:
-        for finished in group:
-            observer(finished_event(finished))
-
-    return announce
-
-
 async def _uninterrupted(write: Callable[[Sequence[Finished]], None], group: Sequence[Finished]) -> None:
-    """Run `write` in a thread to its end, also when this task is cancelled meanwhile: a half-written group is none."""
+    """Run `write` in a thread to its end, also when this task is cancelled meanwhile: no group is half written."""
     future = asyncio.get_running_loop().run_in_executor(None, write, group)
     try:
         await asyncio.shield(future)
@@ -175,96 +163,3 @@ async def _uninterrupted(write: Callable[[Sequence[Finished]], None], group: Seq
         if (error := future.exception()) is not None:
             raise error from None
         raise
-
-
-class _Taker(Protocol):
-    def add(self, row: Row) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class OrderedSink:
-    """Takes rows in any order and writes them; see `mellea_cli.run.batch.OrderedRows`.
-
-    Args:
-        sink: the output.
-        letters: takes failed items as input rows; `None` for none.
-        ordered: write in input order; otherwise as they come.
-    """
-
-    def __init__(self, sink: Sink, letters: Sink | None = None, *, ordered: bool = True) -> None:
-        self._sinks = [sink] if letters is None else [sink, letters]
-        tee = sink if letters is None else _Tee(sink, letters)
-        self._taker: _Taker = ReorderBuffer(tee) if ordered else _AsTheyCome(tee)
-
-    def add(self, row: Row) -> None:
-        """Take one row.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._taker.add(row)
-
-    def flush(self) -> None:
-        """Let others see the rows that could be written; raises as `add` does."""
-        for sink in self._sinks:
-            sink.flush()
-
-    def finish(self) -> None:
-        """Write what waits for rows that never came, and put the output into its place.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._taker.finish()
-        for sink in self._sinks:
-            sink.finish()
-
-    def close(self) -> None:
-        """Let go of the output; without `finish` before, an earlier output stays as it was."""
-        self._taker.close()
-        for sink in self._sinks:
-            sink.close()
-
-
-class _AsTheyCome:
-    """Writes rows at once, in the order in which they are finished."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def add(self, row: Row) -> None:
-        self._sink.write(row)
-
-    def finish(self) -> None:
-        return None
-
-    def close(self) -> None:
-        return None
-
-
-class _Tee:
-    """Writes each row to the output, and failed ones to the dead letters as they were read."""
-
-    def __init__(self, sink: Sink, letters: Sink) -> None:
-        self._sink = sink
-        self._letters = letters
-
-    def write(self, row: Row) -> None:
-        self._sink.write(row)
-        if row.added.get("error") is not None:
-            self._letters.write(Row(row.item, {}))
-
-    def flush(self) -> None:
-        self._sink.flush()
-        self._letters.flush()
-
-    def finish(self) -> None:
-        self._sink.finish()
-        self._letters.finish()
-
-    def close(self) -> None:
-        self._sink.close()
-        self._letters.close()

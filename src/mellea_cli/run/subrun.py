@@ -1,4 +1,4 @@
-"""Batch runs beside the main one: over lines in memory, through the same engine, limits and journal."""
+"""Sub-runs: batch runs over lines in memory before the main run, with the same engine, limits and journal."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode
 from mellea_cli.events import Observer
+from mellea_cli.io.journal import Answers
 from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import Pipeline
-from mellea_cli.run.batch import AnswerStore, RunIO, RunResult, Tally, run_batch
+from mellea_cli.run.batch import RunIO, RunResult, Tally, run_batch
 from mellea_cli.run.executor import Servers
 from mellea_cli.run.plan import Caps, RunPlan
 
 
 class SubRunStopped(Exception):
-    """A run beside the main one was stopped: the main one has no reason to begin.
+    """A sub-run was stopped, by the user, a limit or the server, so the main run does not begin.
 
     Args:
-        result: how it ended.
+        result: the totals of all sub-runs.
     """
 
     def __init__(self, result: RunResult) -> None:
@@ -33,19 +34,19 @@ class SubRun:
     """Asks pipelines about lines, one batch run after the other.
 
     Args:
-        plan: how to ask; each run has its own pipeline, and what is left of the limits.
-        servers: what is asked.
+        plan: how to ask; each run has its own pipeline and the remaining limits.
+        servers: the servers to ask.
         answers: the journal.
-        begin: starts to show a run.
-        stop: how the user stops it all.
-        retry_failed: whether what failed in an earlier run is asked again.
+        begin: starts to display a run of so many questions.
+        stop: the user's wish to stop.
+        retry_failed: whether items that failed in an earlier run are asked again.
     """
 
     def __init__(
         self,
         plan: RunPlan,
         servers: Servers,
-        answers: AnswerStore,
+        answers: Answers,
         *,
         begin: Callable[[Pipeline, int], Observer],
         stop: Stop,
@@ -57,17 +58,17 @@ class SubRun:
         self._begin = begin
         self._stop = stop
         self._retry_failed = retry_failed
-        self.spent = Tally()
+        self.used = Tally()
         """Calls and tokens of all runs so far."""
         self.retries = 0
         self.elapsed_s = 0.0
-        # What a call took in the run with the longest ones: the next run's may be as long.
-        self._dearest = Usage()
+        # The mean usage of a call in the run with the longest calls: the next run's may be as long.
+        self._longest_call = Usage()
 
     @property
     def caps(self) -> Caps:
-        """What is left of the limits."""
-        return self._plan.caps.left(self.spent.usage, self.elapsed_s, self._dearest)
+        """The remaining limits."""
+        return self._plan.caps.left(self.used.usage, self.elapsed_s, self._longest_call)
 
     async def ask(self, pipeline: Pipeline, items: Sequence[Item]) -> Sequence[Mapping[str, Any] | None]:
         """Ask `pipeline` about each of `items`.
@@ -76,43 +77,46 @@ class SubRun:
             Their values in order; `None` for one that failed.
 
         Raises:
-            EndedEarly: the run was stopped, by the user, a limit or the server.
+            SubRunStopped: the run was stopped.
         """
-        rows = _Kept(len(items))
-        plan = dataclasses.replace(self._plan, pipeline=pipeline, caps=self.caps)
-        ends = RunIO(
-            source=_Listed(items),
+        rows = _RowsInMemory(len(items))
+        run_io = RunIO(
+            source=_ItemsInMemory(items),
             rows=rows,
             to_row=_values_row,
             answers=self._answers,
             total=len(items),
             retry_failed=self._retry_failed,
         )
-        result = await run_batch(plan, self._servers, ends, observer=self._begin(pipeline, len(items)), stop=self._stop)
-        self.spent.calls += result.tally.calls
-        self.spent.usage += result.tally.usage
-        self._dearest = max(self._dearest, _each(result.tally), key=lambda usage: usage.total_tokens)
+        plan = dataclasses.replace(self._plan, pipeline=pipeline, caps=self.caps)
+        observer = self._begin(pipeline, len(items))
+        result = await run_batch(plan, self._servers, run_io, observer=observer, stop=self._stop)
+        tally = result.tally
+        self.used.calls += tally.calls
+        self.used.usage += tally.usage
         self.retries += result.retries
         self.elapsed_s += result.elapsed_s
+        calls = max(1, tally.calls)
+        mean = Usage(-(-tally.usage.prompt_tokens // calls), -(-tally.usage.completion_tokens // calls))
+        self._longest_call = max(self._longest_call, mean, key=lambda usage: usage.total_tokens)
         if result.stopped:
-            tally = Tally(calls=self.spent.calls, usage=self.spent.usage)
-            ended = dataclasses.replace(
-                result, tally=tally, elapsed_s=self.elapsed_s, retries=self.retries, finished=False
+            total = Tally(calls=self.used.calls, usage=self.used.usage)
+            raise SubRunStopped(
+                dataclasses.replace(result, tally=total, elapsed_s=self.elapsed_s, retries=self.retries, finished=False)
             )
-            raise SubRunStopped(ended)
         return rows.values
 
-    def with_spent(self, result: RunResult) -> RunResult:
-        """The main run's result with what went before it."""
-        result.tally.calls += self.spent.calls
-        result.tally.usage += self.spent.usage
+    def added_to(self, result: RunResult) -> RunResult:
+        """The main run's result with the totals of the sub-runs added."""
+        result.tally.calls += self.used.calls
+        result.tally.usage += self.used.usage
         return dataclasses.replace(
             result, elapsed_s=result.elapsed_s + self.elapsed_s, retries=result.retries + self.retries
         )
 
 
-def ended_with(aside: SubRun | None) -> RunResult:
-    """How a run ends, all well, that had no more to do than what `aside` did."""
+def without_main_run(subrun: SubRun | None) -> RunResult:
+    """The result of a command that needed no main run after its sub-runs."""
     result = RunResult(
         tally=Tally(),
         elapsed_s=0.0,
@@ -123,22 +127,14 @@ def ended_with(aside: SubRun | None) -> RunResult:
         exit_code=ExitCode.OK,
         finished=False,
     )
-    return result if aside is None else aside.with_spent(result)
-
-
-def _each(tally: Tally) -> Usage:
-    """What one call took, rounded up."""
-    calls = max(1, tally.calls)
-    return Usage(-(-tally.usage.prompt_tokens // calls), -(-tally.usage.completion_tokens // calls))
+    return result if subrun is None else subrun.added_to(result)
 
 
 def _values_row(item: Item, outcome: Outcome) -> Row:
     return Row(item, {"values": outcome.values} if isinstance(outcome, Success) else {})
 
 
-class _Listed:
-    """Items that are all there."""
-
+class _ItemsInMemory:
     skipped = 0
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -148,12 +144,10 @@ class _Listed:
         return iter(self._items)
 
     def stop(self) -> None:
-        """Nothing waits here."""
+        pass
 
 
-class _Kept:
-    """Rows that stay in memory."""
-
+class _RowsInMemory:
     def __init__(self, number: int) -> None:
         self.values: list[Mapping[str, Any] | None] = [None] * number
 
@@ -161,10 +155,10 @@ class _Kept:
         self.values[row.item.position] = row.added.get("values")
 
     def flush(self) -> None:
-        """There is nowhere to flush to."""
+        pass
 
     def finish(self) -> None:
-        """There is nothing to finish."""
+        pass
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        pass

@@ -1,7 +1,7 @@
-"""Finds themes: candidates out of batches of phrases, and which of them the phrases speak for.
+"""Theme discovery: a sample of phrases, candidate themes from batches of them, and which candidates they support.
 
-Every call goes through a batch run of its own over lines instead of rows: so it has the same engine, limits and
-journal, and a second discovery over the same rows asks nothing.
+Every question goes through a sub-run over lines instead of rows, so it has the same engine, limits and journal, and a
+second discovery over the same rows sends nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from mellea_cli.pipelines.pipeline import Pipeline, Step
 from mellea_cli.pipelines.theme_prompts import (
     GENERAL_DEFINITION,
     PROPOSE_BATCH,
-    Said,
+    Polarity,
     Theme,
+    content_words,
     define_pipeline,
     defined_by,
     distinct,
@@ -29,72 +30,65 @@ from mellea_cli.pipelines.theme_prompts import (
     propose_pipeline,
     sort_pipeline,
     stems,
-    telling_words,
 )
 
-# Which phrases themes are made of: a sample of complaints and praise in which every stratum has its share.
-
 SAMPLE = 96
-"""Complaints, and again praises, that are looked at."""
-_LONGEST = 120
-_PARTS: Mapping[Said, str] = {"complaint": "main_complaint", "praise": "positive_aspect"}
-_OURS = "mellea_"
+"""The most phrases of each polarity that are sampled."""
+_LONGEST_PHRASE = 120
+_COLUMNS: Mapping[Polarity, str] = {"complaint": "main_complaint", "praise": "positive_aspect"}
 
-Stratum = tuple[Said, str, str]
+_EXAMPLE_LENGTH = 80
+_PER_BATCH = 4  # themes that each of several batches is asked for
+_MOST_CANDIDATES = 18  # in the closed list that a phrase is sorted into
+_ROUNDS = 2
+_DEFINING_PHRASES = 8
+# With so many phrases, a theme needs the support of more than one.
+_MANY = 30
+
+Stratum = tuple[Polarity, str, str]
+Ask = Callable[[Pipeline, Sequence[Item]], Awaitable[Sequence[Mapping[str, Any] | None]]]
+"""Asks a pipeline about items; returns their values in order, `None` for one that failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What `mellea summarise` said about one row.
+class Judgement:
+    """The answers of `mellea summarise` about one row; `phrases` are its complaint and its praise, if any."""
 
-    Args:
-        phrases: its complaint and its praise, where it has them.
-        sentiment: its sentiment; empty when the row failed.
-        urgency: its urgency; likewise.
-    """
-
-    phrases: Mapping[Said, str]
+    phrases: Mapping[Polarity, str]
     sentiment: str = ""
     urgency: str = ""
 
 
-def verdict(fields: Mapping[str, Any]) -> Verdict | None:
-    """Read what was said about a row, from nested columns or from flat ones.
-
-    A column that had to give way to one of the input's, such as `mellea_issues`, is the one that counts.
-
-    Returns:
-        What was said; `None` when nothing was: the row failed, or no such columns are there.
-    """
-    issues = ours(fields, "issues")
-    parts = (
-        issues if isinstance(issues, Mapping) else {name: ours(fields, name) for name in (*_PARTS.values(), "urgency")}
-    )
-    sentiment, urgency = ours(fields, "sentiment"), parts.get("urgency")
-    if not sentiment and not any(parts.values()):
+def read_judgement(fields: Mapping[str, Any]) -> Judgement | None:
+    """Read the judgement of a row from nested columns or from flat ones; `None` without one, such as a failed row."""
+    issues = added_value(fields, "issues")
+    if not isinstance(issues, Mapping):
+        issues = {name: added_value(fields, name) for name in (*_COLUMNS.values(), "urgency")}
+    sentiment, urgency = added_value(fields, "sentiment"), issues.get("urgency")
+    if not sentiment and not any(issues.values()):
         return None
-    phrases = {said: text for said in get_args(Said) if (text := _phrase(parts.get(_PARTS[said])))}
-    return Verdict(
+    phrases: dict[Polarity, str] = {}
+    for polarity, column in _COLUMNS.items():
+        value = issues.get(column)
+        if isinstance(value, str) and (phrase := " ".join(value.split())[:_LONGEST_PHRASE]):
+            phrases[polarity] = phrase
+    return Judgement(
         phrases, sentiment if isinstance(sentiment, str) else "", urgency if isinstance(urgency, str) else ""
     )
 
 
-def ours(fields: Mapping[str, Any], name: str) -> Any:
-    """The value of the column that a run of ours added last, also where it had to be called otherwise."""
-    found, called, number = fields.get(name), _OURS + name, 1
-    while called in fields:
-        found, number = fields[called], number + 1
-        called = f"{_OURS}{name}_{number}"
+def added_value(fields: Mapping[str, Any], name: str) -> Any:
+    """The value of the column that a run added last: `NAME`, or `mellea_NAME` where the input had a `NAME` itself."""
+    found, column, number = fields.get(name), f"mellea_{name}", 1
+    while column in fields:
+        found, number = fields[column], number + 1
+        column = f"mellea_{name}_{number}"
     return found
-
-
-def _phrase(value: Any) -> str:
-    return " ".join(value.split())[:_LONGEST] if isinstance(value, str) else ""
 
 
 @dataclass
 class _Reservoir:
-    """Some of the phrases of one stratum, each with the same chance."""
+    """A uniform random sample of the phrases of one stratum (Vitter's algorithm R)."""
 
     seen: int = 0
     kept: list[str] = field(default_factory=list)
@@ -107,36 +101,36 @@ class _Reservoir:
             self.kept[place] = phrase
 
 
-def sample_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0) -> dict[Said, Counter[str]]:
-    """Draw phrases from rows that were summarised; memory does not grow with the input.
+def sample_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0) -> dict[Polarity, Counter[str]]:
+    """Draw a stratified sample of phrases from summarised rows; memory does not grow with the input.
 
     The strata are sentiment and urgency. Each gets a share of the sample by its size, and at least an even part of a
     quarter of it, so that the few urgent complaints are not lost among the many others.
 
     Args:
         items: the rows.
-        most: phrases of each kind at most.
+        most: the most phrases of each polarity.
         seed: the same seed draws the same phrases.
 
     Returns:
-        For each kind its phrases in the order of their strata, with how often each was drawn.
+        The phrases of each polarity in random order, with how often each was drawn.
     """
     draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
     strata: dict[Stratum, _Reservoir] = {}
     for item in items:
-        said_about = verdict(item.fields)
-        if said_about is None:
+        judgement = read_judgement(item.fields)
+        if judgement is None:
             continue
-        for said, phrase in said_about.phrases.items():
-            stratum = (said, said_about.sentiment, said_about.urgency)
+        for polarity, phrase in judgement.phrases.items():
+            stratum = (polarity, judgement.sentiment, judgement.urgency)
             strata.setdefault(stratum, _Reservoir()).add(phrase, most, draw)
-    drawn: dict[Said, Counter[str]] = {}
-    for said in get_args(Said):
-        own = {stratum: strata[stratum] for stratum in sorted(strata) if stratum[0] == said}
+    drawn: dict[Polarity, Counter[str]] = {}
+    for polarity in get_args(Polarity):
+        own = {stratum: strata[stratum] for stratum in sorted(strata) if stratum[0] == polarity}
         shares = _shares({stratum: reservoir.seen for stratum, reservoir in own.items()}, most)
         phrases = [phrase for stratum, share in shares.items() for phrase in own[stratum].kept[:share]]
         draw.shuffle(phrases)
-        drawn[said] = Counter(phrases)
+        drawn[polarity] = Counter(phrases)
     return drawn
 
 
@@ -149,110 +143,128 @@ def _shares(sizes: Mapping[Stratum, int], most: int) -> dict[Stratum, int]:
     return {stratum: min(size, floor + rest * size // total) for stratum, size in sizes.items()}
 
 
-Ask = Callable[[Pipeline, Sequence[Item]], Awaitable[Sequence[Mapping[str, Any] | None]]]
-"""Asks a pipeline about items; gives their values in order, `None` for one that failed."""
-
-_EXAMPLE_LENGTH = 80
-# Themes that each of several batches is asked for.
-_CANDIDATES = 4
-# Themes at most that a phrase is put to one of.
-_MOST_CANDIDATES = 18
-_ROUNDS = 2
-# Phrases that a theme's definition is made of.
-_DEFINED_BY = 8
-# From so many phrases on, a theme that a single one speaks for is none.
-_MANY = 30
-
-
-@dataclass
-class _Found:
-    """A theme on its way: what speaks for it."""
-
-    name: str
-    definition: str
-    said: Said
-    weight: int
-    phrases: list[str]
-
-
-async def discover(phrases: Mapping[Said, Counter[str]], ask: Ask, *, most: int) -> tuple[Theme, ...]:
+async def discover(phrases: Mapping[Polarity, Counter[str]], ask: Ask, *, most: int) -> tuple[Theme, ...]:
     """Find themes in phrases.
 
     Args:
-        phrases: complaints and praise, with how often each one stands for itself.
-        ask: the way to the model.
-        most: themes at most, complaints and praise together.
+        phrases: complaints and praise, with how often each occurs.
+        ask: asks the model.
+        most: the most themes, complaints and praise together.
 
     Returns:
-        Themes, complaints first, each kind with the most common one first; empty when nothing could be found.
+        Themes, complaints first, each polarity with the most frequent one first; empty when none could be found.
     """
-    rooms = _rooms({said: counts.total() for said, counts in phrases.items()}, most)
     themes: list[Theme] = []
-    for said, room in rooms.items():
-        found = await _themes_of(said, phrases[said], ask, room)
+    for polarity, limit in _limits(phrases, most).items():
         taken = {theme.name.casefold() for theme in themes}
-        themes += [_as_theme(one, taken) for one in found]
+        for found in await _find(polarity, phrases[polarity], ask, limit):
+            name = f"{found.name} ({polarity})" if found.name.casefold() in taken else found.name
+            short = [phrase for phrase in found.phrases if len(phrase) <= _EXAMPLE_LENGTH] or found.phrases
+            examples = tuple(phrase[:_EXAMPLE_LENGTH] for phrase in short[:2])
+            themes.append(Theme(name, found.definition, polarity, examples))
     return tuple(themes)
 
 
-def first_question(phrases: Mapping[Said, Counter[str]], most: int) -> tuple[Step, str]:
-    """The first thing that is asked, to be looked at: its step and its text."""
-    said, room = next(iter(_rooms({kind: counts.total() for kind, counts in phrases.items()}, most).items()))
-    batches = _batches(list(phrases[said]), PROPOSE_BATCH)
-    return propose_pipeline(said, _wanted(batches, room)).steps[0], numbered(batches[0])
+def first_question(phrases: Mapping[Polarity, Counter[str]], most: int) -> tuple[Step, str]:
+    """The step and the text of the first question, for a preview."""
+    polarity, limit = next(iter(_limits(phrases, most).items()))
+    batches = _batches(list(phrases[polarity]))
+    return propose_pipeline(polarity, _themes_per_batch(batches, limit)).steps[0], numbered(batches[0])
 
 
-def _wanted(batches: Sequence[Sequence[str]], room: int) -> int:
-    """How many themes each batch is asked for: fewer where there are few lines, or some would be made up."""
-    most = room if len(batches) == 1 else _CANDIDATES
-    return max(1, min(most, min(map(len, batches)) // 2))
-
-
-def _rooms(sizes: Mapping[Said, int], most: int) -> dict[Said, int]:
-    """How many themes each kind may have: by its share, and at least a quarter of them, where it says anything."""
-    said = [kind for kind in get_args(Said) if sizes.get(kind)]
-    if len(said) < 2:
-        return dict.fromkeys(said, most)
-    total = sum(sizes[kind] for kind in said)
+def _limits(phrases: Mapping[Polarity, Counter[str]], most: int) -> dict[Polarity, int]:
+    """The most themes of each polarity: by its share of the phrases, and at least a quarter where there are any."""
+    sizes = {polarity: counts.total() for polarity in get_args(Polarity) if (counts := phrases.get(polarity))}
+    if len(sizes) < 2:
+        return dict.fromkeys(sizes, most)
+    (first, size), (second, _) = sizes.items()
     least = max(1, most // 4)
-    first = min(max(round(most * sizes[said[0]] / total), least), most - least)
-    rooms = {said[0]: first, said[1]: most - first}
-    return {kind: room for kind, room in rooms.items() if room}
+    limit = min(max(round(most * size / sum(sizes.values())), least), most - least)
+    return {polarity: number for polarity, number in ((first, limit), (second, most - limit)) if number}
 
 
-async def _themes_of(said: Said, phrases: Counter[str], ask: Ask, room: int) -> list[_Found]:
-    """The themes of one kind, those that at least two phrases speak for where there are many, most common first.
+@dataclass
+class _Candidate:
+    """A candidate theme and the phrases that were sorted into it; `weight` counts how often they occur."""
 
-    What the first themes leave over is looked at once more by itself: beside what is common, the rest is easily missed.
-    """
-    found: list[_Found] = []
+    name: str
+    definition: str
+    phrases: list[str]
+    weight: int
+
+
+async def _find(polarity: Polarity, phrases: Counter[str], ask: Ask, limit: int) -> list[_Candidate]:
+    """The themes of one polarity, most frequent first."""
+    found: list[_Candidate] = []
     left = list(phrases)
+    # Phrases that no theme of the first round fits get a round of their own: next to frequent themes the model
+    # overlooks the others.
     for _ in range(_ROUNDS):
-        proposed = await _proposed(said, left, ask, room, [one.name for one in found])
+        proposed = await _propose(polarity, left, ask, limit, [theme.name for theme in found])
         if not proposed:
             break
-        common = sorted(left, key=lambda phrase: (-phrases[phrase], phrase))
-        by_theme = await _put_to_themes(said, proposed, common, ask)
+        sorted_in = await _sort(polarity, proposed, sorted(left, key=lambda phrase: (-phrases[phrase], phrase)), ask)
         for name, definition in proposed:
-            own = by_theme[name]
-            found.append(_Found(name, definition, said, sum(phrases[phrase] for phrase in own), own))
-        if not any(one.phrases for one in found):
-            return found[:room]  # sorting has failed: what was proposed stands, without examples
-        placed = {phrase for one in found for phrase in one.phrases}
+            own = sorted_in[name]
+            found.append(_Candidate(name, definition, own, sum(phrases[phrase] for phrase in own)))
+        if not any(theme.phrases for theme in found):
+            return found[:limit]  # sorting has failed: the proposed themes are kept, without examples
+        placed = {phrase for theme in found for phrase in theme.phrases}
         left = [phrase for phrase in phrases if phrase not in placed]
         if len(left) < PROPOSE_BATCH:
             break
     least = 2 if phrases.total() >= _MANY else 1
-    kept = sorted((one for one in found if one.weight >= least), key=lambda one: -one.weight)[:room]
-    await _define(said, kept, ask)
+    kept = sorted((theme for theme in found if theme.weight >= least), key=lambda theme: -theme.weight)[:limit]
+    await _define(polarity, kept, ask)
     return kept
 
 
-async def _put_to_themes(
-    said: Said, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
+async def _propose(
+    polarity: Polarity, lines: Sequence[str], ask: Ask, limit: int, known: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Names and definitions of new candidates, those first that most batches proposed.
+
+    There are more than `limit`: which ones are frequent is only known once phrases are sorted into them.
+    """
+    batches = _batches(lines)
+    pipeline = propose_pipeline(polarity, _themes_per_batch(batches, limit))
+    answers = await ask(pipeline, _as_items(map(numbered, batches)))
+    candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
+    support = Counter(stems(name) for name, _ in candidates)
+
+    def rank(candidate: tuple[str, str]) -> tuple[int, bool]:
+        return -support[stems(candidate[0])], is_vague(candidate[0])
+
+    # Of several that mean the same, the one with the plainest name is kept.
+    kept = distinct(
+        sorted(candidates, key=lambda candidate: (*rank(candidate), len(content_words(candidate[0])))), known
+    )
+    # Between equal ranks the order of the batches decides.
+    places: dict[frozenset[str], int] = {}
+    for place, (name, _) in enumerate(candidates):
+        places.setdefault(stems(name), place)
+    kept.sort(key=lambda candidate: (*rank(candidate), places[stems(candidate[0])]))
+    return kept[: limit if len(batches) == 1 else max(limit, _MOST_CANDIDATES)]
+
+
+def _themes_per_batch(batches: Sequence[Sequence[str]], limit: int) -> int:
+    # With few lines the model is asked for fewer themes: it would make some up.
+    most = limit if len(batches) == 1 else _PER_BATCH
+    return max(1, min(most, min(map(len, batches)) // 2))
+
+
+def _batches(lines: Sequence[str]) -> list[list[str]]:
+    """The lines in batches of about equal size, so that the last one says as much as the first."""
+    number = -(-len(lines) // PROPOSE_BATCH)
+    ends = [len(lines) * place // number for place in range(number + 1)]
+    return [list(lines[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+async def _sort(
+    polarity: Polarity, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
 ) -> dict[str, list[str]]:
-    """The phrases of each theme, in their order; what fits none is left out."""
-    answers = await ask(sort_pipeline(said, themes), _as_items(phrases))
+    """The phrases of each theme, in their order, without those that fit none."""
+    answers = await ask(sort_pipeline(polarity, themes), _as_items(phrases))
     by_theme: dict[str, list[str]] = {name: [] for name, _ in themes}
     for phrase, answer in zip(phrases, answers, strict=True):
         if answer and answer["theme"] in by_theme:
@@ -260,59 +272,20 @@ async def _put_to_themes(
     return by_theme
 
 
-async def _define(said: Said, themes: Sequence[_Found], ask: Ask) -> None:
-    """Say anew what belongs to each theme, now that its phrases are known: at first only a batch's were."""
-    asked = [one for one in themes if not is_general(one.name)]
-    texts = [defined_by(one.name, numbered(one.phrases[:_DEFINED_BY])) for one in asked]
-    answers = await ask(define_pipeline(said), _as_items(texts)) if asked else ()
-    for one, answer in zip(asked, answers, strict=True):
+async def _define(polarity: Polarity, themes: Sequence[_Candidate], ask: Ask) -> None:
+    """Replace the definitions, which were made from one batch, by ones made from all of a theme's phrases."""
+    asked = []
+    for theme in themes:
+        if is_general(theme.name):
+            theme.definition = GENERAL_DEFINITION[polarity]
+        else:
+            asked.append(theme)
+    texts = [defined_by(theme.name, numbered(theme.phrases[:_DEFINING_PHRASES])) for theme in asked]
+    answers = await ask(define_pipeline(polarity), _as_items(texts)) if asked else ()
+    for theme, answer in zip(asked, answers, strict=True):
         if answer:
-            one.definition = " ".join(answer["definition"].split())
-    for one in themes:
-        if is_general(one.name):
-            one.definition = GENERAL_DEFINITION[said]
-
-
-async def _proposed(
-    said: Said, lines: Sequence[str], ask: Ask, room: int, known: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Names and definitions of candidates, those first that most batches came up with, and none that is `known`.
-
-    There are more than there is room for: which ones are common is only known once phrases are put to them.
-    """
-    batches = _batches(lines, PROPOSE_BATCH)
-    answers = await ask(propose_pipeline(said, _wanted(batches, room)), _as_items(map(numbered, batches)))
-    candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
-    support = Counter(stems(name) for name, _ in candidates)
-
-    def rank(pair: tuple[str, str]) -> tuple[int, bool]:
-        return -support[stems(pair[0])], is_vague(pair[0])
-
-    # Of those that mean the same the first is kept: that is the plain name, not the one that says more.
-    kept = distinct(sorted(candidates, key=lambda pair: (*rank(pair), len(telling_words(pair[0])))), known)
-    # Between themes that are as common the order of the batches decides.
-    places: dict[frozenset[str], int] = {}
-    for place, (name, _) in enumerate(candidates):
-        places.setdefault(stems(name), place)
-    kept.sort(key=lambda pair: (*rank(pair), places[stems(pair[0])]))
-    return kept[: room if len(batches) == 1 else max(room, _MOST_CANDIDATES)]
-
-
-def _batches(lines: Sequence[str], most: int) -> list[list[str]]:
-    """The lines in batches of at most `most`, all about as long: the last one is as telling as the first."""
-    number = -(-len(lines) // most)
-    ends = [len(lines) * place // number for place in range(number + 1)]
-    return [list(lines[start:end]) for start, end in itertools.pairwise(ends)]
+            theme.definition = " ".join(answer["definition"].split())
 
 
 def _as_items(texts: Iterable[str]) -> list[Item]:
     return [Item(place, f"question {place + 1}", text) for place, text in enumerate(texts)]
-
-
-def _as_theme(found: _Found, taken: set[str]) -> Theme:
-    name = found.name
-    if name.casefold() in taken:
-        name = f"{name} ({found.said})"
-    short = [phrase for phrase in found.phrases if len(phrase) <= _EXAMPLE_LENGTH] or found.phrases
-    examples = tuple(phrase[:_EXAMPLE_LENGTH] for phrase in short[:2])
-    return Theme(name, found.definition, found.said, examples)

@@ -385,7 +385,7 @@ async def _sampled(
         requirements=requirements,
         budget=strategy.loop_budget,
         repair=strategy.repair(),
-        mend=strategy.mend(),
+        repair_unparsed=strategy.mend(),
     )
     if requirements:
         question = dataclasses.replace(question, subject=call.subject or in_context)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mellea_cli.engine.circuit_breaker import Outage
-from mellea_cli.engine.client import Sender
-from mellea_cli.engine.concurrency import ConcurrencyLimiter
+from mellea_cli.engine.circuit_breaker import CircuitBreaker
+from mellea_cli.engine.client import ModelClient
+from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import UsageError
@@ -76,17 +75,15 @@ class Endpoint:
 class Line:
     """An open way to a model."""
 
-    sender: Sender
+    sender: ModelClient
     model: str
-    outage: Outage
 
-    def sender_for(self, options: CallOptions) -> Sender:
+    def sender_for(self, options: CallOptions) -> ModelClient:
         """The sender, with the time limits of this call; limiter and connections are shared."""
         if not options.timeout_set:
             return self.sender
-        limit, kept = options.stream_timeout_s, self.sender
-        deadlines = Deadlines(limit, limit, kept.deadlines.total_s)
-        return Sender(kept.backend, kept.limiter, policy=kept.policy, deadlines=deadlines, outage=self.outage)
+        limit = options.stream_timeout_s
+        return self.sender.with_deadlines(Deadlines(limit, limit, self.sender.deadlines.total_s))
 
 
 class Link:
@@ -126,11 +123,15 @@ class Link:
         await backend.prepare(model)
         wish = self._endpoint
         policy = RetryPolicy(max_retries=wish.max_retries, max_elapsed_s=wish.retry_for_s)
-        # A server that is away fails the call within its own retries: nobody can be asked to wait for minutes here.
-        outage = Outage(after=sys.maxsize)
-        limiter = ConcurrencyLimiter(wish.concurrency or _concurrency(backend.name))
-        deadlines = Deadlines(total_s=wish.timeout_s)
-        return Line(Sender(backend, limiter, policy=policy, deadlines=deadlines, outage=outage), model, outage)
+        concurrency = wish.concurrency or _concurrency(backend.name)
+        client = ModelClient(
+            [EndpointConfig(backend.name, backend, model, concurrency)],
+            policy=policy,
+            deadlines=Deadlines(total_s=wish.timeout_s),
+            # A server that is away fails the call within its own retries: a call does not wait for minutes.
+            breaker=lambda: CircuitBreaker(threshold=None),
+        )
+        return Line(client, model)
 
     async def _chosen(self) -> tuple[Backend, str]:
         """The backend, opened but not asked anything yet, and the model."""

@@ -27,7 +27,6 @@ from mellea_cli.events import (
     StepFinished,
     StepStarted,
     TokensReceived,
-    TotalKnown,
 )
 
 # How fast things go now, not on average since the start.
@@ -644,8 +643,6 @@ class RunState:
                 self._run = event
                 self._started = True
                 self._meter.start(now, total=event.total, concurrency=event.concurrency)
-            case TotalKnown():
-                self._meter.total = event.total
             case ItemStarted():
                 self._active.pop(event.position, None)
                 self._active[event.position] = ItemState(event.position, event.id, event.text, self._run.steps)

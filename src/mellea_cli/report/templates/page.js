@@ -1,5 +1,5 @@
 "use strict";
-// The list of rows: search, filters, sorting, pages, and the way from a quote to its row.
+// The list of rows: search, filters, sorting, pages, and links from quotes to rows.
 // Feedback only ever becomes text (textContent, createTextNode): nothing here parses it.
 (() => {
   const PAGE = 50;
@@ -77,7 +77,7 @@
     if (order !== "place" || !ascending) {
       const sign = ascending ? 1 : -1;
       found.sort((a, b) => {
-        // What has no value stands at the end, whichever way the rest goes.
+        // Rows without a value come last in both directions.
         const ends = last ? last(rows[a]) - last(rows[b]) : 0;
         return ends || sign * compare(rows[a], rows[b]) || (order === "place" ? sign * (a - b) : a - b);
       });
@@ -93,7 +93,7 @@
     }
     const lower = text.toLowerCase();
     if (lower.length !== text.length) {
-      parent.textContent = text; // some letters change their length: places would not match
+      parent.textContent = text; // some characters change their length in lower case, so the indexes differ
       return;
     }
     let from = 0;
@@ -111,7 +111,7 @@
     parent.append(text.slice(from));
   }
 
-  // The part of a long text that is worth showing: its beginning, or the surroundings of the first hit.
+  // An excerpt of a long text: its beginning, or the surroundings of the first hit.
   function excerpt(text, wanted) {
     if (text.length <= CLIP) return text;
     const hits = wanted.map((word) => text.toLowerCase().indexOf(word)).filter((at) => at >= 0);
@@ -220,8 +220,8 @@
     const all = many(rows.length, "row");
     const first = page * PAGE;
     const range = found.length > PAGE ? `, ${format.format(first + 1)} to ${format.format(Math.min(first + PAGE, found.length))} shown` : "";
-    const told = found.length === rows.length ? `${all}${range}` : `${format.format(found.length)} of ${all} match${found.length === 1 ? "es" : ""}${range}`;
-    byId("hits").textContent = before + told;
+    const count = found.length === rows.length ? `${all}${range}` : `${format.format(found.length)} of ${all} match${found.length === 1 ? "es" : ""}${range}`;
+    byId("hits").textContent = before + count;
   }
 
   function update(before) {
@@ -352,7 +352,7 @@
       }
     });
     addEventListener("hashchange", follow);
-    // On paper nobody can open a theme.
+    // A theme cannot be opened on paper.
     const closed = () => document.querySelectorAll(".themes details:not([open])");
     let opened = [];
     addEventListener("beforeprint", () => {

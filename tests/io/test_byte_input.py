@@ -1,0 +1,156 @@
+"""Input bytes: gzip, read errors, encodings, and lines, however the bytes arrive."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mellea_cli.errors import InputError
+from mellea_cli.io.byte_input import ByteInput, Encoding, Lines, open_bytes
+
+
+class Dribble(io.RawIOBase):
+    """A stream that gives its bytes in pieces of a chosen size."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._rest = data
+        self._size = size
+
+    def read(self, size: int = -1) -> bytes:
+        piece, self._rest = self._rest[: self._size], self._rest[self._size :]
+        return piece
+
+
+def read(data: bytes, size: int = 1 << 16) -> bytes:
+    return b"".join(ByteInput("in", stream=Dribble(data, size)).chunks())  # type: ignore[arg-type] # all that is used
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=2000), max_size=4), st.integers(1, 64), st.integers(0, 40))
+def test_gzip_members_come_out_whole_however_they_arrive(members: list[bytes], size: int, padding: int) -> None:
+    """Several members, NUL padding and tiny reads make no difference."""
+    packed = b"".join(gzip.compress(member) for member in members) + (bytes(padding) if members else b"")
+    assert read(packed, size) == b"".join(members)
+
+
+def test_highly_packed_data_come_in_bounded_pieces() -> None:
+    """A bomb is handed out piece by piece."""
+    data = ByteInput("in", stream=Dribble(gzip.compress(bytes(50 << 20)), 1 << 16))  # type: ignore[arg-type] # as above
+    sizes = [len(piece) for piece in data.chunks()]
+    assert sum(sizes) == data.delivered == 50 << 20
+    assert max(sizes) <= 1 << 16
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=400), st.integers(0, 10_000))
+def test_cut_gzip_is_always_noticed(content: bytes, place: int) -> None:
+    """Wherever it is cut behind its magic bytes, the end is missed."""
+    packed = gzip.compress(content)
+    keep = 2 + place % (len(packed) - 2)
+    with pytest.raises(InputError, match="gzip data end too early"):
+        read(packed[:keep])
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f", b"a", b"ab", b"plain text"])
+def test_short_and_plain_inputs_pass_through(data: bytes) -> None:
+    """Fewer bytes than a magic number are data like any other."""
+    assert read(data, 1) == data
+
+
+def test_regular_file_is_read_again_from_the_start(tmp_path: Path) -> None:
+    """Twice the same bytes, also after half a reading; its signature changes with its content."""
+    content = random.Random(1).randbytes(300_000)  # noqa: S311 - repeatable, not secret
+    path = tmp_path / "in"
+    path.write_bytes(content)
+    data = open_bytes(str(path))
+    next(data.chunks())
+    data.rewind()
+    assert b"".join(data.chunks()) == content
+    data.rewind()
+    assert b"".join(data.chunks()) == content
+    assert data.size == len(content)
+    before = data.signature()
+    assert before == data.signature()
+    path.write_bytes(b"other")
+    assert data.signature() != before
+    data.close()
+    data.close()
+
+
+def test_read_error_is_named() -> None:
+    """What the system says while reading ends up in one line with the name."""
+    with pytest.raises(InputError, match="/proc/self/mem: cannot be read: Input/output error"):
+        list(open_bytes("/proc/self/mem").chunks())
+
+
+PIECES = st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", "é".encode(), "\u2028".encode(), b"\x0b", b"b" * 40]))
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+@settings(deadline=None)
+@given(PIECES, st.lists(st.integers(0, 10_000)))
+def test_lines_do_not_depend_on_how_the_bytes_arrive(pieces: list[bytes], places: list[int]) -> None:
+    """LF, CR LF and a lone CR end a line, nothing else does, and cuts anywhere change nothing."""
+    data = b"".join(pieces)
+    lines = list(Lines(iter(cut(data, places)), Encoding("utf-8"), "in"))
+    assert [line for _, line in lines] == data.splitlines(keepends=True)
+    assert [number for number, _ in lines] == list(range(1, len(lines) + 1))
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("ab\r\né\u2028\U0001f600")), st.lists(st.integers(0, 10_000)))
+def test_wide_encodings_split_at_the_same_places(text: str, places: list[int]) -> None:
+    """UTF-16 is split like UTF-8, also when a cut falls inside a character."""
+    chunks = iter(cut(text.encode("utf-16-le"), places))
+    lines = Lines(chunks, Encoding("utf-16-le"), "in")
+    assert [line.decode(lines.codec) for _, line in lines] == [
+        line.decode() for line in text.encode().splitlines(keepends=True)
+    ]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_line_is_handed_out_before_the_next_bytes_are_asked_for(end: bytes) -> None:
+    """A slow writer's line does not wait for the one after it."""
+
+    def slow() -> object:
+        yield b"a" + end
+        raise AssertionError("asked for more")
+
+    lines = iter(Lines(slow(), Encoding("utf-8"), "in"))  # type: ignore[arg-type] # a generator of bytes
+    assert next(lines) == (1, b"a" + end)
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [
+        ("Der Käse war gut, aber für uns zu spät\u2026", "cp1252"),
+        ("Crème brûlée délicieuse, déjà vu", "cp1252"),
+        ("Zboží je dobré, ale dodání přišlo příliš pozdě.", "cp1250"),
+        ("Хороший товар, но доставка опоздала.", "cp1251"),
+        ("\u03a4\u03bf προϊόν είναι καλό αλλά η παράδοση άργησε", "cp1253"),
+        ("サポートの対応が悪い。返金してほしい。コーヒーはとても美味しかったです。", "shift-jis"),
+        ("产品很好, 但交货很晚。", "gb18030"),
+        ("제품은 좋은데 배송이 늦었어요.", "cp949"),
+    ],
+)
+def test_wrong_encoding_ends_in_a_guess_that_can_be_checked(text: str, codec: str) -> None:
+    """The hint names the flag with the likely encoding, and shows how the text reads with it."""
+    data = b"text\n" + text.encode(codec) + b"\n"
+    lines = Lines(iter([data]), Encoding("utf-8"), "in.csv")
+    _, (number, line) = lines
+    with pytest.raises(UnicodeDecodeError) as caught:
+        line.decode(lines.codec)
+    error = lines.undecodable(caught.value, number)
+    assert error.message.startswith("in.csv:2: byte")
+    assert f"--encoding {codec} if this reads right" in error.hint

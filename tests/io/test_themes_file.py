@@ -1,0 +1,107 @@
+"""The themes file: written once, read as a person left it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mellea_cli.errors import OutputError, UsageError
+from mellea_cli.io.themes_file import read_themes, write_themes
+from mellea_cli.pipelines.theme_prompts import Theme
+
+NASTY = Theme(
+    'Say "no" \\ <b>',
+    "Tab and \u00e9\U0001f600 \x7f {{ x }} # no comment.",
+    "both",
+    (
+        "'''",
+        '"""',
+    ),
+)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    """Every letter comes back, also those that TOML has a meaning for."""
+    path = tmp_path / "t.toml"
+    themes = (Theme("Late delivery", "It came late.", "complaint", ("late", "a day late")), NASTY)
+    write_themes(path, themes)
+    assert read_themes(path) == themes
+    assert path.read_text().startswith("# ")
+    assert [one.name for one in tmp_path.iterdir()] == ["t.toml"]
+
+
+def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
+    """An edited file is the user's."""
+    path = tmp_path / "t.toml"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="it is unchanged"):
+        write_themes(path, (NASTY,))
+    assert path.read_text() == "mine"
+
+
+def test_no_folder_no_file(tmp_path: Path) -> None:
+    """A file that cannot be written is an output's error."""
+    with pytest.raises(OutputError):
+        write_themes(tmp_path / "none" / "t.toml", (NASTY,))
+
+
+def test_a_missing_file_is_none(tmp_path: Path) -> None:
+    """Then themes are found."""
+    assert read_themes(tmp_path / "t.toml") is None
+
+
+def test_kind_and_examples_may_be_left_out(tmp_path: Path) -> None:
+    """A theme needs a name and a definition; white space in them is evened out."""
+    path = tmp_path / "t.toml"
+    path.write_text('\ufeff[[theme]]\nname = " Long   waits"\ndefinition = """One\nline"""\n', encoding="utf-8")
+    assert read_themes(path) == (Theme("Long waits", "One line", "both", ()),)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("theme = [", "cannot be read"),
+        ("", "holds no themes"),
+        ("theme = 3", "holds no themes"),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[thema]]\nname='c'", "unknown key 'thema'"),
+        ("[[theme]]\ndefinition='b'", "theme 1: name is missing"),
+        ("[[theme]]\nname='a'", "theme 1 .a.: definition is missing"),
+        ("[[theme]]\nname=''\ndefinition='b'", "name: it should have at least 1 character"),
+        ("[[theme]]\nname='a | b'\ndefinition='b'", "cannot contain"),
+        ("[[theme]]\nname='=a'\ndefinition='b'", "formula"),
+        ("[[theme]]\nname='Other'\ndefinition='b'", "exist in every run"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nkind='bad'", "kind: it should be 'complaint', 'praise' or 'both'"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nexamples='c'", "examples: it should be a valid list"),
+        ("[[theme]]\nname='a'\ndefinition='b'\nexamples=[3]", "examples: it should be a valid string"),
+        ("[[theme]]\nname='a'\ndefinition='b'\ncolour='c'", "unknown key 'colour'"),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='A'\ndefinition='c'", "'A' has the same name as 'a'"),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='c'\ndefinition='B'", "the same definition"),
+        (f"[[theme]]\nname='{'a' * 61}'\ndefinition='b'", "name: it should have at most 60 characters"),
+        ("".join(f"[[theme]]\nname='a{n}'\ndefinition='b{n}'\n" for n in range(51)), "51 themes"),
+    ],
+)
+def test_what_is_no_theme_is_said_with_the_way_out(tmp_path: Path, content: str, said: str) -> None:
+    """The file and the theme are named, and what to do."""
+    path = tmp_path / "t.toml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        read_themes(path)
+    assert str(path) in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_misspelled_key_brings_the_nearest_one(tmp_path: Path) -> None:
+    """Although the right key is missing too, the hint says which key was meant."""
+    path = tmp_path / "t.toml"
+    path.write_text("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='c'\ndefinitoin='d'")
+    with pytest.raises(UsageError, match=r"theme 2 \(c\): unknown key 'definitoin'") as caught:
+        read_themes(path)
+    assert caught.value.hint == "did you mean definition?"
+
+
+def test_only_two_examples_are_read(tmp_path: Path) -> None:
+    """Further examples are ignored, whatever they are."""
+    path = tmp_path / "t.toml"
+    path.write_text("[[theme]]\nname='a'\ndefinition='b'\nexamples=['c', 'd  e', '', 3]")
+    assert read_themes(path) == (Theme("a", "b", "both", ("c", "d e")),)

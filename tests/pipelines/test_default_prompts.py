@@ -1,0 +1,89 @@
+"""The built-in pipelines."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mellea_cli.pipelines.default_prompts import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
+from mellea_cli.pipelines.pipeline import Pipeline
+from mellea_cli.requirements.requirement import Answered
+
+ANALYSIS = {
+    "positive_aspect": "support",
+    "main_complaint": "billing",
+    "urgency": "high",
+    "sentiment": "mixed",
+    "summary": "Billing failed but support helped.",
+}
+
+
+def analysis(**changes: object) -> Analysis:
+    return SINGLE.steps[0].output.parse(json.dumps({**ANALYSIS, **changes}))
+
+
+def test_single_commits_to_the_facts_first() -> None:
+    """The schema's order is the order in which the model writes: issues, sentiment, summary."""
+    assert list(SINGLE.steps[0].output.schema["properties"]) == list(ANALYSIS)
+
+
+def test_steps_ask_for_the_sentiment_after_the_summary() -> None:
+    """Summary and issues are independent; the sentiment waits for the summary and is asked from it."""
+    needs = {step.name: step.needs for step in STEPS.steps}
+    assert needs == {"summary": (), "issues": (), "sentiment": ("summary",)}
+    last = STEPS.steps[2].prompt.messages({"text": "raw", "summary": Summary(summary="It was short.")})[-1]
+    assert "It was short." in last.content
+    assert "raw" not in last.content
+
+
+@pytest.mark.parametrize("word", ["", "none", "None.", "N/A", "null", "no complaint", " Not mentioned. "])
+def test_words_for_nothing_become_null(word: str) -> None:
+    """Small models say nothing in many ways."""
+    assert analysis(main_complaint=word).main_complaint is None
+
+
+@pytest.mark.parametrize(("sentiment", "gone"), [("positive", "main_complaint"), ("negative", "positive_aspect")])
+def test_the_nulls_follow_the_label(sentiment: str, gone: str) -> None:
+    """A positive item has no complaint and a negative one no praise; a mixed one keeps both."""
+    columns = SINGLE.assemble({"analysis": analysis(sentiment=sentiment)})
+    assert columns["issues"][gone] is None
+    mixed = SINGLE.assemble({"analysis": analysis()})
+    assert mixed["issues"] == {"main_complaint": "billing", "positive_aspect": "support", "urgency": "high"}
+
+
+def test_both_pipelines_give_the_same_columns() -> None:
+    """An output does not depend on how it was asked for."""
+    answers = {
+        "summary": Summary(summary=str(ANALYSIS["summary"])),
+        "issues": Issues(positive_aspect="support", main_complaint="billing", urgency="high"),
+        "sentiment": Judgement(sentiment="mixed"),
+    }
+    assert STEPS.assemble(answers) == SINGLE.assemble({"analysis": analysis()})
+    assert STEPS.columns == SINGLE.columns
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=lambda pipeline: pipeline.name)
+async def test_every_worked_example_is_a_good_answer(pipeline: Pipeline) -> None:
+    """What the model is shown keeps every requirement that its own answers must keep."""
+    for step in pipeline.steps:
+        assert len(step.prompt.examples) == 6
+        for example in step.prompt.examples:
+            parsed = step.output.parse(example.answer)
+            for requirement in step.requirements:
+                verdict = await requirement.check(Answered(example.answer, parsed))
+                assert verdict, (step.name, example.answer, verdict.reason)
+
+
+def test_the_examples_are_balanced() -> None:
+    """Two of each sentiment and of each urgency: with one high example a small model calls most things high."""
+    answers = [json.loads(example.answer) for example in SINGLE.steps[0].prompt.examples]
+    assert sorted(answer["sentiment"] for answer in answers) == ["mixed"] * 2 + ["negative"] * 2 + ["positive"] * 2
+    assert sorted(answer["urgency"] for answer in answers) == ["high"] * 2 + ["low"] * 2 + ["medium"] * 2
+
+
+async def test_a_long_summary_is_refused_with_the_reason() -> None:
+    """Fewer than 30 words, one sentence: checked in code."""
+    parsed = analysis(summary="word " * 31)
+    reasons = [(await one.check(Answered("", parsed))).reason for one in SINGLE.steps[0].requirements]
+    assert any("31 words" in (reason or "") for reason in reasons)

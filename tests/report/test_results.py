@@ -1,0 +1,147 @@
+"""Reading what a run wrote: every format, renamed columns, failed rows, and files that are something else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mellea_cli.cli.app import app
+from mellea_cli.errors import InputError
+from mellea_cli.io.source import SourceOptions
+from mellea_cli.report.results import Record, open_results
+from resultrows import result_rows
+from rowfiles import write_rows
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+
+def read(path: Path, **options: Any) -> list[Record]:
+    with open_results(str(path), SourceOptions(**options)) as results:
+        return list(results)
+
+
+def summarised(source: Path, output: Path) -> Path:
+    command = ["summarise", str(source), "-o", str(output), "--backend", "scripted", "-m", "scripted", "--quiet"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    return output
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".csv.gz"])
+def test_every_format_of_a_real_run_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    """What summarise writes as JSONL and in any other format is the same to a report."""
+    plain = read(summarised(SAMPLES / "feedback.jsonl", tmp_path / "out.jsonl"))
+    other = read(summarised(SAMPLES / "feedback.jsonl", tmp_path / f"out{suffix}"))
+    assert len(plain) == 14
+    assert other == plain
+
+
+def test_a_row_is_answered_blank_or_failed(tmp_path: Path) -> None:
+    """A sentiment is an answer, a reason is a failure, neither is a row without text."""
+    rows = read(write_rows(tmp_path / "r.jsonl", result_rows(40)))
+    assert [row.state for row in rows if row.number in (1, 10, 13)] == ["answered", "blank", "failed"]
+    assert rows[12].error == "parse: no JSON"
+    assert rows[12].error_kind == "parse"
+
+
+def test_columns_of_ours_are_found_under_their_other_names(tmp_path: Path) -> None:
+    """The input's own summary, sentiment and error stay the input's; the run's come after them."""
+    row = {"text": "t", "summary": "mine", "sentiment": "9", "error": "E7", "issues": "none"}
+    ours = {"mellea_summary": "s", "mellea_sentiment": "mixed", "mellea_issues": {"urgency": "high"}}
+    (found,) = read(write_rows(tmp_path / "r.jsonl", [row | ours]))
+    assert (found.summary, found.sentiment, found.urgency, found.state) == ("s", "mixed", "high", "answered")
+    assert found.rest == {"summary": "mine", "sentiment": "9", "error": "E7", "issues": "none"}
+
+
+def test_the_last_of_several_candidates_is_ours(tmp_path: Path) -> None:
+    """An input that brought mellea_sentiment keeps it when ours is plain sentiment behind it."""
+    row = {"text": "t", "mellea_sentiment": "old", "summary": "s", "sentiment": "positive", "issues": None}
+    (found,) = read(write_rows(tmp_path / "r.jsonl", [row]))
+    assert found.sentiment == "positive"
+    assert found.rest == {"mellea_sentiment": "old"}
+
+
+def test_an_error_column_of_the_input_is_no_failure(tmp_path: Path) -> None:
+    """A blank row of an input with its own column called error has not failed."""
+    (found,) = read(write_rows(tmp_path / "r.jsonl", [{"text": "", "error": "E7", "summary": None, "sentiment": None}]))
+    assert found.state == "blank"
+
+
+def test_themes_come_as_lists_or_as_one_cell(tmp_path: Path) -> None:
+    """JSON holds a list and an object, CSV a joined cell and a JSON cell; both read the same."""
+    row = {"id": "1", "text": "late and kind", "summary": "s", "sentiment": "mixed"}
+    inside = {"themes": ["Late", "Kind, mostly"], "theme_quotes": {"Late": "late"}}
+    nested = read(write_rows(tmp_path / "r.jsonl", [row | {"issues": {"urgency": "low"}} | inside]))
+    table = tmp_path / "r.csv"
+    head = "id,text,summary,sentiment,main_complaint,positive_aspect,urgency,error,themes,theme_quotes\n"
+    cells = '1,late and kind,s,mixed,,,low,,"Late | Kind, mostly","{""Late"": ""late""}"\n'
+    table.write_text(head + cells, encoding="utf-8")
+    assert read(table) == nested
+    assert nested[0].themes == ("Late", "Kind, mostly")
+    assert nested[0].quotes == {"Late": "late"}
+
+
+def test_an_apostrophe_before_a_formula_is_taken_off(tmp_path: Path) -> None:
+    """Our CSV puts it there for spreadsheets; the customer did not write it."""
+    table = tmp_path / "r.csv"
+    table.write_text("text,summary,sentiment\n'=1+1 is wrong,'tis fine,negative\n", encoding="utf-8")
+    (found,) = read(table)
+    assert (found.text, found.summary) == ("=1+1 is wrong", "'tis fine")
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement(tmp_path: Path) -> None:
+    """What cannot be written as UTF-8 does not reach a report."""
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"text": "\\ud83d", "sentiment": "mixed", "urgency": "\\udc00"}\n', encoding="utf-8")
+    (found,) = read(path)
+    assert found.text == "\ufffd"
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "[]"])
+def test_an_empty_file_has_no_rows(tmp_path: Path, content: str) -> None:
+    """Nothing in it is not an error."""
+    path = tmp_path / "r.json"
+    path.write_text(content, encoding="utf-8")
+    assert read(path) == []
+
+
+def test_a_file_without_our_columns_says_which_it_has(tmp_path: Path) -> None:
+    """The error names the columns that were seen and the command that makes such a file."""
+    path = write_rows(tmp_path / "feedback.jsonl", [{"id": 1, "text": "late"}])
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert "no column 'sentiment'; columns seen: id, text" in caught.value.message
+    assert f"{path}:1:" in caught.value.message
+    assert caught.value.hint == f"make one first: mellea summarise {path} -o results.jsonl"
+
+
+def test_rows_that_cannot_be_used_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    """A broken line and a row without our columns cost only themselves."""
+    path = tmp_path / "r.jsonl"
+    good = json.dumps(result_rows(1)[0])
+    path.write_text(f'{good}\n{{"broken\n{{"text": "no answers"}}\n{good}\n', encoding="utf-8")
+    with open_results(str(path)) as results:
+        assert [row.number for row in results] == [1, 2]
+        assert results.unreadable == 2
+        assert results.bad[0].line == 2
+
+
+def test_a_text_column_can_be_named(tmp_path: Path) -> None:
+    """A wrong name is an error with the nearest right one."""
+    path = write_rows(tmp_path / "r.jsonl", [{"Any comments?": "late", "sentiment": "mixed", "summary": "s"}])
+    assert read(path)[0].words == "s"
+    assert read(path, text_field="Any comments?")[0].words == "late"
+    with pytest.raises(InputError) as caught:
+        read(path, text_field="any comment")
+    assert "did you mean --text-field 'Any comments?'?" in caught.value.hint
+
+
+def test_packed_input_is_known_by_its_bytes(tmp_path: Path) -> None:
+    """A file packed with gzip under any name is read."""
+    path = tmp_path / "r.data"
+    path.write_bytes(gzip.compress(json.dumps(result_rows(1)[0]).encode()))
+    assert read(path)[0].id == "R-1"

@@ -1,0 +1,145 @@
+"""Requirements, verdicts, judges and re-prompts."""
+
+from __future__ import annotations
+
+import pytest
+
+from mellea_cli.messages import Message
+from mellea_cli.requirements import requirement
+from mellea_cli.requirements.requirement import (
+    Answered,
+    Requirement,
+    ValidationResult,
+    check,
+    default_output_to_bool,
+    in_turns,
+    reasons,
+    req,
+    reqify,
+    same_prompt,
+    simple_validate,
+)
+
+
+async def test_simple_validate_takes_bool_or_bool_and_reason() -> None:
+    """Both forms are read, sync and async alike."""
+
+    async def slow(text: str) -> tuple[bool, str]:
+        return text == "yes", "say yes"
+
+    assert await req("x", simple_validate(lambda text: text == "a")).check(Answered("a"))
+    no = await req("x", simple_validate(lambda text: False, reason="never")).check(Answered("a"))
+    assert (bool(no), no.reason) == (False, "never")
+    late = await req("x", simple_validate(slow)).check(Answered("no"))
+    assert (bool(late), late.reason) == (False, "say yes")
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes", ["x"], (1, "reason"), (True, "a", "b")])
+async def test_simple_validate_refuses_anything_else(value: object) -> None:
+    """A verdict that is no bool is an error in the validator, and is reported as one."""
+    result = await req("x", simple_validate(lambda _: value)).check(Answered("a"))  # type: ignore[arg-type,return-value]  # no verdict
+    assert not result
+    assert isinstance(result.error, ValueError)
+
+
+async def test_a_validator_that_raises_fails_the_requirement() -> None:
+    """Its exception is kept on the verdict and never counts as passed."""
+
+    def broken(_: object) -> ValidationResult:
+        raise KeyError("missing")
+
+    result = await Requirement("x", broken).check(Answered("a"))
+    assert not result
+    assert isinstance(result.error, KeyError)
+
+
+@pytest.mark.parametrize("value", [True, False, None, "yes"])
+async def test_a_validator_must_return_a_verdict(value: object) -> None:
+    """A bare bool from a validation function is told apart from a verdict, and the way out is named."""
+    result = await Requirement("x", lambda _: value).check(Answered("a"))  # type: ignore[arg-type,return-value]  # no verdict
+    assert not result
+    assert "simple_validate" in (result.reason or "")
+
+
+def test_a_result_with_an_error_is_false() -> None:
+    """Whatever the verdict says, judging that failed proves nothing."""
+    assert not ValidationResult(True, error=RuntimeError("judge away"))
+    assert ValidationResult(True).as_bool()
+
+
+def test_a_requirement_without_anything_to_check_is_refused() -> None:
+    """At construction, not when it is too late."""
+    with pytest.raises(ValueError, match="description"):
+        Requirement()
+
+
+def test_shorthands() -> None:
+    """`req` shows its description, `check` keeps it out of the prompt, a string becomes a requirement."""
+    assert req("short").check_only is False
+    assert check("short").check_only is True
+    assert reqify("short").description == "short"
+    kept = req("same")
+    assert reqify(kept) is kept
+
+
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [("yes", True), ("Yes.", True), ("y", True), ("Y!", True), ("no", False), ("", False), ("eyes", False),
+     ("I think yes, mostly", True), ("n", False)],
+)  # fmt: skip
+def test_a_judges_answer_is_read(answer: str, held: bool) -> None:
+    """The word yes anywhere means yes; a word that contains it does not."""
+    assert default_output_to_bool(answer) is held
+
+
+def test_a_bare_verdict_takes_the_description_as_its_reason() -> None:
+    """A model that only says no has not said why; the requirement says it."""
+    polite = req("It is polite.")
+    assert requirement.judge_verdict(polite, "No.").reason == "this does not hold: It is polite."
+    assert requirement.judge_verdict(polite, "No, it shouts.").reason == "No, it shouts."
+    assert requirement.judge_verdict(polite, "yes")
+
+
+def test_the_judges_prompt_takes_braces_as_they_are() -> None:
+    """Neither the requirement nor the text is a template."""
+    (message,) = requirement.judge_question(req("has {text} {0}"), "{requirement} {{7*7}}")
+    assert "has {text} {0}" in message.content
+    assert "{requirement} {{7*7}}" in message.content
+
+
+def test_reasons_come_from_what_does_not_hold_in_order() -> None:
+    """Passed requirements are left out, duplicates stay."""
+    one, two = req("one"), req("two")
+    checked = [
+        (one, ValidationResult(False)),
+        (two, ValidationResult(True)),
+        (one, ValidationResult(False, reason="r")),
+    ]
+    assert reasons(checked) == ("this does not hold: one", "r")
+
+
+FIRST = (Message("system", "s"), Message("user", "u"))
+
+
+def test_the_same_prompt_is_the_same_prompt() -> None:
+    """Nothing is added."""
+    assert same_prompt(FIRST, "bad", ["why"]) == FIRST
+
+
+def test_a_repair_goes_on_with_the_conversation() -> None:
+    """The first messages stay as they were, so that a prompt cache still holds them."""
+    repaired = in_turns(FIRST, "bad answer", ["too long", "not JSON"])
+    assert repaired[:2] == FIRST
+    assert repaired[2] == Message("assistant", "bad answer")
+    assert "too long; not JSON" in repaired[3].content
+
+
+def test_an_empty_answer_is_not_shown() -> None:
+    """There is nothing to show, and some servers refuse an empty turn."""
+    assert [message.role for message in in_turns(FIRST, "  ", ["it was empty"])] == ["system", "user", "user"]
+
+
+def test_a_runaway_answer_is_shown_in_part() -> None:
+    """It would crowd out the window."""
+    repaired = in_turns(FIRST, "la " * 100_000, ["it repeats itself"])
+    assert len(repaired[2].content) <= 2_000
