@@ -1,4 +1,4 @@
-"""The command line as its users have it: a process of its own, or Typer's test runner in this one."""
+"""The command line: in this process, or as a process of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from inprocess import run_in_process
 from rowfiles import Process, Run, write_rows
 
 
@@ -23,7 +24,18 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def mellea(tmp_path: Path) -> Run:
-    """Run `mellea ARGS` as a process in a folder of its own."""
+    """Run `mellea ARGS` in this process, in a folder of its own."""
+
+    def run(*arguments: str, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Process:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        return run_in_process(arguments, tmp_path, given, env)
+
+    return run
+
+
+@pytest.fixture
+def mellea_process(tmp_path: Path) -> Run:
+    """Run `mellea ARGS` as a process in a folder of its own, for tests that are about the process."""
 
     def run(*arguments: str, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Process:
         given = stdin.encode() if isinstance(stdin, str) else stdin

@@ -1,11 +1,10 @@
-"""What holds for every command: help, version, errors, configuration."""
+"""What holds for every command: help, version, completion, wrong usage."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,6 @@ import typer
 from typer.testing import CliRunner
 
 from mellea_cli.cli.app import COMMANDS, app
-from mellea_cli.cli.error_boundary import boundary
-from mellea_cli.cli.settings import defaults_for, read_config
-from mellea_cli.errors import ExitCode, InputError, OutputBusy, ReaderGone, ServerFault, UsageError
 from rowfiles import Run
 
 # What `mellea --help` may import beside the standard library: Typer, and what it needs itself.
@@ -97,80 +93,7 @@ def test_a_listed_command_says_the_same_of_itself(name: str) -> None:
     group: Any = typer.main.get_command(app)
     own = group.commands[name].help
     if name != "summarize":
-        assert own.splitlines()[0].startswith(COMMANDS[name].about.rstrip("."))
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (UsageError("no", hint="yes"), ExitCode.USAGE),
-        (InputError("bad row", path="in.csv", line=7), ExitCode.USAGE),
-        (OutputBusy("taken"), ExitCode.USAGE),
-        (ServerFault("broken"), ExitCode.STOPPED_EARLY),
-        (KeyboardInterrupt(), ExitCode.INTERRUPTED),
-    ],
-)
-def test_an_expected_error_is_one_line_and_a_code(
-    error: BaseException, code: ExitCode, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What happened, the next step if there is one, and no traceback."""
-    with pytest.raises(typer.Exit) as ended, boundary():
-        raise error
-    assert ended.value.exit_code == code
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == (2 if getattr(error, "hint", "") else 1)
-
-
-def test_a_bug_leaves_a_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The traceback goes into a private file, and the screen names the file."""
-    with pytest.raises(typer.Exit) as ended, boundary():
-        raise RuntimeError("unexpected")
-    assert ended.value.exit_code == ExitCode.BUG
-    (report,) = (tmp_path / "state").rglob("mellea-bug-*.txt")
-    assert report.name in capsys.readouterr().err
-    assert "RuntimeError: unexpected" in report.read_text()
-    assert report.stat().st_mode & 0o077 == 0
-
-
-def test_a_reader_that_has_enough_hears_nothing() -> None:
-    """A closed pipe is no error worth a line."""
-    code = (
-        "from mellea_cli.cli.error_boundary import boundary; from mellea_cli.errors import ReaderGone; import typer\n"
-        "try:\n with boundary(): raise ReaderGone('gone')\n"
-        "except typer.Exit as end: raise SystemExit(end.exit_code)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (ExitCode.READER_GONE, "")
-    assert ReaderGone("x").exit_code == ExitCode.READER_GONE
-
-
-KNOWN = {"summarise": frozenset({"limit", "max_retries", "backend"}), "models": frozenset[str]()}
-
-
-def test_settings_at_the_top_hold_for_every_command_that_knows_them() -> None:
-    """A table for a command beats them; dashes and underscores are the same, and so are both spellings."""
-    config = {"backend": "ollama", "max-retries": 1, "summarize": {"max_retries": 2}}
-    defaults = defaults_for(config, KNOWN, Path("c.toml"))
-    assert defaults["summarise"] == {"backend": "ollama", "max_retries": 2}
-    assert defaults["models"] == {}
-
-
-@pytest.mark.parametrize("config", [{"limt": 1}, {"summarise": {"limt": 1}}, {"summarice": {}}])
-def test_an_unknown_setting_is_refused_with_the_nearest(config: dict[str, object]) -> None:
-    """A typing mistake in the file does not go unnoticed."""
-    with pytest.raises(UsageError, match=r"c\.toml") as raised:
-        defaults_for(config, KNOWN, Path("c.toml"))
-    assert "limit" in raised.value.hint or "summarise" in raised.value.hint
-
-
-def test_a_broken_configuration_names_the_file(tmp_path: Path) -> None:
-    """And an absent one is simply empty."""
-    path = tmp_path / "config.toml"
-    assert read_config(path) == {}
-    path.write_text("limit = = 3")
-    with pytest.raises(UsageError, match=r"config\.toml"):
-        read_config(path)
+        assert own.splitlines()[0].startswith(COMMANDS[name].summary.rstrip("."))
 
 
 def test_wrong_usage_exits_with_two(mellea: Run) -> None:
@@ -178,3 +101,12 @@ def test_wrong_usage_exits_with_two(mellea: Run) -> None:
     for arguments in (("sumarise",), ("summarise", "--no-such-flag"), ("models", "pull")):
         done = mellea(*arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments
+
+
+@pytest.mark.parametrize("arguments", [(), ("models",), ("jobs",)])
+def test_without_a_subcommand_the_help_is_shown(mellea: Run, arguments: tuple[str, ...]) -> None:
+    """On stderr, as a usage error: a script does not take it for a result."""
+    done = mellea(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage: mellea" in done.stderr
+    assert len(done.stderr.splitlines()) > 5

@@ -116,12 +116,12 @@ def test_turns_may_be_commands(ask: Ask, server: ModelServer, tmp_path: Path) ->
     [
         ([], None, "there is nothing to ask"),
         ([], "  \n", "there is nothing to ask"),
-        (["--turns"], None, "--turns reads questions from stdin"),
+        (["--turns"], None, "--turns reads one question per line from stdin"),
         (["-f", "nothing.txt", "x"], None, "nothing.txt: cannot be read"),
         (["--data", "nothing.jsonl", "x"], None, "nothing.jsonl"),
         (["--resume", "nothing", "x"], None, "there is no chat 'nothing'"),
-        (["-c", "x"], None, "there is no chat to go on with"),
-        (["-c", "--no-history", "x"], None, "--no-history keeps nothing"),
+        (["-c", "x"], None, "there is no chat to continue"),
+        (["-c", "--no-history", "x"], None, "--no-history saves no chat"),
     ],
 )
 def test_wrong_use_ends_with_2(ask: Ask, server: ModelServer, arguments: list[str], stdin: str, words: str) -> None:

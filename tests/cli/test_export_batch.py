@@ -94,7 +94,7 @@ def test_steps_take_two_rounds(source: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert run_batch(second, replies) == 19
     done = mellea(source, *steps, "--import-batch", str(replies), "--export-batch", str(third))
-    assert "nothing left to ask" in done.stderr
+    assert "nothing to ask" in done.stderr
     assert not third.exists()
     assert mellea(source, *steps, "--base-url", "http://127.0.0.1:9/v1").exit_code == 0
     assert (tmp_path / "out.jsonl").read_bytes() == live(source, *steps)
@@ -121,7 +121,7 @@ def test_what_failed_is_finished_live(source: Path, tmp_path: Path, monkeypatch:
         done = mellea(source, "--import-batch", str(replies), "--base-url", server.openai_url)
         assert server.state.requests == 2
     assert done.exit_code == 0, done.stderr
-    assert "17 answers, 1 requests without one, 1 lines that are no replies" in done.stderr
+    assert "17 answers, 1 requests without one, 1 lines that do not answer requests of mellea" in done.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == live(source)
 
 

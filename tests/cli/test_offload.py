@@ -250,7 +250,7 @@ def test_hand_in_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert "batch_0000" in listed.stdout
         assert "in progress" in listed.stdout
         elsewhere = invoke("jobs", "list", "out.jsonl", "--base-url", "http://127.0.0.1:9/v1")
-        assert "was handed in at" in elsewhere.stderr
+        assert "was submitted to" in elsewhere.stderr
         assert invoke("jobs", "cancel", "out.jsonl", "batch_9", "--base-url", server.openai_url).exit_code == 2
         assert invoke("jobs", "cancel", "out.jsonl", "--base-url", server.openai_url).exit_code == 0
         gate.set()
@@ -287,7 +287,7 @@ def test_batches_under_way_are_not_forgotten(tmp_path: Path, flags: tuple[str, .
         assert case.offload("--no-wait").exit_code == 4
         refused = invoke(*case.arguments(*flags))
         assert refused.exit_code == 2
-        assert "under way" in refused.stderr
+        assert "1 batch is submitted" in refused.stderr
         assert server.state.requests == 1
 
 
@@ -465,7 +465,7 @@ def test_ctrl_c_leaves_the_batches_with_the_server(tmp_path: Path) -> None:
         waiting.send_signal(signal.SIGINT)
         said = waiting.communicate(timeout=60)[1]
         assert waiting.returncode == 130
-        assert "left with the server" in said
+        assert "1 batch is still on the server" in said
         assert f"next: mellea {command[3]} {case.source} -o {case.output}" in said
         gate.set()
         assert case.offload().exit_code == 0
@@ -477,7 +477,7 @@ def test_ctrl_c_leaves_the_batches_with_the_server(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (["--backend", "ollama"], "OpenAI's batch format"),
-        (["-o", "-"], "beside the output"),
+        (["-o", "-"], "next to the output"),
         (["--export-batch", "b.jsonl"], "by hand"),
         (["--base-url", "http://model.example/v1", "--local-only"], "--local-only"),
         (["--base-url", "http://model.example/v1"], "without TLS"),

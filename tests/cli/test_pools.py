@@ -1,9 +1,10 @@
-"""`mellea summarise` with several servers, run as its users run it."""
+"""Pools of servers: read, refused, and used by `mellea summarise`."""
 
 from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,104 @@ from typing import Any
 import pytest
 
 from loopback import ModelServer
+from mellea_cli.cli.flags import RunOptions
+from mellea_cli.cli.pools import Pool, PoolEndpoint, find_pool, read_pool, resolve
+from mellea_cli.errors import UsageError
 from rowfiles import Run, read_rows
 
 Serve = Callable[..., ModelServer]
+
+
+def read(text: str, name: str = "office") -> Pool:
+    table = read_pool(tomllib.loads(text), name, "config.toml")
+    return resolve(table, RunOptions(model="m"), name)
+
+
+def test_the_short_form_names_addresses_that_are_alike() -> None:
+    """Weights belong to the addresses, the rest to all; names are host and port."""
+    pool = read("""
+        [pool.office]
+        model = "granite4.1:3b"
+        urls = ["http://gpu1:11434", "http://gpu2:11434/"]
+        weights = [2, 1]
+        concurrency = 8
+    """)
+    assert (pool.name, pool.model, pool.backend) == ("office", "granite4.1:3b", "ollama")
+    assert pool.endpoints == (
+        PoolEndpoint("gpu1:11434", "http://gpu1:11434", "ollama", "granite4.1:3b", 8, 2.0),
+        PoolEndpoint("gpu2:11434", "http://gpu2:11434/", "ollama", "granite4.1:3b", 8, 1.0),
+    )
+
+
+def test_the_long_form_gives_each_endpoint_its_own() -> None:
+    """What an endpoint says itself beats what the pool says; an address with a path speaks OpenAI's protocol."""
+    pool = read("""
+        [pool.office]
+        concurrency = 4
+        urls = ["http://127.0.0.1:11434"]
+        [[pool.office.endpoints]]
+        name = "desk"
+        url = "http://127.0.0.1:8080/v1"
+        model = "granite"
+        concurrency = 2
+        weight = 0.5
+        key_env = "DESK_KEY"
+    """)
+    assert pool.backend == "pool"
+    assert pool.endpoints[0].concurrency == 4
+    assert pool.endpoints[1] == PoolEndpoint(
+        "desk", "http://127.0.0.1:8080/v1", "openai", "granite", 2, 0.5, "DESK_KEY"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("urls = []", "names no endpoint"),
+        ('urls = "http://a:1"', r"urls = 'http://a:1': .* list"),
+        ('urls = ["http://a:1"]\nweights = [1, 2]', "as many"),
+        ('urls = ["http://a:1"]\nweights = ["heavy"]', "weights = 'heavy'"),
+        ('urls = ["http://a:1"]\nweights = [0]', "weights = 0"),
+        ('urls = ["http://a:1"]\nconcurrency = 0', "concurrency = 0"),
+        ('urls = ["http://a:1"]\nconcurrency = true', "concurrency = True"),
+        ('urls = ["http://a:1"]\nmodel = 3', "model = 3"),
+        ('urls = ["http://a:1"]\nbackend = "local"', "backend = 'local'"),
+        ('urls = ["http://a:1", "http://a:1/"]', "is there twice"),
+        ('urls = ["http://a:1"]\nkey = "sk-1"', "no setting 'key'"),
+        ('urls = ["http://a:1"]\nendpoints = 3', r"endpoints = 3: .* list"),
+        ('endpoints = [{name = "a"}]', "endpoint 1: url is missing"),
+        ('endpoints = [{url = "http://a:1", wait = 2}]', "no setting 'wait'"),
+        ('endpoints = [{url = "http://a:1", name = "x"}, {url = "http://b:1", name = "x"}]', "called 'x'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_place(table: str, problem: str) -> None:
+    """The message names file and pool, the hint says what to write."""
+    with pytest.raises(UsageError, match=problem) as raised:
+        read(f"[pool.office]\n{table}")
+    assert raised.value.message.startswith("config.toml: [pool.office]")
+    assert raised.value.hint
+
+
+def test_a_pool_that_is_not_there_is_refused_with_those_that_are() -> None:
+    """A slip of the pen is easy to see."""
+    with pytest.raises(UsageError, match="no pool 'offcie'") as raised:
+        read('[pool.office]\nurls = ["http://a:1"]', "offcie")
+    assert "office" in raised.value.hint
+    with pytest.raises(UsageError):
+        read("", "office")
+
+
+def test_one_host_may_serve_several_paths() -> None:
+    """Where host and port do not tell endpoints apart, their addresses do."""
+    pool = find_pool(RunOptions(base_url=["https://host/a/v1", "https://host/b/v1"], model="m"))
+    assert pool is not None
+    assert [one.name for one in pool.endpoints] == ["https://host/a/v1", "https://host/b/v1"]
+
+
+def test_addresses_need_a_backend_that_has_some() -> None:
+    """The embedded model is nowhere."""
+    with pytest.raises(UsageError, match="local"):
+        find_pool(RunOptions(base_url=["http://a:1", "http://b:1"], backend="local"))
 
 
 def summary(stderr: str) -> dict[str, Any]:
@@ -91,9 +187,9 @@ def test_an_endpoint_that_is_not_there_is_said_and_the_rest_goes_on(
     addresses = [flag for server in (good, bare, gone) for flag in ("--base-url", server.url)]
     done = mellea("summarise", str(feedback), "-o", "out.jsonl", "-m", "test-model", *addresses)
     assert done.returncode == 0, done.stderr
-    assert f"127.0.0.1:{bare.port} is left out of this run" in done.stderr
+    assert f"127.0.0.1:{bare.port} is not used in this run" in done.stderr
     assert "ollama pull test-model" in done.stderr
-    assert f"127.0.0.1:{gone.port} is set aside" in done.stderr
+    assert f"127.0.0.1:{gone.port} is not used now and retried later" in done.stderr
     assert good.state.completed == 30
     assert len(read_rows(tmp_path / "out.jsonl")) == 30
 

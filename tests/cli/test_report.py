@@ -83,7 +83,7 @@ def test_definitions_come_from_the_themes_file(mellea: Run, results: Path, tmp_p
         (("nothing.jsonl",), "nothing.jsonl: no such file", "did you mean themes.jsonl?"),
         (("themes.jsonl", "--by", "chanel"), "no column 'chanel'", "did you mean --by 'channel'?"),
         (("themes.jsonl", "-o", "x.pdf"), "x.pdf: cannot be written as .pdf", "name it .html or .md or .json"),
-        (("themes.jsonl", "-o", "x"), "x: has no suffix that says what to write", "or give --format"),
+        (("themes.jsonl", "-o", "x"), "x: has no suffix that names a format", "or use --format"),
         (("themes.jsonl", "-o", "themes.jsonl", "--format", "md"), "is the input and the output at once", "another"),
         (("themes.jsonl", "-o", "no/x.md"), "there is no folder", "mkdir -p"),
         (("themes.jsonl", "--themes-file", "t.toml"), "t.toml: cannot be read", "--themes-file"),

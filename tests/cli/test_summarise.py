@@ -459,10 +459,10 @@ def test_dry_run_looks_into_the_journal(mellea: Run, tmp_path: Path) -> None:
         done = mellea(*arguments, "--dry-run")
         fresh = mellea(*arguments, "--dry-run", "--fresh", "--no-retry-failed")
         assert it.state.requests == requests
-    words = "5: 1 new, 1 answered already, 1 failed earlier, 1 with a text that stands further up, 1 without text"
+    words = "5: 1 new, 1 answered already, 1 failed earlier, 1 with the text of an earlier row, 1 without text"
     assert words in " ".join(done.stdout.split())
-    assert "1 an item, 2 in all" in done.stdout
-    assert "1 an item, 3 in all" in fresh.stdout
+    assert "1 per item, 2 in all" in done.stdout
+    assert "1 per item, 3 in all" in fresh.stdout
     assert {file.name: file.read_bytes() for file in tmp_path.glob("o.jsonl*")} == before
 
 

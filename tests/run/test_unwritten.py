@@ -43,5 +43,5 @@ def test_the_summary_does_not_name_an_output_that_was_left_as_it_was(tmp_path: P
     assert broken["exit_code"] == 4
     assert output.read_bytes() == before
     assert broken["output"] is None
-    assert broken["unwritten"] == "out.jsonl was left as it was; the rows of this run are in out.jsonl.partial"
+    assert broken["unwritten"] == "out.jsonl was not changed; the rows of this run are in out.jsonl.partial"
     assert (tmp_path / "out.jsonl.partial").exists()

@@ -13,6 +13,7 @@ from typing import Any
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.model_option import ModelOption
 from mellea_cli.backends.registry import open_backend
+from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.chat.conversation import Turn
 from mellea_cli.errors import MelleaError, UsageError, nearest
 from mellea_cli.messages import Message
@@ -34,6 +35,8 @@ class ModelAddress:
     base_url: str | None = None
     window: int | None = None  # Context window in tokens, as the user said; `None` for the default, or for unknown
     verbose: bool = False
+    network: NetworkPolicy | None = None  # Hosts that may be reached; `None` takes the policy of the environment
+    secrets: Secrets | None = None  # `None` takes the key of the environment
 
     @property
     def name(self) -> str:
@@ -51,7 +54,7 @@ class ChatModel:
 
     def __init__(self, address: ModelAddress) -> None:
         # The chat itself shows what the session would log.
-        logging.getLogger("mellea").addHandler(logging.NullHandler())
+        logging.getLogger("mellea_cli").addHandler(logging.NullHandler())
         self.address = address
         self._session: MelleaSession | None = None
 
@@ -117,6 +120,8 @@ class ChatModel:
             context_per_slot=address.known_window or DEFAULT_WINDOW,
             connect_timeout_s=5.0,
             verbose=address.verbose,
+            network=address.network,
+            secrets=address.secrets,
         )
 
 

@@ -1,4 +1,4 @@
-"""The model servers of one command: opened, looked at, and closed again."""
+"""Backend and model of one command: chosen, downloaded if missing, opened and checked."""
 
 from __future__ import annotations
 
@@ -6,75 +6,50 @@ import asyncio
 import dataclasses
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mellea_cli.backends.base import Backend, BackendSettings
-from mellea_cli.backends.registry import open_backend
-from mellea_cli.cli.flags import Flags
-from mellea_cli.cli.offload import server_of
-from mellea_cli.errors import BackendError, ModelFileError, ModelMissing, NotAuthorized, UsageError
+from mellea_cli.backends.registry import backend_info, open_backend, resolve_backend
+from mellea_cli.backends.security import NetworkPolicy, Secrets
+from mellea_cli.errors import (
+    BackendError,
+    BackendUnavailable,
+    ModelFileError,
+    NotAuthorized,
+    Scope,
+    UsageError,
+)
 
 if TYPE_CHECKING:
-    from mellea_cli.backends.ollama import PullProgress
+    from mellea_cli.cli.chat import ChatOptions
+    from mellea_cli.cli.flags import RunOptions
     from mellea_cli.cli.pools import Pool
+    from mellea_cli.engine.endpoint import EndpointConfig
     from mellea_cli.messages import Message
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
 
-
-# Which backend and which model a command uses, and that the model is there.
-
-# Where the user does not say how many requests may be in flight the best number is found by trying: from how many on,
-# unless the server itself tells, and up to how many. An Ollama works on a few at once and queues the rest. The scripted
-# backend has no server that could have enough.
-_START = {"ollama": 4, "openai": 8, "scripted": 64}
-_MOST = {"ollama": 32, "openai": 256, "scripted": 64}
-# The embedded server's slots are made when it starts, and each holds a context in memory. Two cores answer most with
-# four of them; what more cores gain from more is little.
-_SLOTS, _MOST_SLOTS = 4, 8
+# More of the embedded server's slots gain little unless there are many cores.
 _MANY_CORES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the user asked for.
+class ModelChoice:
+    """The backend and the model of a command.
 
     Args:
-        backend: a name, or `auto`.
-        model: a name, or `None` for the backend's default.
-        base_url: the server's address, or `None`.
-        concurrency: requests in flight, or `None` for what is found to be the best.
-        max_concurrency: the most that may be tried; `None` for what suits the backend.
-        pull: fetch the model when it is missing.
-        verbose: show the model server's log.
-    """
-
-    backend: str
-    model: str | None
-    base_url: str | None
-    concurrency: int | None
-    pull: bool = False
-    max_concurrency: int | None = None
-    verbose: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What is used.
-
-    Args:
-        backend: a name of the registry.
+        backend: a name of the registry, or `pool`.
         model: the model's name there.
         concurrency: requests in flight at most.
-        start: how many at first, where the best number is to be found by trying; `None` where it is settled.
         reason: one sentence for the user; empty when the user chose.
         warning: what the user should know about the model; empty for nothing.
+        start: requests in flight at the start of adaptive concurrency; `None` where the number is fixed.
         pool: the endpoints, where there are several.
     """
 
@@ -87,253 +62,342 @@ class Chosen:
     pool: Pool | None = None
 
 
-async def choose(wanted: Wanted) -> Chosen:
-    """Decide on backend and model. Only `auto` sends anything, and that to this machine alone.
+async def choose_model(
+    backend: str,
+    model: str | None,
+    base_url: str | None,
+    *,
+    concurrency: int | None = None,
+    max_concurrency: int | None = None,
+) -> ModelChoice:
+    """Choose backend and model. Only `auto` sends anything, and only to this machine.
+
+    Args:
+        backend: a name, or `auto`.
+        model: a name, or `None` for the backend's default.
+        base_url: the server's address, or `None`.
+        concurrency: requests in flight; `None` for adaptive concurrency.
+        max_concurrency: the limit of adaptive concurrency; `None` for the backend's.
 
     Raises:
-        UsageError: the backend needs a model to be named.
+        UsageError: the backend has no default model.
         ModelMissing: no backend on this machine has the model.
     """
-    from mellea_cli.backends.registry import resolve_backend
-
-    choice = await resolve_backend(wanted.backend, wanted.model, wanted.base_url)
-    warning = _warning(choice.backend, choice.model)
-    if choice.backend == "local" and (wanted.concurrency or 0) > _MOST_SLOTS:
-        warning = f"{warning} The embedded model works on {_MOST_SLOTS} items at once at most.".strip()
-    start, most = _in_flight(choice.backend, wanted)
-    return Chosen(choice.backend, choice.model, most, choice.reason, warning, start)
-
-
-def _in_flight(backend: str, wanted: Wanted) -> tuple[int | None, int]:
-    """How many requests to begin with, where the best number is sought, and how many at most."""
-    if wanted.concurrency is not None:
-        return None, min(wanted.concurrency, _MOST_SLOTS) if backend == "local" else wanted.concurrency
-    if backend == "local":
-        cores = os.cpu_count() or 1
-        most = min(wanted.max_concurrency or _MOST_SLOTS, _MOST_SLOTS if cores >= _MANY_CORES else _SLOTS)
-        return most, most
-    most = wanted.max_concurrency or _MOST[backend]
-    told = _told_by_environment() if backend == "ollama" else None
-    start = min(told or _START[backend], most)
-    return (None if backend == "scripted" else start), most
-
-
-def _told_by_environment() -> int | None:
-    """How many requests this machine's Ollama works on at once, where its variable is set for us too."""
-    told = os.environ.get("OLLAMA_NUM_PARALLEL", "")
-    return int(told) if told.isdecimal() and int(told) >= 1 else None
-
-
-def _warning(backend: str, model: str) -> str:
     from mellea_cli.models.catalogue import CATALOGUE
 
-    entry = CATALOGUE.get(model)
-    return entry.quality_warning if backend == "local" and entry else ""
+    choice = await resolve_backend(backend, model, base_url)
+    backend, model, start, warning = choice.backend, choice.model, None, ""
+    info = backend_info(backend)
+    if backend == "local":
+        if entry := CATALOGUE.get(model):
+            warning = entry.quality_warning
+        if concurrency is None:
+            slots = info.max_concurrency if (os.cpu_count() or 1) >= _MANY_CORES else info.concurrency
+            concurrency = start = min(max_concurrency or slots, slots)
+        elif concurrency > info.max_concurrency:
+            concurrency = info.max_concurrency
+            warning = f"{warning} The embedded model works on {concurrency} items at once at most.".strip()
+    elif concurrency is None:
+        concurrency = max_concurrency or info.max_concurrency
+        start = info.adaptive_start
+        if backend == "ollama":
+            start = _ollama_parallelism() or start
+        start = min(start, concurrency) if start else None
+    return ModelChoice(backend, model, concurrency, choice.reason, warning, start)
 
 
-def ensure_local_model(chosen: Chosen, *, pull: bool, say: Callable[[str], None]) -> None:
-    """Fetch the embedded model's file when it is missing and may be fetched.
+def _ollama_parallelism() -> int | None:
+    """How many requests this machine's Ollama works on at once, if its variable is set for this program too."""
+    text = os.environ.get("OLLAMA_NUM_PARALLEL", "")
+    return int(text) if text.isdecimal() and int(text) >= 1 else None
 
-    The default model, which a first run needs, is fetched without asking; any other one only with `--pull`, or after
-    a yes at a terminal.
+
+def choose_for_run(options: RunOptions) -> ModelChoice:
+    """Choose backend and model of a batch run, or the servers of a pool.
 
     Raises:
-        ModelFileError: it is missing and may not be fetched, or fetching failed.
+        MelleaError: as `choose_model`, or the pool cannot be used.
     """
-    from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
-    from mellea_cli.models.store import ModelStore
-    from mellea_cli.ui.download_bar import Download
+    from mellea_cli.cli.pools import find_pool
 
-    store = ModelStore()
-    with Download(sys.stderr, os.environ) as download:
-        if store.find(chosen.model, download) is not None:
-            return
-    entry = CATALOGUE[chosen.model]
-    megabytes = round(entry.size / 1e6)
-    if not (pull or chosen.model == DEFAULT_MODEL or _yes(f"Fetch {entry.name} ({megabytes:,} MB)?")):
-        raise ModelFileError(
-            f"the model {entry.name} ({megabytes:,} MB) is not on this machine",
-            hint=f"fetch it with: mellea models pull {entry.name} (or add --pull)",
+    if (pool := find_pool(options)) is not None:
+        return ModelChoice(pool.backend, pool.model, pool.concurrency, pool.reason, pool.warning, pool=pool)
+    backend, concurrency = options.backend, options.concurrency
+    if options.uses_batch_files:
+        backend = "openai"
+    if options.engine == "ray":
+        # Each node runs a model of its own unless a server was named. The number is that of one worker.
+        concurrency = None
+        if backend == "auto" and options.server_url is None:
+            backend = "local"
+    return asyncio.run(
+        choose_model(
+            backend,
+            options.model,
+            options.server_url,
+            concurrency=concurrency,
+            max_concurrency=options.max_concurrency,
         )
-    say(f"fetching {entry.name} ({megabytes:,} MB, {entry.licence}), once")
-    with Download(sys.stderr, os.environ) as download:
-        store.pull(entry.name, download)
-
-
-def _yes(question: str) -> bool:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    import typer
-
-    return typer.confirm(question, default=True, err=True)
-
-
-async def prepare(backend: Backend, model: str, *, pull: bool) -> None:
-    """Make a server ready, pulling the model through an Ollama when that was asked for.
-
-    Raises:
-        BackendError: the server cannot be used, or does not have the model.
-    """
-    try:
-        await backend.prepare(model)
-    except ModelMissing:
-        puller = getattr(backend, "pull", None)
-        if not pull or puller is None:
-            raise
-        await _pull(puller(model), model)
-        await backend.prepare(model)
-
-
-async def _pull(steps: AsyncGenerator[PullProgress, None], model: str) -> None:
-    from mellea_cli.ui.download_bar import Download
-
-    with Download(sys.stderr, os.environ, label=model) as download:
-        async for step in steps:
-            download.at(step.status, step.completed, step.total)
+    )
 
 
 def model_identity(backend: str, model: str) -> str:
-    """What stands for the model in a plan's fingerprint: a file is known by its name and size, not by its folder."""
+    """The model's part of a plan's fingerprint: a file counts by name and size, not by its folder."""
     path = Path(model)
     if backend == "local" and model.endswith(".gguf") and path.exists():
         return f"{path.name}:{path.stat().st_size}"
     return model
 
 
-# A key for a server on another machine: asked for at a terminal, before the first row, when the server wants one.
+def network_policy(options: RunOptions | ChatOptions) -> NetworkPolicy:
+    """Which hosts the command may reach."""
+    return NetworkPolicy(local_only=options.local_only, allow_http=options.allow_http)
 
-_TRIES = 3
+
+def secrets(options: RunOptions | ChatOptions) -> Secrets:
+    """Where the command's API keys come from."""
+    return Secrets(options.key_file or "", os.environ)
 
 
-async def open_keyed(name: str, settings: BackendSettings, *, ask: bool) -> Backend:
-    """Open a backend; where its server says no to the key, ask the user for another one.
+def ensure_model(chosen: ModelChoice, options: RunOptions | ChatOptions, say: Callable[[str], None]) -> None:
+    """Download the model where it is missing: an embedded model's file, or on Ollama servers.
 
-    Only a server on another machine is asked beforehand, and only when somebody can answer: its list of models shows
-    whether the key will do. Off a terminal nothing is sent and nothing is asked.
-
-    Args:
-        name: the backend.
-        settings: what to open it with.
-        ask: whether questions are wanted at all; they are asked at a terminal only.
+    The default embedded model, which a first run needs, is downloaded without asking; any other one with `--pull`, or
+    after a yes at a terminal. An Ollama server downloads only with `--pull`. Servers that cannot be reached are left to
+    whoever opens them.
 
     Raises:
-        UsageError: as `open_backend`.
-        NotAuthorized: no key was typed that the server takes.
+        ModelFileError: the embedded model is missing and may not be downloaded, or the download failed.
+        BackendError: the only server could not download it.
     """
-    from mellea_cli.backends.openai import server_url
-    from mellea_cli.backends.security import is_loopback
-
-    url = server_url(settings.base_url)
-    if name != "openai" or not ask or is_loopback(url) or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return open_backend(name, settings)
-    settings = _with_key(settings, url) if _needs_one(url) else settings
-    for left in reversed(range(_TRIES)):
-        backend = open_backend(name, settings)
-        try:
-            await backend.models()
-        except NotAuthorized:
-            await backend.aclose()
-            if not left:
-                raise
-            settings = _with_key(settings, url)
-        except BackendError:
-            # It has no list, or is away: the run itself will say so.
-            return backend
-        else:
-            return backend
-    raise AssertionError("the last try returns or raises")
+    network = network_policy(options)
+    if chosen.backend == "local":
+        _ensure_file(chosen.model, network, pull=options.pull, say=say)
+    elif options.pull and chosen.pool is None and chosen.backend == "ollama":
+        asyncio.run(_ensure_on_server(options.server_url, chosen.model, network))
+    elif options.pull and chosen.pool is not None:
+        for endpoint in chosen.pool.endpoints:
+            if endpoint.backend == "ollama":
+                try:
+                    asyncio.run(_ensure_on_server(endpoint.url, endpoint.model, network))
+                except BackendError as error:
+                    say(f"{endpoint.name}: {error.message}")
 
 
-def _needs_one(url: str) -> bool:
-    """Whether there is no key for the one server that takes nobody without."""
-    from mellea_cli.backends.security import Secrets
+def _ensure_file(model: str, network: NetworkPolicy, *, pull: bool, say: Callable[[str], None]) -> None:
+    from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL
+    from mellea_cli.models.store import ModelStore
+    from mellea_cli.ui.download_bar import Download
 
-    return urlsplit(url).hostname == "api.openai.com" and not Secrets.from_environ(os.environ).key().strip()
+    store = ModelStore(network=network)
+    with Download(sys.stderr, os.environ) as download:
+        if store.find(model, download) is not None:
+            return
+    entry = CATALOGUE[model]
+    size = f"{round(entry.size / 1e6):,} MB"
+    if not (pull or model == DEFAULT_MODEL or _confirm(f"Download {entry.name} ({size})?")):
+        raise ModelFileError(
+            f"the model {entry.name} ({size}) is not on this machine",
+            hint=f"download it with: mellea models pull {entry.name} (or add --pull)",
+        )
+    say(f"downloading {entry.name} ({size}, {entry.licence}), once")
+    with Download(sys.stderr, os.environ) as download:
+        store.pull(entry.name, download)
 
 
-def _with_key(settings: BackendSettings, url: str) -> BackendSettings:
-    import dataclasses
+async def _ensure_on_server(base_url: str | None, model: str, network: NetworkPolicy) -> None:
+    from mellea_cli.backends.ollama import OllamaBackend
+    from mellea_cli.ui.download_bar import Download
 
-    from mellea_cli.ui.console import ask_secret
+    backend = OllamaBackend(base_url=base_url, network=network)
+    try:
+        if not await backend.has(model):
+            with Download(sys.stderr, os.environ, label=model) as download:
+                async for step in backend.pull(model):
+                    download.at(step.status, step.completed, step.total)
+    except BackendUnavailable:
+        return
+    finally:
+        await backend.aclose()
 
-    host = urlsplit(url).hostname or url
-    key = ask_secret(f"key for {host} (it is not shown, and kept for this run only):", sys.stderr)
-    if not key:
-        raise UsageError(f"{host} wants a key, and none was given", hint="use --key-file FILE, or set OPENAI_API_KEY")
-    return dataclasses.replace(settings, api_key=key)
+
+def _confirm(question: str) -> bool:
+    if not _at_terminal():
+        return False
+    import typer
+
+    return typer.confirm(question, default=True, err=True)
 
 
-def _never() -> bool:
-    return False
+def _at_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 @asynccontextmanager
-async def ready_servers(
-    flags: Flags,
-    chosen: Chosen,
+async def open_servers(
+    options: RunOptions,
+    chosen: ModelChoice,
     prefixes: Sequence[tuple[Message, ...]],
     show: RunDisplay,
-    idle: Callable[[], bool] = _never,
+    nothing_to_ask: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Servers]:
-    """Open the model server, or those of a pool; they are closed again at the end.
-
-    Until a run begins there is nothing to save: Ctrl-C ends the program as usual.
+    """Open the model server, or those of a pool, and close them at the end.
 
     Args:
-        flags: how verbose it is, and where it stands.
-        chosen: which one.
-        prefixes: the beginnings that the prompts share.
-        show: told when reading those takes a moment, and of endpoints that cannot be used.
-        idle: whether there is nothing to ask, so that a server which cannot be used is no matter.
+        options: the run's flags.
+        chosen: backend and model.
+        prefixes: what the prompts of each step have in common; the embedded server keeps its state.
+        show: the display.
+        nothing_to_ask: whether every answer is known, so that a server that cannot be used does not matter.
 
     Raises:
         BackendError: the server cannot be used, or does not have the model.
     """
-    if chosen.pool is not None:
-        from mellea_cli.cli.pools import opened
-
-        async with opened(chosen.pool, pull=flags.pull, say=show.say) as endpoints:
-            yield endpoints
-        return
-    from mellea_cli.backends.base import BackendSettings
     from mellea_cli.backends.local import LocalBackend
 
+    if chosen.pool is not None:
+        async with _open_pool(chosen.pool, options, show.say) as endpoints:
+            yield endpoints
+        return
     settings = BackendSettings(
         model=chosen.model,
-        base_url=server_of(flags),
+        base_url=options.server_url,
         concurrency=chosen.concurrency,
         merge_chunks=True,
-        verbose=flags.verbose > 1,
+        verbose=options.verbose > 1,
+        network=network_policy(options),
+        secrets=secrets(options),
     )
-    backend = await open_keyed(chosen.backend, settings, ask=not flags.nightly)
+    if options.import_batch and not names_provider(options):
+        # Nothing is sent there: the run refuses before that to ask what the import has not answered.
+        settings = dataclasses.replace(settings, base_url="http://localhost:9/v1")
+    backend = await open_with_key(chosen.backend, settings, ask=not options.nightly)
     try:
         if isinstance(backend, LocalBackend):
-            # It starts with the first question: a run that finds every answer in the journal needs no model at all.
+            # It starts with the first question: a run that finds every answer in the journal needs no model.
             backend.share_prefixes(prefixes, show.say)
         else:
             try:
-                await prepare(backend, chosen.model, pull=flags.pull)
+                await backend.prepare(chosen.model)
             except BackendError:
-                # The server is away or lacks the model: that is no matter where every answer is there already.
-                if not await asyncio.to_thread(idle):
+                if not await asyncio.to_thread(nothing_to_ask):
                     raise
         yield backend
     finally:
         await backend.aclose()
 
 
-async def as_the_server_says(plan: RunPlan, servers: Servers) -> RunPlan:
-    """Begin the search for the best number of requests with what the server works on at once, where it says so."""
+def names_provider(options: RunOptions) -> bool:
+    """Whether the user named an OpenAI-compatible server: nothing leaves this machine for one that was not chosen."""
+    return bool(options.backend == "openai" or options.server_url or os.environ.get("OPENAI_BASE_URL"))
+
+
+@asynccontextmanager
+async def _open_pool(
+    pool: Pool, options: RunOptions, say: Callable[[str], None]
+) -> AsyncIterator[tuple[EndpointConfig, ...]]:
+    """Open and check every endpoint of a pool. One that cannot be used is reported, and retried later or not used."""
+    from mellea_cli.engine.endpoint import EndpointConfig
+
+    async with AsyncExitStack() as stack:
+        endpoints = []
+        for one in pool.endpoints:
+            settings = BackendSettings(
+                model=one.model,
+                base_url=one.url,
+                key_variable=one.key_env,
+                # One connection more than requests: the probe of a server that is down must not wait behind them.
+                concurrency=one.concurrency + 1,
+                network=network_policy(options),
+                secrets=secrets(options),
+            )
+            backend = open_backend(one.backend, settings)
+            stack.push_async_callback(backend.aclose)
+            # See `mellea_cli.cli.batch_run.run_plan`: where all endpoints are Ollamas the plan says it already.
+            thinking = False if one.backend == "ollama" else None
+            endpoints.append(
+                EndpointConfig(one.name, backend, one.model, one.concurrency, weight=one.weight, thinking=thinking)
+            )
+        errors = await asyncio.gather(*(_prepare_error(endpoint) for endpoint in endpoints))
+        if all(errors):
+            found = [(endpoint.name, error) for endpoint, error in zip(endpoints, errors, strict=True) if error]
+            raise BackendUnavailable(
+                "no endpoint of the pool can be used: "
+                + "; ".join(f"{name}: {error.message}" for name, error in found),
+                hint=next((error.hint for _, error in found if error.hint), ""),
+            )
+        for endpoint, error in zip(endpoints, errors, strict=True):
+            if error and error.scope is Scope.RUN:
+                hint = f"; {error.hint}" if error.hint else ""
+                say(f"{endpoint.name} is not used in this run: {error.message}{hint}")
+            elif error:
+                say(f"{endpoint.name} is not used now and retried later: {error.message}")
+        yield tuple(dataclasses.replace(one, error=error) for one, error in zip(endpoints, errors, strict=True))
+
+
+async def _prepare_error(endpoint: EndpointConfig) -> BackendError | None:
+    try:
+        await endpoint.backend.prepare(endpoint.model)
+    except BackendError as error:
+        return error
+    return None
+
+
+_KEY_PROMPTS = 3
+
+
+async def open_with_key(name: str, settings: BackendSettings, *, ask: bool) -> Backend:
+    """Open a backend; where its server refuses the key, ask the user for another one.
+
+    Only a server on another machine is checked like this, and only at a terminal: its list of models shows whether the
+    key is valid. Without a terminal nothing is sent and nothing is asked.
+
+    Raises:
+        UsageError: as `open_backend`, or no key was typed.
+        NotAuthorized: the server refuses every key that was typed.
+    """
+    from mellea_cli.backends.openai import server_url
+    from mellea_cli.backends.security import is_loopback
+
+    url = server_url(settings.base_url)
+    if name != "openai" or not ask or is_loopback(url) or not _at_terminal():
+        return open_backend(name, settings)
+    # OpenAI itself takes no request without a key; other servers may.
+    key = (settings.secrets or Secrets.from_environ(os.environ)).key()
+    if urlsplit(url).hostname == "api.openai.com" and not key.strip():
+        settings = _with_typed_key(settings, url)
+    for prompts_left in reversed(range(_KEY_PROMPTS)):
+        backend = open_backend(name, settings)
+        try:
+            await backend.models()
+        except NotAuthorized:
+            await backend.aclose()
+            if not prompts_left:
+                raise
+            settings = _with_typed_key(settings, url)
+        except BackendError:
+            # It has no list of models, or is down: the run itself reports that.
+            return backend
+        else:
+            return backend
+    raise AssertionError("the last prompt returns or raises")
+
+
+def _with_typed_key(settings: BackendSettings, url: str) -> BackendSettings:
+    from mellea_cli.ui.console import ask_secret
+
+    host = urlsplit(url).hostname or url
+    key = ask_secret(f"API key for {host} (not shown, and used for this run only):", sys.stderr)
+    if not key:
+        raise UsageError(f"{host} needs an API key, and none was typed", hint="use --key-file FILE, or OPENAI_API_KEY")
+    return dataclasses.replace(settings, api_key=key)
+
+
+async def start_at_server_slots(plan: RunPlan, servers: Servers) -> RunPlan:
+    """Start adaptive concurrency with the number of requests that the server works on at once, if it says so."""
     from mellea_cli.backends.openai import OpenAIBackend
 
     if plan.start is None or not isinstance(servers, OpenAIBackend):
         return plan
-    places = await servers.read_slots()
-    return dataclasses.replace(plan, start=min(places, plan.concurrency)) if places else plan
-
-
-def the_one(servers: Servers) -> Backend:
-    """The server where there is only one: what a batch queue belongs to. Raises `UsageError` for a pool."""
-    if isinstance(servers, Sequence):
-        raise UsageError("a batch queue belongs to one provider, not to a pool", hint="name one --base-url")
-    return servers
+    slots = await servers.read_slots()
+    return dataclasses.replace(plan, start=min(slots, plan.concurrency)) if slots else plan

@@ -1,4 +1,4 @@
-"""The conversation at a terminal: reads a text, has it answered or run, and begins again."""
+"""A chat at a terminal: reads a text, answers it or runs it as a command, and repeats."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SHOWN_TURNS = 2
 
 
 async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path | None) -> ExitCode:
-    """Talk until the user leaves, or a signal ends it.
+    """Chat until the user ends it, or a signal does.
 
     Args:
-        chat: the conversation, with a model that has not been asked anything yet.
+        chat: the conversation; its model has not been asked yet.
         first: the first question; empty to wait for one.
-        notes: what to say before the first prompt.
-        history: the file that remembers what was typed; `None` for none.
+        notes: lines to show before the first prompt.
+        history: the file with earlier input; `None` for none.
     """
     repl = Repl(chat, history)
     try:
@@ -54,7 +54,7 @@ class Repl:
 
     Args:
         chat: the conversation.
-        history: the file that remembers what was typed.
+        history: the file with earlier input; `None` for none.
     """
 
     def __init__(self, chat: Chat, history: Path | None) -> None:
@@ -70,7 +70,6 @@ class Repl:
         """The signal that ended the chat."""
 
     async def run(self, first: str, notes: Sequence[str]) -> None:
-        """Talk until the user leaves."""
         self._on_signals()
         chat, screen = self._chat, self._screen
         for note in notes:
@@ -100,13 +99,12 @@ class Repl:
                 return
 
     def say_goodbye(self) -> None:
-        """Say how to go on with this chat, if it is kept."""
         history = self._chat.history
         if history.file is not None and not history.write_error and self._chat.conversation.turns:
             self._screen.note(f"to go on with this chat: mellea chat --resume {history.file.id} (the last one: -c)")
 
     async def _do(self, text: str) -> bool:
-        """Run or ask what was typed; returns whether that was to leave."""
+        """Run or ask what was typed; returns whether that ends the chat."""
         if not is_command(text):
             await self._ask(text)
             return False
@@ -226,7 +224,7 @@ class Repl:
         self._screen.error(error.message, hint)
 
     async def _stream(self, thunk: ModelOutputThunk, view: AnswerView) -> MelleaError | None:
-        """Show the answer; Ctrl-C gives it up. Returns why there is none."""
+        """Show the answer; Ctrl-C cancels it. Returns why there is none."""
         self._stop = asyncio.Event()
         error: MelleaError | None = None
         async with asyncio.TaskGroup() as group:
@@ -244,7 +242,7 @@ class Repl:
         with suppress(NotImplementedError):  # on Windows, where loops take no signals: Ctrl-C raises there
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
             for number in (signal.SIGTERM, signal.SIGHUP):
-                # The terminal is put right on the way out.
+                # Cancelling the task restores the terminal on the way out.
                 loop.add_signal_handler(number, self._end, number, task)
 
     def _end(self, number: int, task: asyncio.Task[object] | None) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What is asked.
+    """The questions of a chat without a terminal.
 
     Args:
         questions: in order.
@@ -34,7 +34,7 @@ class Script:
 async def answer_all(chat: Chat, script: Script) -> ExitCode:
     """Ask every question of a script in one conversation.
 
-    A question that fails for itself is told and the next one asked; a server that cannot be used ends it all.
+    A question that fails is reported and the next one is asked; a server that cannot be used ends the script.
 
     Returns:
         0 when each question has its answer, 3 when some have none.
@@ -76,7 +76,7 @@ def _ends_all(error: MelleaError) -> bool:
 
 
 async def _command(chat: Chat, line: str) -> bool:
-    """Run a command; returns whether it says to leave. Its words go to stderr: stdout is for answers."""
+    """Run a slash command; returns whether it ends the chat. It writes to stderr: stdout is for answers."""
     from mellea_cli.chat.slash_commands import run_command
     from mellea_cli.errors import UsageError
 
@@ -128,7 +128,7 @@ async def _printed(chat: Chat, asked: PendingAnswer, *, as_json: bool) -> str:
 
 
 def _finish(chat: Chat, turn: Turn, *, as_json: bool) -> None:
-    """Say what there is to say about an answer that is there."""
+    """Report how an answer ended, or its evidence in the data."""
     from mellea_cli.chat.citations import evidence
 
     if turn.finish == "length":
@@ -160,10 +160,10 @@ def _facts(chat: Chat, turn: Turn) -> dict[str, Any]:
 
 
 class _Lines:
-    """Writes an answer line by line, without anything that a terminal would obey.
+    """Writes an answer line by line, without terminal control characters.
 
     Args:
-        mark: puts marks into a line; `None` writes nothing at all.
+        mark: marks the citations in a line; `None` writes nothing.
     """
 
     def __init__(self, mark: Callable[[str], str] | None) -> None:
@@ -171,13 +171,11 @@ class _Lines:
         self._rest = ""
 
     def feed(self, text: str) -> None:
-        """Take more of the answer."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._line(line)
 
     def end(self) -> None:
-        """Write what is left."""
         if self._rest:
             self._line(self._rest)
         self._rest = ""

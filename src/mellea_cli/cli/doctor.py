@@ -1,29 +1,30 @@
-"""`mellea doctor`: what this machine has, and whether a run without any flags would work."""
+"""`mellea doctor`: what this machine has, and whether a run without flags works."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.ui.status import Finding
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Show version, settings, backends, models and terminal; say what to type if something is missing."""
+    """Show version, settings, backends, models and terminal; say what to run if something is missing."""
     import asyncio
 
-    from mellea_cli.errors import ExitCode
     from mellea_cli.ui.status import print_findings
 
     findings = [*_program(), *_settings(ctx), *asyncio.run(_backends()), *_models(), *_terminal()]
     works, sentence, command = asyncio.run(_default_run())
     findings.append(Finding("default run", "mellea summarise", "ok" if works else "bad", sentence))
     print_findings(findings, command, stream=sys.stdout, environ=os.environ)
-    raise typer.Exit(ExitCode.OK if works else ExitCode.USAGE)
+    raise typer.Exit(ExitCode.USAGE if any(finding.state == "bad" for finding in findings) else ExitCode.OK)
 
 
 def _program() -> Iterator[Finding]:
@@ -38,24 +39,18 @@ def _program() -> Iterator[Finding]:
 
 
 def _settings(ctx: typer.Context) -> Iterator[Finding]:
-    """Every setting of `summarise` that does not stand at its default, and where its value comes from."""
+    """Every setting that differs from its default, with the source of its value."""
     from mellea_cli.cli.settings import config_path
 
     path = config_path()
-    yield Finding(
-        "settings", "file", "ok" if path.exists() else "note", f"{path}" + ("" if path.exists() else " (none)")
-    )
-    group: Any = ctx.parent.command if ctx.parent else None
-    if group is None:
-        return
-    command = group.commands["summarise"]
-    inner = command.make_context("summarise", [], parent=ctx.parent)
-    for name, value in inner.params.items():
-        source = getattr(inner.get_parameter_source(name), "name", "")
-        if source in {"ENVIRONMENT", "DEFAULT_MAP"}:
-            origin = f"MELLEA_{name.upper()}" if source == "ENVIRONMENT" else str(path)
-            told = " ".join(value) if isinstance(value, list | tuple) else getattr(value, "value", value)
-            yield Finding("settings", name.replace("_", "-"), "ok", f"{told} (from {origin})")
+    if isinstance(ctx.obj, MelleaError):
+        hint = f"; {ctx.obj.hint}" if ctx.obj.hint else ""
+        yield Finding("settings", "file", "bad", f"{ctx.obj.message}{hint}")
+    elif path.exists():
+        yield Finding("settings", "file", "ok", str(path))
+    else:
+        yield Finding("settings", "file", "note", f"{path} (none)")
+    yield from _changed_flags(ctx, path)
     for key in ("OLLAMA_HOST", "OPENAI_BASE_URL", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         if value := os.environ.get(key):
             yield Finding("settings", key, "ok", f"{value} (from the environment)")
@@ -63,53 +58,57 @@ def _settings(ctx: typer.Context) -> Iterator[Finding]:
         yield Finding("settings", "OPENAI_API_KEY", "ok", "is set (from the environment)")
 
 
+def _changed_flags(ctx: typer.Context, config: Path) -> Iterator[Finding]:
+    """The flags of `summarise` that a variable or the configuration file sets."""
+    from mellea_cli.cli.error_boundary import describe_click_error, is_click_error
+
+    group: Any = ctx.parent.command if ctx.parent else None
+    if group is None:
+        return
+    try:
+        summarise = group.commands["summarise"].make_context("summarise", [], parent=ctx.parent)
+    except Exception as error:
+        if not is_click_error(error):
+            raise
+        yield Finding("settings", "summarise", "bad", describe_click_error(error)[0])
+    else:
+        for name, value in summarise.params.items():
+            source = getattr(summarise.get_parameter_source(name), "name", "")
+            if source in {"ENVIRONMENT", "DEFAULT_MAP"}:
+                origin = f"MELLEA_{name.upper()}" if source == "ENVIRONMENT" else str(config)
+                shown = " ".join(value) if isinstance(value, list | tuple) else getattr(value, "value", value)
+                yield Finding("settings", name.replace("_", "-"), "ok", f"{shown} (from {origin})")
+
+
 async def _backends() -> list[Finding]:
-    return [await _ollama(), await _openai(), _local()]
-
-
-async def _ollama() -> Finding:
-    import asyncio
-
-    from mellea_cli.backends.base import BackendSettings
-    from mellea_cli.backends.registry import open_backend
-    from mellea_cli.errors import MelleaError
-
-    try:
-        backend = open_backend("ollama", BackendSettings(connect_timeout_s=1.0))
-    except MelleaError as error:
-        return Finding("backends", "ollama", "note", error.message)
-    try:
-        async with asyncio.timeout(3.0):
-            names = await backend.models()
-    except (MelleaError, TimeoutError) as error:
-        return Finding("backends", "ollama", "note", f"not reachable: {error or 'no answer within 3 s'}")
-    finally:
-        await backend.aclose()
-    return Finding("backends", "ollama", "ok", f"running, with {', '.join(names) or 'no models'}")
-
-
-async def _openai() -> Finding:
-    import asyncio
-
     base_url = os.environ.get("OPENAI_BASE_URL")
-    if not base_url:
-        return Finding("backends", "openai", "note", "not asked: OPENAI_BASE_URL is not set (or give --base-url)")
+    if base_url:
+        openai = await _server("openai", base_url, timeout_s=5.0)
+    else:
+        openai = Finding("backends", "openai", "note", "not asked: OPENAI_BASE_URL is not set (or use --base-url)")
+    return [await _server("ollama", None, timeout_s=3.0), openai, _local()]
+
+
+async def _server(name: str, base_url: str | None, *, timeout_s: float) -> Finding:
+    """Ask a server for its models."""
+    import asyncio
+
     from mellea_cli.backends.base import BackendSettings
     from mellea_cli.backends.registry import open_backend
-    from mellea_cli.errors import MelleaError
 
+    where = f"{base_url}: " if base_url else ""
     try:
-        backend = open_backend("openai", BackendSettings(base_url=base_url, connect_timeout_s=2.0))
+        backend = open_backend(name, BackendSettings(base_url=base_url, connect_timeout_s=timeout_s / 3))
     except MelleaError as error:
-        return Finding("backends", "openai", "note", error.message)
+        return Finding("backends", name, "note", error.message)
     try:
-        async with asyncio.timeout(5.0):
-            names = await backend.models()
+        async with asyncio.timeout(timeout_s):
+            models = await backend.models()
     except (MelleaError, TimeoutError) as error:
-        return Finding("backends", "openai", "note", f"{base_url}: {error or 'no answer within 5 s'}")
+        return Finding("backends", name, "note", f"{where}{error or f'no answer within {timeout_s:.0f} s'}")
     finally:
         await backend.aclose()
-    return Finding("backends", "openai", "ok", f"{base_url} answers, with {len(names)} models")
+    return Finding("backends", name, "ok", f"{where}running, with {', '.join(models) or 'no models'}")
 
 
 def _local() -> Finding:
@@ -140,19 +139,18 @@ def _terminal() -> Iterator[Finding]:
         kind = "a terminal" if stream.isatty() else "not a terminal"
         yield Finding("terminal", name, "ok", f"{kind}, {stream.encoding}")
     facts = [f"{key}={os.environ[key]}" for key in ("TERM", "NO_COLOR", "FORCE_COLOR", "CI") if key in os.environ]
-    yield Finding("terminal", "environment", "ok", " ".join(facts) or "nothing that matters is set")
+    yield Finding("terminal", "environment", "ok", " ".join(facts) or "no relevant variable is set")
     shown = choose_display(sys.stderr, os.environ)
-    yield Finding("terminal", "display", "ok", f"a run would be shown {shown}")
+    yield Finding("terminal", "display", "ok", f"a run is shown as {shown}")
 
 
 async def _default_run() -> tuple[bool, str, str]:
-    """Whether a run without flags would work: a sentence, and the command that mends it."""
-    from mellea_cli.cli.backend_setup import Wanted, choose
-    from mellea_cli.errors import MelleaError
+    """Whether a run without flags works, why, and the command that makes it work."""
+    from mellea_cli.cli.backend_setup import choose_model
     from mellea_cli.models.store import ModelStore
 
     try:
-        chosen = await choose(Wanted("auto", None, None, None))
+        chosen = await choose_model("auto", None, None)
         if chosen.backend == "local" and ModelStore().find(chosen.model) is None:
             return False, f"{chosen.reason}, which is not on this machine yet", f"mellea models pull {chosen.model}"
     except MelleaError as error:

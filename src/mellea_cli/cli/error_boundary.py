@@ -1,30 +1,38 @@
-"""Where errors end: one line for the user, the next step, an exit code; a bug leaves a report file."""
+"""Where errors end: one line for the user, the next step, an exit code. An unexpected error leaves a report file."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mellea_cli.errors import ExitCode, MelleaError, ReaderGone
 
+if TYPE_CHECKING:
+    from mellea_cli.backends.security import Secrets
+
+NO_META: Mapping[str, Any] = {}
+
 
 @contextmanager
-def boundary() -> Iterator[None]:
-    """Turn what is raised inside into an exit code and, where there is something to say, one line on stderr.
+def boundary(meta: Mapping[str, Any] = NO_META) -> Iterator[None]:
+    """Turn every error into `typer.Exit` with the exit code, after at most one line and a hint on stderr.
 
-    Expected errors say what happened and what to do next. An interruption exits with 130. Anything else is a bug of
-    ours: its traceback goes into a report file and only the file's name to the screen.
+    The traceback of an unexpected error goes to a report file; the screen names the file.
+
+    Args:
+        meta: Click's data of the running command; `key_file` names a file whose key must not be written anywhere.
     """
     try:
         yield
-    except ReaderGone:
-        # The reader has what it wanted (`| head`): nothing to say.
-        _forget_stdout()
+    except (ReaderGone, BrokenPipeError):
+        # The reader has what it wanted (`| head`): there is nothing to say.
+        _discard_stdout()
         raise typer.Exit(ExitCode.READER_GONE) from None
     except MelleaError as error:
         _say_error(error.message, error.hint)
@@ -32,27 +40,30 @@ def boundary() -> Iterator[None]:
     except KeyboardInterrupt:
         _say_error("interrupted", "")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except BrokenPipeError:
-        _forget_stdout()
-        raise typer.Exit(ExitCode.READER_GONE) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        if _is_usage(error):
-            _say_error(*_usage(error))
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]  # Typer's own Click has no public name for it
+            raise typer.Exit(ExitCode.USAGE) from None
+        if is_click_error(error):
+            _say_error(*describe_click_error(error))
             raise typer.Exit(ExitCode.USAGE) from error
-        words = _without_key(f"this is a bug in mellea: {type(error).__name__}: {error}")
-        _say_error(words, f"the report is in {_report(error)}")
+        from mellea_cli.backends.security import KEY_FILE, Secrets
+
+        secrets = Secrets(meta.get("key_file") or os.environ.get(KEY_FILE, ""), os.environ)
+        message = secrets.scrub(f"this is a bug in mellea: {type(error).__name__}: {error}")
+        _say_error(message, f"the report is in {_write_report(error, secrets)}")
         raise typer.Exit(ExitCode.BUG) from error
 
 
-def _is_usage(error: Exception) -> bool:
-    """Whether Typer itself knows how to show this error."""
+def is_click_error(error: Exception) -> bool:
+    """Whether Click raised this error about the command line, a variable or the configuration file."""
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
-def _usage(error: Any) -> tuple[str, str]:
-    """What is wrong with a command line, a variable or a setting, in one line, and where the value came from."""
+def describe_click_error(error: Any) -> tuple[str, str]:
+    """What is wrong, in one line with the source of the value, and the command that shows the flags."""
     message = " ".join(error.format_message().split())
     ctx, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     if ctx is not None and parameter is not None:
@@ -60,40 +71,32 @@ def _usage(error: Any) -> tuple[str, str]:
         if source == "ENVIRONMENT":
             message += f" (from {parameter.envvar})"
         elif source == "DEFAULT_MAP":
-            message += " (from the configuration file)"
+            from mellea_cli.cli.settings import config_path
+
+            message += f" (from the configuration file {config_path()})"
     command = ctx.command_path if ctx is not None else "mellea"
     return message.rstrip("."), f"{command} --help"
 
 
 def _say_error(message: str, hint: str) -> None:
-    import os
-
     from mellea_cli.ui.console import say_error
 
     say_error(sys.stderr, os.environ, message, hint)
 
 
-def _without_key(text: str) -> str:
-    import os
-
-    from mellea_cli.backends.security import Secrets
-
-    return Secrets.from_environ(os.environ).scrub(text)
-
-
-def _forget_stdout() -> None:
+def _discard_stdout() -> None:
     # Python flushes stdout once more at exit, which would complain about the closed pipe.
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(error: BaseException) -> Path:
-    """Write everything a developer needs, and nothing of the user's data, to a file."""
+def _write_report(error: BaseException, secrets: Secrets) -> Path:
+    """Write what a developer needs, and none of the user's data, to a private file."""
     import platform
     import tempfile
     import traceback
     from datetime import UTC, datetime
+
+    from platformdirs import user_state_path
 
     from mellea_cli import __version__
 
@@ -106,19 +109,13 @@ def _report(error: BaseException) -> Path:
         *traceback.format_exception(error),
     ]
     name = f"mellea-bug-{now:%Y%m%d-%H%M%S}.txt"
-    for folder in (_state_folder(), Path(tempfile.gettempdir())):
+    for folder in (user_state_path("mellea"), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / name
             path.touch(mode=0o600)
-            path.write_text(_without_key("\n".join(lines)), encoding="utf-8", errors="backslashreplace")
+            path.write_text(secrets.scrub("\n".join(lines)), encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return path
     return Path("(it could not be written)")
-
-
-def _state_folder() -> Path:
-    from platformdirs import user_state_path
-
-    return user_state_path("mellea")

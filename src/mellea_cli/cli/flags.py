@@ -1,94 +1,90 @@
-"""The flags that `mellea summarise` and `mellea themes` share, as one value."""
+"""The flags of the batch commands: one field of `RunOptions` is one flag.
 
-from __future__ import annotations
+`RunOptions` is the only list of the flags of `mellea summarise` and `mellea themes`. To add a flag, add a field: its
+annotation holds the spellings, the help line, the panel in the help and the parser. Its `MELLEA_*` variable and its key
+in the configuration file follow from the name.
+"""
+
+# No `from __future__ import annotations` here: a start would spend its time on evaluating the annotations one by one.
 
 import dataclasses
+import logging
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from functools import partial
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
-from mellea_cli.errors import UsageError
-from mellea_cli.ui.run_display import DisplayOptions
+from mellea_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.run.plan import Caps, ErrorLimit, Prices
 
-
-# Flags that several commands share, each also a `MELLEA_*` variable and a key of the configuration file.
+T = TypeVar("T")
 
 BackendName = Literal["auto", "ollama", "openai", "local", "scripted"]
 FormatName = Literal["jsonl", "json", "csv", "tsv"]
-OnBadRow = Literal["auto", "fail", "skip"]
+BadRowPolicy = Literal["auto", "fail", "skip"]
 EngineName = Literal["here", "ray"]
 PipelineName = Literal["single", "steps"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
-MODEL = "Model"
-INPUT = "Input"
+THEMES = "Themes"
 OUTPUT = "Output"
+INPUT = "Input"
+MODEL = "Model"
 RUN = "Run"
-QUEUE = "Batch queue"
 LIMITS = "Limits"
 SAFETY = "Safety"
+QUEUE = "Batch queue"
 DISPLAY = "Display"
 
 
-def duration(text: str) -> float:
-    """A duration for a flag, in seconds: `90`, `90s`, `15m`, `6h`. Raises `typer.BadParameter` when it is none."""
-    try:
-        return seconds(text)
-    except UsageError as error:
-        raise typer.BadParameter(f"{error.message}; {error.hint}") from error
+_PREFIX = "MELLEA_"
 
 
-def time_limit(text: str) -> float:
-    """A time limit for a flag, in seconds and more than none at all. Raises `typer.BadParameter` when it is none."""
-    value = duration(text)
-    if value <= 0:
-        raise typer.BadParameter(f"{text}: a time limit is more than 0; leave the flag out for the usual one")
-    return value
-
-
-def in_flight(value: str | int) -> int | None:
-    """A number of requests, or `None` for `auto`. Raises `typer.BadParameter` when it is neither."""
-    text = str(value).strip()  # the configuration file gives numbers
-    if text.lower() == "auto":
-        return None
-    if text.isdecimal() and int(text) >= 1:
-        return int(text)
-    raise typer.BadParameter(f"{text}: how many requests, 1 or more, or auto")
-
-
-def flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own word for it
-    """A flag with its `MELLEA_*` variable.
+def option(panel: str, help: str, *names: str, env: bool = True, **more: Any) -> Any:
+    """A flag of an options dataclass, by default with a `MELLEA_*` variable.
 
     Args:
-        panel: the part of the help it stands in.
-        names: its spellings, the first long one names the variable.
-        help: what it does, in one line.
-        more: whatever else `typer.Option` takes.
+        panel: the section of the help.
+        help: one line.
+        names: further spellings, such as `-o`; the long one is the field's name unless it is among them.
+        env: whether there is a variable.
+        more: further arguments of `typer.Option`.
     """
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    variable = "MELLEA_" + long.removeprefix("--").replace("-", "_").upper()
-    return typer.Option(*names, help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **more)
+    variable = _PREFIX if env else None
+    flag = typer.Option(help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **more)
+    flag.param_decls = names
+    return flag
 
 
-# Reads the limits that a user sets a run: durations, times of the day, shares of errors, money.
+def _name_flag(info: Any, field: str) -> None:
+    """Complete a flag's spellings and its variable from the name of its field."""
+    long = next((name for name in info.param_decls if name.startswith("--")), "")
+    if not long:
+        long = "--" + field.replace("_", "-")
+        info.param_decls = (long, *info.param_decls)
+    if info.envvar == _PREFIX:
+        info.envvar = _PREFIX + long.split("/")[0].removeprefix("--").replace("-", "_").upper()
 
-Number = TypeVar("Number", int, float)
+
+# Parsers of flag values.
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
+_TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})")
 
 
 def seconds(text: str | float) -> float:
-    """Read a duration: `90`, `90s`, `15m`, `6h`, `1h30m`, `2d`.
+    """Parse a duration: `90`, `90s`, `15m`, `6h`, `1h30m`, `2d`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a duration.
     """
     found = _DURATION.fullmatch(str(text).strip().lower())
     if found is None or not any(found.groups()):
@@ -97,30 +93,56 @@ def seconds(text: str | float) -> float:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
+def duration(text: str) -> float:
+    """Parse a flag's duration in seconds, 0 included."""
+    try:
+        return seconds(text)
+    except UsageError as error:
+        raise typer.BadParameter(f"{error.message}; {error.hint}") from error
+
+
+def time_limit(text: str) -> float:
+    """Parse a flag's duration in seconds, above 0."""
+    value = duration(text)
+    if value <= 0:
+        raise typer.BadParameter(f"{text}: a time limit must be above 0; omit the flag to use the default")
+    return value
+
+
+def concurrency_limit(value: str | int) -> int | None:
+    """Parse a number of requests in flight, `None` for `auto`."""
+    text = str(value).strip()  # the configuration file gives numbers
+    if text.lower() == "auto":
+        return None
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise typer.BadParameter(f"{text}: must be a number of requests from 1 on, or auto")
+
+
 def deadline_s(text: str, now: datetime) -> float:
-    """Read a deadline: a duration from `now` on, or a time of the day such as `06:30`, the next one there is.
+    """Parse a deadline: a duration from `now`, or the next occurrence of a time of day such as `06:30`.
 
     Raises:
-        UsageError: it is neither, or no time at all.
+        UsageError: the text is neither, or allows no time.
     """
-    clock = _CLOCK.fullmatch(text.strip())
+    clock = _TIME_OF_DAY.fullmatch(text.strip())
     if clock is None:
-        duration = seconds(text)
-        if duration <= 0:
-            raise UsageError(f"--deadline {text}: leaves no time to do anything", hint="write it as 90s, 15m or 6h")
-        return duration
+        value = seconds(text)
+        if value <= 0:
+            raise UsageError(f"--deadline {text}: allows no time", hint="write it as 90s, 15m or 6h")
+        return value
     hour, minute = int(clock[1]), int(clock[2])
     if hour > 23 or minute > 59:
-        raise UsageError(f"--deadline {text}: there is no such time of the day", hint="write it as 06:30")
+        raise UsageError(f"--deadline {text}: is not a time of day", hint="write it as 06:30")
     at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return ((at if at > now else at + timedelta(days=1)) - now).total_seconds()
 
 
-def error_limit(text: str) -> ErrorLimit:
-    """Read how many items may fail: `20`, or `5%` of those that were asked about.
+def error_limit(text: str) -> "ErrorLimit":
+    """Parse how many items may fail: `20`, or `5%` of the items asked.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither.
     """
     from mellea_cli.run.plan import ErrorLimit
 
@@ -130,136 +152,323 @@ def error_limit(text: str) -> ErrorLimit:
     except ValueError:
         value = 0
     if value <= 0 or (percent and value > 100):
-        raise UsageError(f"--max-errors {text}: is no number of items", hint="write it as 20, or as 5%")
+        raise UsageError(f"--max-errors {text}: is not a number of items", hint="write it as 20, or as 5%")
     return ErrorLimit(share=value / 100) if percent else ErrorLimit(count=int(value))
 
 
-def caps(flags: Flags, now: datetime | None = None) -> Caps:
-    """The limits on a run that the flags set.
-
-    Raises:
-        UsageError: one cannot be read or allows nothing, or `--max-cost` stands without prices.
-    """
-    from mellea_cli.run.plan import Caps, ErrorLimit
-
-    return Caps(
-        deadline_s=deadline_s(flags.deadline, now or datetime.now().astimezone()) if flags.deadline else None,
-        errors=error_limit(flags.max_errors) if flags.max_errors else ErrorLimit(),
-        tokens=_above_zero("--max-tokens-total", flags.max_tokens_total),
-        cost=_above_zero("--max-cost", flags.max_cost),
-        prices=_prices(flags),
-    )
+def set_log_level(level: str | None) -> str | None:
+    """Send the program's own log to stderr from this level on; the callback of `--log-level`."""
+    if level is not None:
+        logger = logging.getLogger("mellea_cli")
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(level.upper())
+        logger.propagate = False
+    return level
 
 
-def _above_zero(flag: str, limit: Number | None) -> Number | None:
-    # Not a number is not above zero either.
-    if limit is not None and not limit > 0:
-        raise UsageError(f"{flag} {limit:g}: allows no request at all", hint="set more than 0, or leave it out")
-    return limit
+# Flags that `mellea chat` has, too.
 
+ModelFlag = Annotated[str | None, option(MODEL, "Model name, or a .gguf file.", "-m", show_default=False)]
+BackendFlag = Annotated[BackendName, option(MODEL, "auto: a running Ollama that has the model, else local.", "-b")]
+KeyFileFlag = Annotated[str | None, option(MODEL, "File with the server's key, readable only by you.", metavar="FILE")]
+PullFlag = Annotated[bool, option(MODEL, "Download the model if it is missing.")]
+LocalOnlyFlag = Annotated[bool, option(SAFETY, "Connect to nothing outside this machine.")]
+AllowHttpFlag = Annotated[bool, option(SAFETY, "Allow http without TLS to other machines.")]
+LogLevelFlag = Annotated[LogLevel | None, option(DISPLAY, "Log to stderr from this level on.", callback=set_log_level)]
 
-def _prices(flags: Flags) -> Prices | None:
-    from mellea_cli.run.plan import Prices
+# The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
+# provider's batch queue and Ray are for `summarise` only.
+SUMMARISE = ("summarise",)
+THEMES_ONLY = ("themes",)
 
-    if flags.max_cost is None:
-        return None
-    if flags.price_in is None or flags.price_out is None:
-        raise UsageError(
-            "--max-cost needs to know what tokens cost",
-            hint="add --price-in and --price-out, each for a million tokens, or set them in the configuration file",
-        )
-    return Prices(flags.price_in, flags.price_out)
+_time_limit = partial(option, parser=time_limit, metavar="DURATION")
+_duration = partial(option, parser=duration, metavar="DURATION")
 
 
 @dataclass(frozen=True, slots=True)
-class Flags:
-    """What was asked for, after flags, environment and configuration file have been weighed."""
+class RunOptions:
+    """The flags of a batch command, after flag, environment and configuration file have been weighed.
 
-    input: str
-    output: str
-    output_format: str | None
-    unordered: bool
-    errors_file: str | None
-    raw_csv: bool
-    format: str | None
-    text_field: str | None
-    id_field: str | None
-    encoding: str | None
-    delimiter: str | None
-    limit: int | None
-    sample: int | None
-    seed: int
-    on_bad_row: Literal["auto", "fail", "skip"]
-    model: str | None
-    backend: str
-    base_url: str | None
-    base_urls: tuple[str, ...]
-    pool: str | None
-    key_file: str | None
-    pipeline: str
-    temperature: float
-    model_seed: int | None
-    pull: bool
-    concurrency: int | None
-    max_concurrency: int | None
-    dedupe: bool
-    engine: str
-    ray_address: str | None
-    ray_workers: int | None
-    timeout: float
-    first_token_timeout: float | None
-    stall_timeout: float
-    max_retries: int
-    max_wait: float
-    grace: float
-    rpm: float | None
-    tpm: float | None
-    deadline: str | None
-    max_errors: str | None
-    max_tokens_total: int | None
-    max_cost: float | None
-    price_in: float | None
-    price_out: float | None
-    redact: bool
-    local_only: bool
-    allow_http: bool
-    offload: bool
-    wait: bool
-    export_batch: str | None
-    import_batch: str | None
-    batch_requests: int
-    batch_bytes: int
-    batch_window: str
-    batch_poll: float
-    fresh: bool
-    retry_failed: bool
-    nightly: bool
-    dry_run: bool
-    quiet: bool
-    verbose: int
-    live: bool
-    json: bool
-    summary_file: str | None
-    log_file: str | None
+    The last part of an annotation names the commands that take the flag; without it all do. For the others the field
+    keeps its default.
+    """
 
-    @classmethod
-    def read(cls, parameters: Mapping[str, Any]) -> Flags:
-        """Take the flags from a command's parameters; those of other commands are left out."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: parameters[name] for name in names})
+    input: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
+        ),
+    ] = ""
+
+    themes_file: Annotated[
+        str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
+    ] = None
+    max_themes: Annotated[
+        int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
+    ] = 12
+    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
+
+    output: Annotated[str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output_format: Annotated[FormatName | None, option(OUTPUT, "Output format, if its suffix does not tell.")] = None
+    unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
+    errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
+    raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
+
+    format: Annotated[FormatName | None, option(INPUT, "Input format, if its suffix does not tell.", "-f")] = None
+    text_field: Annotated[
+        str | None, option(INPUT, "Column with the feedback (default: text, feedback, comment, …).")
+    ] = None
+    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
+    encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
+    delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
+    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
+    sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
+    seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
+    on_bad_row: Annotated[
+        BadRowPolicy, option(INPUT, "Unreadable rows; auto: fail before the first request, skip in a stream.")
+    ] = "auto"
+
+    model: ModelFlag = None
+    backend: BackendFlag = "auto"
+    base_url: Annotated[
+        list[str] | None,
+        option(MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL"),
+    ] = None
+    pool: Annotated[str | None, option(MODEL, "Servers of [pool.NAME] in the configuration file.", metavar="NAME")] = (
+        None
+    )
+    key_file: KeyFileFlag = None
+    pipeline: Annotated[
+        PipelineName, option(MODEL, "single: one request per item; steps: the tutorial's three.", "-p"), SUMMARISE
+    ] = "single"
+    temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
+    model_seed: Annotated[int | None, option(MODEL, "Seed of the model's sampling, if the server supports it.")] = None
+    pull: PullFlag = False
+
+    concurrency: Annotated[
+        int | None,
+        option(
+            RUN,
+            "Requests in flight; auto finds the best number.",
+            "-c",
+            parser=concurrency_limit,
+            metavar="N|auto",
+            show_default="auto",
+        ),
+    ] = None
+    max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
+    dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
+        True
+    )
+    engine: Annotated[EngineName, option(RUN, "ray: run on a Ray cluster, see docs/ray.md."), SUMMARISE] = "here"
+    ray_address: Annotated[
+        str | None, option(RUN, "auto, HOST:PORT or ray://HOST:PORT (default: RAY_ADDRESS, or a new one)."), SUMMARISE
+    ] = None
+    ray_workers: Annotated[
+        int | None, option(RUN, "Workers on the cluster (default: one per node).", min=1), SUMMARISE
+    ] = None
+    max_retries: Annotated[int, option(RUN, "Retries of a request that failed.", min=0)] = 5
+    grace: Annotated[float, _duration(RUN, "Time for items in flight after Ctrl-C.", show_default="10s")] = 10.0
+    fresh: Annotated[bool, option(RUN, "Discard earlier answers and start over.")] = False
+    retry_failed: Annotated[
+        bool, option(RUN, "Ask again for items that failed in an earlier run.", "--retry-failed/--no-retry-failed")
+    ] = True
+    nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
+    dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
+
+    timeout: Annotated[float, _time_limit(LIMITS, "Maximum time for one request: 90s, 15m.", show_default="10m")] = (
+        600.0
+    )
+    first_token_timeout: Annotated[
+        float | None, _time_limit(LIMITS, "Longest wait for the first token (default: --timeout).")
+    ] = None
+    stall_timeout: Annotated[float, _time_limit(LIMITS, "Longest wait between two tokens.", show_default="3m")] = 180.0
+    max_wait: Annotated[float, _duration(LIMITS, "Longest wait for a server that is down.", show_default="5m")] = 300.0
+    rpm: Annotated[float | None, option(LIMITS, "Most requests per minute.", min=0.1)] = None
+    tpm: Annotated[float | None, option(LIMITS, "Most tokens per minute, in and out.", min=1)] = None
+    deadline: Annotated[
+        str | None, option(LIMITS, "Stop after 90s, 15m, 6h, or at 06:30; finished rows stay.", metavar="TIME")
+    ] = None
+    max_errors: Annotated[
+        str | None, option(LIMITS, "Stop after this many failed rows, or this share.", metavar="N|P%")
+    ] = None
+    max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
+    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more; needs both prices.", min=0.0)] = (
+        None
+    )
+    price_in: Annotated[float | None, option(LIMITS, "Price of a million prompt tokens.", min=0.0)] = None
+    price_out: Annotated[float | None, option(LIMITS, "Price of a million answer tokens.", min=0.0)] = None
+
+    redact: Annotated[bool, option(SAFETY, "Mask e-mail, phone, card and IBAN numbers in what is sent.")] = False
+    local_only: LocalOnlyFlag = False
+    allow_http: AllowHttpFlag = False
+
+    offload: Annotated[bool, option(QUEUE, "Use the provider's batch queue: half the price."), SUMMARISE] = False
+    wait: Annotated[
+        bool, option(QUEUE, "Wait until the batches are done, or submit and exit.", "--wait/--no-wait"), SUMMARISE
+    ] = True
+    export_batch: Annotated[
+        str | None, option(QUEUE, "Write the requests to a file; send nothing.", metavar="FILE"), SUMMARISE
+    ] = None
+    import_batch: Annotated[
+        str | None, option(QUEUE, "Read the answers from a batch's output file.", metavar="FILE"), SUMMARISE
+    ] = None
+    batch_requests: Annotated[int, option(QUEUE, "Most requests in one batch file.", min=1), SUMMARISE] = 50_000
+    batch_bytes: Annotated[int, option(QUEUE, "Most bytes in one batch file.", min=1), SUMMARISE] = 200_000_000
+    batch_window: Annotated[str, option(QUEUE, "Completion window, in the server's words."), SUMMARISE] = "24h"
+    batch_poll: Annotated[
+        float, _time_limit(QUEUE, "Longest time between two status checks.", show_default="1m"), SUMMARISE
+    ] = 60.0
+
+    quiet: Annotated[bool, option(DISPLAY, "Errors only.", "-q")] = False
+    verbose: Annotated[
+        int,
+        option(
+            DISPLAY,
+            "Say why attempts failed; -vv: the model server's log, too.",
+            "-v",
+            count=True,
+            show_default=False,
+        ),
+    ] = 0
+    log_level: LogLevelFlag = None
+    live: Annotated[bool, option(DISPLAY, "Panels at a terminal, or plain lines.", "--live/--no-live")] = True
+    json: Annotated[bool, option(DISPLAY, "The closing summary as one line of JSON on stderr.")] = False
+    summary_file: Annotated[str | None, option(DISPLAY, "Write the closing summary to this file as JSON.")] = None
+    log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
 
     @property
-    def queued(self) -> bool:
-        """Whether the answers go by batch files, this way or that."""
+    def server_url(self) -> str | None:
+        """The address of the only server; `None` for none or several."""
+        return self.base_url[0] if self.base_url and len(self.base_url) == 1 else None
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether several servers were named."""
+        return bool(self.pool or len(self.base_url or ()) > 1)
+
+    @property
+    def uses_batch_files(self) -> bool:
+        """Whether answers come from batch files."""
         return bool(self.offload or self.export_batch or self.import_batch)
 
-    def look(self) -> DisplayOptions:
-        """How the run is to be shown; a nightly one says nothing but one line of JSON at its end."""
-        return DisplayOptions(
-            quiet=self.quiet or self.nightly,
-            verbose=self.verbose,
-            live=self.live and not self.nightly,
-            json=self.json or self.nightly,
-            summary_file=self.summary_file,
-            log_file=self.log_file,
+    def caps(self, now: datetime | None = None) -> "Caps":
+        """The limits that stop the run.
+
+        Raises:
+            UsageError: a limit cannot be read or allows nothing, or `--max-cost` has no prices.
+        """
+        from mellea_cli.run.plan import Caps, ErrorLimit
+
+        for name, limit in (("--max-tokens-total", self.max_tokens_total), ("--max-cost", self.max_cost)):
+            # NaN is not above zero either.
+            if limit is not None and not limit > 0:
+                raise UsageError(f"{name} {limit:g}: allows no request", hint="use a number above 0, or omit the flag")
+        return Caps(
+            deadline_s=deadline_s(self.deadline, now or datetime.now().astimezone()) if self.deadline else None,
+            errors=error_limit(self.max_errors) if self.max_errors else ErrorLimit(),
+            tokens=self.max_tokens_total,
+            cost=self.max_cost,
+            prices=self._prices(),
         )
+
+    def _prices(self) -> "Prices | None":
+        from mellea_cli.run.plan import Prices
+
+        if self.max_cost is None:
+            return None
+        if self.price_in is None or self.price_out is None:
+            raise UsageError(
+                "--max-cost needs the price of tokens",
+                hint="add --price-in and --price-out, each per million tokens, or set them in the configuration file",
+            )
+        return Prices(self.price_in, self.price_out)
+
+
+def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions], ExitCode]], Callable[..., None]]:
+    """Turn a function of `RunOptions` into a command that takes those flags of `RunOptions` that apply to it.
+
+    Args:
+        name: the command.
+        replaced: Typer parameters that replace those of fields, by field.
+    """
+    return options_command(RunOptions, name, _resolve_input_and_servers, **replaced)
+
+
+def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
+    from mellea_cli.cli.settings import choose_servers
+
+    if not values["input"]:
+        if _stdin_is_terminal() and not values["nightly"]:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(0)
+        # Under a scheduler there is no stdin either; the command then refuses the empty name.
+        values["input"] = "-" if stdin_has_data() else ""
+    return choose_servers(values, ctx.get_parameter_source)
+
+
+def options_command(
+    options_type: Callable[..., T],
+    name: str = "",
+    prepare: Callable[[typer.Context, dict[str, Any]], dict[str, Any]] | None = None,
+    **replaced: Any,
+) -> Callable[[Callable[[T], ExitCode]], Callable[..., None]]:
+    """Turn a function of an options dataclass into a Typer command: each field is a flag or an argument.
+
+    Args:
+        options_type: a dataclass; each annotation is `Annotated[type, Typer parameter]`, optionally followed by the
+            names of the commands that take the flag.
+        name: the command, for those names.
+        prepare: changes the values before the dataclass is made.
+        replaced: Typer parameters that replace those of fields, by field.
+    """
+
+    def decorate(command: Callable[[T], ExitCode]) -> Callable[..., None]:
+        def run(ctx: typer.Context, **values: Any) -> None:
+            # For the error boundary, which keeps the file's key out of reports.
+            ctx.meta["key_file"] = values.get("key_file")
+            raise typer.Exit(command(options_type(**(prepare(ctx, values) if prepare else values))))
+
+        parameters = [Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+        for field in dataclasses.fields(options_type):  # type: ignore[arg-type]  # mypy has no type for dataclasses
+            kind, info, *commands = get_args(field.type)
+            if info.param_decls is not None:  # an argument has none
+                _name_flag(info, field.name)
+            if not commands or name in commands[0]:
+                default = Parameter.empty if field.default is dataclasses.MISSING else field.default
+                annotation = Annotated[kind, replaced.get(field.name, info)]  # type: ignore[valid-type]  # made at run time
+                parameters.append(
+                    Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+                )
+        # Typer reads these three.
+        run.__doc__ = command.__doc__
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # functions take attributes
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def stdin_has_data() -> bool:
+    """Whether stdin is a pipe, a socket or a file.
+
+    A terminal does not count: the program would wait for a user who waits for the program. Nor does a closed stdin or
+    /dev/null, which cron and many supervisors give: there the input must be named.
+    """
+    import os
+    import stat
+
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _stdin_is_terminal() -> bool:
+    try:
+        return sys.stdin.isatty()
+    except (ValueError, AttributeError):
+        return False

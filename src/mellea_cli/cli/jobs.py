@@ -1,4 +1,4 @@
-"""`mellea jobs`: what `summarise --offload` has handed to a provider's batch queue."""
+"""`mellea jobs`: batches that `summarise --offload` has submitted to a provider."""
 
 from __future__ import annotations
 
@@ -12,38 +12,46 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mellea_cli.cli.app import HELP
-from mellea_cli.cli.flags import MODEL, flag
+from mellea_cli.cli.app import HELP_SETTINGS
+from mellea_cli.cli.flags import MODEL
 
 if TYPE_CHECKING:
     from mellea_cli.backends.openai_batch import Batch, BatchClient
     from mellea_cli.io.batch_jobs import Job
 
 jobs_app = typer.Typer(
-    help="List and cancel what --offload has handed to a batch queue.",
+    help="List and cancel batches that --offload has submitted.",
     no_args_is_help=True,
-    context_settings=HELP,
+    context_settings=HELP_SETTINGS,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-_Output = Annotated[str, typer.Argument(help="The output of the run, as -o had it.")]
+_Output = Annotated[str, typer.Argument(help="Output file of the run, as given with -o.")]
 _BaseUrl = Annotated[
-    str | None, flag(MODEL, "--base-url", help="Where the server is; the key comes from OPENAI_API_KEY.")
+    str | None,
+    typer.Option(
+        "--base-url",
+        envvar="MELLEA_BASE_URL",
+        show_envvar=False,
+        metavar="URL",
+        help="Server address; its key: OPENAI_API_KEY.",
+        rich_help_panel=MODEL,
+    ),
 ]
-_LOOK_S = 30.0
-Place = tuple[Path, "Job"]
+_ANSWER_S = 30.0
 
 
 @jobs_app.command("list")
 def list_jobs(
     outputs: Annotated[
-        list[str] | None, typer.Argument(help="Outputs of runs; by default those in this folder.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Output files of runs (default: those in this folder).", show_default=False),
     ] = None,
     base_url: _BaseUrl = None,
-    all_jobs: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+    all_jobs: Annotated[bool, typer.Option("--all", help="Include finished batches.")] = False,
 ) -> None:
-    """Show the batches of runs, and how far each has come."""
+    """Show the batches of runs and their progress."""
     from mellea_cli.ui.console import print_table, say
     from mellea_cli.ui.status import batch_state
 
@@ -53,16 +61,16 @@ def list_jobs(
     if not places:
         say(sys.stderr, "no batch is under way" + ("" if outputs else " for an output in this folder"))
         return
-    seen, unseen = asyncio.run(_look([job for _, job in places], base_url))
+    seen, problems = asyncio.run(_check([job for _, job in places], base_url))
     rows = []
     for path, job in places:
         batch = seen.get(job.tag)
-        state = batch_state(batch, job.requests) if batch is not None else job.status or "not handed in yet"
+        state = batch_state(batch, job.requests) if batch is not None else job.status or "not submitted yet"
         when = datetime.fromtimestamp(job.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         rows.append((path.name.removesuffix(".journal"), job.batch_id or "-", when, f"{job.requests:,}", state))
-    headers = ("output", "batch", "handed in", "requests", "state")
+    headers = ("output", "batch", "submitted", "requests", "state")
     print_table(rows, headers=headers, stream=sys.stdout, environ=os.environ)
-    for line in unseen:
+    for line in problems:
         say(sys.stderr, line)
 
 
@@ -70,11 +78,11 @@ def list_jobs(
 def cancel_jobs(
     output: _Output,
     batches: Annotated[
-        list[str] | None, typer.Argument(help="Batches; by default all of this output.", show_default=False)
+        list[str] | None, typer.Argument(help="Batches (default: all of this output).", show_default=False)
     ] = None,
     base_url: _BaseUrl = None,
 ) -> None:
-    """Cancel batches; what they have answered until then is brought in by the next run with --offload."""
+    """Cancel batches; the next run with --offload takes the answers they have until then."""
     from mellea_cli.errors import UsageError
     from mellea_cli.ui.console import say
 
@@ -87,7 +95,7 @@ def cancel_jobs(
     if any(job.state == "submitting" for job in jobs):
         say(
             sys.stderr,
-            "a batch was just being handed in: the same summarise command with --offload finds out what came",
+            "a batch was being submitted: the same summarise command with --offload finds out whether it was",
         )
     if not chosen:
         say(sys.stderr, f"{output}: no batch is under way")
@@ -95,22 +103,22 @@ def cancel_jobs(
     asyncio.run(_cancel(chosen, base_url))
     _note_cancelled(output, chosen)
     say(sys.stderr, f"cancelled {', '.join(job.batch_id for job in chosen)}; it may take the server some minutes")
-    say(sys.stderr, "the same summarise command with --offload brings in what was answered and hands in the rest")
+    say(sys.stderr, "the same summarise command with --offload takes the answers and submits the rest")
 
 
 def _note_cancelled(output: str, jobs: list[Job]) -> None:
-    """Write down that these batches may be given up; a run that waits for them sees it by itself."""
+    """Note in the journal that these batches may be given up."""
     from mellea_cli.errors import OutputBusy
     from mellea_cli.io.batch_jobs import BatchJobStore
     from mellea_cli.io.files import OutputLock, resolve_output
 
     target = resolve_output(output)
     try:
-        with OutputLock(target.lock, target.name), closing(BatchJobStore(target.journal)) as book:
+        with OutputLock(target.lock, target.name), closing(BatchJobStore(target.journal)) as store:
             for job in jobs:
-                book.change(job.tag, state="submitted", status="cancelling")
+                store.change(job.tag, state="submitted", status="cancelling")
     except OutputBusy:
-        return
+        return  # the run that writes the output sees the cancellation itself
 
 
 def _journal(output: str) -> Path:
@@ -128,11 +136,11 @@ def _jobs(journal: Path, *, named: bool) -> list[Job]:
     except OutputError:
         if named:
             raise
-        return []  # somebody else's file that ends as ours do
+        return []  # a file of another program with the same suffix
 
 
-async def _look(jobs: list[Job], base_url: str | None) -> tuple[dict[str, Batch], list[str]]:
-    """How jobs stand by their server; and a line for each reason why one could not be looked at."""
+async def _check(jobs: list[Job], base_url: str | None) -> tuple[dict[str, Batch], list[str]]:
+    """The batches by job tag, and one line for each reason why a batch could not be checked."""
     from mellea_cli.backends.openai_batch import BatchClient
     from mellea_cli.errors import MelleaError
 
@@ -145,18 +153,18 @@ async def _look(jobs: list[Job], base_url: str | None) -> tuple[dict[str, Batch]
                 reasons[f"{_elsewhere(job)}: add --base-url {job.base_url}"] = None
                 continue
             try:
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_ANSWER_S):
                     seen[job.tag] = await client.get(job.batch_id)
             except (MelleaError, TimeoutError) as error:
-                reasons[f"not looked at: {error or 'no answer in time'}"] = None
+                reasons[f"not checked: {error or 'no answer in time'}"] = None
     finally:
         await client.aclose()
     return seen, list(reasons)
 
 
 def _elsewhere(job: Job) -> str:
-    # The key goes only where the user says: a journal may come from somebody else.
-    return f"{job.batch_id} was handed in at {job.base_url}"
+    # The key goes only where the user says: the journal may come from another person.
+    return f"{job.batch_id} was submitted to {job.base_url}"
 
 
 async def _cancel(jobs: list[Job], base_url: str | None) -> None:
@@ -177,10 +185,10 @@ async def _cancel_one(client: BatchClient, job: Job) -> None:
     from mellea_cli.errors import BackendUnavailable
 
     try:
-        async with asyncio.timeout(_LOOK_S):
+        async with asyncio.timeout(_ANSWER_S):
             batch = await client.get(job.batch_id)
             # A server refuses to cancel what is over, and what is over needs no cancelling.
             if not batch.over and batch.status != "cancelling":
                 await client.cancel(job.batch_id)
     except TimeoutError as error:
-        raise BackendUnavailable(f"{client.base_url} has not answered for {_LOOK_S:.0f} s") from error
+        raise BackendUnavailable(f"{client.base_url} did not answer within {_ANSWER_S:.0f} s") from error

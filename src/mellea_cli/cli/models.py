@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from mellea_cli.cli.app import HELP
+from mellea_cli.cli.app import HELP_SETTINGS
 
 models_app = typer.Typer(
-    help="List, fetch and remove the embedded backend's models.",
+    help="List, download and remove the embedded backend's models.",
     no_args_is_help=True,
-    context_settings=HELP,
+    context_settings=HELP_SETTINGS,
     add_completion=False,
     rich_markup_mode=None,
 )
@@ -27,7 +27,7 @@ def _megabytes(size: int) -> str:
 
 @models_app.command("list")
 def list_models() -> None:
-    """Show the models that can be had by name, and which are here."""
+    """Show the models that have a name here, and which are on this machine."""
     from mellea_cli.models.catalogue import DEFAULT_MODEL
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.console import print_table
@@ -43,7 +43,7 @@ def list_models() -> None:
 
 @models_app.command("pull")
 def pull_model(name: _Name) -> None:
-    """Fetch a model, or go on fetching it, and check it."""
+    """Download a model, or continue its download, and verify it."""
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.console import say
@@ -59,7 +59,7 @@ def pull_model(name: _Name) -> None:
 
 @models_app.command("path")
 def path_of_model(name: _Name) -> None:
-    """Print where a model's file is; fails when it is not here."""
+    """Print the path of a model's file; fails when it is missing."""
     from mellea_cli.errors import ModelFileError
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
@@ -67,17 +67,19 @@ def path_of_model(name: _Name) -> None:
     model = lookup(name)
     path = ModelStore().find(model.name)
     if path is None:
-        raise ModelFileError(f"{model.name} is not on this machine", hint=f"fetch it with: mellea models pull {name}")
+        raise ModelFileError(
+            f"{model.name} is not on this machine", hint=f"download it with: mellea models pull {name}"
+        )
     typer.echo(str(path))
 
 
 @models_app.command("rm")
 def remove_model(name: _Name) -> None:
-    """Remove a model's file, and what was fetched of it."""
+    """Remove a model's file, or a part of it."""
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.console import say
 
     model = lookup(name)
     freed = ModelStore().remove(model.name)
-    say(sys.stderr, f"removed {model.name}: {_megabytes(freed)} are free again")
+    say(sys.stderr, f"removed {model.name}: {_megabytes(freed)} are free")

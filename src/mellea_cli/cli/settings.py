@@ -1,33 +1,37 @@
 """Settings: a flag beats a `MELLEA_*` variable, which beats the configuration file.
 
-The file is TOML. Keys are flags without their dashes; at the top they hold for every command that knows them, in a
-table named after a command for that one::
+The file is TOML. Keys are flags without their dashes; at the top level they apply to every command that has the flag,
+in a table named after a command to that command::
 
     model = "qwen2.5-coder-1.5b"
 
     [summarise]
     concurrency = 8
 
-`[pool.NAME]` describes several servers, see `mellea_cli.cli.pools`.
+`[pool.NAME]` describes several servers, see `mellea_cli.cli.pools`. Values are checked where they are used: by the
+flag's own parser, or by the pydantic models of a pool.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mellea_cli.errors import UsageError, nearest
 
-# Another spelling of a command reads the same table.
+# Both spellings of a command read the same table.
 ALIASES = {"summarize": "summarise"}
 POOLS = "pool"
 
+# How strongly a value was asked for, by where Click found it.
+_RANKS = {"COMMANDLINE": 3, "ENVIRONMENT": 2, "DEFAULT_MAP": 1}
+
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the configuration file is looked for: `MELLEA_CONFIG`, else the user's configuration directory."""
+    """The configuration file: `MELLEA_CONFIG`, else `config.toml` in the user's configuration directory."""
     if named := environ.get("MELLEA_CONFIG"):
         return Path(named).expanduser()
     from platformdirs import user_config_path
@@ -36,10 +40,10 @@ def config_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the configuration file; an absent one is empty.
+    """Read the configuration file; empty when there is none.
 
     Raises:
-        UsageError: it cannot be read or is not TOML.
+        UsageError: the file cannot be read or is not TOML.
     """
     try:
         with path.open("rb") as file:
@@ -48,58 +52,71 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"{path}: the configuration cannot be read: {error}", hint="mend it or move it away"
+            f"{path}: the configuration file cannot be read: {error}", hint="correct it, or move it away"
         ) from error
 
 
-def defaults_for(
-    config: Mapping[str, Any],
-    commands: Mapping[str, frozenset[str]],
-    path: Path,
-    lists: Mapping[str, frozenset[str]] | None = None,
-) -> dict[str, Any]:
-    """The configuration as defaults by command and parameter.
+def default_map(config: Mapping[str, Any], group: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """The configuration as Click's defaults: by command, then by parameter.
 
     Args:
         config: the file's content.
-        commands: the parameters that each command knows, by command.
+        group: the Click group with all commands.
         path: the file, for messages.
-        lists: those of them that may be given several times, by command: one value alone is a list of one.
 
     Raises:
-        UsageError: a key that no command knows, with the nearest one that there is.
+        UsageError: a key or table is unknown; the hint has the nearest known one.
     """
+    commands = {
+        name: {parameter.name: parameter for parameter in command.params if parameter.name != "help"}
+        for name, command in group.commands.items()
+    }
     shared = {key: value for key, value in config.items() if not isinstance(value, dict)}
-    # The tables of pools are read when one is asked for.
     tables = {ALIASES.get(key, key): value for key, value in config.items() if isinstance(value, dict) and key != POOLS}
-    known = {name for parameters in commands.values() for name in parameters}
-    for key in shared:
-        _refuse_unknown(key, known, path, "")
-    for table in tables:
-        if table not in commands:
-            _refuse_unknown(table, set(commands), path, "")
-    defaults: dict[str, Any] = {}
+    _refuse_unknown(shared, {name for parameters in commands.values() for name in parameters}, str(path))
+    _refuse_unknown(tables, set(commands) - set(ALIASES), str(path))
+    defaults: dict[str, dict[str, Any]] = {}
     for command, parameters in commands.items():
         own = tables.get(ALIASES.get(command, command), {})
-        for key in own:
-            _refuse_unknown(key, set(parameters), path, f"[{command}] ")
-        merged = {_parameter(key): value for key, value in {**shared, **own}.items()}
-        several = (lists or {}).get(command, frozenset())
-        defaults[command] = {
-            key: [value] if key in several and not isinstance(value, list) else value
-            for key, value in merged.items()
-            if key in parameters
-        }
+        _refuse_unknown(own, set(parameters), f"{path}: [{command}]")
+        defaults[command] = {}
+        for key, value in {**_by_parameter(shared), **_by_parameter(own)}.items():
+            if key in parameters:
+                several = getattr(parameters[key], "multiple", False) and not isinstance(value, list)
+                defaults[command][key] = [value] if several else value
     return defaults
 
 
-def _parameter(key: str) -> str:
-    return key.replace("-", "_")
+def _by_parameter(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in table.items()}
 
 
-def _refuse_unknown(key: str, known: set[str], path: Path, where: str) -> None:
-    if _parameter(key) in known:
-        return
-    near = nearest(_parameter(key), known)
-    hint = f"did you mean {near.replace('_', '-')!r}?" if near else "mellea summarise --help lists what can be set"
-    raise UsageError(f"{path}: {where}there is no setting {key!r}", hint=hint)
+def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> None:
+    for key in table:
+        if key.replace("-", "_") not in known:
+            near = nearest(key.replace("-", "_"), known).replace("_", "-")
+            hint = f"did you mean {near!r}?" if near else "mellea summarise --help lists the settings"
+            raise UsageError(f"{place}: there is no setting {key!r}", hint=hint)
+
+
+def choose_servers(values: Mapping[str, Any], source_of: Callable[[str], Any]) -> dict[str, Any]:
+    """Decide between `--pool` and `--base-url` or `--backend`: the stronger source wins, in the file the pool.
+
+    Args:
+        values: a command's parameters.
+        source_of: gives the source of a parameter's value, as Click's `get_parameter_source`.
+
+    Raises:
+        UsageError: a pool and other servers come from the same source.
+    """
+    chosen = dict(values)
+    ranks = {name: _RANKS.get(getattr(source_of(name), "name", ""), 0) for name in ("pool", "base_url", "backend")}
+    other = "base_url" if ranks["base_url"] >= ranks["backend"] else "backend"
+    if chosen["pool"] and ranks[other] == ranks["pool"] > 1:
+        flag = f"--{other.replace('_', '-')}"
+        raise UsageError(f"--pool names its own servers, and {flag} names others", hint=f"omit {flag}")
+    if chosen["pool"] and ranks[other] > ranks["pool"]:
+        chosen["pool"] = None
+    if chosen["pool"]:
+        chosen["base_url"] = None
+    return chosen

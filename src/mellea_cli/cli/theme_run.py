@@ -1,4 +1,4 @@
-"""Wires one `mellea themes`: finds themes where there are none yet, labels the rows, and checks that it adds up."""
+"""One run of `mellea themes`: themes are found if there are none, rows are labelled, and the counts are checked."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli import batch_run
-from mellea_cli.cli.backend_setup import Chosen, as_the_server_says, ready_servers
-from mellea_cli.cli.batch_run import Input, close, open_input, open_output, preview, run
-from mellea_cli.cli.flags import Flags
+from mellea_cli.cli.backend_setup import (
+    ModelChoice,
+    choose_for_run,
+    ensure_model,
+    open_servers,
+    start_at_server_slots,
+)
+from mellea_cli.cli.batch_run import Input, open_input
+from mellea_cli.cli.flags import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError
+from mellea_cli.io.files import resolve_output
 from mellea_cli.io.themes_file import JOINT, read_themes, write_themes
 from mellea_cli.io.writers import Added, AddedColumns
 from mellea_cli.pipelines.theme_prompts import Theme, label_pipeline
@@ -33,73 +39,64 @@ if TYPE_CHECKING:
     from mellea_cli.run.theme_labels import LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
-
 ADDED = AddedColumns((Added("themes", joint=JOINT), Added("theme_quotes")))
 
-
-@dataclass(frozen=True, slots=True)
-class ThemeFlags:
-    """What only `mellea themes` takes."""
-
-    themes_file: str | None
-    max_themes: int
-    find_only: bool
+Phrases = dict["Polarity", "Counter[str]"]
 
 
 class NoThemes(MelleaError):
-    """There were complaints or praise, but nothing came of them."""
+    """There are complaints or praise, but the model found no theme in them."""
 
     exit_code = ExitCode.SOME_FAILED
     kind = "no-themes"
 
 
-def label_rows(flags: Flags, own: ThemeFlags) -> ExitCode:
+def run_themes(options: RunOptions) -> ExitCode:
     """Run `mellea themes`.
 
-    Returns:
-        What the process should end with.
-
     Raises:
-        MelleaError: nothing was sent, nothing more can be written, or the figures do not add up.
+        MelleaError: nothing was sent, the output cannot be written any more, or the counts do not add up.
     """
-    return batch_run.shown(flags, lambda show: _Theming(flags, own, show).run())
+    return batch_run.with_display(options, "themes", lambda show: _ThemeRun(options, show).run())
 
 
-class _Theming:
-    """One run of the command, with what all its parts need."""
-
-    def __init__(self, flags: Flags, own: ThemeFlags, show: RunDisplay) -> None:
-        self._flags = flags
-        self._own = own
+class _ThemeRun:
+    def __init__(self, options: RunOptions, show: RunDisplay) -> None:
+        self._options = options
         self._show = show
-        self._path = _themes_path(flags, own)
+        self._path: Path | None = None
+        if options.themes_file:
+            self._path = Path(options.themes_file)
+        elif resolve_output(options.output).kind == "file":
+            self._path = Path(f"{options.output}.toml")
 
     def run(self) -> ExitCode:
-        """Find or read the themes, label, reconcile, say how it ended."""
-        flags, show = self._flags, self._show
-        batch_run.check(flags)
-        self._check_path()
+        options, show = self._options, self._show
+        batch_run.check_options(options)
+        self._check_themes_path()
         themes = read_themes(self._path) if self._path else None
-        phrases = None if themes else self._phrases()
+        phrases = None if themes else self._read_phrases()
         with ExitStack() as stack:
-            opened = stack.enter_context(open_input(flags, show))
-            if flags.dry_run:
+            opened = stack.enter_context(open_input(options, show))
+            if options.dry_run:
                 self._preview(opened, themes, phrases)
                 return ExitCode.OK
-            ends = stack.enter_context(open_output(flags, opened, ADDED, show))
-            chosen = batch_run.chosen_model(flags, show)
-            return run(self._run(opened, ends, chosen, themes, phrases))
+            run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show))
+            chosen = choose_for_run(options)
+            for line in (chosen.reason, chosen.warning):
+                show.say(line)
+            ensure_model(chosen, options, show.say)
+            return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases))
 
-    def _check_path(self) -> None:
-        """Refuse a themes file that is the input, the output or one of its companions."""
-        names = [self._flags.input, self._flags.output, self._flags.errors_file]
-        if self._path and os.path.realpath(self._path) in {os.path.realpath(name) for name in names if name}:
+    def _check_themes_path(self) -> None:
+        others = [self._options.input, self._options.output, self._options.errors_file]
+        if self._path and os.path.realpath(self._path) in {os.path.realpath(name) for name in others if name}:
             raise UsageError(
                 f"{self._path}: is the themes file and another file of the run", hint="choose another name"
             )
 
-    def _phrases(self) -> dict[Polarity, Counter[str]]:
-        """Draw the complaints and praise that themes are made of, in a pass of their own.
+    def _read_phrases(self) -> Phrases:
+        """Sample the complaints and praise to find themes in, in a pass of its own over the input.
 
         Raises:
             UsageError: the input can be read only once.
@@ -107,50 +104,62 @@ class _Theming:
         """
         from mellea_cli.run.theme_discovery import sample_phrases
 
-        if self._flags.input == "-":
+        if self._options.input == "-":
             raise UsageError(
                 "themes are found in a first pass over all rows, and a pipe can be read only once",
-                hint="write the rows into a file first, or name a themes file that is there: --themes-file FILE",
+                hint="write the rows to a file first, or name an existing themes file: --themes-file FILE",
             )
-        with open_input(self._flags, self._show) as opened:
-            phrases = sample_phrases(iter(opened.source), seed=self._flags.seed)
+        with open_input(self._options, self._show) as opened:
+            phrases = sample_phrases(iter(opened.source), seed=self._options.seed)
         if not any(phrases.values()):
             raise InputError(
-                "holds no complaint and no praise to find themes in",
-                path=self._flags.input,
-                hint=f"summarise it first: mellea summarise {self._flags.input} -o results.jsonl",
+                "has no complaint and no praise to find themes in",
+                path=self._options.input,
+                hint=f"summarise it first: mellea summarise {self._options.input} -o results.jsonl",
             )
         return phrases
+
+    def _preview(self, opened: Input, themes: tuple[Theme, ...] | None, phrases: Phrases | None) -> None:
+        from mellea_cli.run.theme_discovery import first_question
+
+        plan = self._plan(choose_for_run(self._options), themes or ())
+        if themes:
+            batch_run.preview(self._options, plan, opened, (("themes", f"{len(themes)} from {self._path}"),))
+            return
+        sizes = [f"{len(counts)} {kind}s" for kind, counts in (phrases or {}).items() if counts]
+        first = first_question(phrases or {}, self._options.max_themes)
+        facts = (("themes", f"found first, in {' and '.join(sizes)}"),)
+        batch_run.preview(self._options, plan, opened, facts, first)
 
     async def _run(
         self,
         opened: Input,
-        ends: RunIO,
-        chosen: Chosen,
+        run_io: RunIO,
+        chosen: ModelChoice,
         themes: tuple[Theme, ...] | None,
-        phrases: dict[Polarity, Counter[str]] | None,
+        phrases: Phrases | None,
     ) -> ExitCode:
         from mellea_cli.engine.workers import Stop
         from mellea_cli.run.subrun import SubRunStopped
 
-        stop, aside = Stop(self._show.say), None
+        stop, discovery = Stop(self._show.say), None
         try:
             if themes is None:
-                async with ready_servers(self._flags, chosen, (), self._show) as servers:
-                    plan = await as_the_server_says(self._plan(chosen, ()), servers)
+                async with open_servers(self._options, chosen, (), self._show) as servers:
+                    plan = await start_at_server_slots(self._plan(chosen, ()), servers)
                     with stop.on_signals():
-                        aside = self._aside(plan, servers, ends, stop)
-                        themes = await self._find(aside, phrases or {})
+                        discovery = self._subrun(plan, servers, run_io, stop)
+                        themes = await self._find(discovery, phrases or {})
             elif self._path:
-                self._show.say(f"{_number(themes)} from {self._path}")
-            if self._own.find_only:
-                return self._found_only(opened, chosen, themes, aside)
-            return await self._label(opened, ends, chosen, themes, stop, aside)
+                self._show.say(f"{_count(themes)} from {self._path}")
+            if self._options.find_only:
+                return self._finish_without_labels(opened, chosen, themes, discovery)
+            return await self._label(opened, run_io, chosen, themes, stop, discovery)
         except SubRunStopped as early:
-            close(self._flags, self._plan(chosen, themes or ()), opened, early.result, self._show)
+            batch_run.finish(self._options, self._plan(chosen, themes or ()), opened, early.result, self._show)
             return early.result.exit_code
 
-    def _aside(self, plan: RunPlan, servers: Servers, ends: RunIO, stop: Stop) -> SubRun:
+    def _subrun(self, plan: RunPlan, servers: Servers, run_io: RunIO, stop: Stop) -> SubRun:
         from mellea_cli.run.subrun import SubRun
 
         show = self._show
@@ -159,63 +168,62 @@ class _Theming:
             show.say(f"finding {pipeline.name}: {questions} question{'s' if questions > 1 else ''}")
             return show.begin()
 
-        return SubRun(plan, servers, ends.answers, begin=begin, stop=stop, retry_failed=self._flags.retry_failed)
+        return SubRun(plan, servers, run_io.answers, begin=begin, stop=stop, retry_failed=self._options.retry_failed)
 
-    async def _find(self, aside: SubRun, phrases: dict[Polarity, Counter[str]]) -> tuple[Theme, ...]:
+    async def _find(self, discovery: SubRun, phrases: Phrases) -> tuple[Theme, ...]:
         from mellea_cli.run.theme_discovery import discover
 
-        found = await discover(phrases, aside.ask, most=self._own.max_themes)
+        found = await discover(phrases, discovery.ask, most=self._options.max_themes)
         if not found:
             raise NoThemes(
-                f"no themes could be found in {sum(map(len, phrases.values()))} complaints and praises",
+                f"no themes were found in {sum(map(len, phrases.values()))} complaints and praises",
                 hint="try a larger model with -m, or write the themes file yourself",
             )
         if self._path is None:
-            self._show.say(f"{_number(found)} found, and not kept: name a file with --themes-file to keep them")
+            self._show.say(f"{_count(found)} found, and not saved: name a file with --themes-file to save them")
         else:
             write_themes(self._path, found)
-            self._show.say(
-                f"{_number(found)} found and written to {self._path}: edit it and type the same command again"
-            )
+            self._show.say(f"{_count(found)} found and written to {self._path}: edit it and run the same command again")
         for theme in found:
             self._show.say(f"  {theme.kind}: {theme.name}: {theme.definition}")
         return found
 
-    def _found_only(self, opened: Input, chosen: Chosen, themes: Sequence[Theme], aside: SubRun | None) -> ExitCode:
+    def _finish_without_labels(
+        self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
+    ) -> ExitCode:
         from mellea_cli.run.subrun import without_main_run
 
-        result = without_main_run(aside)
-        if not (self._flags.look().json or self._flags.summary_file):
-            return result.exit_code  # a table about rows that nobody was to look at says nothing
-        close(self._flags, self._plan(chosen, themes), opened, result, self._show)
+        result = without_main_run(discovery)
+        # A table about rows that were not labelled would say nothing.
+        if self._options.json or self._options.nightly or self._options.summary_file:
+            batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
         return result.exit_code
 
     async def _label(
         self,
         opened: Input,
-        ends: RunIO,
-        chosen: Chosen,
+        run_io: RunIO,
+        chosen: ModelChoice,
         themes: tuple[Theme, ...],
         stop: Stop,
-        aside: SubRun | None,
+        discovery: SubRun | None,
     ) -> ExitCode:
         from mellea_cli.run.batch import run_batch
         from mellea_cli.run.theme_labels import LabelRun, settle_question
-
-        question = settle_question(themes, ends.answers)
-        plan = self._plan(chosen, question.asked)
-        if aside is not None:
-            plan = dataclasses.replace(plan, caps=aside.caps)
-        labelled = LabelRun(themes, question, plan, ends)
-        async with ready_servers(self._flags, chosen, plan.prefixes, self._show) as servers:
-            plan = await as_the_server_says(plan, servers)
-            with stop.on_signals():
-                result = await run_batch(plan, servers, labelled.run_io, observer=self._show.begin(), stop=stop)
-        result = result if aside is None else aside.added_to(result)
-        audited = self._audit(labelled, result)
-        figures = labelled.counts
         from mellea_cli.ui.summary import ThemeCounts
 
+        question = settle_question(themes, run_io.answers)
+        plan = self._plan(chosen, question.asked)
+        if discovery is not None:
+            plan = dataclasses.replace(plan, caps=discovery.caps)
+        labelled = LabelRun(themes, question, plan, run_io)
+        async with open_servers(self._options, chosen, plan.prefixes, self._show) as servers:
+            plan = await start_at_server_slots(plan, servers)
+            with stop.on_signals():
+                result = await run_batch(plan, servers, labelled.run_io, observer=self._show.begin(), stop=stop)
+        result = result if discovery is None else discovery.added_to(result)
+        audited = self._audit(labelled, result)
+        figures = labelled.counts
         themed = ThemeCounts(
             themes_file=str(self._path or ""),
             themes={theme.name: figures.themes[theme.name] for theme in themes},
@@ -227,21 +235,20 @@ class _Theming:
             quotes=figures.quotes,
             audited=audited,
         )
-        close(self._flags, plan, opened, result, self._show, themed)
+        batch_run.finish(self._options, plan, opened, result, self._show, themed)
         return result.exit_code
 
     def _audit(self, labelled: LabelRun, result: RunResult) -> bool:
-        """Read the output back and count again, where there is a file that was put into its place."""
-        from mellea_cli.io.files import resolve_output
+        """Read the output file back and count again; `False` when there is none to read."""
         from mellea_cli.run.theme_labels import audit, read_labels
 
-        flags = self._flags
-        if not result.finished or resolve_output(flags.output).kind != "file":
+        options = self._options
+        if not result.finished or resolve_output(options.output).kind != "file":
             return False
         whole = dataclasses.replace(
-            flags,
-            input=flags.output,
-            format=flags.output_format,
+            options,
+            input=options.output,
+            format=options.output_format,
             limit=None,
             sample=None,
             encoding=None,
@@ -251,32 +258,9 @@ class _Theming:
             audit(labelled.counts, read_labels(opened.source))
         return True
 
-    def _plan(self, chosen: Chosen, themes: Sequence[Theme]) -> RunPlan:
-        return batch_run.run_plan(self._flags, chosen, label_pipeline(themes))
-
-    def _preview(
-        self, opened: Input, themes: tuple[Theme, ...] | None, phrases: dict[Polarity, Counter[str]] | None
-    ) -> None:
-        plan = self._plan(batch_run.choose_model(self._flags), themes or ())
-        if themes:
-            preview(self._flags, plan, opened, (("themes", f"{len(themes)} from {self._path}"),))
-            return
-        from mellea_cli.run.theme_discovery import first_question
-
-        sizes = [f"{len(own)} {said}s" for said, own in (phrases or {}).items() if own]
-        step, text = first_question(phrases or {}, self._own.max_themes)
-        preview(self._flags, plan, opened, (("themes", f"found first, in {' and '.join(sizes)}"),), (step, text))
+    def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:
+        return batch_run.run_plan(self._options, chosen, label_pipeline(themes))
 
 
-def _themes_path(flags: Flags, own: ThemeFlags) -> Path | None:
-    """Where the themes are: what was named, else a file beside the output, else nowhere."""
-    from mellea_cli.io.files import resolve_output
-
-    if own.themes_file:
-        return Path(own.themes_file)
-    target = resolve_output(flags.output)
-    return Path(f"{flags.output}.toml") if target.kind == "file" else None
-
-
-def _number(themes: Sequence[Theme]) -> str:
+def _count(themes: Sequence[Theme]) -> str:
     return f"{len(themes)} theme" + ("s" if len(themes) > 1 else "")

@@ -27,14 +27,14 @@ async def _its_loop() -> str:
 
 def test_uvloop_is_taken_where_it_is(loop: str) -> None:
     """Unless somebody wants Python's own."""
-    assert batch_run.run(_its_loop()) == loop
+    assert batch_run.run_on_loop(_its_loop()) == loop
 
 
 def test_python_s_own_is_taken_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
     monkeypatch.delenv("MELLEA_LOOP")
     monkeypatch.setattr(batch_run, "find_spec", lambda name: None)
-    assert batch_run.run(_its_loop()) == "asyncio"
+    assert batch_run.run_on_loop(_its_loop()) == "asyncio"
 
 
 def test_a_run_with_faults_ends_as_it_should(loop: str, mellea: Run, tmp_path: Path) -> None:

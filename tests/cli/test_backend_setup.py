@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.cli.backend_setup import Wanted, choose, model_identity
+from mellea_cli.cli.backend_setup import choose_model, model_identity
 from mellea_cli.errors import ModelMissing, UsageError
-
-
-def wanted(
-    backend: str = "auto", model: str | None = None, url: str | None = None, in_flight: int | None = None
-) -> Wanted:
-    return Wanted(backend, model, url, in_flight)
+from rowfiles import Run
 
 
 @pytest.fixture(autouse=True)
@@ -24,38 +19,38 @@ def no_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_without_a_server_the_embedded_model_is_taken() -> None:
     """And the reason is said in one sentence."""
-    chosen = await choose(wanted())
+    chosen = await choose_model("auto", None, None)
     assert (chosen.backend, chosen.model, chosen.concurrency) == ("local", "qwen2.5-coder-1.5b", 4)
     assert "no Ollama answers" in chosen.reason
 
 
 async def test_an_address_is_an_explicit_choice(server: ModelServer) -> None:
     """With --base-url and no --backend the OpenAI protocol is spoken; it needs a model's name."""
-    chosen = await choose(wanted(model="m", url=server.openai_url))
+    chosen = await choose_model("auto", "m", server.openai_url)
     assert chosen.backend == "openai"
     with pytest.raises(UsageError, match="named"):
-        await choose(wanted(url=server.openai_url))
+        await choose_model("auto", None, server.openai_url)
 
 
 async def test_a_model_that_nobody_has_is_refused() -> None:
     """Neither Ollama nor the catalogue knows it; the hint says where to look."""
     with pytest.raises(ModelMissing) as raised:
-        await choose(wanted(model="no-such-model"))
+        await choose_model("auto", "no-such-model", None)
     assert "mellea models list" in raised.value.hint
 
 
 async def test_the_small_model_comes_with_a_warning() -> None:
     """Its answers are close to guesses, and the user is told."""
-    chosen = await choose(wanted("local", "smollm2-135m"))
+    chosen = await choose_model("local", "smollm2-135m", None)
     assert "testing" in chosen.warning
 
 
 async def test_the_embedded_model_has_so_many_slots_and_no_more() -> None:
     """A large -c does not cost memory that brings nothing."""
-    chosen = await choose(wanted("local", in_flight=64))
+    chosen = await choose_model("local", None, None, concurrency=64)
     assert chosen.concurrency == 8
     assert "8 items at once" in chosen.warning
-    assert (await choose(wanted("scripted", in_flight=64))).concurrency == 64
+    assert (await choose_model("scripted", None, None, concurrency=64)).concurrency == 64
 
 
 def test_a_model_file_is_known_by_its_content_not_its_folder(tmp_path: Path) -> None:
@@ -68,3 +63,23 @@ def test_a_model_file_is_known_by_its_content_not_its_folder(tmp_path: Path) -> 
     other.write_bytes(b"x" * 11)
     assert model_identity("local", str(one)) != model_identity("local", str(other))
     assert model_identity("ollama", "granite4.1:3b") == "granite4.1:3b"
+
+
+def test_a_model_other_than_the_default_is_not_fetched_unasked(mellea: Run, feedback: Path) -> None:
+    """Off a terminal nobody can be asked: the run is refused before anything is fetched."""
+    done = mellea("summarise", str(feedback), "--backend", "local", "-m", "smollm2-135m")
+    assert done.returncode == 2
+    assert "mellea models pull smollm2-135m" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_model_is_downloaded_by_an_ollama_server(mellea: Run, feedback: Path) -> None:
+    """With --pull, and without it the hint has the command."""
+    with ModelServer(models=("other",)) as server:
+        arguments = ("summarise", str(feedback), "-b", "ollama", "-m", "small", "--base-url", server.url)
+        without = mellea(*arguments)
+        assert without.returncode == 4
+        assert "ollama pull small" in without.stderr
+        done = mellea(*arguments, "--pull")
+        assert done.returncode == 0, done.stderr
+        assert server.state.completed == 30
