@@ -222,7 +222,8 @@ async def test_a_server_that_comes_back_costs_no_item(serve: Callable[..., Model
 
 async def test_too_many_failures_anywhere_stop_the_whole_run(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """--max-errors counts over all workers."""
-    server = serve(fault=lambda call: faults.status(400))
+    # The probe of the circuit breaker is answered, so the items are at fault and not the server.
+    server = serve(fault=lambda call: faults.status(400) if "MARK" in call.prompt else None)
     result = await ClusterRun(tmp_path / "out.jsonl", server.openai_url, caps=Caps(errors=ErrorLimit(count=3)))(
         marked(99)
     )
