@@ -1,0 +1,8 @@
+"""The table of all cases."""
+
+from __future__ import annotations
+
+from field.cases import answers, streams
+from field.model import Case
+
+CASES: tuple[Case, ...] = (*answers.CASES, *streams.CASES)
