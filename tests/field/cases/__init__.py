@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from field.cases import answers, errors, streams
+from field.cases import answers, errors, streams, tables
 from field.model import Case
 
-CASES: tuple[Case, ...] = (*answers.CASES, *streams.CASES, *errors.CASES)
+CASES: tuple[Case, ...] = (*answers.CASES, *streams.CASES, *errors.CASES, *tables.CASES)
