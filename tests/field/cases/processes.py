@@ -71,12 +71,24 @@ CASES: tuple[Case, ...] = (
     ),
     _process(
         "no-locks",
-        "tox-dev/filelock#67",
+        "yt-dlp/yt-dlp#3022",
         "The file system has no locks: one line says so and names the flag.",
         _run(
             Expect(exit=(2, 5), requests=0, says=("lock", "--no-lock"), talk=4),
             env={"PYTHONPATH": "{files}/nolocks:{path}"},
         ),
+    ),
+    *(
+        _process(
+            f"no-locks-{code.lower()}",
+            source,
+            f"The same where the system's word for it is {code}.",
+            _run(
+                Expect(exit=(2, 5), requests=0, says=("lock", "--no-lock"), silent=("traceback",), talk=4),
+                env={"PYTHONPATH": "{files}/nolocks:{path}", "FIELD_LOCK_ERROR": code},
+            ),
+        )
+        for code, source in (("ENOSYS", "tox-dev/filelock#67"), ("EOPNOTSUPP", ""), ("EBADF", "rss2email/rss2email#58"))
     ),
     _process(
         "no-locks-flag",
@@ -92,15 +104,15 @@ CASES: tuple[Case, ...] = (
             Expect(exit=130, answered=0),
             *("summarise", THREE, "-o", "out.jsonl", "-b", "openai", "-m", "m", "--base-url", "{nobody}/v1", "-c", "1"),
             *("--max-wait", "60s"),
-            signals=((3.0, "SIGINT"),),
-            seconds=5.0,
+            signals=((5.0, "SIGINT"),),
+            seconds=20.0,
         ),
     ),
     _process(
         "interrupt-hanging-server",
         _ISSUE,
         "Ctrl-C twice while the server says nothing.",
-        _run(Expect(exit=130, answered=0), *openai(THREE, "--grace", "1s"), signals=((3.0, "SIGINT"),), seconds=6.0),
+        _run(Expect(exit=130, answered=0), *openai(THREE, "--grace", "1s"), signals=((5.0, "SIGINT"),), seconds=20.0),
         rules=always(Reply(end="hang")),
     ),
     _process(

@@ -4,9 +4,11 @@ import errno
 import fcntl
 import os
 
+_CODE = getattr(errno, os.environ.get("FIELD_LOCK_ERROR", "ENOLCK"))
+
 
 def _refused(*_: object) -> None:
-    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    raise OSError(_CODE, os.strerror(_CODE))
 
 
 fcntl.flock = fcntl.lockf = _refused
