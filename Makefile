@@ -14,7 +14,7 @@ format:          ## Put the code into its form
 	ruff check --fix .
 	ruff format .
 
-test:            ## All tests; `pytest -m "not live and not terminal"` for the quick ones
+test:            ## All tests; `pytest -m "not live and not terminal and not field"` for the quick ones
 	pytest --quiet
 
 lock:            ## Write requirements.lock anew: after a change of the dependencies, or to take newer versions

@@ -1,0 +1,15 @@
+"""The table of all cases."""
+
+from __future__ import annotations
+
+from field.cases import answers, errors, kept, processes, streams, tables
+from field.model import Case
+
+CASES: tuple[Case, ...] = (
+    *answers.CASES,
+    *streams.CASES,
+    *errors.CASES,
+    *tables.CASES,
+    *kept.CASES,
+    *processes.CASES,
+)
