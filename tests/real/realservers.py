@@ -47,6 +47,8 @@ TEXTS = (
     "I like the new search page.",
     "The price went up without any notice.",
 )
+# A very small model answers this one badly. It is then asked again at once, on the connection that is open.
+ASKED_AGAIN = "Absolutely love the new dark mode 😍🌙 and the search is finally fast. Best update this year!"
 
 Process = subprocess.CompletedProcess[str]
 Run = Callable[..., Process]

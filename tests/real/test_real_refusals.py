@@ -26,11 +26,12 @@ import mellea_cli
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
 MANY = [f"{TEXTS[number % len(TEXTS)]} Case {number}." for number in range(300)]
-LONG = "Before all else: the blue door is stuck. " + "".join(
-    f"On day {number} the clerk sent me letter {number * 37} and I had to wait. " for number in range(900)
+_WORDS = ("clerk", "letter", "window", "garden", "engine", "ticket", "winter", "market", "bridge", "doctor")
+_STORY = " ".join(
+    f"The {_WORDS[number % 10]} of the {_WORDS[number // 10 % 10]} was closed when I came." for number in range(1000)
 )
-LONG = LONG[:29_900] + " In the end: the red lamp broke."
-# An English token has about four characters, a number fewer. No count of these texts lies below this one.
+LONG = f"Before all else: the blue door is stuck. {_STORY[:29_920]} In the end the red lamp broke."
+# An English token has four or five characters. No count of these texts lies below this one.
 LEAST_TOKENS = len(LONG) // 6
 
 
@@ -43,7 +44,7 @@ def test_a_missing_model(mellea: Run, seen: RealServer, relay: Relay, tmp_path: 
     assert done.returncode == 4, done.stderr
     assert len(relay.questions) <= 16
     assert "no-such-model" in done.stderr
-    assert seen.model in done.stderr.replace("no-such-model", "")
+    assert seen.model in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("server", ["llamacpp"], indirect=True)
@@ -64,7 +65,7 @@ def test_chat_with_a_missing_model(mellea: Run, seen: RealServer, relay: Relay) 
     assert done.returncode == 4, done.stderr
     assert done.stdout == ""
     assert len(relay.questions) <= 4
-    assert seen.model in done.stderr.replace("no-such-model", "")
+    assert seen.model in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("server", ["litellm"], indirect=True)
@@ -168,8 +169,9 @@ def test_a_limit_on_requests_is_kept(mellea: Run, seen: RealServer, relay: Relay
     done = mellea("summarise", str(feedback), "-o", "out.jsonl", "-c", "1", *narrow.flags(), env=seen.environ())
     assert done.returncode in {0, 3}, done.stderr
     check_rows(read_rows(tmp_path / "out.jsonl"), texts, done.stderr)
+    # Two are answered, one is refused and told to wait until the next minute, and so on.
     refused = [one for one in relay.responses if one.status == 429]
-    assert len(refused) <= relay.answered, done.stderr
+    assert len(refused) <= relay.answered // 2 + 1, done.stderr
 
 
 def test_a_key_goes_to_ollama_as_well(mellea: Run, relays: Callable[[str], Relay], tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_schema_goes_out_with_each_question(mellea: Run, seen: RealServer, r
         else:
             assert question.json["response_format"]["type"] == "json_schema"
             schema = question.json["response_format"]["json_schema"]["schema"]
-        assert {"summary", "sentiment", "issues"} <= set(schema["properties"])
+        assert {"summary", "sentiment", "urgency"} <= set(schema["properties"])
 
 
 async def test_a_model_class_comes_back_as_its_instance(server: RealServer) -> None:
