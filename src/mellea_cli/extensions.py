@@ -22,6 +22,8 @@ class ExtensionPoint(Generic[T]):
 
     def __init__(self, group: str, built_in: Mapping[str, str], choices: tuple[str, ...] = ()) -> None:
         self.group = group
+        self.kind = group.rpartition(".")[2].removesuffix("s").replace("_", " ")
+        """What it registers, in messages."""
         self._built_in = built_in
         self._choices = choices
 
@@ -72,11 +74,10 @@ class ExtensionPoint(Generic[T]):
 
     def unknown(self, name: str) -> UsageError:
         """The error for a name that is not registered."""
-        kind = self.group.split(".")[-1].removesuffix("s").replace("_", " ")
         names = self.names()
         near = nearest(name, names)
         hint = f"did you mean {near}? " if near else ""
-        return UsageError(f"there is no {kind} {name!r}", hint=f"{hint}choose one of {', '.join(names)}")
+        return UsageError(f"there is no {self.kind} {name!r}", hint=f"{hint}choose one of {', '.join(names)}")
 
     def _scan(self) -> Iterable[Any]:
         from importlib.metadata import entry_points
