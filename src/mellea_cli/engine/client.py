@@ -207,6 +207,7 @@ class ModelClient:
         limiter = self._rate_limiter
         expected = 0.0
         allowed = endpoint.limiter.allowed
+        answered = False
         try:
             if limiter is not None:
                 expected = limiter.expected_tokens(sum(len(message.content) for message in request.messages))
@@ -217,9 +218,10 @@ class ModelClient:
             deadlines = self._deadlines_at(endpoint) if several else self.deadlines
             completion = await endpoint.send(request, observer, deadlines, movable=several and movable)
         except AnswerError:
-            self.balancer.answered()
+            answered = True
             raise
         except BackendError as error:
+            answered = error.scope is Scope.ITEM
             # Before the place is given to another request, which would run into the same refusal.
             self._after_failure(endpoint, error, avoid)
             raise
@@ -228,7 +230,7 @@ class ModelClient:
                 limiter.settle(expected, completion.usage)
             if (rest := endpoint.asked_wait_s(self.policy.retry_after_cap_s)) > 0:
                 self._rest(endpoint, rest, "the model server's headers say that its limit is reached")
-            self.balancer.answered()
+            answered = True
             return completion
         finally:
             if endpoint.limiter.first_alone:
@@ -237,7 +239,7 @@ class ModelClient:
                 self._tell(endpoint)
             if self.slots is not None and endpoint.limiter.allowed != allowed:
                 self.slots.set_limit(self._allowed())
-            self.balancer.release(endpoint)
+            self.balancer.release(endpoint, answered=answered)
 
     async def _until_allowed(self, limiter: RateLimiter, tokens: float, endpoint: Endpoint) -> None:
         """Wait until the rate limit allows a request, and start it.
@@ -292,8 +294,6 @@ class ModelClient:
         elif isinstance(error, ContextTooLong):
             # Another endpoint's context window may be larger: each is asked once.
             avoid[endpoint] = math.inf
-        if error.scope is Scope.ITEM:
-            self.balancer.answered()
 
     def _count_long_rest(self, endpoint: Endpoint, error: BackendError, asked_s: float) -> None:
         """Stop using a server that asks again and again to wait for longer than the user does.
