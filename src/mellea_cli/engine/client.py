@@ -39,8 +39,9 @@ _LOOK_S = 1.0
 _WORTH_A_NOTE_S = 30.0
 # Answers in a row that ask for a longer wait than the user's before the server counts as unavailable.
 _MOST_LONG_RESTS = 4
-# Probes in a row, each after a longer wait, that an endpoint refuses before it is disabled, although it has answered.
-_MOST_REFUSED_PROBES = 3
+# Probes in a row that an endpoint may refuse after it has answered, before it is disabled. Each comes after twice the
+# wait, so they take half a minute: a gateway that is being replaced is back by then, a revoked key is not.
+_MOST_REFUSED_PROBES = 6
 
 
 @dataclass(frozen=True, slots=True)
