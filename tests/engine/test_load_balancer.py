@@ -123,7 +123,7 @@ async def test_near_the_end_a_slow_endpoint_is_spared() -> None:
 
 
 async def test_near_the_end_a_slow_endpoint_is_not_spared_when_it_is_the_only_one() -> None:
-    """What is set aside, or asks to rest, does not count as a faster one."""
+    """What is unavailable, or asks to rest, does not count as a faster one."""
     slow, fast = made("slow", 4, mean_s=10.0), made("fast", 2, mean_s=0.1)
     balancer = LoadBalancer([slow, fast])
     balancer.remaining = lambda: 0
