@@ -391,9 +391,7 @@ class ModelClient:
                 endpoint.has_answered = fault is None
                 if fault is None or fault.retryable:
                     return
-                endpoint.error = EndpointRefuses(
-                    f"the server refuses every request: {error.message}", status=error.status, hint=error.hint
-                )
+                endpoint.error = _refuses(error)
                 endpoint.breaker.disable()
                 self._tell(endpoint)
             if all(one.breaker.state is BreakerState.DISABLED for one in self.endpoints):
@@ -481,17 +479,24 @@ class ModelClient:
         if error is None or (error.scope is Scope.ITEM and endpoint.has_answered):
             breaker.probe_succeeded()
             endpoint.refused_probes = 0
+            self.balancer.probe_succeeded()
         else:
             endpoint.error = error
             refused = error.scope is not Scope.RETRY
             endpoint.refused_probes = endpoint.refused_probes + 1 if refused else 0
             passes = not refused or endpoint.may_pass(error) or error.scope is Scope.ITEM
             if not passes or endpoint.refused_probes >= _MOST_REFUSED_PROBES:
+                endpoint.error = error if error.scope is Scope.RUN else _refuses(error)
                 breaker.disable()
             elif breaker.state is BreakerState.OPEN:
                 breaker.open(now, at_least_s=error.retry_after_s or 0.0)
         self._tell(endpoint)
         self.balancer.assign()
+
+
+def _refuses(error: BackendError) -> EndpointRefuses:
+    """The error of an endpoint that refuses every request with an error that is otherwise about one request."""
+    return EndpointRefuses(f"the server refuses every request: {error.message}", status=error.status, hint=error.hint)
 
 
 def _of_row(error: BackendError) -> RequestRefused:

@@ -130,6 +130,11 @@ class LoadBalancer:
         if self._waiting:
             self.assign()
 
+    def probe_succeeded(self) -> None:
+        """Start the time without an available endpoint again, and assign waiting requests."""
+        self._unavailable_since = None
+        self.assign()
+
     def assign(self) -> None:
         """Assign endpoints to waiting requests; call it whenever an endpoint's state has changed."""
         if not self._waiting:
