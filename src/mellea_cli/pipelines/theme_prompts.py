@@ -21,8 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, create_model
 
 from mellea_cli.pipelines.pipeline import Column, Example, OutputType, Pipeline, Prompt, Step, compact_json
-from mellea_cli.requirements.checks import sentences
-from mellea_cli.requirements.requirement import Requirement, ValidationResult
+from mellea_cli.requirements.requirement import Answered, Requirement, answer_check, sentences
 
 _WORD = re.compile(r"\w+")
 
@@ -85,7 +84,7 @@ def label_pipeline(themes: Sequence[Theme]) -> Pipeline:
         prompt=Prompt(_system(themes), _FROM_TEXT, _examples(themes)),
         output=OutputType(_labels_type(names)),
         max_tokens=320,
-        requirements=(_verbatim(),),
+        requirements=(answer_check("Each quote stands in the feedback letter by letter.", _invented_quote),),
         fallback=_closest_quotes,
     )
     return Pipeline(
@@ -140,18 +139,11 @@ def _sentence(phrase: str) -> str:
     return whole if whole.endswith((".", "!", "?")) else f"{whole}."
 
 
-def _verbatim() -> Requirement:
-    def validate(subject: Any) -> ValidationResult:
-        answered = subject.last_output()
-        for label in answered.parsed.labels:
-            if label.theme not in (OTHER, NONE) and anchored(label.quote, answered.source) is None:
-                reason = (
-                    f"the quote {compact_json(label.quote)} does not stand in the feedback; copy its author's words"
-                )
-                return ValidationResult(False, reason=reason)
-        return ValidationResult(True)
-
-    return Requirement("Each quote stands in the feedback letter by letter.", validate)
+def _invented_quote(answer: Answered) -> str | None:
+    for label in answer.parsed.labels:
+        if label.theme not in (OTHER, NONE) and anchored(label.quote, answer.source) is None:
+            return f"the quote {compact_json(label.quote)} does not stand in the feedback; copy its author's words"
+    return None
 
 
 def _closest_quotes(answer: Any, text: str) -> Any:
@@ -305,15 +297,11 @@ def propose_pipeline(polarity: Polarity, number: int) -> Pipeline:
 
 def _own_words(words: _Wording) -> Requirement:
     # Small models like to copy from the worked example.
-    def validate(subject: Any) -> ValidationResult:
-        themes = subject.last_output().parsed.themes
-        copied = [theme.name for theme in themes if _is_copy(theme, words)]
-        if not copied:
-            return ValidationResult(True)
-        reason = f"these themes are from the example, not from these lines: {', '.join(copied)}"
-        return ValidationResult(False, reason=reason)
+    def problem(answer: Answered) -> str | None:
+        copied = [theme.name for theme in answer.parsed.themes if _is_copy(theme, words)]
+        return f"these themes are from the example, not from these lines: {', '.join(copied)}" if copied else None
 
-    return Requirement("No theme is taken from the example.", validate)
+    return answer_check("No theme is taken from the example.", problem)
 
 
 def _is_copy(theme: _Proposed, words: _Wording) -> bool:

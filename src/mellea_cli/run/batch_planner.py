@@ -187,7 +187,7 @@ class _PlannedItem:
 
 async def _valid_value(step: Step, request: GenerateRequest, completion: Completion) -> Any:
     """The value of an answer that is good by the rules of a live run; `None` for any other, which is judged there."""
-    if any(requirement.judged_by_model for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
+    if any(requirement.validation_fn is None for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
         return None
     try:
         check_complete(completion)
