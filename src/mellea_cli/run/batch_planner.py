@@ -31,8 +31,7 @@ from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
 from mellea_cli.run.plan import Caps, RunPlan
 
-BATCH_PRICE = 0.5
-"""The price of a token in the queue, relative to a live one (OpenAI's price list)."""
+BATCH_PRICE = 0.5  # The price of a token in the queue, relative to a live one (OpenAI's price list)
 
 _GROUP = 500
 _TAIL = 400
@@ -41,10 +40,9 @@ _TOKEN_MARGIN = 4 / 3
 
 
 class RequestSink(Protocol):
-    """Takes the requests that can be asked now."""
+    """Takes the requests that can be asked now, each under its custom id."""
 
-    def has(self, name: str) -> bool:
-        """Whether it has the request with this custom id already."""
+    def has(self, name: str) -> bool: ...
 
     async def add(self, name: str, request: GenerateRequest) -> None: ...
 
@@ -56,39 +54,27 @@ class RequestSink(Protocol):
 class BatchProgress:
     """The answers of all scans so far, and the open requests of the last one."""
 
-    settled: int = 0
-    """Answers that went into the journal."""
+    settled: int = 0  # Answers that went into the journal
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
+    # Custom ids of the replies for items that must be asked live, by their request's digest.
     replays: dict[bytes, str] = field(default_factory=dict)
-    """For items that must be asked live: custom ids of the replies that there are, by the request's digest."""
-    live: int = 0
-    """Texts that must be asked live."""
-    waiting: int = 0
-    """Requests in the queue."""
+    live: int = 0  # Texts that must be asked live
+    waiting: int = 0  # Requests in the queue
 
 
 class BatchPlanner:
-    """Scans the input, again whenever a batch has come back.
-
-    Args:
-        plan: the run.
-        items: iterates over the input from its start, each time it is called.
-        answers: the journal.
-        store: the replies of the queue.
-        retry_failed: whether items that failed in an earlier run are asked again.
-        again: whether requests that came back without an answer go out once more; otherwise the live run asks them.
-    """
+    """Scans the input, again whenever a batch has come back."""
 
     def __init__(
         self,
         plan: RunPlan,
-        items: Callable[[], Iterator[Item]],
+        items: Callable[[], Iterator[Item]],  # iterates over the input from its start, each time it is called
         answers: Answers,
         store: BatchJobStore,
         *,
-        retry_failed: bool = True,
-        again: bool = False,
+        retry_failed: bool = True,  # whether items that failed in an earlier run are asked again
+        again: bool = False,  # whether unanswered requests go out once more; otherwise the live run asks them
     ) -> None:
         self._plan = plan
         self._items = items
@@ -103,12 +89,7 @@ class BatchPlanner:
         self.progress = BatchProgress()
 
     async def scan(self, sink: RequestSink | None) -> BatchProgress:
-        """Go through the input once; without a sink, unanswered requests are left to the live run.
-
-        Raises:
-            InputError: it cannot be read further.
-            OutputError: journal or files cannot be written.
-        """
+        """Go through the input once; without a sink, unanswered requests are left to the live run."""
         progress = self.progress
         progress.live = progress.waiting = 0
         progress.replays.clear()
@@ -212,15 +193,9 @@ def _digest(request: GenerateRequest) -> bytes:
 
 
 class ReplayBackend:
-    """A backend that gives the replies of batches, and asks the real backend for everything else.
+    """A `Backend` that gives the replies of batches, and asks the real backend for everything else.
 
-    A first answer that came by a batch is judged like a live one; the re-prompt after a bad one goes to the real
-    backend. See `mellea_cli.backends.base.Backend`.
-
-    Args:
-        backend: the real one.
-        store: the replies.
-        replays: custom ids by the digest of their request.
+    A first answer that came by a batch is judged like a live one; the re-prompt after a bad one goes to the real one.
     """
 
     def __init__(self, backend: Backend, store: BatchJobStore, replays: Mapping[bytes, str]) -> None:
@@ -258,21 +233,14 @@ class BatchBudget:
     """Keeps the submitted requests within the caps.
 
     The first requests count as the longest they may be, later ones as the mean of those that were answered.
-
-    Args:
-        caps: the limits.
-        answered: the number of answered requests.
-        used: what these have used.
-        reserved: what the requests in the queue may use.
     """
 
     def __init__(self, caps: Caps, answered: int, used: Usage, reserved: Usage) -> None:
         self._caps = caps
-        self._answered = answered
-        self._used = used
-        self._reserved = used + reserved
-        self.full = False
-        """Whether a request was refused."""
+        self._answered = answered  # requests
+        self._used = used  # by these
+        self._reserved = used + reserved  # and by the requests in the queue
+        self.full = False  # whether a request was refused
 
     def reserve(self, request: GenerateRequest) -> Usage | None:
         """Reserve the expected usage of a request; `None` when it would exceed a cap."""
@@ -283,12 +251,11 @@ class BatchBudget:
             characters = sum(len(message.content) for message in request.messages)
             expected = Usage(math.ceil(estimate_tokens(characters) * _TOKEN_MARGIN), request.options.max_tokens or 0)
         reserved, caps = self._reserved + expected, self._caps
-        too_many = caps.tokens is not None and reserved.total_tokens > caps.tokens
-        too_dear = (
-            caps.cost is not None and caps.prices is not None and caps.prices.of(reserved) * BATCH_PRICE > caps.cost
-        )
-        if too_many or too_dear:
+        if caps.tokens is not None and reserved.total_tokens > caps.tokens:
             self.full = True
+        if caps.cost is not None and caps.prices and caps.prices.of(reserved) * BATCH_PRICE > caps.cost:
+            self.full = True
+        if self.full:
             return None
         self._reserved = reserved
         return expected
