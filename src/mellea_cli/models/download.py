@@ -20,24 +20,21 @@ from mellea_cli.models.catalogue import ModelFile
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 1024 * 1024
-"""Bytes that are read or written at a time."""
+BLOCK = 1024 * 1024  # Bytes that are read or written at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Progress of a pull."""
 
+    # `waiting` for another process that pulls the same file, `fetching`, or `checking` the hash
     phase: Literal["waiting", "fetching", "checking"]
-    """`waiting` for another process that pulls the same file, `fetching`, or `checking` the hash."""
-    done: int
-    """Bytes fetched, or bytes hashed."""
+    done: int  # Bytes fetched, or bytes hashed
     total: int
     source: str = ""
 
 
-ProgressCallback = Callable[[Progress], None]
-"""Called often, in the thread that pulls; must return at once."""
+ProgressCallback = Callable[[Progress], None]  # Called often, in the thread that pulls; must return at once
 
 
 def ignore_progress(progress: Progress) -> None:
@@ -66,8 +63,8 @@ class ModelSource(Protocol):
         """
 
 
+# Entry point of `mellea.model_sources`: opens a source, given the environment and the network policy
 ModelSourceFactory = Callable[[Mapping[str, str], NetworkPolicy], ModelSource]
-"""Entry point of `mellea.model_sources`: opens a source, given the environment and the network policy."""
 
 
 class PartialFile:
@@ -78,8 +75,7 @@ class PartialFile:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        self.received = 0
-        """Bytes in the file."""
+        self.received = 0  # Bytes in the file
         self._file: BinaryIO | None = None
 
     @property

@@ -27,12 +27,9 @@ _WORD = re.compile(r"\w+")
 
 Kind = Literal["complaint", "praise", "both"]
 
-OTHER = "other"
-"""The label of a row that says something for which there is no theme."""
-NONE = "none"
-"""The label of a row that praises nothing and complains about nothing."""
-MOST_LABELS = 4
-"""The most passages that are labelled in one text."""
+OTHER = "other"  # The label of a row that says something for which there is no theme
+NONE = "none"  # The label of a row that praises nothing and complains about nothing
+MOST_LABELS = 4  # The most passages that are labelled in one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +51,7 @@ class Theme:
 
 Polarity = Literal["complaint", "praise"]
 
-PROPOSE_BATCH = 12
-"""The most lines in one question for themes."""
+PROPOSE_BATCH = 12  # The most lines in one question for themes
 
 
 _TASK = """\
@@ -263,10 +259,7 @@ def numbered(lines: Sequence[str]) -> str:
 
 
 def propose_pipeline(polarity: Polarity, number: int) -> Pipeline:
-    """The pipeline that finds the `number` themes that most of the numbered lines belong to.
-
-    Its column `themes` has [name, definition] pairs, the most frequent one first.
-    """
+    """The pipeline that finds the `number` themes that most numbered lines belong to, the most frequent first."""
     words = _WORDING[polarity]
     themes = f"{number} themes" if number > 1 else "theme"
     system = (
@@ -387,12 +380,7 @@ def content_words(name: str) -> list[str]:
 
 
 def distinct(themes: Iterable[tuple[str, str]], known: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Drop themes that mean the same as an earlier one or have an unusable name; keep one general theme at most.
-
-    Args:
-        themes: names and definitions; of several that mean the same the first is kept.
-        known: names that are taken.
-    """
+    """Drop themes that mean the same as an earlier or known one or have an unusable name; keep one general one."""
     kept: list[tuple[str, str]] = []
     seen = [stems(name) for name in known]
     general = any(map(is_general, known))
@@ -430,8 +418,7 @@ def _stem(word: str) -> str:
     return word
 
 
-QUOTE_LENGTH = 160
-"""The longest quote in characters."""
+QUOTE_LENGTH = 160  # The longest quote in characters
 _SHORTEST = 2
 # Characters that models exchange for one another: they are treated as equal when a quote is searched.
 _ALIKE = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "})
@@ -442,13 +429,10 @@ _TRAILING = ".!?,;:\u2026"
 
 
 def anchored(quote: str, text: str) -> str | None:
-    """Find the passage of `text` that `quote` repeats.
+    """Find the passage of `text` that `quote` repeats, at most `QUOTE_LENGTH` characters; `None` when there is none.
 
     White space, case and the shape of quotation marks and dashes may differ, and punctuation at the ends may be
     missing. The result has the text's own characters.
-
-    Returns:
-        The passage, at most `QUOTE_LENGTH` characters; `None` when there is none.
     """
     wanted = quote.strip(_EDGES)
     if len(wanted) < _SHORTEST and wanted != text.strip():
@@ -467,11 +451,7 @@ def anchored(quote: str, text: str) -> str | None:
 
 
 def closest(quote: str, text: str) -> str:
-    """The sentence of `text` that shares the most words with `quote`: the shortest of equals, the first if none does.
-
-    Returns:
-        A passage of the text, at most `QUOTE_LENGTH` characters; empty only for a text without words.
-    """
+    """The sentence of `text` that shares most words with `quote`: the shortest of equals, the first if none does."""
     passages = _passages(text)
     wanted = Counter(_words(quote))
     scores = [((Counter(_words(passage)) & wanted).total(), -len(passage)) for passage in passages]

@@ -17,8 +17,7 @@ from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
 class Mix:
     """Sentiment and urgency of a group of rows. Each answered row counts once in each of the two."""
 
-    rows: int = 0
-    """All rows, answered or not."""
+    rows: int = 0  # All rows, answered or not
     sentiment: Counter[str] = field(default_factory=Counter)
     urgency: Counter[str] = field(default_factory=Counter)
 
@@ -42,8 +41,7 @@ class Mix:
 class Quote:
     """A customer's words."""
 
-    number: int
-    """The row's number, counted from 1."""
+    number: int  # The row's number, counted from 1
     id: str
     text: str
     sentiment: str
@@ -56,8 +54,7 @@ class ThemeFigures:
 
     name: str
     mix: Mix
-    share: float
-    """Of the answered rows."""
+    share: float  # Of the answered rows
     quotes: Sequence[Quote] = ()
     definition: str = ""
     kind: str = ""
@@ -72,12 +69,10 @@ class ThemeFigures:
 class Labels:
     """Rows by what they are labelled with; the four add up to all rows."""
 
-    themed: int
-    """Rows with at least one theme of the list."""
+    themed: int  # Rows with at least one theme of the list
     other: int
     none: int
-    unlabelled: int
-    """Rows that failed or were never labelled."""
+    unlabelled: int  # Rows that failed or were never labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +81,7 @@ class Point:
 
     start: date
     name: str
-    mix: Mapping[str, int]
-    """Rows by sentiment; rows without an answer count as `no answer`."""
+    mix: Mapping[str, int]  # Rows by sentiment; rows without an answer count as `no answer`
 
     @property
     def rows(self) -> int:
@@ -105,8 +99,7 @@ class Trend:
     empty: int
     unreadable: int
     note: str = ""
-    month_first: bool = False
-    """How dates such as 03/04/2026 were read."""
+    month_first: bool = False  # How dates such as 03/04/2026 were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +108,7 @@ class Group:
 
     value: str
     mix: Mix
-    theme: str = ""
-    """Its most frequent theme; empty without themes."""
+    theme: str = ""  # Its most frequent theme; empty without themes
     theme_count: int = 0
 
 
@@ -126,34 +118,26 @@ class Split:
 
     column: str
     groups: Sequence[Group]
-    others: Mix
-    """The rows of rarer values."""
-    other_values: int
-    """The number of rarer values."""
+    others: Mix  # The rows of rarer values
+    other_values: int  # The number of rarer values
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Everything that a report says. Answered, blank and failed rows add up to all rows."""
 
-    name: str
-    """The file."""
+    name: str  # The file
     mix: Mix
     blank: int
     failed: int
-    unreadable: int = 0
-    """Rows of the file that could not be read; no other figure includes them."""
-    failures: Mapping[str, int] = field(default_factory=dict)
-    """Failed rows by kind."""
-    labels: Labels | None = None
-    """`None` when the rows have no themes."""
+    unreadable: int = 0  # Rows of the file that could not be read; no other figure includes them
+    failures: Mapping[str, int] = field(default_factory=dict)  # Failed rows by kind
+    labels: Labels | None = None  # `None` when the rows have no themes
     themes: Sequence[ThemeFigures] = ()
-    urgent: Sequence[Quote] = ()
-    """The most urgent rows, worst first."""
+    urgent: Sequence[Quote] = ()  # The most urgent rows, worst first
     trend: Trend | None = None
     splits: Sequence[Split] = ()
-    notes: Sequence[str] = ()
-    """What a reader should know about the figures."""
+    notes: Sequence[str] = ()  # What a reader should know about the figures
 
     @property
     def rows(self) -> int:

@@ -42,16 +42,7 @@ def to_html(
     written: datetime,
     next_steps: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Render a report as a page, in pieces.
-
-    Args:
-        figures: what to show.
-        records: the rows.
-        columns: the input's other columns, in their order.
-        title: the heading of the page.
-        written: when the report was made.
-        next_steps: commands to type next, such as the one that finds themes.
-    """
+    """Render a report as a page, in pieces; `columns` are the input's other columns, in their order."""
     folder = files("mellea_cli.report") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(
