@@ -134,7 +134,6 @@ def _themes(flags: ReportFlags) -> "Sequence[Theme]":
 
 
 def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
-    """Commands to run next: how to get themes, and the page."""
     if not figures.rows or flags.results == "-":
         return []
     name = shlex.quote(flags.results)

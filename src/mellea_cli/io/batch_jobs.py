@@ -125,7 +125,6 @@ class BatchJobStore:
         self._write((statement, [(state, *given.values(), tag)]))
 
     def request_state(self, custom_id: str) -> RequestState:
-        """Return the state of a request; takes microseconds."""
         found = self._first("SELECT reply, prompt, completion FROM batch_requests WHERE custom_id = ?", custom_id)
         if found is None:
             return None
@@ -156,7 +155,6 @@ class BatchJobStore:
         self._write(("UPDATE batch_jobs SET state = 'over', status = ? WHERE tag = ?", [(status, tag)]), unanswered)
 
     def unanswered(self, tag: str) -> int:
-        """Return how many requests of a job have no reply."""
         found = self._first("SELECT count(*) FROM batch_requests WHERE job = ? AND reply IS NULL", tag)
         return found[0] if found else 0
 
@@ -247,7 +245,6 @@ class BatchFile(AtomicFile):
         self.size = 0
 
     def add(self, name: str, line: bytes) -> None:
-        """Write one request."""
         self.write(line)
         self.custom_ids.append(name)
         self.size += len(line)

@@ -22,7 +22,6 @@ class WheelPart:
 
     @property
     def requirement(self) -> str:
-        """The requirement for an installer."""
         return f"{self.distribution}=={self.version}"
 
 

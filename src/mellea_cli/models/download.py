@@ -80,7 +80,6 @@ class PartialFile:
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes have arrived; their hash is another question."""
         return self.received == self.size
 
     def __enter__(self) -> Self:
@@ -103,13 +102,11 @@ class PartialFile:
         self.received += len(data)
 
     def sync(self) -> None:
-        """Write everything appended so far to the disk."""
         file = self._opened()
         file.flush()
         os.fsync(file.fileno())
 
     def restart(self) -> None:
-        """Discard every byte."""
         self._discard()
         self._open()
 
@@ -226,7 +223,6 @@ class Hub:
         self._network = network or NetworkPolicy.from_environ(environ)
 
     def fetch(self, model: ModelFile, partial: PartialFile, progress: ProgressCallback) -> None:
-        """Download the missing bytes."""
         if not model.hub_repo:
             raise SourceFailed("does not have this file")
         if self._offline:

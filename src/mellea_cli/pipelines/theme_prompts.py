@@ -34,19 +34,12 @@ MOST_LABELS = 4  # The most passages that are labelled in one text
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """What several pieces of feedback are about.
+    """What several pieces of feedback are about."""
 
-    Args:
-        name: a few plain words, unique in its list.
-        definition: what belongs to it, in one line.
-        kind: whether people complain about it, praise it, or both.
-        examples: up to two phrases that belong to it.
-    """
-
-    name: str
-    definition: str
-    kind: Kind = "both"
-    examples: tuple[str, ...] = ()
+    name: str  # a few plain words, unique in its list
+    definition: str  # what belongs to it, in one line
+    kind: Kind = "both"  # whether people complain about it, praise it, or both
+    examples: tuple[str, ...] = ()  # up to two phrases that belong to it
 
 
 Polarity = Literal["complaint", "praise"]
@@ -88,7 +81,7 @@ def label_pipeline(themes: Sequence[Theme]) -> Pipeline:
         about="one call for each item: passages and the themes they belong to",
         steps=(step,),
         columns=(Column("themes"), Column("theme_quotes")),
-        assemble=_Assemble(names),
+        assemble=partial(_labelled_columns, names),
         empty={"themes": [NONE], "theme_quotes": {}},
     )
 
@@ -144,32 +137,23 @@ def _invented_quote(answer: Answered) -> str | None:
 
 def _closest_quotes(answer: Any, text: str) -> Any:
     labels = [
-        label
-        if anchored(label.quote, text) is not None
-        else label.model_copy(update={"quote": closest(label.quote, text)})
+        label.model_copy(update={"quote": anchored(label.quote, text) or closest(label.quote, text)})
         for label in answer.labels
     ]
     return answer.model_copy(update={"labels": labels})
 
 
-@dataclass(frozen=True, slots=True)
-class _Assemble:
+def _labelled_columns(names: Sequence[str], answers: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a labelled text: each theme once, in the order of the list, with its first quote."""
-
-    names: tuple[str, ...]
-
-    def __call__(self, answers: Mapping[str, Any]) -> dict[str, Any]:
-        text: str = answers["text"]
-        quotes: dict[str, str] = {}
-        said = set()
-        for label in answers["label"].labels:
-            said.add(label.theme)
-            if label.theme in self.names:
-                quotes.setdefault(label.theme, anchored(label.quote, text) or closest(label.quote, text))
-        themes = [name for name in self.names if name in quotes]
-        if not themes:
-            themes = [OTHER if OTHER in said else NONE]
-        return {"themes": themes, "theme_quotes": {name: quotes[name] for name in self.names if name in quotes}}
+    text: str = answers["text"]
+    labels = answers["label"].labels
+    quotes: dict[str, str] = {}
+    for label in labels:
+        if label.theme in names:
+            quotes.setdefault(label.theme, anchored(label.quote, text) or closest(label.quote, text))
+    themes = [name for name in names if name in quotes]
+    unnamed = OTHER if any(label.theme == OTHER for label in labels) else NONE
+    return {"themes": themes or [unnamed], "theme_quotes": {name: quotes[name] for name in themes}}
 
 
 _NAME_LENGTH = 40

@@ -54,7 +54,6 @@ class Aggregator:
         self._split_themes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def add(self, record: Record) -> None:
-        """Count one row."""
         self._mix.add(record)
         severity = _rank(record.urgency, URGENCIES), _rank(record.sentiment, SENTIMENTS)
         if record.state == "blank":

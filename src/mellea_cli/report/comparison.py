@@ -34,7 +34,6 @@ class Change:
 
     @property
     def arrival(self) -> Literal["came", "went", ""]:
-        """Whether it occurs in the new rows only, or in the old ones only."""
         if self.old and not self.new:
             return "went"
         return "came" if self.new and not self.old else ""
@@ -59,7 +58,6 @@ class Comparison:
 
     @property
     def themed(self) -> bool:
-        """Whether both outputs have themes, so that these can be compared."""
         return self.old.labels is not None and self.new.labels is not None
 
 

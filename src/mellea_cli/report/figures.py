@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 from mellea_cli.report.dates import Bucket
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
@@ -195,15 +194,8 @@ def in_order(counts: Mapping[str, int], kind: str = "sentiment") -> list[tuple[s
 
 def figures_to_json(figures: Figures) -> str:
     """Render the figures as JSON. Keys are only ever added."""
-    record = {"answered": figures.answered, "rows": figures.rows, **_plain(figures)}
+    from pydantic import TypeAdapter
+
+    fields = TypeAdapter(Figures).dump_python(figures, mode="json")
+    record = {"answered": figures.answered, "rows": figures.rows, **fields}
     return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value.isoformat() if isinstance(value, date) else value

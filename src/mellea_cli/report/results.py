@@ -163,11 +163,8 @@ class Results:
         kind, reason = self._failure(added.get("error"))
         ident = "" if columns.id is None else self._text(fields.get(columns.id)).strip()
         rest = columns.rest
-        if (
-            (error := columns.added.get("error"))
-            and not self._flat
-            and not isinstance(fields.get(error), Mapping | None)
-        ):
+        error = columns.added.get("error")
+        if error and not self._flat and not isinstance(fields.get(error), Mapping | None):
             # In JSON the run writes an object: an error of another type is the input's own column.
             self.columns.setdefault(error)
             rest = (*rest, error)
@@ -234,15 +231,6 @@ class Results:
         hint = f"did you mean {flag} {close!r}?" if close else f"name another one with {flag}"
         seen = f"no column {wanted!r}; columns seen: {_listed(names)}"
         return InputError(seen, path=self.name, line=line, hint=hint)
-
-    def _not_ours(self, columns: tuple[str, ...], line: int) -> InputError:
-        name = "FILE" if self.name.startswith("<") else self.name
-        return InputError(
-            f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {_listed(columns)}",
-            path=self.name,
-            line=line,
-            hint=f"make one first: mellea summarise {name} -o results.jsonl",
-        )
 
 
 def _last(name: str, columns: tuple[str, ...]) -> str | None:

@@ -63,39 +63,34 @@ class BatchProgress:
     waiting: int = 0  # Requests in the queue
 
 
+@dataclass
 class BatchPlanner:
     """Scans the input, again whenever a batch has come back."""
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        items: Callable[[], Iterator[Item]],  # iterates over the input from its start, each time it is called
-        answers: Answers,
-        store: BatchJobStore,
-        *,
-        retry_failed: bool = True,  # whether items that failed in an earlier run are asked again
-        again: bool = False,  # whether unanswered requests go out once more; otherwise the live run asks them
-    ) -> None:
-        self._plan = plan
-        self._items = items
-        self._answers = answers
-        self._store = store
-        self._retry_failed = retry_failed
-        self._again = again
-        self._mask = redact if plan.redacted else str
-        steps = plan.pipeline.steps
-        self._options = {step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in steps}
-        self._group: dict[bytes, Success] = {}
+    plan: RunPlan
+    items: Callable[[], Iterator[Item]]  # iterates over the input from its start, each time it is called
+    answers: Answers
+    store: BatchJobStore
+    retry_failed: bool = True  # whether items that failed in an earlier run are asked again
+    again: bool = False  # whether unanswered requests go out once more; otherwise the live run asks them
+
+    def __post_init__(self) -> None:
+        plan = self.plan
         self.progress = BatchProgress()
+        self._mask = redact if plan.redacted else str
+        self._options = {
+            step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in plan.pipeline.steps
+        }
+        self._group: dict[bytes, Success] = {}
 
     async def scan(self, sink: RequestSink | None) -> BatchProgress:
         """Go through the input once; without a sink, unanswered requests are left to the live run."""
         progress = self.progress
         progress.live = progress.waiting = 0
         progress.replays.clear()
-        async with Prefetcher(self._items(), ahead=256) as prefetcher:
+        async with Prefetcher(self.items(), ahead=256) as prefetcher:
             while (item := await prefetcher.next()) is not None:
-                key = self._plan.key(item.text, item.id)
+                key = self.plan.key(item.text, item.id)
                 if item.text.strip() and not self._is_answered(key):
                     await self._plan_item(item, key, sink)
         self._commit()
@@ -106,19 +101,19 @@ class BatchPlanner:
     def _is_answered(self, key: bytes) -> bool:
         if key in self._group:
             return True
-        outcome = self._answers.lookup(key)
-        return isinstance(outcome, Success) or (outcome is not None and not self._retry_failed)
+        outcome = self.answers.lookup(key)
+        return isinstance(outcome, Success) or (outcome is not None and not self.retry_failed)
 
     async def _plan_item(self, item: Item, key: bytes, sink: RequestSink | None) -> None:
         planned = _PlannedItem({"text": self._mask(item.text)})
-        steps = self._plan.pipeline.steps
+        steps = self.plan.pipeline.steps
         for step in steps:
             if all(need in planned.values for need in step.needs):
                 await self._plan_step(step, key, planned, sink)
         progress = self.progress
         progress.waiting += planned.waiting
         if len(planned.values) == len(steps):
-            values = self._plan.pipeline.assemble(planned.values)
+            values = self.plan.pipeline.assemble(planned.values)
             self._group[key] = Success(values, usage=planned.usage, attempts=len(steps))
             progress.settled += 1
             progress.calls += len(steps)
@@ -131,13 +126,13 @@ class BatchPlanner:
 
     async def _plan_step(self, step: Step, key: bytes, planned: _PlannedItem, sink: RequestSink | None) -> None:
         name = custom_id(key, step.name)
-        reply = self._store.request_state(name)
-        if isinstance(reply, Unanswered) and not self._again:
+        reply = self.store.request_state(name)
+        if isinstance(reply, Unanswered) and not self.again:
             return
         if isinstance(reply, Waiting) or (sink is not None and sink.has(name)):
             planned.waiting += 1
             return
-        request = step.request(self._plan.model, self._options[step.name], planned.variables)
+        request = step.request(self.plan.model, self._options[step.name], planned.variables)
         if not isinstance(reply, Completion):
             if sink is not None:
                 await sink.add(name, request)
@@ -151,14 +146,12 @@ class BatchPlanner:
 
     def _commit(self) -> None:
         if self._group:
-            self._answers.commit(list(self._group.items()))
+            self.answers.commit(list(self._group.items()))
             self._group.clear()
 
 
 @dataclass(slots=True)
 class _PlannedItem:
-    """The answered and the waiting steps of one item."""
-
     variables: dict[str, Any]
     values: dict[str, Any] = field(default_factory=dict)
     replays: dict[bytes, str] = field(default_factory=dict)
@@ -262,7 +255,6 @@ class BatchBudget:
 
     @property
     def reason(self) -> str:
-        """Why a request was refused."""
         used = self._used.total_tokens
         limit = f"{self._caps.tokens:,} tokens" if self._caps.tokens is not None else f"a cost of {self._caps.cost:g}"
         return f"the next answers would exceed {limit}; {used:,} tokens are used"

@@ -201,6 +201,7 @@ class OffloadRun:
         deadline.reschedule(asyncio.get_running_loop().time())
 
 
+@dataclass
 class BatchJobClient:
     """Takes the jobs of one plan through one server's queue. Calls that fail are repeated while the server may recover.
 
@@ -209,25 +210,14 @@ class BatchJobClient:
     repeated.
     """
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        client: BatchClient,
-        store: BatchJobStore,
-        *,
-        window: str = WINDOW,
-        tell: Callable[[str], None] = lambda _: None,
-        moment_s: float = 1.0,
-    ) -> None:
-        self.store = store
-        self._plan = plan
-        self._client = client
-        self._window = window
-        self._tell = tell
-        self._moment_s = moment_s
+    plan: RunPlan
+    client: BatchClient
+    store: BatchJobStore
+    window: str = WINDOW
+    tell: Callable[[str], None] = lambda _: None  # takes the reason of each wait
+    moment_s: float = 1.0  # until a completed batch with missing answers is read again
 
     async def submit(self, job: Job) -> None:
-        """Take a job from whatever state it is in to a submitted batch."""
         path = self.store.path.with_name(job.file)
         try:
             await self._submit(job, path)
@@ -239,7 +229,7 @@ class BatchJobClient:
         path.unlink(missing_ok=True)
 
     async def _submit(self, job: Job, path: Path) -> None:
-        client, file_id = self._client, job.file_id
+        client, file_id = self.client, job.file_id
         if job.state in {"written", "uploading"}:
             size = _size(path)
             if size is None:
@@ -286,10 +276,10 @@ class BatchJobClient:
         return await self._call(attempt, more_s=more_s)
 
     async def _create(self, job: Job, file_id: str) -> str:
-        return (await self._client.create(file_id, job.tag, self._window)).id
+        return (await self.client.create(file_id, job.tag, self.window)).id
 
     async def _find(self, job: Job, file_id: str) -> str:
-        async for batch in self._client.batches():
+        async for batch in self.client.batches():
             if batch.tag == job.tag or batch.input_file_id == file_id:
                 return batch.id
             if 0 < batch.created_at < job.created - _CLOCK_SKEW_S:
@@ -298,7 +288,7 @@ class BatchJobClient:
 
     async def poll(self, job: Job) -> Batch:
         """The state of a submitted job; a change is written to the store."""
-        batch = await self._call(lambda: self._client.get(job.batch_id))
+        batch = await self._call(lambda: self.client.get(job.batch_id))
         if batch.status != job.status and not batch.over:
             self.store.change(job.tag, state="submitted", status=batch.status)
         return batch
@@ -313,8 +303,8 @@ class BatchJobClient:
             if not missing or batch.status != "completed":
                 return
             # Some servers name the files a moment after they call the batch completed.
-            await asyncio.sleep(attempt * self._moment_s)
-            batch = await self._call(partial(self._client.get, job.batch_id))
+            await asyncio.sleep(attempt * self.moment_s)
+            batch = await self._call(partial(self.client.get, job.batch_id))
         if missing == job.requests:
             raise ServerFault(
                 f"{job.batch_id} is completed, but no answer can be read from it",
@@ -323,7 +313,7 @@ class BatchJobClient:
 
     async def _read(self, job: Job, file_id: str) -> None:
         group: list[Answered] = []
-        async with aclosing(self._client.lines(file_id)) as batches:
+        async with aclosing(self.client.lines(file_id)) as batches:
             async for lines in batches:
                 replies = (read_reply(line, f"batch {job.batch_id}") for line in lines if line.strip())
                 group += [_answered(reply) for reply in replies if reply is not None]
@@ -337,11 +327,11 @@ class BatchJobClient:
         for file_id in filter(None, (batch.input_file_id, batch.output_file_id, batch.error_file_id)):
             with suppress(BackendError, TimeoutError):  # the run has what it needs: a failure must not end it
                 async with asyncio.timeout(30.0):
-                    await self._client.delete_file(file_id)
+                    await self.client.delete_file(file_id)
 
     async def _call(self, call: Callable[[], Awaitable[T]], *, more_s: float = 0.0) -> T:
         """Call until it succeeds or has failed for too long; `more_s` is added to the longest time for one call."""
-        plan, clock = self._plan, asyncio.get_running_loop().time
+        plan, clock = self.plan, asyncio.get_running_loop().time
         longest_s = plan.deadlines.total_s
         failures, since = 0, clock()
         while True:
@@ -360,7 +350,7 @@ class BatchJobClient:
             if not error.retryable or delay is None or clock() + delay - since > plan.max_wait_s:
                 raise error
             if failures > 1:
-                self._tell(f"{error.message}; trying again in {delay:.0f} s")
+                self.tell(f"{error.message}; trying again in {delay:.0f} s")
             await asyncio.sleep(delay)
 
 
@@ -368,6 +358,7 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
+@dataclass
 class BatchFileWriter:
     """Writes requests into files within a queue's limits, and submits each file when it is full. A `RequestSink`.
 
@@ -375,27 +366,18 @@ class BatchFileWriter:
     thousands of requests have been submitted, and the answer counts like any other.
     """
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        base_url: str,
-        store: BatchJobStore,
-        body: Body,
-        client: ModelClient,
-        *,
-        max_requests: int = MAX_REQUESTS,
-        max_bytes: int = MAX_BYTES,
-    ) -> None:
+    plan: RunPlan
+    base_url: str
+    store: BatchJobStore
+    body: Body  # writes a request's body in the server's form
+    client: ModelClient  # for the live request
+    max_requests: int = MAX_REQUESTS
+    max_bytes: int = MAX_BYTES
+
+    def __post_init__(self) -> None:
         self.asked_live = False  # whether the last scan asked a request live
         self.held_back = False  # whether it left requests out because the queue takes no more files for now
-        self._fingerprint = plan.fingerprint.hex()
-        self._model = plan.model
-        self._base_url = base_url
-        self._store = store
-        self._body = body
-        self._client = client
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
+        self._fingerprint = self.plan.fingerprint.hex()
         self._probed = False
         self._file: BatchFile | None = None
         self._tag = ""
@@ -412,7 +394,6 @@ class BatchFileWriter:
         return name in self._names
 
     async def add(self, name: str, request: GenerateRequest) -> None:
-        """Take a request, unless the queue or the caps do not allow it."""
         if not self._is_open:
             self.held_back = True
             return
@@ -422,20 +403,20 @@ class BatchFileWriter:
         if not self._probed:
             await self._probe(name, request)
             return
-        line = request_line(name, self._body(request))
-        if len(line) > self._max_bytes:
-            self._store.import_replies(self._fingerprint, [(name, Unanswered("it is too long for a batch file"))])
+        line = request_line(name, self.body(request))
+        if len(line) > self.max_bytes:
+            self.store.import_replies(self._fingerprint, [(name, Unanswered("it is too long for a batch file"))])
             self.asked_live = True
             return
         file = self._file
-        if file and (len(file.custom_ids) >= self._max_requests or file.size + len(line) > self._max_bytes):
+        if file and (len(file.custom_ids) >= self.max_requests or file.size + len(line) > self.max_bytes):
             if not await self._submit_file(file):
                 self.held_back = True
                 return
             file = None
         if file is None:
             self._tag = f"{int(time.time()):x}-{secrets.token_hex(6)}"
-            path = self._store.path
+            path = self.store.path
             file = self._file = BatchFile(path.with_name(f"{_stem(path)}{self._tag}.jsonl"))
         file.add(name, line)
         self._names.add(name)
@@ -446,7 +427,6 @@ class BatchFileWriter:
             await self._submit_file(self._file)
 
     def discard(self) -> None:
-        """Delete the unfinished file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -457,8 +437,8 @@ class BatchFileWriter:
         job = Job(
             tag=self._tag,
             plan=self._fingerprint,
-            base_url=self._base_url,
-            model=self._model,
+            base_url=self.base_url,
+            model=self.plan.model,
             state="written",
             file=file.path.name,
             requests=len(file.custom_ids),
@@ -474,13 +454,13 @@ class BatchFileWriter:
     async def _probe(self, name: str, request: GenerateRequest) -> None:
         reply: Completion | Unanswered
         try:
-            reply = await self._client.send(request)
+            reply = await self.client.send(request)
         except (AnswerError, BackendError) as error:
             if isinstance(error, BackendError) and error.scope is not Scope.ITEM:
                 raise
             reply = Unanswered(error.message)
         self._probed = self.asked_live = True
-        self._store.import_replies(self._fingerprint, [(name, reply)])
+        self.store.import_replies(self._fingerprint, [(name, reply)])
 
 
 def clear_leftovers(journal: Path, wanted: set[str]) -> None:

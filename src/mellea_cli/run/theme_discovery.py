@@ -192,7 +192,6 @@ class _Candidate:
 
 
 async def _find(polarity: Polarity, phrases: Counter[str], ask: Ask, limit: int) -> list[_Candidate]:
-    """The themes of one polarity, most frequent first."""
     found: list[_Candidate] = []
     left = list(phrases)
     # Phrases that no theme of the first round fits get a round of their own: next to frequent themes the model
@@ -261,7 +260,6 @@ def _batches(lines: Sequence[str]) -> list[list[str]]:
 async def _sort(
     polarity: Polarity, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
 ) -> dict[str, list[str]]:
-    """The phrases of each theme, in their order, without those that fit none."""
     answers = await ask(sort_pipeline(polarity, themes), _as_items(phrases))
     by_theme: dict[str, list[str]] = {name: [] for name, _ in themes}
     for phrase, answer in zip(phrases, answers, strict=True):
@@ -315,7 +313,6 @@ class SubRun:
 
     @property
     def caps(self) -> Caps:
-        """The remaining limits."""
         return self.plan.caps.left(self.used.usage, self.elapsed_s, self._longest_call)
 
     async def ask(self, pipeline: Pipeline, items: Sequence[Item]) -> Sequence[Mapping[str, Any] | None]:

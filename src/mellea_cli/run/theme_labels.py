@@ -39,7 +39,6 @@ class LabelQuestion:
     earlier: tuple[tuple[Theme, ...], ...] = ()
 
     def renamed(self, outcome: Outcome) -> Outcome:
-        """The outcome in the words and the order of the themes file."""
         return _translated(outcome, self.names) if isinstance(outcome, Success) else outcome
 
     def carried(self, plan: RunPlan, answers: Answers) -> Callable[[Item], Outcome | None]:

@@ -72,7 +72,6 @@ class PlainDisplay:
                 self._stop.set()
 
     def rows(self, stream: IO[str]) -> Writable:
-        """The stream itself: lines do not disturb each other."""
         return stream
 
     def refresh(self) -> None:

@@ -57,7 +57,6 @@ class Progress:
 
     @property
     def finished(self) -> int:
-        """Items that are over, successful or not."""
         return self.done + self.failed
 
 
@@ -222,7 +221,6 @@ class RunState:
         return notes
 
     def failed_kinds(self) -> dict[str, int]:
-        """Failed items by kind, the commonest first."""
         with self._lock:
             return dict(self._meter.kinds.most_common())
 
@@ -347,7 +345,6 @@ class TokenEstimate:
 
     @staticmethod
     def raw(chunks: int, chars: int) -> float:
-        """The unscaled estimate for a stream."""
         return max(float(chunks), chars / 5) if chunks else 0.0
 
     def learn(self, raw: float, tokens: int) -> None:
