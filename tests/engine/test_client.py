@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from streams import Streams, asking, raising, saying
 
-from mellea_cli.backends.http_errors import RateLimitStatus
+from mellea_cli.backends.rate_limits import RateLimitStatus
 from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker
 from mellea_cli.engine.client import ClientLimits, ModelClient
 from mellea_cli.engine.endpoint import EndpointConfig
