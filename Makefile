@@ -17,7 +17,7 @@ format:          ## Put the code into its form
 test:            ## All tests; `pytest -m "not live and not terminal and not field"` for the quick ones
 	pytest --quiet
 
-lock:            ## Write requirements.lock anew: after a change of the dependencies, or to take newer versions
+lock:            ## Write requirements.lock again: after a change of the dependencies, or to take newer versions
 	uv pip compile pyproject.toml --extra local --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --no-emit-index-url --upgrade --quiet -o requirements.new
 	( sed -n '/^#/p' requirements.lock; grep -v '^#' requirements.new ) > requirements.lock.new

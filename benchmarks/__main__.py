@@ -1,10 +1,10 @@
-# ruff: noqa: S603 - it starts the benchmarks beside it
+# ruff: noqa: S603 - it starts the benchmarks next to it
 """`python -m benchmarks`: run every benchmark of this folder, one after the other, and keep what they found.
 
 Each prints ratios between contenders of one run; figures of different machines or runs are not to be compared. Rows go
 to `benchmarks/results.json` with the machine and the versions; `docs/performance.md` quotes that file.
 
-    python -m benchmarks --only startup,climb      # some of them; the rows of the others stay
+    python -m benchmarks --only startup,adaptive      # some of them; the rows of the others stay
     python -m benchmarks --peer PYTHON             # an interpreter with the bench extra, for those who compare with it
 """
 

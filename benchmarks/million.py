@@ -1,5 +1,5 @@
 # ruff: noqa: S603 - it starts the program
-"""A million rows, with the journal on: memory beside that of a thousand, rows a second, and what the journal weighs.
+"""A million rows, with the journal on: memory compared with a thousand rows, rows a second, and the journal's size.
 
 python benchmarks/million.py --rows 1000000
 """

@@ -45,7 +45,7 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def page(text: str, results: dict[str, Any]) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables made again."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n\n{tables(results)}\n{END}{tail}"

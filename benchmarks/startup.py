@@ -45,7 +45,7 @@ def main() -> None:
     asking = {**environ, "_MELLEA_COMPLETE": "complete_bash", "COMP_WORDS": "mellea summ", "COMP_CWORD": "1"}
     program = shutil.which("mellea", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if program is None:
-        raise SystemExit("mellea is not installed beside this Python")
+        raise SystemExit("mellea is not installed next to this Python")
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder, "bare.py")
         bare.write_text(BARE, encoding="utf-8")

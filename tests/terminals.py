@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyte
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 _FOREIGN = ("CI", "NO_COLOR", "COLUMNS", "LINES", "OLLAMA_", "OPENAI_", "MELLEA_")
 
 
@@ -92,9 +92,9 @@ class Terminal:
         gone = ["".join(line[x].data for x in sorted(line)).rstrip() for line in self.screen.history.top]
         return "\n".join([*gone, self.text])
 
-    def wait(self, state: Callable[[str], bool], patience_s: float = PATIENCE_S) -> str:
+    def wait(self, state: Callable[[str], bool], timeout_s: float = TIMEOUT_S) -> str:
         """Read until the screen is in this state; returns what it shows."""
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         while not state(self.text):
             assert time.monotonic() < deadline, f"it never came to that:\n{self.text}"
             if not self._read():
@@ -125,7 +125,7 @@ class Terminal:
         """Read all that is left; returns the exit code."""
         while self._read():
             pass
-        return self.program.wait(PATIENCE_S)
+        return self.program.wait(TIMEOUT_S)
 
     def close(self) -> None:
         """Make sure that nothing is left running."""
@@ -135,7 +135,7 @@ class Terminal:
         os.close(self._main)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self._main], [], [], PATIENCE_S)
+        ready, _, _ = select.select([self._main], [], [], TIMEOUT_S)
         try:
             data = os.read(self._main, 65_536) if ready else b""
         except OSError:  # Linux says so when the other side is closed

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_tables_are_those_of_the_results() -> None:
-    """Whoever measures again writes the page anew: python benchmarks/page.py."""
+    """A new measurement writes the page again: python benchmarks/page.py."""
     page = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))["page"]
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     results = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))

@@ -204,7 +204,7 @@ async def test_a_sparse_end_is_an_end(serve: Serve, end: str) -> None:
 
 
 async def test_what_has_another_shape_says_nothing(serve: Serve) -> None:
-    """Numbers where texts belong, lists where objects do: no crash, and what is sound beside them counts."""
+    """Numbers where texts belong, lists where objects do: no crash, and what is sound next to them counts."""
     odd = ['{"message": "x"}', '{"message": {"content": 5, "thinking": [1]}}', '{"message": {"content": "a"}}']
     end = '{"done": true, "done_reason": 5, "eval_count": "3", "prompt_eval_count": -1}'
     answer = faults.raw_status(200, "\n".join([*odd, end]))

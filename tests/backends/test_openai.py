@@ -312,7 +312,7 @@ async def test_a_users_own_format_is_not_given_up(serve: Serve) -> None:
     assert server.state.requests == 1
 
 
-async def test_a_concession_that_does_not_help_is_forgotten(serve: Serve) -> None:
+async def test_a_parameter_fallback_that_does_not_help_is_forgotten(serve: Serve) -> None:
     """Only what let an answer through is remembered."""
     server = serve(fault=faults.always(faults.status(400, message="seed is not supported, nor anything else")))
     async with openai(server) as backend:

@@ -137,6 +137,6 @@ async def test_a_reply_may_be_an_error() -> None:
 
 
 def test_chunks_have_letters() -> None:
-    """A chunk of no letters would never end."""
+    """A chunk of no characters would never end."""
     with pytest.raises(UsageError):
         ScriptedBackend(chunk_characters=0)

@@ -182,7 +182,7 @@ def test_a_name_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o660, 0o777])
 def test_a_file_that_others_may_touch_is_refused(mode: int, tmp_path: Path) -> None:
-    """One line with the mode and the command that mends it, and without the key."""
+    """One line with the mode and the command that fixes it, and without the key."""
     path = private(tmp_path, mode=mode)
     with pytest.raises(UsageError, match=f"mode 0{mode:o}") as caught:
         read_key_file(path)

@@ -278,7 +278,7 @@ def test_text_has_enough_contrast(page: Browser, show: Open, scheme: str) -> Non
         assert (first + 0.05) / (second + 0.05) >= 4.5, place
 
 
-def test_the_policy_keeps_even_a_script_of_ours_from_the_network(page: Browser, show: Open) -> None:
+def test_the_policy_keeps_even_the_pages_own_script_from_the_network(page: Browser, show: Open) -> None:
     """A request from inside the page is refused by the browser."""
     show(result_rows(3))
     ask = "const done = arguments[1]; fetch(arguments[0]).then(() => done('sent'), (error) => done(error.name));"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mellea_cli.cli.app import COMMANDS, app
 from rowfiles import Run
 
-# What `mellea --help` may import beside the standard library: Typer, and what it needs itself.
+# What `mellea --help` may import besides the standard library: Typer, and what it needs itself.
 HELP_MAY_IMPORT = {"mellea_cli", "typer", "shellingham", "annotated_doc", "platformdirs"}
 
 

@@ -38,7 +38,7 @@ def test_python_s_own_is_taken_where_it_is_not(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_run_with_faults_ends_as_it_should(loop: str, mellea: Run, tmp_path: Path) -> None:
-    """Broken connections, refusals and late answers are mended: every row once, in order."""
+    """Broken connections, refusals and late answers are repaired: every row once, in order."""
     path = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"MARK-{n} x"} for n in range(120)])
     plan = faults.drawn(3, 0.2, faults.cut(), faults.status(503), faults.status(429), faults.half_json())
     with ModelServer(models=("m",), latency_s=0.01, fault=plan) as server:

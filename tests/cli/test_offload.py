@@ -340,7 +340,7 @@ def test_a_batch_of_another_server_is_named(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_the_server_has_forgotten_is_handed_in_again(tmp_path: Path) -> None:
-    """The run says so and ends; the same command hands its rows in once more."""
+    """The run says so and ends; the same command submits its rows once more."""
     with queue(held=lambda: True) as server:
         case = Case(tmp_path, server)
         assert case.offload("--no-wait").exit_code == 4

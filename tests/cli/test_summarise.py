@@ -72,7 +72,7 @@ def test_csv_output_is_flat(mellea: Run, feedback: Path, tmp_path: Path) -> None
     assert len(rows) == 30
 
 
-def test_a_column_of_ours_gives_way_to_one_of_theirs(mellea: Run, tmp_path: Path) -> None:
+def test_an_added_column_gives_way_to_one_of_the_input(mellea: Run, tmp_path: Path) -> None:
     """An input column called summary stays as it is, ours is called mellea_summary, and that is said."""
     path = write_rows(tmp_path / "in.jsonl", [{"text": "Late.", "summary": "mine"}])
     done = mellea("summarise", str(path), *SCRIPTED)
@@ -129,7 +129,7 @@ def test_steps_asks_three_times(mellea: Run, tmp_path: Path) -> None:
 
 
 def test_the_same_command_again_asks_for_nothing(mellea: Run, tmp_path: Path) -> None:
-    """A finished run is a no-op, bit for bit; an edited row is asked anew and nothing else."""
+    """A finished run is a no-op, bit for bit; an edited row is asked again and nothing else."""
     rows: list[dict[str, Any]] = [{"id": n, "text": f"MARK-{n} is late"} for n in range(12)]
     path = write_rows(tmp_path / "in.jsonl", rows)
     with ModelServer(models=("m",)) as server:
@@ -282,7 +282,7 @@ def test_a_forgotten_input_is_an_error_under_a_scheduler(mellea: Run) -> None:
     ],
 )
 def test_no_file_plays_two_parts(mellea: Run, feedback: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """Input, output, what grows beside it, dead letters, summary and log: two of them in one file are refused."""
+    """Input, output, what grows next to it, dead letters, summary and log: two of them in one file are refused."""
     before = feedback.read_bytes()
     done = mellea("summarise", "feedback.jsonl", *arguments, *SCRIPTED)
     assert done.returncode == 2, done.stderr
@@ -607,7 +607,7 @@ def test_auto_takes_an_ollama_that_has_the_model(mellea: Run, feedback: Path) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_output_that_is_full_is_an_error_of_its_own(mellea: Run, feedback: Path) -> None:
-    """Exit code 5 and the reason; no journal is put beside a device."""
+    """Exit code 5 and the reason; no journal is put next to a device."""
     done = mellea("summarise", str(feedback), "-o", "/dev/full", *SCRIPTED)
     assert done.returncode == 5
     assert "/dev/full" in done.stderr

@@ -205,7 +205,7 @@ async def test_a_server_that_is_away_too_long_ends_the_run(tmp_path: Path) -> No
 async def test_a_server_that_comes_back_costs_no_item(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """Workers wait an outage out as one process does."""
     server = serve(latency_s=0.01)
-    # The patience that users have: streams that are cut while a server stops are charged to their items.
+    # The time limits that users have: streams that are cut while a server stops are charged to their items.
     run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=30.0, policy=RetryPolicy())
 
     async def outage() -> None:

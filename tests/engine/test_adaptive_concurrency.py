@@ -76,7 +76,7 @@ class Server:
         adaptive.answered(self.now, started, int(self.characters), held)
 
 
-def climbed(
+def searched(
     curve: Curve, start: int, most: int, *, answers: int, seed: int, takes: int | None = None, cut_to: int | None = None
 ) -> AdaptiveConcurrency:
     """Let a search run for so many answers."""
@@ -92,32 +92,32 @@ def climbed(
 def test_it_lands_near_the_best(curve: Curve, start: int, seed: int) -> None:
     """Wherever it begins, what it settles at brings at least nine tenths of the most."""
     best = max(curve(at_once) for at_once in range(1, 65))
-    adaptive = climbed(curve, start, 64, answers=12_000, seed=seed)
+    adaptive = searched(curve, start, 64, answers=12_000, seed=seed)
     assert adaptive.settled
     assert curve(adaptive.best) >= 0.9 * best, adaptive.best
 
 
 def test_of_two_that_bring_the_same_it_takes_the_smaller() -> None:
     """Requests that only wait at the server are not sent yet: each answer comes sooner."""
-    assert climbed(queue_beyond_12, 4, 256, answers=12_000, seed=1).best <= 16
+    assert searched(queue_beyond_12, 4, 256, answers=12_000, seed=1).best <= 16
 
 
 @pytest.mark.parametrize("cut_to", [24, 20, 15])
 @pytest.mark.parametrize("start", [8, 40])
 def test_it_stays_below_what_is_refused(start: int, cut_to: int) -> None:
     """A server that takes 24 at once gets about as many, soon, and to however few the refusal has cut them."""
-    adaptive = climbed(linear, start, 256, answers=2_400, seed=1, takes=24, cut_to=cut_to)
+    adaptive = searched(linear, start, 256, answers=2_400, seed=1, takes=24, cut_to=cut_to)
     assert 22 <= adaptive.best <= 24
 
 
 def test_it_never_goes_beyond_the_most() -> None:
     """Although more would bring more."""
-    assert climbed(linear, 2, 10, answers=3_000, seed=1).best == 10
+    assert searched(linear, 2, 10, answers=3_000, seed=1).best == 10
 
 
 def test_it_rests_once_it_has_found_the_best() -> None:
     """Settled, nearly all answers come at the best number."""
-    adaptive = climbed(slower_beyond_8, 8, 64, answers=6_000, seed=2)
+    adaptive = searched(slower_beyond_8, 8, 64, answers=6_000, seed=2)
     server = Server(slower_beyond_8, 3)
     server.now = 1e9
     adaptive.refused(1e9, adaptive.best, first_time=False)

@@ -89,7 +89,7 @@ async def test_the_budget_of_answers_is_kept() -> None:
 
 
 async def test_transport_and_answers_share_no_budget_but_never_multiply() -> None:
-    """Three answers may be judged and five faults mended, in one question together: eight requests, not eighteen."""
+    """Three answers may be judged and five faults retried, in one question together: eight requests, not eighteen."""
     fault, bad = raising(ServerFault("crashed", status=500)), saying("none")
     backend = Streams(fault, fault, bad, fault, fault, bad, fault, saying("7"))
     answer = await ask(question(), client(backend))
@@ -132,14 +132,14 @@ async def test_the_watch_hears_of_each_bad_answer() -> None:
     assert told == [("parse", 0), ("retry", 2)]
 
 
-async def test_the_last_resort_mends_what_asking_again_did_not() -> None:
+async def test_the_fallback_repairs_what_asking_again_did_not() -> None:
     """A value that code can put right is put right once the budget is spent, and must then hold."""
     seven = question(requirements=(req("is 7", lambda s: ValidationResult(s.last_output().parsed == 7)),), budget=2)
-    mended = await ask(
+    repaired = await ask(
         Question(seven.request, seven.parse, seven.requirements, budget=2, fallback=lambda _: 7),
         client(Streams(saying("8"))),
     )
-    assert (mended.ok, mended.last.value) == (True, 7)
+    assert (repaired.ok, repaired.last.value) == (True, 7)
     in_vain = await ask(
         Question(seven.request, seven.parse, seven.requirements, budget=2, fallback=lambda _: 9),
         client(Streams(saying("8"))),

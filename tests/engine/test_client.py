@@ -403,7 +403,7 @@ async def test_a_refusal_of_one_row_is_the_rows(error: BackendError) -> None:
 @pytest.mark.parametrize("error", [NotAuthorized("not now", status=401), EndpointMissing("a web page", status=502)])
 async def test_a_misconfiguration_that_passes_is_waited_for(error: BackendError) -> None:
     """After the server has answered, a fault that hits every row and the probe is an outage: no row pays for it."""
-    server = Server(lambda _text, number: error if number > 1 and server.probes < 3 else None)
+    server = Server(lambda _text, number: error if number > 1 and server.probes < 5 else None)
     async with maintained(server) as made:
         await made.send(asking())
         assert all(answer.text == "fine" for answer in await send_all(made, 12))

@@ -120,7 +120,7 @@ async def test_a_key_goes_to_its_own_endpoint_alone(serve: Serve) -> None:
 
 @pytest.mark.parametrize("fault", [faults.status(500), faults.status(503), faults.cut(), faults.error_object()])
 async def test_what_one_fails_at_another_answers(fault: Fault, serve: Serve) -> None:
-    """An endpoint that fails at everything is set aside after a few requests, which nobody notices but the figures."""
+    """An endpoint that fails at everything is no longer used after a few requests; only the figures show it."""
     bad, good = serve(fault=faults.always(fault)), serve()
     async with pooled(endpoint(bad, "bad"), endpoint(good, "good")) as pool:
         answers = await pool.send(40)
@@ -249,7 +249,7 @@ async def test_the_run_waits_only_while_all_are_away(serve: Serve) -> None:
     assert other.state.completed >= 13
 
 
-async def test_patience_with_all_away_ends(serve: Serve) -> None:
+async def test_the_wait_with_all_away_ends(serve: Serve) -> None:
     """After `max_wait_s` the request fails for the run, naming each endpoint."""
     one, other = serve(), serve()
     one.stop()
@@ -326,8 +326,8 @@ async def test_what_takes_long_everywhere_stays_where_it_is(serve: Serve, monkey
     async with pooled(*(endpoint(one) for one in servers), deadlines=deadlines, policy=RetryPolicy(0)) as pool:
         await pool.send(8)
         # The two may differ by chance while the machine is busy.
-        for lane in pool.client.endpoints:
-            lane.mean_s = 0.01
+        for endpoint in pool.client.endpoints:
+            endpoint.mean_s = 0.01
         with pytest.raises(StreamBroken):
             await pool.client.send(request(99))
     asked = sum(number for one in servers for prompt, number in one.state.attempts.items() if "MARK-99" in prompt)
@@ -342,9 +342,9 @@ async def test_a_request_is_taken_over_once(serve: Serve, monkeypatch: pytest.Mo
     servers = [serve(fault=faults.always(faults.drip(0.05))) for _ in range(3)]
     deadlines = Deadlines(first_token_s=None, between_tokens_s=None, total_s=1.0)
     async with pooled(*(endpoint(one) for one in servers), deadlines=deadlines, policy=RetryPolicy(0)) as pool:
-        for place, lane in enumerate(pool.client.endpoints):
-            lane.mean_s, lane._measured_at = 0.01 * 5**place, asyncio.get_running_loop().time()
-            lane.rest(0.2 * (2 - place), lane._measured_at, "busy")
+        for place, endpoint in enumerate(pool.client.endpoints):
+            endpoint.mean_s, endpoint._measured_at = 0.01 * 5**place, asyncio.get_running_loop().time()
+            endpoint.rest(0.2 * (2 - place), endpoint._measured_at, "busy")
         with pytest.raises(StreamBroken):
             await pool.client.send(request())
     assert sum(server.state.requests for server in servers) == 2
@@ -365,11 +365,11 @@ async def test_pieces_that_somebody_has_seen_are_not_sent_again(serve: Serve) ->
     assert good.state.requests == 0
 
 
-async def test_one_pace_holds_for_all(serve: Serve) -> None:
+async def test_one_rate_limit_holds_for_all(serve: Serve) -> None:
     """Requests by the minute are those of the run, not of each endpoint."""
-    pace = RateLimiter(rpm=60_000)
-    async with pooled(endpoint(serve()), endpoint(serve()), limits=ClientLimits(rate_limiter=pace)) as pool:
+    limiter = RateLimiter(rpm=60_000)
+    async with pooled(endpoint(serve()), endpoint(serve()), limits=ClientLimits(rate_limiter=limiter)) as pool:
         now = asyncio.get_running_loop().time()
         await pool.send(10)
     # Ten starts of a millisecond each, less the slack.
-    assert pace.wait_s(now) > 0.009 - 0.1
+    assert limiter.wait_s(now) > 0.009 - 0.1

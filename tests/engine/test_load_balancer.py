@@ -75,7 +75,7 @@ async def test_waiting_requests_are_served_in_order_and_retries_first() -> None:
             group.create_task(wait(name, first=first))
             await until_waiting(balancer, number)
         for left in (2, 1, 0):
-            balancer.release(one)
+            balancer.release(one, answered=True)
             await until_waiting(balancer, left)
     assert order == ["again", "first", "second"]
 
@@ -87,7 +87,7 @@ async def test_the_limit_for_all_holds() -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(balancer.acquire({}))
         await until_waiting(balancer, 1)
-        balancer.release(balancer.endpoints[0])
+        balancer.release(balancer.endpoints[0], answered=True)
         assert (await task).config.name in {"a", "b"}
     assert balancer.peak == 3
 
@@ -99,7 +99,7 @@ async def test_whoever_gives_up_waiting_takes_no_place_along() -> None:
     await balancer.acquire({})
     task = asyncio.get_running_loop().create_task(balancer.acquire({}))
     await until_waiting(balancer, 1)
-    balancer.release(one)
+    balancer.release(one, answered=True)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -118,12 +118,12 @@ async def test_near_the_end_a_slow_endpoint_is_spared() -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(balancer.acquire({}))
         await until_waiting(balancer, 1)
-        balancer.release(fast)
+        balancer.release(fast, answered=True)
         assert (await task) is fast
 
 
 async def test_near_the_end_a_slow_endpoint_is_not_spared_when_it_is_the_only_one() -> None:
-    """What is set aside, or asks to rest, does not count as a faster one."""
+    """What is unavailable, or asks to rest, does not count as a faster one."""
     slow, fast = made("slow", 4, mean_s=10.0), made("fast", 2, mean_s=0.1)
     balancer = LoadBalancer([slow, fast])
     balancer.remaining = lambda: 0

@@ -246,7 +246,7 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply, request: Request) -
     head.append("Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}")
     writer.write(("\r\n".join(head) + "\r\n\r\n").encode("latin-1"))
     if chunked:
-        # The pieces cut through events, lines and letters, as a network does.
+        # The pieces cut through events, lines and characters, as a network does.
         for at in range(0, len(body), 97):
             piece = body[at : at + 97]
             writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")

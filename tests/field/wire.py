@@ -74,7 +74,7 @@ def pieces(text: str, size: int = 12) -> list[str]:
 
 
 def dumped(value: object) -> str:
-    """JSON as servers write it, non-ASCII letters as they are."""
+    """JSON as servers write it, non-ASCII characters as they are."""
     return json.dumps(value, ensure_ascii=False)
 
 

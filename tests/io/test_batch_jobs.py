@@ -82,14 +82,14 @@ def test_a_request_stands_as_its_reply_says(store: BatchJobStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "standing"), [(True, None), (False, Unanswered("the batch ended as expired without it"))]
+    ("release", "expected"), [(True, None), (False, Unanswered("the batch ended as expired without it"))]
 )
-def test_what_a_batch_leaves_over(store: BatchJobStore, release: bool, standing: Unanswered | None) -> None:
+def test_what_a_batch_leaves_over(store: BatchJobStore, release: bool, expected: Unanswered | None) -> None:
     """Requests without a reply may be handed in again, or are to be asked live; the others stay."""
     store.store_replies("t1", [("a", GOOD)])
     assert store.unanswered("t1") == 1
     store.finish("t1", "expired", release=release)
-    assert store.request_state("b") == standing
+    assert store.request_state("b") == expected
     assert store.request_state("a") == GOOD
 
 

@@ -29,7 +29,7 @@ def test_devices_are_written_as_they_are(output: str) -> None:
 
 
 def test_pipe_is_special_and_a_new_name_is_a_file(tmp_path: Path) -> None:
-    """A named pipe is written into; a missing file will be made, with its companions beside it."""
+    """A named pipe is written into; a missing file will be made, with its companions next to it."""
     os.mkfifo(tmp_path / "pipe")
     assert resolve_output(str(tmp_path / "pipe")).kind == "special"
     target = resolve_output(str(tmp_path / "out.jsonl"))
@@ -91,7 +91,7 @@ def test_errors_name_file_reason_and_way_out() -> None:
 
 
 def test_a_file_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:
-    """All pieces are there, nothing is left beside it."""
+    """All pieces are there, nothing is left next to it."""
     path = tmp_path / "report.html"
     path.write_text("old")
     path.chmod(0o640)

@@ -159,7 +159,7 @@ def test_facts_are_kept(path: Path) -> None:
     journal.close()
 
 
-def test_files_are_private_and_nothing_stays_beside_after_closing(path: Path) -> None:
+def test_files_are_private_and_nothing_stays_next_to_it_after_closing(path: Path) -> None:
     """Mode 0600 for the database and its log, whatever the umask; one file at rest."""
     old = os.umask(0)
     try:
@@ -277,13 +277,13 @@ def test_journal_that_another_program_holds_is_refused(path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("target", ["-", "/dev/null", "/dev/full"])
-def test_outputs_without_a_place_beside_them_remember_in_memory(target: str) -> None:
-    """No journal appears beside a device."""
+def test_outputs_without_a_place_next_to_them_remember_in_memory(target: str) -> None:
+    """No journal appears next to a device."""
     answers = open_answers(resolve_output(target))
     assert isinstance(answers, MemoryAnswers)
 
 
-def test_output_file_has_its_journal_beside_it(tmp_path: Path) -> None:
+def test_output_file_has_its_journal_next_to_it(tmp_path: Path) -> None:
     """The name says what it belongs to."""
     answers = open_answers(resolve_output(str(tmp_path / "out.csv")))
     answers.commit(records(0, 1))
@@ -488,7 +488,7 @@ for path in sys.argv[1:]:
 
 
 def test_read_only_folder_with_a_writable_journal_is_refused() -> None:
-    """SQLite needs to put its log beside the file: when it cannot, that is said before any request."""
+    """SQLite needs to put its log next to the file: when it cannot, that is said before any request."""
     program = """
 import os, sys
 from pathlib import Path

@@ -332,7 +332,7 @@ async def test_a_path_is_a_model(small_model: Path) -> None:
         await backend.aclose()
 
 
-async def test_a_missing_file_has_the_command_that_mends_it(tmp_path: Path) -> None:
+async def test_a_missing_file_has_the_command_that_fixes_it(tmp_path: Path) -> None:
     """Nothing is fetched unasked: the error says what to type."""
     backend = LocalBackend(NAME, slots=1, store=ModelStore(tmp_path, sources=[]))
     with pytest.raises(ModelFileError, match="is not on this machine yet") as caught:
@@ -541,7 +541,7 @@ async def test_every_slot_starts_from_the_beginning_that_one_evaluated(small_mod
     assert len(list(tmp_path.glob("*.slot"))) == 1
 
 
-async def test_a_damaged_state_is_made_anew(small_model: Path, tmp_path: Path) -> None:
+async def test_a_damaged_state_is_made_again(small_model: Path, tmp_path: Path) -> None:
     """A file that a crash cut short costs time, and nothing else."""
     async with opened(small_model, tmp_path, []):
         pass

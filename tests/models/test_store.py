@@ -131,7 +131,7 @@ def test_a_file_put_there_by_hand_is_hashed_before_use(store: ModelStore, payloa
 
 
 def test_a_changed_file_is_found_out(store: ModelStore, payload: bytes) -> None:
-    """Touched bytes are hashed again; a wrong file is set aside and never given out."""
+    """Touched bytes are hashed again; a wrong file is renamed and never given out."""
     path = store.pull("tiny")
     path.write_bytes(payload[:-1] + b"?")
     with pytest.raises(ModelFileError, match="is not the file it should be") as caught:
@@ -144,7 +144,7 @@ def test_a_changed_file_is_found_out(store: ModelStore, payload: bytes) -> None:
 
 
 def test_a_pull_replaces_a_wrong_file(store: ModelStore, hub: FakeHub, payload: bytes) -> None:
-    """A broken file in the place does not stop the pull that mends it."""
+    """A broken file in the place does not stop the pull that repairs it."""
     store.root.mkdir()
     (store.root / "tiny-model.gguf").write_bytes(b"GGUF but wrong")
     assert store.pull("tiny").read_bytes() == payload
@@ -162,7 +162,7 @@ def test_a_record_of_another_hash_is_not_trusted(store: ModelStore, payload: byt
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"size": 1, "mtime_ns": 2, "sha256": "3", "more": 4}'])
-def test_a_broken_record_is_made_anew(store: ModelStore, text: str, seen: Seen) -> None:
+def test_a_broken_record_is_made_again(store: ModelStore, text: str, seen: Seen) -> None:
     """The record is a convenience: without it the file is hashed."""
     path = store.pull("tiny")
     path.with_name(path.name + ".checked.json").write_text(text)

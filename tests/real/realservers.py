@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE_S = 900
+TIMEOUT_S = 900
 # `clean_environment` hides these variables from every test, so they are read here.
 _VARIABLES = {name: value for name, value in os.environ.items() if name.startswith("MELLEA_REAL_")}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-PATIENCE_S = 300.0
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Relay:
     def wait(self, state: Callable[[Relay], bool]) -> None:
         """Wait until the relay is in this state."""
         with self._changed:
-            assert self._changed.wait_for(lambda: state(self), PATIENCE_S), "it never came to that"
+            assert self._changed.wait_for(lambda: state(self), TIMEOUT_S), "it never came to that"
 
     def close(self) -> None:
         """Close every connection."""

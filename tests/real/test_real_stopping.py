@@ -1,4 +1,4 @@
-"""Runs on real servers that are stopped, or whose server is started anew under them."""
+"""Runs on real servers that are stopped, or whose server is restarted under them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from realservers import (
-    PATIENCE_S,
     TEXTS,
+    TIMEOUT_S,
     Process,
     RealServer,
     Run,
@@ -44,7 +44,7 @@ def test_a_stopped_run_goes_on(
     process = started(*command, env=seen.environ())
     relay.wait(lambda now: now.answered >= 4)
     process.send_signal(which)
-    out, err = process.communicate(timeout=PATIENCE_S)
+    out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == (-9 if which is signal.SIGKILL else 128 + which), err
     # Four answers are at least one finished row, as a row has at most three tries. A kill keeps no more than that.
     kept = 1
@@ -78,23 +78,23 @@ def test_a_second_ctrl_c_does_not_wait(
         said += line
     process.send_signal(signal.SIGINT)
     said += process.stderr.read()
-    assert process.wait(PATIENCE_S) == 130, said
+    assert process.wait(TIMEOUT_S) == 130, said
     rest = mellea(*command, env=seen.environ())
     assert rest.returncode in {0, 3}, rest.stderr
     check_rows(read_rows(tmp_path / "out.jsonl"), ROWS, rest.stderr)
 
 
-def test_a_server_that_is_started_anew(started: Start, server: RealServer, tmp_path: Path) -> None:
+def test_a_server_that_is_restarted(started: Start, server: RealServer, tmp_path: Path) -> None:
     """A restart in mid-run costs no row: the run waits for the server and asks again."""
     if not server.restart:
-        pytest.skip("no command to start this server anew was given")
+        pytest.skip("no command to restart this server was given")
     feedback = write_feedback(tmp_path / "in.jsonl", ROWS)
     process = started("summarise", str(feedback), "-c", "2", *server.flags(), env=server.environ())
     assert process.stdout is not None
     assert process.stderr is not None
     first = process.stdout.readline()
     assert first, process.stderr.read()
-    subprocess.run(server.restart, check=True, timeout=PATIENCE_S)
+    subprocess.run(server.restart, check=True, timeout=TIMEOUT_S)
     rest, err = process.stdout.read(), process.stderr.read()
-    assert process.wait(PATIENCE_S) in {0, 3}, err
+    assert process.wait(TIMEOUT_S) in {0, 3}, err
     check_rows([json.loads(line) for line in (first + rest).splitlines()], ROWS, err)

@@ -1,7 +1,7 @@
 """Kills a run with --offload again and again at random moments and counts what the queue was handed.
 
 `PYTHONPATH=tests python tests/reliability/offload_kills.py --kills 40` prints the figures; the suite runs a short
-version. Files are small, so that a run hands in many batches and a kill often falls between two steps of one.
+version. Files are small, so that a run submits many batches and a kill often falls between two steps of one.
 """
 
 from __future__ import annotations

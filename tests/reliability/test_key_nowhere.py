@@ -198,7 +198,7 @@ from mellea_cli.cli.entry import main
 
 
 @pytest.mark.parametrize("bug", [BUG, EARLY_BUG], ids=["around a row", "around the run"])
-def test_a_bug_of_ours(bug: str, keyed: tuple[str, ...], serve: Serve, tmp_path: Path) -> None:
+def test_an_internal_error(bug: str, keyed: tuple[str, ...], serve: Serve, tmp_path: Path) -> None:
     """A bug whose own message holds every header: neither the row's error nor the report passes the key on."""
     server = serve(api_key=KEY, record=False)
     bench = Bench(tmp_path, *keyed)

@@ -105,8 +105,8 @@ def test_a_log_that_grew_by_zeros(torn: Torn) -> None:
 
 
 @pytest.mark.parametrize("gone", [("index",), ("log",), ("log", "index")])
-def test_files_beside_the_journal_that_are_gone(gone: tuple[str, ...], torn: Torn) -> None:
-    """Without its log the journal is older, not wrong; the index is made anew."""
+def test_files_next_to_the_journal_that_are_gone(gone: tuple[str, ...], torn: Torn) -> None:
+    """Without its log the journal is older, not wrong; the index is made again."""
     for name in gone:
         getattr(torn, name).unlink(missing_ok=True)
     torn.finishes()

@@ -48,7 +48,7 @@ def test_a_row_is_answered_blank_or_failed(tmp_path: Path) -> None:
     assert rows[12].error_kind == "parse"
 
 
-def test_columns_of_ours_are_found_under_their_other_names(tmp_path: Path) -> None:
+def test_added_columns_are_found_under_their_other_names(tmp_path: Path) -> None:
     """The input's own summary, sentiment and error stay the input's; the run's come after them."""
     row = {"text": "t", "summary": "mine", "sentiment": "9", "error": "E7", "issues": "none"}
     ours = {"mellea_summary": "s", "mellea_sentiment": "mixed", "mellea_issues": {"urgency": "high"}}

@@ -1,4 +1,4 @@
-"""The ends of a run for tests: items from a list, rows into a file, answers in a real journal."""
+"""Source and sink of a run for tests: items from a list, rows into a file, answers in a real journal."""
 
 from __future__ import annotations
 
@@ -70,23 +70,23 @@ def plan(**changes: Any) -> RunPlan:
 
 @contextmanager
 def opened(output: Path, source: Sequence[Item] | Iterable[Item], plan: RunPlan, **more: Any) -> Iterator[RunIO]:
-    """The ends of a run that writes `output`, with its journal beside it."""
+    """Source and sink of a run that writes `output`, with its journal next to it."""
     target = resolve_output(str(output))
     added = AddedColumns.of(*((column.name, column.parts) for column in plan.pipeline.columns))
     replaces = output.exists()
     journal = Journal.open(target.journal)
-    outlet = OrderedSink(open_sink(target, added))
+    sink = OrderedSink(open_sink(target, added))
     try:
         yield RunIO(
             source=Listed(source),
-            rows=outlet,
+            rows=sink,
             to_row=added.row,
             answers=journal,
             replaces=replaces,
             **{"can_sweep": True, **more},
         )
     finally:
-        outlet.close()
+        sink.close()
         journal.close()
 
 

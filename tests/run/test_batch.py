@@ -245,7 +245,7 @@ async def test_what_was_spent_on_items_that_were_cut_short_counts(serve: Serve, 
 
     server = serve(fault=plan_of)
     run = Run(tmp_path / "out.jsonl", openai(server))
-    result = await run(items(TEXTS[:1]), plan(concurrency=1))
+    result = await run(items(TEXTS[:1]), plan(concurrency=1, max_wait_s=0.5))
     await run.backend.aclose()
     assert (result.exit_code, result.tally.done, result.tally.failed) == (ExitCode.STOPPED_EARLY, 0, 0)
     assert result.tally.calls == server.state.requests > 2

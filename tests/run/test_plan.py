@@ -52,7 +52,7 @@ def test_what_changes_answers_changes_the_fingerprint(change: dict[str, Any]) ->
     ],
     ids=str,
 )
-def test_speed_and_patience_do_not(change: dict[str, Any]) -> None:
+def test_speed_and_time_limits_do_not(change: dict[str, Any]) -> None:
     """The answers of a slow run are those of a quick one."""
     assert plan(**change).fingerprint == plan().fingerprint
 

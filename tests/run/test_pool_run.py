@@ -105,7 +105,7 @@ async def test_both_steps_of_an_item_may_be_answered_at_different_endpoints(serv
 
 async def test_an_item_that_fails_everywhere_fails_alone(serve: Serve, tmp_path: Path) -> None:
     """A text that makes every server fail is one failed row; no endpoint is lost to it."""
-    # So many that others are answered between its attempts: three failures in a row would set an endpoint aside.
+    # So many that others are answered between its attempts: three failures in a row would open an endpoint's breaker.
     texts = marked(400)
 
     def plan_of(call: Call) -> Fault | None:

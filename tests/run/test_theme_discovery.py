@@ -192,7 +192,7 @@ async def test_a_question_that_fails_costs_only_what_it_was_for(broken: str, fou
 
 
 async def test_a_theme_out_of_the_worked_example_is_asked_again() -> None:
-    """Small models copy examples: the reason names the copies, and the last resort leaves them out."""
+    """Small models copy examples: the reason names the copies, and the fallback leaves them out."""
     step = propose_pipeline("praise", 2).steps[0]
     example = json.loads(step.prompt.examples[0].answer)["themes"]
     mine = {"name": "Quick help", "definition": "Help came quickly."}

@@ -98,7 +98,7 @@ def test_tools_that_are_switched_off_are_no_error() -> None:
 
 
 def test_the_wire_has_every_option_in_its_own_words(m: MelleaSession, server: ModelServer, protocol: str) -> None:
-    """Each protocol's body has the options under its own names, and none of ours."""
+    """Each protocol's body has the options under its own names, and none of the program's."""
     m.instruct("Say something.", model_options=EVERY)
     body = server.state.bodies[0]
     assert "@@@" not in str(body)

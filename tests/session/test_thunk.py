@@ -273,7 +273,7 @@ async def test_the_last_call_may_be_empty_and_the_one_after_is_refused() -> None
         await stream.next()
 
 
-async def test_a_stream_that_is_not_live_hands_the_answer_over_whole() -> None:
+async def test_a_stream_that_is_not_live_gives_the_answer_whole() -> None:
     """Pieces stay inside until the end, and the answer that counts comes as one."""
     stream = filled("bad ", "answer", live=False)
     waiting = asyncio.create_task(stream.next())

@@ -534,7 +534,7 @@ def test_slash_set(talk: Talk) -> None:
 
 
 def test_slash_copy(talk: Talk) -> None:
-    """/copy hands the last code block to the terminal's clipboard."""
+    """/copy copies the last code block to the terminal's clipboard."""
     talk.say("/copy", "have no code block")
     talk.say("markdown please", "red end")
     talk.say("/copy", "copied 2 lines")

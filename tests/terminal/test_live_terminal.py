@@ -23,7 +23,7 @@ import pytest
 pytestmark = pytest.mark.terminal
 
 REPLAY = Path(__file__).parents[1] / "ui" / "replay.py"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 PANEL = "╭╮╰╯│"
 
 
@@ -74,7 +74,7 @@ class Process:
 
     def wait(self, state: Callable[[str], bool]) -> None:
         """Read until the screen is in this state."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not state(self.text):
             assert time.monotonic() < deadline, f"it never came to that:\n{self.text}"
             if not self._read():
@@ -101,7 +101,7 @@ class Process:
         """Read all that is left; returns the exit code."""
         while self._read():
             pass
-        return self._program.wait(PATIENCE_S)
+        return self._program.wait(TIMEOUT_S)
 
     def close(self) -> None:
         """Make sure that nothing is left running."""
@@ -111,7 +111,7 @@ class Process:
         os.close(self._main)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self._main], [], [], PATIENCE_S)
+        ready, _, _ = select.select([self._main], [], [], TIMEOUT_S)
         try:
             data = os.read(self._main, 65_536) if ready else b""
         except OSError:  # Linux says so when the other side is closed
@@ -244,8 +244,8 @@ def test_an_ascii_locale_gets_ascii() -> None:
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-def test_a_terminal_that_breaks_old_lines_anew_stays_clean() -> None:
-    """Where old lines are wrapped anew, as in tmux, there is still exactly one frame on the screen."""
+def test_a_terminal_that_wraps_old_lines_again_stays_clean() -> None:
+    """Where old lines are wrapped again, as in tmux, there is still exactly one frame on the screen."""
     program = shutil.which("tmux") or ""
     name = f"mellea-test-{uuid.uuid4().hex}"
 
@@ -254,7 +254,7 @@ def test_a_terminal_that_breaks_old_lines_anew_stays_clean() -> None:
         return done.stdout
 
     def wait(state: Callable[[str], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not state(text := tmux("capture-pane", "-p", "-t", "run")):
             assert time.monotonic() < deadline, text
             time.sleep(0.05)

@@ -216,12 +216,12 @@ def test_a_panel_that_stands_still_is_not_drawn_again() -> None:
     for event in BUSY:
         run(event)
     grid = plan_grid((80, 24), 16)
-    painter = FrameRenderer(Palette(make_console(TerminalStream(), {"TERM": "xterm"})))
-    painter.frame(run.snapshot(4), grid, (80, 24), 0)
-    before = {place: drawn[3] for place, drawn in painter._cache.items()}
+    renderer = FrameRenderer(Palette(make_console(TerminalStream(), {"TERM": "xterm"})))
+    renderer.frame(run.snapshot(4), grid, (80, 24), 0)
+    before = {place: drawn[3] for place, drawn in renderer._cache.items()}
     run(TokensReceived(3, "analysis", "x"))
-    painter.frame(run.snapshot(4), grid, (80, 24), 0)
-    assert [painter._cache[place][3] is before[place] for place in range(4)] == [True, True, True, False]
+    renderer.frame(run.snapshot(4), grid, (80, 24), 0)
+    assert [renderer._cache[place][3] is before[place] for place in range(4)] == [True, True, True, False]
 
 
 _TEXTS = st.text(max_size=60) | st.text(st.sampled_from('{"a": 1, [é中🎉\x1b\u0301 '), max_size=200)
@@ -239,7 +239,7 @@ def test_any_text_fits_any_screen(name: str, text: str, answer: str, over: bool,
     assert all(cell_len(line) < columns for line in lines)
 
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 class Terminal:
@@ -256,7 +256,7 @@ class Terminal:
     def wait(self, state: Callable[[str], bool]) -> str:
         """Read until the screen is in this state; returns what it shows."""
         while not state(self.text):
-            ready, _, _ = select.select([self._main], [], [], PATIENCE_S)
+            ready, _, _ = select.select([self._main], [], [], TIMEOUT_S)
             assert ready, f"it never came to that:\n{self.text}"
             self._emulator.feed(os.read(self._main, 65_536))
         return self.text

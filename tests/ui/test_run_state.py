@@ -176,7 +176,7 @@ def test_an_item_that_starts_again_has_one_panel(state: RunState, clock: Clock) 
     assert [panel.text for panel in snapshot.panels if panel and panel.status is ItemStatus.RUNNING].count("new") == 1
 
 
-def test_reused_answers_count_but_do_not_set_the_pace(state: RunState, clock: Clock) -> None:
+def test_reused_answers_count_but_do_not_count_for_the_rate(state: RunState, clock: Clock) -> None:
     """Answers that were there already are done at once and say nothing about the time left."""
     for position in range(50):
         state(finish(position, reused=True))
@@ -188,7 +188,7 @@ def test_reused_answers_count_but_do_not_set_the_pace(state: RunState, clock: Cl
 
 
 def test_time_left_comes_from_the_recent_rate(state: RunState, clock: Clock) -> None:
-    """Nothing is claimed before every worker had its chance; then it is what remains at the pace of now."""
+    """Nothing is claimed before every worker had its chance; then it is what remains at the present rate."""
     for position in range(3):
         state(start(position))
         clock.now += 0.5

@@ -274,7 +274,7 @@ DESK = EndpointFigures(
     Usage(),
     12.34,
     0.18,
-    "set aside",
+    "open",
     "cannot reach desk: refused",
 )
 RUN = RunSummary(model="m", total=500, done=500, elapsed_s=10, calls=510, endpoints=(GPU, DESK))
@@ -284,7 +284,7 @@ def test_people_see_shares_and_troubles() -> None:
     """What is worth saying and no more: an endpoint without failures has no word about them."""
     assert [endpoint_line(one, ", ") for one in RUN.endpoints] == [
         "gpu1:11434, 410 answered (82%), 0.74 s median, 51,000 tokens",
-        "desk, 90 answered (18%), 12.3 s median, 10 of 100 requests failed, set aside: cannot reach desk: refused",
+        "desk, 90 answered (18%), 12.3 s median, 10 of 100 requests failed, open: cannot reach desk: refused",
     ]
     assert "endpoint: gpu1:11434, 410 answered (82%), 0.74 s median, 51,000 tokens" in list(plain_summary(RUN))
 
@@ -313,5 +313,5 @@ def test_programs_see_every_figure() -> None:
         "state": None,
         "reason": None,
     }
-    assert (record[1]["state"], record[1]["probes"]) == ("set aside", 3)
+    assert (record[1]["state"], record[1]["probes"]) == ("open", 3)
     assert json.loads(to_json(RunSummary()))["endpoints"] == []

@@ -123,7 +123,7 @@ def test_a_narrower_terminal_keeps_nothing_of_the_old_frame(terminal: Emulated) 
     assert terminal.rows == ["shell", "small"]
 
 
-def test_another_size_draws_all_anew(terminal: Emulated) -> None:
+def test_another_size_draws_all_again(terminal: Emulated) -> None:
     """After a resize no old line is trusted, not even one that reads the same."""
     area = RedrawnArea(terminal)
     area.draw(["#" * 20, "foot"], SIZE)

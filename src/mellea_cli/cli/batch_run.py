@@ -105,6 +105,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     from mellea_cli.messages import Options
     from mellea_cli.run.plan import RunPlan
 
+    # An Ollama loads the model again for another window: the whole run has one.
+    window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
     return RunPlan(
         pipeline=pipeline,
         backend=chosen.backend,
@@ -116,7 +118,6 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
             thinking=options.thinking_for(chosen.backend),
             keeps_thinking=options.thinking == "default",
             max_tokens=options.max_tokens,
-            # An Ollama loads the model anew for another window: the whole run has one.
             context_window=context_window(pipeline, longest, options.max_tokens)
             if chosen.backend == "ollama"
             else None,

@@ -355,7 +355,7 @@ class RunOptions:
     def thinking_for(self, backend: str) -> bool | str | None:
         """The reasoning setting of requests to a backend; `None` is the server's own."""
         if self.thinking is None:
-            # Reasoning costs a batch far more tokens than it gains; only Ollama can be told so without being asked first.
+            # Reasoning costs a batch far more than it gains; only Ollama can be told so without being asked first.
             return False if backend == "ollama" else None
         return {"off": False, "default": None}.get(self.thinking, self.thinking)
 

@@ -39,8 +39,9 @@ _LOOK_S = 1.0
 _WORTH_A_NOTE_S = 30.0
 # Answers in a row that ask for a longer wait than the user's before the server counts as unavailable.
 _MOST_LONG_RESTS = 4
-# Probes in a row, each after a longer wait, that an endpoint refuses before it is disabled, although it has answered.
-_MOST_REFUSED_PROBES = 3
+# Probes in a row that an endpoint may refuse after it has answered, before it is disabled. Each comes after twice the
+# wait, so they take half a minute: a gateway that is being replaced is back by then, a revoked key is not.
+_MOST_REFUSED_PROBES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,7 @@ class ModelClient:
         limiter = self._rate_limiter
         expected = 0.0
         allowed = endpoint.limiter.allowed
+        answered = False
         try:
             if limiter is not None:
                 expected = limiter.expected_tokens(sum(len(message.content) for message in request.messages))
@@ -226,9 +228,10 @@ class ModelClient:
             deadlines = self._deadlines_at(endpoint) if several else self.deadlines
             completion = await endpoint.send(request, observer, deadlines, movable=several and movable)
         except AnswerError:
-            self.balancer.answered()
+            answered = True
             raise
         except BackendError as error:
+            answered = error.scope is Scope.ITEM
             # Before the place is given to another request, which would run into the same refusal.
             self._after_failure(endpoint, error, avoid)
             raise
@@ -237,7 +240,7 @@ class ModelClient:
                 limiter.settle(expected, completion.usage)
             if (rest := endpoint.asked_wait_s(self.policy.retry_after_cap_s)) > 0:
                 self._rest(endpoint, rest, "the model server's headers say that its limit is reached")
-            self.balancer.answered()
+            answered = True
             return completion
         finally:
             if endpoint.limiter.first_alone:
@@ -246,7 +249,7 @@ class ModelClient:
                 self._tell(endpoint)
             if self.slots is not None and endpoint.limiter.allowed != allowed:
                 self.slots.set_limit(self._allowed())
-            self.balancer.release(endpoint)
+            self.balancer.release(endpoint, answered=answered)
 
     async def _until_allowed(self, limiter: RateLimiter, tokens: float, endpoint: Endpoint) -> None:
         """Wait until the rate limit allows a request, and start it.
@@ -301,8 +304,6 @@ class ModelClient:
         elif isinstance(error, ContextTooLong):
             # Another endpoint's context window may be larger: each is asked once.
             avoid[endpoint] = math.inf
-        if error.scope is Scope.ITEM:
-            self.balancer.answered()
 
     def _count_long_rest(self, endpoint: Endpoint, error: BackendError, asked_s: float) -> None:
         """Stop using a server that asks again and again to wait for longer than the user does.
@@ -399,9 +400,7 @@ class ModelClient:
                 endpoint.has_answered = fault is None
                 if fault is None or fault.retryable:
                     return
-                endpoint.error = EndpointRefuses(
-                    f"the server refuses every request: {error.message}", status=error.status, hint=error.hint
-                )
+                endpoint.error = _refuses(error)
                 endpoint.breaker.disable()
                 self._tell(endpoint)
             if all(one.breaker.state is BreakerState.DISABLED for one in self.endpoints):
@@ -489,17 +488,24 @@ class ModelClient:
         if error is None or (error.scope is Scope.ITEM and endpoint.has_answered):
             breaker.probe_succeeded()
             endpoint.refused_probes = 0
+            self.balancer.probe_succeeded()
         else:
             endpoint.error = error
             refused = error.scope is not Scope.RETRY
             endpoint.refused_probes = endpoint.refused_probes + 1 if refused else 0
             passes = not refused or endpoint.may_pass(error) or error.scope is Scope.ITEM
             if not passes or endpoint.refused_probes >= _MOST_REFUSED_PROBES:
+                endpoint.error = error if error.scope is Scope.RUN else _refuses(error)
                 breaker.disable()
             elif breaker.state is BreakerState.OPEN:
                 breaker.open(now, at_least_s=error.retry_after_s or 0.0)
         self._tell(endpoint)
         self.balancer.assign()
+
+
+def _refuses(error: BackendError) -> EndpointRefuses:
+    """The error of an endpoint that refuses every request with an error that is otherwise about one request."""
+    return EndpointRefuses(f"the server refuses every request: {error.message}", status=error.status, hint=error.hint)
 
 
 def _of_row(error: BackendError) -> RequestRefused:

@@ -152,6 +152,7 @@ class Endpoint:
         self._measured_at = 0.0
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._refused_alone = 0
+        self._status_reporter = config.backend if isinstance(config.backend, ReportsRateLimits) else None
         self._rate_limits: RateLimitStatus | None = None
         self._movable: dict[asyncio.Timeout, float] = {}
         if self.error is not None and self.error.scope is Scope.RUN:
@@ -166,6 +167,11 @@ class Endpoint:
         if state is BreakerState.CLOSED:
             return self.limiter.allowed
         return 1 if state is BreakerState.HALF_OPEN else 0
+
+    def has_room(self, now: float) -> bool:
+        """Whether a request may be sent now."""
+        limit = self.limiter.allowed if self.breaker.state is BreakerState.CLOSED else self.limit
+        return self.in_flight < limit and now >= self.rests_until
 
     def latency_s(self, now: float) -> float | None:
         """Moving mean of its latency in seconds; `None` when it is unknown or too old."""
@@ -228,7 +234,9 @@ class Endpoint:
         mean = completion.total_s if self.mean_s is None else self.mean_s
         self.mean_s = mean + _NEWEST * (completion.total_s - mean)
         self._record_success()
-        self.limiter.answered(now, started, self.in_flight, self.characters)
+        limiter = self.limiter
+        if limiter.adaptive is not None or limiter.allowed < limiter.concurrency:
+            limiter.answered(now, started, self.in_flight, self.characters)
         if completion.finish_reason == "length" or not completion.text.strip():
             self._raise_limit(asked, request, completion)
         return completion
@@ -285,8 +293,7 @@ class Endpoint:
 
     def asked_wait_s(self, longest_s: float) -> float:
         """Seconds that the latest answer's rate-limit headers ask to wait, once per answer; 0 beyond `longest_s`."""
-        backend = self.config.backend
-        status = backend.rate_limit_status if isinstance(backend, ReportsRateLimits) else None
+        status = self._status_reporter.rate_limit_status if self._status_reporter is not None else None
         if status is None or status is self._rate_limits:
             return 0.0
         self._rate_limits = status

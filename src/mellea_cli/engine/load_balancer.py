@@ -100,8 +100,8 @@ class LoadBalancer:
             ServerAway: no endpoint has been available for too long.
             NoEndpointLeft: every endpoint is disabled.
         """
-        if not self._waiting and (endpoint := self._best(avoid, _now())) is not None:
-            return self._take(endpoint)
+        if not self._waiting and (endpoint := self._take_best(avoid, asyncio.get_running_loop().time())) is not None:
+            return endpoint
         waiting = _Waiting(avoid)
         if first:
             self._waiting.appendleft(waiting)
@@ -113,36 +113,44 @@ class LoadBalancer:
         except asyncio.CancelledError:
             if waiting.turn.done() and not waiting.turn.cancelled() and waiting.turn.exception() is None:
                 # The endpoint came at the moment of the cancellation: another request gets it.
-                self.release(waiting.turn.result())
+                self.release(waiting.turn.result(), answered=False)
             raise
 
-    def release(self, endpoint: Endpoint) -> None:
-        """Give an endpoint's place back once its request is over, however it ended."""
+    def release(self, endpoint: Endpoint, *, answered: bool) -> None:
+        """Give an endpoint's place back once its request is over.
+
+        Args:
+            endpoint: the endpoint that `acquire` returned.
+            answered: whether the server gave an answer, so that the time without an available endpoint starts again.
+        """
         endpoint.in_flight -= 1
         self._in_flight -= 1
+        if answered:
+            self._unavailable_since = None
         if self._waiting:
             self.assign()
 
-    def answered(self) -> None:
-        """Record that a request of the run was answered, so the time without an endpoint starts again."""
+    def probe_succeeded(self) -> None:
+        """Start the time without an available endpoint again, and assign waiting requests."""
         self._unavailable_since = None
+        self.assign()
 
     def assign(self) -> None:
         """Assign endpoints to waiting requests; call it whenever an endpoint's state has changed."""
         if not self._waiting:
             self._set_timer(math.inf)
             return
-        now = _now()
+        now = asyncio.get_running_loop().time()
         passed: list[_Waiting] = []
-        while self._waiting and self._in_flight < self._limit and any(_has_room(one, now) for one in self.endpoints):
+        while self._waiting and self._in_flight < self._limit and any(one.has_room(now) for one in self.endpoints):
             waiting = self._waiting.popleft()
             if waiting.turn.done():
                 continue
-            endpoint = self._best(waiting.avoid, now)
+            endpoint = self._take_best(waiting.avoid, now)
             if endpoint is None:
                 passed.append(waiting)
             else:
-                waiting.turn.set_result(self._take(endpoint))
+                waiting.turn.set_result(endpoint)
         self._waiting.extendleft(reversed(passed))
         if self._waiting:
             self._wait_on(now)
@@ -157,38 +165,35 @@ class LoadBalancer:
 
     def idle(self) -> list[Endpoint]:
         """Endpoints with room while no request waits."""
-        now = _now()
-        return [] if self._waiting else [endpoint for endpoint in self.endpoints if _has_room(endpoint, now)]
+        now = asyncio.get_running_loop().time()
+        return [] if self._waiting else [endpoint for endpoint in self.endpoints if endpoint.has_room(now)]
 
     def free_elsewhere(self, endpoint: Endpoint) -> bool:
         """Whether another endpoint has room now."""
-        now = _now()
-        return any(_has_room(other, now) for other in self.endpoints if other is not endpoint)
+        now = asyncio.get_running_loop().time()
+        return any(other.has_room(now) for other in self.endpoints if other is not endpoint)
 
     def _enabled(self) -> list[Endpoint]:
         return [one for one in self.endpoints if one.breaker.state is not BreakerState.DISABLED]
 
-    def _take(self, endpoint: Endpoint) -> Endpoint:
-        endpoint.in_flight += 1
-        self._in_flight += 1
-        self.peak = max(self.peak, self._in_flight)
-        return endpoint
-
-    def _best(self, avoid: Mapping[Endpoint, float], now: float) -> Endpoint | None:
+    def _take_best(self, avoid: Mapping[Endpoint, float], now: float) -> Endpoint | None:
         if self._in_flight >= self._limit:
             return None
-        free = [one for one in self.endpoints if _has_room(one, now) and avoid.get(one, now) <= now]
-        if len(self.endpoints) == 1:
-            return free[0] if free else None
-        free = self._worthwhile(free, now)
-        # An endpoint without a latency counts as fast as the fastest: it is tried, but not flooded.
-        latencies = {one: one.latency_s(now) for one in free}
-        fastest = min((latency for latency in latencies.values() if latency is not None), default=1.0)
-        return min(
-            free,
-            key=lambda one: (latencies[one] or fastest) * (one.in_flight + 1) / (one.config.weight * one.limit),
-            default=None,
-        )
+        free = [one for one in self.endpoints if one.has_room(now) and avoid.get(one, now) <= now]
+        if len(self.endpoints) > 1:
+            free = self._worthwhile(free, now)
+            # An endpoint without a latency counts as fast as the fastest: it is tried, but not flooded.
+            latencies = {one: one.latency_s(now) for one in free}
+            fastest = min((latency for latency in latencies.values() if latency is not None), default=1.0)
+            free.sort(
+                key=lambda one: (latencies[one] or fastest) * (one.in_flight + 1) / (one.config.weight * one.limit)
+            )
+        if not free:
+            return None
+        free[0].in_flight += 1
+        self._in_flight += 1
+        self.peak = max(self.peak, self._in_flight)
+        return free[0]
 
     def _worthwhile(self, free: list[Endpoint], now: float) -> list[Endpoint]:
         """Those of `free` that do not make the run wait for them at its end."""
@@ -285,16 +290,8 @@ class LoadBalancer:
         )
 
 
-def _has_room(endpoint: Endpoint, now: float) -> bool:
-    return endpoint.in_flight < endpoint.limit and now >= endpoint.rests_until
-
-
 def _reasons(endpoints: Sequence[Endpoint]) -> str:
     errors = [(one.config.name, one.error.message) for one in endpoints if one.error is not None]
     if len(errors) == 1 and len(endpoints) == 1:
         return errors[0][1]
     return "; ".join(f"{name}: {message}" for name, message in errors) or "no answer"
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -209,7 +209,7 @@ class RunPlan:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """A hash of exactly what changes answers: prompts, types, model and sampling, but neither speed nor patience.
+        """A hash of exactly what changes answers: prompts, types, model and sampling, not speed or time limits.
 
         Where the server stands is left out: the same model behind another address gives the same answers.
         """

@@ -33,7 +33,7 @@ class CallOptions:
     Args:
         options: what is sent to the server.
         system: the system message; empty for none.
-        stream: whether `astream()` hands over each piece as it arrives.
+        stream: whether `astream()` passes on each piece as it arrives.
         stream_timeout_s: seconds until the first and between any two pieces; counts only when `timeout_set`.
         timeout_set: whether the caller set the timeout, `None` included.
     """

@@ -237,7 +237,7 @@ def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         retries = between + plural(summary.retries, "retry", "retries") if summary.retries else ""
         yield "calls", "plain", count(summary.calls) + retries
     if summary.repairs:
-        yield "repairs", "plain", plural(summary.repairs, "answer") + " repaired in form"
+        yield "repairs", "plain", plural(summary.repairs, "answer", "answers") + " repaired in form"
     for endpoint in summary.endpoints:
         yield "endpoint", "warn" if endpoint.state else "plain", endpoint_line(endpoint, between)
 

@@ -135,7 +135,7 @@ _TEXTS = (
     _reasoning(
         "kimi-signs",
         "vllm-project/vllm and Kimi-VL's chat template",
-        "The marks are letters of their own.",
+        "The marks are characters of their own.",
         f"◁think▷{THOUGHT}◁/think▷{ANSWER}",
     ),
     _reasoning(

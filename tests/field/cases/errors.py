@@ -217,7 +217,7 @@ _UNKNOWN = (
     _model(
         "xai",
         "xAI's API, code and error",
-        "xAI has the code and the message beside each other.",
+        "xAI has the code and the message next to each other.",
         refuses(
             404,
             {

@@ -141,7 +141,7 @@ _FORMS = (
     _form(
         "whole-message-last",
         "",
-        "The last chunk repeats the whole message beside its delta.",
+        "The last chunk repeats the whole message next to its delta.",
         stream(
             *texts(ANSWER),
             {
@@ -248,7 +248,7 @@ _FORMS = (
     _form(
         "non-ascii",
         "vllm-project/aibrix#2653",
-        "Letters of several bytes are cut by the network.",
+        "Characters of several bytes are cut by the network.",
         says(dumped(VALUES | {"summary": "Der Käufer sagt, dass die Lieferung zu spät kam 😞 sehr schade."})),
         summaries=("zu spät kam 😞",),
     ),
@@ -385,7 +385,7 @@ _CALLS = (
     _call(
         "content-counts",
         "earendil-works/pi#4228",
-        "The content holds the answer, and a call of no use stands beside it.",
+        "The content holds the answer, and a call of no use stands next to it.",
         stream(
             *texts(ANSWER),
             delta(tool_calls=[{"index": 0, "id": "t1", "function": {"name": "save", "arguments": "{}"}}]),
@@ -484,7 +484,7 @@ _INSIDE = (
     _fault(
         "string",
         "huggingface/text-generation-inference router/src/server.rs",
-        "The error is a string with its type beside it.",
+        "The error is a string with its type next to it.",
         {"error": "Request failed during generation: Server error: CUDA out of memory", "error_type": "generation"},
     ),
     _fault(
@@ -564,7 +564,7 @@ _INSIDE = (
         "inside-ollama-status",
         "errors inside a stream",
         "ollama/ollama server/routes.go",
-        "Ollama gives the status beside the error: this one is context too long, and is asked once.",
+        "Ollama gives the status next to the error: this one is context too long, and is asked once.",
         unless(
             GOOD_OLLAMA,
             (IS_LONG, lines('{"error":"the input length exceeds the context length","status":400}\n')),

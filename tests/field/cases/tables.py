@@ -145,7 +145,7 @@ _PREAMBLES = (
         says=("comment", _LEFT_OUT),
     ),
     reads(
-        "hash-preamble",
+        "hash-lines-above",
         "lines above the header",
         GIVEN,
         "Comment lines stand above the header.",
@@ -528,7 +528,7 @@ _ESCAPES = (
     ),
     reads(
         "amazon",
-        "quotes that are letters",
+        "quotes that are characters",
         "Amazon's public review files",
         "A file with tabs has quotes that mean nothing.",
         "amazon.tsv",
@@ -540,7 +540,7 @@ _ESCAPES = (
     ),
     reads(
         "lone-quote",
-        "quotes that are letters",
+        "quotes that are characters",
         "TablePlus/TablePlus#1482",
         "A quote stands inside a cell that is not quoted.",
         "lone_quote.csv",
@@ -564,7 +564,7 @@ _ENCODINGS = (
         "excel-german",
         "encodings",
         "Signbank/Global-signbank#1108",
-        "German Excel: semicolons, decimal commas, Windows' letters; the user names the encoding.",
+        "German Excel: semicolons, decimal commas, Windows' characters; the user names the encoding.",
         "excel_de.csv",
         "--encoding",
         "cp1252",

@@ -1,6 +1,6 @@
 """Where `-c auto` lands, against the best of fixed settings, on servers of different kinds.
 
-    python benchmarks/climb.py
+    python benchmarks/adaptive.py
 
 One server slows down beyond eight requests at once, one refuses more than twenty-four.
 """
@@ -42,11 +42,23 @@ def main() -> None:
             shown = ", ".join(f"{setting}: {value:.1f}/s" for setting, value in sorted(rates.items()))
             what = f"{kind}: the setting that -c auto finds / the best fixed one"
             tell(
-                Row("climb", what, rates[landed] / rates[best], bar=0.9, at_least=True, note=f"found {landed}; {shown}")
+                Row(
+                    "adaptive",
+                    what,
+                    rates[landed] / rates[best],
+                    bar=0.9,
+                    at_least=True,
+                    note=f"found {landed}; {shown}",
+                )
             )
             whole = AUTO_ITEMS / auto["elapsed_s"] / rates[best]
             tell(
-                Row("climb", f"{kind}: the run that searches / the best fixed one", whole, note=f"{AUTO_ITEMS:,} items")
+                Row(
+                    "adaptive",
+                    f"{kind}: the run that searches / the best fixed one",
+                    whole,
+                    note=f"{AUTO_ITEMS:,} items",
+                )
             )
 
 
