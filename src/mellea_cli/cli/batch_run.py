@@ -118,9 +118,7 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
             thinking=options.thinking_for(chosen.backend),
             keeps_thinking=options.thinking == "default",
             max_tokens=options.max_tokens,
-            context_window=context_window(pipeline, longest, options.max_tokens)
-            if chosen.backend == "ollama"
-            else None,
+            context_window=window,
         ),
         concurrency=chosen.concurrency,
         start=chosen.start,

@@ -19,7 +19,7 @@ Validate = Callable[[str], Any]
 # Reasoning. Makers name and bracket its tags as they like: `<think>`, `<seed:think>`, `[THINK]`, `◁think▷`.
 
 _NAME = (
-    r"(?:[\w.-]+:)?\w*?(?:think|thinking|thoughts?|reason|reasoning|analysis|scratchpad|reflection|reflect"
+    r"(?:[\w.-]{1,20}:)?\w{0,20}?(?:think|thinking|thoughts?|reason|reasoning|analysis|scratchpad|reflection|reflect"
     r"|deliberation|monologue)"
 )
 _OPENING = re.compile(
@@ -45,15 +45,20 @@ def without_reasoning(text: str) -> str:
     if "<|channel|>" in text:
         final = list(_FINAL.finditer(text))
         return text[final[-1].end() :] if final else text[: _CHANNEL.search(text).start()]  # type: ignore[union-attr]
-    while (opening := _OPENING.search(text)) is not None:
+    kept: list[str] = []
+    at = 0
+    while (opening := _OPENING.search(text, at)) is not None:
+        kept.append(text[at : opening.start()])
         closing = _CLOSING.search(text, opening.end())
         # Without an end it was cut off while it reasoned.
-        text = text[: opening.start()] + ("" if closing is None else text[closing.end() :])
+        at = len(text) if closing is None else closing.end()
+    text = "".join([*kept, text[at:]])
+    end = len(text)
     for closing in reversed(list(_CLOSING.finditer(text))):
-        if rest := text[closing.end() :].strip():
+        if rest := text[closing.end() : end].strip():
             return rest
-        text = text[: closing.start()]
-    return text
+        end = closing.start()
+    return text[:end]
 
 
 # Marks of a chat template, such as the end of a turn: what follows the answer's end is another turn.
@@ -115,55 +120,54 @@ def _candidates(text: str) -> Iterator[list[str]]:
     text = next((piece for piece in pieces if any(sign in piece for sign in "{[")), "".join(pieces[:1]))
     if "```" in text:
         yield [block.strip() for block in _FENCES.findall(text) if block.strip()]
-    yield list(_balanced(text))
+    yield _balanced(text)
     yield [text.strip()]
 
 
-_SCANNED = 1_000
-"""Brackets that are tried as the beginning of a value; a text with more is no answer."""
-
-
-def _balanced(text: str) -> Iterator[str]:
-    """Every bracket of a text with what follows up to its counterpart, those inside another one left out."""
-    at, tried = 0, 0
-    while (found := re.search(r"[{\[]", text[at:])) is not None and tried < _SCANNED:
-        start = at + found.start()
-        end = _counterpart(text, start)
-        tried += 1
-        if end:
-            yield text[start:end]
-        at = end or start + 1
-
-
-_BRACKETS = re.compile(r"""["'“”{}\[\]]""")
+_MOST_CANDIDATES = 100
+"""Bracketed texts that are looked at; an answer with more is none."""
+_SIGNS = re.compile(r"""["'“{}\[\]]""")
 _STRINGS = {
     '"': re.compile(r'(?:[^"\\]|\\.)*"', re.DOTALL),
     "'": re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL),
     "“": re.compile(r"(?:[^“”\\]|\\.)*”", re.DOTALL),
 }
+_OPENED_BY = {"}": "{", "]": "["}
+_LOOK_BACK = 40
 
 
-def _counterpart(text: str, start: int) -> int:
-    """The place behind the bracket that closes the one at `start`; 0 when there is none."""
-    open_ones: list[str] = []
-    at = start
-    while (found := _BRACKETS.search(text, at)) is not None:
+def _balanced(text: str) -> list[str]:
+    """Every text between brackets that belong together, those inside another one left out. Takes linear time."""
+    spans: list[tuple[int, int]] = []
+    stack: list[tuple[str, int]] = []
+    open_ones = {"{": 0, "[": 0}
+    at = 0
+    while (found := _SIGNS.search(text, at)) is not None:
         sign, at = found[0], found.end()
-        if sign in "{[":
-            open_ones.append("}" if sign == "{" else "]")
-        elif sign in "}]":
-            if not open_ones or open_ones.pop() != sign:
-                return 0
-            if not open_ones:
-                return at
-        elif sign in _STRINGS:
-            # An apostrophe begins a string only where a value or a key may begin.
-            if sign == "'" and text[: found.start()].rstrip()[-1:] not in tuple("{[,:"):
-                continue
-            if (string := _STRINGS[sign].match(text, at)) is None:
-                return 0
-            at = string.end()
-    return 0
+        if sign in open_ones:
+            stack.append((sign, found.start()))
+            open_ones[sign] += 1
+        elif sign in _OPENED_BY:
+            wanted = _OPENED_BY[sign]
+            while open_ones[wanted]:
+                # Brackets without a counterpart, as in prose, are passed over.
+                opened, start = stack.pop()
+                open_ones[opened] -= 1
+                if opened == wanted:
+                    spans.append((start, at))
+                    break
+        elif stack:
+            # An apostrophe begins a string only where a key or a value may begin.
+            before = text[max(0, found.start() - _LOOK_BACK) : found.start()].rstrip()[-1:]
+            if (sign != "'" or before in tuple("{[,:")) and (string := _STRINGS[sign].match(text, at)):
+                at = string.end()
+    outer: list[str] = []
+    end = 0
+    for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if start >= end:
+            outer.append(text[start:stop])
+            end = stop
+    return outer[:_MOST_CANDIDATES]
 
 
 _Found = tuple[list[Any], "list[ValidationError]"]
@@ -264,6 +268,9 @@ def _repair_token(found: re.Match[str]) -> str:
         inner = piece[1:-1].replace("\\'", "'")
         if piece[0] != '"':
             inner = re.sub(r'(?<!\\)"', '\\"', inner)
+        if inner.count("\n") == 1:
+            # A line that was wrapped.
+            inner = inner.replace("\n", " ")
         return '"' + "".join(_RAW.get(sign, sign) if sign < " " else sign for sign in inner) + '"'
     if piece == ",":
         return ""
