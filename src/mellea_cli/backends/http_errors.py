@@ -112,6 +112,7 @@ _QUOTA = _words(
     r"exceeded your (?:current|monthly|daily) quota|billing (?:hard )?limit|payment required|account is suspended",
     r"in arrears|recharge your|余额不足|欠费|额度(?:不足|已)",
 )
+_SLOW_DOWN_WORDS = _words(r"slow down|too many requests|rate limit")
 # A limit for a minute passes soon, one for a day or longer ends the run. The first that a message names counts: what
 # follows is mostly an offer to sell more.
 _PERIOD = re.compile(
@@ -142,7 +143,10 @@ _MODEL = _words(
     r"no endpoints found|not found for (?:account|api version)|model[^.]{0,80}reached its end of life",
     r"(?:provided )?model identifier is invalid|access to (?:the )?model|模型不存在|模型.{0,20}(?:不存在|未找到|下线)",
 )
-_PATH = _words(r"unexpected endpoint|unknown (?:endpoint|path|url|route)|invalid url|no route|cannot (?:post|get) /")
+_PATH = _words(
+    r"unexpected endpoint|unknown (?:endpoint|path|url|route)|invalid url",
+    r"no route (?:matched|found)|cannot (?:post|get) /",
+)
 _BAD_OUTPUT = _words(r"failed to generate json|model (?:generated|produced|returned)[^.]{0,20} invalid json")
 # What a 5xx says about a model is mostly that it is busy or does not load; only these words name a wrong name or key.
 _MODEL_IN_FAULT = _words(
@@ -167,6 +171,7 @@ _REFUSAL_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
 _FAULT_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
     (_QUOTA, QuotaSpent),
     (_CONTEXT, ContextTooLong),
+    (_PATH, EndpointMissing),
     (_KEY_IN_FAULT, NotAuthorized),
     (_MODEL_IN_FAULT, ModelMissing),
     (_REQUEST_IN_FAULT, RequestRefused),
@@ -277,7 +282,12 @@ def is_error(event: Mapping[str, Any]) -> bool:
     base = event.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
         return True
-    return "choices" not in event and any(isinstance(event.get(key), str) for key in ("message", "detail", "details"))
+    if "choices" in event:
+        return False
+    named = "code" in event or "status" in event or "type" in event
+    return isinstance(event.get("detail"), str) or (
+        named and any(isinstance(event.get(key), str) for key in ("message", "details"))
+    )
 
 
 def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:
@@ -311,7 +321,8 @@ def _too_many(error: ErrorObject, by_code: type[BackendError] | None) -> type[Ba
     for text in (*error.codes, said):
         if period := _PERIOD.search(text):
             return RateLimited if period["soon"] else QuotaSpent
-    return QuotaSpent if error.wait_s is None and _QUOTA.search(said) else RateLimited
+    spent = error.wait_s is None and _QUOTA.search(said) and not _SLOW_DOWN_WORDS.search(said)
+    return QuotaSpent if spent else RateLimited
 
 
 HUNG_UP = "the server closed the connection without an answer"

@@ -287,7 +287,10 @@ _response_format = IdentityCache(_json_schema_format)
 
 # Parameters that can be dropped when a server refuses them, and the words by which an error message names them.
 _DROPPABLE: Mapping[str, re.Pattern[str]] = {
-    "response_format": re.compile(r"response_format|json[_ ]schema|json_object|grammar|structured", re.IGNORECASE),
+    "response_format": re.compile(
+        r"response_?(?:format|schema)|json[_ ](?:schema|object|mode)|grammar|structured|additionalProperties",
+        re.IGNORECASE,
+    ),
     "stream_options": re.compile(r"\bstream_options\b"),
     "reasoning_effort": re.compile(r"\breasoning_effort\b"),
     "chat_template_kwargs": re.compile(r"\bchat_template_kwargs\b"),
@@ -298,7 +301,12 @@ _DROPPABLE: Mapping[str, re.Pattern[str]] = {
 }
 # The user chose these: one is dropped only when the server does not know it, not when its value is wrong.
 USER_PARAMETERS = frozenset({"max_tokens", "temperature", "top_p", "seed"})
-_NOT_KNOWN = re.compile(r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra", re.IGNORECASE)
+_NOT_KNOWN = re.compile(
+    # A server that samples always wants a temperature above zero, which is the program's own.
+    r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra|strictly positive|greater than (?:0|zero)",
+    re.IGNORECASE,
+)
+_LOW_EFFORT = re.compile(r"\blow\b")
 _REFUSALS = frozenset({400, 404, 422, 501})
 _JSON_MODE: Mapping[str, Any] = {"type": "json_object"}
 
@@ -306,13 +314,16 @@ _JSON_MODE: Mapping[str, Any] = {"type": "json_object"}
 def refused_parameter(error: BackendError, body: Mapping[str, Any]) -> str:
     """Return what to drop from `body` after a server's refusal, empty when the refusal has another reason.
 
-    Besides parameters that can be `json_schema` and `json_object`, the two values of `response_format`.
+    Besides parameters that can be `json_schema` and `json_object`, the two values of `response_format`, and
+    `no_effort`, a `reasoning_effort` of `none` where the server knows a low one.
     """
     if error.status not in _REFUSALS:
         return ""
     for name, pattern in _DROPPABLE.items():
         if name not in body or not pattern.search(error.message):
             continue
+        if name == "reasoning_effort" and body[name] == "none" and _LOW_EFFORT.search(error.message):
+            return "no_effort"
         if name == "response_format":
             form = body[name]
             if isinstance(form, dict) and "json_schema" in form:
@@ -327,6 +338,8 @@ def refused_parameter(error: BackendError, body: Mapping[str, Any]) -> str:
 def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict[str, Any]:
     """Return a request's body for a server that refuses some parameters."""
     kept = {name: value for name, value in body.items() if name not in dropped}
+    if "no_effort" in dropped and kept.get("reasoning_effort") == "none":
+        kept["reasoning_effort"] = "low"
     if "max_tokens" in dropped and "max_tokens" in body:
         kept["max_completion_tokens"] = body["max_tokens"]
     wanted = body.get("response_format")
