@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -87,7 +88,12 @@ def parse_json(text: str, validate: Validate) -> tuple[Any, bool]:
     """
     from pydantic import ValidationError
 
-    bare = without_reasoning(text).strip().removeprefix("\ufeff")
+    bare = text.strip().removeprefix("\ufeff")
+    if bare.startswith(("{", "[")):
+        # Most answers are right as they stand, and a tag may stand inside one.
+        with suppress(ValidationError):
+            return validate(bare), False
+    bare = without_reasoning(bare).strip()
     if fenced := _CODE_FENCE.match(bare):
         bare = fenced[1].strip()
     try:
