@@ -156,7 +156,7 @@ async def choose_backend(model: str | None) -> BackendChoice:
 
 
 _CONNECT_S = 0.5
-_ANSWER_S = 2.0
+_ANSWER_S = 5.0
 
 
 async def _ask_ollama(model: str) -> tuple[bool, str]:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 BadRowPolicy = Literal["auto", "fail", "skip"]
 PipelineName = Literal["single", "steps"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+ThinkingLevel = Literal["off", "low", "medium", "high", "default"]
 
 THEMES = "Themes"
 OUTPUT = "Output"
@@ -277,6 +278,13 @@ class RunOptions:
     ] = "single"
     temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
     model_seed: Annotated[int | None, option(MODEL, "Seed of the model's sampling, if the server supports it.")] = None
+    thinking: Annotated[
+        ThinkingLevel | None,
+        option(MODEL, "How much a reasoning model reasons first; default: as the server has it (Ollama: off)."),
+    ] = None
+    max_tokens: Annotated[
+        int | None, option(MODEL, "Most tokens of one answer, reasoning included (default: by the step).", min=1)
+    ] = None
     pull: PullFlag = False
 
     concurrency: Annotated[
@@ -377,6 +385,13 @@ class RunOptions:
     def server_url(self) -> str | None:
         """The address of the only server; `None` for none or several."""
         return self.base_url[0] if self.base_url and len(self.base_url) == 1 else None
+
+    def thinking_for(self, backend: str) -> bool | str | None:
+        """The reasoning setting of requests to a backend; `None` is the server's own."""
+        if self.thinking is None:
+            # Reasoning costs a batch far more than it gains; only Ollama can be told so without being asked first.
+            return False if backend == "ollama" else None
+        return {"off": False, "default": None}.get(self.thinking, self.thinking)
 
     @property
     def has_pool(self) -> bool:

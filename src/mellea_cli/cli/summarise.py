@@ -43,9 +43,9 @@ def _summarise(options: RunOptions, pipeline: Pipeline, show: RunDisplay) -> Exi
 
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
-    plan_for = partial(batch_run.run_plan, options, pipeline=pipeline)
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
+        plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
         if options.uses_batch_files:
             offload.check_flags(options, opened.source)
         if options.dry_run:

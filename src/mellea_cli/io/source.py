@@ -85,6 +85,8 @@ class InputScan:
     """Every column that occurs, in the order of its first appearance."""
     skipped: int
     """Bad rows; the iteration will skip them."""
+    longest: int = 0
+    """Bytes of the longest text in UTF-8."""
 
 
 Report = Callable[[InputError], None]
@@ -155,9 +157,11 @@ class Source:
         signature = self._data.signature()
         bad: list[InputError] = []
         columns: dict[str, None] = {}
-        count = 0
+        count = longest = 0
         for item in islice(self._read(bad.append), options.limit if options.sample is None else None):
             count += 1
+            size = len(item.text)
+            longest = max(longest, size if item.text.isascii() else len(item.text.encode("utf-8", "replace")))
             if not item.fields.keys() <= columns.keys():
                 columns.update(dict.fromkeys(item.fields))
             if self._data.delivered > SURVEY_BYTES:
@@ -169,7 +173,7 @@ class Source:
         self._surveyed = signature
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad))
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest)
 
     @property
     def repeatable(self) -> bool:

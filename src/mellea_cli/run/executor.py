@@ -70,6 +70,11 @@ class Executor(Protocol):
         """Requests that were sent again because of the transport, so far."""
 
     @property
+    def repairs(self) -> int:
+        """Answers whose form had to be repaired, so far."""
+        return 0
+
+    @property
     def peak_in_flight(self) -> int:
         """Most requests in flight at once, so far; never less than there were."""
 
@@ -221,6 +226,10 @@ class LocalExecutor(Executor):
     @property
     def retries(self) -> int:
         return self._client.retries
+
+    @property
+    def repairs(self) -> int:
+        return self._runner.repairs
 
     @property
     def peak_in_flight(self) -> int:

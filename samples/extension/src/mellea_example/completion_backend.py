@@ -5,7 +5,6 @@ from contextlib import aclosing
 
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import WireClient
-from mellea_cli.backends.wire_format import SseDecoder
 from mellea_cli.errors import BackendUnavailable, StreamBroken
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
 
@@ -42,7 +41,7 @@ class CompletionBackend:
         }
         if request.output_schema is not None:
             body["json_schema"] = request.output_schema
-        async with aclosing(self._wire.stream("/completion", body, SseDecoder)) as batches:
+        async with aclosing(self._wire.stream("/completion", body)) as batches:
             async for events in batches:
                 for event in events:
                     if not event.get("stop"):
