@@ -190,8 +190,8 @@ DEFAULT_HINTS: Hints = {
 _TEXT_KEYS = ("message", "msg", "status_msg", "error_description", "detail", "details", "error", "title")
 _CODE_KEYS = ("code", "type", "status", "error_type", "reason", "quotaId")
 _STATUS_KEYS = ("code", "status", "status_code", "http_status_code")
-# Objects inside an error: what stands beside its message, and what holds it.
-_BESIDE_KEYS = ("details", "innererror", "metadata", "violations")
+# Objects inside an error: what stands next to its message, and what holds it.
+_DETAIL_KEYS = ("details", "innererror", "metadata", "violations")
 _HOLDING_KEYS = ("base_resp", "errors", "message", "detail", "error")
 _DEEPEST = 6
 
@@ -250,7 +250,7 @@ def _parts(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
         for one in value[:10]:
             yield from _parts(one, depth - 1)
     elif isinstance(value, Mapping):
-        for key in _BESIDE_KEYS if depth else ():
+        for key in _DETAIL_KEYS if depth else ():
             yield from _parts(value.get(key), depth - 1)
         yield value
         for key in _HOLDING_KEYS if depth else ():

@@ -432,7 +432,7 @@ class _Answer:
             return None
         choice = as_object(choices[0])
         delta = as_object(choice.get("delta"))
-        # Some servers repeat the whole message beside an empty last delta.
+        # Some servers repeat the whole message next to an empty last delta.
         if not delta and ("delta" not in choice or not self._parts):
             delta = as_object(choice.get("message"))
         text, thinking = _read_content(delta.get("content"))

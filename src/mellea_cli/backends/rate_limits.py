@@ -86,7 +86,7 @@ def _limits(texts: Mapping[str, str], now: Clock) -> Iterator[tuple[float, float
 
 
 def wait_in_details(part: Mapping[str, Any], now: Clock = time.time) -> float | None:
-    """Return the seconds to wait that one object of an error names beside its message, or `None`."""
+    """Return the seconds to wait that one object of an error names next to its message, or `None`."""
     for key in ("retryDelay", "retry_after", "retry_after_seconds"):
         if (seconds := until_s(str(part.get(key, "")), now)) is not None:
             return seconds

@@ -125,8 +125,8 @@ def choose_for_run(options: RunOptions) -> ModelChoice:
     backend, concurrency = options.backend, options.concurrency
     if options.uses_batch_files:
         backend = "openai"
-    if options.engine == "ray":
-        # Each node runs a model of its own unless a server was named. The number is that of one worker.
+    if options.engine != "here":
+        # Each machine runs a model of its own unless a server was named. The number is that of one worker.
         concurrency = None
         if backend == "auto" and options.server_url is None:
             backend = "local"

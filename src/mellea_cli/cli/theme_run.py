@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.subrun import SubRun
+    from mellea_cli.run.theme_discovery import SubRun
     from mellea_cli.run.theme_labels import LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
@@ -143,7 +143,7 @@ class _ThemeRun:
         phrases: Phrases | None,
     ) -> ExitCode:
         from mellea_cli.engine.workers import Stop
-        from mellea_cli.run.subrun import SubRunStopped
+        from mellea_cli.run.theme_discovery import SubRunStopped
 
         stop, discovery = Stop(self._show.say), None
         try:
@@ -163,7 +163,7 @@ class _ThemeRun:
             return early.result.exit_code
 
     def _subrun(self, plan: RunPlan, servers: Servers, run_io: RunIO, stop: Stop) -> SubRun:
-        from mellea_cli.run.subrun import SubRun
+        from mellea_cli.run.theme_discovery import SubRun
 
         show = self._show
 
@@ -194,7 +194,7 @@ class _ThemeRun:
     def _finish_without_labels(
         self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
     ) -> ExitCode:
-        from mellea_cli.run.subrun import without_main_run
+        from mellea_cli.run.theme_discovery import without_main_run
 
         result = without_main_run(discovery)
         # A table about rows that were not labelled would say nothing.

@@ -235,9 +235,8 @@ async def _check(
         subject = question.subject(request, completion, value)
     else:
         subject = Answered(completion.text, value, request.messages)
-    options = options_like(request.options)
     try:
-        return await validate(subject, question.requirements, client, request.model, answer.count, options)
+        return await validate(subject, question.requirements, client, request.model, answer.count, request.options)
     except BackendError as error:
         answer.calls += error.attempts
         raise
@@ -277,7 +276,7 @@ async def validate(
         client: the client of the judging model.
         model: the judge's name.
         count: receives each judge's completion.
-        options: how the judge generates.
+        options: how the judged answer was generated.
 
     Returns:
         A result for each requirement, in the order given, duplicates kept.
@@ -287,7 +286,8 @@ async def validate(
     async def judge(place: int) -> None:
         output = subject.last_output()
         text = (output.value if output is not None else None) or ""
-        completion = await client.send(GenerateRequest(model, judge_question(requirements[place], text), options))
+        question = judge_question(requirements[place], text)
+        completion = await client.send(GenerateRequest(model, question, options_like(options)))
         count(completion)
         results[place] = judge_verdict(requirements[place], completion.text)
 
