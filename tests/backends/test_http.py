@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 
@@ -251,3 +252,43 @@ async def outcome(wire: WireClient, gate: asyncio.Semaphore, text: str) -> bool:
                 return bool([events async for events in batches])
         except ServerFault:
             return False
+
+
+async def closing_server(served: list[int], *, announces: bool, answers: int) -> asyncio.Server:
+    """A server that closes its connection behind each answer, which it says or not; after `answers` it only closes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
+                await reader.readexactly(size)
+                served.append(len(served))
+                if len(served) > answers:
+                    break
+                body = b'data: {"a":1}\n\n'
+                kept = b"Connection: close" if announces else b"Keep-Alive: timeout=5"
+                writer.write(b"HTTP/1.1 200 OK\r\n" + kept + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                await writer.drain()
+                # Like llama.cpp's server: the next request finds a connection that was promised and is gone.
+                await reader.read(1)
+                break
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+async def test_a_kept_connection_that_was_closed_is_no_fault() -> None:
+    """The request goes out again at once on a new one, as often as there are closed ones."""
+    served: list[int] = []
+    server = await closing_server(served, announces=False, answers=3)
+    async with server:
+        wire = WireClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for _ in range(3):
+            assert await collect(wire, "/chat") == [{"a": 1}]
+        assert len(served) == 3
+        with pytest.raises(BackendUnavailable, match="closed the connection without an answer"):
+            await collect(wire, "/chat")
+        # The fourth request was tried on the kept connection and once on a new one.
+        assert len(served) == 4
+        await wire.aclose()

@@ -241,11 +241,6 @@ def _endpoint_names(tables: Sequence[EndpointTable], place: str) -> list[str]:
 
 
 def _check_key(endpoint: PoolEndpoint, pool: str, environ: Mapping[str, str]) -> None:
-    if endpoint.key_env and endpoint.backend != "openai":
-        raise UsageError(
-            f"pool {pool}: {endpoint.name} is an Ollama server, which takes no key",
-            hint='omit key_env, or add backend = "openai"',
-        )
     if endpoint.key_env and not environ.get(endpoint.key_env, "").strip():
         raise UsageError(
             f"pool {pool}: {endpoint.key_env}, the key of {endpoint.name}, is not set",

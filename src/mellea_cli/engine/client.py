@@ -182,7 +182,7 @@ class ModelClient:
                 if not observer.resend():
                     raise
                 observer.failed(error.kind, error.message)
-                observer.retry(0.0, budget.sent + 1)
+                observer.reprompt(budget.sent + 1)
             except BackendError as error:
                 error.attempts = budget.sent - sent_before
                 # A request moves once only: one that takes long everywhere must not move for ever.
