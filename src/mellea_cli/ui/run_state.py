@@ -5,11 +5,12 @@ Events come from the run's thread, snapshots are taken by a display's thread. Th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from threading import Lock
 from typing import Any
@@ -165,7 +166,10 @@ class RunState:
                 self._active.pop(event.position, None)
                 self._active[event.position] = ItemState(event.position, event.id, event.text, self._run.steps)
             case ItemFinished():
-                self._finish(event, now)
+                item = self._active.pop(event.position, None)
+                self._meter.finish(event, item.streamed() if item is not None else 0.0)
+                if item is not None:
+                    item.fold(event, now)
             case Paused():
                 self._pause = event
                 self._paused_until = now + event.delay_s
@@ -177,12 +181,6 @@ class RunState:
                 self._meter.retries += isinstance(event, RetryScheduled) and not event.reprompt
                 if (item := self._active.get(event.position)) is not None:
                     item.fold(event, now)
-
-    def _finish(self, event: ItemFinished, now: float) -> None:
-        item = self._active.pop(event.position, None)
-        self._meter.finish(event, item.streamed() if item is not None else 0.0)
-        if item is not None:
-            item.fold(event, now)
 
     def snapshot(self, panels: int | None = None) -> Snapshot:
         """What there is to show now, with panels for so many items; `None` leaves the panels as they are.
@@ -365,21 +363,20 @@ _MAX_CHUNKS = 512
 _REASON_CHARS = 300
 
 
+@dataclass(slots=True)
 class _Step:
     """A step while it runs. A chunk costs a list append; everything else is computed for a snapshot."""
 
-    __slots__ = ("_chars", "_counted", "_joined", "attempt", "chunks", "clipped", "name", "phase", "reason", "retry_at")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.phase = Phase.WAITING
-        self.chunks: list[str] = []
-        self._joined = 0  # chunks at the front of the list that are counted: at most one, all earlier text
-        self._counted = self._chars = 0
-        self.attempt = 1
-        self.clipped = False
-        self.reason = ""
-        self.retry_at = 0.0
+    name: str
+    phase: Phase = Phase.WAITING
+    attempt: int = 1
+    reason: str = ""
+    retry_at: float = 0.0
+    clipped: bool = False
+    chunks: list[str] = field(default_factory=list)
+    _joined: int = 0  # Chunks at the front of the list that are counted: at most one, all earlier text
+    _counted: int = 0
+    _chars: int = 0
 
     def join(self) -> str:
         """Count the chunks since the last call, and join them to the text before."""
@@ -477,19 +474,15 @@ class ItemState:
 
     def snapshot(self, now: float) -> PanelSnapshot:
         steps = tuple(step.snapshot(now) for step in self._steps.values())
-        finish = self._finish
-        if finish is None:
-            return PanelSnapshot(self.position, self._id, self._excerpt, steps, self.status)
-        return PanelSnapshot(
-            self.position,
-            self._id,
-            self._excerpt,
-            steps,
-            self.status,
-            finish.kind,
-            finish.message[:_REASON_CHARS],
-            finish.latency_s,
-            finish.usage.completion_tokens,
+        panel = PanelSnapshot(self.position, self._id, self._excerpt, steps, self.status)
+        if (finish := self._finish) is None:
+            return panel
+        return dataclasses.replace(
+            panel,
+            kind=finish.kind,
+            message=finish.message[:_REASON_CHARS],
+            latency_s=finish.latency_s,
+            tokens=finish.usage.completion_tokens,
         )
 
 
