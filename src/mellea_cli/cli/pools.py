@@ -1,18 +1,7 @@
 """Pools of servers: read from the configuration file or from several `--base-url`, and resolved for a run.
 
-The short form lists servers that are alike, the long form gives each one a table of its own; both may be mixed::
-
-    [pool.office]
-    model = "granite4.1:3b"
-    urls = ["http://127.0.0.1:11434", "http://127.0.0.1:11435"]
-    weights = [2, 1]
-
-    [[pool.office.endpoints]]
-    name = "desk"
-    url = "http://127.0.0.1:8080/v1"
-    model = "granite-4.1-3b"
-    concurrency = 8
-    key_env = "DESK_KEY"
+The short form of a pool lists servers that are alike (`urls`), the long form gives each one a table of its own
+(`endpoints`); both may be mixed. docs/scaling.md has an example.
 """
 
 from __future__ import annotations
