@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -49,7 +49,6 @@ class Progress:
     failed: int = 0
     reused: int = 0
     retries: int = 0  # Requests sent again because the transport failed, as in the summary; re-prompts are not counted
-    in_flight: int = 0  # Items that a worker holds
     items_per_s: float = 0.0
     tokens_per_s: float = 0.0
     left_s: float | None = None  # Seconds still to go at the recent rate; `None` while unknown
@@ -113,7 +112,6 @@ class Snapshot:
     """All that a display may show, at one moment."""
 
     started: bool
-    finished: bool
     model: str
     backend: str
     concurrency: int
@@ -138,7 +136,6 @@ class RunState:
         self._lock = Lock()
         self._run = RunStarted("", (), "", "", 1, None)
         self._started = False
-        self._finished = False
         self._meter = ProgressMeter(clock())
         self._active: dict[int, ItemState] = {}
         self._slots = PanelSlots()
@@ -176,7 +173,7 @@ class RunState:
             case Note():
                 self._notes.append(event.message)
             case RunFinished():
-                self._finished = True
+                pass
             case _:
                 self._meter.retries += isinstance(event, RetryScheduled) and not event.reprompt
                 if (item := self._active.get(event.position)) is not None:
@@ -194,13 +191,11 @@ class RunState:
             paused_s = max(0.0, self._paused_until - now)
             progress = self._meter.progress(
                 now,
-                in_flight=len(self._active),
                 streaming=sum(item.streamed() for item in self._active.values()),
                 paused_s=paused_s,
             )
             return Snapshot(
                 started=self._started,
-                finished=self._finished,
                 model=self._run.model,
                 backend=self._run.backend,
                 concurrency=self._run.concurrency,
@@ -218,10 +213,6 @@ class RunState:
             self._notes.clear()
         return notes
 
-    def failed_kinds(self) -> dict[str, int]:
-        with self._lock:
-            return dict(self._meter.kinds.most_common())
-
 
 _ITEM_WINDOW_S = 20.0
 _TOKEN_WINDOW_S = 5.0
@@ -235,7 +226,6 @@ class ProgressMeter:
     def __init__(self, now: float) -> None:
         self.total: int | None = None
         self.done = self.failed = self.reused = self.retries = 0
-        self.kinds: Counter[str] = Counter()
         self._failures: deque[FailedItem] = deque(maxlen=_FAILURES_KEPT)
         self._estimate = TokenEstimate()
         self._tokens_finished = 0.0
@@ -256,7 +246,6 @@ class ProgressMeter:
             self.done += 1
         else:
             self.failed += 1
-            self.kinds[event.kind] += 1
             self._failures.append(FailedItem(event.id, event.kind, event.message[:_MESSAGE_CHARS]))
         if event.reused:
             self.reused += 1
@@ -265,7 +254,7 @@ class ProgressMeter:
         self._estimate.learn(streamed, counted)
         self._tokens_finished += counted or self._estimate.scaled(streamed)
 
-    def progress(self, now: float, *, in_flight: int, streaming: float, paused_s: float) -> Progress:
+    def progress(self, now: float, *, streaming: float, paused_s: float) -> Progress:
         """The numbers now; `streaming` is the raw estimate of the tokens of all items in flight."""
         self._items.observe(now, self.done + self.failed - self.reused)
         self._tokens.observe(now, self._tokens_finished + self._estimate.scaled(streaming))
@@ -275,7 +264,6 @@ class ProgressMeter:
             failed=self.failed,
             reused=self.reused,
             retries=self.retries,
-            in_flight=in_flight,
             items_per_s=self._items.per_second(),
             tokens_per_s=self._tokens.per_second(),
             left_s=self._left_s(paused_s),
