@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mellea_cli.cli.flags import INPUT, OUTPUT, FormatName, option, options_command
+from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class ReportFlags:
     themes_file: Annotated[
         str | None, _flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
     ] = None
-    input_format: Annotated[FormatName | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.")] = None
+    input_format: Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)] = (
+        None
+    )
     text_field: Annotated[str | None, _flag(INPUT, "Column with the feedback.")] = None
     id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
     encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None

@@ -64,6 +64,7 @@ class _ThemeRun:
     def __init__(self, options: RunOptions, show: RunDisplay) -> None:
         self._options = options
         self._show = show
+        self._longest: int | None = None
         self._path: Path | None = None
         if options.themes_file:
             self._path = Path(options.themes_file)
@@ -78,6 +79,8 @@ class _ThemeRun:
         phrases = None if themes else self._read_phrases()
         with ExitStack() as stack:
             opened = stack.enter_context(open_input(options, show))
+            # The questions that find themes hold many phrases.
+            self._longest = max(opened.longest or 0, batch_run.UNKNOWN_TEXT)
             if options.dry_run:
                 self._preview(opened, themes, phrases)
                 return ExitCode.OK
@@ -259,7 +262,7 @@ class _ThemeRun:
         return True
 
     def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:
-        return batch_run.run_plan(self._options, chosen, label_pipeline(themes))
+        return batch_run.run_plan(self._options, chosen, label_pipeline(themes), self._longest)
 
 
 def _count(themes: Sequence[Theme]) -> str:

@@ -100,7 +100,7 @@ class Results:
 
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
-        self._flat = rows.format in ("csv", "tsv")
+        self._flat = bool(rows.header)
         self.notes = rows.notes
         if rows.header:
             self._assign(rows.header, rows.header_line)

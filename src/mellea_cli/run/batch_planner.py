@@ -7,7 +7,6 @@ takes one scan, and one of two levels takes two.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -17,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
+from mellea_cli.backends.rate_limits import RateLimitStatus, ReportsRateLimits
 from mellea_cli.engine.attempts import check_complete
 from mellea_cli.engine.generate import runaway
+from mellea_cli.engine.pipeline_runner import step_options
 from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
 from mellea_cli.io.batch_jobs import BatchJobStore, Unanswered, Waiting, custom_id
@@ -78,9 +78,7 @@ class BatchPlanner:
         plan = self.plan
         self.progress = BatchProgress()
         self._mask = redact if plan.redacted else str
-        self._options = {
-            step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in plan.pipeline.steps
-        }
+        self._options = {step.name: step_options(plan.options, step) for step in plan.pipeline.steps}
         self._group: dict[bytes, Success] = {}
 
     async def scan(self, sink: RequestSink | None) -> BatchProgress:
@@ -179,7 +177,6 @@ def _digest(request: GenerateRequest) -> bytes:
     facts = [
         request.model,
         [[message.role, message.content] for message in request.messages],
-        request.options.max_tokens,
         request.output_schema,
     ]
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).digest()
