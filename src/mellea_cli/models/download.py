@@ -72,11 +72,12 @@ class PartialFile:
 
     # A power failure may damage its tail: the finished file then has the wrong hash and is fetched again.
 
+    _file: BinaryIO
+    received: int  # bytes in the file
+
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        self.received = 0  # Bytes in the file
-        self._file: BinaryIO | None = None
 
     @property
     def complete(self) -> bool:
@@ -90,21 +91,18 @@ class PartialFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file.close()
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end. Raises `ValueError` when they would be more than `size`."""
         if self.received + len(data) > self.size:
             raise ValueError(f"more than the {self.size} bytes that the file has")
-        self._opened().write(data)
+        self._file.write(data)
         self.received += len(data)
 
     def sync(self) -> None:
-        file = self._opened()
-        file.flush()
-        os.fsync(file.fileno())
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def restart(self) -> None:
         self._discard()
@@ -124,7 +122,7 @@ class PartialFile:
     def move_to(self, target: Path) -> None:
         """Rename the finished file; this object must not be used afterwards."""
         self.sync()
-        self.__exit__()
+        self._file.close()
         self.path.replace(target)
         # Makes the rename durable. Windows cannot sync folders: there the file system chooses the time.
         if os.name == "posix":
@@ -140,13 +138,8 @@ class PartialFile:
 
     def _discard(self) -> None:
         # Unlinked, not emptied: after `adopt` another program's cache may have the same bytes.
-        self.__exit__()
+        self._file.close()
         self.path.unlink(missing_ok=True)
-
-    def _opened(self) -> BinaryIO:
-        if self._file is None:
-            raise ValueError(f"{self.path} is not open")
-        return self._file
 
 
 def size_of(path: Path) -> int:

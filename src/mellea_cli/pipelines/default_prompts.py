@@ -205,7 +205,6 @@ _COLUMNS = (
 
 SINGLE = Pipeline(
     name="single",
-    about="one call for each item: issues, then sentiment, then summary (the default)",
     steps=(
         Step(
             name="analysis",
@@ -222,7 +221,6 @@ SINGLE = Pipeline(
 
 STEPS = Pipeline(
     name="steps",
-    about="three calls: summary and issues side by side, then the sentiment from the summary",
     steps=(
         Step(
             name="summary",

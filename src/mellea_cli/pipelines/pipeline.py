@@ -27,7 +27,6 @@ class Pipeline:
 
     Args:
         name: the value of `--pipeline`.
-        about: one line for the help.
         steps: the steps, each after those it needs.
         columns: the columns it adds, in order.
         assemble: takes the answers by step name, with the item's text under `text`, and returns the columns' values by
@@ -39,7 +38,6 @@ class Pipeline:
     """
 
     name: str
-    about: str
     steps: tuple[Step, ...]
     columns: tuple[Column, ...]
     assemble: Callable[[Mapping[str, Any]], dict[str, Any]]

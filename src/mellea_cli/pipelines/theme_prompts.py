@@ -78,7 +78,6 @@ def label_pipeline(themes: Sequence[Theme]) -> Pipeline:
     )
     return Pipeline(
         name="themes",
-        about="one call for each item: passages and the themes they belong to",
         steps=(step,),
         columns=(Column("themes"), Column("theme_quotes")),
         assemble=partial(_labelled_columns, names),
@@ -265,7 +264,6 @@ def propose_pipeline(polarity: Polarity, number: int) -> Pipeline:
     )
     return Pipeline(
         name=f"themes of {polarity}",
-        about="finds themes in lines",
         steps=(step,),
         columns=(Column("themes"),),
         assemble=lambda answers: {"themes": [[theme.name, theme.definition] for theme in answers["propose"].themes]},
@@ -301,7 +299,6 @@ def sort_pipeline(polarity: Polarity, themes: Sequence[tuple[str, str]]) -> Pipe
     output = OutputType(create_model("Sorted", theme=(choice, ...)))
     return Pipeline(
         name=f"{polarity} by theme",
-        about="puts phrases to themes",
         steps=(Step("sort", Prompt(system, "{{ text }}", tuple(examples)), output, 40),),
         columns=(Column("theme"),),
         assemble=lambda answers: {"theme": answers["sort"].theme},
@@ -321,7 +318,6 @@ def define_pipeline(polarity: Polarity) -> Pipeline:
     output = OutputType(create_model("Definition", definition=(_Definition, ...)))
     return Pipeline(
         name=f"what belongs to themes of {polarity}",
-        about="defines themes",
         steps=(Step("define", Prompt(system, "{{ text }}", (example,)), output, 60),),
         columns=(Column("definition"),),
         assemble=lambda answers: {"definition": answers["define"].definition},

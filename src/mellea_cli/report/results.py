@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, Literal, Self
 
 from mellea_cli.errors import InputError, nearest
 from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
@@ -55,9 +55,9 @@ class Record:
         return self.text.strip() or self.summary
 
 
-def open_results(path: str, options: SourceOptions | None = None, *, stream: BinaryIO | None = None) -> Results:
+def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
-    return Results(open_bytes(path, stream), options or SourceOptions())
+    return Results(open_bytes(path), options or SourceOptions())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 from mellea_cli.messages import Message, Options
@@ -96,6 +96,7 @@ def default_output_to_bool(text: str) -> bool:
     return lowered.rstrip(".!") == "y" or re.search(r"\byes\b", lowered) is not None
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Requirement:
     """Something that must hold for an answer.
 
@@ -111,22 +112,15 @@ class Requirement:
         ValueError: neither a description nor a validation function was given.
     """
 
-    __slots__ = ("check_only", "description", "output_to_bool", "validation_fn")
+    description: str | None = None
+    validation_fn: ValidationFn | None = None
+    _: KW_ONLY
+    output_to_bool: Callable[[str], bool] = default_output_to_bool
+    check_only: bool = False
 
-    def __init__(
-        self,
-        description: str | None = None,
-        validation_fn: ValidationFn | None = None,
-        *,
-        output_to_bool: Callable[[str], bool] = default_output_to_bool,
-        check_only: bool = False,
-    ) -> None:
-        if not description and validation_fn is None:
+    def __post_init__(self) -> None:
+        if not self.description and self.validation_fn is None:
             raise ValueError("a Requirement needs a description for a model to judge, or a validation_fn")
-        self.description = description
-        self.validation_fn = validation_fn
-        self.output_to_bool = output_to_bool
-        self.check_only = check_only
 
     async def check(self, subject: Subject) -> ValidationResult:
         """Run the validation function on `subject`; an exception in it becomes a failed verdict with `error` set."""

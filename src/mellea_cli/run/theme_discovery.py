@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -370,17 +370,10 @@ def _values_row(item: Item, outcome: Outcome) -> Row:
     return Row(item, {"values": outcome.values} if isinstance(outcome, Success) else {})
 
 
-class _ItemsInMemory:
+class _ItemsInMemory(list[Item]):
     skipped = 0
 
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-
-    def __iter__(self) -> Iterator[Item]:
-        return iter(self._items)
-
-    def stop(self) -> None:
-        pass
+    def stop(self) -> None: ...
 
 
 class _RowsInMemory:
@@ -390,11 +383,8 @@ class _RowsInMemory:
     def add(self, row: Row) -> None:
         self.values[row.item.position] = row.added.get("values")
 
-    def flush(self) -> None:
-        pass
+    def flush(self) -> None: ...
 
-    def finish(self) -> None:
-        pass
+    def finish(self) -> None: ...
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
