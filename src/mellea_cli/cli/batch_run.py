@@ -121,6 +121,12 @@ def check_options(options: RunOptions) -> None:
     options.caps()
     if not options.input:
         raise UsageError("no input was named, and stdin has no data", hint="name a file, or - for stdin")
+    if options.input == "-" and sys.__stdin__ is None:
+        raise InputError("standard input is closed", hint="name a file")
+    if options.output == "-" and sys.__stdout__ is None:
+        raise OutputError("standard output is closed", hint="name a file with -o")
+    if options.no_lock and options.uses_batch_files:
+        raise UsageError("batch files need a journal with locks", hint="choose a folder with locks with -o")
     roles: dict[str, str] = {}
     for role, path in _files(options):
         real = os.path.realpath(path)
@@ -333,7 +339,7 @@ def _open_journal(
     existed, journal, earlier = target.journal.exists(), None, None
     if existed:
         try:
-            journal = Journal.open(target.journal)
+            journal = Journal.open(target.journal, locks=not options.no_lock)
         except OutputError:
             if not options.fresh:
                 raise
@@ -344,7 +350,7 @@ def _open_journal(
         if not options.overwrite:
             raise
     if journal is None:
-        journal = Journal.open(target.journal, fresh=options.fresh)
+        journal = Journal.open(target.journal, fresh=options.fresh, locks=not options.no_lock)
     return journal, earlier
 
 

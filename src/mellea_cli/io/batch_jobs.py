@@ -13,7 +13,7 @@ from typing import Literal
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.files import AtomicFile
-from mellea_cli.io.journal import journal_error
+from mellea_cli.io.journal import connect_to_read, journal_error
 from mellea_cli.messages import Completion, Usage
 
 State = Literal["written", "uploading", "uploaded", "submitting", "submitted", "over"]
@@ -227,7 +227,7 @@ def read_jobs(path: Path) -> list[Job]:
     if not path.is_file() or path.stat().st_size == 0:
         return []
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+        with closing(connect_to_read(path)) as db:
             return _select_jobs(db, path)
     except sqlite3.Error as error:
         raise journal_error(path, error) from error

@@ -171,10 +171,15 @@ _LAST = "SELECT coalesce(max(id), 0) FROM answers"
 _AFTER = "SELECT id > ? FROM answers WHERE key = ?"
 _LOOKUP = "SELECT outcome, checksum FROM answers WHERE key = ?"
 _START_OVER = "start over with --fresh, or move the file away to keep it"
+_NO_LOCKS, _USE_NO_LOCK = "the file system has no locks", "choose a folder on this machine with -o, or use --no-lock"
 _OTHER_FOLDER = "choose a folder that you may write to with -o"
 # Prefixes of SQLite's error names, what each means here, and what to do.
 _ERRORS = (
     ("SQLITE_FULL", "the disk is full", "free some space, then run the same command again: finished answers are kept"),
+    ("SQLITE_PROTOCOL", _NO_LOCKS, _USE_NO_LOCK),
+    ("SQLITE_IOERR_LOCK", _NO_LOCKS, _USE_NO_LOCK),
+    ("SQLITE_IOERR_RDLOCK", _NO_LOCKS, _USE_NO_LOCK),
+    ("SQLITE_IOERR_SHM", _NO_LOCKS, _USE_NO_LOCK),
     ("SQLITE_IOERR", "cannot be read or written", "check the disk, its space and ulimit -f, then run it again"),
     ("SQLITE_READONLY", "cannot be written", _OTHER_FOLDER),
     ("SQLITE_CANTOPEN", "cannot be opened", _OTHER_FOLDER),
@@ -199,12 +204,13 @@ class Journal:
         self._failed: OutputError | None = None
 
     @classmethod
-    def open(cls, path: Path, *, fresh: bool = False) -> Self:
+    def open(cls, path: Path, *, fresh: bool = False, locks: bool = True) -> Self:
         """Open a journal, or create an empty one. The caller holds the output's lock.
 
         Args:
             path: the file.
             fresh: discard an existing journal.
+            locks: whether the file system has locks.
 
         Raises:
             OutputError: the file cannot be written, is damaged, is not a journal, or is from a newer version.
@@ -214,9 +220,10 @@ class Journal:
                 if fresh:
                     remove_journal(path)
                 _create_private(path)
-                writer = undo.enter_context(closing(_connect(path)))
+                writer = undo.enter_context(closing(_connect(path, locks=locks)))
                 _prepare(path, writer)
-                reader = _connect(path)
+                # Without locks a second connection could not know what the first one does.
+                reader = _connect(path) if locks else writer
             except OSError as error:
                 raise output_error(str(path), error) from error
             except sqlite3.Error as error:
@@ -372,19 +379,23 @@ def peek_answers(target: OutputTarget) -> Answers:
     path = target.journal
     if target.kind != "file" or not path.exists():
         return MemoryAnswers()
-    # Without a log no program has it open: then SQLite need not create the files that readers share.
-    log = path.with_name(path.name + "-wal")
-    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     with ExitStack() as undo:
         try:
-            where = f"{path.resolve().as_uri()}?{mode}"
-            reader = undo.enter_context(closing(sqlite3.connect(where, timeout=_BUSY_S, uri=True)))
+            reader = undo.enter_context(closing(connect_to_read(path)))
             if _checked_empty(path, reader):
                 return MemoryAnswers()
         except sqlite3.Error as error:
             raise journal_error(path, error) from error
         undo.pop_all()
     return Journal(path, reader, reader)
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a database read-only; raises `sqlite3.Error` when that is impossible."""
+    # Without a log no program has it open: then SQLite need not create the files that readers share.
+    log = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", timeout=_BUSY_S, uri=True)
 
 
 def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
@@ -396,8 +407,11 @@ def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
     return OutputError(f"{path}: {error}", hint=_START_OVER)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, *, locks: bool = True) -> sqlite3.Connection:
+    where = f"{path.absolute().as_uri()}{'' if locks else '?nolock=1'}"
+    connection = sqlite3.connect(where, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+    if not locks:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # needs no shared memory, which would be locked, too
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     return connection

@@ -505,9 +505,9 @@ def _adopted(target: OutputTarget, form: OutputForm, journal: Journal) -> Earlie
             ours += 1
             continue
         hashes = (_hash(canonical(added[name])) for name in names if name in added)
-        if (packed := next((telling[one] for one in hashes if one in telling), None)) is not None:
-            ours += 1
-        written = packed or bytes(4 * len(names))
+        twin = next((telling[one] for one in hashes if one in telling), None)
+        ours += twin is not None
+        written = twin or bytes(4 * len(names))
         changed = {
             name: added[name]
             for at, name in enumerate(names)
