@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+_SIGNALLED = (129, 130, 143)
 
 
 class _Stderr(io.FileIO):
     """Standard error that never fails: a reader that goes away, or a full disk, must not cost the run its results."""
 
-    def write(self, data: bytes, /) -> int | None:  # type: ignore[override]  # it is only given bytes
+    def write(self, data: Any, /) -> Any:
         try:
             return super().write(data)
         except OSError:
@@ -30,7 +36,7 @@ def _secure_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
     if sys.__stderr__ is not None:
         raw = io.BufferedWriter(_Stderr(2, "w", closefd=False))
         sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
@@ -46,4 +52,13 @@ def main() -> None:
         return
     from mellea_cli.cli.app import run
 
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        if end.code in _SIGNALLED:
+            # Everything is closed. Threads that wait for a pipe or for a name server would hold the process up.
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(int(end.code))
+        raise

@@ -23,6 +23,9 @@ from mellea_cli.run.plan import Budget, RunPlan
 from mellea_cli.run.recorder import Finished, Recorder, finished_event
 
 _SHOWN_IDS = 5
+# Between the steps of an item there is no request in flight for a moment, so it is looked more than once.
+_WAIT_S, _WAITS = 0.1, 4
+_SIGNALLED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP)
 _TRIAL_ROWS = (20, 50)
 # Messages that differ in every row, such as those about a model's bad answers, must not fill the memory.
 _MOST_MESSAGES = 50
@@ -293,6 +296,7 @@ class _Run:
         self._finished = False
         self._budget = Budget(plan.caps)
         self._tally = Tally()
+        self._waits_ended = False
         self._trial = Trial(plan.concurrency)
         self._cache = AnswerCache(run_io.answers, retry_failed=run_io.retry_failed)
         # A crash or a full disk costs at most the answers on their way to the disk, so few of them may be.
@@ -333,14 +337,27 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recorder.run())
-                maintenance = group.create_task(self._executor.maintain())
+                beside = [group.create_task(self._executor.maintain()), group.create_task(self._end_waits())]
                 try:
                     await self._work_through()
                 finally:
-                    maintenance.cancel()
+                    for task in beside:
+                        task.cancel()
                     self._recorder.close()
         except BaseExceptionGroup as failures:
             raise first_error(failures) from None
+
+    async def _end_waits(self) -> None:
+        """Once a signal asks to stop, give items up that only wait, such as for a server that is away."""
+        stop = self._stop
+        await stop.asked.wait()
+        waited = 0
+        while stop.exit_code in _SIGNALLED and not stop.now.is_set():
+            waited = waited + 1 if self._executor.waits else 0
+            if waited == _WAITS:
+                self._waits_ended = True
+                stop.now.set()
+            await asyncio.sleep(_WAIT_S)
 
     async def _work_through(self) -> None:
         executor, source = self._executor, self._io.source
@@ -360,6 +377,8 @@ class _Run:
                     grace_s=self._plan.grace_s,
                     slots=executor.slots,
                 )
+                if self._waits_ended:
+                    self._stop.now.clear()  # only the waits were to end at once, not what follows
                 if self._stop.asked.is_set():
                     self._all_rows = self._io.can_sweep and await self._sweep(items)
             except MelleaError as error:
