@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-
 _SIGNALLED = (129, 130, 143)
 
 
