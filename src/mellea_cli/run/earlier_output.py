@@ -18,7 +18,6 @@ from typing import Any
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import open_bytes, without_surrogates
 from mellea_cli.io.files import OutputTarget
-from mellea_cli.io.formats import Format
 from mellea_cli.io.journal import Journal, WrittenRow
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import ERROR, AddedColumns
@@ -132,7 +131,7 @@ class OutputForm:
     """
 
     command: str
-    format: Format
+    format: str
     added: AddedColumns
     id_column: str
 
@@ -364,7 +363,7 @@ def _stored(journal: Journal, generations: Sequence[int]) -> Iterator[KnownRow]:
     yield from first.values()
 
 
-def foreign_rows(path: str, form: Format, items: Iterable[Item]) -> int:
+def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
     """The number of rows in a file that are none of the items.
 
     Raises:
