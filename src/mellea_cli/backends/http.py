@@ -24,7 +24,14 @@ from mellea_cli.backends.http_errors import (
     reason_phrase,
 )
 from mellea_cli.backends.rate_limits import RateLimitStatus, read_rate_limits, retry_after_s
-from mellea_cli.backends.security import NetworkPolicy, is_loopback, redact_url, validate_key, validate_url
+from mellea_cli.backends.security import (
+    NetworkPolicy,
+    check_certificates,
+    is_loopback,
+    redact_url,
+    validate_key,
+    validate_url,
+)
 from mellea_cli.backends.wire_format import (
     MAX_LINE,
     AnyDecoder,
@@ -395,6 +402,7 @@ def open_transport(base_url: str, max_connections: int | None) -> AiohttpTranspo
     from httpx_aiohttp import AiohttpTransport
 
     proxy = proxy_for(base_url)
+    check_certificates(base_url)
     # The certificates take 20 ms to load, and a plain http address never needs them as redirects are not followed.
     context = httpx.create_ssl_context(verify=base_url.startswith("https:"))
 

@@ -206,6 +206,13 @@ def _show_help(ctx: typer.Context, value: bool) -> None:
         raise typer.Exit(0)
 
 
+def show_help_without_command(ctx: typer.Context) -> None:
+    """Show the help of a group of commands when none of them is named; the group's callback."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(0)
+
+
 def _install_completion(ctx: typer.Context, parameter: Any, value: bool) -> None:
     if value:
         from typer.completion import install_callback

@@ -47,6 +47,7 @@ def _program() -> Iterator[Finding]:
 
 def _settings(ctx: typer.Context) -> Iterator[Finding]:
     """Every setting that differs from its default, with the source of its value."""
+    from mellea_cli.backends.security import certificate_problem
     from mellea_cli.cli.settings import config_path
 
     path = config_path()
@@ -58,6 +59,8 @@ def _settings(ctx: typer.Context) -> Iterator[Finding]:
     else:
         yield Finding("settings", "file", "note", f"{path} (none)")
     yield from _changed_flags(ctx, path)
+    if problem := certificate_problem():
+        yield Finding("settings", "certificates", "bad", f"{problem}: https servers cannot be reached")
     for key in ("OLLAMA_HOST", "OPENAI_BASE_URL", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         if value := os.environ.get(key):
             yield Finding("settings", key, "ok", f"{value} (from the environment)")

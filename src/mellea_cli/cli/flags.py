@@ -244,6 +244,7 @@ class RunOptions:
     )
     unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
     errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
+    overwrite: Annotated[bool, option(OUTPUT, "Replace a file that is not this run's, or by fewer rows.")] = False
     raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
 
     format: Annotated[
@@ -317,6 +318,8 @@ class RunOptions:
     retry_failed: Annotated[
         bool, option(RUN, "Ask again for items that failed in an earlier run.", "--retry-failed/--no-retry-failed")
     ] = True
+    yes: Annotated[bool, option(RUN, "Agree to ask answered rows again with other settings.", "-y")] = False
+    no_lock: Annotated[bool, option(RUN, "Do not lock the output, where the file system has no locks.")] = False
     nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
     dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
 

@@ -37,12 +37,18 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except PermissionError as error:
+        if not os.access(path.parent, os.X_OK):  # the home folder of another user, as in some containers
+            return {}
+        raise _unreadable(path, error) from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path}: the configuration file cannot be read: {error}", hint="correct it, or move it away"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"{path}: the configuration file cannot be read: {error}", hint="correct it, or move it away")
 
 
 def default_map(config: Mapping[str, Any], group: Any, path: Path) -> dict[str, dict[str, Any]]:

@@ -53,18 +53,19 @@ def _summarise(options: RunOptions, pipeline: Pipeline, show: RunDisplay) -> Exi
             return ExitCode.OK
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
         added = AddedColumns.of(*((column.name, column.parts) for column in pipeline.columns))
-        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show))
+        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
             show.say(line)
+        plan = plan_for(chosen)
+        batch_run.confirm_changes(options, plan, opened, run_io, show)
         if options.export_batch:
-            return offload.export(options, plan_for(chosen), run_io, opened.source, show.say)
+            return offload.export(options, plan, run_io, opened.source, show.say)
         if elsewhere is not None:
-            with elsewhere.connect(plan_for(chosen)) as plan:
+            with elsewhere.connect(plan) as plan:
                 result = asyncio.run(_run_elsewhere(elsewhere, options, plan, run_io, show))
         else:
             ensure_model(chosen, options, show.say)
-            plan = plan_for(chosen)
             result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show))
         batch_run.finish(options, plan, opened, result, show)
     return result.exit_code
@@ -128,7 +129,7 @@ async def _run(
     def nothing_to_ask() -> bool:
         if opened.scan is None:
             return False
-        found = forecast(opened.source.reread(), plan, run_io.answers)
+        found = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried)
         return not found.asks(retry_failed=options.retry_failed)
 
     stop = Stop(show.say)

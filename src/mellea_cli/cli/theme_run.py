@@ -75,6 +75,11 @@ class _ThemeRun:
         options, show = self._options, self._show
         batch_run.check_options(options)
         self._check_themes_path()
+        if options.themes_file and not options.find_only and not Path(options.themes_file).exists():
+            raise UsageError(
+                f"{options.themes_file}: there is no such themes file",
+                hint=f"correct the name, or find themes first: add --find-only, which writes {options.themes_file}",
+            )
         themes = read_themes(self._path) if self._path else None
         phrases = None if themes else self._read_phrases()
         with ExitStack() as stack:
@@ -84,10 +89,13 @@ class _ThemeRun:
             if options.dry_run:
                 self._preview(opened, themes, phrases)
                 return ExitCode.OK
-            run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show))
+            run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show, "themes"))
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
                 show.say(line)
+            # The themes are left out: an edited themes file asks only what it must, and is meant to.
+            plan = self._plan(chosen, ())
+            batch_run.confirm_changes(options, plan, opened, run_io, show, rows=opened.total or 0)
             ensure_model(chosen, options, show.say)
             return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases))
 
@@ -258,7 +266,7 @@ class _ThemeRun:
             delimiter=None,
         )
         with open_input(whole, self._show) as opened:
-            audit(labelled.counts, read_labels(opened.source))
+            audit(labelled.counts, read_labels(opened.source), labelled.run_io.edited)
         return True
 
     def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:

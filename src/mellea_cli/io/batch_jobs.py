@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.files import AtomicFile
-from mellea_cli.io.journal import journal_error
+from mellea_cli.io.journal import connect_to_read, journal_error
 from mellea_cli.messages import Completion, Usage
 
 State = Literal["written", "uploading", "uploaded", "submitting", "submitted", "over"]
@@ -194,8 +194,7 @@ def read_jobs(path: Path) -> list[Job]:
     """Return every job in a journal, the oldest first, without changing it; none where there is no journal."""
     if not path.is_file() or path.stat().st_size == 0:
         return []
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    with _sqlite_errors(path), closing(sqlite3.connect(uri, uri=True, timeout=5.0)) as db:
+    with _sqlite_errors(path), closing(connect_to_read(path)) as db:
         return _select_jobs(db)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self
 from urllib.parse import quote
 
-from mellea_cli.backends.security import NetworkPolicy, is_true
+from mellea_cli.backends.security import NetworkPolicy, check_certificates, is_true
 from mellea_cli.models.catalogue import ModelFile
 
 if TYPE_CHECKING:
@@ -245,6 +245,7 @@ class Hub:
         def check_policy(request: httpx.Request) -> None:
             self._network.check_url(str(request.url))
 
+        check_certificates(url)
         timeout = httpx.Timeout(self._stall_s, connect=min(_CONNECT_S, self._stall_s))
         # The hook sees the requests to which redirects lead, too.
         hooks = {"request": [check_policy]}

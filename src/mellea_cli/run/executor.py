@@ -79,6 +79,11 @@ class Executor(Protocol):
         """Most requests in flight at once, so far; never less than there were."""
 
     @property
+    def waits(self) -> bool:
+        """Whether no request is in flight: items wait for a server that is away, or for their turn."""
+        return False
+
+    @property
     def endpoints(self) -> tuple[EndpointFigures, ...]:
         """Figures of each endpoint of a pool; empty where there is only one server."""
         return ()
@@ -209,6 +214,10 @@ class LocalExecutor(Executor):
     def unassigned(self) -> tuple[Usage, int]:
         probes = sum(endpoint.probes for endpoint in self._client.endpoints)
         return self._cut_usage + self._client.probe_usage, self._cut_calls + probes
+
+    @property
+    def waits(self) -> bool:
+        return not any(endpoint.in_flight for endpoint in self._client.endpoints)
 
     async def work(self, item: Item) -> Outcome | None:
         return await self._runner.run(item)

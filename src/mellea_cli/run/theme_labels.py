@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,15 +111,22 @@ class LabelRun:
         self._kinds = {theme.name: theme.kind for theme in themes}
         self._question = question
         self._to_row = run_io.to_row
+        self._edited = run_io.edited
+        carried, by_hand = question.carried(plan, run_io.answers), run_io.carried
         self.run_io = dataclasses.replace(
             run_io,
             source=_WithoutSilentRows(run_io.source),
             to_row=self._row,
-            carried=question.carried(plan, run_io.answers),
+            carried=lambda item: carried(item) or (by_hand(item) if by_hand is not None else None),
         )
 
     def _row(self, item: Item, outcome: Outcome) -> Row:
-        agreed = agreeing(self._kinds, item, self._question.renamed(outcome))
+        filled_in = isinstance(outcome, Success) and not outcome.values  # by a person
+        agreed = outcome if filled_in else agreeing(self._kinds, item, self._question.renamed(outcome))
+        if item.position in self._edited:
+            row = self._to_row(item, agreed)
+            self.counts.add_edited(_labels(row.added.get("themes")))
+            return row
         values = agreed.values if isinstance(agreed, Success) else {"themes": None}
         self.counts.add(values["themes"], values.get("theme_quotes") or {}, item.text, f"row {item.id}")
         return self._to_row(item, agreed)
@@ -213,11 +220,30 @@ class LabelCounts:
         self.themes.update(labels)
         self.quotes += len(quotes)
 
+    def add_edited(self, labels: Sequence[str] | None) -> None:
+        """Count a row that a person has changed: it may have any labels, and quotes for none of them."""
+        known = [name for name in self.names if name in (labels or ())]
+        self.themes.update(known)
+        self.labelled += bool(known)
+        self.none += not known and list(labels or ()) == [NONE]
+        self.failed += not labels
+        self.other += bool(labels and not known and list(labels) != [NONE])
 
-def audit(counts: LabelCounts, read: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]]) -> None:
-    """Count the rows of a finished output again, from the file; raises `Unreconciled` at the first difference."""
+
+def audit(
+    counts: LabelCounts,
+    read: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]],
+    edited: Container[int] = (),
+) -> None:
+    """Count the rows of a finished output again, from the file; raises `Unreconciled` at the first difference.
+
+    `edited` holds the positions of the rows that a person has changed.
+    """
     found = LabelCounts(counts.names)
     for item, labels, quotes in read:
+        if item.position in edited:
+            found.add_edited(labels)
+            continue
         found.add(labels, quotes, item.text, f"row {item.id} of the output")
     for name in counts.names:
         if found.themes[name] != counts.themes[name]:
@@ -230,12 +256,18 @@ def audit(counts: LabelCounts, read: Iterable[tuple[Item, Sequence[str] | None, 
             raise Unreconciled(f"{what}: {counted:,} were counted, the output has {read_back:,}")
 
 
+def _labels(cell: Any) -> Sequence[str] | None:
+    """The labels in a cell of a table or of JSON; `None` when there are none."""
+    if isinstance(cell, str):
+        return cell.split(JOINT) if cell else None
+    return cell if isinstance(cell, list) else None
+
+
 def read_labels(rows: Iterable[Item]) -> Iterator[tuple[Item, Sequence[str] | None, Mapping[str, str]]]:
     """Each row of an output with its labels, `None` for one that failed, and its quotes by theme."""
     for item in rows:
         labels, quotes = added_value(item.fields, "themes"), added_value(item.fields, "theme_quotes")
-        if isinstance(labels, str):
-            labels = labels.split(JOINT) if labels else None
+        labels = _labels(labels)
         if isinstance(quotes, str) and quotes:
             quotes = json.loads(quotes)
         yield item, labels, quotes if isinstance(quotes, dict) else {}
