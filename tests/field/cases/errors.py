@@ -1232,7 +1232,7 @@ _ALIKE = (
         exit=3,
         answered=2,
         failed=1,
-        requests=3,
+        requests=6,
         says=("the word screen is not allowed",),
     ),
 )
