@@ -26,7 +26,7 @@ _SHOWN_IDS = 5
 # Between the steps of an item there is no request in flight for a moment, so it is looked more than once.
 _WAIT_S, _WAITS = 0.1, 4
 _SIGNALLED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP)
-_TRIAL_ROWS = (20, 50)
+_FIRST_ROWS = (20, 50)
 # Messages that differ in every row, such as those about a model's bad answers, must not fill the memory.
 _MOST_MESSAGES = 50
 
@@ -68,7 +68,7 @@ class NothingAnswered(MelleaError):
     kind = "nothing-answered"
 
 
-class Trial:
+class FirstRows:
     """The first rows that are asked about: when all of them fail alike, the run has no purpose.
 
     Args:
@@ -76,7 +76,7 @@ class Trial:
     """
 
     def __init__(self, concurrency: int) -> None:
-        self._rows = min(max(_TRIAL_ROWS[0], 2 * concurrency), _TRIAL_ROWS[1])
+        self._rows = min(max(_FIRST_ROWS[0], 2 * concurrency), _FIRST_ROWS[1])
         self._failed = 0
         self._kind = ""
         self._over = False
@@ -299,7 +299,7 @@ class _Run:
         self._budget = Budget(plan.caps)
         self._tally = Tally()
         self._waits_ended = False
-        self._trial = Trial(plan.concurrency)
+        self._first_rows = FirstRows(plan.concurrency)
         self._cache = AnswerCache(run_io.answers, retry_failed=run_io.retry_failed)
         # A crash or a full disk costs at most the answers on their way to the disk, so few of them may be.
         at_risk = max(1, plan.concurrency // 4)
@@ -339,11 +339,11 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recorder.run())
-                beside = [group.create_task(self._executor.maintain()), group.create_task(self._end_waits())]
+                background = [group.create_task(self._executor.maintain()), group.create_task(self._end_waits())]
                 try:
                     await self._work_through()
                 finally:
-                    for task in beside:
+                    for task in background:
                         task.cancel()
                     self._recorder.close()
         except BaseExceptionGroup as failures:
@@ -421,7 +421,7 @@ class _Run:
                 return
         same = self._cache.is_of_this_run(key)
         if not same:
-            self._trial.known(outcome)
+            self._first_rows.known(outcome)
         await self._recorder.put(Finished(item, outcome, key, reused=True, same=same))
 
     def _known(self, key: bytes, item: Item) -> Outcome | None:
@@ -448,7 +448,7 @@ class _Run:
                 unanswered = []
         if outcome is not None:
             self._new += 1
-            if hopeless := self._trial.asked(outcome, failed_before=failed_before):
+            if hopeless := self._first_rows.asked(outcome, failed_before=failed_before):
                 self._end_early(hopeless)
             await self._recorder.put(Finished(item, outcome, key, reused=False))
         for follower in unanswered:
