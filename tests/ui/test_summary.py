@@ -157,6 +157,7 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "skipped": 0,
         "calls": 520,
         "retries": 17,
+        "repairs": 0,
         "prompt_tokens": 48210,
         "completion_tokens": 21902,
         "elapsed_s": 192.0,
@@ -315,3 +316,9 @@ def test_programs_see_every_figure() -> None:
     }
     assert (record[1]["state"], record[1]["probes"]) == ("open", 3)
     assert json.loads(to_json(RunSummary()))["endpoints"] == []
+
+
+def test_repairs_are_counted() -> None:
+    """Only a run whose answers had to be repaired says so."""
+    assert not any("repaired" in line for line in plain_summary(RunSummary(done=3, calls=3)))
+    assert any("2 answers repaired in form" in line for line in plain_summary(RunSummary(done=3, calls=3, repairs=2)))
