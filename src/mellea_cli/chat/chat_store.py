@@ -109,11 +109,7 @@ class ChatFile:
         self._lock: OutputLock | None = None
 
     def read(self) -> Conversation:
-        """Everything that was kept. A record torn by a crash is left out.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
+        """Everything that was kept. A record torn by a crash is left out."""
         conversation = Conversation()
         try:
             data = self.path.read_bytes()
@@ -215,11 +211,7 @@ def _replay(conversation: Conversation, record: Mapping[str, Any]) -> None:
 
 
 def write_export(conversation: Conversation, path: str) -> Path:
-    """Write the conversation to a Markdown file, whole or not at all; an existing file is replaced.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write the conversation to a Markdown file, whole or not at all; an existing file is replaced."""
     target = Path(path).expanduser()
     text = to_markdown(conversation).encode("utf-8", "replace").decode()
     try:

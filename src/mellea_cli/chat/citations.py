@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mellea_cli.chat.attachments import DataTable, Row
 
@@ -14,8 +14,7 @@ _AFTER_WORD = re.compile(r"\b(?:rows?|ids?)[ \t]+#?([\w.-]*\d[\w.-]*)", re.IGNOR
 _LABELS = frozenset({"row", "rows", "id", "ids", "#", "no", "see", ""})
 
 
-@dataclass(frozen=True, slots=True)
-class CitedIds:
+class CitedIds(NamedTuple):
     """The ids in an answer, each once, in the order in which they come."""
 
     known: tuple[str, ...] = ()
@@ -25,9 +24,7 @@ class CitedIds:
 class Citations:
     """Finds cited row ids in text.
 
-    Args:
-        ids: every id that exists. What looks like one of them but is none counts as a wrong id; other words in
-            brackets are no citations.
+    What looks like one of the existing `ids` but is none is a wrong id; other words in brackets are no citations.
     """
 
     def __init__(self, ids: Collection[str]) -> None:
