@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
 import pytest
 
 from loopback import ModelServer, faults
 from mellea_cli.backends import http as http_module
-from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.wire_format import NdjsonDecoder, SseDecoder
+from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.errors import BackendUnavailable, EndpointMissing, ServerFault, StreamBroken, UsageError
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -51,8 +49,8 @@ def chunk(data: bytes) -> bytes:
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-async def collect(wire: WireClient, path: str = "/v1/chat/completions", decoder: Any = SseDecoder) -> list[Event]:
-    async with aclosing(wire.stream(path, BODY, decoder)) as batches:
+async def collect(wire: WireClient, path: str = "/v1/chat/completions") -> list[Event]:
+    async with aclosing(wire.stream(path, BODY)) as batches:
         return [event async for events in batches for event in events]
 
 
@@ -112,7 +110,7 @@ async def test_the_end_is_read_behind_the_closing_mark() -> None:
     async with peer(answer) as url:
         wire = WireClient(url)
         for _ in range(3):
-            assert await collect(wire) == [{"a": 1}]
+            assert await collect(wire) == [{"a": 1}, DONE]
         await wire.aclose()
     assert connections == 1
 
@@ -130,7 +128,7 @@ async def test_a_response_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatc
 
     async with peer(answer) as url:
         wire = WireClient(url)
-        assert await collect(wire) == [{"a": 1}]
+        assert await collect(wire) == [{"a": 1}, DONE]
         await asyncio.wait_for(cut.wait(), 10)
         await wire.aclose()
 
@@ -154,7 +152,7 @@ async def test_events_before_a_failure_come_first(server: ModelServer) -> None:
 
 
 async def keep(wire: WireClient, seen: list[Event]) -> None:
-    async with aclosing(wire.stream("/", BODY, NdjsonDecoder)) as batches:
+    async with aclosing(wire.stream("/", BODY)) as batches:
         async for events in batches:
             seen.extend(events)
 
@@ -173,7 +171,7 @@ async def test_a_compressed_stream_is_understood() -> None:
 
     async with peer(answer) as url:
         wire = WireClient(url)
-        assert await collect(wire) == [{"a": 1}]
+        assert await collect(wire) == [{"a": 1}, DONE]
         await wire.aclose()
 
 
@@ -249,7 +247,7 @@ async def outcome(wire: WireClient, gate: asyncio.Semaphore, text: str) -> bool:
     body = {**BODY, "messages": [{"role": "user", "content": text}]}
     async with gate:
         try:
-            async with aclosing(wire.stream("/v1/chat/completions", body, SseDecoder)) as batches:
+            async with aclosing(wire.stream("/v1/chat/completions", body)) as batches:
                 return bool([events async for events in batches])
         except ServerFault:
             return False

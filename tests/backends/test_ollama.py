@@ -146,6 +146,7 @@ async def test_the_request_has_ollamas_form(server: ModelServer) -> None:
         "think": False,
         "format": schema,
         "keep_alive": "5m",
+        "truncate": False,
     }
     assert bare == {"model": MODEL, "messages": full["messages"], "stream": True, "options": {}}
 

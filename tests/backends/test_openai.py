@@ -174,7 +174,7 @@ async def test_reasoning_is_kept_apart(serve: Serve) -> None:
     assert "".join(chunk.thinking for chunk in chunks) == "hmm, so"
     other = serve(fault=faults.always(events(delta(reasoning="so"), delta("stop", content="Yes."))))
     async with openai(other) as backend:
-        assert (await collect(backend, request()))[:2] == [Chunk(thinking="so"), Chunk("Yes.", finish_reason="stop")]
+        assert (await collect(backend, request()))[:2] == [Chunk(thinking="so"), Chunk("Yes.")]
 
 
 async def test_a_refusal_fails_the_item(serve: Serve) -> None:
@@ -188,14 +188,14 @@ async def test_a_refusal_fails_the_item(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("sent", "chunks"),
     [
-        ([delta("tool_calls", content="a")], [Chunk("a", finish_reason="tool_calls"), Chunk()]),
+        ([delta("tool_calls", content="a")], [Chunk("a"), Chunk(finish_reason="stop")]),
         (
             [delta(content="a"), delta("stop"), {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}],
-            [Chunk("a"), Chunk(finish_reason="stop"), Chunk(usage=Usage(3, 1))],
+            [Chunk("a"), Chunk(finish_reason="stop", usage=Usage(3, 1))],
         ),
         (
             [{**delta("length", content="a"), "usage": {"prompt_tokens": 3, "completion_tokens": None}}],
-            [Chunk("a", finish_reason="length"), Chunk(usage=Usage(3, 0))],
+            [Chunk("a"), Chunk(finish_reason="length", usage=Usage(3, 0))],
         ),
         (
             [
@@ -205,14 +205,17 @@ async def test_a_refusal_fails_the_item(serve: Serve) -> None:
                 {},
                 delta("stop", content="a"),
             ],
-            [Chunk("a", finish_reason="stop"), Chunk()],
+            [Chunk("a"), Chunk(finish_reason="stop")],
         ),
-        ([delta("stop", content="a"), delta("stop", content="b")], [Chunk("a", finish_reason="stop"), Chunk()]),
+        (
+            [delta("stop", content="a"), delta("stop", content="b")],
+            [Chunk("a"), Chunk("b"), Chunk(finish_reason="stop")],
+        ),
         (
             [delta("stop", content=[{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}])],
-            [Chunk("a", finish_reason="stop"), Chunk()],
+            [Chunk("a"), Chunk(finish_reason="stop")],
         ),
-        ([delta("stop", content="\ud83d\ude00 \ud83d")], [Chunk("😀 \ufffd", finish_reason="stop"), Chunk()]),
+        ([delta("stop", content="\ud83d\ude00 \ud83d")], [Chunk("😀 \ufffd"), Chunk(finish_reason="stop")]),
     ],
 )
 @pytest.mark.parametrize("done", [True, False])
@@ -227,7 +230,7 @@ async def test_a_whole_answer_survives_a_cut_behind_it(serve: Serve) -> None:
     broken = events(delta("stop", content="a"), done=False)
     server = serve(fault=faults.always(Fault(status=200, body=broken.body + "data: {", headers=broken.headers)))
     async with openai(server) as backend:
-        assert await collect(backend, request()) == [Chunk("a", finish_reason="stop"), Chunk()]
+        assert await collect(backend, request()) == [Chunk("a"), Chunk(finish_reason="stop")]
 
 
 async def test_a_server_that_does_not_stream(serve: Serve) -> None:
@@ -239,7 +242,7 @@ async def test_a_server_that_does_not_stream(serve: Serve) -> None:
     }
     answer = faults.raw_status(200, json.dumps(value, indent=2), {"Content-Type": "application/json"})
     async with openai(serve(fault=faults.always(answer))) as backend:
-        assert await collect(backend, request()) == [Chunk("Yes.", finish_reason="stop"), Chunk(usage=Usage(2, 1))]
+        assert await collect(backend, request()) == [Chunk("Yes."), Chunk(finish_reason="stop", usage=Usage(2, 1))]
 
 
 async def test_a_refused_schema_goes_into_the_prompt(serve: Serve) -> None:
@@ -351,5 +354,5 @@ async def test_texts_that_arrive_together_may_be_one_chunk(serve: Serve, merge: 
     async with openai(server, merge_chunks=merge) as backend:
         chunks = await collect(backend, request())
     texts = [Chunk("ab")] if merge else [Chunk("a"), Chunk("b")]
-    last = [Chunk("", "hm"), Chunk("c"), Chunk("d", "", "stop"), Chunk(usage=Usage(1, 2))]
+    last = [Chunk("", "hm"), Chunk("c"), Chunk("d"), Chunk(finish_reason="stop", usage=Usage(1, 2))]
     assert chunks == [*texts, *last]

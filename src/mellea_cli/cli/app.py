@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."
     ),
     "report": CommandEntry("report:report", "What a finished run says: sentiment, urgency, themes, trends, quotes."),
-    "compare": CommandEntry("compare:compare", "What changed between two finished runs."),
+    "compare": CommandEntry("report:compare", "What changed between two finished runs."),
     "chat": CommandEntry(
         "chat:chat", "Talk with a model; ask about files, or about what mellea summarise has written."
     ),

@@ -74,21 +74,52 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
             return error.exit_code
 
 
-def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline) -> RunPlan:
-    """Everything decided before the first request of a run of `pipeline`."""
+_BYTES_PER_TOKEN = 3
+"""A low mean, so that the estimate is high: English has 4, scripts of three bytes a character have 3 or more."""
+_WINDOWS = (4_096, 8_192, 16_384, 32_768)
+UNKNOWN_TEXT = 16_384
+"""Bytes of the longest text of a stream that are expected."""
+_REPROMPT_TOKENS = 768
+
+
+def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None) -> int:
+    """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
+
+    Args:
+        pipeline: what is asked.
+        longest: bytes of the longest text, or `None` when unknown.
+        max_tokens: most tokens of an answer; `None` for the steps' own.
+    """
+    needed = 0
+    for step in pipeline.steps:
+        prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
+        read = (prompt + (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
+        needed = max(needed, read + (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
+    return next((window for window in _WINDOWS if window >= needed), _WINDOWS[-1])
+
+
+def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longest: int | None = None) -> RunPlan:
+    """Everything decided before the first request of a run of `pipeline`; `longest` as for `context_window`."""
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
     from mellea_cli.run.plan import RunPlan
 
-    # Reasoning costs a batch far more tokens than it gains; only Ollama can be told so without being asked first.
-    thinking = False if chosen.backend == "ollama" else None
+    # An Ollama loads the model again for another window: the whole run has one.
+    window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
     return RunPlan(
         pipeline=pipeline,
         backend=chosen.backend,
         model=chosen.model,
         identity=model_identity(chosen.backend, chosen.model),
-        options=Options(temperature=options.temperature, seed=options.model_seed, thinking=thinking),
+        options=Options(
+            temperature=options.temperature,
+            seed=options.model_seed,
+            thinking=options.thinking_for(chosen.backend),
+            keeps_thinking=options.thinking == "default",
+            max_tokens=options.max_tokens,
+            context_window=window,
+        ),
         concurrency=chosen.concurrency,
         start=chosen.start,
         dedupe=options.dedupe,
@@ -168,6 +199,11 @@ class Input:
     def total(self) -> int | None:
         """Number of items, if known."""
         return self.scan.count if self.scan else None
+
+    @property
+    def longest(self) -> int | None:
+        """Bytes of the longest text, if known."""
+        return self.scan.longest if self.scan else None
 
     @property
     def bad_rows(self) -> int:
@@ -357,6 +393,7 @@ def finish(
             skipped=opened.bad_rows,
             calls=tally.calls,
             retries=result.retries,
+            repairs=result.repairs,
             usage=tally.usage,
             elapsed_s=result.elapsed_s,
             concurrency=result.concurrency if plan.start else None,

@@ -68,17 +68,7 @@ class PoolTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PoolEndpoint:
-    """One server of a pool with everything that a run needs to know about it.
-
-    Args:
-        name: the given one, else host and port.
-        url: the address.
-        backend: `ollama` or `openai`.
-        model: the model's name on this server.
-        concurrency: requests in flight at most.
-        weight: share of the work while there is a choice.
-        key_env: the variable that holds the key; empty for none.
-    """
+    """One server of a pool with everything that a run needs to know about it."""
 
     name: str
     url: str
@@ -91,16 +81,7 @@ class PoolEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The servers of a run.
-
-    Args:
-        name: as in the configuration file; empty for several `--base-url`.
-        backend: the one that all share, or `pool`. It is part of an answer's key.
-        model: what all of them serve, whatever each server calls it. It is part of an answer's key, too.
-        endpoints: at least one.
-        concurrency: requests in flight at most, over all of them.
-        warning: what the user should know; empty for nothing.
-    """
+    """The servers of a run."""
 
     name: str
     backend: str
@@ -119,11 +100,7 @@ class Pool:
 
 
 def find_pool(options: RunOptions, environ: Mapping[str, str] = os.environ) -> Pool | None:
-    """The pool that the options name, `None` when they name at most one server.
-
-    Raises:
-        UsageError: the pool cannot be used as written, has no model, or a key is missing.
-    """
+    """The pool that the options name, `None` when they name at most one server."""
     if options.pool:
         path = config_path(environ)
         pool = resolve(read_pool(read_config(path), options.pool, str(path)), options, options.pool)
@@ -148,16 +125,7 @@ def find_pool(options: RunOptions, environ: Mapping[str, str] = os.environ) -> P
 
 
 def read_pool(config: Mapping[str, Any], name: str, file: str) -> PoolTable:
-    """Read `[pool.NAME]`.
-
-    Args:
-        config: the configuration file's content.
-        name: the pool.
-        file: the configuration file, for messages.
-
-    Raises:
-        UsageError: the pool does not exist, or cannot be used as written.
-    """
+    """Read `[pool.NAME]` of the configuration file `file`."""
     pools = config.get(POOLS)
     pools = pools if isinstance(pools, dict) else {}
     if not isinstance(pools.get(name), dict):
@@ -211,11 +179,7 @@ def _usage_error(error: ValidationError, place: str) -> UsageError:
 
 
 def resolve(table: PoolTable, options: RunOptions, name: str, warning: str = "") -> Pool:
-    """Give each endpoint of a table its name, model and concurrency.
-
-    Raises:
-        UsageError: no model is named, or two endpoints are the same.
-    """
+    """Give each endpoint of a table its name, model and concurrency."""
     tables = _endpoint_tables(table)
     protocols = [one.backend or table.backend or protocol_of(one.url) for one in tables]
     backend = protocols[0] if len(set(protocols)) == 1 else "pool"

@@ -40,11 +40,7 @@ def config_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the configuration file; empty when there is none.
-
-    Raises:
-        UsageError: the file cannot be read or is not TOML.
-    """
+    """Read the configuration file; empty when there is none."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -57,15 +53,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def default_map(config: Mapping[str, Any], group: Any, path: Path) -> dict[str, dict[str, Any]]:
-    """The configuration as Click's defaults: by command, then by parameter.
+    """The configuration as Click's defaults: by command of the Click group, then by parameter.
 
-    Args:
-        config: the file's content.
-        group: the Click group with all commands.
-        path: the file, for messages.
-
-    Raises:
-        UsageError: a key or table is unknown; the hint has the nearest known one.
+    Raises `UsageError` for an unknown key or table; the hint has the nearest known one.
     """
     commands = {
         name: {parameter.name: parameter for parameter in command.params if parameter.name != "help"}
@@ -102,12 +92,8 @@ def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> No
 def choose_servers(values: Mapping[str, Any], source_of: Callable[[str], Any]) -> dict[str, Any]:
     """Decide between `--pool` and `--base-url` or `--backend`: the stronger source wins, in the file the pool.
 
-    Args:
-        values: a command's parameters.
-        source_of: gives the source of a parameter's value, as Click's `get_parameter_source`.
-
-    Raises:
-        UsageError: a pool and other servers come from the same source.
+    `source_of` gives the source of a parameter's value, as Click's `get_parameter_source`. Two of the same strength
+    are a `UsageError`.
     """
     chosen = dict(values)
     ranks = {name: _RANKS.get(getattr(source_of(name), "name", ""), 0) for name in ("pool", "base_url", "backend")}

@@ -22,8 +22,8 @@ from mellea_cli.io.files import (
     output_error,
     resolve_output,
 )
-from mellea_cli.io.formats import Note, ignore, known_format, output_format
-from mellea_cli.io.writers import ERROR, AddedColumns, JsonArray, JsonLines, Layout, Table
+from mellea_cli.io.formats import FORMATS, Note, RowOutput, ignore, known_format, output_format
+from mellea_cli.io.writers import ERROR, AddedColumns, Layout
 from mellea_cli.items import Item, Row
 
 _GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer
@@ -34,7 +34,7 @@ class SinkOptions:
     """How to write an output."""
 
     format: str | None = None
-    """`jsonl`, `json`, `csv` or `tsv`; by default the format of the file's name, else `jsonl`."""
+    """A name of `FORMATS`; by default the format of the file's name, else `jsonl`."""
     columns: tuple[str, ...] = ()
     """Input columns that are known in advance (from a survey): a table to a pipe needs its header first."""
     raw_csv: bool = False
@@ -92,14 +92,7 @@ def open_sink(
     """
     options = options or SinkOptions()
     form = known_format(options.format) if options.format else output_format(target.name)
-    layout: Layout
-    if form == "jsonl":
-        layout = JsonLines(note)
-    elif form == "json":
-        layout = JsonArray(note)
-    else:
-        delimiter = "\t" if form == "tsv" else ","
-        layout = Table(added, options.columns, delimiter=delimiter, raw=options.raw_csv, note=note)
+    layout = FORMATS.require(form)().layout(RowOutput(added, options, note))
     if target.kind == "stdout":
         out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
         return StreamSink(out, layout)

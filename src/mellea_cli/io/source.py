@@ -15,16 +15,23 @@ from mellea_cli.errors import InputError, UsageError, nearest
 from mellea_cli.io.byte_input import (
     CHUNK_BYTES,
     ByteInput,
-    Lines,
     choose_encoding,
-    decoded_chunks,
     known_codec,
     open_bytes,
     without_surrogates,
 )
 from mellea_cli.io.csv_reader import CsvReader, known_delimiter, sniff_delimiter, stated_delimiter
-from mellea_cli.io.formats import Format, Note, RawRow, detect_format, ignore, known_format, refuse_binary
-from mellea_cli.io.json_reader import JsonStream, read_jsonl
+from mellea_cli.io.formats import (
+    FORMATS,
+    Note,
+    RawRow,
+    RowStream,
+    TextInput,
+    detect_format,
+    ignore,
+    known_format,
+    refuse_binary,
+)
 from mellea_cli.items import Item
 
 SURVEY_BYTES = 64 << 20
@@ -40,7 +47,7 @@ class SourceOptions:
     """
 
     format: str | None = None
-    """`jsonl`, `json`, `csv` or `tsv`."""
+    """A name of `FORMATS`."""
     text_field: str | None = None
     id_field: str | None = None
     encoding: str | None = None
@@ -78,6 +85,8 @@ class InputScan:
     """Every column that occurs, in the order of its first appearance."""
     skipped: int
     """Bad rows; the iteration will skip them."""
+    longest: int = 0
+    """Bytes of the longest text in UTF-8."""
 
 
 Report = Callable[[InputError], None]
@@ -148,9 +157,11 @@ class Source:
         signature = self._data.signature()
         bad: list[InputError] = []
         columns: dict[str, None] = {}
-        count = 0
+        count = longest = 0
         for item in islice(self._read(bad.append), options.limit if options.sample is None else None):
             count += 1
+            size = len(item.text)
+            longest = max(longest, size if item.text.isascii() else len(item.text.encode("utf-8", "replace")))
             if not item.fields.keys() <= columns.keys():
                 columns.update(dict.fromkeys(item.fields))
             if self._data.delivered > SURVEY_BYTES:
@@ -162,7 +173,7 @@ class Source:
         self._surveyed = signature
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad))
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest)
 
     @property
     def repeatable(self) -> bool:
@@ -227,7 +238,7 @@ class Source:
                 except InputError as error:
                     if mapping.text_field is None and row is not error:
                         raise  # the text column is not named, and the first row has none that looks like it
-                    bad = _numbered(error, number) if rows.format == "json" else error
+                    bad = _numbered(error, number) if rows.numbered else error
                     first_bad = first_bad or bad
                     on_bad(bad)
                     continue
@@ -294,19 +305,6 @@ def _sample(items: Iterable[Item], size: int, seed: int) -> list[Item]:
     return [replace(item, position=position) for position, item in enumerate(kept)]
 
 
-@dataclass(frozen=True, slots=True)
-class RowStream:
-    """Rows of an input before their columns are mapped, and what is known before the first row."""
-
-    format: Format
-    stream: Iterator[RawRow | InputError]
-    """Rows in order; a bad row is an error. Raises `InputError` when the input itself fails."""
-    header: tuple[str, ...] = ()
-    """The columns of a CSV file; empty for JSON, where each row has its own."""
-    header_line: int = 1
-    notes: tuple[str, ...] = ()
-
-
 def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     """Detect encoding, format and delimiter by the first bytes, and start reading.
 
@@ -320,14 +318,15 @@ def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     text = head[encoding.mark :].decode(encoding.codec, "replace")
     form = detect_format(text, options.format, data.name)
     rest = chain((head[encoding.mark :],), chunks)
-    if form == "json":
-        return RowStream(form, JsonStream(decoded_chunks(rest, encoding, data.name), data.name).rows())
-    lines = Lines(rest, encoding, data.name)
-    if form == "jsonl":
-        return RowStream(form, read_jsonl(lines))
-    stated = stated_delimiter("".join(_physical_lines(text)[:1]))
-    reader = CsvReader(lines, _delimiter(text, form, options, stated), skip=0 if stated is None else 1)
-    return RowStream(form, reader.rows(), reader.columns, reader.header_line, tuple(reader.notes))
+    return FORMATS.require(form)().rows(TextInput(data.name, text, rest, encoding, options))
+
+
+def open_table(source: TextInput, delimiter: str | None) -> RowStream:
+    """Find the delimiter of a table, unless it is known, and read the header."""
+    stated = stated_delimiter("".join(_physical_lines(source.head)[:1]))
+    delimiter = _delimiter(source.head, delimiter, source.options, stated)
+    reader = CsvReader(source.lines(), delimiter, skip=0 if stated is None else 1)
+    return RowStream(reader.rows(), reader.columns, reader.header_line, tuple(reader.notes))
 
 
 _BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
@@ -345,11 +344,11 @@ def _head(chunks: Iterator[bytes]) -> bytes:
     return head
 
 
-def _delimiter(text: str, form: Format, options: SourceOptions, stated: str | None) -> str:
+def _delimiter(text: str, known: str | None, options: SourceOptions, stated: str | None) -> str:
     if options.delimiter is not None:
         return known_delimiter(options.delimiter)
-    if form == "tsv":
-        return "\t"
+    if known is not None:
+        return known
     if stated is not None:
         return stated
     lines = _physical_lines(text.lstrip("\ufeff\r\n"))

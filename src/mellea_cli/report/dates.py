@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 Bucket = Literal["day", "week", "month", "quarter", "year"]
 
+# Columns that are taken as the date when the user names none
 DATE_COLUMNS = ("created_at", "date", "created", "timestamp", "submitted_at", "datetime", "time", "day")
-"""Columns that are taken as the date when the user names none."""
 
 _NUMERIC = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,].*)?")
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T].*)?")
@@ -26,19 +26,14 @@ _EARLIEST, _LATEST = 1970, 2200
 _MOST_BUCKETS = 40
 _CACHED_VALUES = 50_000
 
-Ambiguous = tuple[int, int, int]
-"""First number, second number, year: one of the first two is the month."""
+Ambiguous = tuple[int, int, int]  # First number, second number, year: one of the first two is the month
 
 
 def read_day(value: Any) -> date | Ambiguous | None:
-    """Read a day.
+    """Read a day; `None` when it is no date, three numbers when its month is ambiguous.
 
-    Args:
-        value: ISO 8601, seconds or milliseconds since 1970, `31.12.2026`, `12/31/2026`, `31 Dec 2026`, or the date
-            line of a mail. A time and a zone may follow; the day is the one that is written there.
-
-    Returns:
-        The day, the numbers of one whose month is ambiguous, or `None` when it is no date.
+    A value is ISO 8601, seconds or milliseconds since 1970, `31.12.2026`, `12/31/2026`, `31 Dec 2026`, or the date line
+    of a mail. A time and a zone may follow; the day is the one that is written there.
     """
     if isinstance(value, bool) or value is None:
         return None
@@ -122,12 +117,9 @@ class DayCounts:
     """Judgements counted by day, while the order of day and month may be open."""
 
     by_day: dict[date | Ambiguous, Counter[str]] = field(default_factory=dict)
-    empty: int = 0
-    """Rows without a value in the column."""
-    unreadable: int = 0
-    """Rows with a value that is no date."""
-    samples: list[str] = field(default_factory=list)
-    """The first few values that are no dates."""
+    empty: int = 0  # Rows without a value in the column
+    unreadable: int = 0  # Rows with a value that is no date
+    samples: list[str] = field(default_factory=list)  # The first few values that are no dates
     first_is_day: int = 0
     first_is_month: int = 0
     _cache: dict[Any, date | Ambiguous | None] = field(default_factory=dict)

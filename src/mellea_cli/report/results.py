@@ -20,8 +20,7 @@ State = Literal["answered", "blank", "failed"]
 
 SENTIMENTS = ("negative", "mixed", "positive")
 URGENCIES = ("high", "medium", "low")
-UNSAID = "not said"
-"""The urgency of an answered row without one."""
+UNSAID = "not said"  # The urgency of an answered row without one
 
 _ADDED = ("summary", "sentiment", "issues", "themes", "theme_quotes", "error")
 _ISSUE_PARTS = ("main_complaint", "positive_aspect", "urgency")
@@ -34,25 +33,21 @@ _SHOWN_COLUMNS = 12
 class Record:
     """One row of a finished run: the feedback, the answers about it, and the input's other columns."""
 
-    number: int
-    """Place among the rows that could be read, counted from 1."""
+    number: int  # Place among the rows that could be read, counted from 1
     id: str
     text: str
-    state: State
-    """`answered` with a sentiment, `failed` with an error, else `blank`."""
+    state: State  # `answered` with a sentiment, `failed` with an error, else `blank`
     summary: str = ""
     sentiment: str = ""
     urgency: str = ""
     complaint: str = ""
     praise: str = ""
+    # Names of themes, or `other` or `none` alone; `None` when the row has not been labelled
     themes: tuple[str, ...] | None = None
-    """Names of themes, or `other` or `none` alone; `None` when the row has not been labelled."""
-    quotes: Mapping[str, str] = field(default_factory=dict)
-    """A verbatim part of the text for each theme."""
+    quotes: Mapping[str, str] = field(default_factory=dict)  # A verbatim part of the text for each theme
     error: str = ""
     error_kind: str = ""
-    rest: Mapping[str, Any] = field(default_factory=dict)
-    """The input's other columns, unchanged."""
+    rest: Mapping[str, Any] = field(default_factory=dict)  # The input's other columns, unchanged
 
     @property
     def words(self) -> str:
@@ -61,16 +56,7 @@ class Record:
 
 
 def open_results(path: str, options: SourceOptions | None = None, *, stream: BinaryIO | None = None) -> Results:
-    """Open the output of a run.
-
-    Args:
-        path: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input.
-        options: how to read it; `text_field` and `id_field` name the columns of the input.
-        stream: replaces standard input when `path` is `-`.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
+    """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
     return Results(open_bytes(path, stream), options or SourceOptions())
 
 
@@ -78,10 +64,8 @@ def open_results(path: str, options: SourceOptions | None = None, *, stream: Bin
 class _Columns:
     """The role of each column in rows with the same set of columns; `None` for a role that no column has."""
 
-    added: Mapping[str, str]
-    """The run's columns by their usual names."""
-    nested: bool
-    """Whether the issues are one object, as in JSON, or a column for each part, as in CSV."""
+    added: Mapping[str, str]  # The run's columns by their usual names
+    nested: bool  # Whether the issues are one object, as in JSON, or a column for each part, as in CSV
     text: str | None
     id: str | None
     rest: tuple[str, ...]
@@ -90,30 +74,23 @@ class _Columns:
 class Results:
     """The rows of one output, in order. Iterate once, in a `with` block.
 
-    Raises:
-        InputError: while iterating: the file cannot be read further, or no row has the columns that a run adds.
+    Iterating raises `InputError` when the file cannot be read further, or no row has the columns that a run adds.
     """
 
     def __init__(self, data: ByteInput, options: SourceOptions) -> None:
-        self.name = data.name
-        """The path, or `<stdin>`."""
-        self.bad: list[InputError] = []
-        """The first rows that could not be used."""
-        self.unreadable = 0
-        """The number of rows that could not be used."""
+        self.name = data.name  # The path, or `<stdin>`
+        self.bad: list[InputError] = []  # The first rows that could not be used
+        self.unreadable = 0  # The number of rows that could not be used
+        # The input's columns other than text and id, in the order of their first occurrence
         self.columns: dict[str, None] = {}
-        """The input's columns other than text and id, in the order of their first occurrence."""
-        self.labelled = False
-        """Whether there is a column with themes."""
+        self.labelled = False  # Whether there is a column with themes
         self.has_ids = False
-        self.has_text = False
-        """Whether the rows contain the feedback itself."""
+        self.has_text = False  # Whether the rows contain the feedback itself
         self._data = data
         self._options = options
         self._known_columns: dict[tuple[str, ...], _Columns] = {}
         self._flat = False
-        self.notes: tuple[str, ...] = ()
-        """What the user should know about the file, such as that a column was renamed."""
+        self.notes: tuple[str, ...] = ()  # What the user should know about the file, such as that a column was renamed
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +100,7 @@ class Results:
 
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
-        self._flat = rows.format in ("csv", "tsv")
+        self._flat = bool(rows.header)
         self.notes = rows.notes
         if rows.header:
             self._assign(rows.header, rows.header_line)
@@ -186,11 +163,8 @@ class Results:
         kind, reason = self._failure(added.get("error"))
         ident = "" if columns.id is None else self._text(fields.get(columns.id)).strip()
         rest = columns.rest
-        if (
-            (error := columns.added.get("error"))
-            and not self._flat
-            and not isinstance(fields.get(error), Mapping | None)
-        ):
+        error = columns.added.get("error")
+        if error and not self._flat and not isinstance(fields.get(error), Mapping | None):
             # In JSON the run writes an object: an error of another type is the input's own column.
             self.columns.setdefault(error)
             rest = (*rest, error)
@@ -251,28 +225,12 @@ class Results:
         return {self._text(name).strip(): self._text(quote) for name, quote in value.items() if isinstance(quote, str)}
 
     def missing(self, wanted: str, flag: str, columns: Iterable[str] = (), line: int | None = None) -> InputError:
-        """The error for a column that the user named and that does not exist.
-
-        Args:
-            wanted: the column's name.
-            flag: the flag that named it.
-            columns: the existing ones; by default all that were seen.
-            line: where they were found.
-        """
+        """The error for a column that the user named with `flag` and that does not exist."""
         names = list(columns) or list(self.columns)
         close = nearest(wanted, names)
         hint = f"did you mean {flag} {close!r}?" if close else f"name another one with {flag}"
         seen = f"no column {wanted!r}; columns seen: {_listed(names)}"
         return InputError(seen, path=self.name, line=line, hint=hint)
-
-    def _not_ours(self, columns: tuple[str, ...], line: int) -> InputError:
-        name = "FILE" if self.name.startswith("<") else self.name
-        return InputError(
-            f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {_listed(columns)}",
-            path=self.name,
-            line=line,
-            hint=f"make one first: mellea summarise {name} -o results.jsonl",
-        )
 
 
 def _last(name: str, columns: tuple[str, ...]) -> str | None:

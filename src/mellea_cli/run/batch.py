@@ -146,6 +146,7 @@ class RunResult:
         error: the error that ended it, if one did.
         finished: whether the output was put into its place; if not, an earlier one stays as it was.
         endpoints: figures of each endpoint of a pool; empty without a pool.
+        repairs: answers whose form had to be repaired.
     """
 
     tally: Tally
@@ -159,6 +160,7 @@ class RunResult:
     error: MelleaError | None = None
     finished: bool = True
     endpoints: tuple[EndpointFigures, ...] = ()
+    repairs: int = 0
 
 
 async def run_batch(plan: RunPlan, servers: Servers, run_io: RunIO, *, observer: Observer, stop: Stop) -> RunResult:
@@ -392,4 +394,5 @@ class _Run:
             error=self._error,
             finished=self._finished,
             endpoints=self._executor.endpoints,
+            repairs=self._executor.repairs,
         )

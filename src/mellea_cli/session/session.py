@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 from mellea_cli.engine.attempts import SubjectOf, validate
 from mellea_cli.messages import Message
 from mellea_cli.pipelines.pipeline import OutputType, render
-from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, options_like, reqify
+from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, reqify
 from mellea_cli.session.calls import Call, CallOptions, Conversation, output_type, read_options
 from mellea_cli.session.components import Component, Instruction, ObjectTask, Requirements, as_component
 from mellea_cli.session.connection import Connection
@@ -366,9 +366,9 @@ class MelleaSession:
             subject: Any = context
             if output is not None:
                 subject = Answered(output) if isinstance(output, str) else context.add(output)
-            model, judges = self._connection.model or "", options_like(options.options)
+            model = self._connection.model or ""
             # A validation has no thunk that could carry its usage.
-            checked = await validate(subject, required, client, model, lambda _: None, judges)
+            checked = await validate(subject, required, client, model, lambda _: None, options.options)
             return [verdict for _, verdict in checked]
 
         return await asyncio.wrap_future(self._event_loop.submit(verdicts))

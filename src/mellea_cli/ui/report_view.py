@@ -85,7 +85,6 @@ def _head(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
 
 
 def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
-    """Sentiment and urgency, side by side where there is room."""
     if not figures.answered:
         return
     side_by_side = columns >= _SIDE_BY_SIDE_COLUMNS
@@ -139,7 +138,6 @@ def _themes(figures: Figures, columns: int, room: int, palette: Palette) -> Iter
 
 
 def _trend(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
-    """Rows over time: one line of small columns between the names of the first and the last bucket."""
     trend = figures.trend
     if trend is None or len(trend.points) < 2 or not palette.encoding.lower().startswith("utf"):
         return

@@ -57,7 +57,6 @@ class Progress:
 
     @property
     def finished(self) -> int:
-        """Items that are over, successful or not."""
         return self.done + self.failed
 
 
@@ -131,9 +130,6 @@ class RunState:
     """An observer that remembers what a person wants to see.
 
     Memory is bounded: an excerpt of each item in flight, at most 16 Ki characters of each stream, a few failures.
-
-    Args:
-        clock: seconds from any origin, never falling.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -189,11 +185,9 @@ class RunState:
             item.fold(event, now)
 
     def snapshot(self, panels: int | None = None) -> Snapshot:
-        """What there is to show now.
+        """What there is to show now, with panels for so many items; `None` leaves the panels as they are.
 
-        Args:
-            panels: for how many items there is room; `None` reads the numbers alone and leaves the panels as they
-                are. An item stays in its panel as long as this does not shrink.
+        An item stays in its panel as long as this number does not shrink.
         """
         with self._lock:
             now = self._clock()
@@ -227,7 +221,6 @@ class RunState:
         return notes
 
     def failed_kinds(self) -> dict[str, int]:
-        """Failed items by kind, the commonest first."""
         with self._lock:
             return dict(self._meter.kinds.most_common())
 
@@ -311,11 +304,7 @@ _MAX_SAMPLES = 1024
 class SlidingRate:
     """The recent growth of a counter: how fast things go now, not on average since the start.
 
-    The window stretches beyond `window_s` until it holds `least` counts, so that a slow run has a rate too.
-
-    Args:
-        window_s: seconds to look back.
-        least: counts that the window should hold before old samples are dropped.
+    The window of `window_s` seconds stretches until it holds `least` counts, so that a slow run has a rate too.
     """
 
     def __init__(self, window_s: float, least: int = 0) -> None:
@@ -356,7 +345,6 @@ class TokenEstimate:
 
     @staticmethod
     def raw(chunks: int, chars: int) -> float:
-        """The unscaled estimate for a stream."""
         return max(float(chunks), chars / 5) if chunks else 0.0
 
     def learn(self, raw: float, tokens: int) -> None:
@@ -566,10 +554,7 @@ class Field:
 def answer_fields(text: str) -> list[Field] | None:
     """The fields of a JSON object that may still be streaming, in their order, nested objects flattened one level.
 
-    Meant to be called once a frame, never once a token.
-
-    Returns:
-        `None` when the text is not the beginning of a JSON object.
+    `None` when the text is not the beginning of an object. Meant to be called once a frame, never once a token.
     """
     from pydantic_core import from_json
 

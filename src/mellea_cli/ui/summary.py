@@ -54,6 +54,7 @@ class RunSummary:
     skipped: int = 0  # Input rows that could not be read
     calls: int | None = None  # Requests sent; `None` when unknown
     retries: int | None = None  # Requests sent again because the transport failed
+    repairs: int = 0  # Answers whose form had to be repaired
     usage: Usage = Usage()
     elapsed_s: float = 0.0
     concurrency: int | None = None
@@ -235,6 +236,8 @@ def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
     if summary.calls:
         retries = between + plural(summary.retries, "retry", "retries") if summary.retries else ""
         yield "calls", "plain", count(summary.calls) + retries
+    if summary.repairs:
+        yield "repairs", "plain", plural(summary.repairs, "answer", "answers") + " repaired in form"
     for endpoint in summary.endpoints:
         yield "endpoint", "warn" if endpoint.state else "plain", endpoint_line(endpoint, between)
 
