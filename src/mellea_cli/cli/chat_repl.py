@@ -16,7 +16,7 @@ from mellea_cli.chat.chat_session import Chat, PendingAnswer
 from mellea_cli.chat.citations import evidence
 from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, is_command, run_command
 from mellea_cli.errors import AnswerError, ExitCode, MelleaError, RunawayAnswer
-from mellea_cli.ui.chat_screen import AnswerView, ChatCompleter, ChatPrompt, ChatScreen, Completable, edit
+from mellea_cli.ui.chat_screen import AnswerView, ChatCompleter, ChatPrompt, ChatScreen, edit
 from mellea_cli.ui.terminal import NoEcho
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Repl:
         self.ended_by: int | None = None  # The signal that ended the chat
         self._chat = chat
         self._screen = ChatScreen(sys.stdout, os.environ)
-        commands = {one.name: Completable(one.help, one.completes) for one in COMMANDS.values()}
+        commands = {one.name: (one.help, one.completes) for one in COMMANDS.values()}
         self._prompt = ChatPrompt(ChatCompleter(commands, self._names), self._bar, history, os.environ)
         self._stop: asyncio.Event | None = None  # Stops the answer that is being streamed
         self._known: dict[str, list[str]] = {}  # Values for completion, by kind of argument

@@ -276,8 +276,9 @@ class ClusterExecutor(Executor):
             except WorkerLost as lost:
                 losses = 1 if slot.answered > answered else losses + 1
                 self._replace(slot, lost, last=lost.permanent or losses >= _MAX_LOSSES)
-            except _WorkerUnusable as unusable:
-                self._close_slot(slot, unusable.error)
+            except MelleaError as error:
+                # The worker runs, but a fault of its machine keeps it from answering any item.
+                self._close_slot(slot, error)
             finally:
                 worker.kill()
 
@@ -286,7 +287,7 @@ class ClusterExecutor(Executor):
         await self._start(worker)
         opened = unpack(await worker.call("open", __version__, pack(slot.setup)))
         if isinstance(opened, MelleaError):
-            raise _WorkerUnusable(opened)
+            raise opened
         slot.node, slot.worker = opened, worker
         self._wake(slot.setup.capacity)
         try:
@@ -328,7 +329,7 @@ class ClusterExecutor(Executor):
                     slot.finish(position, result)
             self._wake(len(report.results))
             if unavailable is not None:
-                raise _WorkerUnusable(unavailable)
+                raise unavailable
 
     def _publish(self, slot: WorkerSlot, event: Event) -> None:
         if isinstance(event, Paused):
@@ -388,11 +389,3 @@ class ClusterExecutor(Executor):
                 await asyncio.gather(*(worker.call("close") for worker in workers), return_exceptions=True)
         for worker in workers:
             worker.kill()
-
-
-class _WorkerUnusable(Exception):
-    # The worker runs, but a fault of its machine keeps it from answering any item.
-
-    def __init__(self, error: MelleaError) -> None:
-        super().__init__(error.message)
-        self.error = error

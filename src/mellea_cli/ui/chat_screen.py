@@ -160,54 +160,49 @@ def editing_mode(environ: Mapping[str, str]) -> EditingMode:
     return EditingMode.VI if found and found[-1].lower() == "vi" else EditingMode.EMACS
 
 
-@dataclass(frozen=True, slots=True)
-class Completable:
-    """A slash command, as the completer knows it."""
-
-    help: str
-    argument: str  # What its argument is completed with: `path`, a kind that `FindValues` knows, or nothing when empty
-
-
 FindValues = Callable[[str], Awaitable[Sequence[str]]]
 """Given a kind of argument, the values that it may have."""
 
 
 class ChatCompleter(Completer):
-    """Completes slash commands and their arguments."""
+    """Completes slash commands and their arguments.
 
-    def __init__(self, commands: Mapping[str, Completable], find_values: FindValues) -> None:
+    Args:
+        commands: for each name its help, and what its argument is completed with: `path`, another kind that
+            `find_values` knows, or empty for nothing.
+        find_values: gets the values, from the server for example.
+    """
+
+    def __init__(self, commands: Mapping[str, tuple[str, str]], find_values: FindValues) -> None:
         self._commands = commands
         self._find_values = find_values
         self._paths = PathCompleter(expanduser=True)
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """The completions that need no server: commands and paths."""
+    def get_completions(self, *_: object) -> Iterable[Completion]:
+        """None: a prompt that is read asynchronously asks for them asynchronously."""
+        return ()
+
+    async def get_completions_async(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> AsyncGenerator[Completion, None]:
+        """The completions of the text before the cursor."""
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
         name, space, argument = text[1:].partition(" ")
         if not space:
-            for one, command in self._commands.items():
+            for one, (command_help, _) in self._commands.items():
                 if one.startswith(name):
-                    yield Completion(one, -len(name), display=f"/{one}", display_meta=command.help)
-        elif name in self._commands and self._commands[name].argument == "path":
-            yield from self._paths.get_completions(Document(argument.lstrip()), complete_event)
-
-    async def get_completions_async(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> AsyncGenerator[Completion, None]:
-        """All completions, also those that come from the server or the disk."""
-        for one in self.get_completions(document, complete_event):
-            yield one
-        text = document.text_before_cursor
-        name, space, argument = text[1:].partition(" ")
-        command = self._commands.get(name) if text.startswith("/") and space else None
-        if command is None or command.argument in {"", "path"}:
+                    yield Completion(one, -len(name), display=f"/{one}", display_meta=command_help)
             return
-        start = argument.lstrip()
-        for value in await self._find_values(command.argument):
-            if value.startswith(start) and value == clean(value):
-                yield Completion(value, -len(start))
+        start, kind = argument.lstrip(), self._commands.get(name, ("", ""))[1]
+        if kind == "path":
+            for completion in self._paths.get_completions(Document(start), complete_event):
+                yield completion
+        elif kind:
+            for value in await self._find_values(kind):
+                if value.startswith(start) and value == clean(value):
+                    yield Completion(value, -len(start))
 
 
 def edit(text: str, environ: Mapping[str, str]) -> str:
@@ -388,6 +383,8 @@ class _Markdown(Markdown):
 
 
 _TAB = 4
+# Longer lines are hard to read.
+_MAX_COLUMNS = 100
 
 
 class MarkdownRenderer:
@@ -397,9 +394,9 @@ class MarkdownRenderer:
         self._console = make_console(stream, environ)
         self._colours = ColorSystem.STANDARD if self._console.color_system else None
 
-    def markdown(self, source: str, width: int) -> list[str]:
-        """The lines of a block, at most `width` cells wide; what cannot be rendered is shown as it is."""
-        safe = self._safe(source)
+    def markdown(self, source: str, columns: int) -> list[str]:
+        """The lines of a block for a terminal of this width; what cannot be rendered is shown as it is."""
+        safe, width = self._safe(source), max(1, min(columns, _MAX_COLUMNS))
         try:
             options = self._console.options.update(width=width, height=None)
             lines = [self.ansi(line) for line in self._console.render_lines(_Markdown(safe), options, pad=False)]
@@ -484,7 +481,6 @@ _FRAME_S = 0.08
 # A frame that takes long is not repeated at once: drawing takes at most a sixth of the time.
 _PAUSE_PER_COST = 6
 _WAITING_FRAME_S = 0.5
-_MAX_COLUMNS = 100
 _CODE_INDENT = "  "
 
 
@@ -524,22 +520,20 @@ class AnswerView:
     def draw(self) -> None:
         """Print the finished blocks and redraw the unfinished one."""
         columns, rows = self._area.size()
-        width = max(1, min(columns - 1, _MAX_COLUMNS))
-        above = "".join(f"{line}\r\n" for line in self._finished_lines(width))
-        tail = self._tail_lines(width, columns - 1)
-        self._area.draw(tail[-max(1, rows - 2) :], (columns, rows), above=above)
+        above = "".join(f"{line}\r\n" for line in self._finished_lines(columns - 1))
+        self._area.draw(self._tail_lines(columns - 1)[-max(1, rows - 2) :], (columns, rows), above=above)
 
     def finish(self, ending: str = "") -> None:
         """Print the remaining blocks, and how the answer ended where that needs saying."""
         if self._timer is not None:
             self._timer.cancel()
         self._finished += self._splitter.end()
-        lines = self._finished_lines(max(1, min(self._area.size()[0] - 1, _MAX_COLUMNS)))
+        lines = self._finished_lines(self._area.size()[0] - 1)
         if ending:
             lines.append(self._renderer.plain(f"-- {ending} --", "yellow"))
         self._area.close(above="".join(f"{line}\r\n" for line in lines))
 
-    def _finished_lines(self, width: int) -> list[str]:
+    def _finished_lines(self, columns: int) -> list[str]:
         """The lines of the blocks that have been finished since the last call."""
         lines: list[str] = []
         code: list[str] = []
@@ -561,12 +555,12 @@ class AnswerView:
             elif block.kind == "close":
                 self._code = None
             else:
-                lines += self._renderer.markdown(self._mark(block.text), width)
+                lines += self._renderer.markdown(self._mark(block.text), columns)
         flush_code()
         self._finished = []
         return lines
 
-    def _tail_lines(self, width: int, columns: int) -> list[str]:
+    def _tail_lines(self, columns: int) -> list[str]:
         tail = self._splitter.tail
         if tail is None:
             if self.chars:
@@ -577,7 +571,7 @@ class AnswerView:
             # The end of the line is what grows, and there is room for one line.
             room = columns - len(_CODE_INDENT)
             return [_CODE_INDENT + self._code.partial(tail.text.expandtabs(_TAB)[-room:])] if self._code else []
-        return [""] * tail.gap + self._renderer.markdown(self._mark(tail.text), width)
+        return [""] * tail.gap + self._renderer.markdown(self._mark(tail.text), columns)
 
     def _draw_waiting(self) -> None:
         if not self.chars:
