@@ -138,10 +138,9 @@ class Chat:
     def tables(self) -> list[DataTable]:
         return [one for one in self.attachments if isinstance(one, DataTable)]
 
-    def citations(self) -> Citations | None:
-        """The checker of cited row ids; `None` without rows."""
-        tables = self.tables()
-        return Citations(frozenset().union(*(table.ids for table in tables))) if tables else None
+    def citations(self) -> Citations:
+        """The checker of cited row ids; without rows it finds none."""
+        return Citations(frozenset().union(*(table.ids for table in self.tables())))
 
     def attach(self, kind: str, path: str) -> str:
         """Attach a file (`"file"`) or a `summarise` output (`"data"`); returns what it is, in words.

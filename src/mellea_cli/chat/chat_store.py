@@ -21,6 +21,8 @@ from mellea_cli.io.files import OutputLock, atomic_write, resolve_output, sync_f
 from mellea_cli.messages import Usage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+# Each listed chat is read.
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,10 @@ class ChatStore:
         ids = self.ids()
         return ids[0] if ids else None
 
-    def summaries(self, most: int = 20) -> list[ChatSummary]:
+    def summaries(self) -> list[ChatSummary]:
         """The last changed chats; unreadable ones are left out."""
         found: list[ChatSummary] = []
-        for name in self.ids()[:most]:
+        for name in self.ids()[:_MAX_LISTED]:
             path = self._path(name)
             try:
                 conversation = ChatFile(path).read()

@@ -246,16 +246,14 @@ async def _answer(chat: "Chat", question: str, *, as_json: bool) -> None:
         _note("the answer was cut off by the length limit")
     if as_json:
         _write_json(_facts(chat, turn))
-    elif chat.tables():
+    else:
         for line in evidence(chat.tables(), turn.answer):
             _note(line)
 
 
 async def _printed(chat: "Chat", asked: "PendingAnswer") -> str:
     """Print an answer line by line as it comes, with marked citations; return it."""
-    citations = chat.citations()
-    mark = citations.mark if citations else str
-    rest = ""
+    mark, rest = chat.citations().mark, ""
     try:
         async for piece in asked.thunk:
             *lines, rest = (rest + piece).split("\n")
@@ -280,8 +278,8 @@ def _facts(chat: "Chat", turn: "Turn") -> dict[str, Any]:
         "total_s": round(turn.total_s, 3),
         "session": file.id if file and not chat.history.write_error else None,
     }
-    if citations := chat.citations():
-        cited = citations.find(turn.answer)
+    if chat.tables():
+        cited = chat.citations().find(turn.answer)
         facts |= {"cited": list(cited.known), "not_in_data": list(cited.unknown)}
     return facts
 

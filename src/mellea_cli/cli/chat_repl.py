@@ -165,8 +165,8 @@ class Repl:
 
     async def _answered(self, asked: PendingAnswer) -> bool:
         """Show the answer as it comes, and keep it; false when the question must be asked again, after fewer turns."""
-        thunk, citations = asked.thunk, self._chat.citations()
-        view = AnswerView(sys.stdout, os.environ, mark=citations.mark if citations else str)
+        thunk = asked.thunk
+        view = AnswerView(sys.stdout, os.environ, mark=self._chat.citations().mark)
         keys = NoEcho(sys.stdin)
         keys.start()
         error: MelleaError | None = None
@@ -203,7 +203,7 @@ class Repl:
                 self._screen.error("the model's answer is empty", "ask again, or /model NAME")
         else:
             self._chat.add_answer(asked, text)
-            for line in evidence(self._chat.tables(), text) if self._chat.tables() else ():
+            for line in evidence(self._chat.tables(), text):
                 self._screen.note(line)
 
     def _failed(self, error: MelleaError, question: str) -> None:

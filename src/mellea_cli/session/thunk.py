@@ -330,7 +330,7 @@ class Generation:
     It has only a weak reference to the thunk: a thunk that is dropped cancels its generation, unless `keep` is set.
     """
 
-    __slots__ = ("_cancel_error", "_cancelled", "_event_loop", "_kept", "_task", "_thunk", "done", "stream")
+    __slots__ = ("_cancel_error", "_event_loop", "_kept", "_task", "_thunk", "done", "stream")
 
     def __init__(self, event_loop: EventLoopThread, thunk: ModelOutputThunk, *, live: bool, keep: bool) -> None:
         self.stream = Stream(live=live)
@@ -340,8 +340,8 @@ class Generation:
         # Let go of at the end: a thunk that is kept does not keep its session's thread.
         self._event_loop: EventLoopThread | None = event_loop
         self._task: asyncio.Future[None] | None = None
-        self._cancelled = False
-        self._cancel_error: Exception | None = None
+        # What reads raise after a cancellation; only a closing session cancels without another reason.
+        self._cancel_error: Exception | None = closed_early()
         self._thunk = weakref.ref(thunk)
         self._kept = thunk if keep else None
 
@@ -386,14 +386,14 @@ class Generation:
 
     def _cancel(self, error: Exception | None) -> None:
         if self._task is not None and not self._task.done():
-            self._cancelled, self._cancel_error = True, error
+            self._cancel_error = error
             self._task.cancel()
 
     def _ended(self, task: asyncio.Future[None]) -> None:
         # A done callback and not the task's own last step: a task that is cancelled before its first step takes none.
         thunk = self._thunk() or ModelOutputThunk()
         if task.cancelled():
-            thunk.cancel(self.stream.partial, self._cancel_error if self._cancelled else closed_early())
+            thunk.cancel(self.stream.partial, self._cancel_error)
         elif (error := task.exception()) is not None:
             thunk.fail(error)
         self.stream.end(thunk.text, cut=thunk.cancelled)
