@@ -76,7 +76,7 @@ async def arriving() -> AsyncIterator[str]:
 
 async def display_alone() -> list[float]:
     """Show the answer on this process's terminal; seconds and processor seconds of that, and of the rate alone."""
-    from mellea_cli.ui.chat_stream import AnswerView
+    from mellea_cli.ui.chat_screen import AnswerView
 
     async def only_arriving() -> None:
         async for _ in arriving():

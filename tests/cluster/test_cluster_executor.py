@@ -40,7 +40,7 @@ class ClusterRun:
             watch = self.events.append
             try:
                 async with open_executor(
-                    setups, self.launcher, observer=watch, stop=self.stop, start_timeout_s=start_timeout_s
+                    setups, self.launcher.start, observer=watch, stop=self.stop, start_timeout_s=start_timeout_s
                 ) as executor:
                     return await run_with(self.plan, executor, ends, observer=watch, stop=self.stop)
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,32 @@ async def test_whoever_gives_up_waiting_takes_no_place_along() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert one.in_flight == 0
+
+
+async def test_a_thousand_waiting_requests_cost_one_no_more() -> None:
+    """When a request ends, those that wait and avoid nothing are not looked at one by one: a session may have many."""
+
+    class Watched(dict[Endpoint, float]):
+        looks = 0
+
+        def values(self) -> Any:
+            self.looks += 1
+            return super().values()
+
+    one = made("a", 1)
+    balancer = LoadBalancer([one])
+    await balancer.acquire({})
+    avoided = [Watched() for _ in range(1_000)] + [Watched({made("b"): 0.0})]
+    tasks = [asyncio.get_running_loop().create_task(balancer.acquire(avoid)) for avoid in avoided]
+    await until_waiting(balancer, len(tasks))
+    balancer.release(one, answered=True)
+    await tasks[0]
+    assert sum(avoid.looks for avoid in avoided[:-1]) == 0
+    assert avoided[-1].looks == 2
+    for task in tasks[1:]:
+        task.cancel()
+    await asyncio.gather(*tasks[1:], return_exceptions=True)
+    assert not balancer._avoiding
 
 
 async def test_near_the_end_a_slow_endpoint_is_spared() -> None:

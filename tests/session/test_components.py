@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from mellea_cli import Instruction, Message, ModelOutputThunk, Requirement, ValidationResult, check
 from mellea_cli.errors import TemplateError
-from mellea_cli.session.components import Query, Transform, as_component, as_text
+from mellea_cli.session.components import ObjectTask, as_component, as_text
 
 
 @dataclass
@@ -80,7 +80,7 @@ def test_complete_thunks_are_used_as_their_text() -> None:
     assert said.pending() == []
     assert said.text() == "done {{x}}\n\nAnswer from these texts:\n* [b] = done {{x}}"
     assert Instruction("{{a}}", user_variables={"a": pending}).pending() == [pending]
-    assert Query(pending, "?").pending() == [pending]
+    assert ObjectTask("", pending, "?").pending() == [pending]
 
 
 def test_objects_are_shown_as_a_model_can_read_them() -> None:
@@ -92,8 +92,8 @@ def test_objects_are_shown_as_a_model_can_read_them() -> None:
     assert as_text(None) == "null"
     assert as_text(ModelOutputThunk("an answer")) == "an answer"
     assert as_text(1 + 2j) == "(1+2j)"
-    assert "Köln" in Query({"city": "Köln"}, "Where?").text()
-    assert Transform("abc", "upper case").text().endswith("Object:\nabc\n\nTransformation: upper case")
+    assert "Köln" in ObjectTask("Answer.", {"city": "Köln"}, "Where?").text()
+    assert ObjectTask("Change it.", "abc", "Upper case.").text() == "Change it.\n\nObject:\nabc\n\nUpper case."
 
 
 def test_what_can_be_said() -> None:

@@ -76,17 +76,7 @@ class Row:
 
     @property
     def line(self) -> str:
-        """The row with its id."""
         return f"[{self.id}] {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class PickedRows:
-    """The rows that are shown for one question."""
-
-    rows: Sequence[Row]
-    by_words: int
-    """How many were taken because they share words with the question; the others are spread over all strata."""
 
 
 @dataclass(frozen=True)
@@ -106,27 +96,21 @@ class DataTable:
         return Counter(word for row in self.rows for word in words(row.text))
 
     def render(self, question: str, room: int | None, tokens: CountTokens) -> tuple[str, str]:
-        """The rows for the system message.
+        """The rows for the system message, and a note for the user when rows were left out.
 
-        Args:
-            question: what is asked; when not all rows fit, they are chosen by it.
-            room: tokens to use at most; `None` when the window is unknown, then everything is shown.
-            tokens: estimates the tokens of a text.
-
-        Returns:
-            The text, and a note for the user when rows were left out.
+        When not all rows fit into `room` tokens, they are chosen by the question. Where the window is unknown, there is
+        no `room`, and everything is shown.
         """
         head = f"{_NO_INSTRUCTIONS.format(tag='rows')} {_CITE}"
         overview = self.overview()
         rows, note = self.rows, ""
         if room is not None:
-            picked = self.pick(question, room - tokens(head) - tokens(overview), tokens)
-            rows = picked.rows
+            rows, by_words = self.pick(question, room - tokens(head) - tokens(overview), tokens)
             if len(rows) < len(self.rows):
                 note = (
-                    f"{self.name}: {len(rows):,} of {len(self.rows):,} rows fit the model's window: {picked.by_words:,}"
-                    f" share words with the question, {len(rows) - picked.by_words:,} are spread over all kinds; counts"
-                    " are over all rows"
+                    f"{self.name}: {len(rows):,} of {len(self.rows):,} rows fit the model's window: {by_words:,} share"
+                    f" words with the question, {len(rows) - by_words:,} are spread over all kinds; counts are over all"
+                    " rows"
                 )
         body = "\n".join(row.line for row in rows)
         return f"{head}\n<rows name={self.name!r}>\n{overview}\n{body}\n</rows>", note
@@ -151,15 +135,16 @@ class DataTable:
             lines.append("Words that complaints share, most frequent first: " + "; ".join(shared))
         return "\n".join(lines)
 
-    def pick(self, question: str, room: int, tokens: CountTokens) -> PickedRows:
+    def pick(self, question: str, room: int, tokens: CountTokens) -> tuple[Sequence[Row], int]:
         """Choose rows for a question, at most `room` tokens of them, in their order.
 
         All of them when they fit. Otherwise half of the room is for rows that share words with the question, rare words
-        first, and the rest is distributed over the strata in proportion to their size.
+        first, and the rest is distributed over the strata in proportion to their size. The number returned is that of
+        the rows that were chosen by words.
         """
         costs = [tokens(row.line) + 1 for row in self.rows]
         if sum(costs) <= room:
-            return PickedRows(self.rows, 0)
+            return self.rows, 0
         taken: set[int] = set()
 
         def take(places: Iterable[int], room: int) -> int:
@@ -172,7 +157,7 @@ class DataTable:
         unused = take(self._by_shared_words(question), room // 2)
         by_words = len(taken)
         take(self._by_stratum(), room - room // 2 + unused)
-        return PickedRows([self.rows[place] for place in sorted(taken)], by_words)
+        return [self.rows[place] for place in sorted(taken)], by_words
 
     def nearest(self, text: str, most: int) -> list[Row]:
         """The rows that share the rarest words with a text."""

@@ -34,7 +34,6 @@ class ModelAddress:
     model: str
     base_url: str | None = None
     window: int | None = None  # Context window in tokens, as the user said; `None` for the default, or for unknown
-    verbose: bool = False
     network: NetworkPolicy | None = None  # Hosts that may be reached; `None` takes the policy of the environment
     secrets: Secrets | None = None  # `None` takes the key of the environment
 
@@ -119,7 +118,6 @@ class ChatModel:
             concurrency=1,
             context_per_slot=address.known_window or DEFAULT_WINDOW,
             connect_timeout_s=5.0,
-            verbose=address.verbose,
             network=address.network,
             secrets=address.secrets,
         )

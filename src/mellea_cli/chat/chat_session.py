@@ -33,17 +33,11 @@ class PendingAnswer:
 
 @dataclass(slots=True)
 class ChatHistory:
-    """Where a chat is kept; without a store and a file it is not kept.
-
-    Attributes:
-        store: the folder of chats.
-        file: this chat's file.
-        write_error: why nothing is written any more; empty while all is well.
-    """
+    """Where a chat is kept; without a store and a file it is not kept."""
 
     store: ChatStore | None = None
     file: ChatFile | None = None
-    write_error: str = ""
+    write_error: str = ""  # Why nothing is written any more; empty while all is well
 
     @classmethod
     def in_folder(cls, folder: Path) -> ChatHistory:
@@ -71,25 +65,16 @@ class ChatHistory:
 
 @dataclass(slots=True)
 class Chat:
-    """Everything about one chat but its looks.
-
-    Attributes:
-        model: the model that answers.
-        history: where the chat is kept.
-        conversation: its turns.
-        options: what `/set` has set, by the names of `CHAT_OPTIONS`.
-        attachments: files and data to answer from.
-        hidden: how many of the oldest turns are no longer sent to the model.
-    """
+    """Everything about one chat but its looks."""
 
     model: ChatModel
     history: ChatHistory = field(default_factory=ChatHistory)
     conversation: Conversation = field(default_factory=Conversation)
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # What `/set` has set, by the names of `CHAT_OPTIONS`
     attachments: list[Document | DataTable] = field(default_factory=list)
-    hidden: int = 0
+    hidden: int = 0  # How many of the oldest turns are no longer sent to the model
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
-    _shown_notes: tuple[str, ...] = ()
+    _shown_notes: tuple[str, ...] = ()  # Of the last question: a note is not repeated while it holds
 
     async def ask(self, question: str) -> PendingAnswer:
         """Ask the model. The question is kept before it is sent.
@@ -108,13 +93,7 @@ class Chat:
         return PendingAnswer(question, thunk, news)
 
     def add_answer(self, pending: PendingAnswer, text: str, finish: str = "") -> Turn:
-        """Take the answer to a question, whole or as far as it came, and keep it.
-
-        Args:
-            pending: the question.
-            text: the answer.
-            finish: how it ended, where the thunk does not know.
-        """
+        """Keep an answer, whole or as far as it came; `finish` says how it ended, where the thunk does not know."""
         thunk = pending.thunk
         turn = Turn(
             pending.question,
@@ -135,8 +114,7 @@ class Chat:
     def shorten(self, error: MelleaError | None) -> bool:
         """Hide half of the turns when the server finds the conversation too long.
 
-        Returns:
-            Whether the question should be asked again; not when something else failed, or no turn is left to hide.
+        Returns whether the question should be asked again; not when something else failed, or no turn is left to hide.
         """
         if not isinstance(error, ContextTooLong):
             return False
@@ -160,10 +138,9 @@ class Chat:
     def tables(self) -> list[DataTable]:
         return [one for one in self.attachments if isinstance(one, DataTable)]
 
-    def citations(self) -> Citations | None:
-        """The checker of cited row ids; `None` without rows."""
-        tables = self.tables()
-        return Citations(frozenset().union(*(table.ids for table in tables))) if tables else None
+    def citations(self) -> Citations:
+        """The checker of cited row ids; without rows it finds none."""
+        return Citations(frozenset().union(*(table.ids for table in self.tables())))
 
     def attach(self, kind: str, path: str) -> str:
         """Attach a file (`"file"`) or a `summarise` output (`"data"`); returns what it is, in words.
@@ -246,17 +223,9 @@ def system_message(
     room: int | None,
     tokens: CountTokens,
 ) -> tuple[str, list[str]]:
-    """Build the system message: the user's system prompt, then the attachments within a budget.
+    """The user's system prompt, whole, then the attachments in `room` tokens; and notes about what was left out.
 
-    Args:
-        system: the user's system prompt, always sent whole.
-        attachments: files and data.
-        question: what is asked; rows that do not all fit are chosen by it.
-        room: tokens for the attachments; `None` when the window is unknown, then everything is sent.
-        tokens: estimates the tokens of a text.
-
-    Returns:
-        The message, and notes for the user about what was left out.
+    Rows that do not all fit are chosen by the question. Without a `room`, because the window is unknown, all are sent.
     """
     parts, notes = [system] if system else [], []
     for place, attachment in enumerate(attachments):

@@ -21,6 +21,8 @@ from mellea_cli.io.files import OutputLock, atomic_write, resolve_output, sync_f
 from mellea_cli.messages import Usage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+# Each listed chat is read.
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,10 @@ class ChatStore:
         ids = self.ids()
         return ids[0] if ids else None
 
-    def summaries(self, most: int = 20) -> list[ChatSummary]:
+    def summaries(self) -> list[ChatSummary]:
         """The last changed chats; unreadable ones are left out."""
         found: list[ChatSummary] = []
-        for name in self.ids()[:most]:
+        for name in self.ids()[:_MAX_LISTED]:
             path = self._path(name)
             try:
                 conversation = ChatFile(path).read()
@@ -109,11 +111,7 @@ class ChatFile:
         self._lock: OutputLock | None = None
 
     def read(self) -> Conversation:
-        """Everything that was kept. A record torn by a crash is left out.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
+        """Everything that was kept. A record torn by a crash is left out."""
         conversation = Conversation()
         try:
             data = self.path.read_bytes()
@@ -215,11 +213,7 @@ def _replay(conversation: Conversation, record: Mapping[str, Any]) -> None:
 
 
 def write_export(conversation: Conversation, path: str) -> Path:
-    """Write the conversation to a Markdown file, whole or not at all; an existing file is replaced.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write the conversation to a Markdown file, whole or not at all; an existing file is replaced."""
     target = Path(path).expanduser()
     text = to_markdown(conversation).encode("utf-8", "replace").decode()
     try:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mellea_cli.chat.attachments import DataTable, Row
 
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,200})\](?!\()")
 _SEPARATOR = re.compile(r"\s*(?:[,;&]|\band\b|\s)\s*")
 _AFTER_WORD = re.compile(r"\b(?:rows?|ids?)[ \t]+#?([\w.-]*\d[\w.-]*)", re.IGNORECASE)
+_MAX_SHOWN = 5
 _LABELS = frozenset({"row", "rows", "id", "ids", "#", "no", "see", ""})
 
 
-@dataclass(frozen=True, slots=True)
-class CitedIds:
+class CitedIds(NamedTuple):
     """The ids in an answer, each once, in the order in which they come."""
 
     known: tuple[str, ...] = ()
@@ -25,9 +25,7 @@ class CitedIds:
 class Citations:
     """Finds cited row ids in text.
 
-    Args:
-        ids: every id that exists. What looks like one of them but is none counts as a wrong id; other words in
-            brackets are no citations.
+    What looks like one of the existing `ids` but is none is a wrong id; other words in brackets are no citations.
     """
 
     def __init__(self, ids: Collection[str]) -> None:
@@ -71,15 +69,17 @@ def _shape(one: str) -> str:
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", one))
 
 
-def evidence(tables: Sequence[DataTable], answer: str, most: int = 5) -> list[str]:
+def evidence(tables: Sequence[DataTable], answer: str) -> list[str]:
     """Lines to print below an answer: the rows that it cites, the ids that do not exist, or that it cites nothing."""
+    if not tables:
+        return []
     cited = Citations(frozenset().union(*(table.ids for table in tables))).find(answer)
     rows: dict[str, Row] = {}
     for table in tables:
         rows |= {row.id: row for row in table.rows if row.id in cited.known}
-    lines = [rows[one].line for one in cited.known[:most]]
-    if len(cited.known) > most:
-        lines.append(f"and {len(cited.known) - most} more rows: {', '.join(cited.known[most:])}")
+    lines = [rows[one].line for one in cited.known[:_MAX_SHOWN]]
+    if more := cited.known[_MAX_SHOWN:]:
+        lines.append(f"and {len(more)} more rows: {', '.join(more)}")
     if cited.unknown:
         lines.append(f"not in the data: {', '.join(cited.unknown)}")
     if not cited.known:

@@ -29,19 +29,12 @@ class Turn:
 
 @dataclass(slots=True)
 class Conversation:
-    """The turns of a chat and what is sent with them.
-
-    Attributes:
-        turns: oldest first.
-        system: the user's system prompt; empty for none.
-        pending: a question without an answer: the program was killed while it was answered, or it failed.
-        attached: attached files as (kind, absolute path); the kind is `"file"` or `"data"`.
-    """
+    """The turns of a chat, oldest first, and what is sent with them."""
 
     turns: list[Turn] = field(default_factory=list)
-    system: str = ""
-    pending: str = ""
-    attached: list[tuple[str, str]] = field(default_factory=list)
+    system: str = ""  # The user's system prompt; empty for none
+    pending: str = ""  # A question without an answer: the program was killed while it was answered, or it failed
+    attached: list[tuple[str, str]] = field(default_factory=list)  # (`file` or `data`, absolute path)
 
     @property
     def usage(self) -> Usage:

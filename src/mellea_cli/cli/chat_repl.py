@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +16,21 @@ from mellea_cli.chat.chat_session import Chat, PendingAnswer
 from mellea_cli.chat.citations import evidence
 from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, is_command, run_command
 from mellea_cli.errors import AnswerError, ExitCode, MelleaError, RunawayAnswer
-from mellea_cli.ui.chat_prompt import ChatCompleter, ChatPrompt, Completable, edit
-from mellea_cli.ui.chat_stream import AnswerView, ChatScreen
+from mellea_cli.ui.chat_screen import AnswerView, ChatCompleter, ChatPrompt, ChatScreen, edit
 from mellea_cli.ui.terminal import NoEcho
 
 if TYPE_CHECKING:
     from mellea_cli.session.thunk import ModelOutputThunk
 
-
 _SHOWN_TURNS = 2
+# How an answer ended, by its `Turn.finish`.
+_ENDINGS = {
+    "stop": "",
+    "cut": "stopped",
+    "length": "cut off by the length limit: /set max_tokens N",
+    "broken": "broken off",
+    "runaway": "stopped: it repeated itself",
+}
 
 
 async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path | None) -> ExitCode:
@@ -39,7 +45,6 @@ async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path |
     repl = Repl(chat, history)
     try:
         await repl.run(first, notes)
-        repl.say_goodbye()
     except asyncio.CancelledError:
         if repl.ended_by is None:
             raise
@@ -50,24 +55,18 @@ async def converse(chat: Chat, first: str, notes: Sequence[str], history: Path |
 
 
 class Repl:
-    """The loop of prompt and answer.
-
-    Args:
-        chat: the conversation.
-        history: the file with earlier input; `None` for none.
-    """
+    """The loop of prompt and answer."""
 
     def __init__(self, chat: Chat, history: Path | None) -> None:
+        self.ended_by: int | None = None  # The signal that ended the chat
         self._chat = chat
         self._screen = ChatScreen(sys.stdout, os.environ)
-        commands = {one.name: Completable(one.help, one.completes) for one in COMMANDS.values()}
+        commands = {one.name: (one.help, one.completes) for one in COMMANDS.values()}
         self._prompt = ChatPrompt(ChatCompleter(commands, self._names), self._bar, history, os.environ)
-        self._stop: asyncio.Event | None = None
-        self._known: dict[str, list[str]] = {}
-        self._draft = ""
-        self._untold = True
-        self.ended_by: int | None = None
-        """The signal that ended the chat."""
+        self._stop: asyncio.Event | None = None  # Stops the answer that is being streamed
+        self._known: dict[str, list[str]] = {}  # Values for completion, by kind of argument
+        self._draft = ""  # What the next prompt begins with
+        self._write_error_told = False
 
     async def run(self, first: str, notes: Sequence[str]) -> None:
         self._on_signals()
@@ -80,7 +79,12 @@ class Repl:
         self._draft = "" if first else chat.conversation.pending
         if first:
             await self._do(first)
-        armed = False
+        await self._loop()
+        if chat.history.file is not None and not chat.history.write_error and chat.conversation.turns:
+            screen.note(f"to go on with this chat: mellea chat --resume {chat.history.file.id} (the last one: -c)")
+
+    async def _loop(self) -> None:
+        interrupted = False
         while True:
             draft, self._draft = self._draft, ""
             try:
@@ -89,19 +93,14 @@ class Repl:
                 return
             except KeyboardInterrupt as interrupt:
                 if not str(interrupt).strip():
-                    if armed:
+                    if interrupted:
                         return
-                    armed = True
-                    screen.note("Ctrl-C once more leaves, and so does Ctrl-D")
+                    interrupted = True
+                    self._screen.note("Ctrl-C once more leaves, and so does Ctrl-D")
                 continue
-            armed = False
+            interrupted = False
             if text and await self._do(text):
                 return
-
-    def say_goodbye(self) -> None:
-        history = self._chat.history
-        if history.file is not None and not history.write_error and self._chat.conversation.turns:
-            self._screen.note(f"to go on with this chat: mellea chat --resume {history.file.id} (the last one: -c)")
 
     async def _do(self, text: str) -> bool:
         """Run or ask what was typed; returns whether that ends the chat."""
@@ -131,27 +130,24 @@ class Repl:
             screen.note("Enter breaks a line, Alt-Enter sends; /multi ends it" if on else "Enter sends")
         self._draft = result.draft or ""
         if result.edit:
-            self._edit(self._draft)
+            try:
+                self._draft = edit(self._draft, os.environ)
+            except MelleaError as error:
+                screen.error(error.message, error.hint)
         if result.ask:
             await self._ask(result.ask)
         return result.exit
-
-    def _edit(self, text: str) -> None:
-        try:
-            self._draft = edit(text, os.environ)
-        except MelleaError as error:
-            self._screen.error(error.message, error.hint)
 
     def _show_turns(self, most: int) -> None:
         turns = self._chat.conversation.turns[-most:] if most else []
         if turns and len(turns) < len(self._chat.conversation.turns):
             self._screen.note(f"the last {len(turns)} of {len(self._chat.conversation.turns)} turns:")
         for turn in turns:
-            self._screen.turn(turn.question, turn.answer, "" if turn.finish == "stop" else _ending(turn.finish))
+            self._screen.turn(turn.question, turn.answer, _ENDINGS.get(turn.finish, turn.finish))
 
     async def _ask(self, question: str) -> None:
-        """Have a question answered. Where that fails, it stands in the prompt again."""
-        chat = self._chat
+        """Have a question answered. Where that fails, it is in the prompt again."""
+        chat, screen = self._chat, self._screen
         while True:
             try:
                 asked = await chat.ask(question)
@@ -159,46 +155,38 @@ class Repl:
                 self._failed(error, question)
                 return
             for note in asked.notes:
-                self._screen.note(note)
-            if not await self._answered(asked):
+                screen.note(note)
+            if await self._answered(asked):
                 break
-            self._screen.note("the conversation is longer than the model's window: the oldest turns are no longer sent")
-        if chat.history.write_error and self._untold:
-            self._untold = False
-            self._screen.error(
-                f"from here on this chat is not kept: {chat.history.write_error}", "/export FILE.md saves it"
-            )
+            screen.note("the conversation is longer than the model's window: the oldest turns are no longer sent")
+        if chat.history.write_error and not self._write_error_told:
+            self._write_error_told = True
+            screen.error(f"from here on this chat is not kept: {chat.history.write_error}", "/export FILE.md saves it")
 
     async def _answered(self, asked: PendingAnswer) -> bool:
-        """Show the answer to a question as it comes, and keep it; returns whether it must be asked again, shorter."""
-        citations = self._chat.citations()
-        mark = {"mark": citations.mark} if citations else {}
-        view = AnswerView(sys.stdout, os.environ, **mark)
+        """Show the answer as it comes, and keep it; false when the question must be asked again, after fewer turns."""
+        thunk = asked.thunk
+        view = AnswerView(sys.stdout, os.environ, mark=self._chat.citations().mark)
         keys = NoEcho(sys.stdin)
         keys.start()
         error: MelleaError | None = None
         try:
-            error = await self._stream(asked.thunk, view)
-            text = (
-                asked.thunk.text or "" if error is None else getattr(error, "text", "") or getattr(error, "partial", "")
-            )
+            error = await self._stream(thunk, view)
+            text = thunk.text or "" if error is None else getattr(error, "text", "") or getattr(error, "partial", "")
             view.feed(text[view.chars :])
         finally:
             keys.stop()
-            view.finish(self._how_it_ended(asked.thunk, error, shown=bool(view.chars)))
+            if error is not None:
+                finish = "runaway" if isinstance(error, RunawayAnswer) else "broken"
+            else:
+                finish = "cut" if thunk.cancelled else thunk.finish_reason or "stop"
+            view.finish(_ENDINGS.get(finish, "") if view.chars else "")
         if self._chat.shorten(error):
-            return True
+            return False
         self._take(asked, text, error)
         if text.strip() and error is None:
             self._screen.blank()
-        return False
-
-    def _how_it_ended(self, thunk: ModelOutputThunk, error: MelleaError | None, *, shown: bool) -> str:
-        if not shown:
-            return ""
-        if error is not None:
-            return _ending("runaway" if isinstance(error, RunawayAnswer) else "broken")
-        return _ending("cut") if thunk.cancelled else _ending("length") if thunk.finish_reason == "length" else ""
+        return True
 
     def _take(self, asked: PendingAnswer, text: str, error: MelleaError | None) -> None:
         if isinstance(error, RunawayAnswer):
@@ -215,7 +203,7 @@ class Repl:
                 self._screen.error("the model's answer is empty", "ask again, or /model NAME")
         else:
             self._chat.add_answer(asked, text)
-            for line in evidence(self._chat.tables(), text) if self._chat.tables() else ():
+            for line in evidence(self._chat.tables(), text):
                 self._screen.note(line)
 
     def _failed(self, error: MelleaError, question: str) -> None:
@@ -228,9 +216,9 @@ class Repl:
         self._stop = asyncio.Event()
         error: MelleaError | None = None
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(_give_up(self._stop, thunk))
+            waiting = group.create_task(_cancel_when(self._stop, thunk))
             try:
-                await view.show(_pieces(thunk))
+                await view.show(thunk)
             except MelleaError as failure:
                 error = failure
             waiting.cancel()
@@ -276,22 +264,6 @@ class Repl:
         return self._known[kind]
 
 
-async def _pieces(thunk: ModelOutputThunk) -> AsyncIterator[str]:
-    async for piece in thunk:
-        yield piece
-
-
-async def _give_up(stop: asyncio.Event, thunk: ModelOutputThunk) -> None:
+async def _cancel_when(stop: asyncio.Event, thunk: ModelOutputThunk) -> None:
     await stop.wait()
     await thunk.cancel_generation()
-
-
-def _ending(finish: str) -> str:
-    """How an answer ended, in words."""
-    words = {
-        "cut": "stopped",
-        "length": "cut off by the length limit: /set max_tokens N",
-        "broken": "broken off",
-        "runaway": "stopped: it repeated itself",
-    }
-    return words.get(finish, finish)

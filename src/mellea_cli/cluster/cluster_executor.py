@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mellea_cli import __version__
-from mellea_cli.cluster.remote_worker import WorkerHandle, WorkerLauncher, WorkerLost
+from mellea_cli.cluster.remote_worker import StartWorker, WorkerHandle, WorkerLost
 from mellea_cli.cluster.worker_messages import ItemResult, Report, WorkerSetup, pack, unpack
 from mellea_cli.engine.workers import Stop
-from mellea_cli.errors import BackendUnavailable, MelleaError, Scope
+from mellea_cli.errors import BackendUnavailable, MelleaError, Scope, first_error
 from mellea_cli.events import AttemptFailed, Event, ItemStarted, Note, Observer, Paused, StepFinished, StepStarted
 from mellea_cli.items import Failure, Item, Outcome
 from mellea_cli.run.executor import Executor
@@ -43,23 +43,15 @@ class ClusterLost(BackendUnavailable):
 @asynccontextmanager
 async def open_executor(
     setups: Sequence[WorkerSetup],
-    launcher: WorkerLauncher,
+    start_worker: StartWorker,
     *,
     observer: Observer,
     stop: Stop,
     start_timeout_s: float = 300.0,
 ) -> AsyncIterator[ClusterExecutor]:
-    """Open the executor of one run, with one worker for each setup; leaving ends the workers.
-
-    Args:
-        setups: the setup of each worker.
-        launcher: starts workers.
-        observer: gets the events of all items.
-        stop: the run's request to stop.
-        start_timeout_s: maximum time for the start of a worker, in seconds.
-    """
+    """Open the executor of one run, with one worker for each setup; leaving ends the workers."""
     slots = [WorkerSlot(number, setup) for number, setup in enumerate(setups)]
-    executor = ClusterExecutor(slots, launcher, observer, stop, start_timeout_s=start_timeout_s)
+    executor = ClusterExecutor(slots, start_worker, observer, stop, start_timeout_s=start_timeout_s)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(executor.run_slot(slot)) for slot in slots]
@@ -74,38 +66,25 @@ async def open_executor(
                 for task in tasks:
                     task.cancel()
     except BaseExceptionGroup as failures:
-        error: BaseException = failures
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise first_error(failures) from None
 
 
 class NotAnswered(Enum):
     """Why a worker has not answered an item."""
 
-    RETURNED = "returned"
-    """The run stops, and the worker had not started the item."""
-    LOST = "lost"
-    """The worker was lost before it started the item."""
-    LOST_STARTED = "lost, started"
-    """The worker was lost after it started the item."""
+    RETURNED = "returned"  # The run stops, and the worker had not started the item
+    LOST = "lost"  # The worker was lost before it started the item
+    LOST_STARTED = "lost, started"  # The worker was lost after it started the item
 
 
 @dataclass(slots=True)
 class Assignment:
-    """An item at a worker.
-
-    Args:
-        item: the item.
-        answer: the outcome, or why there is none.
-        started: whether the worker has started the item.
-        steps: the steps that are in flight.
-    """
+    """An item at a worker."""
 
     item: Item
     answer: asyncio.Future[Outcome | NotAnswered]
-    started: bool = False
-    steps: set[str] = field(default_factory=set)
+    started: bool = False  # Whether the worker has started the item
+    steps: set[str] = field(default_factory=set)  # The steps that are in flight
 
     def give_back(self, why: NotAnswered) -> None:
         if not self.answer.done():
@@ -114,25 +93,15 @@ class Assignment:
 
 @dataclass(slots=True, eq=False)
 class WorkerSlot:
-    """The place of one worker; a lost worker is replaced by another one.
-
-    Args:
-        number: the slot's number, counted from 0.
-        setup: the setup of its workers.
-        worker: the worker; `None` while there is none.
-        node: the worker's machine.
-        closed: whether no worker will be started any more.
-        assignments: the worker's items, by position.
-        answered: number of outcomes so far.
-    """
+    """The place of one worker; a lost worker is replaced by another one."""
 
     number: int
     setup: WorkerSetup
-    worker: WorkerHandle | None = None
-    node: str = ""
-    closed: bool = False
-    assignments: dict[int, Assignment] = field(default_factory=dict)
-    answered: int = 0
+    worker: WorkerHandle | None = None  # `None` while there is none
+    node: str = ""  # The worker's machine
+    closed: bool = False  # Whether no worker will be started any more
+    assignments: dict[int, Assignment] = field(default_factory=dict)  # The worker's items, by position
+    answered: int = 0  # Number of outcomes so far
     retries: int = 0
     peak_in_flight: int = 0
     _unsent: list[Item] = field(default_factory=list)
@@ -145,7 +114,7 @@ class WorkerSlot:
         return len(self.assignments) / self.setup.capacity if self.worker is not None else 1.0
 
     def assign(self, item: Item) -> asyncio.Future[Outcome | NotAnswered]:
-        """Take an item; the future gets its outcome."""
+        """Give the worker an item; the future gets its outcome."""
         answer: asyncio.Future[Outcome | NotAnswered] = asyncio.get_running_loop().create_future()
         self.assignments[item.position] = Assignment(item, answer)
         # The worker gets only what the engine needs, without the row's other columns.
@@ -176,8 +145,6 @@ class WorkerSlot:
                 assignment.steps.add(event.step)
             case StepFinished():
                 assignment.steps.discard(event.step)
-            case _:
-                pass
         return event
 
     def finish(self, position: int, result: ItemResult) -> None:
@@ -212,14 +179,14 @@ class ClusterExecutor(Executor):
     def __init__(
         self,
         slots: Sequence[WorkerSlot],
-        launcher: WorkerLauncher,
+        start_worker: StartWorker,
         observer: Observer,
         stop: Stop,
         *,
         start_timeout_s: float,
     ) -> None:
         self._slots = slots
-        self._launcher = launcher
+        self._start_worker = start_worker
         self._observer = observer
         self._stop = stop
         self._start_timeout_s = start_timeout_s
@@ -302,15 +269,16 @@ class ClusterExecutor(Executor):
         await self._item_waits.wait()
         losses = 0
         while not (slot.closed or self._closing or self._stop.asked.is_set()):
-            worker = self._launcher.start(slot.number)
+            worker = self._start_worker(slot.number)
             answered = slot.answered
             try:
                 await self._run_worker(slot, worker)
             except WorkerLost as lost:
                 losses = 1 if slot.answered > answered else losses + 1
                 self._replace(slot, lost, last=lost.permanent or losses >= _MAX_LOSSES)
-            except _WorkerUnusable as unusable:
-                self._close_slot(slot, unusable.error)
+            except MelleaError as error:
+                # The worker runs, but a fault of its machine keeps it from answering any item.
+                self._close_slot(slot, error)
             finally:
                 worker.kill()
 
@@ -319,7 +287,7 @@ class ClusterExecutor(Executor):
         await self._start(worker)
         opened = unpack(await worker.call("open", __version__, pack(slot.setup)))
         if isinstance(opened, MelleaError):
-            raise _WorkerUnusable(opened)
+            raise opened
         slot.node, slot.worker = opened, worker
         self._wake(slot.setup.capacity)
         try:
@@ -328,7 +296,7 @@ class ClusterExecutor(Executor):
                 group.create_task(self._send(slot, worker))
                 group.create_task(self._receive(slot, worker))
         except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            raise first_error(failures) from None
 
     async def _start(self, worker: WorkerHandle) -> None:
         note_after_s = min(_START_NOTE_AFTER_S, self._start_timeout_s)
@@ -361,7 +329,7 @@ class ClusterExecutor(Executor):
                     slot.finish(position, result)
             self._wake(len(report.results))
             if unavailable is not None:
-                raise _WorkerUnusable(unavailable)
+                raise unavailable
 
     def _publish(self, slot: WorkerSlot, event: Event) -> None:
         if isinstance(event, Paused):
@@ -421,11 +389,3 @@ class ClusterExecutor(Executor):
                 await asyncio.gather(*(worker.call("close") for worker in workers), return_exceptions=True)
         for worker in workers:
             worker.kill()
-
-
-class _WorkerUnusable(Exception):
-    # The worker runs, but a fault of its machine keeps it from answering any item.
-
-    def __init__(self, error: MelleaError) -> None:
-        super().__init__(error.message)
-        self.error = error

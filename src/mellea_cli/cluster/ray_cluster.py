@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,7 +45,8 @@ class RayExecutorFactory(ExecutorFactory):
     """Executor of `--engine ray`: remote workers on a Ray cluster; source and sink stay in this process."""
 
     def check(self) -> None:
-        require_ray()
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError("--engine ray needs Ray, which is not installed", hint=_INSTALL)
         check_address(self._address, local_only=self.flags["local_only"])
 
     @contextmanager
@@ -59,7 +61,8 @@ class RayExecutorFactory(ExecutorFactory):
                 workers = nodes
             concurrency = _concurrency(self.flags, plan, workers)
             self._workers = min(workers, concurrency)
-            self._launcher = cluster.launcher(one_per_node=plan.backend == "local")
+            # Each embedded model takes a whole machine, so its worker must stay on a node of its own.
+            self._start_worker = partial(cluster.start_worker, pinned=plan.backend == "local")
             say(
                 f"{self._workers} worker{'s' * (self._workers > 1)} for {nodes} Ray node{'s' * (nodes > 1)}, "
                 f"{concurrency} requests in flight at most in all"
@@ -81,7 +84,7 @@ class RayExecutorFactory(ExecutorFactory):
             self._workers,
             pull=self.flags["pull"],
         )
-        return open_executor(setups, self._launcher, observer=observer, stop=stop, start_timeout_s=plan.max_wait_s)
+        return open_executor(setups, self._start_worker, observer=observer, stop=stop, start_timeout_s=plan.max_wait_s)
 
     @property
     def _address(self) -> str:
@@ -95,16 +98,6 @@ def _concurrency(flags: Mapping[str, Any], plan: RunPlan, workers: int) -> int:
     default = (plan.concurrency if info.adaptive_start is None else info.concurrency) * workers
     concurrency: int = flags["concurrency"] or min(default, flags["max_concurrency"] or default)
     return min(concurrency, info.max_concurrency * workers) if plan.backend == "local" else concurrency
-
-
-def require_ray() -> None:
-    """Make sure that Ray is installed.
-
-    Raises:
-        UsageError: it is not; the hint is the command that installs it.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise UsageError("--engine ray needs Ray, which is not installed", hint=_INSTALL)
 
 
 def chosen_address(address: str | None, environ: MutableMapping[str, str]) -> str:
@@ -150,10 +143,8 @@ def connected(address: str, *, workers: int | None, local_only: bool) -> Iterato
         local_only: refuse a cluster with other machines.
 
     Raises:
-        UsageError: Ray is missing, or the cluster at the address cannot be used.
+        UsageError: the cluster at the address cannot be used.
     """
-    require_ray()
-    check_address(address, local_only=local_only)
     _check_listening(address)
     _set_environment(os.environ, own=address == "local")
     import ray
@@ -212,11 +203,7 @@ def _init(ray: Any, address: str, own: dict[str, Any]) -> None:
 
 
 def _usable_nodes(ray: Any, address: str, *, local_only: bool) -> list[str]:
-    """The ids of the nodes with a CPU for a worker.
-
-    Raises:
-        UsageError: there is none, or one is another machine although `local_only` is set.
-    """
+    """The ids of the nodes with a CPU for a worker."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     if not nodes:
         raise UsageError(f"the Ray cluster at {address} has no node with a CPU for a worker", hint="see: ray status")
@@ -231,64 +218,29 @@ def _usable_nodes(ray: Any, address: str, *, local_only: bool) -> list[str]:
 
 
 class RayCluster:
-    """A cluster that this process is connected to; made by `connected`.
-
-    Args:
-        ray: the module.
-        nodes: the ids of the nodes that can run workers.
-    """
+    """A cluster that this process is connected to, with the ids of the nodes that can run workers."""
 
     def __init__(self, ray: Any, nodes: Sequence[str]) -> None:
         self._ray = ray
-        self.nodes = tuple(nodes)
-
-    def launcher(self, *, one_per_node: bool) -> RayLauncher:
-        """The launcher of a run's workers.
-
-        Args:
-            one_per_node: run worker number n on node number n only; otherwise Ray spreads the workers, and restarts
-                one on any node with a free CPU.
-        """
-        return RayLauncher(self._ray, self.nodes if one_per_node else ())
-
-
-class RayLauncher:
-    """Starts workers as Ray actors; a `mellea_cli.cluster.remote_worker.WorkerLauncher`.
-
-    Args:
-        ray: the module.
-        nodes: the node of each worker; empty to let Ray choose.
-    """
-
-    def __init__(self, ray: Any, nodes: Sequence[str]) -> None:
-        self._ray = ray
-        self._nodes = nodes
         self._actor = ray.remote(RemoteWorker)
+        self.nodes = nodes
 
-    def start(self, number: int) -> WorkerHandle:
-        """Start worker `number`."""
+    def start_worker(self, number: int, *, pinned: bool) -> WorkerHandle:
+        """Start a worker as a Ray actor: on node `number` only when it is `pinned`, else where a CPU is free."""
         strategy: Any = "SPREAD"
-        if self._nodes:
+        if pinned:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-            strategy = NodeAffinitySchedulingStrategy(self._nodes[number], soft=False)
+            strategy = NodeAffinitySchedulingStrategy(self.nodes[number], soft=False)
         # Ray does not restart an actor by itself: the new one would have to be opened first.
         actor = self._actor.options(
             name=None, num_cpus=1, scheduling_strategy=strategy, max_restarts=0, max_task_retries=0
         ).remote()
-        return RayWorkerHandle(self._ray, actor, pinned=bool(self._nodes))
+        return RayWorkerHandle(self._ray, actor, pinned=pinned)
 
 
 class RayWorkerHandle:
-    """The handle of one actor; a `mellea_cli.cluster.remote_worker.WorkerHandle`.
-
-    Calls go straight to the worker's process, and the cluster stores nothing of them.
-
-    Args:
-        ray: the module.
-        actor: Ray's handle of the worker.
-        pinned: whether the worker can run on one node only.
-    """
+    """The handle of one actor. Calls go straight to the worker's process, and the cluster stores nothing of them."""
 
     def __init__(self, ray: Any, actor: Any, *, pinned: bool) -> None:
         self._ray = ray

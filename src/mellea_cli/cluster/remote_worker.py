@@ -37,14 +37,9 @@ class RemoteWorker:
         self._reporter: Reporter
 
     async def open(self, version: str, packed: bytes) -> bytes:
-        """Open the backend and make sure that the model can answer.
+        """Open the backend with a `WorkerSetup`, and make sure that the model can answer.
 
-        Args:
-            version: the driver's version of this package.
-            packed: the `WorkerSetup`.
-
-        Returns:
-            The name of this machine, or the `MelleaError` because of which nothing can be answered here.
+        Returns the name of this machine, or the `MelleaError` because of which nothing can be answered here.
         """
         try:
             await self._open(version, packed)
@@ -142,17 +137,12 @@ class RemoteWorker:
 
 
 class WorkerLost(Exception):
-    """A worker cannot be reached any more: its process or its node is gone.
-
-    Args:
-        message: what happened, in a few words.
-        permanent: whether no other worker can be started in its place.
-    """
+    """A worker cannot be reached any more: its process or its node is gone."""
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
         self.message = message
-        self.permanent = permanent
+        self.permanent = permanent  # Whether no other worker can be started in its place
 
 
 Method = Literal["open", "run", "add_items", "next_report", "return_unstarted", "close"]
@@ -171,21 +161,14 @@ class WorkerHandle(Protocol):
         """End the worker's process, without waiting."""
 
 
-class WorkerLauncher(Protocol):
-    """Starts workers: what the executor needs of a cluster."""
-
-    def start(self, number: int) -> WorkerHandle:
-        """Start worker `number`, counted from 0; its process may run only later."""
+StartWorker = Callable[[int], WorkerHandle]
+"""Starts the worker of a number, counted from 0; its process may run only later."""
 
 
 def ensure_model(plan: RunPlan, *, network: NetworkPolicy | None, pull: bool, tell: Callable[[str], None]) -> None:
     """Make sure that the embedded model's file is on this machine and is the driver's.
 
-    Args:
-        plan: names the model, and for a file its identity.
-        network: hosts that may be reached.
-        pull: download a missing model; the default model is downloaded in any case.
-        tell: gets a sentence when a download begins.
+    A missing model is downloaded with `pull`, the default model in any case.
 
     Raises:
         ModelFileError: the file is missing and may not be downloaded, or is not the driver's.

@@ -32,15 +32,10 @@ ItemResult = Outcome | MelleaError | None
 
 @dataclass(frozen=True, slots=True)
 class ReportIntervals:
-    """How often a worker reports.
+    """How often a worker reports."""
 
-    Args:
-        delay_s: seconds from an outcome to its report; later outcomes within them join the report.
-        text_s: seconds between reports with pieces of text.
-    """
-
-    delay_s: float = _MIN_DELAY_S
-    text_s: float = _MIN_TEXT_INTERVAL_S
+    delay_s: float = _MIN_DELAY_S  # From an outcome to its report; later outcomes within them join the report
+    text_s: float = _MIN_TEXT_INTERVAL_S  # Between reports with pieces of text
 
     @classmethod
     def for_workers(cls, workers: int, concurrency: int) -> ReportIntervals:
@@ -51,20 +46,12 @@ class ReportIntervals:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """Everything that one worker needs for a run, as plain data that can be pickled.
+    """Everything that one worker needs for a run, as plain data that can be pickled."""
 
-    Args:
-        pipeline: the pipeline's name; driver and worker have the same pipelines.
-        plan_fields: the other fields of the worker's `RunPlan`, with its part of the limits.
-        settings: settings of its backend, with network policy and API key: a setup is sent to its own worker only.
-        pull: download the embedded model where it is missing.
-        intervals: how often it reports.
-    """
-
-    pipeline: str
-    plan_fields: Mapping[str, Any]
-    settings: BackendSettings
-    pull: bool
+    pipeline: str  # Its name only: driver and worker have the same pipelines
+    plan_fields: Mapping[str, Any]  # The other fields of the worker's `RunPlan`, with its part of the limits
+    settings: BackendSettings  # With network policy and API key: a setup is sent to its own worker only
+    pull: bool  # Whether to download the embedded model where it is missing
     intervals: ReportIntervals
 
     @property
@@ -85,13 +72,8 @@ def split_plan(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: 
 
     Requests in flight are split as evenly as possible, requests and tokens per minute in proportion to them. Limits of
     the whole run (failed items, tokens, cost, time) are counted by the driver and not split.
-
-    Args:
-        plan: the plan of the whole run.
-        settings: settings of each backend.
-        workers: maximum number of workers; more than there are requests in flight would be idle.
-        pull: see `WorkerSetup`.
     """
+    # More workers than there are requests in flight would be idle.
     workers = min(workers, plan.concurrency)
     intervals = ReportIntervals.for_workers(workers, plan.concurrency)
     setups = []
@@ -122,19 +104,12 @@ def unpack(data: bytes) -> Any:
 
 @dataclass(slots=True)
 class Report:
-    """What has happened at a worker since its last report.
+    """What has happened at a worker since its last report."""
 
-    Args:
-        events: events for the observers, in order; they come before the results.
-        results: finished items, by position.
-        retries: retries of requests, over the worker's life.
-        peak_in_flight: maximum number of requests in flight so far.
-    """
-
-    events: list[Event] = field(default_factory=list)
-    results: list[tuple[int, ItemResult]] = field(default_factory=list)
-    retries: int = 0
-    peak_in_flight: int = 0
+    events: list[Event] = field(default_factory=list)  # In order; they come before the results
+    results: list[tuple[int, ItemResult]] = field(default_factory=list)  # Finished items, by position
+    retries: int = 0  # Retries of requests, over the worker's life
+    peak_in_flight: int = 0  # Maximum number of requests in flight so far
 
 
 class Reporter:

@@ -83,6 +83,8 @@ class LoadBalancer:
         self._max_wait_s = max_wait_s
         self._observer = observer
         self._waiting: deque[_Waiting] = deque()
+        # Those that avoid an endpoint: few, while a session may have thousands of waiting requests.
+        self._avoiding: set[_Waiting] = set()
         self._in_flight = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -93,7 +95,7 @@ class LoadBalancer:
         """Wait for an endpoint with room and take it; `release` gives it back.
 
         Args:
-            avoid: endpoints that the request must not go to before a time. It may change while the request waits.
+            avoid: endpoints that the request must not go to before a time.
             first: whether the request goes before those that were never sent.
 
         Raises:
@@ -103,6 +105,8 @@ class LoadBalancer:
         if not self._waiting and (endpoint := self._take_best(avoid, asyncio.get_running_loop().time())) is not None:
             return endpoint
         waiting = _Waiting(avoid)
+        if avoid:
+            self._avoiding.add(waiting)
         if first:
             self._waiting.appendleft(waiting)
         else:
@@ -115,6 +119,8 @@ class LoadBalancer:
                 # The endpoint came at the moment of the cancellation: another request gets it.
                 self.release(waiting.turn.result(), answered=False)
             raise
+        finally:
+            self._avoiding.discard(waiting)
 
     def release(self, endpoint: Endpoint, *, answered: bool) -> None:
         """Give an endpoint's place back once its request is over.
@@ -158,7 +164,7 @@ class LoadBalancer:
     def disabled(self) -> None:
         """Assign again after an endpoint was disabled: a request may now go to one that it was to avoid for good."""
         enabled = self._enabled()
-        for waiting in self._waiting:
+        for waiting in self._avoiding:
             if all(waiting.avoid.get(endpoint, 0.0) == math.inf for endpoint in enabled):
                 waiting.avoid.clear()
         self.assign()
@@ -240,7 +246,7 @@ class LoadBalancer:
     def _next_time(self, now: float, times: Iterable[float]) -> float:
         """When a waiting request may be sent without an answer coming in before."""
         later = [time for time in times if time > now]
-        later += [time for waiting in self._waiting for time in waiting.avoid.values() if now < time < math.inf]
+        later += [time for waiting in self._avoiding for time in waiting.avoid.values() if now < time < math.inf]
         return min(later, default=math.inf)
 
     def _set_timer(self, when: float) -> None:

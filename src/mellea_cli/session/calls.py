@@ -1,79 +1,106 @@
-"""From a call to the thunk of its answer: what every method of a session and every generative function does."""
+"""Calls: the options of a call, its request, its answer, and the order of the calls in a conversation."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Annotated, Any
 
-from mellea_cli.engine.attempts import Answer, Question, SubjectOf, ask, validate
-from mellea_cli.errors import ContentFiltered
+from mellea_cli.backends.model_option import ModelOption
+from mellea_cli.engine.attempts import Answer, Question, SubjectOf, ask
+from mellea_cli.engine.client import ModelClient
+from mellea_cli.errors import ContentFiltered, UsageError
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options
 from mellea_cli.pipelines.pipeline import OutputType
-from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult
-from mellea_cli.session.connection import Connection
+from mellea_cli.requirements.requirement import Requirement
 from mellea_cli.session.contexts import Context, SimpleContext, text_of
-from mellea_cli.session.event_loop import EventLoopThread
 from mellea_cli.session.sampling import SamplingStrategy, best_answer
-from mellea_cli.session.thunk import Generation, ModelOutputThunk, Stream
+from mellea_cli.session.thunk import ModelOutputThunk, Stream
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """The model options of one call.
+    """The model options of one call."""
 
-    Args:
-        options: what is sent to the server.
-        system: the system message; empty for none.
-        stream: whether `astream()` passes on each piece as it arrives.
-        stream_timeout_s: seconds until the first and between any two pieces; counts only when `timeout_set`.
-        timeout_set: whether the caller set the timeout, `None` included.
-    """
-
-    options: Options = Options()
-    system: str = ""
-    stream: bool = False
-    stream_timeout_s: float | None = None
-    timeout_set: bool = False
+    options: Options = Options()  # What is sent to the server
+    system: str = ""  # The system message; empty for none
+    stream: bool = False  # Whether `astream()` passes on each piece as it arrives
+    stream_timeout_s: float | None = None  # Until the first and between any two pieces; counts only when it was set
+    timeout_set: bool = False  # Whether the caller set the timeout, `None` included
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the model.
+    """One call of the model."""
 
-    Args:
-        component: the message: a `Component` or a `Message`.
-        options: how to generate.
-        output: the answer's type; `None` for plain text.
-        strategy: how often to ask; `None` asks once and checks nothing but the type.
-        requirements: what must hold for the answer, with a strategy.
-        subject: what validators are given; by default the context with the answer at its end.
-    """
-
-    component: Any
+    component: Any  # The message: a `Component` or a `Message`
     options: CallOptions
-    output: OutputType | None = None
-    strategy: SamplingStrategy | None = None
-    requirements: tuple[Requirement, ...] = ()
-    subject: SubjectOf | None = None
+    output: OutputType | None = None  # The answer's type; `None` for plain text
+    strategy: SamplingStrategy | None = None  # How often to ask; `None` asks once and checks nothing but the type
+    requirements: tuple[Requirement, ...] = ()  # What must hold for the answer, with a strategy
+    subject: SubjectOf | None = None  # What validators get; by default the context with the answer at its end
 
-    def parse(self, text: str) -> Any:
-        """The answer's value. Raises `ParseError` when the text is not of the output's type."""
-        return text if self.output is None else self.output.parse(text)
-
-    def request(self, model: str, context: Context) -> GenerateRequest:
-        """The request: the system message, what the context shows, and the component."""
+    async def answer(
+        self, client: ModelClient, model: str, context: Context, stream: Stream
+    ) -> tuple[ModelOutputThunk, Exception | None]:
+        """Ask the model; returns the answer, and why it cannot be used."""
         system = [Message("system", self.options.system)] if self.options.system else []
         messages = (*system, *map(_as_message, context.view_for_generation()), _as_message(self.component))
-        return GenerateRequest(model, messages, self.options.options, self.output.schema if self.output else None)
+        request = GenerateRequest(model, messages, self.options.options, self.output.schema if self.output else None)
+        if self.strategy is None:
+            return await self._ask_once(client, request, stream), None
+        asked = await self._sample(client, self.strategy, request, context, stream)
+        return best_answer(asked, self.strategy, model)
+
+    async def _ask_once(self, client: ModelClient, request: GenerateRequest, stream: Stream) -> ModelOutputThunk:
+        """Ask once, and accept any answer of the right type."""
+        completion = await client.send(request, stream)
+        if completion.finish_reason == "content_filter":
+            raise ContentFiltered("the server's content filter stopped the answer", partial=completion.text)
+        parsed = self._parse(completion.text)
+        if completion.finish_reason == "length":
+            tokens = completion.usage.completion_tokens
+            _LOG.warning("the answer was cut off by the length limit after %d tokens", tokens)
+        elif not completion.text.strip():
+            _LOG.warning("the answer was empty%s", "; there was only reasoning" if completion.thinking else "")
+        return ModelOutputThunk.of(completion, model=request.model, messages=request.messages, parsed=parsed)
+
+    async def _sample(
+        self,
+        client: ModelClient,
+        strategy: SamplingStrategy,
+        request: GenerateRequest,
+        context: Context,
+        stream: Stream,
+    ) -> Answer[Any]:
+        """Ask until an answer is good or the strategy's budget is used up."""
+
+        def in_context(_: GenerateRequest, completion: Completion, value: Any) -> Any:
+            return context.add(self.component).add(ModelOutputThunk(completion.text, parsed_repr=value))
+
+        question: Question[Any] = Question(
+            request,
+            self._parse,
+            requirements=self.requirements if strategy.requirements is None else tuple(strategy.requirements),
+            budget=strategy.loop_budget,
+            repair=strategy.repair(),
+            subject=self.subject or in_context,
+            repair_unparsed=strategy.repair_unparsed(),
+        )
+        return await ask(question, client, stream)
+
+    def _parse(self, text: str) -> Any:
+        return text if self.output is None else self.output.parse(text)
 
 
 def _as_message(data: Any) -> Message:
@@ -96,9 +123,6 @@ class Conversation:
 
     On a `SimpleContext` calls run concurrently. On any other context they take turns, in the order in which they were
     made, so that each one sees the answer before it and none is lost.
-
-    Attributes:
-        context: what has been said so far.
     """
 
     def __init__(self, context: Context) -> None:
@@ -107,14 +131,14 @@ class Conversation:
         self._lock = asyncio.Lock()
         self._turn: object = None
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self) -> AbstractAsyncContextManager[None]:
         """Wait until all earlier calls have ended."""
         # A validator that calls its own session is inside a turn, and cannot wait for that turn to end.
         nested = self._turn is not None and _TURN.get() is self._turn
-        if nested or not self.ordered:
-            yield
-            return
+        return nullcontext() if nested or not self.ordered else self._next_turn()
+
+    @asynccontextmanager
+    async def _next_turn(self) -> AsyncIterator[None]:
         async with self._lock:
             self._turn = object()
             _TURN.set(self._turn)
@@ -124,96 +148,103 @@ class Conversation:
                 self._turn = None
 
 
-class CallScheduler:
-    """Starts a session's calls in its event loop.
+# The names of each option. Of several names in one dict the first one here counts: ours before a server's.
+_OPTION_NAMES = {
+    "temperature": (ModelOption.TEMPERATURE,),
+    "top_p": ("top_p",),
+    "max_tokens": (ModelOption.MAX_NEW_TOKENS, "num_predict", "max_tokens", "max_completion_tokens"),
+    "context_window": (ModelOption.CONTEXT_WINDOW, "num_ctx"),
+    "seed": (ModelOption.SEED, "seed"),
+    "stop": (ModelOption.STOP_SEQUENCES, "stop"),
+    "thinking": (ModelOption.THINKING, "think"),
+    "system": (ModelOption.SYSTEM_PROMPT, "system"),
+    "stream": (ModelOption.STREAM, "stream"),
+    "stream_timeout": (ModelOption.STREAM_TIMEOUT,),
+}
+_NOT_OFFERED = {ModelOption.TOOLS, ModelOption.TOOL_CHOICE, ModelOption.LOGITS, ModelOption.RAW_LOGITS, "tools"}
 
-    Args:
-        event_loop: where calls run.
-        connection: the model.
-        context: what has been said so far.
 
-    Attributes:
-        conversation: the conversation of new calls. A running call keeps its own, so replacing this one leaves no
-            trace of that call in the new one.
+@cache
+def _option_types() -> Mapping[str, TypeAdapter[Any]]:
+    # pydantic is loaded only by a session that has options.
+    from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, TypeAdapter
+
+    texts = Annotated[
+        list[str] | None, Field(strict=False), BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop)
+    ]
+    types: dict[str, Any] = {
+        **dict.fromkeys(("temperature", "top_p", "stream_timeout"), float | None),
+        **dict.fromkeys(("max_tokens", "context_window"), PositiveInt | None),
+        "seed": int | None,
+        "stop": texts,
+        "thinking": bool | str | None,
+        "system": str | None,
+        "stream": bool | None,
+    }
+    return {field: TypeAdapter(kind, config=ConfigDict(strict=True)) for field, kind in types.items()}
+
+
+def read_options(session: Mapping[str, Any], call: Mapping[str, Any]) -> CallOptions:
+    """Merge a session's options with a call's and check them; neither mapping is changed.
+
+    Each is brought to one set of names first, so a call's `num_predict` overrides a session's `MAX_NEW_TOKENS`.
+
+    Raises:
+        UsageError: an option is not offered, or its value has the wrong type.
     """
+    session_fields, session_native = _read(session)
+    call_fields, call_native = _read(call)
+    fields = session_fields | call_fields
+    native = {name: value for name, value in (session_native | call_native).items() if value is not None}
+    timeout_set = "stream_timeout" in fields
+    timeout_s, system, stream = (fields.pop(name, None) for name in ("stream_timeout", "system", "stream"))
+    fields["stop"] = tuple(fields.get("stop") or ())
+    return CallOptions(Options(**fields, native=native), system or "", bool(stream), timeout_s, timeout_set)
 
-    def __init__(self, event_loop: EventLoopThread, connection: Connection, context: Context) -> None:
-        self.event_loop = event_loop
-        self.connection = connection
-        self.conversation = Conversation(context)
 
-    def start(self, call: Call) -> ModelOutputThunk:
-        """Start a call and return its thunk, without waiting.
+def _read(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that are set, and the options that only the server knows."""
+    options = dict(given)
+    extra = options.pop("extra_body", None)
+    if not isinstance(extra, Mapping | None):
+        raise UsageError(f"the model option 'extra_body' must be a dict, not {type(extra).__name__}")
+    options |= extra or {}
+    fields = {}
+    for field, names in _OPTION_NAMES.items():
+        values = [(name, options.pop(name)) for name in names if name in options]
+        if values:
+            fields[field] = _checked(field, *values[0])
+    return fields, {name: value for name, value in options.items() if _is_native(name, value)}
 
-        Raises:
-            RuntimeError: the session has been closed.
-        """
-        conversation = self.conversation
-        generation = Generation(self.event_loop, live=call.options.stream and call.strategy is None)
-        # The next turn of an ordered conversation needs the answer, also when the caller has dropped its thunk.
-        return generation.start(partial(self._generate, call, conversation), keep=conversation.ordered)
 
-    async def validate(
-        self, requirements: Sequence[Requirement], output: ModelOutputThunk | str | None, options: CallOptions
-    ) -> list[ValidationResult]:
-        """Check requirements on an answer, or on the context's last one. Runs in the event loop."""
-        await self.connection.open(self.event_loop)
-        if isinstance(output, ModelOutputThunk):
-            await output.avalue()
-        subject: Any = self.conversation.context
-        if output is not None:
-            subject = Answered(output) if isinstance(output, str) else subject.add(output)
-        client, model = self.connection.client(options), self.connection.model
-        # A validation has no thunk that could carry its usage.
-        checked = await validate(subject, requirements, client, model, lambda _: None, options.options)
-        return [verdict for _, verdict in checked]
+def _checked(field: str, name: str, value: Any) -> Any:
+    from pydantic import ValidationError
 
-    async def _generate(self, call: Call, conversation: Conversation, generation: Generation) -> None:
-        async with conversation.turn():
-            for needed in getattr(call.component, "pending", list)():
-                await needed.avalue()
-            await self.connection.open(self.event_loop)
-            request = call.request(self.connection.model, conversation.context)
-            error: Exception | None = None
-            if call.strategy is None:
-                answer = await self._ask_once(call, request, generation.stream)
-            else:
-                asked = await self._sample(call, call.strategy, request, conversation.context, generation.stream)
-                answer, error = best_answer(asked, call.strategy, request.model)
-            thunk = generation.complete(answer, error)
-            if thunk is not None:
-                conversation.context = conversation.context.add(call.component).add(thunk)
+    try:
+        return _option_types()[field].validate_python(value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        place = "".join(f"[{index}]" for index in problems[0]["loc"] if isinstance(index, int))
+        wanted = " or ".join(dict.fromkeys(one["msg"].removeprefix("Input should be ") for one in problems))
+        got = problems[0]["input"]
+        raise UsageError(f"the model option {_shown(name)}{place} must be {wanted}, not {got!r}") from None
 
-    async def _ask_once(self, call: Call, request: GenerateRequest, stream: Stream) -> ModelOutputThunk:
-        """Ask once, and accept any answer of the right type."""
-        completion = await self.connection.client(call.options).send(request, stream)
-        if completion.finish_reason == "content_filter":
-            raise ContentFiltered("the server's content filter stopped the answer", partial=completion.text)
-        parsed = call.parse(completion.text)
-        if completion.finish_reason == "length":
-            tokens = completion.usage.completion_tokens
-            _LOG.warning("the answer was cut off by the length limit after %d tokens", tokens)
-        elif not completion.text.strip():
-            _LOG.warning("the answer was empty%s", "; there was only reasoning" if completion.thinking else "")
-        return ModelOutputThunk.of(completion, model=request.model, messages=request.messages, parsed=parsed)
 
-    async def _sample(
-        self, call: Call, strategy: SamplingStrategy, request: GenerateRequest, context: Context, stream: Stream
-    ) -> Answer[Any]:
-        """Ask until an answer is good or the strategy's budget is used up."""
+def _is_native(name: Any, value: Any) -> bool:
+    if not isinstance(name, str):
+        raise UsageError(f"a model option's name must be a str, not {name!r}")
+    if name in _NOT_OFFERED:
+        if value:
+            raise UsageError(f"the model option {_shown(name)} is not offered: sessions have neither tools nor logits")
+        return False
+    if name == "model":
+        raise UsageError("the model cannot be set as an option", hint="name it in start_session(model_id=...)")
+    if name.startswith("@@@"):
+        raise UsageError(f"there is no model option {name!r}", hint="the names are those of ModelOption")
+    return True
 
-        def in_context(_: GenerateRequest, completion: Completion, value: Any) -> Any:
-            return context.add(call.component).add(ModelOutputThunk(completion.text, parsed_repr=value))
 
-        requirements = call.requirements if strategy.requirements is None else tuple(strategy.requirements)
-        question: Question[Any] = Question(
-            request,
-            call.parse,
-            requirements=requirements,
-            budget=strategy.loop_budget,
-            repair=strategy.repair(),
-            repair_unparsed=strategy.repair_unparsed(),
-        )
-        if requirements:
-            question = dataclasses.replace(question, subject=call.subject or in_context)
-        return await ask(question, self.connection.client(call.options), stream)
+def _shown(name: str) -> str:
+    """The name as the caller wrote it."""
+    names = {value: f"ModelOption.{key}" for key, value in vars(ModelOption).items() if key.isupper()}
+    return names[name] if name.startswith("@@@") else repr(name)

@@ -68,7 +68,7 @@ class Instruction:
         self._text = None if self.pending() else text
 
     def pending(self) -> list[ModelOutputThunk]:
-        """The thunks among the grounding context and the variables that are not complete yet."""
+        """The thunks in the grounding context and the variables that are not complete yet."""
         return pending_thunks(*self.grounding.values(), *(self._variables or {}).values())
 
     def text(self) -> str:
@@ -128,32 +128,18 @@ def _listed(lead: str, lines: Iterable[str]) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Query:
-    """A question about an object."""
+class ObjectTask:
+    """A question about an object, or a change to make to it."""
 
+    lead: str
     obj: Any
-    query: str
+    task: str
 
     def pending(self) -> list[ModelOutputThunk]:
         return pending_thunks(self.obj)
 
     def text(self) -> str:
-        return f"Answer the question about this object.\n\nObject:\n{as_text(self.obj)}\n\nQuestion: {self.query}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Transform:
-    """A change to make to an object."""
-
-    obj: Any
-    transformation: str
-
-    def pending(self) -> list[ModelOutputThunk]:
-        return pending_thunks(self.obj)
-
-    def text(self) -> str:
-        lead = "Transform this object as described. Answer with the transformed object only."
-        return f"{lead}\n\nObject:\n{as_text(self.obj)}\n\nTransformation: {self.transformation}"
+        return f"{self.lead}\n\nObject:\n{as_text(self.obj)}\n\n{self.task}"
 
 
 def as_text(obj: Any) -> str:
@@ -161,19 +147,15 @@ def as_text(obj: Any) -> str:
     obj = known_text(obj)
     if isinstance(obj, str):
         return obj
-    if hasattr(obj, "model_dump_json"):
-        dumped: str = obj.model_dump_json(indent=2)
-        return dumped
-    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        obj = dataclasses.asdict(obj)
-    if isinstance(obj, dict | list | tuple | int | float) or obj is None:
+    is_record = hasattr(obj, "model_dump") or (dataclasses.is_dataclass(obj) and not isinstance(obj, type))
+    if is_record or isinstance(obj, dict | list | tuple | int | float | None):
         return json.dumps(obj, ensure_ascii=False, indent=2, default=_plain)
     return str(obj)
 
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
-        return value.model_dump()
+        return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return str(value)

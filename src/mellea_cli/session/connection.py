@@ -21,28 +21,34 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-DEFAULT_CONCURRENCY = 16
+_CONCURRENCY = 16
 # The embedded model gains nothing beyond four slots on a small machine, and each slot takes memory.
 _LOCAL_CONCURRENCY = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionSettings:
-    """The arguments of `mellea_cli.session.session.start_session`, which describes them.
+@dataclass(slots=True)
+class Connection:
+    """A session's model, which the first call chooses and opens.
+
+    The arguments are those of `mellea_cli.session.session.start_session`. A backend that cannot be used fails the call
+    that needs it, and the next call tries again.
 
     Raises:
         UsageError: there is no such backend, or a model must be named.
         ValueError: a number is out of its range.
     """
 
-    backend: str | Backend | None = None
-    model: str | None = None
-    base_url: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-    concurrency: int | None = None
-    max_retries: int = 5
-    retry_for_s: float = 120.0
-    timeout_s: float | None = 600.0
+    backend: str | Backend | None
+    model: str | None
+    base_url: str | None
+    api_key: str | None = field(repr=False)
+    concurrency: int | None
+    max_retries: int
+    retry_for_s: float
+    timeout_s: float | None
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _opened: Backend | None = field(default=None, init=False)
+    _client: ModelClient | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         from mellea_cli.backends.registry import BACKENDS
@@ -57,63 +63,37 @@ class ConnectionSettings:
         if self.max_retries < 0:
             raise ValueError(f"max_retries cannot be negative, but is {self.max_retries}")
 
-    def limit(self, backend: str) -> int:
-        """Maximum number of requests in flight."""
-        return self.concurrency or (_LOCAL_CONCURRENCY if backend == "local" else DEFAULT_CONCURRENCY)
+    async def client(self, options: CallOptions, event_loop: EventLoopThread) -> ModelClient:
+        """The model client, with the time limits of one call; all calls share the limiter and the connections.
 
-
-class Connection:
-    """Chooses and opens a backend when it is first needed.
-
-    A backend that cannot be used fails the call that needs it, and the next call tries again. Everything but the
-    constructor runs in the session's event loop.
-
-    Attributes:
-        model: the model's name, once the connection is open.
-    """
-
-    def __init__(self, settings: ConnectionSettings) -> None:
-        self.model = ""
-        self._settings = settings
-        self._opening = asyncio.Lock()
-        self._backend: Backend | None = None
-        self._client: ModelClient | None = None
-
-    async def open(self, event_loop: EventLoopThread) -> None:
-        """Open the connection, unless it is open; `event_loop` closes it at its end.
+        Runs in `event_loop`, which closes the connection at its end.
 
         Raises:
             UsageError: a setting cannot be used.
             BackendError: the server cannot be used, or does not have the model.
             ModelFileError: the embedded model cannot be used or downloaded.
         """
-        if self._client is None:
+        client = self._client
+        if client is None:
             async with self._opening:
-                await self._prepare(event_loop)
-
-    def client(self, options: CallOptions) -> ModelClient:
-        """The model client with the time limits of one call; all calls share the limiter and the connections."""
-        if self._client is None:
-            raise RuntimeError("the connection is not open")
+                client = self._client = self._client or await self._open(event_loop)
         if not options.timeout_set:
-            return self._client
+            return client
         limit_s = options.stream_timeout_s
-        return self._client.with_deadlines(Deadlines(limit_s, limit_s, self._client.deadlines.total_s))
+        return client.with_deadlines(Deadlines(limit_s, limit_s, client.deadlines.total_s))
 
-    async def _prepare(self, event_loop: EventLoopThread) -> None:
-        if self._client is not None:
-            return
-        if self._backend is None:
-            self._backend = await self._choose()
-            event_loop.on_close(self._backend.aclose)
-        backend, settings = self._backend, self._settings
+    async def _open(self, event_loop: EventLoopThread) -> ModelClient:
+        if self._opened is None:
+            self._opened = await self._choose()
+            event_loop.on_close(self._opened.aclose)
+        backend, model = self._opened, self.model or ""
         if backend.name == "local":
-            await asyncio.to_thread(_download_default, self.model)
-        await backend.prepare(self.model)
-        self._client = ModelClient(
-            [EndpointConfig(backend.name, backend, self.model, settings.limit(backend.name))],
-            policy=RetryPolicy(max_retries=settings.max_retries, max_elapsed_s=settings.retry_for_s),
-            deadlines=Deadlines(total_s=settings.timeout_s),
+            await asyncio.to_thread(_download_default, model)
+        await backend.prepare(model)
+        return ModelClient(
+            [EndpointConfig(backend.name, backend, model, self._limit(backend.name))],
+            policy=RetryPolicy(max_retries=self.max_retries, max_elapsed_s=self.retry_for_s),
+            deadlines=Deadlines(total_s=self.timeout_s),
             # An unreachable server fails the call within its own retries: a call does not wait for minutes.
             breaker=lambda: CircuitBreaker(threshold=None),
         )
@@ -122,21 +102,19 @@ class Connection:
         from mellea_cli.backends.base import BackendSettings
         from mellea_cli.backends.registry import open_backend, resolve_backend
 
-        settings = self._settings
-        if settings.backend is not None and not isinstance(settings.backend, str):
-            self.model = settings.model or settings.backend.name
-            return settings.backend
-        choice = await resolve_backend(settings.backend or "auto", settings.model, settings.base_url)
+        if self.backend is not None and not isinstance(self.backend, str):
+            self.model = self.model or self.backend.name
+            return self.backend
+        choice = await resolve_backend(self.backend or "auto", self.model, self.base_url)
         if choice.reason:
             _LOG.info("%s", choice.reason)
         self.model = choice.model
-        opened = BackendSettings(
-            model=choice.model,
-            base_url=settings.base_url,
-            api_key=settings.api_key,
-            concurrency=settings.limit(choice.backend),
-        )
-        return open_backend(choice.backend, opened)
+        concurrency = self._limit(choice.backend)
+        settings = BackendSettings(choice.model, base_url=self.base_url, api_key=self.api_key, concurrency=concurrency)
+        return open_backend(choice.backend, settings)
+
+    def _limit(self, backend: str) -> int:
+        return self.concurrency or (_LOCAL_CONCURRENCY if backend == "local" else _CONCURRENCY)
 
 
 def _download_default(model: str) -> None:

@@ -33,17 +33,13 @@ class Context:
 
     def add(self, data: Any) -> Self:
         """Return a new context with `data` (something said, or a `ModelOutputThunk`) at its end."""
-        node = self.new_instance()
+        node = self.reset_to_new()
         node._previous, node._data = self, data  # noqa: SLF001 - a node of this very class
         return node
 
-    def new_instance(self) -> Self:
-        """Return an empty context of the same kind and with the same settings."""
-        return type(self)()
-
     def reset_to_new(self) -> Self:
         """Return an empty context of the same kind and with the same settings."""
-        return self.new_instance()
+        return type(self)()
 
     @property
     def is_root_node(self) -> bool:
@@ -105,7 +101,7 @@ class SimpleContext(Context):
         super().__init__()
         self.keep_history = keep_history
 
-    def new_instance(self) -> Self:
+    def reset_to_new(self) -> Self:
         """Return an empty context with the same settings."""
         return type(self)(keep_history=self.keep_history)
 
@@ -113,7 +109,7 @@ class SimpleContext(Context):
         """Return a new context with `data` at its end; a new input drops the turn before it."""
         if self.keep_history or isinstance(data, ModelOutputThunk):
             return super().add(data)
-        return super(SimpleContext, self.new_instance()).add(data)
+        return super(SimpleContext, self.reset_to_new()).add(data)
 
     def view_for_generation(self) -> list[Any]:
         """Return nothing: calls are independent."""
@@ -142,7 +138,7 @@ class ChatContext(Context):
         self.window_size = window_size
         self.token_limit = token_limit
 
-    def new_instance(self) -> Self:
+    def reset_to_new(self) -> Self:
         """Return an empty context with the same limits."""
         return type(self)(window_size=self.window_size, token_limit=self.token_limit)
 

@@ -108,18 +108,15 @@ class _Stub:
         """The answer's type: a JSON object with the one field `result`."""
         from pydantic import Field, create_model
 
-        name = self.function.__name__
-        result = Field(description=f"what the function {name} returns")
-        title = "".join(part.capitalize() for part in name.split("_")) + "Response"
-        return OutputType(create_model(title, result=(self._returned(), result)))
-
-    def _returned(self) -> Any:
-        """The return annotation; any value when there is none, or when its names cannot be resolved."""
         try:
             returned = inspect.signature(self.function, eval_str=True).return_annotation
         except (NameError, TypeError, SyntaxError):
             returned = self.signature.return_annotation
-        return Any if returned is inspect.Signature.empty or isinstance(returned, str) else returned
+        # Any value, when there is no annotation or its names cannot be resolved.
+        kind = Any if returned is inspect.Signature.empty or isinstance(returned, str) else returned
+        name = self.function.__name__
+        title = "".join(part.capitalize() for part in name.split("_")) + "Response"
+        return OutputType(create_model(title, result=(kind, Field(description=f"what the function {name} returns"))))
 
     def bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -142,7 +139,7 @@ class _Stub:
         except TypeError as error:
             raise TypeError(f"{name}(): {error}") from None
         bound.apply_defaults()
-        prompt = _StubPrompt(self.function, self.signature, bound.arguments, requirements)
+        prompt = _StubPrompt(self, bound.arguments, requirements)
 
         async def value() -> Any:
             for thunk in prompt.pending():
@@ -161,8 +158,7 @@ class _Stub:
 class _StubPrompt:
     """The component of a call: the function as Python code, its postconditions and its arguments."""
 
-    function: Callable[..., Any]
-    signature: inspect.Signature
+    stub: _Stub
     arguments: Mapping[str, Any]
     requirements: Sequence[Requirement]
 
@@ -170,16 +166,19 @@ class _StubPrompt:
         return pending_thunks(*self.arguments.values())
 
     def text(self) -> str:
-        docstring = inspect.cleandoc(self.function.__doc__ or "")
+        function, signature = self.stub.function, self.stub.signature
+        docstring = inspect.cleandoc(function.__doc__ or "")
         conditions = [one.description for one in self.requirements if one.description and not one.check_only]
         if conditions:
             docstring += "\n\nPostconditions:\n" + "\n".join(f"- {condition}" for condition in conditions)
         body = textwrap.indent(f'"""{docstring.strip()}"""' if docstring else "...", "    ")
+        parameters = [one.replace(annotation=_unquoted(one.annotation)) for one in signature.parameters.values()]
+        returned = _unquoted(signature.return_annotation)
         return (
             "Act as the Python function below: work out what it returns for the arguments given, and answer with that"
             " alone, as JSON with the one field result.\n\n"
-            f"def {self.function.__name__}{self._signature()}:\n{body}\n\n"
-            f"Arguments:\n{self.argument_lines()}"
+            f"def {function.__name__}{signature.replace(parameters=parameters, return_annotation=returned)}:\n"
+            f"{body}\n\nArguments:\n{self.argument_lines()}"
         )
 
     def argument_lines(self) -> str:
@@ -188,19 +187,12 @@ class _StubPrompt:
         for name, given in self.arguments.items():
             value = known_text(given)
             shown = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else as_text(value)
-            lines.append(f"- {name}: {shown}  (type: {self._type(name)})")
+            annotation = self.stub.signature.parameters[name].annotation
+            if annotation is inspect.Parameter.empty:
+                annotation = type(given).__name__
+            kind = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+            lines.append(f"- {name}: {shown}  (type: {kind})")
         return "\n".join(lines) or "(none)"
-
-    def _signature(self) -> str:
-        parameters = [one.replace(annotation=_unquoted(one.annotation)) for one in self.signature.parameters.values()]
-        returned = _unquoted(self.signature.return_annotation)
-        return str(self.signature.replace(parameters=parameters, return_annotation=returned))
-
-    def _type(self, name: str) -> str:
-        annotation = self.signature.parameters[name].annotation
-        if annotation is inspect.Parameter.empty:
-            return type(self.arguments[name]).__name__
-        return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 class _Unquoted(str):

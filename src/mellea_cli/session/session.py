@@ -10,20 +10,21 @@ import inspect
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from types import MappingProxyType, TracebackType
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
 
-from mellea_cli.engine.attempts import SubjectOf
+from mellea_cli.engine.attempts import SubjectOf, validate
 from mellea_cli.messages import Message
 from mellea_cli.pipelines.pipeline import OutputType, render
-from mellea_cli.requirements.requirement import Requirement, ValidationResult, reqify
-from mellea_cli.session.calls import Call, CallOptions, CallScheduler, Conversation, output_type
-from mellea_cli.session.components import Component, Instruction, Query, Requirements, Transform, as_component
-from mellea_cli.session.connection import Connection, ConnectionSettings
+from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, reqify
+from mellea_cli.session.calls import Call, CallOptions, Conversation, output_type, read_options
+from mellea_cli.session.components import Component, Instruction, ObjectTask, Requirements, as_component
+from mellea_cli.session.connection import Connection
 from mellea_cli.session.contexts import ChatContext, Context, SimpleContext
 from mellea_cli.session.event_loop import EventLoopThread
 from mellea_cli.session.sampling import DEFAULT_STRATEGY, SamplingResult, SamplingStrategy
-from mellea_cli.session.thunk import ModelOutputThunk
+from mellea_cli.session.thunk import Generation, ModelOutputThunk
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-STALE_CONTEXT = (
+_STALE_CONTEXT = (
     "Not using a SimpleContext with asynchronous requests could cause unexpected results due to stale contexts."
     " Ensure you await between requests."
 )
@@ -99,29 +100,13 @@ def start_session(  # noqa: PLR0913 - the reference's signature, and what it hid
         UsageError: there is no such backend, or an option or a setting cannot be used.
         ValueError: both `ctx` and `context_type` were given, or a number is out of its range.
     """
-    settings = ConnectionSettings(
-        backend_name, model_id, base_url, api_key, concurrency, max_retries, retry_for, timeout
-    )
+    connection = Connection(backend_name, model_id, base_url, api_key, concurrency, max_retries, retry_for, timeout)
     if ctx is not None and context_type is not None:
         raise ValueError("Cannot specify both ctx and context_type")
     if context_type not in {None, "simple", "chat"}:
         raise ValueError(f"context_type is 'simple' or 'chat', not {context_type!r}")
     context = ctx if ctx is not None else ChatContext() if context_type == "chat" else SimpleContext()
-    scheduler = CallScheduler(EventLoopThread(), Connection(settings), context)
-    return MelleaSession(scheduler, model_options=model_options)
-
-
-def _sync_form(
-    method: Callable[Concatenate[MelleaSession, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[MelleaSession, P], T]:
-    """The sync form of an async method: it runs in the session's event loop, and the caller's thread waits."""
-
-    @functools.wraps(method)
-    def call(self: MelleaSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.run(lambda: method(self, *args, **kwargs))
-
-    call.__name__ = method.__name__.removeprefix("a")
-    return call
+    return MelleaSession(EventLoopThread(), connection, context, model_options=model_options)
 
 
 def _parameters_of(method: Callable[..., Any]) -> Callable[[F], F]:
@@ -136,6 +121,26 @@ def _parameters_of(method: Callable[..., Any]) -> Callable[[F], F]:
     return decorate
 
 
+def _sync_form(
+    method: Callable[Concatenate[MelleaSession, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[MelleaSession, P], T]:
+    """The sync form of an async method: it runs in the session's event loop, and the caller's thread waits."""
+
+    @_parameters_of(method)
+    @functools.wraps(method)
+    def call(self: MelleaSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def answered() -> T:
+            result = await method(self, *args, **kwargs)
+            if isinstance(result, ModelOutputThunk):
+                await result.resolve_or_cancel()
+            return result
+
+        return self.run(answered)
+
+    call.__name__ = method.__name__.removeprefix("a")
+    return call
+
+
 class MelleaSession:
     """Talks to one model, from threads and event loops alike; made by `start_session`.
 
@@ -148,10 +153,20 @@ class MelleaSession:
         model_options: options of every call; those given with a call override them.
     """
 
-    def __init__(self, scheduler: CallScheduler, *, model_options: ModelOptions | None = None) -> None:
+    def __init__(
+        self,
+        event_loop: EventLoopThread,
+        connection: Connection,
+        context: Context,
+        *,
+        model_options: ModelOptions | None = None,
+    ) -> None:
         self.id = uuid.uuid4().hex
         self.model_options = MappingProxyType(dict(model_options or {}))
-        self._scheduler = scheduler
+        self._event_loop = event_loop
+        self._connection = connection
+        # A running call keeps its own conversation, so replacing this one leaves no trace of that call in the new one.
+        self._conversation = Conversation(context)
         self._closed = False
         self._warned = False
         # Checked here, so that a session with a wrong option does not start.
@@ -220,10 +235,15 @@ class MelleaSession:
             user_variables=user_variables,
             prefix=prefix,
         )
-        if return_sampling_results and strategy is None:
-            raise ValueError("return_sampling_results needs a strategy")
-        thunk = self.start(task, task.requirements, strategy, output_type(format), model_options)
-        return await _result(thunk, sampling=return_sampling_results, wait=await_result)
+        return await self._ask(
+            task,
+            task.requirements,
+            strategy,
+            format,
+            model_options,
+            sampling=return_sampling_results,
+            wait=await_result,
+        )
 
     @overload
     async def aact(
@@ -262,10 +282,9 @@ class MelleaSession:
             raise ValueError("requirements are checked by a strategy: give one, such as RejectionSamplingStrategy()")
         component = as_component(action)
         required = (*getattr(component, "requirements", ()), *map(reqify, requirements or ()))
-        if return_sampling_results and strategy is None:
-            raise ValueError("return_sampling_results needs a strategy")
-        thunk = self.start(component, required, strategy, output_type(format), model_options)
-        return await _result(thunk, sampling=return_sampling_results, wait=await_result)
+        return await self._ask(
+            component, required, strategy, format, model_options, sampling=return_sampling_results, wait=await_result
+        )
 
     async def achat(
         self,
@@ -305,7 +324,7 @@ class MelleaSession:
         await_result: bool = False,
     ) -> ModelOutputThunk:
         """Ask about an object: a str, a dict or list, a dataclass, a pydantic model, a thunk, anything with a `str`."""
-        component = Query(obj, query)
+        component = ObjectTask("Answer the question about this object.", obj, f"Question: {query}")
         return await self.aact(component, format=format, model_options=model_options, await_result=await_result)
 
     async def atransform(
@@ -317,7 +336,8 @@ class MelleaSession:
         model_options: ModelOptions | None = None,
     ) -> ModelOutputThunk:
         """Have the model change an object of any type that `aquery` takes, and wait for the result."""
-        component = Transform(obj, transformation)
+        lead = "Transform this object as described. Answer with the transformed object only."
+        component = ObjectTask(lead, obj, f"Transformation: {transformation}")
         return await self.aact(component, format=format, model_options=model_options, await_result=True)
 
     async def avalidate(
@@ -337,12 +357,21 @@ class MelleaSession:
         """
         self._warn_of_stale_context()
         required = [reqify(one) for one in ([reqs] if isinstance(reqs, Requirement | str) else reqs)]
-        options = self._call_options(model_options)
-        scheduler = self._scheduler
-        future = scheduler.event_loop.submit(lambda: scheduler.validate(required, output, options))
-        return await asyncio.wrap_future(future)
+        options, context = self._call_options(model_options), self.ctx
 
-    # Each sync method runs its async form in the session's own event loop.
+        async def verdicts() -> list[ValidationResult]:
+            client = await self._connection.client(options, self._event_loop)
+            if isinstance(output, ModelOutputThunk):
+                await output.avalue()
+            subject: Any = context
+            if output is not None:
+                subject = Answered(output) if isinstance(output, str) else context.add(output)
+            model = self._connection.model or ""
+            # A validation has no thunk that could carry its usage.
+            checked = await validate(subject, required, client, model, lambda _: None, options.options)
+            return [verdict for _, verdict in checked]
+
+        return await asyncio.wrap_future(self._event_loop.submit(verdicts))
 
     @overload
     def instruct(
@@ -374,29 +403,19 @@ class MelleaSession:
         """Send an `Instruction`, a `Message`, a thunk's answer, or plain text, and wait for the answer; see `aact`."""
         return self.run(lambda: self.aact(action, await_result=True, **arguments))
 
-    def query(
-        self,
-        obj: Any,
-        query: str,
-        *,
-        format: type[BaseModel] | None = None,
-        model_options: ModelOptions | None = None,
-    ) -> ModelOutputThunk:
-        """Ask about an object and wait for the answer; see `aquery`."""
-        return self.act(Query(obj, query), format=format, model_options=model_options)
-
     chat = _sync_form(achat)
+    query = _sync_form(aquery)
     transform = _sync_form(atransform)
     validate = _sync_form(avalidate)
 
     @property
     def ctx(self) -> Context:
         """What has been said so far; may be set. A call that still runs does not change the new context."""
-        return self._scheduler.conversation.context
+        return self._conversation.context
 
     @ctx.setter
     def ctx(self, context: Context) -> None:
-        self._scheduler.conversation = Conversation(context)
+        self._conversation = Conversation(context)
 
     def reset(self) -> None:
         """Start again with an empty context of the same kind."""
@@ -407,9 +426,7 @@ class MelleaSession:
 
         Both must be closed; the connections close with the last.
         """
-        shared = self._scheduler
-        scheduler = CallScheduler(shared.event_loop.share(), shared.connection, self.ctx)
-        return MelleaSession(scheduler, model_options=self.model_options)
+        return MelleaSession(self._event_loop.share(), self._connection, self.ctx, model_options=self.model_options)
 
     __copy__ = clone
 
@@ -432,18 +449,22 @@ class MelleaSession:
     ) -> ModelOutputThunk:
         """Start a call and return its thunk. All other methods, and generative functions, use this."""
         self._warn_of_stale_context()
-        options = self._call_options(model_options)
-        return self._scheduler.start(Call(component, options, output, strategy, tuple(requirements), subject))
+        call = Call(component, self._call_options(model_options), output, strategy, tuple(requirements), subject)
+        conversation = self._conversation
+        work = partial(self._generate, call, conversation)
+        live = call.options.stream and strategy is None
+        # The next turn of an ordered conversation needs the answer, also when the caller has dropped its thunk.
+        return Generation.start(self._event_loop, work, live=live, keep=conversation.ordered)
 
     def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine function in the session's event loop and wait for its result; Ctrl-C cancels it."""
-        return self._scheduler.event_loop.run(function)
+        return self._event_loop.run(function)
 
     def close(self) -> None:
         """Cancel running calls, close the connections and end the thread. May be called twice."""
         if not self._closed:
             self._closed = True
-            self._scheduler.event_loop.close()
+            self._event_loop.close()
 
     async def aclose(self) -> None:
         """Close the session without blocking the event loop."""
@@ -452,41 +473,54 @@ class MelleaSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    async def _ask(
+        self,
+        component: Component | Message,
+        requirements: Sequence[Requirement],
+        strategy: SamplingStrategy | None,
+        format: type[BaseModel] | None,
+        model_options: ModelOptions | None,
+        *,
+        sampling: bool,
+        wait: bool,
+    ) -> ModelOutputThunk | SamplingResult:
+        if sampling and strategy is None:
+            raise ValueError("return_sampling_results needs a strategy")
+        thunk = self.start(component, requirements, strategy, output_type(format), model_options)
+        if not sampling:
+            return await thunk.resolve_or_cancel() if wait else thunk
+        await thunk.resolve_or_cancel(raising=False)
+        if thunk.sampling is None:
+            raise thunk.error or RuntimeError("the generation was cancelled")
+        return thunk.sampling
+
+    async def _generate(self, call: Call, conversation: Conversation, generation: Generation) -> None:
+        async with conversation.turn():
+            for needed in getattr(call.component, "pending", list)():
+                await needed.avalue()
+            client = await self._connection.client(call.options, self._event_loop)
+            model, context = self._connection.model or "", conversation.context
+            answer, error = await call.answer(client, model, context, generation.stream)
+            thunk = generation.complete(answer, error)
+            if thunk is not None:
+                conversation.context = conversation.context.add(call.component).add(thunk)
 
     def _call_options(self, model_options: ModelOptions | None) -> CallOptions:
         if model_options is None:
             return self._options
-        if not (model_options or self.model_options):
-            return CallOptions()
-        # pydantic is loaded only by a session that has options.
-        from mellea_cli.session.session_options import read_options
-
         return read_options(self.model_options, model_options)
 
     def _warn_of_stale_context(self) -> None:
         # The sync methods run in the session's own loop, and their callers wait for each answer.
-        scheduler = self._scheduler
-        if scheduler.conversation.ordered and not self._warned and not scheduler.event_loop.inside():
+        if self._conversation.ordered and not self._warned and not self._event_loop.inside():
             self._warned = True
-            _LOG.warning(STALE_CONTEXT)
-
-
-async def _result(thunk: ModelOutputThunk, *, sampling: bool, wait: bool) -> ModelOutputThunk | SamplingResult:
-    if not sampling:
-        return await thunk.resolve_or_cancel() if wait else thunk
-    await thunk.resolve_or_cancel(raising=False)
-    if thunk.sampling is None:
-        raise thunk.error or RuntimeError("the generation was cancelled")
-    return thunk.sampling
+            _LOG.warning(_STALE_CONTEXT)

@@ -10,7 +10,6 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mellea_cli.engine.generate import CallObserver
@@ -175,9 +174,7 @@ class ModelOutputThunk:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.cancel_generation()
 
     def __copy__(self) -> ModelOutputThunk:
@@ -330,47 +327,42 @@ async def _all_done(waiting: list[Future[bool]], *, stop_at_failure: bool) -> No
 class Generation:
     """The task that produces one thunk's answer, in the session's event loop.
 
-    It has only a weak reference to the thunk: a thunk that is dropped cancels its generation.
-
-    Attributes:
-        stream: the pieces of the answer.
-        done: done when the answer is complete or never will be; its result is whether it failed.
+    It has only a weak reference to the thunk: a thunk that is dropped cancels its generation, unless `keep` is set.
     """
 
-    __slots__ = ("_cancel_error", "_cancelled", "_event_loop", "_kept", "_task", "_thunk", "done", "stream")
+    __slots__ = ("_cancel_error", "_event_loop", "_kept", "_task", "_thunk", "done", "stream")
 
-    def __init__(self, event_loop: EventLoopThread, *, live: bool) -> None:
+    def __init__(self, event_loop: EventLoopThread, thunk: ModelOutputThunk, *, live: bool, keep: bool) -> None:
         self.stream = Stream(live=live)
-        self.done: Future[bool] = Future()
+        self.done: Future[bool] = Future()  # Its result is whether the generation failed
         # A future that runs cannot be cancelled, so a cancelled waiter does not take it from the others.
         self.done.set_running_or_notify_cancel()
+        # Let go of at the end: a thunk that is kept does not keep its session's thread.
         self._event_loop: EventLoopThread | None = event_loop
         self._task: asyncio.Future[None] | None = None
-        self._cancelled = False
-        self._cancel_error: Exception | None = None
-        self._thunk: weakref.ref[ModelOutputThunk] | None = None
-        self._kept: ModelOutputThunk | None = None
+        # What reads raise after a cancellation; only a closing session cancels without another reason.
+        self._cancel_error: Exception | None = closed_early()
+        self._thunk = weakref.ref(thunk)
+        self._kept = thunk if keep else None
 
-    def start(self, work: Callable[[Generation], Awaitable[None]], *, keep: bool) -> ModelOutputThunk:
-        """Start `work`, which calls `complete`, and return the thunk of its answer.
-
-        Args:
-            work: produces the answer, in the loop.
-            keep: continue even when the thunk is dropped.
+    @classmethod
+    def start(
+        cls, event_loop: EventLoopThread, work: Callable[[Generation], Awaitable[None]], *, live: bool, keep: bool
+    ) -> ModelOutputThunk:
+        """Start `work`, which calls `complete`, in the loop, and return the thunk of its answer.
 
         Raises:
             RuntimeError: the session has been closed.
         """
         thunk = ModelOutputThunk()
-        self._thunk, self._kept = weakref.ref(thunk), thunk if keep else None
-        if self._event_loop is not None:
-            self._event_loop.call(self._begin, work)
-        thunk.started(self)
+        generation = cls(event_loop, thunk, live=live, keep=keep)
+        event_loop.call(generation._begin, work)
+        thunk.started(generation)
         return thunk
 
     def complete(self, answer: ModelOutputThunk, error: Exception | None) -> ModelOutputThunk | None:
         """Give the thunk its answer, or why it cannot be used; returns the thunk unless it was dropped or failed."""
-        thunk = self._thunk() if self._thunk is not None else None
+        thunk = self._thunk()
         if thunk is not None:
             thunk.complete(answer, error)
         return thunk if error is None else None
@@ -394,14 +386,14 @@ class Generation:
 
     def _cancel(self, error: Exception | None) -> None:
         if self._task is not None and not self._task.done():
-            self._cancelled, self._cancel_error = True, error
+            self._cancel_error = error
             self._task.cancel()
 
     def _ended(self, task: asyncio.Future[None]) -> None:
         # A done callback and not the task's own last step: a task that is cancelled before its first step takes none.
-        thunk = (self._thunk() if self._thunk is not None else None) or ModelOutputThunk()
+        thunk = self._thunk() or ModelOutputThunk()
         if task.cancelled():
-            thunk.cancel(self.stream.partial, self._cancel_error if self._cancelled else closed_early())
+            thunk.cancel(self.stream.partial, self._cancel_error)
         elif (error := task.exception()) is not None:
             thunk.fail(error)
         self.stream.end(thunk.text, cut=thunk.cancelled)
@@ -413,10 +405,7 @@ class Stream(CallObserver):
     """The pieces of one answer, from the session's event loop to one reader in any loop.
 
     It holds the answer's own text and no more, which the answer's length limit bounds. So a thunk that is never read
-    does not block its connection.
-
-    Args:
-        live: hand over each piece as it arrives; otherwise the whole answer at the end, as one piece.
+    does not block its connection. A stream that is not `live` hands over the whole answer at the end, as one piece.
     """
 
     __slots__ = (
@@ -429,9 +418,11 @@ class Stream(CallObserver):
         self._lock = threading.Lock()
         self._pieces: list[str] = []
         self._taken = 0
-        # The reader has begun; the answer has ended; the reader has had its last piece; the reader has the whole text
-        # by other means; `settled` was called once after the end.
-        self._started = self._ended = self._over = self._caught_up = self._asked_after_end = False
+        self._started = False  # The reader has begun
+        self._ended = False  # The answer has ended
+        self._over = False  # The reader has had its last piece
+        self._caught_up = False  # The reader has the whole text by other means
+        self._asked_after_end = False  # `settled` was called once after the end
         self._reader: weakref.ref[asyncio.Task[Any]] | None = None
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 

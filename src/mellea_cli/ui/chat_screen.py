@@ -1,24 +1,48 @@
-"""Chat stream: an answer as Markdown on the terminal while it arrives, and what else a chat prints.
+"""The chat's screen: the prompt with its completion, and answers as Markdown while they arrive.
 
-Finished blocks are printed once, into the terminal's own history; only the unfinished one is redrawn.
+Finished blocks of an answer are printed once, into the terminal's own history; only the unfinished one is redrawn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import re
+import shlex
+import subprocess
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar, Literal
 
 from markdown_it import MarkdownIt
+from prompt_toolkit import PromptSession, styles
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import AnyFormattedText
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.color import ColorSystem
 from rich.markdown import Heading, Markdown, MarkdownElement
 from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
 
+from mellea_cli.errors import UsageError
 from mellea_cli.ui.console import clean, encodable, make_console, print_table, say_error
 from mellea_cli.ui.terminal import RedrawnArea
 from mellea_cli.ui.theme import Palette, Role, wrap
@@ -26,6 +50,178 @@ from mellea_cli.ui.theme import Palette, Role, wrap
 if TYPE_CHECKING:
     from markdown_it.token import Token
     from rich.console import Console, ConsoleOptions, RenderResult
+
+_QUOTES = '"""'
+_PROMPT_STYLE = styles.Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold ansicyan"})
+
+
+class ChatPrompt:
+    """Asks the user for the next text. Without a `history` file, what was typed is remembered until the end only."""
+
+    def __init__(
+        self, completer: ChatCompleter, toolbar: Callable[[], str], history: Path | None, environ: Mapping[str, str]
+    ) -> None:
+        self._multiline = False
+        self._toolbar = toolbar
+        self._session: PromptSession[str] = PromptSession(
+            completer=completer,
+            complete_while_typing=True,
+            history=_history(history),
+            enable_history_search=False,
+            multiline=True,
+            key_bindings=self._key_bindings(),
+            editing_mode=editing_mode(environ),
+            bottom_toolbar=self._toolbar_text,
+            prompt_continuation=lambda width, *_: " " * width,
+            style=_PROMPT_STYLE,
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
+            reserve_space_for_menu=6,
+        )
+
+    async def read(self, draft: str = "") -> str:
+        """Read a text that begins with `draft`; three quotes around a block of several lines are removed.
+
+        Raises:
+            EOFError: Ctrl-D at an empty prompt.
+            KeyboardInterrupt: Ctrl-C; what was typed is in the history.
+        """
+        text = await self._session.prompt_async([("class:prompt", "> ")], default=draft, handle_sigint=False)
+        text = text.strip()
+        if len(text) >= 2 * len(_QUOTES) and text.startswith(_QUOTES) and text.endswith(_QUOTES):
+            return text[len(_QUOTES) : -len(_QUOTES)].strip("\n")
+        return text
+
+    def toggle_multiline(self) -> bool:
+        """Change what Enter does; returns whether it breaks lines now."""
+        self._multiline = not self._multiline
+        return self._multiline
+
+    def _toolbar_text(self) -> AnyFormattedText:
+        keys = "  Enter breaks a line, Alt-Enter sends" if self._multiline else ""
+        return [("class:bottom-toolbar.text", f"{clean(self._toolbar())}{keys}")]
+
+    def _key_bindings(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        @Condition
+        def enter_sends() -> bool:
+            return not self._multiline and not _is_open_block(self._session.default_buffer.text)
+
+        @keys.add("enter", filter=enter_sends)
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.validate_and_handle()
+
+        @keys.add("enter", filter=~enter_sends)
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.newline(copy_margin=False)
+
+        @keys.add("escape", "enter")
+        def _(event: KeyPressEvent) -> None:
+            if self._multiline:
+                event.current_buffer.validate_and_handle()
+            else:
+                event.current_buffer.newline(copy_margin=False)
+
+        @keys.add("c-c")
+        def _(event: KeyPressEvent) -> None:
+            text = event.current_buffer.text
+            if text.strip():
+                # The Up key brings it back.
+                event.current_buffer.history.append_string(text)
+            event.app.exit(exception=KeyboardInterrupt(text), style="class:aborting")
+
+        return keys
+
+
+def _is_open_block(text: str) -> bool:
+    text = text.strip()
+    return text.startswith(_QUOTES) and not (len(text) >= 2 * len(_QUOTES) and text.endswith(_QUOTES))
+
+
+def _history(path: Path | None) -> History:
+    if path is None:
+        return InMemoryHistory()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600))
+    except OSError:  # a home that cannot be written must not prevent a chat
+        return InMemoryHistory()
+    return FileHistory(str(path))
+
+
+def editing_mode(environ: Mapping[str, str]) -> EditingMode:
+    """Vi or emacs keys, as the user's inputrc says."""
+    path = Path(environ.get("INPUTRC") or "~/.inputrc").expanduser()
+    try:
+        found = re.findall(r"^\s*set\s+editing-mode\s+(\w+)", path.read_text("utf-8", "replace"), re.MULTILINE)
+    except (OSError, RuntimeError):
+        return EditingMode.EMACS
+    return EditingMode.VI if found and found[-1].lower() == "vi" else EditingMode.EMACS
+
+
+FindValues = Callable[[str], Awaitable[Sequence[str]]]
+"""Given a kind of argument, the values that it may have."""
+
+
+class ChatCompleter(Completer):
+    """Completes slash commands and their arguments.
+
+    Args:
+        commands: for each name its help, and what its argument is completed with: `path`, another kind that
+            `find_values` knows, or empty for nothing.
+        find_values: gets the values, from the server for example.
+    """
+
+    def __init__(self, commands: Mapping[str, tuple[str, str]], find_values: FindValues) -> None:
+        self._commands = commands
+        self._find_values = find_values
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, *_: object) -> Iterable[Completion]:
+        """None: a prompt that is read asynchronously asks for them asynchronously."""
+        return ()
+
+    async def get_completions_async(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> AsyncGenerator[Completion, None]:
+        """The completions of the text before the cursor."""
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        name, space, argument = text[1:].partition(" ")
+        if not space:
+            for one, (command_help, _) in self._commands.items():
+                if one.startswith(name):
+                    yield Completion(one, -len(name), display=f"/{one}", display_meta=command_help)
+            return
+        start, kind = argument.lstrip(), self._commands.get(name, ("", ""))[1]
+        if kind == "path":
+            for completion in self._paths.get_completions(Document(start), complete_event):
+                yield completion
+        elif kind:
+            for value in await self._find_values(kind):
+                if value.startswith(start) and value == clean(value):
+                    yield Completion(value, -len(start))
+
+
+def edit(text: str, environ: Mapping[str, str]) -> str:
+    """Let the user edit a text in `$VISUAL` or `$EDITOR`; returns what they saved.
+
+    Raises:
+        UsageError: the editor cannot be started, or failed.
+    """
+    editor = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory(prefix="mellea-") as folder:
+        path = Path(folder) / "question.md"
+        path.write_text(text, encoding="utf-8")
+        try:
+            done = subprocess.run([*shlex.split(editor), str(path)], check=False)  # noqa: S603 - the user's own editor
+        except (OSError, ValueError) as error:
+            raise UsageError(f"the editor {editor!r} cannot be started: {error}", hint="set EDITOR") from error
+        if done.returncode:
+            raise UsageError(f"the editor {editor!r} failed", hint="set EDITOR to another one")
+        return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 # HTML and link definitions are shown as text: nothing that a model writes may disappear.
@@ -48,16 +244,8 @@ class Block:
     gap: bool = False  # Whether an empty line comes before it
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Where a block begins among the unfinished lines."""
-
-    line: int
-    token: Token
-
-    @property
-    def kind(self) -> BlockKind:
-        return "item" if self.token.type == "list_item_open" else "text"
+_Start = tuple[int, "Token"]
+"""The line among the unfinished ones in which a block begins, and its first token."""
 
 
 class BlockSplitter:
@@ -114,17 +302,17 @@ class BlockSplitter:
         if continues:
             return
         starts = self._starts()
-        last = starts[-1]
-        if last.token.type == "fence":
-            yield from self._finish(starts[:-1], last.line)
-            yield Block("open", last.token.info.strip().split(" ")[0], self._gap("open"))
+        last_line, token = starts[-1]
+        if token.type == "fence":
+            yield from self._finish(starts[:-1], last_line)
+            yield Block("open", token.info.strip().split(" ")[0], self._gap("open"))
             self._fence_indent = len(line) - len(line.lstrip(" "))
-            self._lines, self._fence, self._last, self._blank = [], last.token, "open", False
-        elif last.token.type in {"heading_open", "hr"} or (last.token.type in _ENDED_BY_BLANK and not line.strip()):
+            self._lines, self._fence, self._last, self._blank = [], token, "open", False
+        elif token.type in {"heading_open", "hr"} or (token.type in _ENDED_BY_BLANK and not line.strip()):
             yield from self._finish(starts, len(self._lines))
         else:
-            yield from self._finish(starts[:-1], last.line)
-            self._kind, self._is_indented_code = last.kind, last.token.type == "code_block"
+            yield from self._finish(starts[:-1], last_line)
+            self._kind, self._is_indented_code = _kind_of(token), token.type == "code_block"
 
     def _continues_block(self, line: str) -> bool:
         """Whether a line cannot begin or end a block, so that the unfinished lines need not be parsed again."""
@@ -142,18 +330,17 @@ class BlockSplitter:
         for token in tokens:
             top_level = token.level == 0 and not token.type.endswith("list_open")
             if token.map and (top_level or (token.level == 1 and token.type == "list_item_open")):
-                starts.append(_Start(token.map[0], token))
+                starts.append((token.map[0], token))
         return starts
 
     def _finish(self, starts: Sequence[_Start], end: int) -> list[Block]:
         """Cut the blocks that begin at `starts` off the unfinished lines, up to the line `end`."""
         blocks: list[Block] = []
-        ends = [*(start.line for start in starts), end][1:]
-        for start, following in zip(starts, ends, strict=True):
-            lines = self._lines[start.line : following]
-            text = "\n".join(lines).rstrip()
-            blocks.append(Block(start.kind, text, self._gap(start.kind)))
-            self._last, self._blank = start.kind, not lines[-1].strip()
+        ends = [*(line for line, _ in starts), end][1:]
+        for (line, token), following in zip(starts, ends, strict=True):
+            lines, kind = self._lines[line:following], _kind_of(token)
+            blocks.append(Block(kind, "\n".join(lines).rstrip(), self._gap(kind)))
+            self._last, self._blank = kind, not lines[-1].strip()
         del self._lines[:end]
         return blocks
 
@@ -165,6 +352,10 @@ class BlockSplitter:
         """A line of code without the indentation of its fence."""
         indent = len(line) - len(line.lstrip(" "))
         return line[min(indent, self._fence_indent) :]
+
+
+def _kind_of(token: Token) -> BlockKind:
+    return "item" if token.type == "list_item_open" else "text"
 
 
 class _Heading(Heading):
@@ -192,6 +383,8 @@ class _Markdown(Markdown):
 
 
 _TAB = 4
+# Longer lines are hard to read.
+_MAX_COLUMNS = 100
 
 
 class MarkdownRenderer:
@@ -201,9 +394,9 @@ class MarkdownRenderer:
         self._console = make_console(stream, environ)
         self._colours = ColorSystem.STANDARD if self._console.color_system else None
 
-    def markdown(self, source: str, width: int) -> list[str]:
-        """The lines of a block, at most `width` cells wide; what cannot be rendered is shown as it is."""
-        safe = self._safe(source)
+    def markdown(self, source: str, columns: int) -> list[str]:
+        """The lines of a block for a terminal of this width; what cannot be rendered is shown as it is."""
+        safe, width = self._safe(source), max(1, min(columns, _MAX_COLUMNS))
         try:
             options = self._console.options.update(width=width, height=None)
             lines = [self.ansi(line) for line in self._console.render_lines(_Markdown(safe), options, pad=False)]
@@ -288,7 +481,6 @@ _FRAME_S = 0.08
 # A frame that takes long is not repeated at once: drawing takes at most a sixth of the time.
 _PAUSE_PER_COST = 6
 _WAITING_FRAME_S = 0.5
-_MAX_COLUMNS = 100
 _CODE_INDENT = "  "
 
 
@@ -314,7 +506,7 @@ class AnswerView:
         self._timer: asyncio.TimerHandle | None = None
         self.chars = 0  # Characters of the answer so far
 
-    async def show(self, pieces: AsyncIterator[str]) -> None:
+    async def show(self, pieces: AsyncIterable[str]) -> None:
         """Show an answer until its pieces end, or raise. Call `finish` then, in either case."""
         self._draw_waiting()
         async for piece in pieces:
@@ -328,22 +520,20 @@ class AnswerView:
     def draw(self) -> None:
         """Print the finished blocks and redraw the unfinished one."""
         columns, rows = self._area.size()
-        width = max(1, min(columns - 1, _MAX_COLUMNS))
-        above = "".join(f"{line}\r\n" for line in self._finished_lines(width))
-        tail = self._tail_lines(width, columns - 1)
-        self._area.draw(tail[-max(1, rows - 2) :], (columns, rows), above=above)
+        above = "".join(f"{line}\r\n" for line in self._finished_lines(columns - 1))
+        self._area.draw(self._tail_lines(columns - 1)[-max(1, rows - 2) :], (columns, rows), above=above)
 
     def finish(self, ending: str = "") -> None:
         """Print the remaining blocks, and how the answer ended where that needs saying."""
         if self._timer is not None:
             self._timer.cancel()
         self._finished += self._splitter.end()
-        lines = self._finished_lines(max(1, min(self._area.size()[0] - 1, _MAX_COLUMNS)))
+        lines = self._finished_lines(self._area.size()[0] - 1)
         if ending:
             lines.append(self._renderer.plain(f"-- {ending} --", "yellow"))
         self._area.close(above="".join(f"{line}\r\n" for line in lines))
 
-    def _finished_lines(self, width: int) -> list[str]:
+    def _finished_lines(self, columns: int) -> list[str]:
         """The lines of the blocks that have been finished since the last call."""
         lines: list[str] = []
         code: list[str] = []
@@ -365,12 +555,12 @@ class AnswerView:
             elif block.kind == "close":
                 self._code = None
             else:
-                lines += self._renderer.markdown(self._mark(block.text), width)
+                lines += self._renderer.markdown(self._mark(block.text), columns)
         flush_code()
         self._finished = []
         return lines
 
-    def _tail_lines(self, width: int, columns: int) -> list[str]:
+    def _tail_lines(self, columns: int) -> list[str]:
         tail = self._splitter.tail
         if tail is None:
             if self.chars:
@@ -381,7 +571,7 @@ class AnswerView:
             # The end of the line is what grows, and there is room for one line.
             room = columns - len(_CODE_INDENT)
             return [_CODE_INDENT + self._code.partial(tail.text.expandtabs(_TAB)[-room:])] if self._code else []
-        return [""] * tail.gap + self._renderer.markdown(self._mark(tail.text), width)
+        return [""] * tail.gap + self._renderer.markdown(self._mark(tail.text), columns)
 
     def _draw_waiting(self) -> None:
         if not self.chars:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.ui.chat_stream import AnswerView, Block, BlockSplitter, CodeLines, MarkdownRenderer
+from mellea_cli.ui.chat_screen import AnswerView, Block, BlockSplitter, CodeLines, MarkdownRenderer
 
 ANSWER = """# Title
 A paragraph
