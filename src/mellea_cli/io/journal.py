@@ -179,7 +179,7 @@ _ERRORS = (
     ("SQLITE_PROTOCOL", _NO_LOCKS, _USE_NO_LOCK),
     ("SQLITE_IOERR_LOCK", _NO_LOCKS, _USE_NO_LOCK),
     ("SQLITE_IOERR_RDLOCK", _NO_LOCKS, _USE_NO_LOCK),
-    ("SQLITE_IOERR_SHM", _NO_LOCKS, _USE_NO_LOCK),
+    ("SQLITE_IOERR_SHMLOCK", _NO_LOCKS, _USE_NO_LOCK),
     ("SQLITE_IOERR", "cannot be read or written", "check the disk, its space and ulimit -f, then run it again"),
     ("SQLITE_READONLY", "cannot be written", _OTHER_FOLDER),
     ("SQLITE_CANTOPEN", "cannot be opened", _OTHER_FOLDER),
