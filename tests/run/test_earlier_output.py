@@ -170,7 +170,7 @@ def test_a_column_of_one_s_own_is_kept(output: str, summarise: Callable[..., Pro
     for number in (6, 7):
         add_row(tmp_path, number)
         assert "'owner' added by hand" in summarise(output).stderr
-    found: list[dict[str, Any]] = table(path) if output == "out.csv" else read_rows(path)  # type: ignore[assignment]
+    found: list[dict[str, Any]] = table(path) if output == "out.csv" else read_rows(path)
     assert [row.get("owner") or "" for row in found] == ["", "Kim", "", "", "", "", ""]
 
 
@@ -252,7 +252,7 @@ def test_an_output_of_version_0_1_goes_on(output: str, summarise: Callable[..., 
     else:
         change(path, (1, "sentiment", "mixed"))
     assert "1 cell edited in 1 row (2), kept" in summarise(output).stderr
-    found: list[dict[str, Any]] = table(path) if output == "out.csv" else read_rows(path)  # type: ignore[assignment]
+    found: list[dict[str, Any]] = table(path) if output == "out.csv" else read_rows(path)
     assert found[1]["sentiment"] == "mixed"
 
 
