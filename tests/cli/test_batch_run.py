@@ -58,3 +58,40 @@ def test_ctrl_c_is_heard(loop: str, mellea: Run, tmp_path: Path) -> None:
         assert code == 130, f"{loop}: {talk}"
         assert mellea(*command).returncode == 0
         assert server.state.requests == 60
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_other_settings_are_confirmed_at_a_terminal(
+    yes: bool, mellea: Run, feedback: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question names what changed and the calls; without a yes nothing is asked and nothing changes."""
+    questions: list[str] = []
+
+    def agreed(question: str) -> bool:
+        questions.append(question)
+        return yes
+
+    command = ("summarise", str(feedback), "-o", "out.jsonl", "-b", "scripted")
+    mellea(*command)
+    monkeypatch.setattr(batch_run, "_agreed", agreed)
+    done = mellea(*command, "-p", "steps", "-t", "0.5")
+    assert done.returncode == (0 if yes else 2), done.stderr
+    (question,) = questions
+    assert "pipeline steps instead of single, temperature 0.5 instead of 0.0" in question
+    assert "30 rows are asked again, 90 calls" in question
+    assert mellea(*command).returncode == 0
+    assert len(questions) == 1
+
+
+def test_a_refused_start_leaves_no_file(mellea: Run, feedback: Path, tmp_path: Path) -> None:
+    """No journal, partial file or lock beside the output, whatever refuses the run."""
+    unreachable = ("-b", "openai", "-m", "m", "--base-url", "http://127.0.0.1:9/v1", "--max-wait", "0s", "-c", "1")
+    for flags, code in (
+        (("-b", "scripted", "--text-field", "nope"), 2),
+        (("-b", "scripted", "--max-errors", "no"), 2),
+        (("-b", "openai", "-m", "m", "--base-url", "ftp://127.0.0.1"), 2),
+        ((*unreachable, "--errors-file", "bad.jsonl"), 4),
+    ):
+        done = mellea("summarise", str(feedback), "-o", "out.jsonl", *flags)
+        assert done.returncode == code, done.stderr
+        assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {feedback.name}

@@ -400,6 +400,15 @@ def test_a_wrong_key_is_noticed_before_anything_is_handed_in(tmp_path: Path) -> 
     assert "OPENAI_API_KEY" in done.stderr
 
 
+def test_a_refused_offload_leaves_no_batch(tmp_path: Path) -> None:
+    """A file of requests that was never sent is not called a batch on the server."""
+    with queue() as server:
+        case = Case(tmp_path, server)
+    done = case.offload("--max-wait", "0s", "--max-retries", "0")
+    assert done.exit_code == 4
+    assert "still on the server" not in done.stderr
+
+
 def test_what_the_server_refuses_is_left_out_of_the_file(tmp_path: Path) -> None:
     """A parameter that the first question had to give up does not stand in thousands of lines."""
     with queue(refuse=frozenset({"max_tokens"})) as server:

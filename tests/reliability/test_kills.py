@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import edit_kills
 import offload_kills
 import pytest
 from kill_harness import harness
@@ -24,3 +25,10 @@ def test_kills_hand_nothing_to_the_queue_twice(tmp_path: Path) -> None:
     assert figures.good, figures
     assert figures.kills == 10
     assert figures.killed_while_sending
+
+
+def test_kills_lose_no_cell_that_a_person_edited(tmp_path: Path) -> None:
+    """Kills of runs over an edited output, a table and JSON lines: every edited cell is there after each of them."""
+    figures = edit_kills.harness(kills=12, items=100, seed=7, folder=tmp_path)
+    assert figures.good, figures
+    assert figures.kills == 12

@@ -17,9 +17,9 @@ from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.backends.scripted import ScriptedBackend
 from mellea_cli.errors import ExitCode, InputError, OutputError, ServerFault
 from mellea_cli.events import Event, ItemFinished, RunFinished, RunStarted, TokensReceived
-from mellea_cli.items import Item
+from mellea_cli.items import Failure, Item, Success
 from mellea_cli.messages import GenerateRequest
-from mellea_cli.run.batch import _Run, run_batch
+from mellea_cli.run.batch import Trial, _Run, run_batch
 from mellea_cli.run.executor import LocalExecutor
 from mellea_cli.run.plan import Caps, ErrorLimit, Prices
 
@@ -436,3 +436,62 @@ async def test_one_item_goes_alone_until_it_is_known_what_one_costs(caps: Caps, 
     await run.backend.aclose()
     assert (server.state.requests, result.tally.done) == (1, 1)
     assert result.exit_code is ExitCode.STOPPED_EARLY
+
+
+@pytest.mark.parametrize(("concurrency", "asked"), [(1, 20), (16, 32), (100, 50)])
+def test_the_first_rows_that_fail_alike_end_the_run(concurrency: int, asked: int) -> None:
+    """Their number follows the requests in flight, between 20 and 50; the error has the message."""
+    trial = Trial(concurrency)
+    failure = Failure("parse", "the answer is no JSON")
+    ended = [trial.asked(failure, failed_before=False) for _ in range(asked)]
+    assert ended[:-1] == [None] * (asked - 1)
+    assert ended[-1] is not None
+    assert "the answer is no JSON" in ended[-1].message
+
+
+@pytest.mark.parametrize("other", [Success({}), Failure("unavailable", "no connection")], ids=["answer", "other kind"])
+def test_an_answer_or_another_failure_lets_the_run_go_on(other: Success | Failure) -> None:
+    """Then the rest may be answered."""
+    trial = Trial(1)
+    outcomes = [*[Failure("parse", "no JSON")] * 19, other, *[Failure("parse", "no JSON")] * 40]
+    assert not any(trial.asked(outcome, failed_before=False) for outcome in outcomes)
+
+
+def test_rows_that_failed_before_end_no_run_whose_others_are_answered() -> None:
+    """The rows that a finished run could not answer are asked again, and fail alike."""
+    trial = Trial(1)
+    trial.known(Success({}))
+    assert not any(trial.asked(Failure("parse", "no JSON"), failed_before=True) for _ in range(100))
+
+
+async def test_a_run_that_cannot_succeed_stops_and_asks_these_rows_again(serve: Serve, tmp_path: Path) -> None:
+    """Every answer is no JSON: a few rows are asked, the output has them, and the next run asks all."""
+    server = serve(fault=faults.always(faults.not_json()), models=("test-model",))
+    run = Run(tmp_path / "out.jsonl", openai(server))
+    result = await run(items(marked(300)), plan(concurrency=2))
+    assert result.exit_code == ExitCode.STOPPED_EARLY
+    assert 20 <= result.tally.failed <= 24  # and those in flight
+    assert "none of the first 20 rows was answered" in result.stopped
+    message, number = result.tally.commonest_failure()
+    assert number == result.tally.failed
+    assert message in result.stopped
+    await run.backend.aclose()
+    run.backend = openai(serve(models=("test-model",)))
+    again = await run(items(marked(300)))
+    await run.backend.aclose()
+    assert (again.exit_code, again.tally.done) == (ExitCode.OK, 300)
+
+
+async def test_a_signal_ends_waits_at_once(tmp_path: Path, serve: Serve) -> None:
+    """While no request is in flight, as when nobody listens, nothing is waited for; what is known gets its row."""
+    server = serve(models=("test-model",))
+    run = Run(tmp_path / "out.jsonl", openai(server))
+    await run(items(TEXTS[:10]))
+    await run.backend.aclose()
+    run.backend = OpenAIBackend(base_url="http://127.0.0.1:9/v1", api_key="")
+    asyncio.get_running_loop().call_later(0.5, lambda: run.stop.ask("stopped", ExitCode.INTERRUPTED))
+    async with asyncio.timeout(15):
+        result = await run(items(TEXTS), plan(grace_s=600.0, max_wait_s=600.0))
+    await run.backend.aclose()
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert result.tally.done == 10

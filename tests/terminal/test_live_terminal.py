@@ -50,14 +50,16 @@ class Screen(pyte.HistoryScreen):
 class Process:
     """A program on a pseudo-terminal, and what its terminal shows."""
 
-    def __init__(self, arguments: list[str], columns: int, rows: int, environ: dict[str, str]) -> None:
+    def __init__(
+        self, arguments: list[str], columns: int, rows: int, environ: dict[str, str], program: tuple[str, ...]
+    ) -> None:
         self.screen = Screen(columns, rows, history=2000)
         self._emulator = pyte.ByteStream(self.screen)
         self.written = b""
         self._main, side = pty.openpty()
         self._set_size(columns, rows)
         self._program = subprocess.Popen(
-            [sys.executable, str(REPLAY), *arguments],
+            [*program, *arguments],
             stdin=side,
             stdout=side,
             stderr=side,
@@ -125,10 +127,16 @@ class Process:
 
 
 @contextmanager
-def running(*arguments: str, columns: int = 80, rows: int = 24, **more: str) -> Iterator[Process]:
+def running(
+    *arguments: str,
+    columns: int = 80,
+    rows: int = 24,
+    program: tuple[str, ...] = (sys.executable, str(REPLAY)),
+    **more: str,
+) -> Iterator[Process]:
     environ = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "COLUMNS", "LINES"}}
     environ |= {"TERM": "xterm-256color", "PYTHONUTF8": "1", **more}
-    process = Process(list(arguments), columns, rows, environ)
+    process = Process(list(arguments), columns, rows, environ, program)
     try:
         yield process
     finally:
@@ -192,6 +200,38 @@ def test_an_interruption_gives_the_terminal_back() -> None:
         assert process.end() == 130
         is_clean(process)
         assert process.text.rstrip().endswith("interrupted")
+
+
+def test_the_panels_go_with_ctrl_z_and_come_back_with_fg() -> None:
+    """A stopped run leaves the terminal to the shell; in the background it draws nothing."""
+
+    def drawn(text: str) -> bool:
+        return text.count("╭") == text.count("╯") == 4
+
+    with running("--norc", "-i", program=("bash",), PS1="$ ") as shell:
+        shell.type(f"clear; {sys.executable} {REPLAY} --items 4000 -c 4\n".encode())
+        shell.wait(drawn)
+        shell.type(b"\x1a")
+        shell.wait(lambda text: "Stopped" in text and text.rstrip().endswith("$"))
+        assert not set(shell.text) & set(PANEL), shell.text
+        assert not shell.screen.cursor.hidden
+        assert pyte.modes.DECAWM in shell.screen.mode
+        shell.type(b"clear; fg\n")
+        shell.wait(drawn)
+        shell.type(b"\x1a")
+        shell.wait(lambda text: "Stopped" in text and text.rstrip().endswith("$"))
+        shell.type(b"clear; bg\n")
+        shell.wait(lambda text: text.rstrip().endswith("$"))
+        shell.type(b"echo the shell is mine\n")
+        shell.wait(lambda text: text.count("the shell is mine") == 2)
+        assert not set(shell.text) & set(PANEL), shell.text
+        shell.type(b"clear; fg\n")
+        shell.wait(drawn)
+        shell.type(b"\x03")
+        shell.wait(lambda text: "interrupted" in text and text.rstrip().endswith("$"))
+        assert not set(shell.text) & set(PANEL), shell.text
+        shell.type(b"exit\n")
+        shell.end()
 
 
 def test_impatient_keys_do_not_tear_the_panels() -> None:

@@ -173,6 +173,11 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "endpoints": [],
         "offloaded": 0,
         "blank": 0,
+        "repairs": 0,
+        "edited_cells": 0,
+        "edited_rows": 0,
+        "edited_ids": [],
+        "commonest_failure": None,
         "reconciled": None,
     }
     assert json.loads(to_json(RunSummary())).keys() == json.loads(line).keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -382,23 +383,32 @@ def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
 
 def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any]]:
     """The rows of the file, in whatever encoding a spreadsheet has saved it."""
-    encodings = (None, "cp1252") if form.is_table else (None,)
-    for encoding in encodings:
-        begun = False
-        try:
-            with closing(open_bytes(str(target.path))) as data:
-                for row in open_rows(data, SourceOptions(format=form.format, encoding=encoding)).stream:
-                    if isinstance(row, InputError):
-                        raise row
-                    begun = True
-                    yield row[1]
-                return
-        except InputError as error:
-            if begun or encoding == encodings[-1]:
-                raise UsageError(
-                    f"{error.message}: what a person may have changed in the output cannot be read",
-                    hint=f"correct the file; or {REPLACE}",
-                ) from error
+    encoding = "cp1252" if form.is_table and not _is_unicode(target.path) else None
+    try:
+        with closing(open_bytes(str(target.path))) as data:
+            for row in open_rows(data, SourceOptions(format=form.format, encoding=encoding)).stream:
+                if isinstance(row, InputError):
+                    raise row
+                yield row[1]
+    except InputError as error:
+        raise UsageError(
+            f"{error.message}: what a person may have changed in the output cannot be read",
+            hint=f"correct the file; or {REPLACE}",
+        ) from error
+
+
+def _is_unicode(path: Path) -> bool:
+    """Whether a file is text in UTF-8, or says by its mark that it is in another form of Unicode."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with closing(open_bytes(str(path))) as data:
+        for number, chunk in enumerate(data.chunks()):
+            if not number and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                return True
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError:
+                return False
+    return True
 
 
 def _compared(
@@ -422,7 +432,8 @@ def _compared(
     index = _Index([*left, *known[position + 1 :]])
     strange: list[int] = []
     for row, rest, added in unmatched:
-        if (before := index.take(row)) is None:
+        # An id alone proves nothing where none of the columns is there that a run adds.
+        if (before := index.take(row, by_id_alone=bool(added))) is None:
             strange.append(row.position + 1)
         else:
             _add_edit(edits, before, rest, added)
@@ -578,13 +589,18 @@ class EditedRows:
         self.earlier, self.overwrite = earlier, overwrite
         if earlier is None:
             return
+        self._edits_by_place = {edit.known.position: edit for edit in earlier.edits}
+        # Of equal rows only the edited one gets its edit back, so the others are looked for, too.
+        edited = {edit.known.row for edit in earlier.edits}
+        wanted: list[KnownRow] = []
         for row in earlier.known():
+            if row.row in edited:
+                wanted.append(row)
             self._old_rows.add(row.row)
             self._old_texts.update(row.texts)
             if row.ident != _NOTHING:
                 self._old_ids.add(row.ident)
-        self._edits_by_place = {edit.known.position: edit for edit in earlier.edits}
-        self._unplaced = _Index(edit.known for edit in earlier.edits)
+        self._unplaced = _Index(wanted)
         if items is None:
             return
         left: list[tuple[Item, KnownRow]] = []
@@ -627,7 +643,8 @@ class EditedRows:
     def _place(self, item: Item, row: KnownRow, *, by_id_alone: bool) -> bool:
         if (known := self._unplaced.take(row, by_id_alone=by_id_alone)) is None:
             return False
-        edit = self._edits_by_place[known.position]
+        if (edit := self._edits_by_place.get(known.position)) is None:
+            return True
         rounded = [name for name, value in edit.input.items() if _is_rounded(value, item.fields.get(name))]
         for name in rounded:
             del edit.input[name]
