@@ -27,7 +27,9 @@ class CompareFlags:
     format: Annotated[
         ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
     ] = None
-    text_field: Annotated[str | None, _flag(INPUT, "Column with the feedback.")] = None
+    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
+        None
+    )
     id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
 
 
@@ -49,7 +51,7 @@ def compare(flags: CompareFlags) -> ExitCode:
         raise UsageError("both files cannot come from stdin", hint="name at least one of them: mellea compare OLD -")
     form = output_format(flags.output, flags.format, ("text", "md", "json"))
     check_output(flags.output, (flags.old, flags.new))
-    options = SourceOptions(text_field=flags.text_field, id_field=flags.id_field)
+    options = SourceOptions(text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
     with open_results(flags.old, options) as old, open_results(flags.new, options) as new:
         comparison = compare_results(old, new)
     if form == "json":

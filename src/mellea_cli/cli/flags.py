@@ -18,6 +18,7 @@ from functools import partial
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
+import click
 import typer
 
 from mellea_cli.errors import ExitCode, UsageError
@@ -75,6 +76,14 @@ def _name_flag(info: Any, field: str) -> None:
 
 
 # Parsers of flag values.
+
+
+class ColumnName(click.ParamType[str]):
+    """A column's name, which may contain blanks: several in a variable stand on lines of their own."""
+
+    name = "text"
+    envvar_list_splitter = "\n"
+
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})")
@@ -218,11 +227,21 @@ class RunOptions:
 
     format: Annotated[FormatName | None, option(INPUT, "Input format, if its suffix does not tell.", "-f")] = None
     text_field: Annotated[
-        str | None, option(INPUT, "Column with the feedback (default: text, feedback, comment, …).")
+        list[str] | None,
+        option(
+            INPUT,
+            "Column with the feedback, or path in JSON (default: found). Repeatable: joined.",
+            metavar="NAME",
+            click_type=ColumnName(),
+        ),
     ] = None
     id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
     encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
     delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
+    header_row: Annotated[int | None, option(INPUT, "Line of the CSV header (default: found).", min=1)] = None
+    skip_rows: Annotated[
+        int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
+    ] = None
     limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
     seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0

@@ -61,7 +61,9 @@ class ReportFlags:
         str | None, _flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
     ] = None
     input_format: Annotated[FormatName | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.")] = None
-    text_field: Annotated[str | None, _flag(INPUT, "Column with the feedback.")] = None
+    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
+        None
+    )
     id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
     encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None
     delimiter: Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")] = None
@@ -94,7 +96,7 @@ def write_report(flags: ReportFlags) -> None:
     themes = _themes(flags)
     options = SourceOptions(
         format=flags.input_format,
-        text_field=flags.text_field,
+        text_field=tuple(flags.text_field or ()),
         id_field=flags.id_field,
         encoding=flags.encoding,
         delimiter=flags.delimiter,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -16,6 +17,20 @@ FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv")
 
 RawRow = tuple[int, dict[str, Any], str | None]
 """What a reader yields: physical line, columns, and the JSON text of the row (`None` when it was not JSON)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How a table is written, so that an output can be written in the same way."""
+
+    delimiter: str = ","
+    quote_all: bool = False
+    line_end: str = "\n"
+    mark: bool = False
+    """Whether it begins with a byte order mark."""
+    sep_line: str = ""
+    """The first line that states the delimiter, such as `sep=;`; empty without one."""
+
 
 Note = Callable[[str], None]
 """Called with one sentence that the user should read, such as that a column was renamed."""

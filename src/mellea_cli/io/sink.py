@@ -6,8 +6,9 @@ import json
 import sqlite3
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ from mellea_cli.io.files import (
     output_error,
     resolve_output,
 )
-from mellea_cli.io.formats import Note, ignore, known_format, output_format
+from mellea_cli.io.formats import CsvDialect, Note, ignore, known_format, output_format
 from mellea_cli.io.writers import ERROR, AddedColumns, JsonArray, JsonLines, Layout, Table
 from mellea_cli.items import Item, Row
 
@@ -39,6 +40,8 @@ class SinkOptions:
     """Input columns that are known in advance (from a survey): a table to a pipe needs its header first."""
     raw_csv: bool = False
     """Write cells that a spreadsheet would run as formulas unchanged."""
+    dialect: Callable[[], CsvDialect | None] = field(default=lambda: None)
+    """Returns how the input was written; called when a table is written, at the earliest after the first row."""
 
 
 class Sink(ABC):
@@ -98,14 +101,20 @@ def open_sink(
     elif form == "json":
         layout = JsonArray(note)
     else:
-        delimiter = "\t" if form == "tsv" else ","
-        layout = Table(added, options.columns, delimiter=delimiter, raw=options.raw_csv, note=note)
+        tabs = "\t" if form == "tsv" else None
+        # What goes into a pipe is read by programs, which do not expect a byte order mark.
+        dialect = options.dialect if target.kind == "file" else lambda: _unmarked(options.dialect())
+        layout = Table(added, options.columns, dialect=dialect, delimiter=tabs, raw=options.raw_csv, note=note)
     if target.kind == "stdout":
         out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
         return StreamSink(out, layout)
     if target.kind == "special":
         return StreamSink(open_special(target.path, target.name), layout)
     return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
+
+
+def _unmarked(dialect: CsvDialect | None) -> CsvDialect | None:
+    return dialect and replace(dialect, mark=False, sep_line="")
 
 
 def open_dead_letters(path: str, options: SinkOptions | None = None, *, note: Note = ignore) -> FileSink | StreamSink:
