@@ -9,6 +9,7 @@ in the configuration file follow from the name.
 
 import dataclasses
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from functools import partial
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-import click
 import typer
 
 from mellea_cli.errors import ExitCode, UsageError
@@ -76,14 +76,6 @@ def _name_flag(info: Any, field: str) -> None:
 
 
 # Parsers of flag values.
-
-
-class ColumnName(click.ParamType[str]):
-    """A column's name, which may contain blanks: several in a variable stand on lines of their own."""
-
-    name = "text"
-    envvar_list_splitter = "\n"
-
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})")
@@ -232,7 +224,6 @@ class RunOptions:
             INPUT,
             "Column with the feedback, or path in JSON (default: found). Repeatable: joined.",
             metavar="NAME",
-            click_type=ColumnName(),
         ),
     ] = None
     id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
@@ -425,6 +416,9 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
         values["input"] = "-" if stdin_has_data() else ""
+    if getattr(ctx.get_parameter_source("text_field"), "name", "") == "ENVIRONMENT":
+        # Typer splits a variable at blanks, which columns' names contain: several stand on lines of their own.
+        values["text_field"] = os.environ["MELLEA_TEXT_FIELD"].splitlines()
     return choose_servers(values, ctx.get_parameter_source)
 
 
@@ -476,7 +470,6 @@ def stdin_has_data() -> bool:
     A terminal does not count: the program would wait for a user who waits for the program. Nor does a closed stdin or
     /dev/null, which cron and many supervisors give: there the input must be named.
     """
-    import os
     import stat
 
     try:

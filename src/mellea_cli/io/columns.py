@@ -51,13 +51,11 @@ def _word_set(text: str) -> frozenset[str]:
 
 
 # Words of names, without accents. A name is a text column's when one of these words is in it and none of `_OTHER`.
-# Languages: English; German; French; Spanish, Portuguese; Italian, Dutch; Polish, Czech; Swedish, Danish, Finnish;
-# Hungarian, Romanian, Turkish, Greek; Russian, Ukrainian.
 _WORDS = _word_set("""
 text comment comments feedback review reviews body message messages content contents remark remarks opinion opinions
 narrative verbatim verbatims testimonial suggestion suggestions freetext
-kommentar kommentare bemerkung bemerkungen anmerkung anmerkungen rezension rezensionen ruckmeldung ruckmeldungen freitext
-nachricht inhalt meinung anregung anregungen erfahrungsbericht verbesserungsvorschlag verbesserungsvorschlage
+kommentar kommentare bemerkung bemerkungen anmerkung anmerkungen rezension rezensionen ruckmeldung ruckmeldungen
+freitext nachricht inhalt meinung anregung anregungen erfahrungsbericht verbesserungsvorschlag verbesserungsvorschlage
 commentaire commentaires avis remarque remarques texte temoignage contenu
 comentario comentarios opiniones resena resenas texto mensaje observaciones sugerencia sugerencias contenido
 opiniao opinioes resenha mensagem observacao observacoes sugestao sugestoes depoimento conteudo
@@ -75,7 +73,8 @@ grund begrundung motif explanation complaint beschwerde reclamation queja reclam
 """)
 # Names in these scripts have no blanks: they end with such a word.
 _ENDINGS = tuple(_word_set("""
-コメント 感想 レビュー 口コミ クチコミ 意見 自由記述 自由回答 本文 评论 評論 内容 內容 反馈 意见 留言 评语 리뷰 후기 의견 댓글 내용
+コメント 感想 レビュー 口コミ クチコミ 意見 自由記述 自由回答 本文 评论 評論 内容 內容 反馈 意见
+留言 评语 리뷰 후기 의견 댓글 내용
 """))  # fmt: skip
 _OTHER = _word_set("""
 id ids uuid guid key number no nr num count counts total length words word date time timestamp datetime created

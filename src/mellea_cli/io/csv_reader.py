@@ -21,7 +21,7 @@ from typing import Literal
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import MAX_ROW_BYTES, Encoding, Lines, too_long
-from mellea_cli.io.columns import folded, names_text
+from mellea_cli.io.columns import folded, listed, names_text
 from mellea_cli.io.formats import CsvDialect, RawRow
 
 _CANDIDATES = (",", ";", "\t", "|")
@@ -92,6 +92,7 @@ class TableLayout:
 class _Row:
     line: int
     cells: list[str]
+    broken: bool = False
 
     @property
     def end(self) -> int:
@@ -135,12 +136,13 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
             if not rows:
                 continue
             header = _locate(rows, options)
-            body = [row for row in rows[header + 1 :] if row.end]
+            body = [row for row in rows[header + 1 :] if row.end or row.broken]
             width = len(rows[header].cells)
-            if width < 2 and not given and quoting == "doubled":
+            if width < 2 and not given:
                 regular = -1.0
             else:
-                regular = sum(len(row.cells) == width for row in body) / len(body) if body else 1.0
+                fit = sum(len(row.cells) == width and not row.broken for row in body)
+                regular = fit / len(body) if body else 1.0
             score = (_has_names(rows[header], options), regular, width)
             # A rarer way of quoting must make more rows regular.
             if score > best_score and (quoting == "doubled" or regular > best_score[1] or delimiter != best.delimiter):
@@ -156,8 +158,8 @@ def _sample(text: str, delimiter: str, quoting: Quoting) -> list[_Row]:
         if isinstance(cells, InputError):
             if parser.lines.at_end:
                 break  # most often the text was cut inside quotes
-            cells = ["", ""] * 500  # a width that no table has
-        if cells:
+            rows.append(_Row(parser.lines.first_line, [""], broken=True))
+        elif cells:
             rows.append(_Row(parser.lines.first_line, cells))
     return rows
 
@@ -185,8 +187,10 @@ def _locate(rows: list[_Row], options: TableOptions) -> int:
 
 def _is_above(row: _Row, later: list[_Row], width: int, named: bool) -> bool:
     """Whether a row above the first one that may be the header is a title, a comment, or a name with its value."""
-    if not row.end or not later:
-        return bool(later)
+    if row.broken or not later:
+        return False
+    if not row.end:
+        return True
     if row.cells[0].lstrip("\ufeff ").startswith("#") and len(row.cells) != width:
         return True
     if width < 2 or row.end > 2:
@@ -228,14 +232,14 @@ _RESPONSE = ("response", "antwort", "réponse", "respuesta", "risposta", "respos
 
 def _extra_rows(names: Sequence[str], body: list[_Row]) -> int:
     """Return the number of further header rows."""
-    if not body:
+    if not body or body[0].broken:
         return 0
     if len(body) > 1 and _is_import_ids(body[1].cells):
         return 2  # Qualtrics: the questions, and the ids of their columns
     first = body[0].cells
     if _is_import_ids(first) or (folded(names[0]) == "v1" and folded(first[0]) == "responseid"):
         return 1
-    if all(cell.strip() and not cell.strip(" -=+|") for cell in first):
+    if len(first) > 1 and all(len(cell.strip()) > 1 and not cell.strip(" -") for cell in first):
         return 1  # the rule below the header of sqlcmd and psql
     return int(len(names) > 1 and bool(names[0].strip()) and not first[0].strip() and _tells_answers(names, body))
 
@@ -243,7 +247,7 @@ def _extra_rows(names: Sequence[str], body: list[_Row]) -> int:
 def _tells_answers(names: Sequence[str], body: list[_Row]) -> bool:
     """Whether the row below the header is SurveyMonkey's: how each question is answered, nothing on the respondent."""
     if not body[0].end:
-        return True
+        return folded(names[0]).startswith("respondent")
     if len(body) > 1 and not body[1].cells[0].strip():
         return False
     words = [folded(cell) for cell in body[0].cells]
@@ -271,6 +275,7 @@ class LeftOut:
 
 
 _SHOWN_LINES = 5
+_SHOWN_RENAMED = 3
 
 
 def _several(reason: str, lines: list[int]) -> str:
@@ -347,14 +352,9 @@ class CsvReader:
             if not row:
                 blank = True
                 continue
-            if self._to_skip:
-                self._to_skip -= 1
-                self.left_out.add(self._skip_reason, lines.first_line)
-                continue
             first = row[0]
-            if (first[:1] in _ODD or (len(first) < _LONGEST_NAME and first.strip(_TRIM).casefold() in starts)) and (
-                self._is_no_row(row)
-            ):
+            unusual = first[:1] in _ODD or (len(first) < _LONGEST_NAME and first.strip(_TRIM).casefold() in starts)
+            if (unusual or self._to_skip) and self._is_no_row(row):
                 continue
             if len(row) == width or (len(row) > width and not any(row[width:])):
                 if below:
@@ -364,7 +364,7 @@ class CsvReader:
                 blank = self._after_header = False
                 yield lines.first_line, dict(zip(columns, row, strict=False)), None
             elif not any(row):
-                blank = True
+                blank = True  # fewer or more cells than the header, and nothing in them
             elif (blank or below) and len(row) < width and not any(row[1:]):
                 # Perhaps what a report writes below its table; a row below it would show that it is not.
                 below.append(_Row(lines.first_line, row))
@@ -386,7 +386,10 @@ class CsvReader:
         layout, width = self._layout, len(self.columns)
         first = row[0].strip(_TRIM)
         reason = ""
-        if len(row) == len(self._names) and self._repeats_header(row):
+        if self._to_skip:
+            reason = self._skip_reason
+            self._to_skip -= 1
+        elif len(row) == len(self._names) and self._repeats_header(row):
             reason, self._after_header = "repeated header", True
         elif _is_import_ids(row) or (self._after_header and tuple(row) in layout.extra):
             reason = EXTRA
@@ -448,7 +451,7 @@ class CsvReader:
     def _unique(self, names: list[str]) -> tuple[str, ...]:
         unique: dict[str, None] = {}
         given = set(names)
-        unnamed = []
+        renamed: dict[str, str] = {}
         for position, name in enumerate(names, start=1):
             new = base = name or f"column_{position}"
             number = 2
@@ -456,15 +459,14 @@ class CsvReader:
                 new = f"{base}_{number}"
                 number += 1
             if name and new != name:
-                self.notes.append(f"{self._path}: column {position} repeats the name {name!r} and is called {new!r}")
-            elif not name:
-                unnamed.append((position, new))
+                renamed[new] = f"column {position} repeats the name {name!r} and is called {new!r}"
+            elif not name and any(names[position:]):
+                renamed[new] = f"column {position} has no name and is called {new!r}"
             unique[new] = None
-        self.notes += [
-            f"{self._path}: column {position} has no name and is called {new!r}"
-            for position, new in unnamed
-            if any(names[position:])
-        ]
+        if len(renamed) > _SHOWN_RENAMED:
+            self.notes.append(f"{self._path}: columns with a repeated name or none are called {listed(renamed)}")
+        else:
+            self.notes += [f"{self._path}: {sentence}" for sentence in renamed.values()]
         return tuple(unique)
 
     def _wrong_width(self, cells: int, line: int) -> InputError:
