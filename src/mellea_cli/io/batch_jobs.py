@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from mellea_cli.errors import InputError
+from mellea_cli.io.byte_input import Lines, choose_encoding, open_bytes
 from mellea_cli.io.files import AtomicFile
 from mellea_cli.io.journal import journal_error
 from mellea_cli.messages import Completion, Usage
@@ -290,15 +291,17 @@ class BatchFile(AtomicFile):
 
 
 def reply_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a reply file that are not blank, with their numbers.
+    """Yield the lines of a reply file that are not blank, with their numbers, in UTF-8.
+
+    The file may be packed with gzip, begin with a byte order mark, and have any line ends.
 
     Raises:
         InputError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", path=str(path)) from error
+    with closing(open_bytes(str(path))) as data:
+        chunks = data.chunks()
+        head = next(chunks, b"")
+        encoding = choose_encoding(head, None, str(path))
+        for number, line in Lines(chain((head[encoding.mark :],), chunks), encoding, str(path)):
+            if line.strip():
+                yield number, line

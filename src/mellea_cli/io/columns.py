@@ -297,7 +297,8 @@ class ColumnMapping:
         Raises:
             InputError: no column is clearly the text.
         """
-        found = find_text(columns, sample)
+        is_json = header and columns[0].startswith(("{", "[{"))
+        found = [] if is_json else find_text(columns, sample)
         if found is None:
             return False
         if len(found) > 1:

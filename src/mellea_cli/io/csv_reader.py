@@ -147,7 +147,7 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
             # A rarer way of quoting must make more rows regular.
             if score > best_score and (quoting == "doubled" or regular > best_score[1] or delimiter != best.delimiter):
                 best, best_score = _layout(rows, header, delimiter, quoting, options), score
-    return replace(best, sep_line=first.strip("\ufeff\r\n") if stated is not None else "")
+    return replace(best, sep_line=f"sep={stated}" if stated is not None else "")
 
 
 def _sample(text: str, delimiter: str, quoting: Quoting) -> list[_Row]:
@@ -191,7 +191,7 @@ def _is_above(row: _Row, later: list[_Row], width: int, named: bool) -> bool:
         return False
     if not row.end:
         return True
-    if row.cells[0].lstrip("\ufeff ").startswith("#") and len(row.cells) != width:
+    if row.cells[0].lstrip("\ufeff ").startswith("#") and (named or len(row.cells) != width):
         return True
     if width < 2 or row.end > 2:
         return row.end > 2 and named and len(row.cells) * 2 < width
@@ -291,6 +291,7 @@ EXTRA = "extra header row"
 _TRIM = "\ufeff \t\u00a0\u200b"
 _LONGEST_NAME = 300
 _ODD = frozenset("#{")
+_SEP = "sep="
 _COUNT = re.compile(r"\(\d+ rows?(?: affected)?\)|\d+ rows? (?:selected|in set).*", re.IGNORECASE)
 
 
@@ -325,7 +326,7 @@ class CsvReader:
         self._skip_reason = EXTRA if skip_rows is None else "row below the header, as --skip-rows says"
         self._names = [folded(name) for name in self._header_cells]
         firsts = [row[0] for row in (*layout.junk, *layout.extra) if row]
-        self._starts = {*self._names, *(first.strip(_TRIM).casefold() for first in firsts)} - {""}
+        self._starts = {_SEP, *self._names, *(first.strip(_TRIM).casefold() for first in firsts)} - {""}
         self._order: list[int] | None = None
         self._after_header = False
         if layout.above:
@@ -395,7 +396,7 @@ class CsvReader:
             reason = EXTRA
         elif first.startswith("#") and (len(row) != width or (layout.commented and self.columns[0] != "#")):
             reason = "comment line"
-        elif tuple(row) in layout.junk:
+        elif tuple(row) in layout.junk or (first.casefold() == _SEP and not any(row[1:])):
             reason = "line outside the table"
         if reason:
             self.left_out.add(reason, self._lines.first_line)
