@@ -1,7 +1,13 @@
-.PHONY: help check lint format test lock audit fuzz bench
+.PHONY: help install hooks check lint format test slow coverage structure lock audit build fuzz bench
 
 help:            ## Show these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+install:         ## Install the project and its tools into the active environment
+	pip install --quiet -e '.[local,dev]'
+
+hooks:           ## Run the checks of .pre-commit-config.yaml before each commit and push
+	uvx pre-commit install --hook-type pre-commit --hook-type pre-push
 
 check: lint test ## Everything that must hold before a commit
 
@@ -14,8 +20,17 @@ format:          ## Put the code into its form
 	ruff check --fix .
 	ruff format .
 
-test:            ## All tests; `pytest -m "not live and not terminal and not field"` for the quick ones
+test:            ## The quick tests, on all cores; `pytest PATH` or `pytest -k NAME` runs what it names, slow or not
 	pytest --quiet
+
+slow:            ## The slow tests: kills, faults, fuzz, Ray, real models, a browser, a terminal
+	pytest --quiet -m slow
+
+coverage:        ## The quick tests with their coverage: at least 92 %, branches included
+	pytest --quiet --cov
+
+structure:       ## Modules, lines, importers, comments (limits in tests/test_structure.py)
+	python tests/structure.py
 
 lock:            ## Write requirements.lock again: after a change of the dependencies, or to take newer versions
 	uv pip compile pyproject.toml --extra local --extra dev --universal --python-version 3.11 --generate-hashes \
@@ -25,6 +40,9 @@ lock:            ## Write requirements.lock again: after a change of the depende
 
 audit:           ## Look every locked package up among known vulnerabilities (asks a public service)
 	uvx pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
+
+build:           ## Build the wheel and the source archive into dist/
+	uv build
 
 fuzz:            ## Ten minutes of random bytes for the readers, ten for the stream decoders (needs the extra fuzz)
 	PYTHONPATH=tests python -m fuzz readers --seconds 600

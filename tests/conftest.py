@@ -32,6 +32,15 @@ hypothesis.settings.load_profile("here")
 _FOREIGN = ("OLLAMA_", "OPENAI_", "MELLEA_", "RAY_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Run the quick tests only where nothing was chosen; a path, `-k`, `-m` and `--last-failed` choose."""
+    options = config.option
+    chosen = options.markexpr or options.keyword or getattr(options, "lf", False)
+    # A worker of pytest-xdist gets this from the main process.
+    if not chosen and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        options.markexpr = "not slow"
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the settings of the machine that runs the tests."""

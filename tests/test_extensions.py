@@ -11,8 +11,11 @@ import pytest
 
 from mellea_cli.backends.registry import BACKEND_FACTORIES, BackendInfo, backend_info, open_backend
 from mellea_cli.backends.security import NetworkPolicy
+from mellea_cli.cli import flags
 from mellea_cli.errors import UsageError
+from mellea_cli.io.formats import FORMATS
 from mellea_cli.models.store import MODEL_SOURCES, open_sources
+from mellea_cli.run.executor import EXECUTORS
 
 ROOT = Path(__file__).parent.parent
 MODULE = """
@@ -83,5 +86,11 @@ def test_built_in_names_need_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_tables_match_the_entry_points_of_this_package() -> None:
     """The built-in extensions register as all others do."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    for point in (BACKEND_FACTORIES, MODEL_SOURCES):
-        assert dict(point._built_in) == declared[point.group]
+    points = (BACKEND_FACTORIES, FORMATS, EXECUTORS, MODEL_SOURCES)
+    assert {point.group: dict(point._built_in) for point in points} == declared
+
+
+def test_flags_know_the_built_in_names() -> None:
+    """The flags list them without importing the tables."""
+    for point, flag in ((BACKEND_FACTORIES, flags.BACKENDS), (FORMATS, flags.FORMATS), (EXECUTORS, flags.EXECUTORS)):
+        assert flag["metavar"] == "|".join(point.names())

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from inprocess import run_in_process
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 RECIPES = [
@@ -28,17 +30,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the outputs that the recipes name."""
     folder = tmp_path_factory.mktemp("outputs")
     for name in ("results.jsonl", "results.csv"):
-        command = [
-            "summarise",
-            str(ROOT / "samples" / "feedback.jsonl"),
-            "-o",
-            name,
-            "-b",
-            "scripted",
-            "-m",
-            "scripted",
-        ]
-        subprocess.run([sys.executable, "-m", "mellea_cli", *command, "-q"], cwd=folder, check=True, timeout=60)
+        feedback = str(ROOT / "samples" / "feedback.jsonl")
+        done = run_in_process(("summarise", feedback, "-o", name, "-b", "scripted", "-m", "scripted", "-q"), folder)
+        assert done.returncode == 0, done.stderr
     with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
         error = {"kind": "parse", "message": "no JSON", "attempts": 3}
         file.write(json.dumps({**FAILED, "issues": None, "error": error}) + "\n")

@@ -18,6 +18,7 @@ The tree::
     |  |- RequestRefused               any other 4xx                                  ITEM
     |  |- ContextTooLong               the prompt does not fit the model's window     ITEM
     |  |- ContentFiltered              the server refused this content                ITEM
+    |  |- BadOutput                    the server refused what the model wrote        ITEM
     |  |- NotAuthorized                wrong or missing key                           RUN
     |  |- QuotaSpent                   the account's quota is used up                 RUN
     |  |- EndpointMissing              no chat endpoint at this address               RUN
@@ -201,6 +202,13 @@ class ContentFiltered(BackendError):
     scope = Scope.ITEM
 
 
+class BadOutput(BackendError):
+    """The server refused the model's answer, which `partial` holds where it is known: a fault of the model."""
+
+    kind = "bad-answer"
+    scope = Scope.ITEM
+
+
 class NotAuthorized(BackendError):
     kind = "not-authorized"
     scope = Scope.RUN
@@ -270,6 +278,21 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     folded = {" ".join(one.split()).casefold(): one for one in reversed(list(known))}
     found = difflib.get_close_matches(" ".join(name.split()).casefold(), folded, n=1, cutoff=cutoff)
     return folded[found[0]] if found else ""
+
+
+def nearest_first(name: str, known: Iterable[str]) -> list[str]:
+    """Sort known names by their similarity to `name`, the most similar one first."""
+    import difflib
+
+    wanted = name.casefold()
+    return sorted(known, key=lambda one: -difflib.SequenceMatcher(None, wanted, one.casefold()).ratio())
+
+
+def name_some(names: Iterable[str], most: int = 5) -> str:
+    """Join the first names of a list for a message, and say how many more there are."""
+    known = list(names)
+    more = len(known) - most
+    return ", ".join(known[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def first_error(error: BaseException) -> BaseException:

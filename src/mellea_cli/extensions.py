@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
-from mellea_cli.errors import UsageError
+from mellea_cli.errors import UsageError, nearest
 
 T = TypeVar("T")
 
@@ -17,11 +17,15 @@ class ExtensionPoint(Generic[T]):
     Args:
         group: the group's name in `[project.entry-points."GROUP"]`.
         built_in: this package's own entry points, as `pyproject.toml` declares them too; they win over others.
+        choices: names that are offered but not registered, such as `auto`.
     """
 
-    def __init__(self, group: str, built_in: Mapping[str, str]) -> None:
+    def __init__(self, group: str, built_in: Mapping[str, str], choices: tuple[str, ...] = ()) -> None:
         self.group = group
+        self.kind = group.rpartition(".")[2].removesuffix("s").replace("_", " ")
+        """What it registers, in messages."""
         self._built_in = built_in
+        self._choices = choices
 
     def load(self, name: str) -> T | None:
         """Return the object registered under `name`, or `None`.
@@ -35,9 +39,45 @@ class ExtensionPoint(Generic[T]):
             return cast("T", _resolve(built_in))
         return next((_load_foreign(entry) for entry in self._scan() if entry.name == name), None)
 
+    def require(self, name: str) -> T:
+        """Return the object registered under `name`.
+
+        Raises:
+            UsageError: nothing is registered under the name, or it cannot be imported.
+        """
+        if (found := self.load(name)) is None:
+            raise self.unknown(name)
+        return found
+
+    def check(self, name: str) -> str:
+        """Return `name` if it is registered or offered; nothing is imported.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        if name in self._choices or name in self._built_in or name in self.added():
+            return name
+        raise self.unknown(name)
+
+    def names(self) -> list[str]:
+        """Every name: what is offered, the built-in ones, and those of other packages."""
+        return [*self._choices, *self._built_in, *self.added()]
+
     def added(self) -> list[str]:
         """Names that other packages have registered, sorted."""
-        return sorted({entry.name for entry in self._scan()} - set(self._built_in))
+        return [name for name, _ in self.packages()]
+
+    def packages(self) -> list[tuple[str, str]]:
+        """Names that other packages have registered, sorted, and the package of each."""
+        found = {entry.name: entry.dist.name if entry.dist else "" for entry in self._scan()}
+        return sorted((name, found[name]) for name in found.keys() - self._built_in.keys() - set(self._choices))
+
+    def unknown(self, name: str) -> UsageError:
+        """The error for a name that is not registered."""
+        names = self.names()
+        near = nearest(name, names)
+        hint = f"did you mean {near}? " if near else ""
+        return UsageError(f"there is no {self.kind} {name!r}", hint=f"{hint}choose one of {', '.join(names)}")
 
     def _scan(self) -> Iterable[Any]:
         from importlib.metadata import entry_points

@@ -28,12 +28,16 @@ class Options:
     top_p: float | None = None
     max_tokens: int | None = None
     """The most tokens of an answer."""
+    most_reasoning: int = 0
+    """Tokens that may be added to `max_tokens` for a model that reasons first."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     context_window: int | None = None
     """Tokens of prompt and answer together; only for servers where a request can choose it (Ollama)."""
     thinking: bool | str | None = None
     """Whether a reasoning model may reason first: `False`, `True`, or a level such as `"low"`."""
+    keeps_thinking: bool = False
+    """Whether reasoning stays as the server has it when it uses up `max_tokens`; only where `thinking` is `None`."""
     native: Mapping[str, Any] = field(default_factory=dict)
     """Options under the server's own names, passed on unchanged."""
 
@@ -55,9 +59,16 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    """Reasoning included."""
+    reasoning_tokens: int = field(default=0, compare=False)
+    """Part of `completion_tokens`, where the server says it."""
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
 
     @property
     def total_tokens(self) -> int:

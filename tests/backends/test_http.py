@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 
 from loopback import ModelServer, faults
 from mellea_cli.backends import http as http_module
-from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.wire_format import NdjsonDecoder, SseDecoder
+from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.errors import BackendUnavailable, EndpointMissing, ServerFault, StreamBroken, UsageError
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -51,8 +50,8 @@ def chunk(data: bytes) -> bytes:
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-async def collect(wire: WireClient, path: str = "/v1/chat/completions", decoder: Any = SseDecoder) -> list[Event]:
-    async with aclosing(wire.stream(path, BODY, decoder)) as batches:
+async def collect(wire: WireClient, path: str = "/v1/chat/completions") -> list[Event]:
+    async with aclosing(wire.stream(path, BODY)) as batches:
         return [event async for events in batches for event in events]
 
 
@@ -112,7 +111,7 @@ async def test_the_end_is_read_behind_the_closing_mark() -> None:
     async with peer(answer) as url:
         wire = WireClient(url)
         for _ in range(3):
-            assert await collect(wire) == [{"a": 1}]
+            assert await collect(wire) == [{"a": 1}, DONE]
         await wire.aclose()
     assert connections == 1
 
@@ -130,7 +129,7 @@ async def test_a_response_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatc
 
     async with peer(answer) as url:
         wire = WireClient(url)
-        assert await collect(wire) == [{"a": 1}]
+        assert await collect(wire) == [{"a": 1}, DONE]
         await asyncio.wait_for(cut.wait(), 10)
         await wire.aclose()
 
@@ -154,7 +153,7 @@ async def test_events_before_a_failure_come_first(server: ModelServer) -> None:
 
 
 async def keep(wire: WireClient, seen: list[Event]) -> None:
-    async with aclosing(wire.stream("/", BODY, NdjsonDecoder)) as batches:
+    async with aclosing(wire.stream("/", BODY)) as batches:
         async for events in batches:
             seen.extend(events)
 
@@ -173,7 +172,7 @@ async def test_a_compressed_stream_is_understood() -> None:
 
     async with peer(answer) as url:
         wire = WireClient(url)
-        assert await collect(wire) == [{"a": 1}]
+        assert await collect(wire) == [{"a": 1}, DONE]
         await wire.aclose()
 
 
@@ -249,7 +248,47 @@ async def outcome(wire: WireClient, gate: asyncio.Semaphore, text: str) -> bool:
     body = {**BODY, "messages": [{"role": "user", "content": text}]}
     async with gate:
         try:
-            async with aclosing(wire.stream("/v1/chat/completions", body, SseDecoder)) as batches:
+            async with aclosing(wire.stream("/v1/chat/completions", body)) as batches:
                 return bool([events async for events in batches])
         except ServerFault:
             return False
+
+
+async def closing_server(served: list[int], *, announces: bool, answers: int) -> asyncio.Server:
+    """A server that closes its connection behind each answer, which it says or not; after `answers` it only closes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
+                await reader.readexactly(size)
+                served.append(len(served))
+                if len(served) > answers:
+                    break
+                body = b'data: {"a":1}\n\n'
+                kept = b"Connection: close" if announces else b"Keep-Alive: timeout=5"
+                writer.write(b"HTTP/1.1 200 OK\r\n" + kept + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                await writer.drain()
+                # Like llama.cpp's server: the next request finds a connection that was promised and is gone.
+                await reader.read(1)
+                break
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+async def test_a_kept_connection_that_was_closed_is_no_fault() -> None:
+    """The request goes out again at once on a new one, as often as there are closed ones."""
+    served: list[int] = []
+    server = await closing_server(served, announces=False, answers=3)
+    async with server:
+        wire = WireClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for _ in range(3):
+            assert await collect(wire, "/chat") == [{"a": 1}]
+        assert len(served) == 3
+        with pytest.raises(BackendUnavailable, match="closed the connection without an answer"):
+            await collect(wire, "/chat")
+        # The fourth request was tried on the kept connection and once on a new one.
+        assert len(served) == 4
+        await wire.aclose()

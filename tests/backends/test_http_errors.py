@@ -7,26 +7,18 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import aclosing
-from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from loopback import Fault, ModelServer, faults
-from mellea_cli.backends.http_errors import (
-    ErrorObject,
-    RateLimitStatus,
-    ReportsRateLimits,
-    duration_s,
-    one_line,
-    read_rate_limits,
-    retry_after_s,
-)
+from mellea_cli.backends.http_errors import ErrorObject, classify, is_error, one_line
 from mellea_cli.backends.ollama import OllamaBackend
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
+    BadOutput,
     ContentFiltered,
     ContextTooLong,
     EndpointMissing,
@@ -90,7 +82,7 @@ async def error_of(backend: OpenAIBackend | OllamaBackend, model: str) -> Backen
         (faults.raw_status(200, "<html>log in</html>", {"Content-Type": "text/html"}), EndpointMissing),
         (faults.status(408), ServerFault),
         (faults.status(409), ServerFault),
-        (faults.raw_status(413), RequestRefused),
+        (faults.raw_status(413), ContextTooLong),
         (faults.raw_status(418), RequestRefused),
         (faults.status(422), RequestRefused),
         (faults.status(425), ServerFault),
@@ -143,7 +135,10 @@ async def test_ollamas_missing_model(server: ModelServer) -> None:
     """Ollama's 404 for a model names the command that gets it."""
     error = await ollama_error(server, model="granite4")
     assert isinstance(error, ModelMissing)
-    assert error.hint == "get it with `ollama pull granite4`, or add --pull"
+    assert error.hint == (
+        "get it with `ollama pull granite4`, or add --pull,"
+        " or choose one that is there with -m: granite4.1:3b, test-model"
+    )
     assert error.message.endswith("/api/chat answered 404 Not Found: model 'granite4' not found")
 
 
@@ -193,7 +188,8 @@ async def test_a_server_that_speaks_something_else(spoken: bytes) -> None:
         ("data: " + "[" * 200_000 + "\n\n", StreamBroken),
         ("data: \n\n", StreamBroken),
         ("", StreamBroken),
-        ("<html>", StreamBroken),
+        ("<html>", EndpointMissing),
+        ("Ollama is running", EndpointMissing),
         ("data: [DONE]\n\n", StreamBroken),
         ('data: {"choices": [{"delta": {}, "finish_reason": "error"}]}\n\n', ServerFault),
         ('data: {"choices": "x", "usage": [1]}\n\n', StreamBroken),
@@ -264,30 +260,6 @@ async def test_a_long_error_is_shortened(serve: Serve) -> None:
     assert "[31mred alert" in error.message
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": " 1.5 "}, 1.5),
-        ({"retry-after": "0"}, 0.0),
-        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
-        ({"retry-after": formatdate(1_000_030, usegmt=True)}, 30.0),
-        ({"retry-after": formatdate(1_000_030, usegmt=True), "date": formatdate(1_000_020, usegmt=True)}, 10.0),
-        ({"retry-after": formatdate(5, usegmt=True)}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "1e99"}, None),
-        ({"retry-after": ""}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """Seconds, milliseconds and dates are read; nonsense is no answer."""
-    assert retry_after_s(headers, now=lambda: 1_000_000.0) == seconds
-
-
 async def test_retry_after_reaches_the_error(serve: Serve) -> None:
     """The error says how long the server asks to be left alone."""
     server = serve(fault=faults.always(faults.status(429, headers={"Retry-After": "7"})))
@@ -324,50 +296,111 @@ def test_codes_are_read() -> None:
     assert ErrorObject.parse('{"error": {"code": true}}').status is None
 
 
+# Wordings of servers as they were reported in public; each row names the server.
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        # unknown models
+        (400, {"error": {"message": "x is not a valid model ID", "code": 400}}, ModelMissing),  # OpenRouter
+        (400, {"error": {"message": "Invalid model name passed in model=x."}}, ModelMissing),  # LiteLLM
+        (404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}, ModelMissing),  # vLLM
+        (400, {"detail": "Model x not found"}, ModelMissing),  # Open WebUI
+        (404, {"error": {"message": "The model `x` has been decommissioned"}}, ModelMissing),  # Groq
+        (422, {"detail": [{"loc": ["body", "model"], "msg": "Unknown model: x"}]}, ModelMissing),  # FastAPI
+        (
+            400,
+            {"error": {"code": "model_not_supported", "message": "The requested model is not supported."}},
+            ModelMissing,
+        ),
+        (
+            404,
+            {"error": {"code": "DeploymentNotFound", "message": "This API deployment does not exist."}},
+            ModelMissing,
+        ),
+        (500, {"error": "model 'x' not found, try pulling it first"}, ModelMissing),  # older Ollamas behind proxies
+        (400, {"error": {"message": "model x is not available on this server"}}, ModelMissing),
+        (403, {"error": {"message": "You do not have access to the model x"}}, ModelMissing),
+        (500, {"error": {"message": "the model is overloaded"}}, ServerFault),
+        (500, {"error": "model requires more system memory (5 GiB) than is available (3 GiB)"}, ServerFault),
+        # keys
+        (
+            400,
+            [{"error": {"code": 400, "message": "API key expired. Please renew the API key."}}],
+            NotAuthorized,
+        ),  # Gemini
+        (400, {"error": {"message": "No connected db.", "type": "no_db_connection"}}, NotAuthorized),  # LiteLLM
+        (422, {"message": "Missing API key"}, NotAuthorized),
+        (500, {"error": {"message": "Invalid API key provided"}}, NotAuthorized),
+        (404, {"error": {"message": "API key not found"}}, NotAuthorized),
+        # quotas and rate limits
+        (429, {"error": {"message": "Insufficient credits. Add more."}}, QuotaSpent),
+        (429, {"error": {"message": "Limit reached on requests per day (RPD): Limit 200"}}, QuotaSpent),  # OpenAI
+        (
+            429,
+            {"error": {"message": "Rate limit of 50 per 86400s exceeded for UserByModelByDay."}},
+            QuotaSpent,
+        ),  # GitHub
+        (429, {"error": {"message": "Please retry after 7200 seconds."}}, QuotaSpent),  # Azure
+        (429, {"error": {"message": "Limit reached on tokens per min (TPM). Upgrade for more per day"}}, RateLimited),
+        (429, {"error": {"message": "Rate limit reached. Add a payment method in billing."}}, RateLimited),
+        (429, {"error": {"message": "Request too large for x on tokens per min (TPM)"}}, ContextTooLong),  # OpenAI
+        (403, {"error": {"message": "Your account is in arrears", "code": "Arrearage"}}, QuotaSpent),  # DashScope
+        (400, {"error": {"message": "Billing hard limit has been reached"}}, QuotaSpent),
+        # context
+        (400, {"error": {"message": "Range of input length should be [1, 30720]"}}, ContextTooLong),  # DashScope
+        (400, {"error": {"message": "This model's maximum context length is 8 tokens."}}, ContextTooLong),
+        (500, {"error": {"message": "context size exceeded"}}, ContextTooLong),  # llama.cpp
+        (400, {"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}, ContextTooLong),
+        (500, {"error": {"message": "context deadline exceeded"}}, ServerFault),
+        # content
+        (400, {"error": {"message": "Content Exists Risk"}}, ContentFiltered),
+        (403, {"error": {"message": "The input was flagged. No credits were charged."}}, ContentFiltered),
+        # the model's own JSON
+        (400, {"error": {"code": "json_validate_failed", "message": "Failed to generate JSON"}}, BadOutput),  # Groq
+        (400, {"error": {"code": "tool_use_failed", "message": "Failed to call a function."}}, BadOutput),
+        # schemas and paths
+        (500, {"error": "invalid JSON schema in format"}, RequestRefused),  # Ollama
+        (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, EndpointMissing),  # LM Studio
+        (400, {"error": {"message": "temperature must be below 2"}}, RequestRefused),
+        (424, {"error": "CUDA out of memory", "error_type": "generation"}, ServerFault),  # TGI
+    ],
+)
+def test_the_words_of_servers(status: int, body: Any, kind: type[BackendError]) -> None:
+    """Each wording gets the class that its cause has, whatever status the server chose for it."""
+    assert classify(status, ErrorObject.read(body), {}) is kind
+
+
+@pytest.mark.parametrize(
+    ("event", "found"),
+    [
+        ({"error": "x"}, True),
+        ({"object": "error", "message": "m"}, True),
+        ({"code": 50505, "message": "busy", "data": None}, True),
+        ({"type": "error", "error": {"message": "m"}}, True),
+        ({"detail": "Not Found"}, True),
+        ({"code": 422, "details": "too long"}, True),
+        ({"choices": None, "base_resp": {"status_code": 1008}}, True),
+        ({"choices": [], "base_resp": {"status_code": 0}}, False),
+        ({"choices": [], "error": None}, False),
+        ({"choices": [{"delta": {}}], "error": {}}, False),
+        ({"message": {"content": "a"}, "done": False}, False),
+        ({"status": "pulling manifest"}, False),
+    ],
+)
+def test_errors_inside_a_stream_are_told_from_answers(event: dict[str, Any], found: bool) -> None:
+    """Every shape of an error counts, and no event of an answer does."""
+    assert is_error(event) is found
+
+
+async def test_the_servers_models_are_named(serve: Serve) -> None:
+    """An unknown model's error names the models that are there, the nearest one first."""
+    error = await openai_error(
+        serve(fault=faults.always(faults.status(404, code="model_not_found"))), model="granite4.1"
+    )
+    assert error.hint == "choose one of its models with --model: granite4.1:3b, test-model"
+
+
 def test_one_line() -> None:
     """A message is one printable line of bounded length."""
     assert one_line(" a\n\tb\x1b[0m\u202e ") == "a b [0m"
     assert one_line("x" * 1000, 10) == "x" * 9 + "…"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("1s", 1), ("6m0s", 360), ("250ms", 0.25), ("1h2m3.5s", 3723.5), ("12", 12), (" 0 ", 0), ("2d", 172_800)],
-)
-def test_durations_as_providers_write_them(text: str, seconds: float) -> None:
-    """Units that add up, or a plain number of seconds."""
-    assert duration_s(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-1", "1s later", "2024-01-01T00:00:00Z", "nan", "1e99"])
-def test_what_is_no_duration_is_none(text: str) -> None:
-    """A header that cannot be read is no reason to wait."""
-    assert duration_s(text) is None
-
-
-def test_nothing_left_means_waiting_for_the_longest_reset() -> None:
-    """Requests or tokens at zero wait for their own reset; what is left of others does not matter."""
-    headers = {
-        "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": "1.5s",
-        "x-ratelimit-remaining-tokens": "900",
-        "x-ratelimit-reset-tokens": "6m0s",
-    }
-    status = read_rate_limits(headers)
-    assert status == RateLimitStatus(((0, 1.5), (900, 360)))
-    assert status.wait_s() == 1.5
-    plain = read_rate_limits({"ratelimit-remaining": "0", "ratelimit-reset": "7"})
-    assert plain is not None
-    assert plain.wait_s() == 7
-
-
-@pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-requests": "many"}, {"ratelimit-remaining": "0"}])
-def test_headers_that_say_nothing(headers: dict[str, str]) -> None:
-    """Absent or unreadable headers are no status."""
-    assert read_rate_limits(headers) is None
-
-
-def test_who_is_metered(server: ModelServer) -> None:
-    """OpenAI-compatible servers tell what is left, an Ollama does not."""
-    assert isinstance(OpenAIBackend(base_url=server.openai_url, api_key=""), ReportsRateLimits)
-    assert not isinstance(OllamaBackend(base_url=server.url), ReportsRateLimits)

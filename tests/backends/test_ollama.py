@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from loopback import ModelServer, faults
+from loopback import Call, Fault, ModelServer, faults
+from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.ollama import OllamaBackend, PullProgress, full_name, host_url
-from mellea_cli.errors import ModelMissing, RequestRefused, StreamBroken, UsageError
+from mellea_cli.backends.security import Secrets
+from mellea_cli.errors import ContextTooLong, ModelMissing, RequestRefused, ServerFault, StreamBroken, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Message, Options, Usage
 
 Serve = Callable[..., ModelServer]
@@ -146,6 +149,7 @@ async def test_the_request_has_ollamas_form(server: ModelServer) -> None:
         "think": False,
         "format": schema,
         "keep_alive": "5m",
+        "truncate": False,
     }
     assert bare == {"model": MODEL, "messages": full["messages"], "stream": True, "options": {}}
 
@@ -265,3 +269,102 @@ async def test_texts_that_arrive_together_may_be_one_chunk(serve: Serve, merge: 
     await backend.aclose()
     texts = [Chunk("ab")] if merge else [Chunk("a"), Chunk("b")]
     assert chunks == [*texts, Chunk("", "hm"), Chunk("c"), Chunk("d", "", "stop", Usage())]
+
+
+@pytest.mark.parametrize(
+    "name", ["granite4.1:3b", "library/granite4.1:3b", "registry.ollama.ai/library/Granite4.1:3B", "library/test-model"]
+)
+async def test_spellings_of_one_model(server: ModelServer, name: str) -> None:
+    """Ollama's own library and capitals make no other model."""
+    async with ollama(server) as backend:
+        await backend.prepare(name)
+
+
+async def test_a_missing_model_names_the_nearest(server: ModelServer) -> None:
+    """The names that are there follow the command that gets the model."""
+    async with ollama(server) as backend:
+        with pytest.raises(ModelMissing) as caught:
+            await backend.prepare("granite4.1:3")
+    assert "ollama pull granite4.1:3`" in caught.value.hint
+    assert caught.value.hint.endswith("with -m: granite4.1:3b, test-model")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        (BackendSettings(secrets=Secrets("", {"OLLAMA_API_KEY": "k-1", "OPENAI_API_KEY": "sk"})), "Bearer k-1"),
+        (BackendSettings(secrets=Secrets("", {"OPENAI_API_KEY": "sk"})), None),
+        (BackendSettings(secrets=Secrets("", {"DESK_KEY": "k-2"}), key_variable="DESK_KEY"), "Bearer k-2"),
+        (BackendSettings(api_key="k-3"), "Bearer k-3"),
+    ],
+)
+async def test_a_bearer_key_is_sent(server: ModelServer, settings: BackendSettings, sent: str | None) -> None:
+    """Ollama's own variable, a pool's or a key that was given; never the key of another provider."""
+    backend = OllamaBackend.from_settings(dataclasses.replace(settings, base_url=server.url))
+    await collect(backend, request())
+    await backend.aclose()
+    assert server.state.headers[0].get("authorization") == sent
+
+
+LONG = "The parcel came late again. " * 1_000
+
+
+@pytest.mark.parametrize(
+    ("text", "counted", "cut"),
+    [
+        (LONG, 2_050, True),
+        (LONG, 6_000, False),
+        ("配送がまた遅れました。" * 1_000, 2_050, True),
+        (LONG, 300, False),
+        (" " * 50_000 + "late", 1_100, False),
+        ("-" * 50_000, 1_100, False),
+        ("short", 0, False),
+    ],
+)
+async def test_a_cut_prompt_is_noticed(serve: Serve, text: str, counted: int, cut: bool) -> None:
+    """Where far fewer tokens were read than the text must have; small counts are those of a cache."""
+    end = {"message": {"content": "a"}, "done": True, "done_reason": "stop", "prompt_eval_count": counted}
+    server = serve(fault=faults.always(faults.raw_status(200, json.dumps(end) + "\n")))
+    async with ollama(server) as backend:
+        if cut:
+            with pytest.raises(ContextTooLong, match=str(counted)):
+                await collect(backend, request(messages=(Message("user", text),)))
+        else:
+            assert await collect(backend, request(messages=(Message("user", text),)))
+
+
+async def test_a_loaded_model_is_no_answer(serve: Serve) -> None:
+    """`load` as the reason says that nothing was asked: the request is sent again."""
+    answer = faults.raw_status(200, '{"message": {"content": ""}, "done": true, "done_reason": "load"}\n')
+    async with ollama(serve(fault=faults.always(answer))) as backend:
+        with pytest.raises(ServerFault, match="loaded"):
+            await collect(backend, request())
+
+
+async def test_a_format_that_is_ignored_without_thinking(serve: Serve) -> None:
+    """Prose without any JSON to a request with a format: `think` is left to the model from then on."""
+    said = iter(["I think that it is bad.", '{"summary": "a"}'])
+    server = serve(reply=lambda *_: next(said))
+    asked = request(options=Options(thinking=False), output_schema={"type": "object", "properties": {}})
+    async with ollama(server) as backend:
+        await collect(backend, asked)
+        await collect(backend, asked)
+    assert ["think" in body for body in server.state.bodies] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    ['"m" does not support thinking', 'think value "low" is not supported for this model', "invalid think value: low"],
+)
+async def test_a_refused_level_is_taken_back(serve: Serve, refusal: str) -> None:
+    """In each wording that Ollama has for it."""
+
+    def plan(call: Call) -> Fault | None:
+        body = json.dumps({"error": refusal})
+        return faults.raw_status(400, body, {"Content-Type": "application/json"}) if "think" in call.body else None
+
+    server = serve(fault=plan)
+    async with ollama(server) as backend:
+        for _ in range(2):
+            await collect(backend, request(options=Options(thinking="low")))
+    assert ["think" in body for body in server.state.bodies] == [True, False, False]

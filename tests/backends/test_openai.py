@@ -13,7 +13,16 @@ import pytest
 
 from loopback import Call, Fault, ModelServer, faults
 from mellea_cli.backends.openai import OpenAIBackend
-from mellea_cli.errors import ContentFiltered, NotAuthorized, RequestRefused, UsageError
+from mellea_cli.errors import (
+    ContentFiltered,
+    EndpointMissing,
+    ModelMissing,
+    NotAuthorized,
+    RequestRefused,
+    ServerFault,
+    StreamBroken,
+    UsageError,
+)
 from mellea_cli.messages import Chunk, GenerateRequest, Message, Options, Usage
 
 Serve = Callable[..., ModelServer]
@@ -174,7 +183,7 @@ async def test_reasoning_is_kept_apart(serve: Serve) -> None:
     assert "".join(chunk.thinking for chunk in chunks) == "hmm, so"
     other = serve(fault=faults.always(events(delta(reasoning="so"), delta("stop", content="Yes."))))
     async with openai(other) as backend:
-        assert (await collect(backend, request()))[:2] == [Chunk(thinking="so"), Chunk("Yes.", finish_reason="stop")]
+        assert (await collect(backend, request()))[:2] == [Chunk(thinking="so"), Chunk("Yes.")]
 
 
 async def test_a_refusal_fails_the_item(serve: Serve) -> None:
@@ -188,14 +197,14 @@ async def test_a_refusal_fails_the_item(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("sent", "chunks"),
     [
-        ([delta("tool_calls", content="a")], [Chunk("a", finish_reason="tool_calls"), Chunk()]),
+        ([delta("tool_calls", content="a")], [Chunk("a"), Chunk(finish_reason="stop")]),
         (
             [delta(content="a"), delta("stop"), {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}],
-            [Chunk("a"), Chunk(finish_reason="stop"), Chunk(usage=Usage(3, 1))],
+            [Chunk("a"), Chunk(finish_reason="stop", usage=Usage(3, 1))],
         ),
         (
             [{**delta("length", content="a"), "usage": {"prompt_tokens": 3, "completion_tokens": None}}],
-            [Chunk("a", finish_reason="length"), Chunk(usage=Usage(3, 0))],
+            [Chunk("a"), Chunk(finish_reason="length", usage=Usage(3, 0))],
         ),
         (
             [
@@ -205,14 +214,17 @@ async def test_a_refusal_fails_the_item(serve: Serve) -> None:
                 {},
                 delta("stop", content="a"),
             ],
-            [Chunk("a", finish_reason="stop"), Chunk()],
+            [Chunk("a"), Chunk(finish_reason="stop")],
         ),
-        ([delta("stop", content="a"), delta("stop", content="b")], [Chunk("a", finish_reason="stop"), Chunk()]),
+        (
+            [delta("stop", content="a"), delta("stop", content="b")],
+            [Chunk("a"), Chunk("b"), Chunk(finish_reason="stop")],
+        ),
         (
             [delta("stop", content=[{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}])],
-            [Chunk("a", finish_reason="stop"), Chunk()],
+            [Chunk("a"), Chunk(finish_reason="stop")],
         ),
-        ([delta("stop", content="\ud83d\ude00 \ud83d")], [Chunk("😀 \ufffd", finish_reason="stop"), Chunk()]),
+        ([delta("stop", content="\ud83d\ude00 \ud83d")], [Chunk("😀 \ufffd"), Chunk(finish_reason="stop")]),
     ],
 )
 @pytest.mark.parametrize("done", [True, False])
@@ -227,7 +239,7 @@ async def test_a_whole_answer_survives_a_cut_behind_it(serve: Serve) -> None:
     broken = events(delta("stop", content="a"), done=False)
     server = serve(fault=faults.always(Fault(status=200, body=broken.body + "data: {", headers=broken.headers)))
     async with openai(server) as backend:
-        assert await collect(backend, request()) == [Chunk("a", finish_reason="stop"), Chunk()]
+        assert await collect(backend, request()) == [Chunk("a"), Chunk(finish_reason="stop")]
 
 
 async def test_a_server_that_does_not_stream(serve: Serve) -> None:
@@ -239,7 +251,7 @@ async def test_a_server_that_does_not_stream(serve: Serve) -> None:
     }
     answer = faults.raw_status(200, json.dumps(value, indent=2), {"Content-Type": "application/json"})
     async with openai(serve(fault=faults.always(answer))) as backend:
-        assert await collect(backend, request()) == [Chunk("Yes.", finish_reason="stop"), Chunk(usage=Usage(2, 1))]
+        assert await collect(backend, request()) == [Chunk("Yes."), Chunk(finish_reason="stop", usage=Usage(2, 1))]
 
 
 async def test_a_refused_schema_goes_into_the_prompt(serve: Serve) -> None:
@@ -351,5 +363,134 @@ async def test_texts_that_arrive_together_may_be_one_chunk(serve: Serve, merge: 
     async with openai(server, merge_chunks=merge) as backend:
         chunks = await collect(backend, request())
     texts = [Chunk("ab")] if merge else [Chunk("a"), Chunk("b")]
-    last = [Chunk("", "hm"), Chunk("c"), Chunk("d", "", "stop"), Chunk(usage=Usage(1, 2))]
+    last = [Chunk("", "hm"), Chunk("c"), Chunk("d"), Chunk(finish_reason="stop", usage=Usage(1, 2))]
     assert chunks == [*texts, *last]
+
+
+PIECES = ('{"summary"', ': "late"}')
+
+
+def call(piece: Any, **more: Any) -> dict[str, Any]:
+    return {"index": 0, "function": {"arguments": piece, **more}}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [
+            delta(tool_calls=[call("", name="f")]),
+            *(delta(tool_calls=[call(one)]) for one in PIECES),
+            delta("tool_calls"),
+        ],
+        [*(delta(function_call={"arguments": one}) for one in PIECES), delta("function_call")],
+        [delta(tool_calls=[call({"summary": "late"})]), delta("stop", content="\n")],
+        [
+            delta(tool_calls=[call(PIECES[0]), {"index": 1, "function": {"arguments": "{}"}}]),
+            delta(tool_calls=[call(PIECES[1])]),
+        ],
+        [delta(content="".join(PIECES)), delta(tool_calls=[call("{}")]), delta("tool_calls")],
+    ],
+)
+async def test_a_tool_call_holds_the_answer(serve: Serve, sent: list[Any]) -> None:
+    """Its arguments count where the content is empty."""
+    async with openai(serve(fault=faults.always(events(*sent)))) as backend:
+        chunks = await collect(backend, request())
+    assert json.loads("".join(chunk.text for chunk in chunks)) == {"summary": "late"}
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["stop"]
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("SAFETY", "content_filter"),
+        ("sensitive", "content_filter"),
+        ("eos_token", "stop"),
+        ("COMPLETE", "stop"),
+        ("whatever", "stop"),
+        (None, "stop"),
+    ],
+)
+async def test_finish_reasons_of_many_servers(serve: Serve, finish: str | None, reason: str) -> None:
+    """Names and capitals differ, and `[DONE]` alone is an orderly end."""
+    async with openai(serve(fault=faults.always(events(delta(content="a"), delta(finish))))) as backend:
+        assert (await collect(backend, request()))[-1].finish_reason == reason
+
+
+@pytest.mark.parametrize("finish", ["error", "insufficient_system_resource", "abort", "unknown", "MALFORMED_RESPONSE"])
+async def test_finish_reasons_that_are_faults(serve: Serve, finish: str) -> None:
+    """They are the server's, so the request is sent again; what had come is kept with the error."""
+    async with openai(serve(fault=faults.always(events(delta(content="a"), delta(finish))))) as backend:
+        with pytest.raises(ServerFault, match=finish.lower()) as caught:
+            await collect(backend, request())
+    assert caught.value.partial == "a"
+
+
+async def test_a_finish_reason_before_the_end(serve: Serve) -> None:
+    """Text behind it counts, and an answer that breaks off behind it is broken."""
+    early = [delta("stop", content=""), delta(content="a"), delta(content="b")]
+    async with openai(serve(fault=faults.always(events(*early, delta("stop"))))) as backend:
+        assert "".join(chunk.text for chunk in await collect(backend, request())) == "ab"
+    async with openai(serve(fault=faults.always(events(*early, done=False)))) as backend:
+        with pytest.raises(StreamBroken):
+            await collect(backend, request())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning_content": "hm"},
+        {"reasoning": "hm"},
+        {"thinking": "hm"},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+    ],
+)
+async def test_the_fields_of_reasoning(serve: Serve, fields: dict[str, Any]) -> None:
+    """Each name that servers give it, and parts of the content."""
+    async with openai(serve(fault=faults.always(events(delta(**fields), delta("stop", content="a"))))) as backend:
+        chunks = await collect(backend, request())
+    assert ("".join(chunk.thinking for chunk in chunks), "".join(chunk.text for chunk in chunks)) == ("hm", "a")
+
+
+async def test_reasoning_tokens_are_read(serve: Serve) -> None:
+    """They tell whether reasoning has used up the limit."""
+    counts = {"prompt_tokens": 1, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}}
+    sent = events(delta("stop", content="a"), {"choices": [], "usage": counts})
+    async with openai(serve(fault=faults.always(sent))) as backend:
+        usage = (await collect(backend, request()))[-1].usage
+    assert usage is not None
+    assert usage.reasoning_tokens == 7
+
+
+async def test_no_reasoning_becomes_little_where_a_server_knows_no_none(serve: Serve) -> None:
+    """A server that lists the levels it knows gets the low one, from then on at once."""
+    known = "'reasoning_effort' does not support 'none'. Supported values are: 'low', 'medium', and 'high'."
+
+    def plan(call: Call) -> Fault | None:
+        return faults.status(400, message=known) if call.body.get("reasoning_effort") == "none" else None
+
+    server = serve(fault=plan)
+    async with openai(server) as backend:
+        for _ in range(2):
+            await collect(backend, request(options=Options(thinking=False)))
+    assert [body["reasoning_effort"] for body in server.state.bodies] == ["none", "low", "low"]
+
+
+async def test_a_missing_path_is_told_from_a_missing_model(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare 404 is about the model where the server has a list without it, else about the address."""
+    server = serve(fault=faults.always(faults.raw_status(404, "404 page not found")))
+    async with openai(server) as backend:
+        with pytest.raises(EndpointMissing) as missing:
+            await collect(backend, request())
+    assert "/v1" in missing.value.hint
+
+    async def others() -> list[str]:
+        return ["granite4.1:3b", "test-model-2"]
+
+    async with openai(server) as backend:
+        monkeypatch.setattr(backend, "models", others)
+        with pytest.raises(ModelMissing, match="404 page not found") as caught:
+            await collect(backend, request())
+    assert caught.value.hint.endswith("test-model-2, granite4.1:3b")

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from mellea_cli.backends import wire_format
 from mellea_cli.backends.wire_format import (
     MAX_LINE,
+    AnyDecoder,
     CachedJson,
-    Decoder,
-    DocumentDecoder,
     IdentityCache,
-    NdjsonDecoder,
+    JsonDecoder,
     SseDecoder,
     cached_message,
     decode,
@@ -26,6 +25,8 @@ from mellea_cli.backends.wire_format import (
     valid_unicode,
 )
 from mellea_cli.errors import StreamBroken, UsageError
+
+Decoder = AnyDecoder | JsonDecoder | SseDecoder
 
 payload_texts = st.text().map(lambda text: json.dumps({"t": text}, ensure_ascii=False))
 ends = st.sampled_from(["\n", "\r\n", "\r"])
@@ -48,7 +49,8 @@ def test_events_survive_any_split(
     """Server-sent events come out whole for any split, line end, byte order mark and comment."""
     noise = f": keep-alive{end}event: delta{end}id: 7{end}" if with_noise else ""
     text = ("\ufeff" if with_bom else "") + "".join(f"{noise}data: {payload}{end}{end}" for payload in payloads)
-    assert decoded(SseDecoder(), split(text.encode(), cuts)) == payloads
+    for decoder in (SseDecoder(), AnyDecoder()):
+        assert decoded(decoder, split(text.encode(), cuts)) == payloads
 
 
 @given(st.lists(payload_texts), ends, st.lists(st.integers(0, 10_000)), st.booleans(), st.booleans())
@@ -57,13 +59,14 @@ def test_json_lines_survive_any_split(
 ) -> None:
     """JSON lines come out whole for any split and line end, the last line's missing end included."""
     text = ("\ufeff" if with_bom else "") + end.join(payloads) + (end if last_end else "")
-    assert decoded(NdjsonDecoder(), split(text.encode(), cuts)) == payloads
+    for decoder in (JsonDecoder(), AnyDecoder()):
+        assert decoded(decoder, split(text.encode(), cuts)) == payloads
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30))
 def test_no_bytes_make_the_decoders_fail(parts: list[bytes]) -> None:
     """Whatever bytes come, the decoders return texts."""
-    for decoder in (SseDecoder(), NdjsonDecoder(), DocumentDecoder()):
+    for decoder in (SseDecoder(), JsonDecoder(), AnyDecoder()):
         assert all(isinstance(payload, str) for payload in decoded(decoder, parts))
 
 
@@ -93,6 +96,48 @@ def test_the_forms_of_an_event(text: bytes, payloads: list[str]) -> None:
     assert decoded(SseDecoder(), [text[at : at + 1] for at in range(len(text))]) == payloads
 
 
+@pytest.mark.parametrize(
+    ("text", "payloads"),
+    [
+        (b'data: {"a":1}\ndata: {"b":2}\ndata: [DONE]\n', ['{"a":1}', '{"b":2}', "[DONE]"]),
+        (b"data: [DONE] \n\n", ["[DONE]"]),
+        (b'error: {"code":400,"message":"m"}\n\n', ['{"error": {"code": 400, "message": "m"}}']),
+        (b"error: no memory\n\n", ['{"error": "no memory"}']),
+        (b'event: error\ndata: {"code":422}\n\n', ['{"error": {"code": 422}}']),
+        (b"event: error\ndata: gone\n\ndata: a\n\n", ['{"error": "gone"}', "a"]),
+        (b'data: a\n\n{"error":"x"}\n', ["a", '{"error":"x"}']),
+        (b'event: message\ndata: {"a":1}\n\n', ['{"a":1}']),
+    ],
+)
+def test_what_servers_make_of_events(text: bytes, payloads: list[str]) -> None:
+    """Events without a blank line, error lines, events named error and bare JSON come out, byte by byte as well."""
+    assert decoded(AnyDecoder(), [text]) == payloads
+    assert decoded(AnyDecoder(), [text[at : at + 1] for at in range(len(text))]) == payloads
+
+
+@pytest.mark.parametrize(
+    ("text", "payloads", "shown"),
+    [
+        (b'\n \n{"a":1}', ['{"a":1}'], ""),
+        (b'{\n "a":\n 1\n}\n', ['{\n "a":\n 1\n}'], ""),
+        (b'[{"a":1}]', ['[{"a":1}]'], ""),
+        (b'\xef\xbb\xbf{"a":1}\n{"b":2}\n', ['{"a":1}', '{"b":2}'], ""),
+        (b": ping\n\ndata: a\n\n", ["a"], ""),
+        (b"<html>log in</html>", [], "<html>log in</html>"),
+        (b"Ollama is running", [], "Ollama is running"),
+        (b"no", [], "no"),
+        (b"", [], ""),
+        (b" \n\n", [], ""),
+    ],
+)
+def test_the_bytes_tell_what_a_response_is(text: bytes, payloads: list[str], shown: str) -> None:
+    """Events, lines of JSON, one document or a text are told apart without the content type."""
+    for parts in ([text], [text[at : at + 1] for at in range(len(text))]):
+        decoder = AnyDecoder()
+        assert decoded(decoder, parts) == payloads
+        assert decoder.text == shown
+
+
 def test_an_event_is_given_out_at_its_lone_cr() -> None:
     """A blank line that ends in CR ends the event at once: nothing waits for an LF that may never come."""
     decoder = SseDecoder()
@@ -106,7 +151,7 @@ def feed_for_ever(decoder: Decoder, data: bytes) -> None:
         assert decoder.feed(data) == []
 
 
-@pytest.mark.parametrize("decoder", [SseDecoder(), NdjsonDecoder(), DocumentDecoder()])
+@pytest.mark.parametrize("decoder", [SseDecoder(), JsonDecoder(), AnyDecoder()])
 def test_a_line_without_end_is_given_up(decoder: Decoder) -> None:
     """Memory stays bounded when a server never ends its line."""
     with pytest.raises(StreamBroken, match=f"longer than {MAX_LINE}"):

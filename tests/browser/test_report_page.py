@@ -16,7 +16,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from browser.chromium import Browser
 from resultrows import NASTY, make_page, nasty_rows, result_rows
 
-pytestmark = pytest.mark.timeout(240)  # a browser and thousands of rows on a busy machine
+# A browser and thousands of rows on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 Open = Callable[..., Path]
 
 IDS = "return [...document.querySelectorAll('#body .id')].map(one => one.textContent)"

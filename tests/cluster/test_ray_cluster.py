@@ -18,7 +18,7 @@ from mellea_cli.cluster.ray_cluster import check_address, chosen_address
 from mellea_cli.errors import UsageError
 from rowfiles import write_rows
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROWS = 2_000
 KEY = "sk-loopback-9d1f4e"

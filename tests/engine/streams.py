@@ -53,6 +53,16 @@ def saying(*pieces: str, finish: str | None = "stop", usage: Usage | None = None
     return stream
 
 
+def thinking(text: str) -> Stream:
+    """A stream with reasoning and no text."""
+
+    async def stream(_: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        yield Chunk(thinking=text)
+        yield Chunk(finish_reason="stop", usage=Usage(10, 1))
+
+    return stream
+
+
 def raising(error: Exception, *before: str) -> Stream:
     """A stream that fails after these pieces."""
 

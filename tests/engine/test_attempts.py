@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from typing import Any
 
 import pytest
-from streams import Stream, Streams, asking, raising, saying
+from streams import Stream, Streams, asking, raising, saying, thinking
 
 from mellea_cli.engine.attempts import Question, ask, validate
 from mellea_cli.engine.circuit_breaker import CircuitBreaker
@@ -16,6 +17,7 @@ from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.generate import CallObserver
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.errors import (
+    BadOutput,
     ContentFiltered,
     CutAnswer,
     EmptyAnswer,
@@ -54,6 +56,26 @@ async def test_a_good_answer_is_one_call() -> None:
     """Nothing is asked twice."""
     answer = await ask(question(requirements=(small,)), client(Streams(saying("7"))))
     assert (answer.ok, answer.last.value, answer.calls, len(answer.tries)) == (True, 7, 1, 1)
+
+
+async def test_an_answer_in_the_reasoning_field_counts() -> None:
+    """Where a type is asked for and the text is empty; thoughts that hold no answer are none."""
+    asked = dataclasses.replace(asking("give a number"), output_schema={"type": "integer"})
+    for thoughts, tries in (("7", 1), ("hm, seven", 2)):
+        answer = await ask(Question(asked, number), client(Streams(thinking(thoughts), saying("7"))))
+        assert (answer.last.value, len(answer.tries)) == (7, tries)
+    plain = await ask(question(), client(Streams(thinking("7"), saying("8"))))
+    assert plain.last.value == 8
+
+
+async def test_output_that_the_server_refuses_is_a_bad_answer() -> None:
+    """The model is asked again, unless what it wrote is good all the same."""
+    refused = BadOutput("Failed to generate JSON", status=400)
+    answer = await ask(question(), client(Streams(raising(refused), saying("7"))))
+    assert (answer.last.value, answer.calls, answer.tries[0].error.kind) == (7, 2, "parse")
+    held = BadOutput("Failed to generate JSON", status=400, partial="7")
+    answer = await ask(question(), client(Streams(raising(held))))
+    assert (answer.last.value, answer.calls) == (7, 1)
 
 
 @pytest.mark.parametrize(

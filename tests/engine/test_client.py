@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from streams import Streams, asking, raising, saying
 
-from mellea_cli.backends.http_errors import RateLimitStatus
+from mellea_cli.backends.rate_limits import RateLimitStatus
 from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker
 from mellea_cli.engine.client import ClientLimits, ModelClient
 from mellea_cli.engine.endpoint import EndpointConfig
@@ -35,7 +36,7 @@ from mellea_cli.errors import (
     StreamBroken,
 )
 from mellea_cli.events import Event, Paused
-from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage
+from mellea_cli.messages import Chunk, Completion, GenerateRequest, Options, Usage
 
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002)
 ANSWER = saying("fine")
@@ -499,3 +500,97 @@ async def test_an_adaptive_limit_grows_with_the_text_that_arrives() -> None:
     await send_all(made, 400)
     assert made.endpoints[0].limiter.allowed > 2
     assert made.concurrency > 2
+
+
+def reasoning(
+    needs: int, *, obeys: bool = False, shown: bool = True, finish: str = "length"
+) -> Callable[[GenerateRequest], AsyncGenerator[Chunk, None]]:
+    """A model that spends `needs` tokens on reasoning before it answers."""
+
+    async def stream(request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        limit = request.options.max_tokens or 0
+        if limit >= needs or (obeys and request.options.thinking is False):
+            yield Chunk("fine")
+            yield Chunk(finish_reason="stop", usage=Usage(1, 1))
+            return
+        if shown:
+            yield Chunk(thinking="hm, well")
+        yield Chunk(finish_reason=finish, usage=Usage(1, limit))
+
+    return stream
+
+
+def limited(**options: Any) -> GenerateRequest:
+    return dataclasses.replace(asking("hello"), options=Options(max_tokens=100, most_reasoning=16_384, **options))
+
+
+@pytest.mark.parametrize(
+    ("backend", "limits"),
+    [
+        (reasoning(600), [100, 1_124]),
+        (reasoning(600, shown=False), [100, 1_124]),
+        (reasoning(600, shown=False, finish="stop"), [100, 1_124]),
+        (reasoning(9_000), [100, 1_124, 4_196, 16_484]),
+        (reasoning(90_000, obeys=True), [100, 1_124, 4_196]),
+    ],
+)
+async def test_the_limit_is_raised_for_reasoning(backend: Failing, limits: list[int]) -> None:
+    """Step by step, for all later requests too; the calls and their tokens are counted."""
+    streams = Streams(backend)
+    made = client(streams)
+    first = await made.send(limited())
+    assert (first.text, first.attempts, first.usage.completion_tokens) == ("fine", len(limits), sum(limits[:-1]) + 1)
+    second = await made.send(limited())
+    assert (second.text, second.attempts) == ("fine", 1)
+    assert [request.options.max_tokens for request in streams.requests] == [*limits, limits[-1]]
+    assert made.retries == 0
+
+
+async def test_reasoning_is_turned_off_only_where_nobody_asked_for_it() -> None:
+    """From the second step on, and neither for a level nor where the server's own way was asked for."""
+    for options, sent in (
+        ({}, [None, None, False]),
+        ({"thinking": "low"}, ["low"] * 3),
+        ({"keeps_thinking": True}, [None] * 3),
+    ):
+        streams = Streams(reasoning(9_000))
+        await client(streams).send(limited(**options))
+        assert [request.options.thinking for request in streams.requests][:3] == sent
+
+
+async def test_a_context_window_grows_with_the_limit() -> None:
+    """What is reasoned needs room in the window as well."""
+    streams = Streams(reasoning(600))
+    await client(streams).send(limited(context_window=4_096))
+    assert [request.options.context_window for request in streams.requests] == [4_096, 5_120]
+
+
+async def test_a_limit_of_the_users_own_is_kept() -> None:
+    """Without room for reasoning the answer comes as it is."""
+    streams = Streams(reasoning(600))
+    asked = dataclasses.replace(asking("hello"), options=Options(max_tokens=100))
+    completion = await client(streams).send(asked)
+    assert (completion.finish_reason, completion.attempts) == ("length", 1)
+
+
+async def test_a_model_that_reasons_without_end_is_given_up() -> None:
+    """After the last step each request is sent once."""
+    streams = Streams(reasoning(1_000_000))
+    made = client(streams)
+    assert [(await made.send(limited())).attempts for _ in range(2)] == [4, 1]
+
+
+async def test_a_long_answer_is_not_taken_for_reasoning() -> None:
+    """An answer that runs into its limit by itself is judged elsewhere."""
+    streams = Streams(saying("so it goes on and on", finish="length", usage=Usage(1, 100)))
+    assert (await client(streams).send(limited())).attempts == 1
+
+
+async def test_requests_side_by_side_raise_the_limit_once() -> None:
+    """Each of several first requests is sent again with the same new limit."""
+    streams = Streams(reasoning(600))
+    made = client(streams)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(made.send(limited()))
+    assert sorted({request.options.max_tokens for request in streams.requests}) == [100, 1_124]

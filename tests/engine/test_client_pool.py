@@ -326,8 +326,8 @@ async def test_what_takes_long_everywhere_stays_where_it_is(serve: Serve, monkey
     async with pooled(*(endpoint(one) for one in servers), deadlines=deadlines, policy=RetryPolicy(0)) as pool:
         await pool.send(8)
         # The two may differ by chance while the machine is busy.
-        for endpoint in pool.client.endpoints:
-            endpoint.mean_s = 0.01
+        for one in pool.client.endpoints:
+            one.mean_s = 0.01
         with pytest.raises(StreamBroken):
             await pool.client.send(request(99))
     asked = sum(number for one in servers for prompt, number in one.state.attempts.items() if "MARK-99" in prompt)
@@ -342,9 +342,9 @@ async def test_a_request_is_taken_over_once(serve: Serve, monkeypatch: pytest.Mo
     servers = [serve(fault=faults.always(faults.drip(0.05))) for _ in range(3)]
     deadlines = Deadlines(first_token_s=None, between_tokens_s=None, total_s=1.0)
     async with pooled(*(endpoint(one) for one in servers), deadlines=deadlines, policy=RetryPolicy(0)) as pool:
-        for place, endpoint in enumerate(pool.client.endpoints):
-            endpoint.mean_s, endpoint._measured_at = 0.01 * 5**place, asyncio.get_running_loop().time()
-            endpoint.rest(0.2 * (2 - place), endpoint._measured_at, "busy")
+        for place, one in enumerate(pool.client.endpoints):
+            one.mean_s, one._measured_at = 0.01 * 5**place, asyncio.get_running_loop().time()
+            one.rest(0.2 * (2 - place), one._measured_at, "busy")
         with pytest.raises(StreamBroken):
             await pool.client.send(request())
     assert sum(server.state.requests for server in servers) == 2

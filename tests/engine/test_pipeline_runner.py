@@ -38,7 +38,7 @@ def pipeline(*steps: Step) -> Pipeline:
     def joined(values: Any) -> dict[str, Any]:
         return {"words": [values[one.name].word for one in steps]}
 
-    return Pipeline("p", "for a test", steps, (Column("words"),), joined)
+    return Pipeline("p", steps, (Column("words"),), joined)
 
 
 DIAMOND = pipeline(step("left"), step("right"), step("end", "left", "right"))

@@ -29,7 +29,7 @@ class Expect:
         says: words on stderr.
         silent: words that may be neither on stderr nor on stdout.
         stdout: words on stdout.
-        talk: lines on stderr, at most.
+        talk: lines on stderr, at most; those that tell of progress do not count.
         summaries: what the summaries contain, row by row.
         columns: columns that the output has.
         without: columns that it may not have.

@@ -18,7 +18,7 @@ _AT_ONCE = 4
 """Most of a case's time is the program's start and the waits of a server."""
 
 
-pytestmark = pytest.mark.field
+pytestmark = [pytest.mark.slow, pytest.mark.field]
 
 
 @pytest.fixture(scope="module")

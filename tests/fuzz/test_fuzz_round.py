@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fuzz import readers, streams
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def _seeds(name: str) -> list[bytes]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 WHOLE_WAY = """
 import csv, itertools, json, random, resource, sys
 from pathlib import Path

@@ -185,7 +185,7 @@ def test_link_in_place_of_the_partial_file_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_format_is_a_usage_error(tmp_path: Path) -> None:
     """Formats are named in the message."""
-    with pytest.raises(UsageError, match="unknown format") as caught:
+    with pytest.raises(UsageError, match="there is no format") as caught:
         open_sink(resolve_output(str(tmp_path / "out")), ADDED, SinkOptions(format="xml"))
     assert "jsonl" in caught.value.hint
 

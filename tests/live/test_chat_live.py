@@ -8,7 +8,7 @@ import pytest
 
 from terminals import Terminal, mellea_on_terminal
 
-pytestmark = [pytest.mark.live, pytest.mark.terminal]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.terminal]
 
 
 def at_prompt(text: str) -> bool:

@@ -23,7 +23,7 @@ from mellea_cli.errors import BackendUnavailable, ContextTooLong, ModelFileError
 from mellea_cli.messages import Chunk, GenerateRequest, Message, Options
 from mellea_cli.models.store import ModelStore
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(300)]
 
 NAME = "smollm2-135m"
 SCHEMA = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(300)]
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

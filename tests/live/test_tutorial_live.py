@@ -27,6 +27,7 @@ def run_to_its_end(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=_TRY_S, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])

@@ -135,4 +135,4 @@ def test_a_step_must_come_after_what_it_needs() -> None:
     """A cycle, or an unknown name, is refused when the pipeline is written down."""
     step = Step("a", Prompt("", "{{ b }}"), OutputType(str), 10, needs=("b",))
     with pytest.raises(ValueError, match="needs"):
-        Pipeline("p", "", (step,), (Column("x"),), dict)
+        Pipeline("p", (step,), (Column("x"),), dict)

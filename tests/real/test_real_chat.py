@@ -7,7 +7,7 @@ import json
 import pytest
 from realservers import RealServer, Run
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 
 def test_one_question_from_a_pipe(mellea: Run, server: RealServer) -> None:

@@ -10,7 +10,7 @@ import pytest
 from realservers import TEXTS, RealServer, Run, check_rows, read_rows, real_server, write_feedback
 from relay import Relay
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from relay import Relay
 
 import mellea_cli
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 MANY = [f"{TEXTS[number % len(TEXTS)]} Case {number}." for number in range(300)]
 _WORDS = ("clerk", "letter", "window", "garden", "engine", "ticket", "winter", "market", "bridge", "doctor")

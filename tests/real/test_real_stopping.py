@@ -22,7 +22,7 @@ from realservers import (
 )
 from relay import Relay
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 Start = Callable[..., subprocess.Popen[str]]
 

@@ -12,7 +12,7 @@ from relay import Relay
 
 import mellea_cli
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 
 class Mood(BaseModel):

@@ -19,7 +19,7 @@ from realservers import (
 )
 from relay import Relay
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 
 @pytest.mark.parametrize("pipeline", ["single", "steps"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from realservers import RealServer
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 STEPS = Path(__file__).parents[2] / "samples" / "tutorial"
 # A model this small now and then writes on and on, or never gives a good answer: then the program is run again.

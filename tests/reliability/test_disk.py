@@ -15,6 +15,8 @@ from kill_harness import stored
 
 from loopback import ModelServer
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., ModelServer]
 FLAGS = ("-c", "8", "--json", "-q")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from fault_injection import inject, why_not
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("call", "when"), [("pwrite64", 3), ("fdatasync", 3), ("rename", 1), ("openat", 2)])
 def test_the_nth_call_of_a_kind_fails(call: str, when: int, tmp_path: Path) -> None:

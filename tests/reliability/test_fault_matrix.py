@@ -11,6 +11,8 @@ from audit import Audit, audit, command, leaks, mark, run, write_input
 
 from loopback import Call, Fault, ModelServer, faults
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., ModelServer]
 
 SOON = {"Retry-After": "0"}

@@ -20,6 +20,8 @@ from test_fault_matrix import ANSWERS, FOR_EVER, TRANSPORT
 
 from loopback import Call, Fault, ModelServer, faults
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., ModelServer]
 
 ITEMS = 60

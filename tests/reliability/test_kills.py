@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import offload_kills
+import pytest
 from kill_harness import harness
+
+pytestmark = pytest.mark.slow
 
 
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:

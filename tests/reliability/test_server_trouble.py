@@ -13,6 +13,8 @@ from outage_harness import KINDS, harness
 
 from loopback import ModelServer, faults
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., ModelServer]
 FLAGS = ("-c", "8", "--json", "-q")
 

@@ -14,6 +14,8 @@ from audit import Ended, audit, command, end, leaks, run, start, write_input
 
 from loopback import ModelServer, faults
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., ModelServer]
 FLAGS = ("-c", "4", "--json", "-q")
 ITEMS = 300

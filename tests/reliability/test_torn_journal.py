@@ -16,6 +16,8 @@ from audit import Ended, audit, command, end, leaks, run, start, write_input
 from loopback import ModelServer
 from mellea_cli.io.journal import FORMAT_VERSION
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., ModelServer]
 ITEMS = 60
 FLAGS = ("-c", "8", "--json", "-q")

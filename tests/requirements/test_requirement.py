@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from mellea_cli.messages import Message
@@ -12,11 +14,15 @@ from mellea_cli.requirements.requirement import (
     ValidationResult,
     check,
     default_output_to_bool,
+    fewer_words,
     in_turns,
+    not_cut,
+    one_sentence,
     reasons,
     req,
     reqify,
     same_prompt,
+    sentences,
     simple_validate,
 )
 
@@ -143,3 +149,58 @@ def test_a_runaway_answer_is_shown_in_part() -> None:
     """It would crowd out the window."""
     repaired = in_turns(FIRST, "la " * 100_000, ["it repeats itself"])
     assert len(repaired[2].content) <= 2_000
+
+
+async def verdict(requirement: Requirement, summary: str | None) -> tuple[bool, str | None]:
+    result = await requirement.check(Answered("", SimpleNamespace(summary=summary)))
+    return bool(result), result.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("The customer waited.", 1),
+        ("No full stop at the end", 1),
+        ("It cost 3.50 euros. Too much.", 2),
+        ("He paid 3.50 euros", 1),
+        ("Dr. Smith was late.", 1),
+        ("The app, e.g. The menu, is slow.", 1),
+        ("Slow! Expensive! Why?", 3),
+        ("Works with v. 2 and J. Smith agrees.", 1),
+        ('She said "never again." They refunded her.', 2),
+        ("Version 2.0 is fine.", 1),
+        ("", 0),
+    ],
+)
+def test_sentences_are_counted_as_people_count_them(text: str, count: int) -> None:
+    """Abbreviations, decimals and quotation marks do not fool the splitter."""
+    assert len(sentences(text)) == count, sentences(text)
+
+
+async def test_one_sentence_says_how_many_there_are() -> None:
+    """The reason names the number, so that the model knows what to change."""
+    one = one_sentence("summary")
+    assert await verdict(one, "All is well.") == (True, None)
+    assert await verdict(one, None) == (True, None)
+    held, reason = await verdict(one, "All is well. Or is it?")
+    assert not held
+    assert "2 sentences" in (reason or "")
+    assert (await verdict(one, "All is\nwell."))[0] is False
+
+
+async def test_word_limit_is_strict() -> None:
+    """Fewer than 30 means that 30 are too many."""
+    limit = fewer_words(30, "summary")
+    assert (await verdict(limit, "word " * 29))[0]
+    assert (await verdict(limit, None))[0]
+    held, reason = await verdict(limit, "word " * 30)
+    assert not held
+    assert reason == "about the field 'summary': it has 30 words; use fewer than 30"
+
+
+async def test_a_field_as_long_as_its_limit_was_cut() -> None:
+    """A string that fills its schema's maxLength did not end by itself."""
+    requirement = not_cut({"summary": 5})
+    assert (await verdict(requirement, "1234"))[0]
+    assert (await verdict(requirement, None))[0]
+    assert not (await verdict(requirement, "12345"))[0]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from inprocess import run_in_process
 from loopback import ModelServer
 
 
@@ -16,21 +14,14 @@ def test_the_summary_does_not_name_an_output_that_was_left_as_it_was(tmp_path: P
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [json.dumps({"id": number, "text": f"MARK-{number} is late"}) for number in range(3)]
     source.write_text("\n".join(rows[:2]) + "\n")
-    environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "OPENAI_API_KEY": "right"}
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
 
     arguments = ("summarise", "in.jsonl", "-o", "out.jsonl", "-m", "m", "-q", "--json")
 
     def run(server: ModelServer, key: str) -> dict[str, object]:
-        ended = subprocess.run(
-            [sys.executable, "-m", "mellea_cli", *arguments, "--base-url", server.openai_url],
-            cwd=tmp_path,
-            env={**environ, "OPENAI_API_KEY": key},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
-        lines = (ended.stderr + b"\n" + ended.stdout).decode().splitlines()
+        command = (*arguments, "--base-url", server.openai_url)
+        ended = run_in_process(command, tmp_path, env={**environ, "OPENAI_API_KEY": key})
+        lines = (ended.stderr + "\n" + ended.stdout).splitlines()
         found: dict[str, object] = json.loads(next(line for line in reversed(lines) if line.startswith("{")))
         return found
 

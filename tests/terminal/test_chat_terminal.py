@@ -20,7 +20,7 @@ from loopback import Call, Fault, ModelServer, faults
 from rowfiles import write_rows
 from terminals import Terminal, mellea_on_terminal
 
-pytestmark = pytest.mark.terminal
+pytestmark = [pytest.mark.slow, pytest.mark.terminal]
 
 Start = Callable[..., AbstractContextManager[Terminal]]
 

@@ -10,7 +10,7 @@ from loopback import ModelServer
 from rowfiles import write_rows
 from terminals import mellea_on_terminal
 
-pytestmark = pytest.mark.terminal
+pytestmark = [pytest.mark.slow, pytest.mark.terminal]
 
 KEY = "sk-typed-at-a-terminal"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyte
 import pytest
 
-pytestmark = pytest.mark.terminal
+pytestmark = [pytest.mark.slow, pytest.mark.terminal]
 
 REPLAY = Path(__file__).parents[1] / "ui" / "replay.py"
 TIMEOUT_S = 60.0

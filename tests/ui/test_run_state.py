@@ -171,7 +171,6 @@ def test_an_item_that_starts_again_has_one_panel(state: RunState, clock: Clock) 
     state(start(0, "new"))
     clock.now += 2
     snapshot = state.snapshot(2)
-    assert snapshot.progress.in_flight == 1
     assert snapshot.more == 0
     assert [panel.text for panel in snapshot.panels if panel and panel.status is ItemStatus.RUNNING].count("new") == 1
 
@@ -247,11 +246,10 @@ def test_events_about_unknown_items_are_ignored(state: RunState) -> None:
 
 
 def test_the_last_failures_are_kept(state: RunState) -> None:
-    """A few failures stay for display, and their kinds are counted."""
+    """A few failures stay for display."""
     for position in range(9):
         state(finish(position, ok=False))
     assert [failure.id for failure in state.snapshot().progress.failures] == ["id6", "id7", "id8"]
-    assert state.failed_kinds() == {"parse": 9}
 
 
 def test_an_endless_answer_does_not_fill_the_memory(state: RunState) -> None:
@@ -280,7 +278,8 @@ def test_two_threads_may_meet(state: RunState) -> None:
         try:
             while not over.is_set():
                 snapshot = state.snapshot(3)
-                assert snapshot.progress.in_flight <= 5
+                assert len(snapshot.panels) == 3
+                assert snapshot.more <= 5
         except Exception as error:  # noqa: BLE001 - carried into the test's own thread
             faults.append(error)
 
@@ -340,13 +339,11 @@ def test_any_story_adds_up(story: list[tuple[Event, float, int | None]]) -> None
         assert len(snapshot.panels) == panels
         assert (progress.done, progress.failed, progress.reused) == (counts["done"], counts["failed"], counts["reused"])
         assert progress.retries == counts["retries"]
-        assert progress.in_flight == len(active)
         running = [panel.position for panel in snapshot.panels if panel and panel.status is ItemStatus.RUNNING]
         assert len(set(running) & active) + snapshot.more == len(active)
         assert progress.items_per_s >= 0
         assert progress.tokens_per_s >= 0
         assert progress.left_s is None or progress.left_s > 0
-    assert sum(state.failed_kinds().values()) == counts["failed"]
 
 
 WHOLE = '{"positive_aspect": null, "main_complaint": "CSV \\"export\\" crashes", "urgency": "high"}'

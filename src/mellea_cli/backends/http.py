@@ -6,42 +6,63 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
+from weakref import WeakSet
 
 from mellea_cli.backends.http_errors import (
     DEFAULT_HINTS,
+    HUNG_UP,
     ErrorObject,
     Hints,
-    RateLimitStatus,
     classify,
     describe_failure,
+    is_error,
     one_line,
-    read_rate_limits,
     reason_phrase,
-    retry_after_s,
 )
-from mellea_cli.backends.security import NetworkPolicy, is_loopback, redact_url, validate_key, validate_url
+from mellea_cli.backends.rate_limits import RateLimitStatus, read_rate_limits, retry_after_s
+from mellea_cli.backends.security import (
+    NetworkPolicy,
+    check_certificates,
+    is_loopback,
+    redact_url,
+    validate_key,
+    validate_url,
+)
 from mellea_cli.backends.wire_format import (
     MAX_LINE,
-    NdjsonDecoder,
-    SseDecoder,
+    AnyDecoder,
     decode,
     decode_all,
     encode,
-    make_decoder,
 )
-from mellea_cli.errors import BackendError, BackendUnavailable, EndpointMissing, StreamBroken, UsageError
+from mellea_cli.errors import (
+    BackendError,
+    BackendUnavailable,
+    BadOutput,
+    EndpointMissing,
+    NotAuthorized,
+    RateLimited,
+    StreamBroken,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     import httpx
-    from aiohttp import ClientSession
+    from aiohttp import ClientSession, TCPConnector
+    from aiohttp.connector import Connection
     from httpx_aiohttp import AiohttpTransport
 
 Event = dict[str, Any]
 
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
+
+DONE: Event = {"done": True}
+"""The event that SSE's `[DONE]` becomes: an orderly end."""
 
 _DONE = "[DONE]"
 _DRAIN_S = 1.0
@@ -95,27 +116,25 @@ class WireClient:
         self.rate_limit_status: RateLimitStatus | None = None
         """Status from the latest response with rate-limit headers."""
 
-    async def stream(
-        self, path: str, body: Mapping[str, Any], expected: type[SseDecoder | NdjsonDecoder]
-    ) -> AsyncGenerator[list[Event], None]:
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[Event], None]:
         """POST `body` and yield the events of the answer, in lists of those that have arrived together.
 
-        The generator ends with the response, or at SSE's `[DONE]`. Closing it closes the connection.
+        The generator ends with the response, or at SSE's `[DONE]`, which it yields as `DONE`. Closing it closes the
+        connection.
 
         Raises:
             BackendError: `StreamBroken` when the answer had begun, else the class for what happened.
         """
         url, model = self.base_url + path, str(body.get("model", ""))
-        response = await self._send("POST", url, encode(body))
+        response = await self._send("POST", url, encode(body), resend=True)
         try:
             # Looked up as bytes: each access through httpx's headers costs several calls.
-            headers = {name.lower(): value for name, value in response.headers.raw}
-            content_type = headers.get(b"content-type", b"").decode("latin-1").lower()
-            if not 200 <= response.status_code < 300 or content_type.startswith("text/html"):
+            names = b" ".join([name for name, _ in response.headers.raw]).lower()
+            if not 200 <= response.status_code < 300:
                 raise await self._refusal(response, url, model)
-            if b"ratelimit" in b" ".join(headers):
+            if b"ratelimit" in names:
                 self.rate_limit_status = read_rate_limits(response.headers) or self.rate_limit_status
-            decoder = make_decoder(expected, content_type)
+            decoder = AnyDecoder()
             async with aclosing(self._chunks(response, url)) as chunks:
                 async for data in chunks:
                     if payloads := decoder.feed(data):
@@ -132,6 +151,8 @@ class WireClient:
                 yield events
             if failure is not None:
                 raise failure
+            if decoder.text:
+                raise self._not_an_answer(response.status_code, decoder.text, url, model)
         finally:
             await _release(response)
 
@@ -193,7 +214,14 @@ class WireClient:
         url: str,
         content: bytes | AsyncIterable[bytes] | None,
         headers: Mapping[str, str] | None = None,
+        *,
+        resend: bool = False,
     ) -> httpx.Response:
+        """Send a request and return the response's head.
+
+        With `resend` it is sent again when a connection that was kept ends before the first byte: the server closed it
+        meanwhile, as llama.cpp's does after each streamed answer. That is no sign of an outage.
+        """
         import aiohttp
         import httpx
 
@@ -209,10 +237,14 @@ class WireClient:
             content=content,
             extensions={"timeout": self._timeout},
         )
-        try:
-            return await self._transport.handle_async_request(request)
-        except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
-            reason, cause = self._clean(describe_failure(exc)), _safe_cause(exc)
+        while True:
+            was_kept.set(False)
+            try:
+                return await self._transport.handle_async_request(request)
+            except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
+                reason, cause = self._clean(describe_failure(exc)), _safe_cause(exc)
+            if not (resend and was_kept.get() and reason == HUNG_UP):
+                break
         # Raised outside of the handler, which would attach the unsafe error as the context.
         raise BackendUnavailable(
             f"cannot reach {url}: {reason}", hint=self._hints.get(BackendUnavailable, "")
@@ -245,17 +277,26 @@ class WireClient:
                 failure.__cause__ = event
                 return events, failure, False
             if not isinstance(event, dict):
-                return events, StreamBroken(f"{url} sent JSON that is not an object"), False
-            if event.get("error"):
+                error = ErrorObject.read(event) if isinstance(event, list) else ErrorObject()
+                if not (error.status or error.codes):
+                    return events, StreamBroken(f"{url} sent JSON that is not an object"), False
+                return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
+            if is_error(event):
                 error = ErrorObject.read(event)
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             events.append(event)
+        if done:
+            events.append(DONE)
         return events, None, done
 
-    async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
-        if response.is_success:
+    def _not_an_answer(self, status: int, text: str, url: str, model: str) -> BackendError:
+        """The error for a 200 with a web page or other text: mostly the wrong address."""
+        if text.startswith("<"):
             hint = self._hints.get(EndpointMissing, "")
-            return EndpointMissing(f"{url} answered with a web page", status=response.status_code, hint=hint)
+            return EndpointMissing(f"{url} answered with a web page", status=status, hint=hint)
+        return self._error(status, ErrorObject.parse(text), {}, url, model)
+
+    async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
         try:
             text = await self._read_body(response, url, MAX_ERROR_BODY)
         except StreamBroken:
@@ -275,11 +316,16 @@ class WireClient:
             text = f"{text} ({one_line(error.param, 80)})"
         text = self._clean(text)
         verdict = "reported an error inside the answer" if inside else f"answered {reason_phrase(status)}"
+        hint = self._hints.get(kind, "").replace("{model}", model)
+        if kind is NotAuthorized and error.sign_in:
+            hint = f"{hint}, or at {one_line(error.sign_in)}"
+        asked = retry_after_s(headers)
         return kind(
             f"{url} {verdict}" + (f": {text}" if text else ""),
             status=error.status if inside else status,
-            retry_after_s=retry_after_s(headers),
-            hint=self._hints.get(kind, "").replace("{model}", model),
+            retry_after_s=error.wait_s if asked is None and kind is RateLimited else asked,
+            partial=error.output if kind is BadOutput else "",
+            hint=hint,
         )
 
     async def _read_body(self, response: httpx.Response, url: str, limit: int) -> str:
@@ -322,6 +368,30 @@ def _safe_cause(exc: BaseException) -> BaseException:
     return exc
 
 
+was_kept: ContextVar[bool] = ContextVar("was_kept", default=False)
+"""Whether the current task's request went out on a connection that an earlier one had used."""
+
+
+@cache
+def _connector_class() -> type[TCPConnector]:
+    import aiohttp
+
+    class Connector(aiohttp.TCPConnector):
+        """Connection pool that tells kept connections from new ones in `was_kept`."""
+
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self._used: WeakSet[Any] = WeakSet()
+
+        async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+            connection = await super().connect(*args, **kwargs)
+            was_kept.set(connection.protocol in self._used)
+            self._used.add(connection.protocol)
+            return connection
+
+    return Connector
+
+
 def open_transport(base_url: str, max_connections: int | None) -> AiohttpTransport:
     """Open a transport with its own connection pool, inside the event loop that will use it.
 
@@ -332,6 +402,7 @@ def open_transport(base_url: str, max_connections: int | None) -> AiohttpTranspo
     from httpx_aiohttp import AiohttpTransport
 
     proxy = proxy_for(base_url)
+    check_certificates(base_url)
     # The certificates take 20 ms to load, and a plain http address never needs them as redirects are not followed.
     context = httpx.create_ssl_context(verify=base_url.startswith("https:"))
 
@@ -341,7 +412,7 @@ def open_transport(base_url: str, max_connections: int | None) -> AiohttpTranspo
         # The library's own limit of 100 connections would be a second, hidden one. Of the environment only proxies and
         # certificates are read: a netrc file's password has nothing to do with a model server.
         limit = 0 if max_connections is None else max_connections
-        connector = aiohttp.TCPConnector(limit=limit, keepalive_timeout=_KEEP_ALIVE_S, ssl=context)
+        connector = _connector_class()(limit=limit, keepalive_timeout=_KEEP_ALIVE_S, ssl=context)
         return aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), skip_auto_headers=("Accept", "User-Agent")
         )

@@ -1,4 +1,4 @@
-"""Errors on the wire: which class a status, an error object or a failed connection gets, and rate-limit headers."""
+"""Errors on the wire: which class a status, an error object or a failed connection gets."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import json
 import re
 import socket
 import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Protocol, runtime_checkable
+from typing import Any
 
+from mellea_cli.backends.rate_limits import retry_after_s, wait_in_details, wait_in_words
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
+    BadOutput,
     ContentFiltered,
     ContextTooLong,
     EndpointMissing,
@@ -31,37 +31,151 @@ from mellea_cli.errors import (
 MAX_MESSAGE = 300
 """Characters of a server's text that a message repeats."""
 
-# Codes come before statuses, as one status has several meanings (429: slow down, or the account is empty). The words
-# of a message decide nothing that stops a run: servers put them into hints as well.
-_BY_CODE: dict[str, type[BackendError]] = {
-    "insufficient_quota": QuotaSpent,
-    "billing_hard_limit_reached": QuotaSpent,
-    "billing_not_active": QuotaSpent,
-    "context_length_exceeded": ContextTooLong,
-    "exceed_context_size_error": ContextTooLong,
-    "content_filter": ContentFiltered,
-    "content_policy_violation": ContentFiltered,
-    "invalid_api_key": NotAuthorized,
-    "authentication_error": NotAuthorized,
-    "model_not_found": ModelMissing,
-    "rate_limit_exceeded": RateLimited,
-    "rate_limit_error": RateLimited,
-    "overloaded_error": ServerFault,
-    "server_error": ServerFault,
-}
-
 _BY_STATUS: dict[int, type[BackendError]] = {
     401: NotAuthorized,
     402: QuotaSpent,
     403: NotAuthorized,
     404: EndpointMissing,
     405: EndpointMissing,
+    407: NotAuthorized,
     408: ServerFault,
     409: ServerFault,
+    413: ContextTooLong,
+    424: ServerFault,
     425: ServerFault,
     429: RateLimited,
 }
 
+# Codes come before words, and words before statuses, as one status has several meanings (429: slow down, or the account
+# is empty). Compared without case, `_` and `-`.
+_BY_CODE: dict[str, type[BackendError]] = {
+    "insufficientquota": QuotaSpent,
+    "exceededcurrentquotaerror": QuotaSpent,
+    "insufficientbalance": QuotaSpent,
+    "billinghardlimitreached": QuotaSpent,
+    "billingnotactive": QuotaSpent,
+    "quotaexceeded": QuotaSpent,
+    "arrearage": QuotaSpent,
+    "contextlengthexceeded": ContextTooLong,
+    "contextexceeded": ContextTooLong,
+    "exceedcontextsizeerror": ContextTooLong,
+    "stringabovemaxlength": ContextTooLong,
+    "contentfilter": ContentFiltered,
+    "contentpolicyviolation": ContentFiltered,
+    "responsibleaipolicyviolation": ContentFiltered,
+    "datainspectionfailed": ContentFiltered,
+    "invalidapikey": NotAuthorized,
+    "apikeyinvalid": NotAuthorized,
+    "authenticationerror": NotAuthorized,
+    "unauthenticated": NotAuthorized,
+    "nodbconnection": NotAuthorized,
+    "modelnotfound": ModelMissing,
+    "modelnotavailable": ModelMissing,
+    "modelnotexist": ModelMissing,
+    "invalidmodel": ModelMissing,
+    "unknownmodel": ModelMissing,
+    "deploymentnotfound": ModelMissing,
+    "jsonvalidatefailed": BadOutput,
+    "toolusefailed": BadOutput,
+    "outputparsefailed": BadOutput,
+    "malformedoutput": BadOutput,
+    "overloadederror": ServerFault,
+    "servererror": ServerFault,
+}
+_SLOW_DOWN = frozenset({"ratelimitexceeded", "ratelimiterror", "throttlingerror"})
+
+
+def _words(*alternatives: str) -> re.Pattern[str]:
+    return re.compile("|".join(alternatives), re.IGNORECASE)
+
+
+_CONTEXT = _words(
+    r"context[ _-]?(?:length|window|size|limit)|context the overflows|\bn_ctx\b",
+    r"max(?:imum)? (?:allowed )?(?:model|prompt|input|sequence)[ _]len|model token limit",
+    r"(?:prompt|input|messages?|request|content)s? (?:is |are |was )?too (?:long|large)\b",
+    r"reduce (?:the|your) (?:length|size) of|reduce your (?:message|prompt|input)",
+    r"(?:input|prompt)[ _](?:length|tokens?)\b[^.]{0,60}(?:exceed|less than|should be|must be)",
+    r"tokens? (?:count )?(?:\(\d+\) )?exceeds?\b|`inputs`[^.]{0,60}must",
+    r"maximum number of (?:input |prompt )?tokens|too many (?:input|prompt) tokens",
+    r"上下文|输入.{0,10}(?:过长|超)",
+)
+_FILTERED = _words(
+    r"\bflagged\b|requires moderation|content(?: management)? policy|content exists risk|inappropriate content",
+    r"considered high risk|safety (?:system|filter|setting|polic)|content[ _]filter|unsafe content|sensitive content",
+    r"prohibited content|guardrail|敏感|不安全|违规",
+)
+_QUOTA = _words(
+    r"insufficient[ _](?:account )?(?:balance|credit|quota|fund)|credit balance|balance (?:is )?(?:too low|not enough)",
+    r"(?:requires|need) more credits|(?:out of|no (?:more|remaining)) (?:credits?|quota|funds)|exhausted your",
+    r"credits? (?:are |is |have been |has been )?(?:exhausted|depleted|used up|spent)|spend(?:ing)? limit",
+    r"(?:session|usage|quota|plan) limit (?:reached|exceeded)|reached your [\w ]{0,20}usage limit|quota exceeded",
+    r"exceeded your (?:current|monthly|daily) quota|billing (?:hard )?limit|payment required|account is suspended",
+    r"in arrears|recharge your|余额不足|欠费|额度(?:不足|已)",
+)
+_SLOW_DOWN_WORDS = _words(r"slow down|too many requests|rate limit")
+# A limit for a minute passes soon, one for a day or longer ends the run. The first that a message names counts: what
+# follows is mostly an offer to sell more.
+_PERIOD = re.compile(
+    r"(?P<soon>per[ _-]?(?:min|sec|hour)|\b[rt]p[ms]\b|(?:hourly|minute) )"
+    r"|(?P<late>per[ _-]?(?:day|week|month)|byday|\b[rt]pd\b|\b(?:dai|week|month)ly\b)",
+    re.IGNORECASE,
+)
+_LONG_WAIT_S = 3600.0
+_NOT_AUTHORIZED = _words(
+    r"(?:api|access|auth\w*|subscription)[ _-]?(?:key|token)s?\b[^.]{0,40}"
+    r"(?:not (?:valid|found|provided)|invalid|incorrect|missing|expired|required|revoked|wrong|disabled)",
+    r"(?:invalid|incorrect|missing|wrong|expired|no|provide an?) [^.]{0,20}"
+    r"(?:\b(?:api|access|subscription)[ _-]?(?:key|token)|x-api-key|credentials?\b)",
+    r"unauthori[sz]ed|unauthenticated|authentication (?:error|failed|required|fails)|authorization header",
+    r"no connected db|身份验证|鉴权",
+)
+_MISSING = (
+    r"(?:not (?:be )?(?:found|exist|valid|available|deployed|loaded|served|supported)\b"
+    r"|(?:does ?n[o']t|do not) exist|no longer|unavailable|invalid|unknown|end of life"
+    r"|(?:been )?(?:deprecated|decommissioned|retired|discontinued))"
+)
+_MODEL = _words(
+    rf"\b(?:model|deployment)s?\b(?: (?:id|name|identifier))?(?:[ :=]+[`'\"]?[^\s,;]+[`'\"]?)?"
+    rf"(?:(?: \w+){{0,4}} |, )?{_MISSING}",
+    r"(?:invalid|unknown|unsupported|no such|non-?existent|unrecogni[sz]ed) (?:model|deployment)\b",
+    r"not (?:a valid|found the|an? (?:supported|available|known)) model|not a valid model id|valid model (?:id|name)",
+    r"(?:unable|failed|cannot|could not|not able) to (?:access|load|find|locate) (?:the )?model",
+    r"no endpoints found|not found for (?:account|api version)|model[^.]{0,80}reached its end of life",
+    r"(?:provided )?model identifier is invalid|access to (?:the )?model|模型不存在|模型.{0,20}(?:不存在|未找到|下线)",
+)
+_PATH = _words(
+    r"unexpected endpoint|unknown (?:endpoint|path|url|route)|invalid url",
+    r"no route (?:matched|found)|cannot (?:post|get) /",
+)
+_BAD_OUTPUT = _words(r"failed to generate json|model (?:generated|produced|returned)[^.]{0,20} invalid json")
+# What a 5xx says about a model is mostly that it is busy or does not load; only these words name a wrong name or key.
+_MODEL_IN_FAULT = _words(
+    r"model [`'\"][^`'\"]+[`'\"](?: is| was)? (?:not found|does not exist)",
+    r"(?:invalid|unknown|no such) model\b|model (?:not found|does not exist)",
+)
+# Ollama calls a schema that it cannot read a fault of its own; to ask again does not help.
+_REQUEST_IN_FAULT = _words(r"invalid json schema in format|invalid format: ")
+_KEY_IN_FAULT = _words(r"(?:invalid|incorrect) api key|api key (?:is )?(?:not valid|invalid)")
+
+_PLAIN_STATUSES = frozenset({401, 402, 407, 413})
+"""Statuses that have one meaning, whatever the message says."""
+_REFUSAL_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
+    (_QUOTA, QuotaSpent),
+    (_BAD_OUTPUT, BadOutput),
+    (_CONTEXT, ContextTooLong),
+    (_FILTERED, ContentFiltered),
+    (_PATH, EndpointMissing),
+    (_NOT_AUTHORIZED, NotAuthorized),
+    (_MODEL, ModelMissing),
+)
+_FAULT_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
+    (_QUOTA, QuotaSpent),
+    (_CONTEXT, ContextTooLong),
+    (_PATH, EndpointMissing),
+    (_KEY_IN_FAULT, NotAuthorized),
+    (_MODEL_IN_FAULT, ModelMissing),
+    (_REQUEST_IN_FAULT, RequestRefused),
+)
 
 Hints = Mapping[type[BackendError], str]
 """Hints by class of error; `{model}` becomes the model's name."""
@@ -69,20 +183,35 @@ Hints = Mapping[type[BackendError], str]
 DEFAULT_HINTS: Hints = {
     BackendUnavailable: "is the server running, and is the address right?",
     EndpointMissing: "is the address right?",
-    QuotaSpent: "top up the account behind the key, or use --backend local, which costs nothing",
+    QuotaSpent: "top up the account behind the key or wait until its limit ends, or use --backend local",
 }
+
+
+_TEXT_KEYS = ("message", "msg", "status_msg", "error_description", "detail", "details", "error", "title")
+_CODE_KEYS = ("code", "type", "status", "error_type", "reason", "quotaId")
+_STATUS_KEYS = ("code", "status", "status_code", "http_status_code")
+# Objects inside an error: what stands next to its message, and what holds it.
+_DETAIL_KEYS = ("details", "innererror", "metadata", "violations")
+_HOLDING_KEYS = ("base_resp", "errors", "message", "detail", "error")
+_DEEPEST = 6
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorObject:
-    """A server's error in any shape: `{"error": {...}}`, `{"error": "..."}`, `{"detail": ...}`, or no JSON."""
+    """A server's error in any shape: objects in objects or lists, or a text."""
 
     message: str = ""
     codes: tuple[str, ...] = ()
-    """The error's `code` and `type` where they are texts."""
+    """The error's codes and types where they are texts."""
     param: str = ""
     status: int | None = None
-    """The `code` where it is an HTTP status."""
+    """The `code` or `status` where it is an HTTP status."""
+    wait_s: float | None = None
+    """Seconds until the request may be sent again, where the error says so."""
+    output: str = ""
+    """The model's answer, where the server refuses that."""
+    sign_in: str = ""
+    """Address where the user can sign in."""
 
     @classmethod
     def parse(cls, text: str) -> ErrorObject:
@@ -90,38 +219,113 @@ class ErrorObject:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return cls(message="" if text.lstrip().startswith("<") else text)
+            return cls(message="" if text.lstrip().startswith("<") else text, wait_s=wait_in_words(text))
         return cls.read(value)
 
     @classmethod
     def read(cls, value: object) -> ErrorObject:
         """Read an error from a JSON value."""
-        inner = value.get("error", value) if isinstance(value, Mapping) else value
-        if not isinstance(inner, Mapping):
-            return cls(message=inner if isinstance(inner, str) else json.dumps(inner))
-        code = inner.get("code")
-        status = code if isinstance(code, int) and 400 <= code <= 599 else None
-        codes = tuple(str(inner[key]) for key in ("code", "type") if isinstance(inner.get(key), str))
-        message = inner.get("message") or inner.get("detail") or ""
+        parts = list(_parts(value, _DEEPEST))
+        message = next((text for part in parts[::-1] for text in _texts(part)), "")
+        if not message:
+            inner = value.get("error", value.get("detail", "")) if isinstance(value, Mapping) else value
+            message = inner if isinstance(inner, str) else json.dumps(inner) if inner != {} else ""
+        codes = tuple(str(part[key]) for part in parts for key in _CODE_KEYS if isinstance(part.get(key), str))
+        statuses = (_as_status(part.get(key)) for part in parts for key in _STATUS_KEYS)
+        waits = (wait_in_details(part) for part in parts)
         return cls(
-            message if isinstance(message, str) else json.dumps(message), codes, str(inner.get("param") or ""), status
+            message,
+            codes,
+            next((str(part["param"]) for part in parts if part.get("param")), ""),
+            next((status for status in statuses if status), None),
+            next((wait for wait in waits if wait is not None), wait_in_words(message)),
+            next((text for part in parts if isinstance(text := part.get("failed_generation"), str)), ""),
+            next((text for part in parts if isinstance(text := part.get("signin_url"), str)), ""),
         )
+
+
+def _parts(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
+    """The objects of an error; the last one with a text holds the message."""
+    if isinstance(value, list) and depth:
+        for one in value[:10]:
+            yield from _parts(one, depth - 1)
+    elif isinstance(value, Mapping):
+        for key in _DETAIL_KEYS if depth else ():
+            yield from _parts(value.get(key), depth - 1)
+        yield value
+        for key in _HOLDING_KEYS if depth else ():
+            yield from _parts(value.get(key), depth - 1)
+
+
+def _texts(part: Mapping[str, Any]) -> Iterator[str]:
+    where = part.get("loc")
+    place = ".".join(map(str, where)) + ": " if isinstance(where, list) and isinstance(part.get("msg"), str) else ""
+    for key in _TEXT_KEYS:
+        text = part.get(key)
+        if (isinstance(text, str) and text.strip()) or (key == "message" and isinstance(text, int | float)):
+            yield f"{place}{text}"
+
+
+def _as_status(value: object) -> int | None:
+    number = int(value) if isinstance(value, str) and len(value) == 3 and value.isdecimal() else value
+    return number if type(number) is int and 400 <= number <= 599 else None
+
+
+def is_error(event: Mapping[str, Any]) -> bool:
+    """Whether an event of a stream is an error, in whatever shape."""
+    if event.get("error"):
+        return True
+    if event.get("choices") or isinstance(event.get("message"), dict):
+        return False
+    if event.get("object") == "error" or event.get("type") == "error":
+        return True
+    base = event.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return True
+    if "choices" in event:
+        return False
+    named = "code" in event or "status" in event or "type" in event
+    return isinstance(event.get("detail"), str) or (
+        named and any(isinstance(event.get(key), str) for key in ("message", "details"))
+    )
 
 
 def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:
     """Return the class of an error; an error object inside a stream has its own code as status, or 500."""
-    for code in error.codes:
-        if code in _BY_CODE:
-            return _BY_CODE[code]
-    if status == 404 and "model" in error.message.lower():
+    codes = [re.sub(r"[\W_]", "", code).lower() for code in error.codes]
+    said = error.message
+    by_code = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
+    if status != 413 and (status == 429 or any(code in _SLOW_DOWN for code in codes)):
+        return _too_many(error, by_code)
+    by_words = None
+    if status not in _PLAIN_STATUSES:
+        table = _FAULT_WORDS if status >= 500 else _REFUSAL_WORDS
+        by_words = next((kind for words, kind in table if words.search(said)), None)
+    if (known := by_code or by_words) is not None:
+        return known
+    if status == 404 and "model" in said.lower():
         return ModelMissing
-    # Only the label depends on these words: both classes fail this item alone.
-    if status == 400 and "maximum context length" in error.message:
-        return ContextTooLong
     if status == 503 and retry_after_s(headers) is not None:
         return RateLimited
     by_hundred = EndpointMissing if status < 400 else RequestRefused if status < 500 else ServerFault
     return _BY_STATUS.get(status, by_hundred)
+
+
+def _too_many(error: ErrorObject, by_code: type[BackendError] | None) -> type[BackendError]:
+    """Tell a rate limit, which passes, from a quota, which does not, and from a request that is too large for both."""
+    said = error.message
+    if re.search(r"request too large|reduced? in order to run", said, re.IGNORECASE):
+        return ContextTooLong
+    if by_code is QuotaSpent or (error.wait_s or 0.0) >= _LONG_WAIT_S:
+        return QuotaSpent
+    for text in (*error.codes, said):
+        if period := _PERIOD.search(text):
+            return RateLimited if period["soon"] else QuotaSpent
+    spent = error.wait_s is None and _QUOTA.search(said) and not _SLOW_DOWN_WORDS.search(said)
+    return QuotaSpent if spent else RateLimited
+
+
+HUNG_UP = "the server closed the connection without an answer"
 
 
 def describe_failure(exc: BaseException) -> str:
@@ -131,14 +335,14 @@ def describe_failure(exc: BaseException) -> str:
     chain = [exc]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    hung_up = "the server closed the connection without an answer"
     reasons = {
         ssl.SSLCertVerificationError: "the server's TLS certificate is not trusted",
         ssl.SSLError: "TLS failed: does the server speak https?",
         socket.gaierror: "the host's name cannot be resolved",
         ConnectionRefusedError: "connection refused",
-        aiohttp.ServerDisconnectedError: hung_up,
-        ConnectionResetError: hung_up,
+        aiohttp.ServerDisconnectedError: HUNG_UP,
+        ConnectionResetError: HUNG_UP,
+        BrokenPipeError: HUNG_UP,
         TimeoutError: "no connection in time",
     }
     for kind, reason in reasons.items():
@@ -148,38 +352,6 @@ def describe_failure(exc: BaseException) -> str:
     if any(getattr(link, "errno", None) == errno.ECONNREFUSED for link in chain):
         return "connection refused"
     return one_line(str(exc)) or type(exc).__name__
-
-
-def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Return the pause that a response asks for, in seconds, or `None`.
-
-    `retry-after-ms` wins over `Retry-After`, which is a number of seconds or an HTTP date.
-    """
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    text = headers.get("retry-after", "").strip()
-    seconds = _number(text)
-    if seconds is not None or not text:
-        return seconds
-    until = _date(text)
-    # The server's own `Date` is the reference where there is one: its clock may be wrong.
-    return None if until is None else max(0.0, until - (_date(headers.get("date", "")) or now()))
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value < 1e12 else None
-
-
-def _date(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -196,62 +368,3 @@ def reason_phrase(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimitStatus:
-    """Rate limits as one response's headers state them.
-
-    Args:
-        limits: for each limit, the remaining amount and the seconds until it is full again.
-    """
-
-    limits: tuple[tuple[float, float], ...]
-
-    def wait_s(self) -> float:
-        """Seconds until the next request makes sense; 0 while no limit is used up."""
-        return max((reset for remaining, reset in self.limits if remaining <= 0), default=0.0)
-
-
-@runtime_checkable
-class ReportsRateLimits(Protocol):
-    """A backend that reads rate-limit headers."""
-
-    @property
-    def rate_limit_status(self) -> RateLimitStatus | None:
-        """Status from the latest response with such headers, or `None`."""
-
-
-_LIMIT_HEADERS = (
-    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-    ("ratelimit-remaining", "ratelimit-reset"),
-)
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-
-
-def read_rate_limits(headers: Mapping[str, str]) -> RateLimitStatus | None:
-    """Read the rate limits from a response's headers; `None` when there are none.
-
-    Known are OpenAI's `x-ratelimit-remaining-requests` and `-tokens` with their `-reset-` times (`1s`, `6m0s`,
-    `250ms`), and `ratelimit-remaining` with `ratelimit-reset` in seconds. Unreadable values are ignored.
-    """
-    limits = []
-    for remaining_name, reset_name in _LIMIT_HEADERS:
-        remaining, reset = _number(headers.get(remaining_name, "")), duration_s(headers.get(reset_name, ""))
-        if remaining is not None and reset is not None:
-            limits.append((remaining, reset))
-    return RateLimitStatus(tuple(limits)) if limits else None
-
-
-def duration_s(text: str) -> float | None:
-    """Return the seconds in `1m30s`, `250ms` or a plain number of seconds, or `None` when it is neither."""
-    text = text.strip()
-    plain = _number(text)
-    if plain is not None:
-        return plain
-    parts = _DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        return None
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from mellea_cli.backends.base import BackendSettings
-from mellea_cli.backends.http import Event, WireClient
+from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.backends.http_errors import Hints
-from mellea_cli.backends.security import NetworkPolicy, redact_url
+from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, redact_url
 from mellea_cli.backends.wire_format import (
     CachedJson,
     IdentityCache,
-    NdjsonDecoder,
     as_object,
     as_text,
     as_token_count,
@@ -26,22 +26,29 @@ from mellea_cli.backends.wire_format import (
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
+    ContextTooLong,
     EndpointMissing,
     ModelMissing,
     NotAuthorized,
-    RequestRefused,
+    ServerFault,
     StreamBroken,
     UsageError,
+    name_some,
+    nearest_first,
 )
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
 
 DEFAULT_PORT = 11434
+OLLAMA_KEY = "OLLAMA_API_KEY"
+"""The variable with the key of an Ollama behind a proxy, or of Ollama's cloud."""
 
 _LOG = logging.getLogger(__name__)
 
+_BAD_REQUEST = 400
+
 _HINTS: Hints = {
     BackendUnavailable: "start it with `ollama serve`, or use --backend local, which needs no server",
-    NotAuthorized: "sign in with `ollama signin`",
+    NotAuthorized: f"sign in with `ollama signin`, or set {OLLAMA_KEY} or --key-file FILE to its key",
     EndpointMissing: "is this Ollama? its address has no path, such as http://127.0.0.1:11434",
     ModelMissing: "get it with `ollama pull {model}`, or add --pull",
 }
@@ -65,6 +72,7 @@ class OllamaBackend:
     Args:
         base_url: `None` for `OLLAMA_HOST`, else http://127.0.0.1:11434. Either may omit the scheme and the port, as
             Ollama's own commands allow.
+        api_key: sent as a bearer token; empty for none. Only an Ollama behind a proxy and Ollama's cloud ask for one.
         max_connections, connect_timeout_s, merge_chunks, network: see `BackendSettings`.
 
     Raises:
@@ -78,6 +86,7 @@ class OllamaBackend:
         self,
         *,
         base_url: str | None = None,
+        api_key: str = "",
         max_connections: int | None = None,
         connect_timeout_s: float = 10.0,
         merge_chunks: bool = False,
@@ -85,6 +94,7 @@ class OllamaBackend:
     ) -> None:
         self._wire = WireClient(
             host_url(base_url or os.environ.get("OLLAMA_HOST", "")),
+            api_key=api_key,
             max_connections=max_connections,
             connect_timeout_s=connect_timeout_s,
             hints=_HINTS,
@@ -92,12 +102,16 @@ class OllamaBackend:
         )
         self._merge_chunks = merge_chunks
         self._without_think: frozenset[str] = frozenset()
-        """Models that have refused the option `think`."""
+        """Models that have refused the option `think`, or obey `format` only while they think."""
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
+        secrets = settings.secrets or Secrets.from_environ(os.environ)
+        # The key of an OpenAI-compatible server is none of Ollama's business, unless a file or a pool names it.
+        named = settings.key_variable if settings.key_variable != API_KEY or secrets.key_file else OLLAMA_KEY
         return cls(
             base_url=settings.base_url,
+            api_key=secrets.key(named) if settings.api_key is None else settings.api_key,
             max_connections=settings.concurrency,
             connect_timeout_s=settings.connect_timeout_s,
             merge_chunks=settings.merge_chunks,
@@ -110,14 +124,14 @@ class OllamaBackend:
 
     async def prepare(self, model: str) -> None:
         """Check that the model is there, by its exact tag: `x` means `x:latest`."""
-        if not await self.has(model):
-            hint = _HINTS[ModelMissing].replace("{model}", model)
-            raise ModelMissing(f"Ollama at {self.base_url} does not have the model {full_name(model)}", hint=hint)
+        names = await self.models()
+        if not _is_among(model, names):
+            message = f"Ollama at {self.base_url} does not have the model {full_name(model)}"
+            raise ModelMissing(message, hint=_missing_hint(model, names))
 
     async def has(self, model: str) -> bool:
         """Whether Ollama has exactly this model. Raises `BackendError` when it cannot be asked."""
-        wanted = full_name(model).casefold()
-        return any(full_name(name).casefold() == wanted for name in await self.models())
+        return _is_among(model, await self.models())
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         body = _chat_body(request)
@@ -126,24 +140,42 @@ class OllamaBackend:
         while True:
             answer = _Answer(merge_chunks=self._merge_chunks)
             try:
-                async with aclosing(self._wire.stream("/api/chat", body, NdjsonDecoder)) as batches:
+                async with aclosing(self._wire.stream("/api/chat", body)) as batches:
                     async for events in batches:
                         for chunk in answer.read(events):
                             yield chunk
             except BackendError as error:
                 # After `done` nothing of an answer can be lost.
                 if not (isinstance(error, StreamBroken) and answer.finished):
-                    error.partial = answer.text
-                    if not (isinstance(error, RequestRefused) and "think" in body and "think" in error.message):
+                    error.partial = answer.text or error.partial
+                    if isinstance(error, ModelMissing):
+                        with suppress(BackendError):
+                            error.hint = _missing_hint(request.model, await self.models())
+                    if not (error.status == _BAD_REQUEST and "think" in body and "think" in error.message):
                         raise
                     _LOG.info("%s does not take `think`: going on without it", request.model)
                     self._without_think |= {request.model}
                     del body["think"]
                     continue
-            if not answer.finished:
-                message = f"the answer from {self._wire.base_url} ended without its `done`"
-                raise StreamBroken(message, partial=answer.text)
+            self._check_end(answer, request, body)
             return
+
+    def _check_end(self, answer: _Answer, request: GenerateRequest, body: Mapping[str, Any]) -> None:
+        """Raise `BackendError` for an answer that is not whole, or to a prompt that was cut."""
+        text = answer.text
+        if not answer.finished:
+            raise StreamBroken(f"the answer from {self._wire.base_url} ended without its `done`", partial=text)
+        if "format" in body and body.get("think") is False and text.strip() and not any(mark in text for mark in "{["):
+            # The parsers of some models switch the format on at the end of the thoughts: without them it has no effect.
+            _LOG.info("%s ignores `format` unless it thinks: going on without `think`", request.model)
+            self._without_think |= {request.model}
+        if _was_cut(request, answer.prompt_tokens):
+            raise ContextTooLong(
+                f"{self._wire.base_url} has cut the prompt to {answer.prompt_tokens} tokens: it is too long for the"
+                " context window",
+                partial=text,
+                hint="a newer Ollama refuses such a prompt; OLLAMA_CONTEXT_LENGTH of its server may limit the window",
+            )
 
     async def models(self) -> list[str]:
         listed = as_object(await self._wire.get_json("/api/tags")).get("models") or []
@@ -154,7 +186,7 @@ class OllamaBackend:
         last = ""
         body = {"model": model, "stream": True}
         try:
-            async with aclosing(self._wire.stream("/api/pull", body, NdjsonDecoder)) as batches:
+            async with aclosing(self._wire.stream("/api/pull", body)) as batches:
                 async for events in batches:
                     for event in events:
                         last = str(event.get("status", ""))
@@ -172,15 +204,33 @@ class OllamaBackend:
         await self._wire.aclose()
 
 
+# Tokens are at most this many bytes long on average, in any language. The smallest window in use keeps half of its
+# 2,048 tokens when it cuts, and older servers do not count what is in their cache: a small count says nothing.
+_MOST_BYTES_PER_TOKEN = 6
+_LEAST_KEPT = 1_000
+_RUN_OF_SIGNS = re.compile(r"(\W)\1+")
+
+
+def _was_cut(request: GenerateRequest, prompt_tokens: int) -> bool:
+    """Whether a prompt has far more text than the server has read."""
+    if prompt_tokens < _LEAST_KEPT:
+        return False
+    text = "".join(message.content for message in request.messages)
+    most = prompt_tokens * _MOST_BYTES_PER_TOKEN
+    # Runs of blanks and lines of signs are few tokens.
+    return len(text.encode("utf-8", "replace")) > most and len(_RUN_OF_SIGNS.sub(r"\1", text).encode()) > most
+
+
 class _Answer:
     """State of one answer while its events arrive."""
 
-    __slots__ = ("_merge_chunks", "_parts", "finished")
+    __slots__ = ("_merge_chunks", "_parts", "finished", "prompt_tokens")
 
     def __init__(self, *, merge_chunks: bool) -> None:
         self._merge_chunks = merge_chunks
         self._parts: list[str] = []
         self.finished = False
+        self.prompt_tokens = 0
 
     @property
     def text(self) -> str:
@@ -192,6 +242,8 @@ class _Answer:
         texts: list[str] = []
         for event in events:
             if self.finished:
+                break
+            if event is DONE:
                 break
             message = as_object(event.get("message"))
             text, done = as_text(message.get("content")), event.get("done")
@@ -205,9 +257,12 @@ class _Answer:
                 chunks.append(Chunk("".join(texts)))
                 texts.clear()
             if done:
-                self.finished = True
                 reason = as_text(event.get("done_reason")) or "stop"
-                usage = Usage(as_token_count(event.get("prompt_eval_count")), as_token_count(event.get("eval_count")))
+                if reason in ("load", "unload"):
+                    raise ServerFault("Ollama has loaded the model and answered nothing")
+                self.finished = True
+                self.prompt_tokens = as_token_count(event.get("prompt_eval_count"))
+                usage = Usage(self.prompt_tokens, as_token_count(event.get("eval_count")))
                 chunks.append(Chunk(text, thinking, reason, usage))
             elif text or thinking:
                 chunks.append(Chunk(text, thinking))
@@ -218,7 +273,7 @@ class _Answer:
 
 _REQUEST_FIELDS = frozenset({"model", "messages", "stream", "format", "options"})
 # Native options that belong next to `options`, not into it.
-_TOP_LEVEL = frozenset({"keep_alive", "logprobs", "top_logprobs", "think"})
+_TOP_LEVEL = frozenset({"keep_alive", "logprobs", "top_logprobs", "think", "truncate", "shift"})
 _format = IdentityCache(CachedJson)
 
 
@@ -241,6 +296,9 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
         "stream": True,
         "options": options,
     }
+    if chosen.context_window is not None:
+        # Without it Ollama cuts a prompt that is too long, and leaves out the instructions. Older ones ignore it.
+        body["truncate"] = False
     if chosen.thinking is not None:
         body["think"] = chosen.thinking
     if request.output_schema is not None:
@@ -251,8 +309,20 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
 
 
 def full_name(model: str) -> str:
-    """Return a model's name with its tag: `x` means `x:latest`, and a registry's port is no tag."""
+    """Return a model's name with its tag and without Ollama's own library: `library/x` means `x:latest`."""
+    model = model.removeprefix("registry.ollama.ai/").removeprefix("library/")
+    # A registry's port is no tag.
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
+
+
+def _is_among(model: str, names: Sequence[str]) -> bool:
+    return full_name(model).casefold() in {full_name(name).casefold() for name in names}
+
+
+def _missing_hint(model: str, names: Sequence[str]) -> str:
+    hint = _HINTS[ModelMissing].replace("{model}", model)
+    others = [name for name in nearest_first(model, names) if full_name(name) != full_name(model)]
+    return f"{hint}, or choose one that is there with -m: {name_some(others)}" if others else hint
 
 
 def host_url(host: str) -> str:

@@ -13,13 +13,13 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from mellea_cli.backends.base import BackendSettings
-from mellea_cli.backends.http import Event, WireClient
-from mellea_cli.backends.http_errors import Hints, RateLimitStatus, one_line
+from mellea_cli.backends.http import DONE, Event, WireClient
+from mellea_cli.backends.http_errors import Hints, one_line
+from mellea_cli.backends.rate_limits import RateLimitStatus
 from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, is_loopback
 from mellea_cli.backends.wire_format import (
     CachedJson,
     IdentityCache,
-    SseDecoder,
     as_object,
     as_text,
     as_token_count,
@@ -30,12 +30,15 @@ from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
     ContentFiltered,
+    ContextTooLong,
     EndpointMissing,
     ModelMissing,
     NotAuthorized,
     ServerFault,
     StreamBroken,
     UsageError,
+    name_some,
+    nearest_first,
 )
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Options, Usage
 
@@ -45,6 +48,7 @@ _LOG = logging.getLogger(__name__)
 
 # A server on this machine answers a look at its properties at once.
 _PROPERTIES_S = 2.0
+_LIST_S = 10.0
 
 
 def server_url(base_url: str | None) -> str:
@@ -108,6 +112,8 @@ class OpenAIBackend:
         self.slots = slots
         self._merge_chunks = merge_chunks
         self._dropped: frozenset[str] = frozenset()
+        self._listed: list[str] | None = None
+        """The server's models, once an error made it necessary to ask."""
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
@@ -137,7 +143,7 @@ class OpenAIBackend:
             answer = _Answer(self._wire.base_url, merge_chunks=self._merge_chunks)
             sent = without_parameters(body, dropped) if dropped else body
             try:
-                async with aclosing(self._wire.stream("/chat/completions", sent, SseDecoder)) as batches:
+                async with aclosing(self._wire.stream("/chat/completions", sent)) as batches:
                     async for events in batches:
                         # Only a reduced request that is answered shows that the server lacks the parameter.
                         if not dropped <= self._dropped:
@@ -147,16 +153,36 @@ class OpenAIBackend:
             except BackendError as error:
                 # After the finish reason only the token counts and `[DONE]` can be lost.
                 if not (isinstance(error, StreamBroken) and answer.finished):
-                    error.partial = answer.text
+                    error.partial = answer.text or error.partial
                     refused = "" if answer.begun else refused_parameter(error, sent)
                     if not refused:
-                        raise
+                        raise await self._explained(error, request.model) from error.__cause__
                     level = logging.WARNING if refused in USER_PARAMETERS - {"max_tokens"} else logging.INFO
                     _LOG.log(level, "%s refuses %s: going on without it", self._wire.base_url, refused)
                     dropped |= {refused}
                     continue
-            yield answer.last_chunk()
+            for chunk in answer.last_chunks():
+                yield chunk
             return
+
+    async def _explained(self, error: BackendError, model: str) -> BackendError:
+        """Name the server's models in an error that may be about the model's name; they are asked for once.
+
+        Some servers answer an unknown name as they answer an unknown path: the list tells one from the other.
+        """
+        if not isinstance(error, ModelMissing | EndpointMissing):
+            return error
+        if self._listed is None:
+            try:
+                async with asyncio.timeout(_LIST_S):
+                    self._listed = await self.models()
+            except (BackendError, TimeoutError):
+                self._listed = []
+        others = [name for name in nearest_first(model, self._listed) if name != model]
+        if not others or (isinstance(error, EndpointMissing) and (error.status != 404 or model in self._listed)):
+            return error
+        hint = f"choose one of its models with --model: {name_some(others)}"
+        return ModelMissing(error.message, status=error.status, partial=error.partial, hint=hint)
 
     async def read_slots(self) -> int | None:
         """Ask a llama.cpp server on this machine how many requests it works on at once; `None` when unknown.
@@ -178,7 +204,7 @@ class OpenAIBackend:
         return without_parameters(chat_body(request, is_openai=self._is_openai), self._dropped)
 
     async def models(self) -> list[str]:
-        listed = as_object(await self._wire.get_json("/models")).get("data", [])
+        listed = as_object(await self._wire.get_json("/models")).get("data") or []
         return [str(entry["id"]) for entry in listed if isinstance(entry, dict) and "id" in entry]
 
     async def aclose(self) -> None:
@@ -195,7 +221,11 @@ def _hints(base_url: str, key_variable: str) -> Hints:
     return {
         BackendUnavailable: "is the server running? --base-url sets its address, and --backend local needs no server",
         NotAuthorized: not_authorized,
-        EndpointMissing: "does --base-url end as the server's API does, mostly in /v1?",
+        EndpointMissing: (
+            "does --base-url end where the server's API begins, mostly in /v1?"
+            if not base_url.rstrip("/").endswith("/chat/completions")
+            else f"--base-url goes up to and including /v1: {base_url.rstrip('/').removesuffix('/chat/completions')}"
+        ),
         ModelMissing: f"choose one of {base_url.rstrip('/')}/models with --model",
     }
 
@@ -257,7 +287,10 @@ _response_format = IdentityCache(_json_schema_format)
 
 # Parameters that can be dropped when a server refuses them, and the words by which an error message names them.
 _DROPPABLE: Mapping[str, re.Pattern[str]] = {
-    "response_format": re.compile(r"response_format|json[_ ]schema|json_object|grammar|structured", re.IGNORECASE),
+    "response_format": re.compile(
+        r"response_?(?:format|schema)|json[_ ](?:schema|object|mode)|grammar|structured|additionalProperties",
+        re.IGNORECASE,
+    ),
     "stream_options": re.compile(r"\bstream_options\b"),
     "reasoning_effort": re.compile(r"\breasoning_effort\b"),
     "chat_template_kwargs": re.compile(r"\bchat_template_kwargs\b"),
@@ -268,7 +301,12 @@ _DROPPABLE: Mapping[str, re.Pattern[str]] = {
 }
 # The user chose these: one is dropped only when the server does not know it, not when its value is wrong.
 USER_PARAMETERS = frozenset({"max_tokens", "temperature", "top_p", "seed"})
-_NOT_KNOWN = re.compile(r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra", re.IGNORECASE)
+_NOT_KNOWN = re.compile(
+    # A server that samples always wants a temperature above zero, which is the program's own.
+    r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra|strictly positive|greater than (?:0|zero)",
+    re.IGNORECASE,
+)
+_LOW_EFFORT = re.compile(r"\blow\b")
 _REFUSALS = frozenset({400, 404, 422, 501})
 _JSON_MODE: Mapping[str, Any] = {"type": "json_object"}
 
@@ -276,13 +314,16 @@ _JSON_MODE: Mapping[str, Any] = {"type": "json_object"}
 def refused_parameter(error: BackendError, body: Mapping[str, Any]) -> str:
     """Return what to drop from `body` after a server's refusal, empty when the refusal has another reason.
 
-    Besides parameters that can be `json_schema` and `json_object`, the two values of `response_format`.
+    Besides parameters that can be `json_schema` and `json_object`, the two values of `response_format`, and
+    `no_effort`, a `reasoning_effort` of `none` where the server knows a low one.
     """
     if error.status not in _REFUSALS:
         return ""
     for name, pattern in _DROPPABLE.items():
         if name not in body or not pattern.search(error.message):
             continue
+        if name == "reasoning_effort" and body[name] == "none" and _LOW_EFFORT.search(error.message):
+            return "no_effort"
         if name == "response_format":
             form = body[name]
             if isinstance(form, dict) and "json_schema" in form:
@@ -297,6 +338,8 @@ def refused_parameter(error: BackendError, body: Mapping[str, Any]) -> str:
 def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict[str, Any]:
     """Return a request's body for a server that refuses some parameters."""
     kept = {name: value for name, value in body.items() if name not in dropped}
+    if "no_effort" in dropped and kept.get("reasoning_effort") == "none":
+        kept["reasoning_effort"] = "low"
     if "max_tokens" in dropped and "max_tokens" in body:
         kept["max_completion_tokens"] = body["max_tokens"]
     wanted = body.get("response_format")
@@ -315,19 +358,40 @@ def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict
     return kept
 
 
+# Finish reasons by meaning, in lower case; any other is a good end. Servers hand on those of their engines.
+_CUT = frozenset({"length", "max_tokens", "model_length", "max_length", "max_output_tokens", "token_limit"})
+_FILTERED = frozenset(
+    {
+        *("content_filter", "content_filtered", "safety", "image_safety", "sensitive", "prohibited_content"),
+        *("recitation", "blocklist", "spii", "refusal", "flagged", "guardrail_intervened", "language"),
+    }
+)
+_OVERFLOW = frozenset({"model_context_window_exceeded", "context_length_exceeded", "context_window_exceeded"})
+_FAULT = frozenset(
+    {
+        *("error", "failed", "insufficient_system_resource", "network_error", "server_error", "internal_error"),
+        *("abort", "aborted", "cancelled", "canceled", "timeout", "overloaded", "unknown", "other"),
+        *("malformed_response", "malformed_function_call", "finish_reason_unspecified", "unexpected_tool_call"),
+    }
+)
+
+
 class _Answer:
     """State of one answer while its events arrive."""
 
-    __slots__ = ("_merge_chunks", "_parts", "_refusal", "_url", "_usage", "begun", "finished")
+    __slots__ = ("_call", "_finish", "_merge_chunks", "_parts", "_refusal", "_url", "_usage", "begun", "finished")
 
     def __init__(self, url: str, *, merge_chunks: bool = False) -> None:
         self._url = url
         self._merge_chunks = merge_chunks
         self._parts: list[str] = []
+        self._call: list[str] = []
         self._refusal = ""
+        self._finish = ""
         self._usage: Usage | None = None
         self.begun = False
         self.finished = False
+        """Whether the server has said that the answer is at its end. More may follow all the same."""
 
     @property
     def text(self) -> str:
@@ -339,9 +403,10 @@ class _Answer:
         chunks: list[Chunk] = []
         texts: list[str] = []
         for event in events:
-            text = None if self.finished else _plain_text(event)
+            text = _plain_text(event)
             if text is not None:
                 self._parts.append(text)
+                self.finished = False
                 if self._merge_chunks:
                     texts.append(text)
                 else:
@@ -357,37 +422,82 @@ class _Answer:
         return chunks
 
     def _read(self, event: Event) -> Chunk | None:
+        if event is DONE:
+            self.finished = self.finished or bool(self._parts or self._call or self._finish or self._usage)
+            return None
         if usage := as_object(event.get("usage")):
-            self._usage = Usage(
-                as_token_count(usage.get("prompt_tokens")), as_token_count(usage.get("completion_tokens"))
-            )
+            self._usage = _read_usage(usage)
         choices = event.get("choices")
-        if not isinstance(choices, list) or not choices or self.finished:
+        if not isinstance(choices, list) or not choices:
             return None
         choice = as_object(choices[0])
-        delta = as_object(choice.get("delta")) or as_object(choice.get("message"))
-        finish = as_text(choice.get("finish_reason"))
-        text = _content_text(delta.get("content"))
-        thinking = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
+        delta = as_object(choice.get("delta"))
+        # Some servers repeat the whole message next to an empty last delta.
+        if not delta and ("delta" not in choice or not self._parts):
+            delta = as_object(choice.get("message"))
+        text, thinking = _read_content(delta.get("content"))
+        thinking = thinking or _read_thinking(delta)
         if text:
             self._parts.append(text)
+            self.finished = False
         if refusal := delta.get("refusal"):
             self._refusal += str(refusal)
-        if finish:
-            if self._refusal:
-                raise ContentFiltered(f"the model refuses: {one_line(self._refusal)}")
-            if finish == "error":
-                raise ServerFault(f"{self._url} gave up in the middle of an answer")
+        if "tool_calls" in delta or "function_call" in delta:
+            self._call += _call_arguments(delta)
+        if finish := as_text(choice.get("finish_reason")) or as_text(choice.get("finishReason")):
+            self._finish = finish.lower()
             self.finished = True
-        elif not text and not thinking:
-            return None
-        return Chunk(text, thinking, finish or None)
+        return Chunk(text, thinking) if text or thinking else None
 
-    def last_chunk(self) -> Chunk:
-        """Return the chunk with the usage. Raises `StreamBroken` when no finish reason came."""
+    def last_chunks(self) -> list[Chunk]:
+        """Return what the end of the stream completes; the last chunk has the finish reason and the usage.
+
+        Raises:
+            BackendError: the answer is not at its end, or the finish reason is a fault.
+        """
         if not self.finished:
             raise StreamBroken(f"the answer from {self._url} ended without a finish reason", partial=self.text)
-        return Chunk(usage=self._usage)
+        finish = self._finish
+        if self._refusal:
+            raise ContentFiltered(f"the model refuses: {one_line(self._refusal)}")
+        if finish in _FAULT:
+            raise ServerFault(f"{self._url} gave up in the middle of an answer: {finish}", partial=self.text)
+        if finish in _OVERFLOW:
+            raise ContextTooLong(f"{self._url} ended the answer: {finish}", partial=self.text)
+        chunks = []
+        # A gateway that imitates a JSON schema by a tool sends the answer as the arguments of its call.
+        if self._call and not self.text.strip():
+            self._parts = [valid_unicode("".join(self._call))]
+            chunks.append(Chunk(self._parts[0]))
+        reason = "length" if finish in _CUT else "content_filter" if finish in _FILTERED else "stop"
+        chunks.append(Chunk(finish_reason=reason, usage=self._usage))
+        return chunks
+
+
+def _read_usage(usage: Mapping[str, Any]) -> Usage:
+    details = as_object(usage.get("completion_tokens_details"))
+    return Usage(
+        as_token_count(usage.get("prompt_tokens")),
+        as_token_count(usage.get("completion_tokens")),
+        as_token_count(details.get("reasoning_tokens", usage.get("reasoning_tokens"))),
+    )
+
+
+def _read_thinking(delta: Event) -> str:
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if text := as_text(delta.get(name)):
+            return text
+    details = delta.get("reasoning_details")
+    return _part_texts(details, "text") if isinstance(details, list) else ""
+
+
+def _call_arguments(delta: Event) -> list[str]:
+    """The arguments of the first tool call, or the next piece of them."""
+    calls = delta.get("tool_calls")
+    first = [call for call in calls if as_object(call).get("index", 0) == 0][:1] if isinstance(calls, list) else []
+    functions = [as_object(call.get("function")) for call in first] or [as_object(delta.get("function_call"))]
+    given = functions[0].get("arguments")
+    return [given] if isinstance(given, str) else [json.dumps(given)] if given else []
 
 
 def _plain_text(event: Event) -> str | None:
@@ -404,18 +514,25 @@ def _plain_text(event: Event) -> str | None:
     return text if text.isascii() else valid_unicode(text)
 
 
-def _content_text(content: object) -> str:
-    """Return a delta's text; some servers send a list of parts, of which those that are text count."""
+def _read_content(content: object) -> tuple[str, str]:
+    """Return a delta's text and reasoning; some servers send a list of parts."""
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        return valid_unicode("".join(text for text in texts if isinstance(text, str)))
-    return as_text(content)
+        return _part_texts(content, "text"), _part_texts(content, "thinking")
+    return as_text(content), ""
+
+
+def _part_texts(parts: Sequence[object], key: str) -> str:
+    texts = []
+    for part in parts:
+        value = part.get(key) if isinstance(part, dict) else None
+        # The thoughts of a part are parts again.
+        texts.append(_part_texts(value, "text") if isinstance(value, list) else as_text(value))
+    return valid_unicode("".join(texts))
 
 
 def read_completion(url: str, body: Event) -> Completion:
     """Read an answer in one piece. Raises `BackendError`, with `url`, when it is refused, broken or unfinished."""
     answer = _Answer(url)
-    chunks = answer.read([body])
-    usage = answer.last_chunk().usage or Usage()
-    last = chunks[-1] if chunks else Chunk()
-    return Completion(answer.text, last.finish_reason or "stop", usage, thinking=last.thinking)
+    thinking = "".join(chunk.thinking for chunk in answer.read([body]))
+    last = answer.last_chunks()[-1]
+    return Completion(answer.text, last.finish_reason or "stop", last.usage or Usage(), thinking=thinking)

@@ -68,7 +68,7 @@ BACKENDS: Mapping[str, BackendInfo] = {
 """The built-in backends. `auto` is not one of them: it is a choice, see `resolve_backend`."""
 
 BACKEND_FACTORIES: ExtensionPoint[BackendFactory] = ExtensionPoint(
-    "mellea.backends", {name: info.factory for name, info in BACKENDS.items()}
+    "mellea.backends", {name: info.factory for name, info in BACKENDS.items()}, ("auto",)
 )
 
 
@@ -80,8 +80,7 @@ def backend_info(name: str) -> BackendInfo:
     """
     if (info := BACKENDS.get(name)) is not None:
         return info
-    if name not in BACKEND_FACTORIES.added():
-        raise _unknown(name)
+    BACKEND_FACTORIES.check(name)
     return BackendInfo()
 
 
@@ -91,14 +90,7 @@ def open_backend(name: str, settings: BackendSettings | None = None) -> Backend:
     Raises:
         UsageError: no backend has this name, or a setting cannot be used.
     """
-    if (factory := BACKEND_FACTORIES.load(name)) is None:
-        raise _unknown(name)
-    return factory(settings or BackendSettings())
-
-
-def _unknown(name: str) -> UsageError:
-    names = ("auto", *BACKENDS, *BACKEND_FACTORIES.added())
-    return UsageError(f"there is no backend {name!r}", hint=f"choose one of {', '.join(names)}")
+    return BACKEND_FACTORIES.require(name)(settings or BackendSettings())
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +156,7 @@ async def choose_backend(model: str | None) -> BackendChoice:
 
 
 _CONNECT_S = 0.5
-_ANSWER_S = 2.0
+_ANSWER_S = 5.0
 
 
 async def _ask_ollama(model: str) -> tuple[bool, str]:

@@ -197,3 +197,28 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def certificate_problem(environ: Mapping[str, str] = os.environ) -> str:
+    """What is wrong with the certificates that the environment names for https; empty when nothing is."""
+    import ssl
+
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        value = environ.get(name, "")
+        folders = value.split(os.pathsep) if name == "SSL_CERT_DIR" else [value]
+        if not value or any(Path(path).is_dir() for path in folders if name == "SSL_CERT_DIR"):
+            continue
+        path = Path(value)
+        if not path.is_file() or name == "SSL_CERT_DIR":
+            return f"{name} names {value}, which is not there"
+        try:
+            ssl.create_default_context(cafile=value)
+        except (OSError, ssl.SSLError):
+            return f"{name} names {value}, which holds no certificate that can be read"
+    return ""
+
+
+def check_certificates(url: str) -> None:
+    """Raise `UsageError` when `url` needs certificates and the environment names some that cannot be read."""
+    if url.lower().startswith("https:") and (problem := certificate_problem()):
+        raise UsageError(f"{redact_url(url)}: {problem}", hint="correct the variable, or unset it")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from json.encoder import encode_basestring
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic_core import from_json
 
@@ -16,16 +17,6 @@ MAX_LINE = 8 * 1024 * 1024
 """Maximum bytes of one line, one event or one whole body. No token needs as much, and memory stays bounded."""
 
 _BOM = b"\xef\xbb\xbf"
-
-
-class Decoder(Protocol):
-    """Splits the bytes of one response into payloads: texts of one JSON value each."""
-
-    def feed(self, data: bytes) -> list[str]:
-        """Take the next bytes and return the payloads that they complete; raises `StreamBroken` for an endless one."""
-
-    def flush(self) -> list[str]:
-        """Return what the end of the stream completes."""
 
 
 class LineSplitter:
@@ -73,47 +64,56 @@ class LineSplitter:
         return [line for line in self.feed(b"\n") if line]
 
 
-class NdjsonDecoder:
-    """Newline-delimited JSON: each line that is not blank is a payload."""
-
-    __slots__ = ("_lines",)
-
-    def __init__(self) -> None:
-        self._lines = LineSplitter()
-
-    def feed(self, data: bytes) -> list[str]:
-        return [line.decode("utf-8", "replace") for line in self._lines.feed(data) if line.strip()]
-
-    def flush(self) -> list[str]:
-        return self.feed(b"\n")
+_LONGEST_DONE = 16
+_WHOLE_JSON = ((b"{", b"}"), (b"[", b"]"))
 
 
 class SseDecoder:
-    """Server-sent events: the `data` of each event is a payload; names, ids and comments are ignored."""
+    """Server-sent events: the `data` of each event is a payload; ids and comments are ignored.
 
-    __slots__ = ("_data", "_data_bytes", "_lines")
+    Servers leave the standard in these ways: events without a blank line between them, a line of bare JSON, an event
+    named `error`, and a line `error: …` (llama.cpp). The last two become payloads of the form `{"error": …}`.
+    """
+
+    __slots__ = ("_data", "_data_bytes", "_is_error", "_lines")
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
         self._data: list[bytes] = []
         self._data_bytes = 0
+        self._is_error = False
 
     def feed(self, data: bytes) -> list[str]:
-        payloads = []
+        payloads: list[str] = []
         for line in self._lines.feed(data):
             if line.startswith(b"data:"):
                 start = 6 if line[5:6] == b" " else 5
+                if self._data and _begins_event(self._data[-1], line[start:]):
+                    self._end_event(payloads)
                 self._data.append(line[start:])
                 self._data_bytes += len(line)
                 if self._data_bytes > MAX_LINE:
                     raise StreamBroken(f"an event of the answer is longer than {MAX_LINE} bytes")
-            elif not line and self._data:
-                payload = b"\n".join(self._data).decode("utf-8", "replace")
-                self._data.clear()
-                self._data_bytes = 0
-                if payload:
-                    payloads.append(payload)
+            elif not line:
+                if self._data:
+                    self._end_event(payloads)
+                self._is_error = False
+            elif line.startswith(b"{"):
+                payloads.append(line.decode("utf-8", "replace"))
+            elif line.startswith(b"error:"):
+                payloads.append(_as_error(line[6:]))
+            elif line.startswith(b"event:"):
+                self._is_error = line[6:].strip() == b"error"
         return payloads
+
+    def _end_event(self, payloads: list[str]) -> None:
+        data = b"\n".join(self._data)
+        self._data.clear()
+        self._data_bytes = 0
+        if len(data) < _LONGEST_DONE and data.strip() == b"[DONE]":
+            payloads.append("[DONE]")
+        elif data:
+            payloads.append(_as_error(data) if self._is_error else data.decode("utf-8", "replace"))
 
     def flush(self) -> list[str]:
         # Unlike a browser this keeps an event without its blank line: some servers omit the last one, and half an event
@@ -121,33 +121,97 @@ class SseDecoder:
         return self.feed(b"\n\n")
 
 
-class DocumentDecoder:
-    """One JSON document, the answer of a server that does not stream."""
+def _begins_event(held: bytes, line: bytes) -> bool:
+    """Whether a line of data begins an event although no blank line ended the one before, which is whole."""
+    whole = any(held.startswith(start) and held.rstrip().endswith(end) for start, end in _WHOLE_JSON)
+    return whole and line.lstrip().startswith((b"{", b"["))
 
-    __slots__ = ("_parts", "_size")
+
+def _as_error(data: bytes) -> str:
+    text = data.decode("utf-8", "replace").strip()
+    value = decode(text)
+    return json.dumps({"error": text if isinstance(value, ValueError) else value or text})
+
+
+class JsonDecoder:
+    """JSON values, one a line, or one document on several lines, as of a server that does not stream."""
+
+    __slots__ = ("_document", "_lines", "_size", "_started")
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._lines = LineSplitter()
+        self._document: list[bytes] | None = None
         self._size = 0
+        self._started = False
 
     def feed(self, data: bytes) -> list[str]:
-        self._parts.append(data)
+        lines = [line for line in self._lines.feed(data) if line.strip()]
+        if lines and not self._started:
+            # A first line that is no value by itself is that of a document.
+            self._started = True
+            if isinstance(decode(lines[0].decode("utf-8", "replace")), ValueError) and lines[0].strip() != b"[DONE]":
+                self._document = []
+        if self._document is None:
+            return [line.decode("utf-8", "replace") for line in lines]
+        self._document += lines
         self._size += len(data)
         if self._size > MAX_LINE:
             raise StreamBroken(f"the answer is longer than {MAX_LINE} bytes")
         return []
 
     def flush(self) -> list[str]:
-        text = b"".join(self._parts).removeprefix(_BOM).decode("utf-8", "replace").strip()
-        return [text] if text else []
+        payloads = self.feed(b"\n")
+        return payloads if self._document is None else [b"\n".join(self._document).decode("utf-8", "replace")]
 
 
-def make_decoder(expected: type[SseDecoder | NdjsonDecoder], content_type: str) -> Decoder:
-    """Return a decoder for a response, given the format of the backend's protocol."""
-    # A server that cannot stream answers an SSE request with one document, which may be pretty-printed.
-    if expected is SseDecoder and content_type.startswith("application/json"):
-        return DocumentDecoder()
-    return expected()
+_FIELD = re.compile(rb"(?:data|event|id|retry|error)?:")
+_SHOWN_TEXT = 4_096
+
+
+class AnyDecoder:
+    """Decoder of whatever a response turns out to be: the bytes decide, not the content type, which is often wrong."""
+
+    __slots__ = ("_head", "_text_size", "feed", "flush")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._text_size = 0
+        # Replaced by the methods of the decoder that fits: the hot path must not pass through this class.
+        self.feed: Callable[[bytes], list[str]] = self._choose
+        self.flush: Callable[[], list[str]] = list
+
+    @property
+    def text(self) -> str:
+        """The beginning of a response that holds neither events nor JSON, such as a web page; else empty."""
+        return self._head.decode("utf-8", "replace").strip()
+
+    def _choose(self, data: bytes) -> list[str]:
+        self._head += data
+        if _BOM.startswith(self._head[:3]) and len(self._head) < len(_BOM):
+            return []
+        start = self._head.removeprefix(_BOM).lstrip()
+        if not start:
+            self._head = b""
+            return []
+        decoder: SseDecoder | JsonDecoder
+        if start[:1] in (b"{", b"["):
+            decoder = JsonDecoder()
+        elif _FIELD.match(start):
+            decoder = SseDecoder()
+        elif len(start) < len(b"retry:"):
+            return []
+        else:
+            self.feed = self._keep_text
+            return self._keep_text(b"")
+        self.feed, self.flush, self._head = decoder.feed, decoder.flush, b""
+        return self.feed(start)
+
+    def _keep_text(self, data: bytes) -> list[str]:
+        self._head = (self._head + data)[:_SHOWN_TEXT]
+        self._text_size += len(data)
+        if self._text_size > MAX_LINE:
+            raise StreamBroken(f"the answer is longer than {MAX_LINE} bytes")
+        return []
 
 
 def decode(text: str) -> Any:

@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."
     ),
     "report": CommandEntry("report:report", "What a finished run says: sentiment, urgency, themes, trends, quotes."),
-    "compare": CommandEntry("compare:compare", "What changed between two finished runs."),
+    "compare": CommandEntry("report:compare", "What changed between two finished runs."),
     "chat": CommandEntry(
         "chat:chat", "Talk with a model; ask about files, or about what mellea summarise has written."
     ),
@@ -202,6 +202,13 @@ def _show_version(value: bool) -> None:
 
 def _show_help(ctx: typer.Context, value: bool) -> None:
     if value and not ctx.resilient_parsing:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(0)
+
+
+def show_help_without_command(ctx: typer.Context) -> None:
+    """Show the help of a group of commands when none of them is named; the group's callback."""
+    if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit(0)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from mellea_cli.backends.base import Backend, BackendSettings
 from mellea_cli.backends.registry import backend_info, open_backend, resolve_backend
-from mellea_cli.backends.security import NetworkPolicy, Secrets
+from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
@@ -125,8 +125,8 @@ def choose_for_run(options: RunOptions) -> ModelChoice:
     backend, concurrency = options.backend, options.concurrency
     if options.uses_batch_files:
         backend = "openai"
-    if options.engine == "ray":
-        # Each node runs a model of its own unless a server was named. The number is that of one worker.
+    if options.engine != "here":
+        # Each machine runs a model of its own unless a server was named. The number is that of one worker.
         concurrency = None
         if backend == "auto" and options.server_url is None:
             backend = "local"
@@ -174,12 +174,12 @@ def ensure_model(chosen: ModelChoice, options: RunOptions | ChatOptions, say: Ca
     if chosen.backend == "local":
         _ensure_file(chosen.model, network, pull=options.pull, say=say)
     elif options.pull and chosen.pool is None and chosen.backend == "ollama":
-        asyncio.run(_ensure_on_server(options.server_url, chosen.model, network))
+        asyncio.run(_ensure_on_server(options.server_url, chosen.model, options))
     elif options.pull and chosen.pool is not None:
         for endpoint in chosen.pool.endpoints:
             if endpoint.backend == "ollama":
                 try:
-                    asyncio.run(_ensure_on_server(endpoint.url, endpoint.model, network))
+                    asyncio.run(_ensure_on_server(endpoint.url, endpoint.model, options, endpoint.key_env))
                 except BackendError as error:
                     say(f"{endpoint.name}: {error.message}")
 
@@ -205,11 +205,17 @@ def _ensure_file(model: str, network: NetworkPolicy, *, pull: bool, say: Callabl
         store.pull(entry.name, download)
 
 
-async def _ensure_on_server(base_url: str | None, model: str, network: NetworkPolicy) -> None:
+async def _ensure_on_server(
+    base_url: str | None, model: str, options: RunOptions | ChatOptions, key_variable: str = API_KEY
+) -> None:
     from mellea_cli.backends.ollama import OllamaBackend
     from mellea_cli.ui.download_bar import Download
 
-    backend = OllamaBackend(base_url=base_url, network=network)
+    backend = OllamaBackend.from_settings(
+        BackendSettings(
+            base_url=base_url, key_variable=key_variable, network=network_policy(options), secrets=secrets(options)
+        )
+    )
     try:
         if not await backend.has(model):
             with Download(sys.stderr, os.environ, label=model) as download:
@@ -313,8 +319,8 @@ async def _open_pool(
             )
             backend = open_backend(one.backend, settings)
             stack.push_async_callback(backend.aclose)
-            # See `mellea_cli.cli.batch_run.run_plan`: where all endpoints are Ollamas the plan says it already.
-            thinking = False if one.backend == "ollama" else None
+            # Where all endpoints are Ollamas the plan says it already.
+            thinking = options.thinking_for(one.backend)
             endpoints.append(
                 EndpointConfig(one.name, backend, one.model, one.concurrency, weight=one.weight, thinking=thinking)
             )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -18,16 +19,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mellea_cli.cli.backend_setup import ModelChoice, model_identity
 from mellea_cli.cli.flags import RunOptions
 from mellea_cli.cli.offload import refuse_to_forget_jobs
-from mellea_cli.errors import ExitCode, MelleaError, OutputError, ReaderGone, UsageError
+from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError
 from mellea_cli.io.writers import AddedColumns
+from mellea_cli.items import Success
+from mellea_cli.ui.terminal import is_terminal
 
 if TYPE_CHECKING:
     from mellea_cli.io.files import OutputTarget
-    from mellea_cli.io.journal import Answers
+    from mellea_cli.io.journal import Journal
     from mellea_cli.io.source import InputScan, Source
     from mellea_cli.pipelines.pipeline import Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
     from mellea_cli.run.batch import RunIO, RunResult
+    from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
     from mellea_cli.ui.summary import ThemeCounts
@@ -75,21 +79,52 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
             return error.exit_code
 
 
-def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline) -> RunPlan:
-    """Everything decided before the first request of a run of `pipeline`."""
+_BYTES_PER_TOKEN = 3
+"""A low mean, so that the estimate is high: English has 4, scripts of three bytes a character have 3 or more."""
+_WINDOWS = (4_096, 8_192, 16_384, 32_768)
+UNKNOWN_TEXT = 16_384
+"""Bytes of the longest text of a stream that are expected."""
+_REPROMPT_TOKENS = 768
+
+
+def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None) -> int:
+    """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
+
+    Args:
+        pipeline: what is asked.
+        longest: bytes of the longest text, or `None` when unknown.
+        max_tokens: most tokens of an answer; `None` for the steps' own.
+    """
+    needed = 0
+    for step in pipeline.steps:
+        prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
+        read = (prompt + (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
+        needed = max(needed, read + (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
+    return next((window for window in _WINDOWS if window >= needed), _WINDOWS[-1])
+
+
+def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longest: int | None = None) -> RunPlan:
+    """Everything decided before the first request of a run of `pipeline`; `longest` as for `context_window`."""
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
     from mellea_cli.run.plan import RunPlan
 
-    # Reasoning costs a batch far more tokens than it gains; only Ollama can be told so without being asked first.
-    thinking = False if chosen.backend == "ollama" else None
+    # An Ollama loads the model again for another window: the whole run has one.
+    window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
     return RunPlan(
         pipeline=pipeline,
         backend=chosen.backend,
         model=chosen.model,
         identity=model_identity(chosen.backend, chosen.model),
-        options=Options(temperature=options.temperature, seed=options.model_seed, thinking=thinking),
+        options=Options(
+            temperature=options.temperature,
+            seed=options.model_seed,
+            thinking=options.thinking_for(chosen.backend),
+            keeps_thinking=options.thinking == "default",
+            max_tokens=options.max_tokens,
+            context_window=window,
+        ),
         concurrency=chosen.concurrency,
         start=chosen.start,
         dedupe=options.dedupe,
@@ -118,6 +153,12 @@ def check_options(options: RunOptions) -> None:
     options.caps()
     if not options.input:
         raise UsageError("no input was named, and stdin has no data", hint="name a file, or - for stdin")
+    if options.input == "-" and sys.__stdin__ is None:
+        raise InputError("standard input is closed", hint="name a file")
+    if options.output == "-" and sys.__stdout__ is None:
+        raise OutputError("standard output is closed", hint="name a file with -o")
+    if options.no_lock and options.uses_batch_files:
+        raise UsageError("batch files need a journal with locks", hint="choose a folder with locks with -o")
     roles: dict[str, str] = {}
     for role, path in _files(options):
         real = os.path.realpath(path)
@@ -125,6 +166,8 @@ def check_options(options: RunOptions) -> None:
             raise UsageError(f"{path}: is {other} and {role} at once", hint="choose another file for one of them")
     if options.summary_file:
         _check_writable(Path(options.summary_file))
+    if not options.overwrite:
+        _check_one_line_files(options)
 
 
 def _files(options: RunOptions) -> Iterator[tuple[str, Path]]:
@@ -158,6 +201,35 @@ def _check_writable(path: Path) -> None:
         raise OutputError(f"{path}: cannot be written", hint="choose another file for --summary-file")
 
 
+def _check_one_line_files(options: RunOptions) -> None:
+    """Refuse to replace a file that holds neither a summary nor requests of an earlier run.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    from mellea_cli.io.batch_jobs import is_custom_id
+
+    for flag, name, key in (
+        ("--summary-file", options.summary_file, "exit_code"),
+        ("--export-batch", options.export_batch, "custom_id"),
+    ):
+        path = Path(name or os.devnull)
+        try:
+            with path.open("rb") as file:
+                start = file.readline() if path.is_file() else b""
+            found = json.loads(start) if start.strip() else {key: None}
+            ours = key in found and (found[key] is None or key != "custom_id" or is_custom_id(str(found[key])))
+        except OSError:
+            continue  # it does not exist, or whatever writes it reports the problem
+        except (ValueError, TypeError):
+            ours = False
+        if not ours:
+            raise UsageError(
+                f"{path}: exists, and was not written by {flag}",
+                hint=f"choose another {flag}, or replace it with --overwrite",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """An opened source, and what one pass over it found; no pass for a stream."""
@@ -169,6 +241,11 @@ class Input:
     def total(self) -> int | None:
         """Number of items, if known."""
         return self.scan.count if self.scan else None
+
+    @property
+    def longest(self) -> int | None:
+        """Bytes of the longest text, if known."""
+        return self.scan.longest if self.scan else None
 
     @property
     def bad_rows(self) -> int:
@@ -207,22 +284,29 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
 
 
 @contextmanager
-def open_output(options: RunOptions, opened: Input, added: AddedColumns, show: RunDisplay) -> Iterator[RunIO]:
-    """Open the sink, its lock and its journal.
+def open_output(
+    options: RunOptions, opened: Input, added: AddedColumns, show: RunDisplay, command: str
+) -> Iterator[RunIO]:
+    """Open the sink, its lock and its journal; what a run that is refused has created is removed again.
 
     Args:
         options: where the output is and how it is written.
         opened: the input.
         added: the columns that the run adds.
         show: the display.
+        command: the command that writes it.
 
     Raises:
         OutputError: the output cannot be written, or another run is writing it.
-        UsageError: its format is unknown, or an option does not fit it.
+        UsageError: its format is unknown, an option does not fit it, or something that a person made would be lost.
     """
+    from mellea_cli.io.columns import ID_COLUMN
     from mellea_cli.io.files import resolve_output
+    from mellea_cli.io.formats import known_format, output_format
+    from mellea_cli.io.journal import MemoryAnswers
     from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
     from mellea_cli.run.batch import RunIO
+    from mellea_cli.run.earlier_output import EditedRows, OutputForm
 
     target = resolve_output(options.output)
     if options.unordered and target.kind == "file":
@@ -236,7 +320,19 @@ def open_output(options: RunOptions, opened: Input, added: AddedColumns, show: R
     )
     failed_options = SinkOptions(dialect=sink_options.dialect)
     with ExitStack() as stack:
-        answers = _open_answers(stack, target, options)
+        journal: Journal | None = None
+        if target.kind == "file":
+            form = OutputForm(
+                command,
+                known_format(options.output_format or output_format(target.name)),
+                added,
+                options.id_field or ID_COLUMN,
+            )
+            journal, earlier = _open_journal(stack, target, options, form)
+        if options.errors_file and not options.overwrite:
+            _check_errors_file(options.errors_file, opened, journal)
+        for path in (target.partial, resolve_output(options.errors_file).partial):
+            stack.callback(_remove_if_empty, path)
         stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
         sink = open_sink(target, added, sink_options, note=show.say, stdout=stdout)
         dead_letters = (
@@ -244,27 +340,187 @@ def open_output(options: RunOptions, opened: Input, added: AddedColumns, show: R
         )
         ordered = OrderedSink(sink, dead_letters, ordered=not options.unordered)
         stack.callback(ordered.close)
-        yield RunIO(
+        run_io = RunIO(
             source=opened.source,
             rows=ordered,
             to_row=added.row,
-            answers=answers,
+            answers=MemoryAnswers(),
             total=opened.total,
             can_sweep=opened.scan is not None,
             retry_failed=options.retry_failed,
-            replaces=target.kind == "file" and target.path.exists(),
         )
+        if journal is None:
+            yield run_io
+            return
+        edited = EditedRows(ordered, form, journal, target, opened.source.name)
+        edited.keep(earlier, opened.source.reread() if opened.source.repeatable else None, overwrite=options.overwrite)
+        for note in edited.notes():
+            show.say(note)
+        if options.fresh:
+            journal.start_over()
+        yield replace(
+            run_io,
+            rows=edited,
+            to_row=edited.to_row,
+            answers=journal,
+            replaces=earlier is not None,
+            carried=edited.by_hand,
+            edited=edited.edited,
+            check=edited.check,
+        )
+        if options.errors_file:
+            _note_errors_file(options.errors_file, journal)
 
 
-def _open_answers(stack: ExitStack, target: OutputTarget, options: RunOptions) -> Answers:
-    """The journal of an output file, under its lock; in memory for an output without one."""
+def _open_journal(
+    stack: ExitStack, target: OutputTarget, options: RunOptions, form: OutputForm
+) -> tuple[Journal, EarlierOutput | None]:
+    """The journal of an output file, under its lock, and the output that is there."""
     from mellea_cli.io.files import OutputLock
-    from mellea_cli.io.journal import open_answers
+    from mellea_cli.io.journal import Journal
+    from mellea_cli.run.earlier_output import read_earlier
 
-    if target.kind == "file":
+    if not options.no_lock:
         stack.enter_context(OutputLock(target.lock, target.name))
-        refuse_to_forget_jobs(target.journal, options)
-    return stack.enter_context(closing(open_answers(target, fresh=options.fresh)))
+    refuse_to_forget_jobs(target.journal, options)
+    existed, journal, earlier = target.journal.exists(), None, None
+    if existed:
+        try:
+            journal = Journal.open(target.journal, locks=not options.no_lock)
+        except OutputError:
+            if not options.fresh:
+                raise
+    stack.callback(lambda: _close_journal(journal, remove=not existed))
+    try:
+        earlier = read_earlier(target, form, journal)
+    except UsageError:
+        if not options.overwrite:
+            raise
+    if journal is None:
+        journal = Journal.open(target.journal, fresh=options.fresh, locks=not options.no_lock)
+    return journal, earlier
+
+
+def _close_journal(journal: Journal | None, *, remove: bool) -> None:
+    from mellea_cli.io.journal import remove_journal
+
+    if journal is None:
+        return
+    with suppress(OutputError):
+        remove = remove and journal.is_empty()
+    journal.close()
+    if remove:
+        remove_journal(journal.path)
+
+
+def _remove_if_empty(path: Path) -> None:
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+_ERRORS_FILE = "errors_file"
+
+
+def _check_errors_file(path: str, opened: Input, journal: Journal | None) -> None:
+    """Refuse to replace a file of failed rows unless an earlier run wrote it: it may have been corrected since.
+
+    Raises:
+        UsageError: no run wrote it, and it holds rows that are not in the input.
+    """
+    from mellea_cli.io.files import resolve_output
+    from mellea_cli.io.formats import output_format
+    from mellea_cli.run.earlier_output import file_digest, foreign_rows
+
+    target = resolve_output(path)
+    if target.kind != "file" or not target.path.exists() or not target.path.stat().st_size:
+        return
+    if journal is not None and journal.facts().get(_ERRORS_FILE) == f"{target.path} {file_digest(target.path)}":
+        return
+    try:
+        form = output_format(target.name)
+        if opened.source.repeatable and not foreign_rows(path, form, opened.source.reread()):
+            return
+    except InputError:
+        pass
+    raise UsageError(
+        f"{path}: exists, and is not the errors file of this run",
+        hint="choose another --errors-file, or replace it with --overwrite",
+    )
+
+
+def _note_errors_file(path: str, journal: Journal) -> None:
+    from mellea_cli.io.files import resolve_output
+    from mellea_cli.run.earlier_output import file_digest
+
+    target = resolve_output(path)
+    if target.kind == "file" and target.path.exists():
+        journal.note_facts({_ERRORS_FILE: f"{target.path} {file_digest(target.path)}"})
+
+
+def confirm_changes(
+    options: RunOptions, plan: RunPlan, opened: Input, run_io: RunIO, show: RunDisplay, *, rows: int | None = None
+) -> None:
+    """Ask before a run that would ask again what is answered, because its settings are not those of earlier runs.
+
+    Args:
+        options: the run's flags.
+        plan: the run.
+        opened: the input.
+        run_io: its output.
+        show: the display.
+        rows: the rows that would be asked again, where the plan's keys do not tell.
+
+    Raises:
+        UsageError: the user does not agree, or cannot be asked.
+    """
+    from mellea_cli.io.journal import Journal
+    from mellea_cli.run.answer_cache import forecast
+
+    journal, settings = run_io.answers, plan.settings
+    if not isinstance(journal, Journal):
+        return
+    remembered: list[dict[str, Any]] = json.loads(journal.facts().get(_SETTINGS, "[]"))
+    if settings in [one["settings"] for one in remembered]:
+        return
+    again = calls = 0
+    if any(isinstance(outcome, Success) for outcome in journal.outcomes()):
+        again = rows or 0
+        if rows is None and opened.source.repeatable:
+            earlier = [bytes.fromhex(one["fingerprint"]) for one in remembered]
+            found = forecast(opened.source.reread(), plan, journal, carried=run_io.carried, earlier=earlier)
+            # A journal of version 0.1 does not say with which settings it was written.
+            again = found.again if remembered else found.new * (not found.known)
+            calls = plan.calls(found.asks(retry_failed=options.retry_failed))
+        calls = calls or plan.calls(again)
+    if again:
+        what = _differences(remembered[-1]["settings"], settings) if remembered else "other settings"
+        question = f"{options.output}: {what}: {again:,} rows are asked again, {calls:,} calls"
+        if options.yes or options.nightly:
+            show.say(question)
+        elif not _agreed(f"{question}. Go on?"):
+            raise UsageError(question, hint="agree with --yes, or choose another output with -o to keep both")
+    one = {"fingerprint": plan.fingerprint.hex(), "settings": settings}
+    journal.note_facts({_SETTINGS: json.dumps([*remembered, one][-_MOST_SETTINGS:])})
+
+
+def _agreed(question: str) -> bool:
+    if not (is_terminal(sys.stdin, {}) and is_terminal(sys.stderr, {})):
+        return False
+    import typer
+
+    return typer.confirm(question, err=True)
+
+
+_SETTINGS = "settings"
+_MOST_SETTINGS = 20
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two runs' settings, such as `model other instead of m`."""
+    changed = [name for name in now if before.get(name) != now[name] and name != "prompts"]
+    parts = [f"{name} {now[name]} instead of {before.get(name)}" for name in changed]
+    return ", ".join(parts) or "other prompts"
 
 
 # What the user sees before and after a run.
@@ -393,6 +649,7 @@ def finish(
             skipped=opened.bad_rows,
             calls=tally.calls,
             retries=result.retries,
+            repairs=result.repairs,
             usage=tally.usage,
             elapsed_s=result.elapsed_s,
             concurrency=result.concurrency if plan.start else None,
@@ -404,6 +661,10 @@ def finish(
             exit_code=int(result.exit_code),
             endpoints=result.endpoints,
             blank=tally.blank,
+            edited_cells=tally.edited_cells,
+            edited_rows=tally.edited_rows,
+            edited_ids=tuple(tally.edited_ids),
+            commonest_failure=tally.commonest_failure()[0],
             theme_counts=themed,
         )
     )

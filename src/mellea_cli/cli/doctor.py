@@ -20,7 +20,14 @@ def doctor(ctx: typer.Context) -> None:
 
     from mellea_cli.ui.status import print_findings
 
-    findings = [*_program(), *_settings(ctx), *asyncio.run(_backends()), *_models(), *_terminal()]
+    findings = [
+        *_program(),
+        *_settings(ctx),
+        *asyncio.run(_backends()),
+        *_models(),
+        *_extensions(),
+        *_terminal(),
+    ]
     works, sentence, command = asyncio.run(_default_run())
     findings.append(Finding("default run", "mellea summarise", "ok" if works else "bad", sentence))
     print_findings(findings, command, stream=sys.stdout, environ=os.environ)
@@ -40,6 +47,7 @@ def _program() -> Iterator[Finding]:
 
 def _settings(ctx: typer.Context) -> Iterator[Finding]:
     """Every setting that differs from its default, with the source of its value."""
+    from mellea_cli.backends.security import certificate_problem
     from mellea_cli.cli.settings import config_path
 
     path = config_path()
@@ -51,6 +59,8 @@ def _settings(ctx: typer.Context) -> Iterator[Finding]:
     else:
         yield Finding("settings", "file", "note", f"{path} (none)")
     yield from _changed_flags(ctx, path)
+    if problem := certificate_problem():
+        yield Finding("settings", "certificates", "bad", f"{problem}: https servers cannot be reached")
     for key in ("OLLAMA_HOST", "OPENAI_BASE_URL", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         if value := os.environ.get(key):
             yield Finding("settings", key, "ok", f"{value} (from the environment)")
@@ -130,6 +140,18 @@ def _models() -> Iterator[Finding]:
         text = f"{entry.state}, {entry.size / 1e6:,.0f} of {entry.model.size / 1e6:,.0f} MB"
         yield Finding("models", entry.model.name, "ok" if here else "note", text)
     yield Finding("models", "folder", "ok", f"{store.root}, {store.size() / 1e6:,.0f} MB")
+
+
+def _extensions() -> Iterator[Finding]:
+    """What other packages have registered."""
+    from mellea_cli.backends.registry import BACKEND_FACTORIES
+    from mellea_cli.io.formats import FORMATS
+    from mellea_cli.models.store import MODEL_SOURCES
+    from mellea_cli.run.executor import EXECUTORS
+
+    for point in (BACKEND_FACTORIES, FORMATS, EXECUTORS, MODEL_SOURCES):
+        for name, package in point.packages():
+            yield Finding("extensions", name, "ok", f"{point.kind} of {package}")
 
 
 def _terminal() -> Iterator[Finding]:

@@ -22,18 +22,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 import typer
 
 from mellea_cli.errors import ExitCode, UsageError
+from mellea_cli.extensions import ExtensionPoint
 
 if TYPE_CHECKING:
     from mellea_cli.run.plan import Caps, ErrorLimit, Prices
 
 T = TypeVar("T")
 
-BackendName = Literal["auto", "ollama", "openai", "local", "scripted"]
-FormatName = Literal["jsonl", "json", "csv", "tsv"]
 BadRowPolicy = Literal["auto", "fail", "skip"]
-EngineName = Literal["here", "ray"]
 PipelineName = Literal["single", "steps"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+ThinkingLevel = Literal["off", "low", "medium", "high", "default"]
 
 THEMES = "Themes"
 OUTPUT = "Output"
@@ -169,10 +168,39 @@ def set_log_level(level: str | None) -> str | None:
     return level
 
 
+def extension(group: str, *known: str) -> dict[str, Any]:
+    """Arguments of `option` for a flag whose values are the names of an extension point.
+
+    Entry points are read only for a name that is not known here: a start has no time for it.
+
+    Args:
+        group: the group of the entry points.
+        known: the names that every installation has.
+    """
+    point: ExtensionPoint[Any] = ExtensionPoint(group, {}, known)
+
+    def parse(name: str) -> str:
+        try:
+            return point.check(name)
+        except UsageError as error:
+            raise typer.BadParameter(f"{error.message}; {error.hint}") from error
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in point.names() if name.startswith(incomplete)]
+
+    return {"parser": parse, "metavar": "|".join(known), "autocompletion": complete}
+
+
+BACKENDS = extension("mellea.backends", "auto", "ollama", "openai", "local", "scripted")
+FORMATS = extension("mellea.formats", "jsonl", "json", "csv", "tsv")
+EXECUTORS = extension("mellea.executors", "here", "ray")
+
 # Flags that `mellea chat` has, too.
 
 ModelFlag = Annotated[str | None, option(MODEL, "Model name, or a .gguf file.", "-m", show_default=False)]
-BackendFlag = Annotated[BackendName, option(MODEL, "auto: a running Ollama that has the model, else local.", "-b")]
+BackendFlag = Annotated[
+    str, option(MODEL, "auto: a running Ollama that has the model, else local.", "-b", show_default="auto", **BACKENDS)
+]
 KeyFileFlag = Annotated[str | None, option(MODEL, "File with the server's key, readable only by you.", metavar="FILE")]
 PullFlag = Annotated[bool, option(MODEL, "Download the model if it is missing.")]
 LocalOnlyFlag = Annotated[bool, option(SAFETY, "Connect to nothing outside this machine.")]
@@ -212,12 +240,18 @@ class RunOptions:
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
 
     output: Annotated[str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
-    output_format: Annotated[FormatName | None, option(OUTPUT, "Output format, if its suffix does not tell.")] = None
+    output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
+        None
+    )
     unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
     errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
+    overwrite: Annotated[bool, option(OUTPUT, "Replace a file that is not this run's, or by fewer rows.")] = False
     raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
 
-    format: Annotated[FormatName | None, option(INPUT, "Input format, if its suffix does not tell.", "-f")] = None
+    format: Annotated[
+        str | None,
+        option(INPUT, "Input format, if its suffix does not tell.", "--format", "--input-format", "-f", **FORMATS),
+    ] = None
     text_field: Annotated[
         list[str] | None,
         option(
@@ -255,6 +289,13 @@ class RunOptions:
     ] = "single"
     temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
     model_seed: Annotated[int | None, option(MODEL, "Seed of the model's sampling, if the server supports it.")] = None
+    thinking: Annotated[
+        ThinkingLevel | None,
+        option(MODEL, "How much a reasoning model reasons first; default: as the server has it (Ollama: off)."),
+    ] = None
+    max_tokens: Annotated[
+        int | None, option(MODEL, "Most tokens of one answer, reasoning included (default: by the step).", min=1)
+    ] = None
     pull: PullFlag = False
 
     concurrency: Annotated[
@@ -272,7 +313,9 @@ class RunOptions:
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
     )
-    engine: Annotated[EngineName, option(RUN, "ray: run on a Ray cluster, see docs/ray.md."), SUMMARISE] = "here"
+    engine: Annotated[
+        str, option(RUN, "ray: run on a Ray cluster, see docs/ray.md.", show_default="here", **EXECUTORS), SUMMARISE
+    ] = "here"
     ray_address: Annotated[
         str | None, option(RUN, "auto, HOST:PORT or ray://HOST:PORT (default: RAY_ADDRESS, or a new one)."), SUMMARISE
     ] = None
@@ -285,6 +328,8 @@ class RunOptions:
     retry_failed: Annotated[
         bool, option(RUN, "Ask again for items that failed in an earlier run.", "--retry-failed/--no-retry-failed")
     ] = True
+    yes: Annotated[bool, option(RUN, "Agree to ask answered rows again with other settings.", "-y")] = False
+    no_lock: Annotated[bool, option(RUN, "Do not lock the output, where the file system has no locks.")] = False
     nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
     dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
 
@@ -353,6 +398,13 @@ class RunOptions:
     def server_url(self) -> str | None:
         """The address of the only server; `None` for none or several."""
         return self.base_url[0] if self.base_url and len(self.base_url) == 1 else None
+
+    def thinking_for(self, backend: str) -> bool | str | None:
+        """The reasoning setting of requests to a backend; `None` is the server's own."""
+        if self.thinking is None:
+            # Reasoning costs a batch far more than it gains; only Ollama can be told so without being asked first.
+            return False if backend == "ollama" else None
+        return {"off": False, "default": None}.get(self.thinking, self.thinking)
 
     @property
     def has_pool(self) -> bool:

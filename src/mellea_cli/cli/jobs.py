@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mellea_cli.cli.app import HELP_SETTINGS
+from mellea_cli.cli.app import HELP_SETTINGS, show_help_without_command
 from mellea_cli.cli.flags import MODEL
 
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 jobs_app = typer.Typer(
     help="List and cancel batches that --offload has submitted.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     context_settings=HELP_SETTINGS,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+jobs_app.callback()(show_help_without_command)
 
 _Output = Annotated[str, typer.Argument(help="Output file of the run, as given with -o.")]
 _BaseUrl = Annotated[

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from mellea_cli.cli.app import HELP_SETTINGS
+from mellea_cli.cli.app import HELP_SETTINGS, show_help_without_command
 
 models_app = typer.Typer(
     help="List, download and remove the embedded backend's models.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     context_settings=HELP_SETTINGS,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+models_app.callback()(show_help_without_command)
 
 _Name = Annotated[str, typer.Argument(help="A name from `mellea models list`.")]
 

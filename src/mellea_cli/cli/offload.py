@@ -260,7 +260,9 @@ async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgres
     plan = dataclasses.replace(run.plan, caps=_remaining_caps(run, progress, took_s))
     if progress.live and not run.stop.asked.is_set():
         run.show.say(f"{progress.live:,} texts are asked live")
-    if run.stop.asked.is_set() and (jobs := store.jobs(run.plan.fingerprint.hex())):
+    # A file of requests that the server refused, or was never sent, is no batch.
+    jobs = [job for job in store.jobs(run.plan.fingerprint.hex()) if _is_submitted(job)]
+    if run.stop.asked.is_set() and jobs:
         run.show.say(f"{_batches_are(jobs)} still on the server; the same command takes the answers")
     backend = ReplayBackend(run.backend, store, progress.replays)
     result = await run_batch(plan, backend, run.run_io, observer=run.show.begin(), stop=run.stop)

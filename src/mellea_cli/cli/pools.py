@@ -1,18 +1,7 @@
 """Pools of servers: read from the configuration file or from several `--base-url`, and resolved for a run.
 
-The short form lists servers that are alike, the long form gives each one a table of its own; both may be mixed::
-
-    [pool.office]
-    model = "granite4.1:3b"
-    urls = ["http://127.0.0.1:11434", "http://127.0.0.1:11435"]
-    weights = [2, 1]
-
-    [[pool.office.endpoints]]
-    name = "desk"
-    url = "http://127.0.0.1:8080/v1"
-    model = "granite-4.1-3b"
-    concurrency = 8
-    key_env = "DESK_KEY"
+The short form of a pool lists servers that are alike (`urls`), the long form gives each one a table of its own
+(`endpoints`); both may be mixed. docs/scaling.md has an example.
 """
 
 from __future__ import annotations
@@ -34,96 +23,71 @@ from mellea_cli.errors import UsageError, nearest
 _API_KEY = "OPENAI_API_KEY"
 
 Protocol = Literal["ollama", "openai"]
+Url = Annotated[StrictStr, Field(min_length=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Concurrency = Annotated[StrictInt, Field(ge=1)]
 
 
-class EndpointTable(BaseModel):
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: Protocol | None = None
+    model: StrictStr | None = None
+    concurrency: Concurrency | None = None
+    key_env: StrictStr | None = None
+
+
+class EndpointTable(_Table):
     """One server, as written under `[[pool.NAME.endpoints]]`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: Annotated[StrictStr, Field(min_length=1)]
+    url: Url
     name: StrictStr = ""
-    backend: Protocol | None = None
-    model: StrictStr | None = None
-    concurrency: Concurrency | None = None
     weight: Weight = 1.0
-    key_env: StrictStr | None = None
 
 
-class PoolTable(BaseModel):
+class PoolTable(_Table):
     """A pool, as written under `[pool.NAME]`; its values hold for endpoints that have none of their own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    urls: list[Annotated[StrictStr, Field(min_length=1)]] = []
+    urls: list[Url] = []
     weights: list[Weight] | None = None
     endpoints: list[EndpointTable] = []
-    backend: Protocol | None = None
-    model: StrictStr | None = None
-    concurrency: Concurrency | None = None
-    key_env: StrictStr | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PoolEndpoint:
-    """One server of a pool with everything that a run needs to know about it.
+    """One server of a pool with everything that a run needs to know about it."""
 
-    Args:
-        name: the given one, else host and port.
-        url: the address.
-        backend: `ollama` or `openai`.
-        model: the model's name on this server.
-        concurrency: requests in flight at most.
-        weight: share of the work while there is a choice.
-        key_env: the variable that holds the key; empty for none.
-    """
-
-    name: str
+    name: str  # the given one, else host and port
     url: str
     backend: str
-    model: str
+    model: str  # its name on this server
     concurrency: int
     weight: float = 1.0
-    key_env: str = ""
+    key_env: str = ""  # the variable that holds the key
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The servers of a run.
+    """The servers of a run."""
 
-    Args:
-        name: as in the configuration file; empty for several `--base-url`.
-        backend: the one that all share, or `pool`. It is part of an answer's key.
-        model: what all of them serve, whatever each server calls it. It is part of an answer's key, too.
-        endpoints: at least one.
-        concurrency: requests in flight at most, over all of them.
-        warning: what the user should know; empty for nothing.
-    """
-
-    name: str
-    backend: str
-    model: str
+    name: str  # as in the configuration file; empty for several `--base-url`
+    # Both are part of an answer's key.
+    backend: str  # the one that all share, or `pool`
+    model: str  # what all of them serve, whatever each server calls it
     endpoints: tuple[PoolEndpoint, ...]
-    concurrency: int
+    concurrency: int  # over all endpoints
     warning: str = ""
 
     @property
     def reason(self) -> str:
         """One sentence for the user."""
-        of_pool = (
-            f"the {len(self.endpoints)} endpoints of {self.name}" if self.name else f"{len(self.endpoints)} endpoints"
-        )
-        return f"asking {of_pool}: {', '.join(endpoint.name for endpoint in self.endpoints)}"
+        number = len(self.endpoints)
+        endpoints = f"the {number} endpoints of {self.name}" if self.name else f"{number} endpoints"
+        return f"asking {endpoints}: {', '.join(endpoint.name for endpoint in self.endpoints)}"
 
 
 def find_pool(options: RunOptions, environ: Mapping[str, str] = os.environ) -> Pool | None:
-    """The pool that the options name, `None` when they name at most one server.
-
-    Raises:
-        UsageError: the pool cannot be used as written, has no model, or a key is missing.
-    """
+    """The pool that the options name, `None` when they name at most one server."""
     if options.pool:
         path = config_path(environ)
         pool = resolve(read_pool(read_config(path), options.pool, str(path)), options, options.pool)
@@ -148,16 +112,7 @@ def find_pool(options: RunOptions, environ: Mapping[str, str] = os.environ) -> P
 
 
 def read_pool(config: Mapping[str, Any], name: str, file: str) -> PoolTable:
-    """Read `[pool.NAME]`.
-
-    Args:
-        config: the configuration file's content.
-        name: the pool.
-        file: the configuration file, for messages.
-
-    Raises:
-        UsageError: the pool does not exist, or cannot be used as written.
-    """
+    """Read `[pool.NAME]` of the configuration file `file`."""
     pools = config.get(POOLS)
     pools = pools if isinstance(pools, dict) else {}
     if not isinstance(pools.get(name), dict):
@@ -192,11 +147,8 @@ _EXAMPLES = {
 def _usage_error(error: ValidationError, place: str) -> UsageError:
     """The first problem of a pool's tables, with its key and what to write instead."""
     first = error.errors()[0]
-    path, given, key = (
-        list(first["loc"]),
-        first["input"],
-        str(next(x for x in reversed(first["loc"]) if isinstance(x, str))),
-    )
+    path, given = first["loc"], first["input"]
+    key = next(part for part in reversed(path) if isinstance(part, str))
     if path[0] == "endpoints" and len(path) > 1:
         place += f" endpoint {int(path[1]) + 1}:"
     if first["type"] == "extra_forbidden":
@@ -211,11 +163,7 @@ def _usage_error(error: ValidationError, place: str) -> UsageError:
 
 
 def resolve(table: PoolTable, options: RunOptions, name: str, warning: str = "") -> Pool:
-    """Give each endpoint of a table its name, model and concurrency.
-
-    Raises:
-        UsageError: no model is named, or two endpoints are the same.
-    """
+    """Give each endpoint of a table its name, model and concurrency."""
     tables = _endpoint_tables(table)
     protocols = [one.backend or table.backend or protocol_of(one.url) for one in tables]
     backend = protocols[0] if len(set(protocols)) == 1 else "pool"
@@ -277,11 +225,6 @@ def _endpoint_names(tables: Sequence[EndpointTable], place: str) -> list[str]:
 
 
 def _check_key(endpoint: PoolEndpoint, pool: str, environ: Mapping[str, str]) -> None:
-    if endpoint.key_env and endpoint.backend != "openai":
-        raise UsageError(
-            f"pool {pool}: {endpoint.name} is an Ollama server, which takes no key",
-            hint='omit key_env, or add backend = "openai"',
-        )
     if endpoint.key_env and not environ.get(endpoint.key_env, "").strip():
         raise UsageError(
             f"pool {pool}: {endpoint.key_env}, the key of {endpoint.name}, is not set",

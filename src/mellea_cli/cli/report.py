@@ -1,4 +1,4 @@
-"""`mellea report`: what a finished run says, on one screen, as a page, as Markdown or as figures."""
+"""`mellea report` and `mellea compare`: what finished runs say, on one screen, as a page, as Markdown or as figures."""
 
 # No `from __future__ import annotations`, see `mellea_cli.cli.flags`.
 
@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from io import StringIO
 from pathlib import Path, PurePath
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mellea_cli.cli.flags import INPUT, OUTPUT, FormatName, option, options_command
+from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 ReportFormat = Literal["text", "html", "md", "json"]
+ComparisonFormat = Literal["text", "md", "json"]
 REPORT = "Report"
 
 # A variable such as MELLEA_OUTPUT is for the batch commands.
@@ -60,7 +62,9 @@ class ReportFlags:
     themes_file: Annotated[
         str | None, _flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
     ] = None
-    input_format: Annotated[FormatName | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.")] = None
+    input_format: Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)] = (
+        None
+    )
     text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
         None
     )
@@ -75,24 +79,12 @@ def report(flags: ReportFlags) -> ExitCode:
 
     Without -o one screen at the terminal; with -o report.html one page that needs nothing but itself.
     """
-    write_report(flags)
-    return ExitCode.OK
-
-
-def write_report(flags: ReportFlags) -> None:
-    """Read the rows, count them, and write the report.
-
-    Raises:
-        UsageError: the output is also an input, or its suffix names no format.
-        InputError: the rows or the themes cannot be read, or a column does not exist.
-        OutputError: the report cannot be written.
-    """
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
     from mellea_cli.report.results import open_results
 
-    form = output_format(flags.output, flags.format, ("text", "html", "md", "json"))
-    check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
+    form = _output_format(flags.output, flags.format, ("text", "html", "md", "json"))
+    _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
     themes = _themes(flags)
     options = SourceOptions(
         format=flags.input_format,
@@ -110,22 +102,27 @@ def write_report(flags: ReportFlags) -> None:
             if form == "html":
                 records.append(record)
         figures = aggregator.figures(results)
-        columns = list(results.columns)
     next_steps = _next_steps(flags, figures, form)
+    title = flags.title or ("Feedback" if flags.results == "-" else f"Feedback in {PurePath(flags.results).name}")
     if form == "html":
-        write(flags.output, _html(flags, figures, records, columns, next_steps))
+        from mellea_cli.report.html_report import to_html
+
+        written = datetime.now().astimezone().replace(microsecond=0)
+        page = to_html(figures, records, list(results.columns), title=title, written=written, next_steps=next_steps)
+        _write(flags.output, page)
     elif form == "json":
         from mellea_cli.report.figures import figures_to_json
 
-        write(flags.output, [figures_to_json(figures)])
+        _write(flags.output, [figures_to_json(figures)])
     elif form == "md":
         from mellea_cli.report.markdown import to_markdown
 
-        write(flags.output, [to_markdown(figures, _title(flags), next_steps)])
+        _write(flags.output, [to_markdown(figures, title, next_steps)])
     else:
         from mellea_cli.ui.report_view import print_report
 
-        write_text(flags.output, lambda out: print_report(figures, next_steps, out, os.environ))
+        _write_text(flags.output, lambda out: print_report(figures, next_steps, out, os.environ))
+    return ExitCode.OK
 
 
 def _themes(flags: ReportFlags) -> "Sequence[Theme]":
@@ -140,14 +137,7 @@ def _themes(flags: ReportFlags) -> "Sequence[Theme]":
     return themes
 
 
-def _title(flags: ReportFlags) -> str:
-    if flags.title:
-        return flags.title
-    return "Feedback" if flags.results == "-" else f"Feedback in {PurePath(flags.results).name}"
-
-
 def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
-    """Commands to run next: how to get themes, and the page."""
     if not figures.rows or flags.results == "-":
         return []
     name = shlex.quote(flags.results)
@@ -157,26 +147,53 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
     return [f"mellea report {name} -o report.html"] if form == "text" else []
 
 
-def _html(
-    flags: ReportFlags, figures: "Figures", records: "list[Record]", columns: list[str], next_steps: list[str]
-) -> Iterable[str]:
-    from datetime import datetime
+@dataclass(frozen=True, slots=True)
+class CompareFlags:
+    """The flags of `mellea compare`."""
 
-    from mellea_cli.report.html_report import to_html
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Output of an earlier mellea summarise or themes.")]
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Output of a later one.")]
+    output: Annotated[str | None, _flag(OUTPUT, "A file (.md .json .txt) or - for stdout.", "-o")] = None
+    format: Annotated[
+        ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
+    ] = None
+    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
+        None
+    )
+    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
 
-    written = datetime.now().astimezone().replace(microsecond=0)
-    return to_html(figures, records, columns, title=_title(flags), written=written, next_steps=next_steps)
 
+@options_command(CompareFlags)
+def compare(flags: CompareFlags) -> ExitCode:
+    """What changed between two finished runs.
 
-# Where a report goes; `mellea compare` shares this.
-
-
-def output_format(output: str | None, wanted: str | None, known: tuple[str, ...]) -> str:
-    """The format to write: the wanted one, else by the output's suffix; text for stdout.
-
-    Raises:
-        UsageError: the suffix names none of the known formats.
+    Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Rows are the same
+    when their ids are, or their texts where there are no ids.
     """
+    from mellea_cli.io.source import SourceOptions
+    from mellea_cli.report.comparison import compare as compare_results
+    from mellea_cli.report.comparison import comparison_to_json, comparison_to_markdown
+    from mellea_cli.report.results import open_results
+    from mellea_cli.ui.report_view import print_comparison
+
+    if (flags.old, flags.new) == ("-", "-"):
+        raise UsageError("both files cannot come from stdin", hint="name at least one of them: mellea compare OLD -")
+    form = _output_format(flags.output, flags.format, ("text", "md", "json"))
+    _check_output(flags.output, (flags.old, flags.new))
+    options = SourceOptions(text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
+    with open_results(flags.old, options) as old, open_results(flags.new, options) as new:
+        comparison = compare_results(old, new)
+    if form == "json":
+        _write(flags.output, [comparison_to_json(comparison)])
+    elif form == "md":
+        _write(flags.output, [comparison_to_markdown(comparison, "What changed")])
+    else:
+        _write_text(flags.output, lambda out: print_comparison(comparison, out, os.environ))
+    return ExitCode.OK
+
+
+def _output_format(output: str | None, wanted: str | None, known: tuple[str, ...]) -> str:
+    """The format to write: the wanted one, else by the output's suffix; text for stdout."""
     if wanted is not None:
         return wanted
     if output is None or output == "-" or output.startswith("/dev/"):
@@ -190,8 +207,7 @@ def output_format(output: str | None, wanted: str | None, known: tuple[str, ...]
     raise UsageError(f"{output}: {problem}", hint=f"name it {names}, or use --format")
 
 
-def check_output(output: str | None, inputs: Iterable[str]) -> None:
-    """Raise `UsageError` when the output file is also an input."""
+def _check_output(output: str | None, inputs: Iterable[str]) -> None:
     from mellea_cli.io.files import same_file
 
     for path in inputs:
@@ -199,19 +215,17 @@ def check_output(output: str | None, inputs: Iterable[str]) -> None:
             raise UsageError(f"{path}: is the input and the output at once", hint="choose another file with -o")
 
 
-def write(output: str | None, pieces: Iterable[str]) -> None:
-    """Write a whole report; raises `OutputError` when that fails."""
+def _write(output: str | None, pieces: Iterable[str]) -> None:
     from mellea_cli.io.files import atomic_write, resolve_output
 
     sys.stdout.flush()
     atomic_write(resolve_output(output), pieces)
 
 
-def write_text(output: str | None, draw: Callable[[IO[str]], None]) -> None:
-    """Draw the text form on stdout, or into a file."""
+def _write_text(output: str | None, draw: Callable[[IO[str]], None]) -> None:
     if output in (None, "-"):
         draw(sys.stdout)
         return
     memory = StringIO()
     draw(memory)
-    write(output, [memory.getvalue()])
+    _write(output, [memory.getvalue()])

@@ -1,15 +1,8 @@
 """Settings: a flag beats a `MELLEA_*` variable, which beats the configuration file.
 
 The file is TOML. Keys are flags without their dashes; at the top level they apply to every command that has the flag,
-in a table named after a command to that command::
-
-    model = "qwen2.5-coder-1.5b"
-
-    [summarise]
-    concurrency = 8
-
-`[pool.NAME]` describes several servers, see `mellea_cli.cli.pools`. Values are checked where they are used: by the
-flag's own parser, or by the pydantic models of a pool.
+in a table named after a command to that command. `[pool.NAME]` describes several servers. Values are checked where they
+are used: by the flag's own parser, or by the pydantic models of a pool.
 """
 
 from __future__ import annotations
@@ -40,32 +33,28 @@ def config_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the configuration file; empty when there is none.
-
-    Raises:
-        UsageError: the file cannot be read or is not TOML.
-    """
+    """Read the configuration file; empty when there is none."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except PermissionError as error:
+        if not os.access(path.parent, os.X_OK):  # the home folder of another user, as in some containers
+            return {}
+        raise _unreadable(path, error) from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path}: the configuration file cannot be read: {error}", hint="correct it, or move it away"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"{path}: the configuration file cannot be read: {error}", hint="correct it, or move it away")
 
 
 def default_map(config: Mapping[str, Any], group: Any, path: Path) -> dict[str, dict[str, Any]]:
-    """The configuration as Click's defaults: by command, then by parameter.
+    """The configuration as Click's defaults: by command of the Click group, then by parameter.
 
-    Args:
-        config: the file's content.
-        group: the Click group with all commands.
-        path: the file, for messages.
-
-    Raises:
-        UsageError: a key or table is unknown; the hint has the nearest known one.
+    Raises `UsageError` for an unknown key or table; the hint has the nearest known one.
     """
     commands = {
         name: {parameter.name: parameter for parameter in command.params if parameter.name != "help"}
@@ -102,12 +91,8 @@ def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> No
 def choose_servers(values: Mapping[str, Any], source_of: Callable[[str], Any]) -> dict[str, Any]:
     """Decide between `--pool` and `--base-url` or `--backend`: the stronger source wins, in the file the pool.
 
-    Args:
-        values: a command's parameters.
-        source_of: gives the source of a parameter's value, as Click's `get_parameter_source`.
-
-    Raises:
-        UsageError: a pool and other servers come from the same source.
+    `source_of` gives the source of a parameter's value, as Click's `get_parameter_source`. Two of the same strength
+    are a `UsageError`.
     """
     chosen = dict(values)
     ranks = {name: _RANKS.get(getattr(source_of(name), "name", ""), 0) for name in ("pool", "base_url", "backend")}

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.subrun import SubRun
+    from mellea_cli.run.theme_discovery import SubRun
     from mellea_cli.run.theme_labels import LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
@@ -64,6 +64,7 @@ class _ThemeRun:
     def __init__(self, options: RunOptions, show: RunDisplay) -> None:
         self._options = options
         self._show = show
+        self._longest: int | None = None
         self._path: Path | None = None
         if options.themes_file:
             self._path = Path(options.themes_file)
@@ -74,17 +75,27 @@ class _ThemeRun:
         options, show = self._options, self._show
         batch_run.check_options(options)
         self._check_themes_path()
+        if options.themes_file and not options.find_only and not Path(options.themes_file).exists():
+            raise UsageError(
+                f"{options.themes_file}: there is no such themes file",
+                hint=f"correct the name, or find themes first: add --find-only, which writes {options.themes_file}",
+            )
         themes = read_themes(self._path) if self._path else None
         phrases = None if themes else self._read_phrases()
         with ExitStack() as stack:
             opened = stack.enter_context(open_input(options, show))
+            # The questions that find themes hold many phrases.
+            self._longest = max(opened.longest or 0, batch_run.UNKNOWN_TEXT)
             if options.dry_run:
                 self._preview(opened, themes, phrases)
                 return ExitCode.OK
-            run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show))
+            run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show, "themes"))
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
                 show.say(line)
+            # The themes are left out: an edited themes file asks only what it must, and is meant to.
+            plan = self._plan(chosen, ())
+            batch_run.confirm_changes(options, plan, opened, run_io, show, rows=opened.total or 0)
             ensure_model(chosen, options, show.say)
             return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases))
 
@@ -140,7 +151,7 @@ class _ThemeRun:
         phrases: Phrases | None,
     ) -> ExitCode:
         from mellea_cli.engine.workers import Stop
-        from mellea_cli.run.subrun import SubRunStopped
+        from mellea_cli.run.theme_discovery import SubRunStopped
 
         stop, discovery = Stop(self._show.say), None
         try:
@@ -160,7 +171,7 @@ class _ThemeRun:
             return early.result.exit_code
 
     def _subrun(self, plan: RunPlan, servers: Servers, run_io: RunIO, stop: Stop) -> SubRun:
-        from mellea_cli.run.subrun import SubRun
+        from mellea_cli.run.theme_discovery import SubRun
 
         show = self._show
 
@@ -191,7 +202,7 @@ class _ThemeRun:
     def _finish_without_labels(
         self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
     ) -> ExitCode:
-        from mellea_cli.run.subrun import without_main_run
+        from mellea_cli.run.theme_discovery import without_main_run
 
         result = without_main_run(discovery)
         # A table about rows that were not labelled would say nothing.
@@ -255,11 +266,11 @@ class _ThemeRun:
             delimiter=None,
         )
         with open_input(whole, self._show) as opened:
-            audit(labelled.counts, read_labels(opened.source))
+            audit(labelled.counts, read_labels(opened.source), labelled.run_io.edited)
         return True
 
     def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:
-        return batch_run.run_plan(self._options, chosen, label_pipeline(themes))
+        return batch_run.run_plan(self._options, chosen, label_pipeline(themes), self._longest)
 
 
 def _count(themes: Sequence[Theme]) -> str:

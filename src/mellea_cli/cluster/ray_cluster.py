@@ -6,20 +6,30 @@ This is the only module that imports Ray, and only for a run that uses it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mellea_cli.backends.base import BackendSettings
+from mellea_cli.backends.registry import backend_info
+from mellea_cli.backends.security import API_KEY, Secrets
+from mellea_cli.cluster.cluster_executor import ClusterExecutor, open_executor
 from mellea_cli.cluster.remote_worker import Method, RemoteWorker, WorkerHandle, WorkerLost
+from mellea_cli.cluster.worker_messages import split_plan
+from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import UsageError
+from mellea_cli.events import Observer
+from mellea_cli.run.executor import ExecutorFactory
+from mellea_cli.run.plan import RunPlan
 
 _START_HINT = "start one with: ray start --head (one with tokens needs RAY_AUTH_MODE=token here too)"
 _INSTALL = "pip install 'mellea-cli[ray]'"
@@ -28,6 +38,63 @@ _CLIENT_PORT = 10001
 _CONNECT_S = 5.0
 # Reports are small and go straight from process to process: Ray's object store stays almost empty.
 _STORE_BYTES = 80 * 1024 * 1024
+
+
+class RayExecutorFactory(ExecutorFactory):
+    """Executor of `--engine ray`: remote workers on a Ray cluster; source and sink stay in this process."""
+
+    def check(self) -> None:
+        require_ray()
+        check_address(self._address, local_only=self.flags["local_only"])
+
+    @contextmanager
+    def connect(self, plan: RunPlan) -> Iterator[RunPlan]:
+        address, workers, say = self._address, self.flags["ray_workers"], self.say
+        say("starting a Ray cluster on this machine" if address == "local" else f"joining the Ray cluster at {address}")
+        with connected(address, workers=workers, local_only=self.flags["local_only"]) as cluster:
+            nodes = len(cluster.nodes)
+            workers = workers or nodes
+            if plan.backend == "local" and workers > nodes:
+                say(f"each node runs one embedded model: {nodes} workers for {nodes} nodes")
+                workers = nodes
+            concurrency = _concurrency(self.flags, plan, workers)
+            self._workers = min(workers, concurrency)
+            self._launcher = cluster.launcher(one_per_node=plan.backend == "local")
+            say(
+                f"{self._workers} worker{'s' * (self._workers > 1)} for {nodes} Ray node{'s' * (nodes > 1)}, "
+                f"{concurrency} requests in flight at most in all"
+            )
+            yield dataclasses.replace(plan, concurrency=concurrency, start=None)
+
+    def open(
+        self, plan: RunPlan, settings: BackendSettings, observer: Observer, stop: Stop
+    ) -> AbstractAsyncContextManager[ClusterExecutor]:
+        # The key alone goes to the workers, and nothing else of this environment.
+        key = (settings.secrets or Secrets.from_environ(os.environ)).key() if plan.backend == "openai" else ""
+        setups = split_plan(
+            plan,
+            dataclasses.replace(
+                settings,
+                base_url=settings.base_url or os.environ.get(backend_info(plan.backend).address_variable) or None,
+                secrets=Secrets(variables={API_KEY: key}),
+            ),
+            self._workers,
+            pull=self.flags["pull"],
+        )
+        return open_executor(setups, self._launcher, observer=observer, stop=stop, start_timeout_s=plan.max_wait_s)
+
+    @property
+    def _address(self) -> str:
+        return chosen_address(self.flags["ray_address"], os.environ)
+
+
+def _concurrency(flags: Mapping[str, Any], plan: RunPlan, workers: int) -> int:
+    """Requests in flight of all workers together. It is fixed: several adaptive workers would disturb each other."""
+    info = backend_info(plan.backend)
+    # A plan for the embedded or the scripted backend has the number that suits one machine.
+    default = (plan.concurrency if info.adaptive_start is None else info.concurrency) * workers
+    concurrency: int = flags["concurrency"] or min(default, flags["max_concurrency"] or default)
+    return min(concurrency, info.max_concurrency * workers) if plan.backend == "local" else concurrency
 
 
 def require_ray() -> None:

@@ -18,9 +18,11 @@ from mellea_cli.engine.retry import RetryBudget
 from mellea_cli.errors import (
     AnswerError,
     BackendError,
+    BadOutput,
     ContentFiltered,
     CutAnswer,
     EmptyAnswer,
+    ParseError,
     RequirementFailed,
     RunawayAnswer,
     first_error,
@@ -171,6 +173,11 @@ async def _attempt(
     sent_before = budget.sent
     try:
         completion = await client.send(request, observer, budget)
+    except BadOutput as error:
+        answer.calls += error.attempts
+        if not error.partial:
+            return Try(request, "", None, None, (), ParseError(f"the model server refused it: {error.message}"))
+        completion = Completion(error.partial, "stop", attempts=0)
     except RunawayAnswer as error:
         answer.calls += budget.sent - sent_before
         return Try(request, error.text, None, None, (), error)
@@ -182,6 +189,8 @@ async def _attempt(
     checked: tuple[Checked, ...] = ()
     problem: AnswerError | None = None
     try:
+        if not completion.text.strip() and completion.thinking and request.output_schema is not None:
+            completion = _answer_in_reasoning(completion, question.parse)
         check_complete(completion)
         value = question.parse(completion.text)
         if question.requirements:
@@ -191,6 +200,15 @@ async def _attempt(
     except AnswerError as error:
         problem = error
     return Try(request, completion.text, completion, value, checked, problem)
+
+
+def _answer_in_reasoning(completion: Completion, parse: Callable[[str], Any]) -> Completion:
+    """The completion with its reasoning as the text, if that holds an answer: some servers mix up the two fields."""
+    try:
+        parse(completion.thinking)
+    except AnswerError:
+        return completion
+    return dataclasses.replace(completion, text=completion.thinking, thinking="")
 
 
 async def _fall_back(question: Question[T], tried: Try[T], client: ModelClient, answer: Answer[T]) -> Try[T] | None:
@@ -217,9 +235,8 @@ async def _check(
         subject = question.subject(request, completion, value)
     else:
         subject = Answered(completion.text, value, request.messages)
-    options = options_like(request.options)
     try:
-        return await validate(subject, question.requirements, client, request.model, answer.count, options)
+        return await validate(subject, question.requirements, client, request.model, answer.count, request.options)
     except BackendError as error:
         answer.calls += error.attempts
         raise
@@ -259,7 +276,7 @@ async def validate(
         client: the client of the judging model.
         model: the judge's name.
         count: receives each judge's completion.
-        options: how the judge generates.
+        options: how the judged answer was generated.
 
     Returns:
         A result for each requirement, in the order given, duplicates kept.
@@ -269,7 +286,8 @@ async def validate(
     async def judge(place: int) -> None:
         output = subject.last_output()
         text = (output.value if output is not None else None) or ""
-        completion = await client.send(GenerateRequest(model, judge_question(requirements[place], text), options))
+        question = judge_question(requirements[place], text)
+        completion = await client.send(GenerateRequest(model, question, options_like(options)))
         count(completion)
         results[place] = judge_verdict(requirements[place], completion.text)
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker
 from mellea_cli.engine.concurrency import WorkerSlots
-from mellea_cli.engine.endpoint import Endpoint, EndpointConfig, EndpointFigures, TooSlow
+from mellea_cli.engine.endpoint import Endpoint, EndpointConfig, EndpointFigures, LimitRaised, TooSlow
 from mellea_cli.engine.generate import UNOBSERVED, CallObserver, Deadlines
 from mellea_cli.engine.load_balancer import MUCH_SLOWER, EndpointRefuses, LoadBalancer, ServerAway
 from mellea_cli.engine.rate_limiter import RateLimiter
@@ -165,6 +165,7 @@ class ModelClient:
         began = asyncio.get_running_loop().time()
         avoid: dict[Endpoint, float] = {}
         moved = False
+        wasted = Usage()
         while True:
             try:
                 endpoint = await self.balancer.acquire(avoid, first=budget.sent > sent_before)
@@ -176,6 +177,12 @@ class ModelClient:
                 completion = await self._send_once(endpoint, request, observer, avoid, movable=not moved)
             except _Blocked:
                 budget.sent -= 1
+            except LimitRaised as error:
+                wasted += error.usage
+                if not observer.resend():
+                    raise
+                observer.failed(error.kind, error.message)
+                observer.reprompt(budget.sent + 1)
             except BackendError as error:
                 error.attempts = budget.sent - sent_before
                 # A request moves once only: one that takes long everywhere must not move for ever.
@@ -193,7 +200,9 @@ class ModelClient:
                 observer.retry(0.0 if self.balancer.free_elsewhere(endpoint) else delay, budget.sent + 1)
             else:
                 sent = budget.sent - sent_before
-                return completion if sent == 1 else dataclasses.replace(completion, attempts=sent)
+                if sent == 1:
+                    return completion
+                return dataclasses.replace(completion, attempts=sent, usage=completion.usage + wasted)
 
     async def _send_once(
         self,

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
+from mellea_cli.backends.rate_limits import RateLimitStatus, ReportsRateLimits
 from mellea_cli.engine.circuit_breaker import BreakerState, CircuitBreaker
 from mellea_cli.engine.concurrency import AdaptiveConcurrency, ConcurrencyLimiter
 from mellea_cli.engine.generate import CallObserver, Deadlines, NothingInTime, generate
@@ -25,6 +25,7 @@ from mellea_cli.errors import (
     Scope,
 )
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options, Usage
+from mellea_cli.pipelines.parse import without_reasoning
 
 # A short text of the program's own: what a probe asks, which no row can spoil.
 PROBE_MESSAGES = (Message("user", "Say OK."),)
@@ -94,6 +95,22 @@ class EndpointFigures:
     """Message of the fault that opened the breaker."""
 
 
+class LimitRaised(BackendError):
+    """Reasoning has used up the answer's length limit, which is higher from now on: the request is sent again."""
+
+    kind = "length"
+
+    def __init__(self, message: str, usage: Usage) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+# Tokens for reasoning in addition to the answer's own limit, step by step. From the second step on the model is told
+# not to reason, if nobody asked for it.
+_RAISES = (1_024, 4_096, 16_384)
+_TURNED_OFF_FROM = 4_096
+
+
 class TooSlow(BackendUnavailable):
     """The request was taken back because another endpoint is much faster and has nothing to do."""
 
@@ -128,6 +145,8 @@ class Endpoint:
         self.probes = 0
         self.usage = Usage()
         self.probe_usage = Usage()
+        self._reasoning_room = 0
+        """Tokens added to length limits because the model has reasoned past them."""
         self.mean_s: float | None = None
         """Moving mean of its latency in seconds, however old."""
         self._measured_at = 0.0
@@ -188,12 +207,13 @@ class Endpoint:
 
         Raises:
             BackendError: it failed; `charged` says whether that counts against the request.
+            LimitRaised: its length limit was too low for the model's reasoning.
             RunawayAnswer: the answer had to be stopped.
         """
         clock = asyncio.get_running_loop().time
         started = clock()
         self.requests += 1
-        request = self._adapted(request)
+        asked, request = request, self._adapted(request)
         try:
             if movable:
                 completion = await self._movable_call(request, observer, deadlines, started)
@@ -217,7 +237,27 @@ class Endpoint:
         limiter = self.limiter
         if limiter.adaptive is not None or limiter.allowed < limiter.concurrency:
             limiter.answered(now, started, self.in_flight, self.characters)
+        if completion.finish_reason == "length" or not completion.text.strip():
+            self._raise_limit(asked, request, completion)
         return completion
+
+    def _raise_limit(self, asked: GenerateRequest, sent: GenerateRequest, completion: Completion) -> None:
+        """Raise the length limit for the rest of the run if reasoning has used it up.
+
+        Raises:
+            LimitRaised: it is higher now than `sent` had it, so that sending the request again may help.
+        """
+        limit, own = sent.options.max_tokens, asked.options.max_tokens
+        if limit is None or own is None or not asked.options.most_reasoning or not _reasoned_past(completion, limit):
+            return
+        room = limit - own
+        if self._reasoning_room <= room:
+            self._reasoning_room = next((step for step in _RAISES if step > room), room)
+        if min(self._reasoning_room, asked.options.most_reasoning) > room:
+            raise LimitRaised(
+                f"reasoning has used up the limit of {limit} tokens, which is raised to {own + self._reasoning_room}",
+                completion.usage,
+            )
 
     async def _movable_call(
         self, request: GenerateRequest, observer: CallObserver, deadlines: Deadlines, started: float
@@ -279,13 +319,26 @@ class Endpoint:
         )
 
     def _adapted(self, request: GenerateRequest) -> GenerateRequest:
-        """`request` with this endpoint's model name and reasoning setting."""
+        """`request` with this endpoint's model name and reasoning setting, and with room for reasoning."""
         options = request.options
         if self.config.thinking is not None and options.thinking is None:
             options = dataclasses.replace(options, thinking=self.config.thinking)
+        if options.most_reasoning and self._reasoning_room:
+            options = self._with_room(options)
         if options is request.options and request.model == self.config.model:
             return request
         return dataclasses.replace(request, model=self.config.model, options=options)
+
+    def _with_room(self, options: Options) -> Options:
+        room = min(self._reasoning_room, options.most_reasoning)
+        if options.thinking is None and not options.keeps_thinking and self._reasoning_room >= _TURNED_OFF_FROM:
+            options = dataclasses.replace(options, thinking=False)
+        window = options.context_window
+        return dataclasses.replace(
+            options,
+            max_tokens=None if options.max_tokens is None else options.max_tokens + room,
+            context_window=None if window is None else window + room,
+        )
 
     def _record_success(self) -> None:
         self.has_answered = True
@@ -325,3 +378,14 @@ class Endpoint:
         Without a breaker's threshold nothing is known of other rows: each call gets its own error at once.
         """
         return self.has_answered and self.breaker.threshold is not None and isinstance(error, _MAY_PASS)
+
+
+def _reasoned_past(completion: Completion, limit: int) -> bool:
+    """Whether reasoning, and not the answer itself, has used up the length limit."""
+    usage, text = completion.usage, completion.text
+    if completion.finish_reason != "length":
+        # Some servers say `stop` all the same.
+        return not text.strip() and usage.completion_tokens >= limit
+    if completion.thinking or usage.reasoning_tokens > limit // 2:
+        return True
+    return not without_reasoning(text).strip()

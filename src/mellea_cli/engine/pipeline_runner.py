@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mellea_cli.backends.security import Secrets
@@ -30,6 +31,10 @@ from mellea_cli.requirements.requirement import Answered
 
 _log = logging.getLogger(__name__)
 
+# Tokens of reasoning that a step's answer may take in addition to its own: by the level that is asked for, and at most.
+_REASONING_TOKENS: Mapping[bool | str | None, int] = {True: 4_096, "low": 1_024, "medium": 4_096, "high": 16_384}
+_MOST_REASONING = 16_384
+
 
 class PipelineRunner:
     """Answers every step of a pipeline for one item at a time.
@@ -37,7 +42,7 @@ class PipelineRunner:
     Args:
         pipeline: the steps.
         model: the model's name.
-        options: how to generate; each step sets its own `max_tokens`.
+        options: how to generate; each step sets its own `max_tokens` unless they have one.
         client: the model client.
         observer: receives what happens to each item.
         budget: attempts for each step.
@@ -64,7 +69,9 @@ class PipelineRunner:
         self._client = client
         self._budget = budget
         self._unfinished = unfinished
-        self._options = {step.name: dataclasses.replace(options, max_tokens=step.max_tokens) for step in pipeline.steps}
+        self.repairs = 0
+        """Answers whose form had to be repaired."""
+        self._options = {step.name: step_options(options, step) for step in pipeline.steps}
 
     async def run(self, item: Item) -> Outcome:
         """Answer every step for `item`.
@@ -94,6 +101,9 @@ class PipelineRunner:
             raise
         return Success(values, usage=running.usage, latency_s=round(clock() - start, 3), attempts=running.calls)
 
+    def _count_repair(self) -> None:
+        self.repairs += 1
+
     async def ask(
         self, step: Step, values: Mapping[str, Any], text: str, observer: CallObserver, into: Answer[Any]
     ) -> None:
@@ -109,13 +119,21 @@ class PipelineRunner:
         fallback = step.fallback
         question = Question(
             step.request(self._model, self._options[step.name], values),
-            step.output.parse,
+            partial(step.output.parse, repaired=self._count_repair),
             step.requirements,
             budget=self._budget,
             subject=lambda request, completion, value: Answered(completion.text, value, request.messages, text),
             fallback=None if fallback is None else lambda value: fallback(value, text),
         )
         await ask(question, self._client, observer, into)
+
+
+def step_options(options: Options, step: Step) -> Options:
+    """How one step's answers are generated. A length limit that the user did not set may be raised for reasoning."""
+    if options.max_tokens is not None:
+        return options
+    most = step.max_tokens + _REASONING_TOKENS.get(options.thinking, 0)
+    return dataclasses.replace(options, max_tokens=most, most_reasoning=_MOST_REASONING)
 
 
 def _furthest_reaching(error: BaseException) -> BaseException:

@@ -54,7 +54,7 @@ class RetryPolicy:
         most = max(self.max_retries, self.max_rate_limited) if self.max_retries else 0
         return (
             budget.faults <= self.max_retries
-            and budget.faults + budget.rate_limited <= most
+            and budget.faults + budget.rate_limited + budget.refusals <= most
             and budget.refusals <= min(self.max_refusals, self.max_retries)
         )
 

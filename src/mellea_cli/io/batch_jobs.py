@@ -6,15 +6,15 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mellea_cli.io.byte_input import Lines, choose_encoding, open_bytes
 from mellea_cli.io.files import AtomicFile
-from mellea_cli.io.journal import journal_error
+from mellea_cli.io.journal import connect_to_read, journal_error
 from mellea_cli.messages import Completion, Usage
 
 State = Literal["written", "uploading", "uploaded", "submitting", "submitted", "over"]
@@ -48,26 +48,19 @@ _IMPORT_REPLY = (
 class Job:
     """One file of requests, and its state in the batch queue."""
 
-    tag: str
-    """Identifies the job: part of the file's name at the server, and of the batch's metadata."""
-    plan: str
-    """The plan's fingerprint in hex."""
+    tag: str  # Identifies the job: part of the file's name at the server, and of the batch's metadata
+    plan: str  # The plan's fingerprint in hex
     base_url: str
     model: str
     state: State
-    file: str
-    """The file's local name, in the journal's folder, while it is still needed."""
+    file: str  # The file's local name, in the journal's folder, while it is still needed
     requests: int
-    prompt: int
-    """Expected prompt tokens."""
-    completion: int
-    """Expected completion tokens."""
-    created: float
-    """Seconds since 1970."""
+    prompt: int  # Expected prompt tokens
+    completion: int  # Expected completion tokens
+    created: float  # Seconds since 1970
     file_id: str = ""
     batch_id: str = ""
-    status: str = ""
-    """The server's last status."""
+    status: str = ""  # The server's last status
 
     @property
     def remote_name(self) -> str:
@@ -86,8 +79,7 @@ class Unanswered:
     reason: str
 
 
-RequestState = Completion | Waiting | Unanswered | None
-"""The state of a request; `None` when it was never submitted."""
+RequestState = Completion | Waiting | Unanswered | None  # `None` when the request was never submitted
 Answered = tuple[str, Completion | Unanswered]
 
 _COLUMNS = tuple(column.name for column in fields(Job))
@@ -99,27 +91,20 @@ class BatchJobStore:
 
     Each step of a submission is stored before it is taken, so that after a crash at any moment the store says what may
     have happened: a job that may have been submitted is searched for at the server and never simply sent again. The
-    caller holds the output's lock; one thread at a time.
-
-    Args:
-        path: an existing journal.
-
-    Raises:
-        OutputError: here and in every method, when the file cannot be read or written.
+    caller holds the output's lock; one thread at a time. Every method may raise `OutputError`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with _sqlite_errors(path):
             self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise journal_error(path, error) from error
 
     def jobs(self, plan: str) -> list[Job]:
         """Return the jobs of this plan that are not over, the oldest first."""
-        return [job for job in _select_jobs(self._db, self.path) if job.plan == plan and job.state != "over"]
+        with _sqlite_errors(self.path):
+            return [job for job in _select_jobs(self._db) if job.plan == plan and job.state != "over"]
 
     def add(self, job: Job, custom_ids: Iterable[str]) -> None:
         """Store a job whose file is on the disk, and the requests in it."""
@@ -141,13 +126,7 @@ class BatchJobStore:
         self._write((statement, [(state, *given.values(), tag)]))
 
     def request_state(self, custom_id: str) -> RequestState:
-        """Return the state of a request; takes microseconds."""
-        try:
-            found = self._db.execute(
-                "SELECT reply, prompt, completion FROM batch_requests WHERE custom_id = ?", (custom_id,)
-            ).fetchone()
-        except sqlite3.Error as error:
-            raise journal_error(self.path, error) from error
+        found = self._first("SELECT reply, prompt, completion FROM batch_requests WHERE custom_id = ?", custom_id)
         if found is None:
             return None
         reply, prompt, completion = found
@@ -167,13 +146,7 @@ class BatchJobStore:
         self._write((_IMPORT_REPLY, [(name, plan, *_stored(reply)) for name, reply in replies]))
 
     def finish(self, tag: str, status: str, *, release: bool) -> None:
-        """Store that a job is over.
-
-        Args:
-            tag: the job.
-            status: its last status.
-            release: whether requests without a reply may be submitted again; otherwise they are asked live.
-        """
+        """Store that a job is over. Requests without a reply may then be submitted again, or else are asked live."""
         gone = json.dumps({"error": f"the batch ended as {status} without it"})
         unanswered: tuple[str, list[tuple[object, ...]]] = (
             ("DELETE FROM batch_requests WHERE job = ? AND reply IS NULL", [(tag,)])
@@ -183,14 +156,14 @@ class BatchJobStore:
         self._write(("UPDATE batch_jobs SET state = 'over', status = ? WHERE tag = ?", [(status, tag)]), unanswered)
 
     def unanswered(self, tag: str) -> int:
-        """Return how many requests of a job have no reply."""
-        return self._sum("SELECT count(*), 0 FROM batch_requests WHERE job = ? AND reply IS NULL", tag)[0]
+        found = self._first("SELECT count(*) FROM batch_requests WHERE job = ? AND reply IS NULL", tag)
+        return found[0] if found else 0
 
     def used(self, plan: str) -> tuple[int, Usage]:
         """Return how many replies a plan has, and their tokens."""
-        counted = self._sum("SELECT count(*), 0 FROM batch_requests WHERE plan = ? AND prompt > 0", plan)[0]
-        taken = self._sum("SELECT sum(prompt), sum(completion) FROM batch_requests WHERE plan = ?", plan)
-        return counted, Usage(*taken)
+        query = "SELECT sum(prompt > 0), sum(prompt), sum(completion) FROM batch_requests WHERE plan = ?"
+        replies, prompt, completion = (number or 0 for number in self._first(query, plan) or (0, 0, 0))
+        return replies, Usage(prompt, completion)
 
     def clear(self, plan: str) -> None:
         """Delete a plan's requests, whose answers are in the journal; its jobs are kept."""
@@ -200,45 +173,43 @@ class BatchJobStore:
         with suppress(sqlite3.Error):
             self._db.close()
 
-    def _sum(self, query: str, value: str) -> tuple[int, int]:
-        try:
-            first, second = self._db.execute(query, (value,)).fetchone()
-        except sqlite3.Error as error:
-            raise journal_error(self.path, error) from error
-        return first or 0, second or 0
+    def _first(self, query: str, value: str) -> tuple[Any, ...] | None:
+        with _sqlite_errors(self.path):
+            row: tuple[Any, ...] | None = self._db.execute(query, (value,)).fetchone()
+            return row
 
     def _write(self, *statements: tuple[str, Sequence[tuple[object, ...]]]) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for statement, rows in statements:
-                self._db.executemany(statement, rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise journal_error(self.path, error) from error
+        with _sqlite_errors(self.path):
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                for statement, rows in statements:
+                    self._db.executemany(statement, rows)
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                    self._db.execute("ROLLBACK")
+                raise
 
 
 def read_jobs(path: Path) -> list[Job]:
-    """Return every job in a journal, the oldest first, without changing it; none where there is no journal.
-
-    Raises:
-        OutputError: the journal cannot be read.
-    """
+    """Return every job in a journal, the oldest first, without changing it; none where there is no journal."""
     if not path.is_file() or path.stat().st_size == 0:
         return []
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-            return _select_jobs(db, path)
-    except sqlite3.Error as error:
-        raise journal_error(path, error) from error
+    with _sqlite_errors(path), closing(connect_to_read(path)) as db:
+        return _select_jobs(db)
 
 
-def _select_jobs(db: sqlite3.Connection, path: Path) -> list[Job]:
+def _select_jobs(db: sqlite3.Connection) -> list[Job]:
+    # A journal of a run that never had a batch lacks the table.
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'batch_jobs'").fetchone():
+        return []
+    return [Job(*row) for row in db.execute(f"{_JOBS} ORDER BY created, tag")]
+
+
+@contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
     try:
-        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'batch_jobs'").fetchone():
-            return []
-        return [Job(*row) for row in db.execute(f"{_JOBS} ORDER BY created, tag")]
+        yield
     except sqlite3.Error as error:
         raise journal_error(path, error) from error
 
@@ -255,10 +226,8 @@ _CUSTOM_ID = re.compile(r"([0-9a-f]{32})-([A-Za-z0-9_]{1,31})")
 
 
 def custom_id(key: bytes, step: str) -> str:
-    """Return the id of one request: the answer's key in hex, and the step; servers allow 64 characters.
-
-    It depends on nothing else, so replies find their rows in any order, for an input in any order.
-    """
+    """Return the id of one request: the answer's key in hex, and the step."""
+    # It depends on nothing else, so replies find their rows in any order. Servers allow 64 characters.
     return f"{key.hex()}-{step}"
 
 
@@ -268,40 +237,24 @@ def is_custom_id(name: str) -> bool:
 
 
 class BatchFile(AtomicFile):
-    """One file of batch requests. Readable for its owner alone: it contains feedback.
-
-    Args:
-        path: the file; an existing one is replaced.
-
-    Raises:
-        OutputError: the file cannot be written; also from `write`, `add` and `commit`.
-    """
+    """One file of batch requests, which replaces an existing one. Readable for its owner alone: it has feedback."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, str(path), mode=0o600)
-        self.custom_ids: list[str] = []
-        """The requests in it, in order."""
+        self.custom_ids: list[str] = []  # The requests in it, in order
         self.size = 0
 
     def add(self, name: str, line: bytes) -> None:
-        """Write one request."""
         self.write(line)
         self.custom_ids.append(name)
         self.size += len(line)
 
 
-def reply_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a reply file that are not blank, with their numbers, in UTF-8.
-
-    The file may be packed with gzip, begin with a byte order mark, and have any line ends.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
+def reply_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a reply file that are not blank, in UTF-8: also packed, with a byte order mark, with CR LF."""
     with closing(open_bytes(str(path))) as data:
         chunks = data.chunks()
         head = next(chunks, b"")
         encoding = choose_encoding(head, None, str(path))
-        for number, line in Lines(chain((head[encoding.mark :],), chunks), encoding, str(path)):
-            if line.strip():
-                yield number, line
+        lines = Lines(chain((head[encoding.mark :],), chunks), encoding, str(path))
+        yield from (line for _, line in lines if line.strip())

@@ -22,7 +22,7 @@ from typing import Literal
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import MAX_ROW_BYTES, Encoding, Lines, too_long
 from mellea_cli.io.columns import folded, listed, names_text
-from mellea_cli.io.formats import CsvDialect, RawRow
+from mellea_cli.io.formats import CsvDialect, LeftOut, RawRow, RowStream, TextInput, format_of_name
 
 _CANDIDATES = (",", ";", "\t", "|")
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
@@ -260,33 +260,7 @@ def _is_import_ids(cells: Sequence[str]) -> bool:
     return bool(filled) and all(cell.replace(" ", "").startswith('{"ImportId"') for cell in filled)
 
 
-class LeftOut:
-    """Counts what is no row, by reason, with its first lines."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, list[int]] = {}
-
-    def add(self, reason: str, *lines: int) -> None:
-        self._lines.setdefault(reason, []).extend(lines)
-
-    def sentences(self) -> list[str]:
-        """Return one sentence for each reason."""
-        return [f"left out: {_several(reason, lines)}" for reason, lines in self._lines.items()]
-
-
-_SHOWN_LINES = 5
 _SHOWN_RENAMED = 3
-
-
-def _several(reason: str, lines: list[int]) -> str:
-    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
-    if len(lines) == 1:
-        return f"1 {reason} (line {shown})"
-    more = f" and {len(lines) - _SHOWN_LINES:,} more" if len(lines) > _SHOWN_LINES else ""
-    what, _, place = reason.partition(" ") if reason.startswith(("line ", "row ")) else (reason, "", "")
-    return f"{len(lines):,} {what}s{' ' + place if place else ''} (lines {shown}{more})"
-
-
 EXTRA = "extra header row"
 _TRIM = "\ufeff \t\u00a0\u200b"
 _LONGEST_NAME = 300
@@ -475,6 +449,43 @@ class CsvReader:
         hint = "put text with separators or line breaks in quotes" if width > 1 else "check --delimiter"
         message = f"{cells} cell{'s' if cells > 1 else ''} where the header has {width}"
         return InputError(message, path=self._path, line=line, hint=hint)
+
+
+def open_table(source: TextInput, delimiter: str | None) -> RowStream:
+    """Find the dialect and the header of a table, and start reading.
+
+    Args:
+        source: the input.
+        delimiter: the format's own, or `None` to find it.
+
+    Raises:
+        InputError: the header cannot be read, or is not where the user says.
+    """
+    options, encoding = source.options, source.encoding
+    if options.delimiter is not None:
+        delimiter = known_delimiter(options.delimiter)
+    names = tuple(name for name in (*options.text_fields, options.id_field) if name)
+    layout = find_layout(source.head, TableOptions(delimiter, names, options.header_row, options.skip_rows))
+    reader = CsvReader(source.lines(), layout, skip_rows=options.skip_rows)
+    if options.header_row is not None and not reader.columns:
+        raise InputError(f"has no line {options.header_row}", path=source.name, hint="correct --header-row")
+    # Where only the content tells that it is a table, tabs are its own way of writing, not that of CSV.
+    tabs = reader.dialect.delimiter == "\t" and format_of_name(source.name) != "csv"
+    return RowStream(
+        reader.rows(),
+        reader.columns,
+        reader.header_line,
+        reader.notes,
+        labels=reader.labels,
+        open_ended=reader.open_ended,
+        left_out=reader.left_out,
+        # The output is UTF-8: with a mark also where a spreadsheet would not take the input for it.
+        dialect=replace(
+            reader.dialect,
+            mark=encoding.mark > 0 or encoding.codec not in ("utf-8", "ascii"),
+            delimiter="," if tabs else reader.dialect.delimiter,
+        ),
+    )
 
 
 class _Parser:

@@ -338,6 +338,7 @@ def atomic_write(target: OutputTarget, pieces: Iterable[str]) -> None:
         out.close()
 
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
 _PID_TRIES = 20
 _PID_WAIT_S = 0.01
 
@@ -380,7 +381,12 @@ class OutputLock:
                 # The holder removes the file when it releases the lock: without a file there is no holder any more.
                 if self._path.exists():
                     raise self._busy(pid) from error
-            except OSError as error:
+            except (OSError, NotImplementedError) as error:
+                if getattr(error, "errno", None) in _NO_LOCKS or isinstance(error, NotImplementedError):
+                    raise OutputError(
+                        f"{self._path}: the file system has no locks ({error})",
+                        hint="choose a folder on this machine with -o, or use --no-lock and start no second run on it",
+                    ) from error
                 raise output_error(str(self._path), error) from error
 
     def release(self) -> None:

@@ -1,19 +1,21 @@
-"""File formats: their names, and how the format of an input or an output is recognised."""
+"""File formats: reading, writing, and how the format of an input or an output is recognised."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mellea_cli.errors import InputError, UsageError
-from mellea_cli.io.byte_input import Encoding
+from mellea_cli.extensions import ExtensionPoint
+from mellea_cli.io.byte_input import Encoding, Lines, decoded_chunks
 
-Format = Literal["jsonl", "json", "csv", "tsv"]
-
-FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv")
+if TYPE_CHECKING:
+    from mellea_cli.io.sink import SinkOptions
+    from mellea_cli.io.source import SourceOptions
+    from mellea_cli.io.writers import AddedColumns, Layout
 
 RawRow = tuple[int, dict[str, Any], str | None]
 """What a reader yields: physical line, columns, and the JSON text of the row (`None` when it was not JSON)."""
@@ -40,7 +42,184 @@ def ignore(_: object) -> None:
     """Take a note or a bad row and do nothing with it."""
 
 
-_SUFFIXES: dict[str, Format] = {
+class LeftOut:
+    """Counts what is no row, by reason, with its first lines."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[int]] = {}
+
+    def add(self, reason: str, *lines: int) -> None:
+        self._lines.setdefault(reason, []).extend(lines)
+
+    def sentences(self) -> list[str]:
+        """Return one sentence for each reason."""
+        return [f"left out: {_several(reason, lines)}" for reason, lines in self._lines.items()]
+
+
+_SHOWN_LINES = 5
+
+
+def _several(reason: str, lines: list[int]) -> str:
+    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
+    if len(lines) == 1:
+        return f"1 {reason} (line {shown})"
+    more = f" and {len(lines) - _SHOWN_LINES:,} more" if len(lines) > _SHOWN_LINES else ""
+    what, _, place = reason.partition(" ") if reason.startswith(("line ", "row ")) else (reason, "", "")
+    return f"{len(lines):,} {what}s{' ' + place if place else ''} (lines {shown}{more})"
+
+
+@dataclass(frozen=True, slots=True)
+class RowStream:
+    """Rows of an input before their columns are mapped, and what is known before the first row."""
+
+    stream: Iterator[RawRow | InputError]
+    """Rows in order; a bad row is an error. Raises `InputError` when the input itself fails."""
+    header: tuple[str, ...] = ()
+    """The columns of a table; empty where each row has its own."""
+    header_line: int = 1
+    notes: Sequence[str] = ()
+    """What the user should know; complete once the first row has been read."""
+    numbered: bool = False
+    """Whether messages about a row have its number, because a line may hold many rows."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Columns by their names in further header rows, folded."""
+    open_ended: tuple[str, ...] = ()
+    """The columns that a further header row calls answers in the user's own words."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What is no row, complete after the last row."""
+    dialect: CsvDialect | None = None
+    """How a table is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """An input of known encoding, before its first row.
+
+    Args:
+        name: the input's name in messages.
+        head: the first characters: at least the first line, or an opening bracket.
+        chunks: the bytes from the start, without a byte order mark.
+        encoding: their encoding.
+        options: what the user said about the input.
+    """
+
+    name: str
+    head: str
+    chunks: Iterator[bytes]
+    encoding: Encoding
+    options: SourceOptions
+
+    def lines(self) -> Lines:
+        """The physical lines with their numbers, as bytes in `Lines.codec`."""
+        return Lines(self.chunks, self.encoding, self.name)
+
+    def text(self) -> Iterator[str]:
+        """The text in pieces that end anywhere.
+
+        Raises:
+            InputError: bytes that are no text in this encoding.
+        """
+        return decoded_chunks(self.chunks, self.encoding, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutput:
+    """What an output is to hold, before its first row.
+
+    Args:
+        added: the columns that the run adds.
+        options: how to write it.
+        note: called with what the user should know.
+    """
+
+    added: AddedColumns
+    options: SinkOptions
+    note: Note
+
+
+class FileFormat(Protocol):
+    """One file format. The entry points of the group `mellea.formats` are classes of this kind.
+
+    A format of another package has the suffix of its name: `.xml` for `xml`.
+    """
+
+    def rows(self, source: TextInput) -> RowStream:
+        """Start reading an input."""
+
+    def layout(self, output: RowOutput) -> Layout:
+        """Return the form of an output."""
+
+
+class JsonLinesFormat:
+    """One JSON object per line."""
+
+    def rows(self, source: TextInput) -> RowStream:
+        from mellea_cli.io.json_reader import read_jsonl
+
+        return RowStream(read_jsonl(source.lines()))
+
+    def layout(self, output: RowOutput) -> Layout:
+        from mellea_cli.io.writers import JsonLines
+
+        return JsonLines(output.note)
+
+
+class JsonFormat:
+    """An array of objects, or objects one after the other."""
+
+    def rows(self, source: TextInput) -> RowStream:
+        from mellea_cli.io.json_reader import JsonStream
+
+        stream = JsonStream(source.text(), source.name, source.options.text_fields)
+        return RowStream(stream.rows(), notes=stream.notes, numbered=True)
+
+    def layout(self, output: RowOutput) -> Layout:
+        from mellea_cli.io.writers import JsonArray
+
+        return JsonArray(output.note)
+
+
+class CsvFormat:
+    """A table with a header; reading guesses the delimiter, writing takes the input's."""
+
+    _delimiter: str | None = None
+
+    def rows(self, source: TextInput) -> RowStream:
+        from mellea_cli.io.csv_reader import open_table
+
+        return open_table(source, self._delimiter)
+
+    def layout(self, output: RowOutput) -> Layout:
+        from mellea_cli.io.writers import Table
+
+        options = output.options
+        return Table(
+            output.added,
+            options.columns,
+            dialect=options.dialect,
+            delimiter=self._delimiter,
+            raw=options.raw_csv,
+            note=output.note,
+        )
+
+
+class TsvFormat(CsvFormat):
+    """A table with tabs between its cells."""
+
+    _delimiter = "\t"
+
+
+FORMATS: ExtensionPoint[Callable[[], FileFormat]] = ExtensionPoint(
+    "mellea.formats",
+    {
+        "jsonl": "mellea_cli.io.formats:JsonLinesFormat",
+        "json": "mellea_cli.io.formats:JsonFormat",
+        "csv": "mellea_cli.io.formats:CsvFormat",
+        "tsv": "mellea_cli.io.formats:TsvFormat",
+    },
+)
+
+_SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
@@ -68,27 +247,29 @@ _WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".ods")
 _OTHER_FILE = "name a JSONL, JSON, CSV or TSV file"
 
 
-def known_format(name: str) -> Format:
+def known_format(name: str) -> str:
     """Return the format with the name that the user gave.
 
     Raises:
         UsageError: there is no such format.
     """
-    for known in FORMATS:
-        if name.lower() in (known, {"jsonl": "ndjson"}.get(known)):
-            return known
-    raise UsageError(f"unknown format: {name!r}", hint=f"one of {', '.join(FORMATS)}")
+    name = name.lower()
+    return FORMATS.check("jsonl" if name == "ndjson" else name)
 
 
-def format_of_name(path: str) -> Format | None:
+def format_of_name(path: str) -> str | None:
     """Return the format that a file name's suffix stands for; `.gz` at the end is ignored."""
     suffixes = [suffix.lower() for suffix in PurePath(path).suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
-    return _SUFFIXES.get(suffixes[-1]) if suffixes else None
+    if not suffixes:
+        return None
+    if (known := _SUFFIXES.get(suffixes[-1])) is not None:
+        return known
+    return suffixes[-1][1:] if suffixes[-1][1:] in FORMATS.added() else None
 
 
-def output_format(path: str) -> Format:
+def output_format(path: str) -> str:
     """Return an output's format; a name without a suffix, or with something like `.v2`, means JSONL.
 
     Raises:
@@ -105,7 +286,7 @@ def output_format(path: str) -> Format:
     return "jsonl"
 
 
-def detect_format(head: str, wanted: str | None, path: str) -> Format:
+def detect_format(head: str, wanted: str | None, path: str) -> str:
     """Return an input's format: the user's choice, else that of the file's name, else that of its first characters.
 
     The content corrects the name where it is plain: a `.jsonl` file that is an array, or a `.json` file with an object
@@ -119,7 +300,7 @@ def detect_format(head: str, wanted: str | None, path: str) -> Format:
     if wanted is not None:
         return known_format(wanted)
     named = format_of_name(path)
-    if named in ("csv", "tsv"):
+    if named not in (None, "json", "jsonl"):
         return named
     start = head.lstrip("\ufeff \t\r\n")
     if start.startswith("["):

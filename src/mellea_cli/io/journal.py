@@ -11,7 +11,7 @@ import os
 import sqlite3
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from threading import Lock
@@ -133,6 +133,9 @@ def text_to_outcome(text: str) -> Outcome:
         raise ValueError(f"not an outcome: {error}") from error
 
 
+WrittenRow = tuple[int, bytes, bytes]
+"""A row of an output: its position, the hashes that find it again, and the hashes of its cells."""
+
 APPLICATION_ID = 0x4D6C6C61
 """Marks an SQLite file as a journal ("Mlla")."""
 FORMAT_VERSION = 1
@@ -150,6 +153,15 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
 """
+# Tables that an older version ignores: what each version of the output holds, so that edits by hand are recognised.
+_OUTPUT_TABLES = (
+    "CREATE TABLE IF NOT EXISTS outputs (generation INTEGER PRIMARY KEY, record TEXT NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS written (
+        generation INTEGER NOT NULL, position INTEGER NOT NULL, keys BLOB NOT NULL, cells BLOB NOT NULL,
+        PRIMARY KEY (generation, position)
+    ) WITHOUT ROWID""",
+    "DELETE FROM written WHERE generation NOT IN (SELECT generation FROM outputs)",
+)
 _INSERT = (
     "INSERT INTO answers (key, outcome, checksum) VALUES (?, ?, ?)"
     " ON CONFLICT (key) DO UPDATE SET outcome = excluded.outcome, checksum = excluded.checksum,"
@@ -159,10 +171,15 @@ _LAST = "SELECT coalesce(max(id), 0) FROM answers"
 _AFTER = "SELECT id > ? FROM answers WHERE key = ?"
 _LOOKUP = "SELECT outcome, checksum FROM answers WHERE key = ?"
 _START_OVER = "start over with --fresh, or move the file away to keep it"
+_NO_LOCKS, _USE_NO_LOCK = "the file system has no locks", "choose a folder on this machine with -o, or use --no-lock"
 _OTHER_FOLDER = "choose a folder that you may write to with -o"
 # Prefixes of SQLite's error names, what each means here, and what to do.
 _ERRORS = (
     ("SQLITE_FULL", "the disk is full", "free some space, then run the same command again: finished answers are kept"),
+    ("SQLITE_PROTOCOL", _NO_LOCKS, _USE_NO_LOCK),
+    ("SQLITE_IOERR_LOCK", _NO_LOCKS, _USE_NO_LOCK),
+    ("SQLITE_IOERR_RDLOCK", _NO_LOCKS, _USE_NO_LOCK),
+    ("SQLITE_IOERR_SHM", _NO_LOCKS, _USE_NO_LOCK),
     ("SQLITE_IOERR", "cannot be read or written", "check the disk, its space and ulimit -f, then run it again"),
     ("SQLITE_READONLY", "cannot be written", _OTHER_FOLDER),
     ("SQLITE_CANTOPEN", "cannot be opened", _OTHER_FOLDER),
@@ -187,12 +204,13 @@ class Journal:
         self._failed: OutputError | None = None
 
     @classmethod
-    def open(cls, path: Path, *, fresh: bool = False) -> Self:
+    def open(cls, path: Path, *, fresh: bool = False, locks: bool = True) -> Self:
         """Open a journal, or create an empty one. The caller holds the output's lock.
 
         Args:
             path: the file.
             fresh: discard an existing journal.
+            locks: whether the file system has locks.
 
         Raises:
             OutputError: the file cannot be written, is damaged, is not a journal, or is from a newer version.
@@ -200,11 +218,12 @@ class Journal:
         with ExitStack() as undo:
             try:
                 if fresh:
-                    _remove(path)
+                    remove_journal(path)
                 _create_private(path)
-                writer = undo.enter_context(closing(_connect(path)))
+                writer = undo.enter_context(closing(_connect(path, locks=locks)))
                 _prepare(path, writer)
-                reader = _connect(path)
+                # Without locks a second connection could not know what the first one does.
+                reader = _connect(path) if locks else writer
             except OSError as error:
                 raise output_error(str(path), error) from error
             except sqlite3.Error as error:
@@ -254,6 +273,69 @@ class Journal:
     def note_facts(self, facts: Mapping[str, str]) -> None:
         self._write("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", list(facts.items()))
 
+    def start_over(self) -> None:
+        """Delete the answers and the facts, but not what outputs hold: edits by hand are recognised by that."""
+        for table in ("answers", "facts"):
+            self._write(f"DELETE FROM {table} WHERE ?", [(True,)])  # noqa: S608 - fixed names
+
+    def is_empty(self) -> bool:
+        """Whether nothing but facts about the run is stored."""
+        tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name != 'facts'"
+        try:
+            names = [name for (name,) in self._reader.execute(tables).fetchall()]
+            return not any(self._one(f'SELECT 1 FROM "{name}" LIMIT 1') for name in names)  # noqa: S608 - our own names
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield every stored outcome that can be read, in no order."""
+        try:
+            for (text,) in self._reader.execute("SELECT outcome FROM answers"):
+                with suppress(ValueError, AttributeError):
+                    yield text_to_outcome(text)
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
+
+    def outputs(self) -> dict[int, str]:
+        """The records of the output by generation: one, or two when a run ended while it put its output into place."""
+        return dict(self._output_rows("SELECT generation, record FROM outputs ORDER BY generation"))
+
+    def written(self, generation: int) -> Iterator[WrittenRow]:
+        """Yield the rows of a generation, by position."""
+        query = "SELECT position, keys, cells FROM written WHERE generation = ? ORDER BY position"
+        return self._output_rows(query, generation)
+
+    def prepare_outputs(self) -> None:
+        """Create the tables of outputs, and delete the rows of an output that was never put into place."""
+        try:
+            for statement in _OUTPUT_TABLES:
+                self._writer.execute(statement)
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
+
+    def add_written(self, generation: int, rows: Sequence[WrittenRow]) -> None:
+        """Store what rows of an output hold; call `prepare_outputs` before."""
+        statement = "INSERT OR REPLACE INTO written (generation, position, keys, cells) VALUES (?, ?, ?, ?)"
+        self._write(statement, [(generation, *row) for row in rows])
+
+    def note_output(self, generation: int, record: str) -> None:
+        """Store the record of an output."""
+        self._write("INSERT OR REPLACE INTO outputs (generation, record) VALUES (?, ?)", [(generation, record)])
+
+    def forget_outputs(self, before: int) -> None:
+        """Delete what earlier generations hold."""
+        self._write("DELETE FROM outputs WHERE generation < ?", [(before,)])
+        self._write("DELETE FROM written WHERE generation < ?", [(before,)])
+
+    def _output_rows(self, query: str, *values: object) -> Iterator[Any]:
+        try:
+            yield from self._reader.execute(query, values)
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):  # a journal of version 0.1
+                raise journal_error(self.path, error) from error
+        except sqlite3.Error as error:
+            raise journal_error(self.path, error) from error
+
     def close(self) -> None:
         """Move the log into the database and close it."""
         for connection in (self._reader, self._writer):
@@ -297,19 +379,23 @@ def peek_answers(target: OutputTarget) -> Answers:
     path = target.journal
     if target.kind != "file" or not path.exists():
         return MemoryAnswers()
-    # Without a log no program has it open: then SQLite need not create the files that readers share.
-    log = path.with_name(path.name + "-wal")
-    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     with ExitStack() as undo:
         try:
-            where = f"{path.resolve().as_uri()}?{mode}"
-            reader = undo.enter_context(closing(sqlite3.connect(where, timeout=_BUSY_S, uri=True)))
+            reader = undo.enter_context(closing(connect_to_read(path)))
             if _checked_empty(path, reader):
                 return MemoryAnswers()
         except sqlite3.Error as error:
             raise journal_error(path, error) from error
         undo.pop_all()
     return Journal(path, reader, reader)
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a database read-only; raises `sqlite3.Error` when that is impossible."""
+    # Without a log no program has it open: then SQLite need not create the files that readers share.
+    log = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", timeout=_BUSY_S, uri=True)
 
 
 def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
@@ -321,8 +407,11 @@ def journal_error(path: Path, error: sqlite3.Error) -> OutputError:
     return OutputError(f"{path}: {error}", hint=_START_OVER)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, *, locks: bool = True) -> sqlite3.Connection:
+    where = f"{path.absolute().as_uri()}{'' if locks else '?nolock=1'}"
+    connection = sqlite3.connect(where, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+    if not locks:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # needs no shared memory, which would be locked, too
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     return connection
@@ -369,7 +458,8 @@ def _create_private(path: Path) -> None:
         os.close(fd)
 
 
-def _remove(path: Path) -> None:
+def remove_journal(path: Path) -> None:
+    """Delete a journal with its log."""
     # The log is removed first: a new database must never find the log of an old one.
     for suffix in ("-wal", "-shm", "-journal", ""):
         path.with_name(path.name + suffix).unlink(missing_ok=True)

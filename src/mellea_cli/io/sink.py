@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -23,8 +24,8 @@ from mellea_cli.io.files import (
     output_error,
     resolve_output,
 )
-from mellea_cli.io.formats import CsvDialect, Note, ignore, known_format, output_format
-from mellea_cli.io.writers import ERROR, AddedColumns, JsonArray, JsonLines, Layout, Table
+from mellea_cli.io.formats import FORMATS, CsvDialect, Note, RowOutput, ignore, known_format, output_format
+from mellea_cli.io.writers import ERROR, AddedColumns, Layout
 from mellea_cli.items import Item, Row
 
 _GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer
@@ -35,7 +36,7 @@ class SinkOptions:
     """How to write an output."""
 
     format: str | None = None
-    """`jsonl`, `json`, `csv` or `tsv`; by default the format of the file's name, else `jsonl`."""
+    """A name of `FORMATS`; by default the format of the file's name, else `jsonl`."""
     columns: tuple[str, ...] = ()
     """Input columns that are known in advance (from a survey): a table to a pipe needs its header first."""
     raw_csv: bool = False
@@ -95,16 +96,10 @@ def open_sink(
     """
     options = options or SinkOptions()
     form = known_format(options.format) if options.format else output_format(target.name)
-    layout: Layout
-    if form == "jsonl":
-        layout = JsonLines(note)
-    elif form == "json":
-        layout = JsonArray(note)
-    else:
-        tabs = "\t" if form == "tsv" else None
+    if target.kind != "file":
         # What goes into a pipe is read by programs, which do not expect a byte order mark.
-        dialect = options.dialect if target.kind == "file" else lambda: _unmarked(options.dialect())
-        layout = Table(added, options.columns, dialect=dialect, delimiter=tabs, raw=options.raw_csv, note=note)
+        options = replace(options, dialect=partial(_unmarked, options.dialect))
+    layout = FORMATS.require(form)().layout(RowOutput(added, options, note))
     if target.kind == "stdout":
         out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
         return StreamSink(out, layout)
@@ -113,7 +108,8 @@ def open_sink(
     return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
 
 
-def _unmarked(dialect: CsvDialect | None) -> CsvDialect | None:
+def _unmarked(found: Callable[[], CsvDialect | None]) -> CsvDialect | None:
+    dialect = found()
     return dialect and replace(dialect, mark=False, sep_line="")
 
 

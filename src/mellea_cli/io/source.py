@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
@@ -15,26 +15,26 @@ from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import (
     CHUNK_BYTES,
     ByteInput,
-    Lines,
     choose_encoding,
-    decoded_chunks,
     known_codec,
     open_bytes,
 )
 from mellea_cli.io.columns import PATH_ROWS, SAMPLE_ROWS, ColumnMapping
-from mellea_cli.io.csv_reader import CsvReader, LeftOut, TableOptions, find_layout, known_delimiter
+from mellea_cli.io.csv_reader import known_delimiter
 from mellea_cli.io.formats import (
+    FORMATS,
     CsvDialect,
-    Format,
     Note,
     RawRow,
+    RowStream,
+    TextInput,
     detect_format,
     format_of_name,
     ignore,
     known_format,
     refuse_binary,
 )
-from mellea_cli.io.json_reader import JsonStream, read_jsonl, rows_inside
+from mellea_cli.io.json_reader import rows_inside
 from mellea_cli.items import Item
 
 SURVEY_BYTES = 64 << 20
@@ -50,7 +50,7 @@ class SourceOptions:
     """
 
     format: str | None = None
-    """`jsonl`, `json`, `csv` or `tsv`."""
+    """A name of `FORMATS`."""
     text_field: str | tuple[str, ...] | None = None
     """The column with the text, or several that are joined; in JSON also a path such as `data.body`."""
     id_field: str | None = None
@@ -101,6 +101,8 @@ class InputScan:
     """Every column that occurs, in the order of its first appearance."""
     skipped: int
     """Bad rows; the iteration will skip them."""
+    longest: int = 0
+    """Bytes of the longest text in UTF-8."""
 
 
 Report = Callable[[InputError], None]
@@ -176,9 +178,11 @@ class Source:
         signature = self._data.signature()
         bad: list[InputError] = []
         columns: dict[str, None] = {}
-        count = 0
+        count = longest = 0
         for item in islice(self._read(bad.append), options.limit if options.sample is None else None):
             count += 1
+            size = len(item.text)
+            longest = max(longest, size if item.text.isascii() else len(item.text.encode("utf-8", "replace")))
             if not item.fields.keys() <= columns.keys():
                 columns.update(dict.fromkeys(item.fields))
             if self._data.delivered > SURVEY_BYTES:
@@ -190,7 +194,7 @@ class Source:
         self._surveyed = signature
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad))
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest)
 
     @property
     def repeatable(self) -> bool:
@@ -254,7 +258,7 @@ class Source:
                         raise row
                     item = mapping.item(row, position)
                 except InputError as error:
-                    bad = _numbered(error, number) if rows.format == "json" else error
+                    bad = _numbered(error, number) if rows.numbered else error
                     first_bad = first_bad or bad
                     on_bad(bad)
                     continue
@@ -324,27 +328,6 @@ def _sample(items: Iterable[Item], size: int, seed: int) -> list[Item]:
     return [replace(item, position=position) for position, item in enumerate(kept)]
 
 
-@dataclass(frozen=True, slots=True)
-class RowStream:
-    """Rows of an input before their columns are mapped, and what is known before the first row."""
-
-    format: Format
-    stream: Iterator[RawRow | InputError]
-    """Rows in order; a bad row is an error. Raises `InputError` when the input itself fails."""
-    header: tuple[str, ...] = ()
-    """The columns of a CSV file; empty for JSON, where each row has its own."""
-    header_line: int = 1
-    notes: Sequence[str] = ()
-    """What the user should know; complete once the first row has been read."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Columns by their names in further header rows, folded."""
-    open_ended: tuple[str, ...] = ()
-    """The columns that a further header row calls answers in the user's own words."""
-    left_out: LeftOut = field(default_factory=LeftOut)
-    """What is no row, complete after the last row."""
-    dialect: CsvDialect | None = None
-
-
 def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     """Detect encoding, format and dialect by the first bytes, and start reading.
 
@@ -365,38 +348,10 @@ def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     ):
         form = "json"
     rest = chain((head[encoding.mark :],), chunks)
-    if form in ("json", "jsonl") and (options.header_row is not None or options.skip_rows is not None):
-        raise InputError("is JSON: it has no header", path=data.name, hint="omit --header-row and --skip-rows")
-    if form == "json":
-        stream = JsonStream(decoded_chunks(rest, encoding, data.name), data.name, options.text_fields)
-        return RowStream(form, stream.rows(), notes=stream.notes)
-    lines = Lines(rest, encoding, data.name)
-    if form == "jsonl":
-        return RowStream(form, read_jsonl(lines))
-    delimiter = known_delimiter(options.delimiter) if options.delimiter is not None else None
-    names = tuple(name for name in (*options.text_fields, options.id_field) if name)
-    given = TableOptions(delimiter or ("\t" if form == "tsv" else None), names, options.header_row, options.skip_rows)
-    reader = CsvReader(lines, find_layout(text, given), skip_rows=options.skip_rows)
-    if options.header_row is not None and not reader.columns:
-        raise InputError(f"has no line {options.header_row}", path=data.name, hint="correct --header-row")
-    # Where only the content tells that it is a table, tabs are its own way of writing, not that of CSV.
-    tabs = reader.dialect.delimiter == "\t" and format_of_name(data.name) != "csv"
-    return RowStream(
-        form,
-        reader.rows(),
-        reader.columns,
-        reader.header_line,
-        reader.notes,
-        reader.labels,
-        reader.open_ended,
-        reader.left_out,
-        # The output is UTF-8: with a mark also where a spreadsheet would not take the input for it.
-        replace(
-            reader.dialect,
-            mark=encoding.mark > 0 or encoding.codec not in ("utf-8", "ascii"),
-            delimiter="," if tabs else reader.dialect.delimiter,
-        ),
-    )
+    rows = FORMATS.require(form)().rows(TextInput(data.name, text, rest, encoding, options))
+    if rows.dialect is None and (options.header_row is not None or options.skip_rows is not None):
+        raise InputError("has no header", path=data.name, hint="omit --header-row and --skip-rows")
+    return rows
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:

@@ -15,8 +15,7 @@ from mellea_cli.errors import UsageError, nearest
 from mellea_cli.io.files import AtomicFile
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Kind, Theme
 
-JOINT = " | "
-"""Separates names in one cell of a table, so a name cannot contain it."""
+JOINT = " | "  # Separates names in one cell of a table, so a name cannot contain it
 MOST_THEMES = 50
 # A spreadsheet runs a cell that begins with one of these as a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")
@@ -72,14 +71,7 @@ class _ThemesFile(BaseModel):
 
 
 def read_themes(path: Path) -> tuple[Theme, ...] | None:
-    """Read a themes file.
-
-    Returns:
-        Its themes in their order; `None` when there is no such file.
-
-    Raises:
-        UsageError: the file cannot be read or is not a valid themes file; file, theme and key are named.
-    """
+    """Read a themes file; `None` when there is no such file. Errors name the file, the theme and the key."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         tables = _ThemesFile.model_validate(content).theme
@@ -103,12 +95,7 @@ def read_themes(path: Path) -> tuple[Theme, ...] | None:
 
 
 def write_themes(path: Path, themes: Sequence[Theme]) -> None:
-    """Write a new themes file, whole or not at all.
-
-    Raises:
-        OutputError: the file cannot be written.
-        UsageError: the file exists; it is unchanged.
-    """
+    """Write a new themes file, whole or not at all; raises `UsageError` when there is one already."""
     try:
         with AtomicFile(path, str(path)) as file:
             file.write("\n".join((_HEAD, *map(_table, themes))).encode())

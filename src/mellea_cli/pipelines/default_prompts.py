@@ -14,14 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, StringConstraints
 
 from mellea_cli.pipelines.pipeline import Column, Example, OutputType, Pipeline, Prompt, Step, compact_json
-from mellea_cli.requirements.checks import fewer_words, not_cut, one_sentence, sentences
+from mellea_cli.requirements.requirement import fewer_words, not_cut, one_sentence, sentences
 
-ISSUE_LENGTH = 200
-"""The longest complaint or praise, in characters."""
-SUMMARY_LENGTH = 320
-"""The longest summary in characters; 30 words fit easily."""
-SUMMARY_WORDS = 30
-"""A summary has fewer words than this."""
+ISSUE_LENGTH = 200  # The longest complaint or praise, in characters
+SUMMARY_LENGTH = 320  # The longest summary in characters; 30 words fit easily
+SUMMARY_WORDS = 30  # A summary has fewer words than this
 
 Sentiment = Literal["positive", "negative", "mixed"]
 Urgency = Literal["low", "medium", "high"]
@@ -208,7 +205,6 @@ _COLUMNS = (
 
 SINGLE = Pipeline(
     name="single",
-    about="one call for each item: issues, then sentiment, then summary (the default)",
     steps=(
         Step(
             name="analysis",
@@ -225,7 +221,6 @@ SINGLE = Pipeline(
 
 STEPS = Pipeline(
     name="steps",
-    about="three calls: summary and issues side by side, then the sentiment from the summary",
     steps=(
         Step(
             name="summary",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from pydantic import TypeAdapter, ValidationError
 
-_CODE_FENCE = re.compile(r"\A```[\w-]*\s*\n(.*?)\n?```\Z", re.DOTALL)
-_REASONING = re.compile(r"\A<think>.*?</think>", re.DOTALL)
 # Words for people: they cost tokens in prompts that embed the schema and mean nothing to a grammar.
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples"})
 
@@ -30,7 +27,6 @@ class Pipeline:
 
     Args:
         name: the value of `--pipeline`.
-        about: one line for the help.
         steps: the steps, each after those it needs.
         columns: the columns it adds, in order.
         assemble: takes the answers by step name, with the item's text under `text`, and returns the columns' values by
@@ -42,7 +38,6 @@ class Pipeline:
     """
 
     name: str
-    about: str
     steps: tuple[Step, ...]
     columns: tuple[Column, ...]
     assemble: Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -230,24 +225,32 @@ class OutputType:
         """The type's JSON schema, in the strict form that servers constrain their output with."""
         return strict(self.adapter.json_schema())
 
-    def parse(self, text: str) -> Any:
-        """Parse an answer; reasoning, a code fence and white space around it are dropped.
+    def parse(self, text: str, repaired: Callable[[], None] | None = None) -> Any:
+        """Parse an answer; reasoning, prose, a code fence and white space around it are dropped.
+
+        Args:
+            text: what the model wrote.
+            repaired: called when the answer was not right as it stood.
 
         Raises:
-            ParseError: the answer is not JSON, or not of this type. The message is worded for the model and names the
-                field; the text is kept.
+            ParseError: the answer is not JSON, not of this type, or one of several. The message is worded for the model
+                and names the field; the text is kept.
         """
         from pydantic import ValidationError
 
-        bare = _REASONING.sub("", text.strip(), count=1).strip()
-        if fenced := _CODE_FENCE.match(bare):
-            bare = fenced[1].strip()
+        from mellea_cli.pipelines.parse import AmbiguousAnswer, parse_json
+
         try:
-            return self.adapter.validate_json(bare)
+            value, was_repaired = parse_json(text, self.adapter.validate_json)
         except ValidationError as error:
             raise ParseError(_reason(error), text=text) from error
+        except AmbiguousAnswer as error:
+            raise ParseError(str(error), text=text) from error
         except RecursionError as error:
             raise ParseError("the JSON is nested too deeply", text=text) from error
+        if was_repaired and repaired is not None:
+            repaired()
+        return value
 
 
 def _reason(error: ValidationError) -> str:

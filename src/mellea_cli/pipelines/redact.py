@@ -81,11 +81,7 @@ def _pattern(expression: str) -> re.Pattern[str]:
 
 
 def _masked(text: str, candidates: re.Pattern[str], holds: Callable[[str], bool], mask: str) -> str:
-    """The text with each candidate masked for which `holds` is true.
-
-    What follows a number may look like more of it, such as the expiry date of a card: the longest part that ends with
-    a group and holds is the number. Where none does, a number may still begin with the next group.
-    """
+    """The text with each candidate masked for which `holds` is true."""
     pieces = []
     position = 0
     while found := candidates.search(text, position):

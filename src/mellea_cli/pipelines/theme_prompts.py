@@ -21,42 +21,30 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, create_model
 
 from mellea_cli.pipelines.pipeline import Column, Example, OutputType, Pipeline, Prompt, Step, compact_json
-from mellea_cli.requirements.checks import sentences
-from mellea_cli.requirements.requirement import Requirement, ValidationResult
+from mellea_cli.requirements.requirement import Answered, Requirement, answer_check, sentences
 
 _WORD = re.compile(r"\w+")
 
 Kind = Literal["complaint", "praise", "both"]
 
-OTHER = "other"
-"""The label of a row that says something for which there is no theme."""
-NONE = "none"
-"""The label of a row that praises nothing and complains about nothing."""
-MOST_LABELS = 4
-"""The most passages that are labelled in one text."""
+OTHER = "other"  # The label of a row that says something for which there is no theme
+NONE = "none"  # The label of a row that praises nothing and complains about nothing
+MOST_LABELS = 4  # The most passages that are labelled in one text
 
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """What several pieces of feedback are about.
+    """What several pieces of feedback are about."""
 
-    Args:
-        name: a few plain words, unique in its list.
-        definition: what belongs to it, in one line.
-        kind: whether people complain about it, praise it, or both.
-        examples: up to two phrases that belong to it.
-    """
-
-    name: str
-    definition: str
-    kind: Kind = "both"
-    examples: tuple[str, ...] = ()
+    name: str  # a few plain words, unique in its list
+    definition: str  # what belongs to it, in one line
+    kind: Kind = "both"  # whether people complain about it, praise it, or both
+    examples: tuple[str, ...] = ()  # up to two phrases that belong to it
 
 
 Polarity = Literal["complaint", "praise"]
 
-PROPOSE_BATCH = 12
-"""The most lines in one question for themes."""
+PROPOSE_BATCH = 12  # The most lines in one question for themes
 
 
 _TASK = """\
@@ -85,15 +73,14 @@ def label_pipeline(themes: Sequence[Theme]) -> Pipeline:
         prompt=Prompt(_system(themes), _FROM_TEXT, _examples(themes)),
         output=OutputType(_labels_type(names)),
         max_tokens=320,
-        requirements=(_verbatim(),),
+        requirements=(answer_check("Each quote stands in the feedback letter by letter.", _invented_quote),),
         fallback=_closest_quotes,
     )
     return Pipeline(
         name="themes",
-        about="one call for each item: passages and the themes they belong to",
         steps=(step,),
         columns=(Column("themes"), Column("theme_quotes")),
-        assemble=_Assemble(names),
+        assemble=partial(_labelled_columns, names),
         empty={"themes": [NONE], "theme_quotes": {}},
     )
 
@@ -140,48 +127,32 @@ def _sentence(phrase: str) -> str:
     return whole if whole.endswith((".", "!", "?")) else f"{whole}."
 
 
-def _verbatim() -> Requirement:
-    def validate(subject: Any) -> ValidationResult:
-        answered = subject.last_output()
-        for label in answered.parsed.labels:
-            if label.theme not in (OTHER, NONE) and anchored(label.quote, answered.source) is None:
-                reason = (
-                    f"the quote {compact_json(label.quote)} does not stand in the feedback; copy its author's words"
-                )
-                return ValidationResult(False, reason=reason)
-        return ValidationResult(True)
-
-    return Requirement("Each quote stands in the feedback letter by letter.", validate)
+def _invented_quote(answer: Answered) -> str | None:
+    for label in answer.parsed.labels:
+        if label.theme not in (OTHER, NONE) and anchored(label.quote, answer.source) is None:
+            return f"the quote {compact_json(label.quote)} does not stand in the feedback; copy its author's words"
+    return None
 
 
 def _closest_quotes(answer: Any, text: str) -> Any:
     labels = [
-        label
-        if anchored(label.quote, text) is not None
-        else label.model_copy(update={"quote": closest(label.quote, text)})
+        label.model_copy(update={"quote": anchored(label.quote, text) or closest(label.quote, text)})
         for label in answer.labels
     ]
     return answer.model_copy(update={"labels": labels})
 
 
-@dataclass(frozen=True, slots=True)
-class _Assemble:
+def _labelled_columns(names: Sequence[str], answers: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a labelled text: each theme once, in the order of the list, with its first quote."""
-
-    names: tuple[str, ...]
-
-    def __call__(self, answers: Mapping[str, Any]) -> dict[str, Any]:
-        text: str = answers["text"]
-        quotes: dict[str, str] = {}
-        said = set()
-        for label in answers["label"].labels:
-            said.add(label.theme)
-            if label.theme in self.names:
-                quotes.setdefault(label.theme, anchored(label.quote, text) or closest(label.quote, text))
-        themes = [name for name in self.names if name in quotes]
-        if not themes:
-            themes = [OTHER if OTHER in said else NONE]
-        return {"themes": themes, "theme_quotes": {name: quotes[name] for name in self.names if name in quotes}}
+    text: str = answers["text"]
+    labels = answers["label"].labels
+    quotes: dict[str, str] = {}
+    for label in labels:
+        if label.theme in names:
+            quotes.setdefault(label.theme, anchored(label.quote, text) or closest(label.quote, text))
+    themes = [name for name in names if name in quotes]
+    unnamed = OTHER if any(label.theme == OTHER for label in labels) else NONE
+    return {"themes": themes or [unnamed], "theme_quotes": {name: quotes[name] for name in themes}}
 
 
 _NAME_LENGTH = 40
@@ -271,10 +242,7 @@ def numbered(lines: Sequence[str]) -> str:
 
 
 def propose_pipeline(polarity: Polarity, number: int) -> Pipeline:
-    """The pipeline that finds the `number` themes that most of the numbered lines belong to.
-
-    Its column `themes` has [name, definition] pairs, the most frequent one first.
-    """
+    """The pipeline that finds the `number` themes that most numbered lines belong to, the most frequent first."""
     words = _WORDING[polarity]
     themes = f"{number} themes" if number > 1 else "theme"
     system = (
@@ -296,7 +264,6 @@ def propose_pipeline(polarity: Polarity, number: int) -> Pipeline:
     )
     return Pipeline(
         name=f"themes of {polarity}",
-        about="finds themes in lines",
         steps=(step,),
         columns=(Column("themes"),),
         assemble=lambda answers: {"themes": [[theme.name, theme.definition] for theme in answers["propose"].themes]},
@@ -305,15 +272,11 @@ def propose_pipeline(polarity: Polarity, number: int) -> Pipeline:
 
 def _own_words(words: _Wording) -> Requirement:
     # Small models like to copy from the worked example.
-    def validate(subject: Any) -> ValidationResult:
-        themes = subject.last_output().parsed.themes
-        copied = [theme.name for theme in themes if _is_copy(theme, words)]
-        if not copied:
-            return ValidationResult(True)
-        reason = f"these themes are from the example, not from these lines: {', '.join(copied)}"
-        return ValidationResult(False, reason=reason)
+    def problem(answer: Answered) -> str | None:
+        copied = [theme.name for theme in answer.parsed.themes if _is_copy(theme, words)]
+        return f"these themes are from the example, not from these lines: {', '.join(copied)}" if copied else None
 
-    return Requirement("No theme is taken from the example.", validate)
+    return answer_check("No theme is taken from the example.", problem)
 
 
 def _is_copy(theme: _Proposed, words: _Wording) -> bool:
@@ -336,7 +299,6 @@ def sort_pipeline(polarity: Polarity, themes: Sequence[tuple[str, str]]) -> Pipe
     output = OutputType(create_model("Sorted", theme=(choice, ...)))
     return Pipeline(
         name=f"{polarity} by theme",
-        about="puts phrases to themes",
         steps=(Step("sort", Prompt(system, "{{ text }}", tuple(examples)), output, 40),),
         columns=(Column("theme"),),
         assemble=lambda answers: {"theme": answers["sort"].theme},
@@ -356,7 +318,6 @@ def define_pipeline(polarity: Polarity) -> Pipeline:
     output = OutputType(create_model("Definition", definition=(_Definition, ...)))
     return Pipeline(
         name=f"what belongs to themes of {polarity}",
-        about="defines themes",
         steps=(Step("define", Prompt(system, "{{ text }}", (example,)), output, 60),),
         columns=(Column("definition"),),
         assemble=lambda answers: {"definition": answers["define"].definition},
@@ -399,12 +360,7 @@ def content_words(name: str) -> list[str]:
 
 
 def distinct(themes: Iterable[tuple[str, str]], known: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Drop themes that mean the same as an earlier one or have an unusable name; keep one general theme at most.
-
-    Args:
-        themes: names and definitions; of several that mean the same the first is kept.
-        known: names that are taken.
-    """
+    """Drop themes that mean the same as an earlier or known one or have an unusable name; keep one general one."""
     kept: list[tuple[str, str]] = []
     seen = [stems(name) for name in known]
     general = any(map(is_general, known))
@@ -442,8 +398,7 @@ def _stem(word: str) -> str:
     return word
 
 
-QUOTE_LENGTH = 160
-"""The longest quote in characters."""
+QUOTE_LENGTH = 160  # The longest quote in characters
 _SHORTEST = 2
 # Characters that models exchange for one another: they are treated as equal when a quote is searched.
 _ALIKE = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "})
@@ -454,13 +409,10 @@ _TRAILING = ".!?,;:\u2026"
 
 
 def anchored(quote: str, text: str) -> str | None:
-    """Find the passage of `text` that `quote` repeats.
+    """Find the passage of `text` that `quote` repeats, at most `QUOTE_LENGTH` characters; `None` when there is none.
 
     White space, case and the shape of quotation marks and dashes may differ, and punctuation at the ends may be
     missing. The result has the text's own characters.
-
-    Returns:
-        The passage, at most `QUOTE_LENGTH` characters; `None` when there is none.
     """
     wanted = quote.strip(_EDGES)
     if len(wanted) < _SHORTEST and wanted != text.strip():
@@ -479,11 +431,7 @@ def anchored(quote: str, text: str) -> str | None:
 
 
 def closest(quote: str, text: str) -> str:
-    """The sentence of `text` that shares the most words with `quote`: the shortest of equals, the first if none does.
-
-    Returns:
-        A passage of the text, at most `QUOTE_LENGTH` characters; empty only for a text without words.
-    """
+    """The sentence of `text` that shares most words with `quote`: the shortest of equals, the first if none does."""
     passages = _passages(text)
     wanted = Counter(_words(quote))
     scores = [((Counter(_words(passage)) & wanted).total(), -len(passage)) for passage in passages]

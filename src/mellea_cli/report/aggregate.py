@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Theme
-from mellea_cli.report.dates import DATE_COLUMNS, DayCounts, bucket_name, bucket_start, buckets, fitting_bucket
+from mellea_cli.report.dates import DATE_COLUMNS, Bucket, DayCounts, bucket_name, bucket_start, buckets, fitting_bucket
 from mellea_cli.report.figures import Figures, Group, Labels, Mix, Point, Quote, Split, ThemeFigures, Trend, many, ratio
 from mellea_cli.report.results import SENTIMENTS, URGENCIES, Record, Results
 
-NO_ANSWER = "no answer"
-"""The name under which a trend counts rows without an answer."""
+NO_ANSWER = "no answer"  # The name under which a trend counts rows without an answer
 EMPTY_VALUE = "(empty)"
 _QUOTES = 5
 _URGENT = 3
@@ -31,14 +30,10 @@ _LONGEST_VALUE = 80
 class ReportOptions:
     """What a report shows beyond the usual figures."""
 
-    by: Sequence[str] = ()
-    """Columns to split all rows by."""
-    date: str | None = None
-    """The column with the date; `None` takes one with a usual name, if there is one."""
-    month_first: bool | None = None
-    """Whether 03/04/2026 is in March; `None` decides by the column's other dates."""
-    themes: Sequence[Theme] = ()
-    """Definitions, and the order of themes that are equally frequent."""
+    by: Sequence[str] = ()  # Columns to split all rows by
+    date: str | None = None  # The column with the date; `None` takes one with a usual name, if there is one
+    month_first: bool | None = None  # Whether 03/04/2026 is in March; `None` decides by the column's other dates
+    themes: Sequence[Theme] = ()  # Definitions, and the order of themes that are equally frequent
 
 
 class Aggregator:
@@ -50,16 +45,15 @@ class Aggregator:
         self._blank = 0
         self._failures: Counter[str] = Counter()
         self._labels: Counter[str] = Counter()
-        self._themes: dict[str, Mix] = {theme.name: Mix() for theme in self._options.themes}
+        self._themes = defaultdict(Mix, {theme.name: Mix() for theme in self._options.themes})
         self._praise = {theme.name for theme in self._options.themes if theme.kind == "praise"}
         self._quotes: defaultdict[str, _TopQuotes] = defaultdict(lambda: _TopQuotes(_QUOTES))
         self._urgent = _TopQuotes(_URGENT)
-        self._days: dict[str, DayCounts] = {}
-        self._splits: dict[str, dict[str, Mix]] = {column: {} for column in self._options.by}
+        self._days: defaultdict[str, DayCounts] = defaultdict(DayCounts)
+        self._splits: dict[str, defaultdict[str, Mix]] = {column: defaultdict(Mix) for column in self._options.by}
         self._split_themes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def add(self, record: Record) -> None:
-        """Count one row."""
         self._mix.add(record)
         severity = _rank(record.urgency, URGENCIES), _rank(record.sentiment, SENTIMENTS)
         if record.state == "blank":
@@ -71,14 +65,12 @@ class Aggregator:
         themes = [name for name in record.themes or () if name not in (OTHER, NONE)]
         self._add_themes(record, themes, severity)
         for column in self._date_columns(record):
-            self._days.setdefault(column, DayCounts()).add(record.rest.get(column), record.sentiment or NO_ANSWER)
+            self._days[column].add(record.rest.get(column), record.sentiment or NO_ANSWER)
         for column, groups in self._splits.items():
             value = _group_name(record.rest.get(column))
             if value not in groups and len(groups) >= _MOST_VALUES:
                 value = ""
-            if (mix := groups.get(value)) is None:
-                mix = groups[value] = Mix()
-            mix.add(record)
+            groups[value].add(record)
             self._split_themes[column, value].update(themes)
 
     def _add_themes(self, record: Record, themes: Sequence[str], severity: tuple[int, int]) -> None:
@@ -88,9 +80,7 @@ class Aggregator:
             self._labels["themed" if themes else OTHER if OTHER in record.themes else NONE] += 1
         urgency, sentiment = severity
         for name in themes:
-            if (mix := self._themes.get(name)) is None:
-                mix = self._themes[name] = Mix()
-            mix.add(record)
+            self._themes[name].add(record)
             rank = (urgency, -sentiment if name in self._praise else sentiment, 0 if name in record.quotes else 1)
             self._quotes[name].add(rank, record, record.quotes.get(name, "") or record.words)
 
@@ -100,14 +90,7 @@ class Aggregator:
         return [name for name in record.rest if name.strip().casefold() in DATE_COLUMNS]
 
     def figures(self, results: Results) -> Figures:
-        """The figures of all rows added so far.
-
-        Args:
-            results: where the rows came from.
-
-        Raises:
-            InputError: no row has a column that the options name.
-        """
+        """The figures of all rows added so far; raises `InputError` when no row has a column that the options name."""
         if self._mix.rows:
             for flag, column in (("--date", self._options.date), *(("--by", name) for name in self._options.by)):
                 if column is not None and column not in results.columns:
@@ -137,7 +120,7 @@ class Aggregator:
         for name, mix in self._themes.items():
             theme = defined.get(name)
             from_file = ("", "", ()) if theme is None else (theme.definition, theme.kind, theme.examples)
-            quotes = self._quotes[name].quotes() if name in self._quotes else ()
+            quotes = self._quotes[name].quotes()
             figures.append(ThemeFigures(name, mix, ratio(mix.rows, self._mix.answered), quotes, *from_file))
         return sorted(figures, key=lambda theme: -theme.count)
 
@@ -162,9 +145,11 @@ class Aggregator:
             note = "not read as dates: " + ", ".join(map(repr, days.samples))
         by_day = days.resolved(month_first=month_first)
         points: list[Point] = []
-        bucket = fitting_bucket(min(by_day), max(by_day)) if by_day else "day"
+        bucket: Bucket = "day"
         if by_day:
-            counts = {start: Counter[str]() for start in buckets(min(by_day), max(by_day), bucket)}
+            first, last = min(by_day), max(by_day)
+            bucket = fitting_bucket(first, last)
+            counts = {start: Counter[str]() for start in buckets(first, last, bucket)}
             for day, judgements in by_day.items():
                 counts[bucket_start(day, bucket)].update(judgements)
             points = [Point(start, bucket_name(start, bucket), dict(mix)) for start, mix in counts.items()]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mellea_cli.report.aggregate import Aggregator
 from mellea_cli.report.figures import Figures, in_order, percent, ratio
 from mellea_cli.report.markdown import plain, table
-from mellea_cli.report.results import Record, Results
+from mellea_cli.report.results import Results
 
 Group = Literal["sentiment", "urgency", "theme"]
 
@@ -24,8 +24,7 @@ class Change:
     name: str
     old: int
     new: int
-    old_share: float
-    """Of the answered old rows, from 0 to 1."""
+    old_share: float  # Of the answered old rows, from 0 to 1
     new_share: float
 
     @property
@@ -35,7 +34,6 @@ class Change:
 
     @property
     def arrival(self) -> Literal["came", "went", ""]:
-        """Whether it occurs in the new rows only, or in the old ones only."""
         if self.old and not self.new:
             return "went"
         return "came" if self.new and not self.old else ""
@@ -51,32 +49,22 @@ class Comparison:
     kept: int
     added: int
     gone: int
-    edited: int
-    """Kept rows whose text differs; 0 when rows are matched by text."""
-    rejudged: int
-    """Kept rows with the same text whose sentiment or urgency differs."""
-    changes: Sequence[Change]
-    """Sentiment and urgency in their order, then the themes that moved most."""
+    edited: int  # Kept rows whose text differs; 0 when rows are matched by text
+    rejudged: int  # Kept rows with the same text whose sentiment or urgency differs
+    changes: Sequence[Change]  # Sentiment and urgency in their order, then the themes that moved most
 
     def of(self, group: Group) -> list[Change]:
         return [change for change in self.changes if change.group == group]
 
     @property
     def themed(self) -> bool:
-        """Whether both outputs have themes, so that these can be compared."""
         return self.old.labels is not None and self.new.labels is not None
 
 
 def compare(old: Results, new: Results) -> Comparison:
-    """Compare two outputs, each read once.
-
-    Rows are matched by id where both have ids, else by their text.
-
-    Raises:
-        InputError: one of them cannot be read, or is no output of a run.
-    """
-    before, after = _SeenRows(), _SeenRows()
-    old_figures, new_figures = _figures(old, before), _figures(new, after)
+    """Compare two outputs, each read once. Rows are matched by id where both have ids, else by their text."""
+    old_figures, before = _read(old)
+    new_figures, after = _read(new)
     by_id = old.has_ids and new.has_ids
     kept, edited, rejudged = _matched_by_id(before, after) if by_id else _matched_by_text(before, after)
     return Comparison(
@@ -96,25 +84,20 @@ def compare(old: Results, new: Results) -> Comparison:
 class _SeenRows:
     """The rows of one output by id and by a hash of their text: enough to match them without keeping them."""
 
-    by_id: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    by_id: defaultdict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     by_text: Counter[int] = field(default_factory=Counter)
     judged: dict[int, str] = field(default_factory=dict)
 
-    def passing(self, records: Iterable[Record]) -> Iterator[Record]:
-        for record in records:
-            text = hash(record.words)
-            judgement = f"{record.sentiment}/{record.urgency}"
-            self.by_id.setdefault(record.id, []).append((text, judgement))
-            self.by_text[text] += 1
-            self.judged[text] = judgement
-            yield record
 
-
-def _figures(results: Results, seen: _SeenRows) -> Figures:
-    aggregator = Aggregator()
-    for record in seen.passing(results):
+def _read(results: Results) -> tuple[Figures, _SeenRows]:
+    aggregator, seen = Aggregator(), _SeenRows()
+    for record in results:
         aggregator.add(record)
-    return aggregator.figures(results)
+        text, judgement = hash(record.words), f"{record.sentiment}/{record.urgency}"
+        seen.by_id[record.id].append((text, judgement))
+        seen.by_text[text] += 1
+        seen.judged[text] = judgement
+    return aggregator.figures(results), seen
 
 
 def _matched_by_id(before: _SeenRows, after: _SeenRows) -> tuple[int, int, int]:

@@ -7,8 +7,8 @@ like 25/12/2026 decides for the whole column.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 Bucket = Literal["day", "week", "month", "quarter", "year"]
 
+# Columns that are taken as the date when the user names none
 DATE_COLUMNS = ("created_at", "date", "created", "timestamp", "submitted_at", "datetime", "time", "day")
-"""Columns that are taken as the date when the user names none."""
 
 _NUMERIC = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,].*)?")
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T].*)?")
@@ -26,19 +26,14 @@ _EARLIEST, _LATEST = 1970, 2200
 _MOST_BUCKETS = 40
 _CACHED_VALUES = 50_000
 
-Ambiguous = tuple[int, int, int]
-"""First number, second number, year: one of the first two is the month."""
+Ambiguous = tuple[int, int, int]  # First number, second number, year: one of the first two is the month
 
 
 def read_day(value: Any) -> date | Ambiguous | None:
-    """Read a day.
+    """Read a day; `None` when it is no date, three numbers when its month is ambiguous.
 
-    Args:
-        value: ISO 8601, seconds or milliseconds since 1970, `31.12.2026`, `12/31/2026`, `31 Dec 2026`, or the date
-            line of a mail. A time and a zone may follow; the day is the one that is written there.
-
-    Returns:
-        The day, the numbers of one whose month is ambiguous, or `None` when it is no date.
+    A value is ISO 8601, seconds or milliseconds since 1970, `31.12.2026`, `12/31/2026`, `31 Dec 2026`, or the date line
+    of a mail. A time and a zone may follow; the day is the one that is written there.
     """
     if isinstance(value, bool) or value is None:
         return None
@@ -121,13 +116,10 @@ def resolve_order(day: date | Ambiguous | None, *, month_first: bool) -> date | 
 class DayCounts:
     """Judgements counted by day, while the order of day and month may be open."""
 
-    by_day: dict[date | Ambiguous, Counter[str]] = field(default_factory=dict)
-    empty: int = 0
-    """Rows without a value in the column."""
-    unreadable: int = 0
-    """Rows with a value that is no date."""
-    samples: list[str] = field(default_factory=list)
-    """The first few values that are no dates."""
+    by_day: defaultdict[date | Ambiguous, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    empty: int = 0  # Rows without a value in the column
+    unreadable: int = 0  # Rows with a value that is no date
+    samples: list[str] = field(default_factory=list)  # The first few values that are no dates
     first_is_day: int = 0
     first_is_month: int = 0
     _cache: dict[Any, date | Ambiguous | None] = field(default_factory=dict)
@@ -150,9 +142,7 @@ class DayCounts:
         if not isinstance(day, date):
             self.first_is_day += day[0] > 12
             self.first_is_month += day[1] > 12
-        if (counts := self.by_day.get(day)) is None:
-            counts = self.by_day[day] = Counter()
-        counts[judgement] += 1
+        self.by_day[day][judgement] += 1
 
     @property
     def ambiguous(self) -> bool:
@@ -191,19 +181,15 @@ def fitting_bucket(first: date, last: date) -> Bucket:
     return "quarter" if days <= 92 * _MOST_BUCKETS else "year"
 
 
+_MONTHS: Mapping[Bucket, int] = {"month": 1, "quarter": 3, "year": 12}
+
+
 def bucket_start(day: date, bucket: Bucket) -> date:
     """The first day of a day's bucket; weeks begin on Monday."""
-    match bucket:
-        case "day":
-            return day
-        case "week":
-            return day - timedelta(days=day.weekday())
-        case "month":
-            return day.replace(day=1)
-        case "quarter":
-            return date(day.year, (day.month - 1) // 3 * 3 + 1, 1)
-        case "year":
-            return date(day.year, 1, 1)
+    if bucket in ("day", "week"):
+        return day if bucket == "day" else day - timedelta(days=day.weekday())
+    months = _MONTHS[bucket]
+    return date(day.year, (day.month - 1) // months * months + 1, 1)
 
 
 def buckets(first: date, last: date, bucket: Bucket) -> Iterator[date]:

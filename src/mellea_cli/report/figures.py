@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 from mellea_cli.report.dates import Bucket
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
@@ -17,8 +16,7 @@ from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
 class Mix:
     """Sentiment and urgency of a group of rows. Each answered row counts once in each of the two."""
 
-    rows: int = 0
-    """All rows, answered or not."""
+    rows: int = 0  # All rows, answered or not
     sentiment: Counter[str] = field(default_factory=Counter)
     urgency: Counter[str] = field(default_factory=Counter)
 
@@ -42,8 +40,7 @@ class Mix:
 class Quote:
     """A customer's words."""
 
-    number: int
-    """The row's number, counted from 1."""
+    number: int  # The row's number, counted from 1
     id: str
     text: str
     sentiment: str
@@ -56,8 +53,7 @@ class ThemeFigures:
 
     name: str
     mix: Mix
-    share: float
-    """Of the answered rows."""
+    share: float  # Of the answered rows
     quotes: Sequence[Quote] = ()
     definition: str = ""
     kind: str = ""
@@ -72,12 +68,10 @@ class ThemeFigures:
 class Labels:
     """Rows by what they are labelled with; the four add up to all rows."""
 
-    themed: int
-    """Rows with at least one theme of the list."""
+    themed: int  # Rows with at least one theme of the list
     other: int
     none: int
-    unlabelled: int
-    """Rows that failed or were never labelled."""
+    unlabelled: int  # Rows that failed or were never labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +80,7 @@ class Point:
 
     start: date
     name: str
-    mix: Mapping[str, int]
-    """Rows by sentiment; rows without an answer count as `no answer`."""
+    mix: Mapping[str, int]  # Rows by sentiment; rows without an answer count as `no answer`
 
     @property
     def rows(self) -> int:
@@ -105,8 +98,7 @@ class Trend:
     empty: int
     unreadable: int
     note: str = ""
-    month_first: bool = False
-    """How dates such as 03/04/2026 were read."""
+    month_first: bool = False  # How dates such as 03/04/2026 were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +107,7 @@ class Group:
 
     value: str
     mix: Mix
-    theme: str = ""
-    """Its most frequent theme; empty without themes."""
+    theme: str = ""  # Its most frequent theme; empty without themes
     theme_count: int = 0
 
 
@@ -126,34 +117,26 @@ class Split:
 
     column: str
     groups: Sequence[Group]
-    others: Mix
-    """The rows of rarer values."""
-    other_values: int
-    """The number of rarer values."""
+    others: Mix  # The rows of rarer values
+    other_values: int  # The number of rarer values
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Everything that a report says. Answered, blank and failed rows add up to all rows."""
 
-    name: str
-    """The file."""
+    name: str  # The file
     mix: Mix
     blank: int
     failed: int
-    unreadable: int = 0
-    """Rows of the file that could not be read; no other figure includes them."""
-    failures: Mapping[str, int] = field(default_factory=dict)
-    """Failed rows by kind."""
-    labels: Labels | None = None
-    """`None` when the rows have no themes."""
+    unreadable: int = 0  # Rows of the file that could not be read; no other figure includes them
+    failures: Mapping[str, int] = field(default_factory=dict)  # Failed rows by kind
+    labels: Labels | None = None  # `None` when the rows have no themes
     themes: Sequence[ThemeFigures] = ()
-    urgent: Sequence[Quote] = ()
-    """The most urgent rows, worst first."""
+    urgent: Sequence[Quote] = ()  # The most urgent rows, worst first
     trend: Trend | None = None
     splits: Sequence[Split] = ()
-    notes: Sequence[str] = ()
-    """What a reader should know about the figures."""
+    notes: Sequence[str] = ()  # What a reader should know about the figures
 
     @property
     def rows(self) -> int:
@@ -211,15 +194,8 @@ def in_order(counts: Mapping[str, int], kind: str = "sentiment") -> list[tuple[s
 
 def figures_to_json(figures: Figures) -> str:
     """Render the figures as JSON. Keys are only ever added."""
-    record = {"answered": figures.answered, "rows": figures.rows, **_plain(figures)}
+    from pydantic import TypeAdapter
+
+    fields = TypeAdapter(Figures).dump_python(figures, mode="json")
+    record = {"answered": figures.answered, "rows": figures.rows, **fields}
     return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value.isoformat() if isinstance(value, date) else value

@@ -42,16 +42,7 @@ def to_html(
     written: datetime,
     next_steps: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Render a report as a page, in pieces.
-
-    Args:
-        figures: what to show.
-        records: the rows.
-        columns: the input's other columns, in their order.
-        title: the heading of the page.
-        written: when the report was made.
-        next_steps: commands to type next, such as the one that finds themes.
-    """
+    """Render a report as a page, in pieces; `columns` are the input's other columns, in their order."""
     folder = files("mellea_cli.report") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(
@@ -70,7 +61,7 @@ def to_html(
     }
     points = figures.trend.points if figures.trend is not None else ()
     occurring = {name: 1 for point in points for name in point.mix}
-    block = _DataBlock(figures, columns)
+    facts, rows = _data_block(figures, records, columns)
     yield from environment.get_template("page.html.j2").generate(
         figures=figures,
         title=title,
@@ -79,8 +70,8 @@ def to_html(
         source=PurePath(figures.name).name,
         trend_names=[name for name, number in in_order(occurring) if number],
         longest_theme=max((theme.count for theme in figures.themes), default=0),
-        rows=block.lines(records),
-        facts=block.facts,
+        rows=rows,
+        facts=facts,
         style=Markup(style),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - as above
         style_hash=_hash(style),
@@ -88,41 +79,28 @@ def to_html(
     )
 
 
-class _DataBlock:
-    """The page's JSON: rows as lists, with repeated words as indexes, which halves the size of the file."""
+def _data_block(figures: Figures, records: Sequence[Record], columns: Sequence[str]) -> tuple[Markup, Iterator[Markup]]:
+    """The page's JSON, facts and rows: rows are lists, with repeated words as indexes, which halves the file's size."""
+    trend = figures.trend
+    sentiments = _indexes(name for name, _ in in_order(figures.mix.sentiment))
+    urgencies = _indexes(name for name, _ in in_order(figures.mix.urgency, "urgency"))
+    labels = ("other", "none") if figures.labels is not None else ()
+    themes = _indexes([*(theme.name for theme in figures.themes), *labels])
+    facts = {
+        "sentiments": list(sentiments),
+        "urgencies": list(urgencies),
+        "themes": list(themes),
+        "columns": list(columns),
+        "date": trend.column if trend is not None else None,
+    }
 
-    def __init__(self, figures: Figures, columns: Sequence[str]) -> None:
-        self._columns = columns
-        self._trend = figures.trend
-        self._sentiments = _indexes(name for name, _ in in_order(figures.mix.sentiment))
-        self._urgencies = _indexes(name for name, _ in in_order(figures.mix.urgency, "urgency"))
-        themes = [theme.name for theme in figures.themes]
-        self._themes = _indexes([*themes, *(("other", "none") if figures.labels is not None else ())])
-
-    def facts(self) -> Markup:
-        return _inert(
-            {
-                "sentiments": list(self._sentiments),
-                "urgencies": list(self._urgencies),
-                "themes": list(self._themes),
-                "columns": list(self._columns),
-                "date": self._trend.column if self._trend is not None else None,
-            }
-        )
-
-    def lines(self, records: Sequence[Record]) -> Iterator[Markup]:
-        separator = Markup()
-        for record in records:
-            yield separator + _inert(self._compact(record))
-            separator = Markup(",\n")
-
-    def _compact(self, record: Record) -> list[Any]:
-        """One row in the order that page.js expects."""
+    def compact(record: Record) -> list[Any]:
+        # In the order that page.js expects.
         day = None
-        if self._trend is not None:
-            day = resolve_order(read_day(record.rest.get(self._trend.column)), month_first=self._trend.month_first)
+        if trend is not None:
+            day = resolve_order(read_day(record.rest.get(trend.column)), month_first=trend.month_first)
         urgency = record.urgency or (UNSAID if record.state == "answered" else "")
-        rest = [_cell(record.rest.get(name)) for name in self._columns]
+        rest = [_cell(record.rest.get(name)) for name in columns]
         while rest and not rest[-1]:
             rest.pop()
         return [
@@ -130,16 +108,18 @@ class _DataBlock:
             record.text,
             record.summary,
             _STATES.index(record.state),
-            self._sentiments.get(record.sentiment, -1),
-            self._urgencies.get(urgency, -1),
-            [self._themes[name] for name in record.themes or () if name in self._themes],
+            sentiments.get(record.sentiment, -1),
+            urgencies.get(urgency, -1),
+            [themes[name] for name in record.themes or () if name in themes],
             record.complaint,
             record.praise,
             record.error,
             day.isoformat() if day is not None else "",
             rest,
-            {self._themes[name]: quote for name, quote in record.quotes.items() if name in self._themes},
+            {themes[name]: quote for name, quote in record.quotes.items() if name in themes},
         ]
+
+    return _inert(facts), (_inert(compact(record)) for record in records)
 
 
 def _indexes(names: Iterable[str]) -> Mapping[str, int]:

@@ -15,13 +15,7 @@ _LONGEST_QUOTE = 400
 
 
 def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) -> str:
-    """Render a report as Markdown.
-
-    Args:
-        figures: what to show.
-        title: the heading.
-        next_steps: commands to type next, such as the one that finds themes.
-    """
+    """Render a report as Markdown."""
     lines = [f"# {plain(title)}", ""]
     if not figures.rows:
         return "\n".join([*lines, "No rows: there is nothing to report.", ""])
@@ -48,9 +42,7 @@ def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) ->
 def plain(text: str, most: int | None = None) -> str:
     """Escape text so that Markdown shows its characters, in one line: no markup, no links, no mentions.
 
-    Args:
-        text: any text.
-        most: characters to keep; a longer text ends with an ellipsis.
+    A text of more than `most` characters ends with an ellipsis.
     """
     text = " ".join(_INVISIBLE.sub(" ", text).split())
     if most is not None and len(text) > most:

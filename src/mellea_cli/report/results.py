@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, Literal, Self
 
 from mellea_cli.errors import InputError, nearest
 from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
@@ -25,15 +25,14 @@ from mellea_cli.io.columns import (
     listed,
     same_names,
 )
-from mellea_cli.io.formats import RawRow
-from mellea_cli.io.source import RowStream, SourceOptions, open_rows
+from mellea_cli.io.formats import RawRow, RowStream
+from mellea_cli.io.source import SourceOptions, open_rows
 
 State = Literal["answered", "blank", "failed"]
 
 SENTIMENTS = ("negative", "mixed", "positive")
 URGENCIES = ("high", "medium", "low")
-UNSAID = "not said"
-"""The urgency of an answered row without one."""
+UNSAID = "not said"  # The urgency of an answered row without one
 
 _ADDED = ("summary", "sentiment", "issues", "themes", "theme_quotes", "error")
 _ISSUE_PARTS = ("main_complaint", "positive_aspect", "urgency")
@@ -45,25 +44,21 @@ _THEME_SEPARATOR = " | "
 class Record:
     """One row of a finished run: the feedback, the answers about it, and the input's other columns."""
 
-    number: int
-    """Place among the rows that could be read, counted from 1."""
+    number: int  # Place among the rows that could be read, counted from 1
     id: str
     text: str
-    state: State
-    """`answered` with a sentiment, `failed` with an error, else `blank`."""
+    state: State  # `answered` with a sentiment, `failed` with an error, else `blank`
     summary: str = ""
     sentiment: str = ""
     urgency: str = ""
     complaint: str = ""
     praise: str = ""
+    # Names of themes, or `other` or `none` alone; `None` when the row has not been labelled
     themes: tuple[str, ...] | None = None
-    """Names of themes, or `other` or `none` alone; `None` when the row has not been labelled."""
-    quotes: Mapping[str, str] = field(default_factory=dict)
-    """A verbatim part of the text for each theme."""
+    quotes: Mapping[str, str] = field(default_factory=dict)  # A verbatim part of the text for each theme
     error: str = ""
     error_kind: str = ""
-    rest: Mapping[str, Any] = field(default_factory=dict)
-    """The input's other columns, unchanged."""
+    rest: Mapping[str, Any] = field(default_factory=dict)  # The input's other columns, unchanged
 
     @property
     def words(self) -> str:
@@ -71,28 +66,17 @@ class Record:
         return self.text.strip() or self.summary
 
 
-def open_results(path: str, options: SourceOptions | None = None, *, stream: BinaryIO | None = None) -> Results:
-    """Open the output of a run.
-
-    Args:
-        path: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input.
-        options: how to read it; `text_field` and `id_field` name the columns of the input.
-        stream: replaces standard input when `path` is `-`.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    return Results(open_bytes(path, stream), options or SourceOptions())
+def open_results(path: str, options: SourceOptions | None = None) -> Results:
+    """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
+    return Results(open_bytes(path), options or SourceOptions())
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
     """The role of each column in rows with the same set of columns; nothing for a role that no column has."""
 
-    added: Mapping[str, str]
-    """The run's columns by their usual names."""
-    nested: bool
-    """Whether the issues are one object, as in JSON, or a column for each part, as in CSV."""
+    added: Mapping[str, str]  # The run's columns by their usual names
+    nested: bool  # Whether the issues are one object, as in JSON, or a column for each part, as in CSV
     text: tuple[str, ...]
     id: str | None
     rest: tuple[str, ...]
@@ -101,31 +85,24 @@ class _Columns:
 class Results:
     """The rows of one output, in order. Iterate once, in a `with` block.
 
-    Raises:
-        InputError: while iterating: the file cannot be read further, or no row has the columns that a run adds.
+    Iterating raises `InputError` when the file cannot be read further, or no row has the columns that a run adds.
     """
 
     def __init__(self, data: ByteInput, options: SourceOptions) -> None:
-        self.name = data.name
-        """The path, or `<stdin>`."""
-        self.bad: list[InputError] = []
-        """The first rows that could not be used."""
-        self.unreadable = 0
-        """The number of rows that could not be used."""
+        self.name = data.name  # The path, or `<stdin>`
+        self.bad: list[InputError] = []  # The first rows that could not be used
+        self.unreadable = 0  # The number of rows that could not be used
+        # The input's columns other than text and id, in the order of their first occurrence
         self.columns: dict[str, None] = {}
-        """The input's columns other than text and id, in the order of their first occurrence."""
-        self.labelled = False
-        """Whether there is a column with themes."""
+        self.labelled = False  # Whether there is a column with themes
         self.has_ids = False
-        self.has_text = False
-        """Whether the rows contain the feedback itself."""
+        self.has_text = False  # Whether the rows contain the feedback itself
         self._data = data
         self._options = options
         self._known_columns: dict[tuple[str, ...], _Columns] = {}
         self._flat = False
         self._text_fields = options.text_fields
-        self.notes: list[str] = []
-        """What the user should know about the file, such as that a column was renamed."""
+        self.notes: list[str] = []  # What the user should know about the file, such as that a column was renamed
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +112,7 @@ class Results:
 
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
-        self._flat = rows.format in ("csv", "tsv")
+        self._flat = bool(rows.header)
         if rows.header:
             self._added(rows.header, rows.header_line)
         stream = self._find_text(rows)
@@ -227,11 +204,8 @@ class Results:
         kind, reason = self._failure(added.get("error"))
         ident = "" if columns.id is None else self._text(column_value(fields, columns.id)).strip()
         rest = columns.rest
-        if (
-            (error := columns.added.get("error"))
-            and not self._flat
-            and not isinstance(fields.get(error), Mapping | None)
-        ):
+        error = columns.added.get("error")
+        if error and not self._flat and not isinstance(fields.get(error), Mapping | None):
             # In JSON the run writes an object: an error of another type is the input's own column.
             self.columns.setdefault(error)
             rest = (*rest, error)
@@ -292,14 +266,7 @@ class Results:
         return {self._text(name).strip(): self._text(quote) for name, quote in value.items() if isinstance(quote, str)}
 
     def missing(self, wanted: str, flag: str, columns: Iterable[str] = (), line: int | None = None) -> InputError:
-        """The error for a column that the user named and that does not exist.
-
-        Args:
-            wanted: the column's name.
-            flag: the flag that named it.
-            columns: the existing ones; by default all that were seen.
-            line: where they were found.
-        """
+        """The error for a column that the user named with `flag` and that does not exist."""
         names = list(columns) or list(self.columns)
         close = nearest(wanted, names)
         hint = f"did you mean {flag} {close!r}?" if close else f"name another one with {flag}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 from mellea_cli.messages import Message, Options
@@ -34,8 +34,7 @@ class Answered:
     text: str
     parsed: Any = None
     messages: tuple[Message, ...] = ()
-    source: str = ""
-    """The text that the answer is about, if any."""
+    source: str = ""  # the text that the answer is about, if any
 
     @property
     def value(self) -> str:
@@ -57,7 +56,7 @@ class ValidationResult:
         error: an exception while judging; the verdict then counts as failed.
     """
 
-    __slots__ = ("_result", "context", "error", "reason", "score", "thunk")
+    __slots__ = ("context", "error", "held", "reason", "score", "thunk")
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class ValidationResult:
         context: Any = None,
         error: BaseException | None = None,
     ) -> None:
-        self._result = bool(result)
+        self.held = bool(result) and error is None
         self.reason = reason
         self.score = score
         self.thunk = thunk
@@ -78,12 +77,12 @@ class ValidationResult:
 
     def as_bool(self) -> bool:
         """Whether the requirement holds; always false when judging itself failed."""
-        return self._result and self.error is None
+        return self.held
 
     __bool__ = as_bool
 
     def __repr__(self) -> str:
-        return f"ValidationResult({self.as_bool()}, reason={self.reason!r})"
+        return f"ValidationResult({self.held}, reason={self.reason!r})"
 
 
 Verdict = ValidationResult | Awaitable[ValidationResult]
@@ -97,6 +96,7 @@ def default_output_to_bool(text: str) -> bool:
     return lowered.rstrip(".!") == "y" or re.search(r"\byes\b", lowered) is not None
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Requirement:
     """Something that must hold for an answer.
 
@@ -112,27 +112,15 @@ class Requirement:
         ValueError: neither a description nor a validation function was given.
     """
 
-    __slots__ = ("check_only", "description", "output_to_bool", "validation_fn")
+    description: str | None = None
+    validation_fn: ValidationFn | None = None
+    _: KW_ONLY
+    output_to_bool: Callable[[str], bool] = default_output_to_bool
+    check_only: bool = False
 
-    def __init__(
-        self,
-        description: str | None = None,
-        validation_fn: ValidationFn | None = None,
-        *,
-        output_to_bool: Callable[[str], bool] = default_output_to_bool,
-        check_only: bool = False,
-    ) -> None:
-        if not description and validation_fn is None:
+    def __post_init__(self) -> None:
+        if not self.description and self.validation_fn is None:
             raise ValueError("a Requirement needs a description for a model to judge, or a validation_fn")
-        self.description = description
-        self.validation_fn = validation_fn
-        self.output_to_bool = output_to_bool
-        self.check_only = check_only
-
-    @property
-    def judged_by_model(self) -> bool:
-        """Whether checking this requirement takes a call to the model."""
-        return self.validation_fn is None
 
     async def check(self, subject: Subject) -> ValidationResult:
         """Run the validation function on `subject`; an exception in it becomes a failed verdict with `error` set."""
@@ -199,12 +187,90 @@ def simple_validate(
     return validate
 
 
+# A verdict for every check that holds: one is made for each requirement of each answer.
+_HOLDS = ValidationResult(True)
+
+
+def answer_check(
+    description: str, problem: Callable[[Answered], str | None], *, check_only: bool = False
+) -> Requirement:
+    """A requirement on a step's answer; `problem` says to the model what to do instead, `None` if nothing is wrong."""
+
+    def validate(answer: Answered) -> ValidationResult:
+        reason = problem(answer)
+        return _HOLDS if reason is None else ValidationResult(False, reason=reason)
+
+    return Requirement(description, validate, check_only=check_only)
+
+
+def one_sentence(field: str) -> Requirement:
+    """A text field of the answer is null, or exactly one sentence on one line."""
+
+    def problem(answer: Answered) -> str | None:
+        text = getattr(answer.parsed, field)
+        if text is None:
+            return None
+        if "\n" in text.strip():
+            return f"about the field {field!r}: it spans several lines; write it as one sentence on one line"
+        found = len(sentences(text))
+        return (
+            None if found == 1 else f"about the field {field!r}: it has {found} sentences; write exactly one sentence"
+        )
+
+    return answer_check(f"{field}: It is exactly one sentence.", problem)
+
+
+def fewer_words(limit: int, field: str) -> Requirement:
+    """A text field of the answer is null, or has fewer than `limit` words, counted at white space."""
+
+    def problem(answer: Answered) -> str | None:
+        found = len((getattr(answer.parsed, field) or "").split())
+        return None if found < limit else f"about the field {field!r}: it has {found} words; use fewer than {limit}"
+
+    return answer_check(f"{field}: It has fewer than {limit} words.", problem)
+
+
+def not_cut(limits: Mapping[str, int]) -> Requirement:
+    """No text field of the answer is as long as its limit in characters: there the server cut it."""
+
+    def problem(answer: Answered) -> str | None:
+        for name, limit in limits.items():
+            value = getattr(answer.parsed, name)
+            if value is not None and len(value) >= limit:
+                return f"the field {name!r} was cut off; say it in fewer words"
+        return None
+
+    return answer_check("No field is cut off.", problem, check_only=True)
+
+
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]]*\s+(?=[^\s\W\d_a-z])")
+# Ends with a full stop and is no sentence: "e.g. X", "Dr. Y", "No. 5", a single letter as in "J. Smith".
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|no|nr|st|mr|mrs|ms|dr|prof|inc|ltd|co|u\.s|a\.m|p\.m)"
+    r"|\b[^\W\d_])\.$",
+    re.IGNORECASE,
+)
+
+
+def sentences(text: str) -> list[str]:
+    """Split text at the ends of its sentences; abbreviations and decimal points do not end one."""
+    parts: list[str] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        candidate = text[start : match.end()].strip()
+        if not _ABBREVIATION.search(candidate):
+            parts.append(candidate)
+            start = match.end()
+    rest = text[start:].strip()
+    return [*parts, rest] if rest else parts
+
+
 def reasons(checked: Sequence[tuple[Requirement, ValidationResult]]) -> tuple[str, ...]:
     """One sentence for each requirement that does not hold."""
     return tuple(
         verdict.reason or f"this does not hold: {requirement.description}"
         for requirement, verdict in checked
-        if not verdict
+        if not verdict.held
     )
 
 
@@ -222,11 +288,8 @@ def same_prompt(messages: tuple[Message, ...], answer: str, why: Sequence[str]) 
 
 
 def in_turns(messages: tuple[Message, ...], answer: str, why: Sequence[str]) -> tuple[Message, ...]:
-    """Continue the conversation: the bad answer, then what is wrong with it.
-
-    The first request's messages stay as they are, so that a server's prompt cache holds for all of them. An empty
-    answer is not shown.
-    """
+    """Continue the conversation: the bad answer, unless it is empty, then what is wrong with it."""
+    # The first request's messages stay as they are, so that a server's prompt cache holds for all of them.
     complaint = "That answer will not do: " + "; ".join(why) + ". Answer again, in the form that was asked for."
     shown = answer.strip()[:_SHOWN_ANSWER]
     turns = (Message("assistant", shown), Message("user", complaint)) if shown else (Message("user", complaint),)
@@ -248,11 +311,9 @@ Answer (yes or no):"""
 
 
 def options_like(asked: Options) -> Options:
-    """The options of a judge on a model that is set up by `asked`.
-
-    Temperature, length limit and stop words are the judge's own. The context window, whether to reason, the seed and
-    the server's own options stay: with another window an Ollama would load the model again for each judgement.
-    """
+    """The options of a judge on a model that is set up by `asked`."""
+    # The context window, whether to reason, the seed and the server's own options stay: with another window an Ollama
+    # would load the model again for each judgement.
     own = JUDGE_OPTIONS
     return dataclasses.replace(asked, temperature=own.temperature, top_p=None, max_tokens=own.max_tokens, stop=())
 
@@ -263,11 +324,7 @@ def judge_question(requirement: Requirement, text: str) -> tuple[Message, ...]:
 
 
 def judge_verdict(requirement: Requirement, answer: str) -> ValidationResult:
-    """Read a judge's answer.
-
-    Returns:
-        The verdict; its reason is the judge's answer, or the requirement's description when that is only yes or no.
-    """
+    """Read a judge's answer. The reason is that answer, or the requirement's description when it is only yes or no."""
     bare = answer.strip().rstrip(".!").lower() in {"yes", "no", "y", "n", ""}
     reason = f"this does not hold: {requirement.description}" if bare else answer.strip()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -117,28 +117,49 @@ class Forecast:
     """Without any text: nothing is asked."""
     identical: int = 0
     """Same text as an earlier item of the input: asked once."""
+    again: int = 0
+    """Those of the new ones that were answered with other settings."""
 
     def asks(self, *, retry_failed: bool) -> int:
         """Items that a run would ask about."""
         return self.new + (self.failed if retry_failed else 0)
 
 
-def forecast(items: Iterable[Item], plan: RunPlan, answers: Answers) -> Forecast:
-    """Go through the items of an input without asking anything; holds 16 bytes for each distinct text."""
+def forecast(
+    items: Iterable[Item],
+    plan: RunPlan,
+    answers: Answers,
+    *,
+    carried: Callable[[Item], Outcome | None] | None = None,
+    earlier: Sequence[bytes] = (),
+) -> Forecast:
+    """Go through the items of an input without asking anything; holds 16 bytes for each distinct text.
+
+    Args:
+        items: the items.
+        plan: the run.
+        answers: the journal.
+        carried: finds an answer that need not be asked for, see `mellea_cli.run.batch.RunIO`.
+        earlier: the fingerprints of plans of earlier runs.
+    """
     found = Forecast()
     seen: set[bytes] = set()
     for item in items:
         if not item.text.strip():
             found.blank += 1
             continue
-        key = plan.key(item.text)
+        key = plan.key(item.text, item.id)
         if key in seen:
             found.identical += 1
             continue
         seen.add(key)
         outcome = answers.lookup(key)
+        if not isinstance(outcome, Success) and carried is not None:
+            outcome = carried(item) or outcome
         if outcome is None:
             found.new += 1
+            keys = (plan.key(item.text, item.id, fingerprint=one) for one in earlier)
+            found.again += any(isinstance(answers.lookup(key), Success) for key in keys)
         elif isinstance(outcome, Success):
             found.known += 1
         else:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from mellea_cli.engine.endpoint import EndpointFigures
 from mellea_cli.engine.workers import Prefetcher, Stop, run_workers
-from mellea_cli.errors import ExitCode, MelleaError, first_error
+from mellea_cli.errors import ExitCode, MelleaError, UsageError, first_error
 from mellea_cli.events import Observer, RunFinished, RunStarted
 from mellea_cli.io.journal import Answers
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
@@ -20,6 +21,14 @@ from mellea_cli.run.answer_cache import AnswerCache, Claim
 from mellea_cli.run.executor import Executor, LocalExecutor, Servers
 from mellea_cli.run.plan import Budget, RunPlan
 from mellea_cli.run.recorder import Finished, Recorder, finished_event
+
+_SHOWN_IDS = 5
+# Between the steps of an item there is no request in flight for a moment, so it is looked more than once.
+_WAIT_S, _WAITS = 0.1, 4
+_SIGNALLED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP)
+_TRIAL_ROWS = (20, 50)
+# Messages that differ in every row, such as those about a model's bad answers, must not fill the memory.
+_MOST_MESSAGES = 50
 
 
 class Items(Protocol):
@@ -52,6 +61,55 @@ class OrderedRows(Protocol):
         """Close the output; without `finish` before, an earlier output stays as it was."""
 
 
+class NothingAnswered(MelleaError):
+    """None of the first rows was answered, and all failed alike: the rest would, too."""
+
+    exit_code = ExitCode.STOPPED_EARLY
+    kind = "nothing-answered"
+
+
+class Trial:
+    """The first rows that are asked about: when all of them fail alike, the run has no purpose.
+
+    Args:
+        concurrency: requests in flight at most.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._rows = min(max(_TRIAL_ROWS[0], 2 * concurrency), _TRIAL_ROWS[1])
+        self._failed = 0
+        self._kind = ""
+        self._over = False
+        self._some_known = False
+
+    def known(self, outcome: Outcome) -> None:
+        """Take the outcome of a row that an earlier run has asked about."""
+        self._some_known = self._some_known or isinstance(outcome, Success)
+
+    def asked(self, outcome: Outcome, *, failed_before: bool) -> NothingAnswered | None:
+        """Take the outcome of a row that was asked about.
+
+        Returns:
+            What ends the run, if this was the last of the first rows and all have failed alike.
+        """
+        # Where others have their answers, a row that fails once more says nothing about the rest.
+        if self._over or not outcome.attempts or (failed_before and self._some_known):
+            return None
+        if isinstance(outcome, Success) or self._kind not in ("", outcome.kind):
+            self._over = True
+            return None
+        self._kind = outcome.kind
+        self._failed += 1
+        if self._failed < self._rows:
+            return None
+        self._over = True
+        return NothingAnswered(
+            f"none of the first {self._failed} rows was answered, and all failed alike ({outcome.kind}):"
+            f" {outcome.message}",
+            hint="correct the cause, then type the same command again: it asks these rows again",
+        )
+
+
 @dataclass(frozen=True)
 class RunIO:
     """Source, sink and journal of a run.
@@ -66,7 +124,10 @@ class RunIO:
             answers that are known already.
         retry_failed: whether items that failed in an earlier run are asked again.
         replaces: whether there is an output of an earlier run, which must not be replaced by fewer rows.
-        carried: finds an answer to an earlier question that also answers this one; `None` from it means to ask.
+        carried: finds an answer that need not be asked for: to an earlier question that also answers this one, or one
+            that a person has filled in; `None` from it means to ask.
+        edited: the cells that a person has changed in the output, by the position of the item and the column.
+        check: raises when so many rows must not be put into the place of an earlier output.
     """
 
     source: Items
@@ -78,6 +139,8 @@ class RunIO:
     retry_failed: bool = True
     replaces: bool = False
     carried: Callable[[Item], Outcome | None] | None = None
+    edited: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    check: Callable[[int], None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -100,11 +163,44 @@ class Tally:
     usage: Usage = field(default_factory=Usage)
     failures: Counter[str] = field(default_factory=Counter)
     """Failed items by kind."""
+    messages: dict[str, Counter[str]] = field(default_factory=dict)
+    """How often each message of a failure occurs, by kind."""
     values: dict[str, Counter[str]] = field(default_factory=dict)
-    """How often each value of a categorical column occurs, by column."""
+    """How often the model gave each value of a categorical column, by column."""
+    edited_cells: int = 0
+    """Cells that a person has changed in the output."""
+    edited_rows: int = 0
+    """Rows with such cells."""
+    edited_ids: list[str] = field(default_factory=list)
+    """The ids of the first of them."""
 
-    def count(self, outcome: Outcome, *, reused: bool, same: bool = False) -> None:
-        """Add one item's outcome; `same` when it is that of an identical text of this run."""
+    def count_edited(self, item: Item, cells: Mapping[str, Any]) -> None:
+        """Add the cells of a row that a person has changed."""
+        if not cells:
+            return
+        self.edited_cells += len(cells)
+        self.edited_rows += 1
+        if len(self.edited_ids) < _SHOWN_IDS:
+            self.edited_ids.append(str(item.id))
+
+    def commonest_failure(self) -> tuple[str, int]:
+        """The commonest message of the commonest kind of failure, and how often that kind occurred."""
+        if not self.failures:
+            return "", 0
+        kind, number = self.failures.most_common(1)[0]
+        return self.messages[kind].most_common(1)[0][0], number
+
+    def count(
+        self, outcome: Outcome, *, reused: bool, same: bool = False, edited: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Add one item's outcome.
+
+        Args:
+            outcome: what became of the item.
+            reused: whether it was known.
+            same: whether it is that of an identical text of this run.
+            edited: the cells that a person has changed: they are not counted as the model's.
+        """
         if isinstance(outcome, Success) and not outcome.attempts:
             self.blank += 1  # nothing would have been asked, so nothing was saved
         elif reused:
@@ -116,12 +212,15 @@ class Tally:
         if isinstance(outcome, Failure):
             self.failed += 1
             self.failures[outcome.kind] += 1
+            messages = self.messages.setdefault(outcome.kind, Counter())
+            if outcome.message in messages or len(messages) < _MOST_MESSAGES:
+                messages[outcome.message] += 1
             return
         self.done += 1
         issues = outcome.values.get("issues")
         urgency = issues.get("urgency") if isinstance(issues, dict) else None
         for column, value in (("sentiment", outcome.values.get("sentiment")), ("urgency", urgency)):
-            if isinstance(value, str):
+            if isinstance(value, str) and column not in edited and (column != "urgency" or "issues" not in edited):
                 self.values.setdefault(column, Counter())[value] += 1
 
     def spend(self, usage: Usage, calls: int = 0) -> None:
@@ -146,6 +245,7 @@ class RunResult:
         error: the error that ended it, if one did.
         finished: whether the output was put into its place; if not, an earlier one stays as it was.
         endpoints: figures of each endpoint of a pool; empty without a pool.
+        repairs: answers whose form had to be repaired.
     """
 
     tally: Tally
@@ -159,6 +259,7 @@ class RunResult:
     error: MelleaError | None = None
     finished: bool = True
     endpoints: tuple[EndpointFigures, ...] = ()
+    repairs: int = 0
 
 
 async def run_batch(plan: RunPlan, servers: Servers, run_io: RunIO, *, observer: Observer, stop: Stop) -> RunResult:
@@ -197,6 +298,8 @@ class _Run:
         self._finished = False
         self._budget = Budget(plan.caps)
         self._tally = Tally()
+        self._waits_ended = False
+        self._trial = Trial(plan.concurrency)
         self._cache = AnswerCache(run_io.answers, retry_failed=run_io.retry_failed)
         # A crash or a full disk costs at most the answers on their way to the disk, so few of them may be.
         at_risk = max(1, plan.concurrency // 4)
@@ -220,7 +323,11 @@ class _Run:
         with self._deadline():
             await self._record_while_working()
         self._tally.spend(*self._executor.unassigned)
-        await asyncio.to_thread(self._finish_output)
+        try:
+            await asyncio.to_thread(self._finish_output)
+        except UsageError as error:
+            # Every answer is in the journal: with the flag that the hint names, nothing is asked again.
+            self._end_early(error)
         result = self._result(clock() - start)
         tally = result.tally
         self._observer(
@@ -232,14 +339,27 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recorder.run())
-                maintenance = group.create_task(self._executor.maintain())
+                beside = [group.create_task(self._executor.maintain()), group.create_task(self._end_waits())]
                 try:
                     await self._work_through()
                 finally:
-                    maintenance.cancel()
+                    for task in beside:
+                        task.cancel()
                     self._recorder.close()
         except BaseExceptionGroup as failures:
             raise first_error(failures) from None
+
+    async def _end_waits(self) -> None:
+        """Once a signal asks to stop, give items up that only wait, such as for a server that is away."""
+        stop = self._stop
+        await stop.asked.wait()
+        waited = 0
+        while stop.exit_code in _SIGNALLED and not stop.now.is_set():
+            waited = waited + 1 if self._executor.waits else 0
+            if waited == _WAITS:
+                self._waits_ended = True
+                stop.now.set()
+            await asyncio.sleep(_WAIT_S)
 
     async def _work_through(self) -> None:
         executor, source = self._executor, self._io.source
@@ -259,6 +379,8 @@ class _Run:
                     grace_s=self._plan.grace_s,
                     slots=executor.slots,
                 )
+                if self._waits_ended:
+                    self._stop.now.clear()  # only the waits were to end at once, not what follows
                 if self._stop.asked.is_set():
                     self._all_rows = self._io.can_sweep and await self._sweep(items)
             except MelleaError as error:
@@ -284,9 +406,7 @@ class _Run:
     async def _take(self, item: Item) -> None:
         """Answer one item: use a known answer, wait for an identical text in flight, or ask."""
         key = self._plan.key(item.text, item.id)
-        while (outcome := self._cache.known(key)) is None:
-            if self._io.carried is not None and (outcome := self._io.carried(item)) is not None:
-                break
+        while (outcome := self._known(key, item)) is None:
             if self._stop.asked.is_set():
                 # Nothing is asked any more; a failure of an earlier run is better than no row.
                 outcome = self._cache.stored(key)
@@ -299,10 +419,21 @@ class _Run:
                 return
             if claim is Claim.PARKED:
                 return
-        await self._recorder.put(Finished(item, outcome, key, reused=True, same=self._cache.is_of_this_run(key)))
+        same = self._cache.is_of_this_run(key)
+        if not same:
+            self._trial.known(outcome)
+        await self._recorder.put(Finished(item, outcome, key, reused=True, same=same))
+
+    def _known(self, key: bytes, item: Item) -> Outcome | None:
+        """The outcome of an item that need not be asked about."""
+        outcome = self._cache.known(key)
+        if self._io.carried is None or isinstance(outcome, Success):
+            return outcome
+        return self._io.carried(item) or outcome
 
     async def _ask(self, key: bytes, item: Item) -> None:
         outcome, unanswered = None, [item]
+        failed_before = self._cache.stored(key) is not None
         try:
             outcome = await self._within_budget(item)
         except MelleaError as error:
@@ -317,6 +448,8 @@ class _Run:
                 unanswered = []
         if outcome is not None:
             self._new += 1
+            if hopeless := self._trial.asked(outcome, failed_before=failed_before):
+                self._end_early(hopeless)
             await self._recorder.put(Finished(item, outcome, key, reused=False))
         for follower in unanswered:
             await self._take(follower)
@@ -357,7 +490,9 @@ class _Run:
         """Count and publish outcomes that have become durable."""
         self._cache.committed(one.key for one in group if not one.reused)
         for one in group:
-            self._tally.count(one.outcome, reused=one.reused, same=one.same)
+            edited = self._io.edited.get(one.item.position, {})
+            self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited)
+            self._tally.count_edited(one.item, edited)
             self._observer(finished_event(one))
 
     def _end_early(self, error: MelleaError) -> None:
@@ -371,6 +506,7 @@ class _Run:
         less = not self._new or not self._all_rows
         rows = self._tally.done + self._tally.failed > 0
         if not self._stop.asked.is_set() or (rows and not (less and self._io.replaces)):
+            self._io.check(self._tally.done + self._tally.failed)
             self._io.rows.finish()
             self._finished = True
 
@@ -392,4 +528,5 @@ class _Run:
             error=self._error,
             finished=self._finished,
             endpoints=self._executor.endpoints,
+            repairs=self._executor.repairs,
         )

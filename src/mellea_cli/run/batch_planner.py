@@ -7,7 +7,6 @@ takes one scan, and one of two levels takes two.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -17,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.backends.http_errors import RateLimitStatus, ReportsRateLimits
+from mellea_cli.backends.rate_limits import RateLimitStatus, ReportsRateLimits
 from mellea_cli.engine.attempts import check_complete
 from mellea_cli.engine.generate import runaway
+from mellea_cli.engine.pipeline_runner import step_options
 from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
 from mellea_cli.io.batch_jobs import BatchJobStore, Unanswered, Waiting, custom_id
@@ -31,8 +31,7 @@ from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
 from mellea_cli.run.plan import Caps, RunPlan
 
-BATCH_PRICE = 0.5
-"""The price of a token in the queue, relative to a live one (OpenAI's price list)."""
+BATCH_PRICE = 0.5  # The price of a token in the queue, relative to a live one (OpenAI's price list)
 
 _GROUP = 500
 _TAIL = 400
@@ -41,10 +40,9 @@ _TOKEN_MARGIN = 4 / 3
 
 
 class RequestSink(Protocol):
-    """Takes the requests that can be asked now."""
+    """Takes the requests that can be asked now, each under its custom id."""
 
-    def has(self, name: str) -> bool:
-        """Whether it has the request with this custom id already."""
+    def has(self, name: str) -> bool: ...
 
     async def add(self, name: str, request: GenerateRequest) -> None: ...
 
@@ -56,65 +54,41 @@ class RequestSink(Protocol):
 class BatchProgress:
     """The answers of all scans so far, and the open requests of the last one."""
 
-    settled: int = 0
-    """Answers that went into the journal."""
+    settled: int = 0  # Answers that went into the journal
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
+    # Custom ids of the replies for items that must be asked live, by their request's digest.
     replays: dict[bytes, str] = field(default_factory=dict)
-    """For items that must be asked live: custom ids of the replies that there are, by the request's digest."""
-    live: int = 0
-    """Texts that must be asked live."""
-    waiting: int = 0
-    """Requests in the queue."""
+    live: int = 0  # Texts that must be asked live
+    waiting: int = 0  # Requests in the queue
 
 
+@dataclass
 class BatchPlanner:
-    """Scans the input, again whenever a batch has come back.
+    """Scans the input, again whenever a batch has come back."""
 
-    Args:
-        plan: the run.
-        items: iterates over the input from its start, each time it is called.
-        answers: the journal.
-        store: the replies of the queue.
-        retry_failed: whether items that failed in an earlier run are asked again.
-        again: whether requests that came back without an answer go out once more; otherwise the live run asks them.
-    """
+    plan: RunPlan
+    items: Callable[[], Iterator[Item]]  # iterates over the input from its start, each time it is called
+    answers: Answers
+    store: BatchJobStore
+    retry_failed: bool = True  # whether items that failed in an earlier run are asked again
+    again: bool = False  # whether unanswered requests go out once more; otherwise the live run asks them
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        items: Callable[[], Iterator[Item]],
-        answers: Answers,
-        store: BatchJobStore,
-        *,
-        retry_failed: bool = True,
-        again: bool = False,
-    ) -> None:
-        self._plan = plan
-        self._items = items
-        self._answers = answers
-        self._store = store
-        self._retry_failed = retry_failed
-        self._again = again
-        self._mask = redact if plan.redacted else str
-        steps = plan.pipeline.steps
-        self._options = {step.name: dataclasses.replace(plan.options, max_tokens=step.max_tokens) for step in steps}
-        self._group: dict[bytes, Success] = {}
+    def __post_init__(self) -> None:
+        plan = self.plan
         self.progress = BatchProgress()
+        self._mask = redact if plan.redacted else str
+        self._options = {step.name: step_options(plan.options, step) for step in plan.pipeline.steps}
+        self._group: dict[bytes, Success] = {}
 
     async def scan(self, sink: RequestSink | None) -> BatchProgress:
-        """Go through the input once; without a sink, unanswered requests are left to the live run.
-
-        Raises:
-            InputError: it cannot be read further.
-            OutputError: journal or files cannot be written.
-        """
+        """Go through the input once; without a sink, unanswered requests are left to the live run."""
         progress = self.progress
         progress.live = progress.waiting = 0
         progress.replays.clear()
-        async with Prefetcher(self._items(), ahead=256) as prefetcher:
+        async with Prefetcher(self.items(), ahead=256) as prefetcher:
             while (item := await prefetcher.next()) is not None:
-                key = self._plan.key(item.text, item.id)
+                key = self.plan.key(item.text, item.id)
                 if item.text.strip() and not self._is_answered(key):
                     await self._plan_item(item, key, sink)
         self._commit()
@@ -125,19 +99,19 @@ class BatchPlanner:
     def _is_answered(self, key: bytes) -> bool:
         if key in self._group:
             return True
-        outcome = self._answers.lookup(key)
-        return isinstance(outcome, Success) or (outcome is not None and not self._retry_failed)
+        outcome = self.answers.lookup(key)
+        return isinstance(outcome, Success) or (outcome is not None and not self.retry_failed)
 
     async def _plan_item(self, item: Item, key: bytes, sink: RequestSink | None) -> None:
         planned = _PlannedItem({"text": self._mask(item.text)})
-        steps = self._plan.pipeline.steps
+        steps = self.plan.pipeline.steps
         for step in steps:
             if all(need in planned.values for need in step.needs):
                 await self._plan_step(step, key, planned, sink)
         progress = self.progress
         progress.waiting += planned.waiting
         if len(planned.values) == len(steps):
-            values = self._plan.pipeline.assemble(planned.values)
+            values = self.plan.pipeline.assemble(planned.values)
             self._group[key] = Success(values, usage=planned.usage, attempts=len(steps))
             progress.settled += 1
             progress.calls += len(steps)
@@ -150,13 +124,13 @@ class BatchPlanner:
 
     async def _plan_step(self, step: Step, key: bytes, planned: _PlannedItem, sink: RequestSink | None) -> None:
         name = custom_id(key, step.name)
-        reply = self._store.request_state(name)
-        if isinstance(reply, Unanswered) and not self._again:
+        reply = self.store.request_state(name)
+        if isinstance(reply, Unanswered) and not self.again:
             return
         if isinstance(reply, Waiting) or (sink is not None and sink.has(name)):
             planned.waiting += 1
             return
-        request = step.request(self._plan.model, self._options[step.name], planned.variables)
+        request = step.request(self.plan.model, self._options[step.name], planned.variables)
         if not isinstance(reply, Completion):
             if sink is not None:
                 await sink.add(name, request)
@@ -170,14 +144,12 @@ class BatchPlanner:
 
     def _commit(self) -> None:
         if self._group:
-            self._answers.commit(list(self._group.items()))
+            self.answers.commit(list(self._group.items()))
             self._group.clear()
 
 
 @dataclass(slots=True)
 class _PlannedItem:
-    """The answered and the waiting steps of one item."""
-
     variables: dict[str, Any]
     values: dict[str, Any] = field(default_factory=dict)
     replays: dict[bytes, str] = field(default_factory=dict)
@@ -187,7 +159,7 @@ class _PlannedItem:
 
 async def _valid_value(step: Step, request: GenerateRequest, completion: Completion) -> Any:
     """The value of an answer that is good by the rules of a live run; `None` for any other, which is judged there."""
-    if any(requirement.judged_by_model for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
+    if any(requirement.validation_fn is None for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
         return None
     try:
         check_complete(completion)
@@ -205,22 +177,15 @@ def _digest(request: GenerateRequest) -> bytes:
     facts = [
         request.model,
         [[message.role, message.content] for message in request.messages],
-        request.options.max_tokens,
         request.output_schema,
     ]
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).digest()
 
 
 class ReplayBackend:
-    """A backend that gives the replies of batches, and asks the real backend for everything else.
+    """A `Backend` that gives the replies of batches, and asks the real backend for everything else.
 
-    A first answer that came by a batch is judged like a live one; the re-prompt after a bad one goes to the real
-    backend. See `mellea_cli.backends.base.Backend`.
-
-    Args:
-        backend: the real one.
-        store: the replies.
-        replays: custom ids by the digest of their request.
+    A first answer that came by a batch is judged like a live one; the re-prompt after a bad one goes to the real one.
     """
 
     def __init__(self, backend: Backend, store: BatchJobStore, replays: Mapping[bytes, str]) -> None:
@@ -258,21 +223,14 @@ class BatchBudget:
     """Keeps the submitted requests within the caps.
 
     The first requests count as the longest they may be, later ones as the mean of those that were answered.
-
-    Args:
-        caps: the limits.
-        answered: the number of answered requests.
-        used: what these have used.
-        reserved: what the requests in the queue may use.
     """
 
     def __init__(self, caps: Caps, answered: int, used: Usage, reserved: Usage) -> None:
         self._caps = caps
-        self._answered = answered
-        self._used = used
-        self._reserved = used + reserved
-        self.full = False
-        """Whether a request was refused."""
+        self._answered = answered  # requests
+        self._used = used  # by these
+        self._reserved = used + reserved  # and by the requests in the queue
+        self.full = False  # whether a request was refused
 
     def reserve(self, request: GenerateRequest) -> Usage | None:
         """Reserve the expected usage of a request; `None` when it would exceed a cap."""
@@ -283,19 +241,17 @@ class BatchBudget:
             characters = sum(len(message.content) for message in request.messages)
             expected = Usage(math.ceil(estimate_tokens(characters) * _TOKEN_MARGIN), request.options.max_tokens or 0)
         reserved, caps = self._reserved + expected, self._caps
-        too_many = caps.tokens is not None and reserved.total_tokens > caps.tokens
-        too_dear = (
-            caps.cost is not None and caps.prices is not None and caps.prices.of(reserved) * BATCH_PRICE > caps.cost
-        )
-        if too_many or too_dear:
+        if caps.tokens is not None and reserved.total_tokens > caps.tokens:
             self.full = True
+        if caps.cost is not None and caps.prices and caps.prices.of(reserved) * BATCH_PRICE > caps.cost:
+            self.full = True
+        if self.full:
             return None
         self._reserved = reserved
         return expected
 
     @property
     def reason(self) -> str:
-        """Why a request was refused."""
         used = self._used.total_tokens
         limit = f"{self._caps.tokens:,} tokens" if self._caps.tokens is not None else f"a cost of {self._caps.cost:g}"
         return f"the next answers would exceed {limit}; {used:,} tokens are used"

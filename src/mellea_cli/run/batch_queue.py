@@ -22,6 +22,7 @@ from mellea_cli.backends.openai_batch import (
     WINDOW,
     Batch,
     BatchClient,
+    Reply,
     read_reply,
     request_line,
 )
@@ -36,6 +37,7 @@ from mellea_cli.errors import (
     RequestRefused,
     Scope,
     ServerFault,
+    first_error,
 )
 from mellea_cli.io.batch_jobs import Answered, BatchFile, BatchJobStore, Job, Unanswered, is_custom_id, reply_lines
 from mellea_cli.messages import Completion, GenerateRequest, Usage
@@ -64,29 +66,17 @@ class BatchEnded(BackendError):
 
 @dataclass
 class OffloadRun:
-    """Sends a plan's requests through a queue.
-
-    Args:
-        plan: the run.
-        planner: scans the input.
-        client: submits and collects.
-        writer: writes the files.
-        stop: the user's wish to stop; it may come at any moment, because nothing is lost then.
-        wait: whether to stay until the last batch is over.
-        poll_s: the longest time between two polls, in seconds.
-        tell: takes lines for the user.
-        watch: takes the state of a batch at each poll, with its number of requests.
-    """
+    """Sends a plan's requests through a queue."""
 
     plan: RunPlan
     planner: BatchPlanner
     client: BatchJobClient
     writer: BatchFileWriter
-    stop: Stop
-    wait: bool = True
-    poll_s: float = 60.0
+    stop: Stop  # it may come at any moment, because nothing is lost then
+    wait: bool = True  # until the last batch is over
+    poll_s: float = 60.0  # longest time between two polls
     tell: Callable[[str], None] = lambda _: None
-    watch: Callable[[Batch, int], None] = lambda _batch, _requests: None
+    watch: Callable[[Batch, int], None] = lambda _batch, _requests: None  # at each poll, with the number of requests
 
     def __post_init__(self) -> None:
         self._fingerprint = self.plan.fingerprint.hex()
@@ -95,14 +85,7 @@ class OffloadRun:
         self._first_poll = True
 
     async def run(self) -> BatchProgress:
-        """Go on until no batch could answer anything more, or until the user stops it.
-
-        Returns:
-            What went into the journal, and what the live run must ask.
-
-        Raises:
-            BackendError: the queue cannot be used, or a batch ended without being processed.
-        """
+        """Go on until no batch could answer anything more, or until the user stops it."""
         try:
             async with self._until_stopped():
                 await self._rounds()
@@ -211,56 +194,30 @@ class OffloadRun:
             if not self.stop.asked.is_set():
                 raise
         except BaseExceptionGroup as failures:
-            error: BaseException = failures
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from None
+            raise first_error(failures) from None
 
     async def _expire_when_stopped(self, deadline: asyncio.Timeout) -> None:
         await self.stop.asked.wait()
         deadline.reschedule(asyncio.get_running_loop().time())
 
 
+@dataclass
 class BatchJobClient:
-    """Takes the jobs of one plan through one server's queue.
+    """Takes the jobs of one plan through one server's queue. Calls that fail are repeated while the server may recover.
 
     Each step is written to the store before it is taken and again when it is done. A step that may have been taken
     without our learning of it (the process was killed, the connection broke) is looked up at the server before it is
-    repeated. Calls that fail are repeated while the server may recover.
-
-    Args:
-        plan: the delays between attempts, the longest time for a call and for a series of failures.
-        client: the server's files and batches.
-        store: jobs and replies.
-        window: the completion window.
-        tell: takes the reason of each wait.
-        moment_s: seconds until a completed batch with missing answers is read again.
+    repeated.
     """
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        client: BatchClient,
-        store: BatchJobStore,
-        *,
-        window: str = WINDOW,
-        tell: Callable[[str], None] = lambda _: None,
-        moment_s: float = 1.0,
-    ) -> None:
-        self.store = store
-        self._plan = plan
-        self._client = client
-        self._window = window
-        self._tell = tell
-        self._moment_s = moment_s
+    plan: RunPlan
+    client: BatchClient
+    store: BatchJobStore
+    window: str = WINDOW
+    tell: Callable[[str], None] = lambda _: None  # takes the reason of each wait
+    moment_s: float = 1.0  # until a completed batch with missing answers is read again
 
     async def submit(self, job: Job) -> None:
-        """Take a job from whatever state it is in to a submitted batch.
-
-        Raises:
-            BackendError: the server refuses it, and its requests may be submitted again; or it cannot be reached, and
-                the store says how far the job came.
-        """
         path = self.store.path.with_name(job.file)
         try:
             await self._submit(job, path)
@@ -272,7 +229,7 @@ class BatchJobClient:
         path.unlink(missing_ok=True)
 
     async def _submit(self, job: Job, path: Path) -> None:
-        client, file_id = self._client, job.file_id
+        client, file_id = self.client, job.file_id
         if job.state in {"written", "uploading"}:
             size = _size(path)
             if size is None:
@@ -319,10 +276,10 @@ class BatchJobClient:
         return await self._call(attempt, more_s=more_s)
 
     async def _create(self, job: Job, file_id: str) -> str:
-        return (await self._client.create(file_id, job.tag, self._window)).id
+        return (await self.client.create(file_id, job.tag, self.window)).id
 
     async def _find(self, job: Job, file_id: str) -> str:
-        async for batch in self._client.batches():
+        async for batch in self.client.batches():
             if batch.tag == job.tag or batch.input_file_id == file_id:
                 return batch.id
             if 0 < batch.created_at < job.created - _CLOCK_SKEW_S:
@@ -331,18 +288,13 @@ class BatchJobClient:
 
     async def poll(self, job: Job) -> Batch:
         """The state of a submitted job; a change is written to the store."""
-        batch = await self._call(lambda: self._client.get(job.batch_id))
+        batch = await self._call(lambda: self.client.get(job.batch_id))
         if batch.status != job.status and not batch.over:
             self.store.change(job.tag, state="submitted", status=batch.status)
         return batch
 
     async def collect(self, job: Job, batch: Batch) -> None:
-        """Read all answers of a finished batch into the store.
-
-        Raises:
-            BackendError: its files cannot be read to their ends.
-            OutputError: the store cannot be written.
-        """
+        """Read all answers of a finished batch into the store."""
         for attempt in range(1, _COLLECT_ATTEMPTS + 1):
             for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
                 await self._call(partial(self._read, job, file_id), more_s=job.requests / 10)
@@ -351,8 +303,8 @@ class BatchJobClient:
             if not missing or batch.status != "completed":
                 return
             # Some servers name the files a moment after they call the batch completed.
-            await asyncio.sleep(attempt * self._moment_s)
-            batch = await self._call(partial(self._client.get, job.batch_id))
+            await asyncio.sleep(attempt * self.moment_s)
+            batch = await self._call(partial(self.client.get, job.batch_id))
         if missing == job.requests:
             raise ServerFault(
                 f"{job.batch_id} is completed, but no answer can be read from it",
@@ -361,13 +313,10 @@ class BatchJobClient:
 
     async def _read(self, job: Job, file_id: str) -> None:
         group: list[Answered] = []
-        source = f"batch {job.batch_id}"
-        async with aclosing(self._client.lines(file_id)) as batches:
+        async with aclosing(self.client.lines(file_id)) as batches:
             async for lines in batches:
-                replies = (read_reply(line, source) for line in lines if line.strip())
-                group += [
-                    (one.custom_id, one.completion or Unanswered(one.error)) for one in replies if one is not None
-                ]
+                replies = (read_reply(line, f"batch {job.batch_id}") for line in lines if line.strip())
+                group += [_answered(reply) for reply in replies if reply is not None]
                 if len(group) >= _GROUP:
                     self.store.store_replies(job.tag, group)
                     group = []
@@ -378,15 +327,11 @@ class BatchJobClient:
         for file_id in filter(None, (batch.input_file_id, batch.output_file_id, batch.error_file_id)):
             with suppress(BackendError, TimeoutError):  # the run has what it needs: a failure must not end it
                 async with asyncio.timeout(30.0):
-                    await self._client.delete_file(file_id)
+                    await self.client.delete_file(file_id)
 
     async def _call(self, call: Callable[[], Awaitable[T]], *, more_s: float = 0.0) -> T:
-        """Call until it succeeds; `more_s` is added to the longest time for one call.
-
-        Raises:
-            BackendError: it cannot succeed, or has failed for too long.
-        """
-        plan, clock = self._plan, asyncio.get_running_loop().time
+        """Call until it succeeds or has failed for too long; `more_s` is added to the longest time for one call."""
+        plan, clock = self.plan, asyncio.get_running_loop().time
         longest_s = plan.deadlines.total_s
         failures, since = 0, clock()
         while True:
@@ -405,133 +350,95 @@ class BatchJobClient:
             if not error.retryable or delay is None or clock() + delay - since > plan.max_wait_s:
                 raise error
             if failures > 1:
-                self._tell(f"{error.message}; trying again in {delay:.0f} s")
+                self.tell(f"{error.message}; trying again in {delay:.0f} s")
             await asyncio.sleep(delay)
 
 
 def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
+    return path.stat().st_size if path.is_file() else None
 
 
+@dataclass
 class BatchFileWriter:
-    """Writes requests into files within a queue's limits, and submits each file when it is full.
+    """Writes requests into files within a queue's limits, and submits each file when it is full. A `RequestSink`.
 
     The very first request is asked live instead: a wrong key, an unknown model or a refused parameter fails before
-    thousands of requests have been submitted, and the answer counts like any other. See
-    `mellea_cli.run.batch_planner.RequestSink`.
-
-    Args:
-        plan: the run.
-        base_url: the server.
-        store: where replies are kept.
-        body: writes a request's body in the server's form.
-        client: sends the live request.
-        max_requests: the most requests in one file.
-        max_bytes: the most bytes in one file.
-
-    Attributes:
-        asked_live: whether the last scan asked a request live.
-        held_back: whether the last scan left requests out because the queue takes no more files for now.
+    thousands of requests have been submitted, and the answer counts like any other.
     """
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        base_url: str,
-        store: BatchJobStore,
-        body: Body,
-        client: ModelClient,
-        *,
-        max_requests: int = MAX_REQUESTS,
-        max_bytes: int = MAX_BYTES,
-    ) -> None:
-        self.asked_live = self.held_back = False
-        self._fingerprint = plan.fingerprint.hex()
-        self._model = plan.model
-        self._base_url = base_url
-        self._store = store
-        self._body = body
-        self._client = client
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
+    plan: RunPlan
+    base_url: str
+    store: BatchJobStore
+    body: Body  # writes a request's body in the server's form
+    client: ModelClient  # for the live request
+    max_requests: int = MAX_REQUESTS
+    max_bytes: int = MAX_BYTES
+
+    def __post_init__(self) -> None:
+        self.asked_live = False  # whether the last scan asked a request live
+        self.held_back = False  # whether it left requests out because the queue takes no more files for now
+        self._fingerprint = self.plan.fingerprint.hex()
         self._probed = False
         self._file: BatchFile | None = None
         self._tag = ""
         self._names: set[str] = set()
         self._expected = Usage()
-        self._submit: Submit | None = None
-        self._budget: BatchBudget | None = None
-        self._is_open = True
 
-    def begin(self, submit: Submit, budget: BatchBudget, *, is_open: bool = True) -> None:
-        """Begin a new scan.
-
-        Args:
-            submit: takes a finished file, and says whether another one may follow now.
-            budget: what the caps allow.
-            is_open: whether the queue takes another file now.
-        """
-        self._submit, self._budget = submit, budget
+    def begin(self, submit: Submit, budget: BatchBudget, *, is_open: bool) -> None:
+        """Begin a new scan. `submit` takes a finished file and says whether another one may follow now."""
+        self._submit, self._budget, self._is_open = submit, budget, is_open
         self._names.clear()
         self.asked_live = self.held_back = False
-        self._is_open = is_open
 
     def has(self, name: str) -> bool:
         return name in self._names
 
     async def add(self, name: str, request: GenerateRequest) -> None:
-        """Take a request, unless the queue or the caps do not allow it."""
         if not self._is_open:
             self.held_back = True
             return
-        expected = self._budget.reserve(request) if self._budget is not None else Usage()
+        expected = self._budget.reserve(request)
         if expected is None:
             return
         if not self._probed:
             await self._probe(name, request)
             return
-        line = request_line(name, self._body(request))
-        if len(line) > self._max_bytes:
-            self._store.import_replies(self._fingerprint, [(name, Unanswered("it is too long for a batch file"))])
+        line = request_line(name, self.body(request))
+        if len(line) > self.max_bytes:
+            self.store.import_replies(self._fingerprint, [(name, Unanswered("it is too long for a batch file"))])
             self.asked_live = True
             return
         file = self._file
-        is_full = file is not None and (
-            len(file.custom_ids) >= self._max_requests or file.size + len(line) > self._max_bytes
-        )
-        if is_full and not await self._submit_file():
-            self.held_back = True
-            return
-        if self._file is None:
+        if file and (len(file.custom_ids) >= self.max_requests or file.size + len(line) > self.max_bytes):
+            if not await self._submit_file(file):
+                self.held_back = True
+                return
+            file = None
+        if file is None:
             self._tag = f"{int(time.time()):x}-{secrets.token_hex(6)}"
-            self._file = BatchFile(self._store.path.with_name(f"{_stem(self._store.path)}{self._tag}.jsonl"))
-        self._file.add(name, line)
+            path = self.store.path
+            file = self._file = BatchFile(path.with_name(f"{_stem(path)}{self._tag}.jsonl"))
+        file.add(name, line)
         self._names.add(name)
         self._expected += expected
 
     async def finish(self) -> None:
         if self._file is not None:
-            await self._submit_file()
+            await self._submit_file(self._file)
 
     def discard(self) -> None:
-        """Delete the unfinished file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    async def _submit_file(self) -> bool:
-        file, self._file = self._file, None
-        if file is None or self._submit is None:
-            return self._is_open
+    async def _submit_file(self, file: BatchFile) -> bool:
+        self._file = None
         file.commit()
         job = Job(
             tag=self._tag,
             plan=self._fingerprint,
-            base_url=self._base_url,
-            model=self._model,
+            base_url=self.base_url,
+            model=self.plan.model,
             state="written",
             file=file.path.name,
             requests=len(file.custom_ids),
@@ -547,15 +454,13 @@ class BatchFileWriter:
     async def _probe(self, name: str, request: GenerateRequest) -> None:
         reply: Completion | Unanswered
         try:
-            reply = await self._client.send(request)
-        except AnswerError as error:
-            reply = Unanswered(error.message)
-        except BackendError as error:
-            if error.scope is not Scope.ITEM:
+            reply = await self.client.send(request)
+        except (AnswerError, BackendError) as error:
+            if isinstance(error, BackendError) and error.scope is not Scope.ITEM:
                 raise
             reply = Unanswered(error.message)
         self._probed = self.asked_live = True
-        self._store.import_replies(self._fingerprint, [(name, reply)])
+        self.store.import_replies(self._fingerprint, [(name, reply)])
 
 
 def clear_leftovers(journal: Path, wanted: set[str]) -> None:
@@ -571,12 +476,7 @@ def _stem(journal: Path) -> str:
 
 
 class ExportFile:
-    """Writes all requests of a scan into one file; see `mellea_cli.run.batch_planner.RequestSink`.
-
-    Args:
-        path: the file. An old one is replaced, but not by an empty one.
-        body: writes a request's body.
-    """
+    """Writes all requests of a scan into one file: a `RequestSink`. Without a request an earlier file stays."""
 
     def __init__(self, path: Path, body: Body) -> None:
         self._path = path
@@ -599,42 +499,34 @@ class ExportFile:
 
     async def finish(self) -> None:
         if self._file is not None:
-            file, self._file = self._file, None
-            with file:
-                file.commit()
+            self._file.commit()
 
     def discard(self) -> None:
-        """Delete the unfinished file."""
+        """Delete the file, unless it is finished."""
         if self._file is not None:
             self._file.close()
-            self._file = None
+
+
+def _answered(reply: Reply) -> Answered:
+    return reply.custom_id, reply.completion or Unanswered(reply.error)
 
 
 def import_replies(path: Path, plan: str, store: BatchJobStore) -> tuple[int, int, int]:
-    """Read a file of replies into the store, line by line.
-
-    Args:
-        path: an output or error file of a batch, or the output of `vllm run-batch`.
-        plan: the plan's fingerprint in hex.
-        store: where replies are kept; one that is there already stays.
+    """Read a file of replies, such as the output of `vllm run-batch`, into the store of the plan with this fingerprint.
 
     Returns:
         The number of answers, of requests without an answer, and of lines that are no replies to requests of a run.
-
-    Raises:
-        InputError: the file cannot be read.
-        OutputError: the store cannot be written.
     """
     answers = errors = strange = 0
     group: list[Answered] = []
-    for _, line in reply_lines(path):
+    for line in reply_lines(path):
         reply = read_reply(line, str(path))
         if reply is None or not is_custom_id(reply.custom_id):
             strange += 1
             continue
         answers += reply.completion is not None
         errors += reply.completion is None
-        group.append((reply.custom_id, reply.completion or Unanswered(reply.error)))
+        group.append(_answered(reply))
         if len(group) >= _GROUP:
             store.import_replies(plan, group)
             group = []

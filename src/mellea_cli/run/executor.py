@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, Protocol
 
-from mellea_cli.backends.base import Backend
+from mellea_cli.backends.base import Backend, BackendSettings
 from mellea_cli.engine.client import ClientLimits, ModelClient
 from mellea_cli.engine.concurrency import WorkerSlots
 from mellea_cli.engine.endpoint import EndpointConfig, EndpointFigures
 from mellea_cli.engine.pipeline_runner import PipelineRunner
 from mellea_cli.engine.rate_limiter import RateLimiter
+from mellea_cli.engine.workers import Stop
 from mellea_cli.events import Observer
+from mellea_cli.extensions import ExtensionPoint
 from mellea_cli.items import Item, Outcome
 from mellea_cli.messages import Usage
 from mellea_cli.pipelines.redact import redact
@@ -67,8 +70,18 @@ class Executor(Protocol):
         """Requests that were sent again because of the transport, so far."""
 
     @property
+    def repairs(self) -> int:
+        """Answers whose form had to be repaired, so far."""
+        return 0
+
+    @property
     def peak_in_flight(self) -> int:
         """Most requests in flight at once, so far; never less than there were."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether no request is in flight: items wait for a server that is away, or for their turn."""
+        return False
 
     @property
     def endpoints(self) -> tuple[EndpointFigures, ...]:
@@ -97,6 +110,62 @@ class Executor(Protocol):
         Raises:
             MelleaError: no item can be answered.
         """
+
+
+class ExecutorFactory:
+    """Opens the executor of a run. The entry points of the group `mellea.executors` are classes of this kind.
+
+    `check`, `connect` and `open` are called once each, in this order.
+
+    Args:
+        flags: every flag of the command by the name of its field, such as `concurrency`.
+        say: prints a line for the user.
+    """
+
+    def __init__(self, flags: Mapping[str, Any], say: Callable[[str], None]) -> None:
+        self.flags = flags
+        self.say = say
+
+    def check(self) -> None:
+        """Check the flags before anything is opened.
+
+        Raises:
+            UsageError: they do not fit this executor.
+        """
+
+    @contextmanager
+    def connect(self, plan: RunPlan) -> Iterator[RunPlan]:
+        """Connect to what answers, before the display starts; leaving disconnects.
+
+        Args:
+            plan: the run, with the concurrency of one machine.
+
+        Yields:
+            The plan with the concurrency of all machines together.
+
+        Raises:
+            MelleaError: nothing can be reached.
+        """
+        yield plan
+
+    def open(
+        self, plan: RunPlan, settings: BackendSettings, observer: Observer, stop: Stop
+    ) -> AbstractAsyncContextManager[Executor]:
+        """Open the executor; leaving closes it.
+
+        Args:
+            plan: the run, as `connect` gave it.
+            settings: the server's address, its key and the network policy, for `open_backend`.
+            observer: receives what happens to each item.
+            stop: the run's request to stop.
+        """
+        raise NotImplementedError
+
+
+EXECUTORS: ExtensionPoint[Callable[[Mapping[str, Any], Callable[[str], None]], ExecutorFactory]] = ExtensionPoint(
+    "mellea.executors", {"ray": "mellea_cli.cluster.ray_cluster:RayExecutorFactory"}, ("here",)
+)
+"""Executors by name. `here` is not one of them: it is this process, with `LocalExecutor`."""
 
 
 class LocalExecutor(Executor):
@@ -146,6 +215,10 @@ class LocalExecutor(Executor):
         probes = sum(endpoint.probes for endpoint in self._client.endpoints)
         return self._cut_usage + self._client.probe_usage, self._cut_calls + probes
 
+    @property
+    def waits(self) -> bool:
+        return not any(endpoint.in_flight for endpoint in self._client.endpoints)
+
     async def work(self, item: Item) -> Outcome | None:
         return await self._runner.run(item)
 
@@ -162,6 +235,10 @@ class LocalExecutor(Executor):
     @property
     def retries(self) -> int:
         return self._client.retries
+
+    @property
+    def repairs(self) -> int:
+        return self._runner.repairs
 
     @property
     def peak_in_flight(self) -> int:

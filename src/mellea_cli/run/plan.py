@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
@@ -225,13 +226,37 @@ class RunPlan:
         canonical = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str)
         return hashlib.blake2b(canonical.encode(), digest_size=_KEY_BYTES).digest()
 
-    def key(self, text: str, item_id: object = None) -> bytes:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What changes answers, for people: the model's name, not its identity, and a hash of the prompts."""
+        options, definition = self.options, self.pipeline.definition()
+        prompts = hashlib.blake2b(json.dumps(definition, sort_keys=True, default=str).encode(), digest_size=8)
+        settings = {
+            "pipeline": self.pipeline.name,
+            "backend": self.backend,
+            "model": self.identity,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "seed": options.seed,
+            "stop": list(options.stop or ()),
+            "thinking": options.thinking,
+            "native": dict(options.native),
+            "redact": self.redacted,
+            "dedupe": self.dedupe,
+            "prompts": prompts.hexdigest(),
+        }
+        found: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        return found
+
+    def key(self, text: str, item_id: object = None, *, fingerprint: bytes = b"") -> bytes:
         """The key of the answer for a text under this plan: 16 bytes.
 
         The answer hangs on the text alone, so a reordered or longer input finds its answers again, an edited text does
-        not, and identical texts share one; without `dedupe` only those with the same id do.
+        not, and identical texts share one; without `dedupe` only those with the same id do. `fingerprint` replaces that
+        of this plan by that of an earlier one.
         """
-        hashed = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES, key=self.fingerprint)
+        data, key = text.encode("utf-8", "surrogatepass"), fingerprint or self.fingerprint
+        hashed = hashlib.blake2b(data, digest_size=_KEY_BYTES, key=key)
         if not self.dedupe:
             hashed.update(b"\0" + str(item_id).encode("utf-8", "surrogatepass"))
         return hashed.digest()

@@ -6,6 +6,7 @@ second discovery over the same rows sends nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections import Counter
@@ -13,7 +14,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from mellea_cli.items import Item
+from mellea_cli.engine.workers import Stop
+from mellea_cli.errors import ExitCode
+from mellea_cli.events import Observer
+from mellea_cli.io.journal import Answers
+from mellea_cli.items import Item, Outcome, Row, Success
+from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import Pipeline, Step
 from mellea_cli.pipelines.theme_prompts import (
     GENERAL_DEFINITION,
@@ -31,9 +37,11 @@ from mellea_cli.pipelines.theme_prompts import (
     sort_pipeline,
     stems,
 )
+from mellea_cli.run.batch import RunIO, RunResult, Tally, run_batch
+from mellea_cli.run.executor import Servers
+from mellea_cli.run.plan import Caps, RunPlan
 
-SAMPLE = 96
-"""The most phrases of each polarity that are sampled."""
+SAMPLE = 96  # phrases of each polarity, at most
 _LONGEST_PHRASE = 120
 _COLUMNS: Mapping[Polarity, str] = {"complaint": "main_complaint", "praise": "positive_aspect"}
 
@@ -46,8 +54,8 @@ _DEFINING_PHRASES = 8
 _MANY = 30
 
 Stratum = tuple[Polarity, str, str]
+# Asks a pipeline about items; returns their values in order, `None` for one that failed.
 Ask = Callable[[Pipeline, Sequence[Item]], Awaitable[Sequence[Mapping[str, Any] | None]]]
-"""Asks a pipeline about items; returns their values in order, `None` for one that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +115,8 @@ def sample_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0) 
     The strata are sentiment and urgency. Each gets a share of the sample by its size, and at least an even part of a
     quarter of it, so that the few urgent complaints are not lost among the many others.
 
-    Args:
-        items: the rows.
-        most: the most phrases of each polarity.
-        seed: the same seed draws the same phrases.
-
     Returns:
-        The phrases of each polarity in random order, with how often each was drawn.
+        At most `most` phrases of each polarity in random order, with how often each was drawn.
     """
     draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
     strata: dict[Stratum, _Reservoir] = {}
@@ -144,12 +147,7 @@ def _shares(sizes: Mapping[Stratum, int], most: int) -> dict[Stratum, int]:
 
 
 async def discover(phrases: Mapping[Polarity, Counter[str]], ask: Ask, *, most: int) -> tuple[Theme, ...]:
-    """Find themes in phrases.
-
-    Args:
-        phrases: complaints and praise, with how often each occurs.
-        ask: asks the model.
-        most: the most themes, complaints and praise together.
+    """Find at most `most` themes in phrases that are counted by polarity.
 
     Returns:
         Themes, complaints first, each polarity with the most frequent one first; empty when none could be found.
@@ -194,7 +192,6 @@ class _Candidate:
 
 
 async def _find(polarity: Polarity, phrases: Counter[str], ask: Ask, limit: int) -> list[_Candidate]:
-    """The themes of one polarity, most frequent first."""
     found: list[_Candidate] = []
     left = list(phrases)
     # Phrases that no theme of the first round fits get a round of their own: next to frequent themes the model
@@ -263,7 +260,6 @@ def _batches(lines: Sequence[str]) -> list[list[str]]:
 async def _sort(
     polarity: Polarity, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
 ) -> dict[str, list[str]]:
-    """The phrases of each theme, in their order, without those that fit none."""
     answers = await ask(sort_pipeline(polarity, themes), _as_items(phrases))
     by_theme: dict[str, list[str]] = {name: [] for name, _ in themes}
     for phrase, answer in zip(phrases, answers, strict=True):
@@ -289,3 +285,106 @@ async def _define(polarity: Polarity, themes: Sequence[_Candidate], ask: Ask) ->
 
 def _as_items(texts: Iterable[str]) -> list[Item]:
     return [Item(place, f"question {place + 1}", text) for place, text in enumerate(texts)]
+
+
+class SubRunStopped(Exception):
+    """A sub-run was stopped, by the user, a limit or the server: the main run does not begin."""
+
+    def __init__(self, result: RunResult) -> None:
+        super().__init__(result.stopped)
+        self.result = result  # with the totals of all sub-runs
+
+
+@dataclass
+class SubRun:
+    """Asks pipelines about lines in memory, one batch run after the other, before the main run."""
+
+    plan: RunPlan  # each run has its own pipeline and the remaining limits
+    servers: Servers
+    answers: Answers
+    begin: Callable[[Pipeline, int], Observer]  # starts to display a run of so many questions
+    stop: Stop
+    retry_failed: bool = True
+    used: Tally = field(default_factory=Tally)  # calls and tokens of all runs so far
+    retries: int = 0
+    elapsed_s: float = 0.0
+    # The mean usage of a call in the run with the longest calls: the next run's may be as long.
+    _longest_call: Usage = field(default_factory=Usage)
+
+    @property
+    def caps(self) -> Caps:
+        return self.plan.caps.left(self.used.usage, self.elapsed_s, self._longest_call)
+
+    async def ask(self, pipeline: Pipeline, items: Sequence[Item]) -> Sequence[Mapping[str, Any] | None]:
+        """Ask `pipeline` about each of `items`; returns their values in order, `None` for one that failed.
+
+        Raises `SubRunStopped` when the run is stopped.
+        """
+        rows = _RowsInMemory(len(items))
+        run_io = RunIO(
+            source=_ItemsInMemory(items),
+            rows=rows,
+            to_row=_values_row,
+            answers=self.answers,
+            total=len(items),
+            retry_failed=self.retry_failed,
+        )
+        plan = dataclasses.replace(self.plan, pipeline=pipeline, caps=self.caps)
+        result = await run_batch(plan, self.servers, run_io, observer=self.begin(pipeline, len(items)), stop=self.stop)
+        self.used.spend(result.tally.usage, result.tally.calls)
+        self.retries += result.retries
+        self.elapsed_s += result.elapsed_s
+        calls, usage = max(1, result.tally.calls), result.tally.usage
+        mean = Usage(-(-usage.prompt_tokens // calls), -(-usage.completion_tokens // calls))
+        self._longest_call = max(self._longest_call, mean, key=lambda usage: usage.total_tokens)
+        if result.stopped:
+            # Its counts are of questions, not of the rows that a summary speaks about.
+            nothing = dataclasses.replace(result, tally=Tally(), elapsed_s=0.0, retries=0, finished=False)
+            raise SubRunStopped(self.added_to(nothing))
+        return rows.values
+
+    def added_to(self, result: RunResult) -> RunResult:
+        """The main run's result with the totals of the sub-runs added."""
+        result.tally.spend(self.used.usage, self.used.calls)
+        return dataclasses.replace(
+            result, elapsed_s=result.elapsed_s + self.elapsed_s, retries=result.retries + self.retries
+        )
+
+
+def without_main_run(subrun: SubRun | None) -> RunResult:
+    """The result of a command that needed no main run after its sub-runs."""
+    result = RunResult(
+        tally=Tally(),
+        elapsed_s=0.0,
+        retries=0,
+        peak_in_flight=0,
+        concurrency=0,
+        bad_rows=0,
+        exit_code=ExitCode.OK,
+        finished=False,
+    )
+    return result if subrun is None else subrun.added_to(result)
+
+
+def _values_row(item: Item, outcome: Outcome) -> Row:
+    return Row(item, {"values": outcome.values} if isinstance(outcome, Success) else {})
+
+
+class _ItemsInMemory(list[Item]):
+    skipped = 0
+
+    def stop(self) -> None: ...
+
+
+class _RowsInMemory:
+    def __init__(self, number: int) -> None:
+        self.values: list[Mapping[str, Any] | None] = [None] * number
+
+    def add(self, row: Row) -> None:
+        self.values[row.item.position] = row.added.get("values")
+
+    def flush(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...

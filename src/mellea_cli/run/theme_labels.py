@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mellea_cli.errors import OutputError
 from mellea_cli.io.journal import Answers
 from mellea_cli.io.themes_file import JOINT
-from mellea_cli.items import Failure, Item, Outcome, Row, Success
+from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Kind, Theme, label_pipeline
 from mellea_cli.run.batch import Items, RunIO
 from mellea_cli.run.plan import RunPlan
@@ -20,7 +20,6 @@ from mellea_cli.run.theme_discovery import added_value, read_judgement
 
 _FACT = "themes"
 _MOST_REMEMBERED = 40
-_HINT = "type the same command with --fresh; if that does not help, please report it"
 
 Identity = tuple[str, str, tuple[str, ...]]
 
@@ -32,33 +31,21 @@ class LabelQuestion:
     An answer depends on what the model is shown: definitions, kinds, examples and the names to choose from. The journal
     remembers every list that was asked about, so a theme that only got another name is still asked about by its first
     one, and the answer is renamed.
-
-    Args:
-        asked: the themes as the model is shown them.
-        names: the name in the file for each name that is asked, in the file's order.
-        earlier: longer lists that were asked about before and contain all of these, shortest first.
     """
 
     asked: tuple[Theme, ...]
-    names: Mapping[str, str]
+    names: Mapping[str, str]  # the name in the file for each name that is asked, in the file's order
+    # Longer lists that were asked about before and contain all of these, shortest first.
     earlier: tuple[tuple[Theme, ...], ...] = ()
 
     def renamed(self, outcome: Outcome) -> Outcome:
-        """The outcome in the words and the order of the themes file."""
         return _translated(outcome, self.names) if isinstance(outcome, Success) else outcome
 
     def carried(self, plan: RunPlan, answers: Answers) -> Callable[[Item], Outcome | None]:
-        """A look-up of answers to earlier questions that also answer this one.
+        """A look-up of answers to earlier questions that also answer this one, `None` for an item that must be asked.
 
         An answer to a longer list holds when none of the themes that were taken out is in it: the model had the choice,
         and chose others.
-
-        Args:
-            plan: the plan of this question.
-            answers: the stored answers.
-
-        Returns:
-            A function that returns an item's outcome under this question's names, or `None` when it must be asked.
         """
         plans = [dataclasses.replace(plan, pipeline=label_pipeline(earlier)) for earlier in self.earlier]
         current = {_identity(theme): theme.name for theme in self.asked}
@@ -75,12 +62,7 @@ class LabelQuestion:
 
 
 def settle_question(themes: Sequence[Theme], journal: Answers) -> LabelQuestion:
-    """Decide how `themes` are asked about, given what was asked before, and remember it.
-
-    Args:
-        themes: the themes of the themes file.
-        journal: where earlier lists are noted.
-    """
+    """Decide how `themes` are asked about, given what the journal says was asked before, and remember it."""
     remembered = _remembered(journal)
     wanted = {_identity(theme): theme.name for theme in themes}
     longer = sorted((old for old in remembered if set(wanted) <= set(map(_identity, old))), key=len)
@@ -122,50 +104,39 @@ def _translated(outcome: Success, names: Mapping[str, str]) -> Success:
 
 
 class LabelRun:
-    """The batch run that labels rows, with counts of the rows that have been written.
-
-    Args:
-        themes: the themes of the themes file.
-        question: how they are asked about.
-        plan: the plan of that question.
-        run_io: the input and output as they were opened.
-
-    Attributes:
-        run_io: input and output for the run.
-        counts: the labels of the rows written so far.
-    """
+    """The batch run that labels rows (`run_io`), with counts of the rows that have been written."""
 
     def __init__(self, themes: Sequence[Theme], question: LabelQuestion, plan: RunPlan, run_io: RunIO) -> None:
         self.counts = LabelCounts(tuple(theme.name for theme in themes))
         self._kinds = {theme.name: theme.kind for theme in themes}
         self._question = question
         self._to_row = run_io.to_row
+        self._edited = run_io.edited
+        carried, by_hand = question.carried(plan, run_io.answers), run_io.carried
         self.run_io = dataclasses.replace(
             run_io,
             source=_WithoutSilentRows(run_io.source),
             to_row=self._row,
-            carried=question.carried(plan, run_io.answers),
+            carried=lambda item: carried(item) or (by_hand(item) if by_hand is not None else None),
         )
 
     def _row(self, item: Item, outcome: Outcome) -> Row:
-        agreed = agreeing(self._kinds, item, self._question.renamed(outcome))
-        if isinstance(agreed, Failure):
-            self.counts.add(None, {}, item.text, f"row {item.id}")
-        else:
-            self.counts.add(agreed.values["themes"], agreed.values["theme_quotes"] or {}, item.text, f"row {item.id}")
+        filled_in = isinstance(outcome, Success) and not outcome.values  # by a person
+        agreed = outcome if filled_in else agreeing(self._kinds, item, self._question.renamed(outcome))
+        if item.position in self._edited:
+            row = self._to_row(item, agreed)
+            self.counts.add_edited(_labels(row.added.get("themes")))
+            return row
+        values = agreed.values if isinstance(agreed, Success) else {"themes": None}
+        self.counts.add(values["themes"], values.get("theme_quotes") or {}, item.text, f"row {item.id}")
         return self._to_row(item, agreed)
 
 
 def agreeing(kinds: Mapping[str, Kind], item: Item, outcome: Outcome) -> Outcome:
-    """The outcome without labels that contradict the row's summary.
+    """The outcome without labels that contradict the row's summary; `kinds` has the kind of each theme.
 
     A row without a complaint has no theme of complaints, and likewise for praise: for a text of a few words small
     models take the nearest theme, whether the words are kind or not.
-
-    Args:
-        kinds: the kind of each theme, by its name.
-        item: the row, with the columns that `mellea summarise` has added.
-        outcome: the labels.
     """
     judgement = read_judgement(item.fields)
     if judgement is None or not judgement.phrases or not isinstance(outcome, Success):
@@ -203,24 +174,17 @@ class Unreconciled(OutputError):
 
     kind = "unreconciled"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="type the same command with --fresh; if that does not help, please report it")
+
 
 @dataclass
 class LabelCounts:
-    """Rows by label; `rows` of them are accounted for.
-
-    Args:
-        names: the themes, in their order.
-        themes: rows by theme; a row with several counts for each of them.
-        labelled: rows with at least one theme.
-        other: rows that say something for which there is no theme.
-        none: rows that praise nothing and complain about nothing.
-        failed: rows without an answer.
-        quotes: quotes that were checked against their rows' texts.
-    """
+    """Rows by label; `rows` of them are accounted for."""
 
     names: tuple[str, ...]
-    themes: Counter[str] = field(default_factory=Counter)
-    labelled: int = 0
+    themes: Counter[str] = field(default_factory=Counter)  # a row with several counts for each of them
+    labelled: int = 0  # rows with at least one theme
     other: int = 0
     none: int = 0
     failed: int = 0
@@ -231,16 +195,9 @@ class LabelCounts:
         return self.labelled + self.other + self.none + self.failed
 
     def add(self, labels: Sequence[str] | None, quotes: Mapping[str, str], text: str, where: str) -> None:
-        """Count one row.
+        """Count the row `where` with its labels, `None` when it failed, and the quotes from its text by theme.
 
-        Args:
-            labels: its themes, or `other` or `none`; `None` when it failed.
-            quotes: its quotes by theme.
-            text: the text that they are taken from.
-            where: which row it is, for messages.
-
-        Raises:
-            Unreconciled: a label is no theme, occurs twice, has no quote, or a quote is not in the text.
+        Raises `Unreconciled` when a label is no theme, occurs twice, has no quote, or a quote is not in the text.
         """
         if labels is None:
             self.failed += 1
@@ -252,51 +209,65 @@ class LabelCounts:
         elif labels:
             self.labelled += 1
         else:
-            raise Unreconciled(f"{where}: has no label", hint=_HINT)
+            raise Unreconciled(f"{where}: has no label")
         if list(labels) != [name for name in self.names if name in set(labels)]:
-            raise Unreconciled(
-                f"{where}: is labelled {', '.join(labels)}, which are not themes in their order", hint=_HINT
-            )
+            raise Unreconciled(f"{where}: is labelled {', '.join(labels)}, which are not themes in their order")
         if set(quotes) != set(labels):
-            raise Unreconciled(f"{where}: has quotes for {len(quotes)} of {len(labels)} themes", hint=_HINT)
+            raise Unreconciled(f"{where}: has quotes for {len(quotes)} of {len(labels)} themes")
         for name, quote in quotes.items():
             if not quote or quote not in text:
-                raise Unreconciled(f"{where}: the quote for {name!r} is not in its text", hint=_HINT)
+                raise Unreconciled(f"{where}: the quote for {name!r} is not in its text")
         self.themes.update(labels)
         self.quotes += len(quotes)
 
+    def add_edited(self, labels: Sequence[str] | None) -> None:
+        """Count a row that a person has changed: it may have any labels, and quotes for none of them."""
+        known = [name for name in self.names if name in (labels or ())]
+        self.themes.update(known)
+        self.labelled += bool(known)
+        self.none += not known and list(labels or ()) == [NONE]
+        self.failed += not labels
+        self.other += bool(labels and not known and list(labels) != [NONE])
 
-def audit(counts: LabelCounts, read: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]]) -> None:
-    """Count the rows of a finished output again, from the file, and compare.
 
-    Args:
-        counts: the counts of the run.
-        read: each row of the output: its item, its labels (`None` for a failed one) and its quotes.
+def audit(
+    counts: LabelCounts,
+    read: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]],
+    edited: Container[int] = (),
+) -> None:
+    """Count the rows of a finished output again, from the file; raises `Unreconciled` at the first difference.
 
-    Raises:
-        Unreconciled: the first difference.
+    `edited` holds the positions of the rows that a person has changed.
     """
     found = LabelCounts(counts.names)
     for item, labels, quotes in read:
+        if item.position in edited:
+            found.add_edited(labels)
+            continue
         found.add(labels, quotes, item.text, f"row {item.id} of the output")
     for name in counts.names:
         if found.themes[name] != counts.themes[name]:
             raise Unreconciled(
-                f"{name!r} counts {counts.themes[name]:,} rows, but {found.themes[name]:,} rows are labelled with it",
-                hint=_HINT,
+                f"{name!r} counts {counts.themes[name]:,} rows, but {found.themes[name]:,} rows are labelled with it"
             )
     for what in ("labelled", "other", "none", "failed", "quotes"):
         counted, read_back = getattr(counts, what), getattr(found, what)
         if counted != read_back:
-            raise Unreconciled(f"{what}: {counted:,} were counted, the output has {read_back:,}", hint=_HINT)
+            raise Unreconciled(f"{what}: {counted:,} were counted, the output has {read_back:,}")
+
+
+def _labels(cell: Any) -> Sequence[str] | None:
+    """The labels in a cell of a table or of JSON; `None` when there are none."""
+    if isinstance(cell, str):
+        return cell.split(JOINT) if cell else None
+    return cell if isinstance(cell, list) else None
 
 
 def read_labels(rows: Iterable[Item]) -> Iterator[tuple[Item, Sequence[str] | None, Mapping[str, str]]]:
     """Each row of an output with its labels, `None` for one that failed, and its quotes by theme."""
     for item in rows:
         labels, quotes = added_value(item.fields, "themes"), added_value(item.fields, "theme_quotes")
-        if isinstance(labels, str):
-            labels = labels.split(JOINT) if labels else None
+        labels = _labels(labels)
         if isinstance(quotes, str) and quotes:
             quotes = json.loads(quotes)
         yield item, labels, quotes if isinstance(quotes, dict) else {}

@@ -16,7 +16,7 @@ from mellea_cli.engine.attempts import Answer, Question, SubjectOf, ask, validat
 from mellea_cli.errors import ContentFiltered
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options
 from mellea_cli.pipelines.pipeline import OutputType
-from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, options_like
+from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult
 from mellea_cli.session.connection import Connection
 from mellea_cli.session.contexts import Context, SimpleContext, text_of
 from mellea_cli.session.event_loop import EventLoopThread
@@ -163,9 +163,9 @@ class CallScheduler:
         subject: Any = self.conversation.context
         if output is not None:
             subject = Answered(output) if isinstance(output, str) else subject.add(output)
-        client, judges = self.connection.client(options), options_like(options.options)
+        client, model = self.connection.client(options), self.connection.model
         # A validation has no thunk that could carry its usage.
-        checked = await validate(subject, requirements, client, self.connection.model, lambda _: None, judges)
+        checked = await validate(subject, requirements, client, model, lambda _: None, options.options)
         return [verdict for _, verdict in checked]
 
     async def _generate(self, call: Call, conversation: Conversation, generation: Generation) -> None:

@@ -37,16 +37,11 @@ _STACKED_MARKS = re.compile(f"({_MARK}{{2}}){_MARK}+")
 
 
 def clean(text: str, *, one_line: bool = True) -> str:
-    """Remove from `text` whatever a terminal would obey instead of show.
+    """Remove from `text` whatever a terminal would obey instead of show; one line unless `one_line` is off.
 
     Feedback, answers, server messages and file names all pass here before they reach a terminal. Escape sequences,
     control characters, characters that change the direction of writing, and invisible ones are dropped; a lone
-    surrogate becomes U+FFFD; at most two combining marks stay on one character.
-
-    Args:
-        text: anything, from anywhere.
-        one_line: make every run of white space, line breaks included, one space; otherwise line feeds are kept and
-            tabs and other breaks become spaces.
+    surrogate becomes U+FFFD; at most two combining marks stay on one character. Tabs and other breaks become spaces.
     """
     if text.isascii() and text.isprintable():
         return " ".join(text.split()) if one_line else text

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from mellea_cli.ui.console import clean
 from mellea_cli.ui.number_format import count, duration
@@ -23,7 +25,7 @@ from mellea_cli.ui.run_state import (
     StepSnapshot,
     answer_fields,
 )
-from mellea_cli.ui.terminal import NoEcho, RedrawnArea, Writable
+from mellea_cli.ui.terminal import NoEcho, RedrawnArea, Writable, in_foreground
 from mellea_cli.ui.theme import Line, Palette, Role, Span, cells_of, judgement_role, pad, shorten, width, wrap
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ _MAX_CPU_SHARE = 0.01
 _MAX_PAUSE_S = 0.5
 # After a gap as long as this between two frames the process was stopped (Ctrl-Z), and its shell has been writing.
 _STOPPED_S = 3.0
+# When the process is to be stopped, a frame that is being drawn is waited for.
+_LOCK_S = 0.5
 # With more lines than this to print, the printing thread waits for the terminal.
 _MAX_WAITING_LINES = 5_000
 
@@ -55,10 +59,14 @@ class LiveDisplay:
         self._thread = Thread(target=self._draw_regularly, name="mellea-live", daemon=True)
         self._most_panels = 0
         self._frame = 0
+        self._hidden = False
+        self._on_stop: Any = None
         self.fault: Exception | None = None  # The bug that ended the panels before the run; the run itself continues
 
     def __enter__(self) -> Self:
         self._echo.start()
+        with suppress(AttributeError, ValueError):  # Windows, or not the main thread
+            self._on_stop = signal.signal(signal.SIGTSTP, self._be_stopped)
         self._thread.start()
         return self
 
@@ -73,6 +81,38 @@ class LiveDisplay:
         with self._drawing:
             self._area.close(above=self._take_above())
         self._echo.stop()
+        before, self._on_stop = self._on_stop, None
+        if before is not None:
+            signal.signal(signal.SIGTSTP, before)
+
+    def _be_stopped(self, *_: object) -> None:
+        """Restore the terminal and stop the process, as Ctrl-Z asks; draw again when it goes on in the foreground."""
+        # The signal may have come while this thread was drawing: then it is not waited for.
+        locked = self._drawing.acquire(timeout=_LOCK_S)
+        self._hide()
+        if locked:
+            self._drawing.release()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._be_stopped)
+
+    def _hide(self) -> None:
+        """Remove the panels until the process is in the foreground; the caller holds the lock."""
+        self._area.close()
+        self._echo.stop()
+        self._hidden = True
+
+    def _may_draw(self) -> bool:
+        """Whether the terminal is this process's; takes it back after a time in the background."""
+        if not in_foreground(self._file):
+            if not self._hidden:
+                with self._drawing:
+                    self._hide()
+            return False
+        if self._hidden:
+            self._hidden = False
+            self._echo.start()
+        return True
 
     def line(self, text: str) -> None:
         """Print one line above the panels, with the next frame. `text` may come from anywhere."""
@@ -80,7 +120,7 @@ class LiveDisplay:
 
     def print_lines(self, lines: Iterable[str]) -> None:
         self._above.extend(self._palette.fit(clean(line, one_line=False).replace("\n", " ")) for line in lines)
-        if self._stop.is_set() or len(self._above) >= _MAX_WAITING_LINES:
+        if self._stop.is_set() or (len(self._above) >= _MAX_WAITING_LINES and not self._hidden):
             with self._drawing:
                 self._area.insert(self._take_above())
 
@@ -116,7 +156,8 @@ class LiveDisplay:
             last = now
             before = time.thread_time()
             try:
-                self.refresh()
+                if self._may_draw():
+                    self.refresh()
             except Exception as error:  # noqa: BLE001 - a bug in the display must not cost the run its results
                 self.fault = error
                 self._stop.set()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from mellea_cli.report.comparison import Change, Comparison, points, row_sentence, theme_notes
 from mellea_cli.report.figures import Figures, Quote, in_order, percent
-from mellea_cli.ui.console import clean, make_console
+from mellea_cli.ui.console import make_console
 from mellea_cli.ui.number_format import count
 from mellea_cli.ui.terminal import is_terminal
 from mellea_cli.ui.theme import (
@@ -76,16 +77,15 @@ def _head(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
     if not figures.rows:
         yield (("strong", "no rows: there is nothing to report"),)
         return
-    for part in wrap(palette.fit(clean(figures.reconciliation())), columns):
+    for part in wrap(palette.safe(figures.reconciliation()), columns):
         yield (("strong", part),)
     if figures.failures:
         kinds = ", ".join(f"{count(number)} {kind}" for kind, number in figures.failures.items())
-        for part in wrap(palette.fit(clean(f"failed: {kinds}")), columns)[:2]:
+        for part in wrap(palette.safe(f"failed: {kinds}"), columns)[:2]:
             yield (("bad", part),)
 
 
 def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
-    """Sentiment and urgency, side by side where there is room."""
     if not figures.answered:
         return
     side_by_side = columns >= _SIDE_BY_SIDE_COLUMNS
@@ -100,9 +100,7 @@ def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Li
     if not side_by_side:
         yield from (*left, (), *right)
         return
-    for index in range(max(len(left), len(right))):
-        first = left[index] if index < len(left) else ()
-        second = right[index] if index < len(right) else ()
+    for first, second in itertools.zip_longest(left, right, fillvalue=()):
         yield (*pad(first, room + 2), *second)
 
 
@@ -112,7 +110,7 @@ def _chart(
     """A bar chart of (colour, name, number); `scale` is the number of the longest bar, and that of 100 %."""
     longest, total = scale
     bars = [
-        Bar(palette.fit(clean(name)), number, percent(number / total) if total else "", role)
+        Bar(palette.safe(name), number, percent(number / total) if total else "", role)
         for role, name, number in entries
     ]
     digits = max((len(count(bar.number)) for bar in bars), default=1)
@@ -139,7 +137,6 @@ def _themes(figures: Figures, columns: int, room: int, palette: Palette) -> Iter
 
 
 def _trend(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
-    """Rows over time: one line of small columns between the names of the first and the last bucket."""
     trend = figures.trend
     if trend is None or len(trend.points) < 2 or not palette.encoding.lower().startswith("utf"):
         return
@@ -155,10 +152,10 @@ def _splits(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
     """The most frequent values of each column in `--by`: rows, and the shares of negative and highly urgent ones."""
     for split in figures.splits:
         groups = split.groups[:_MAX_GROUPS]
-        named = [(palette.fit(clean(group.value)), group.mix) for group in groups]
+        named = [(palette.safe(group.value), group.mix) for group in groups]
         names = min(max((cells_of(name) for name, _ in named), default=0), _LONGEST_NAME)
         digits = max((len(count(mix.rows)) for _, mix in named), default=1)
-        label = shorten(palette.fit(clean(split.column)), _LABEL_CELLS - 1, palette.glyphs.cut)
+        label = shorten(palette.safe(split.column), _LABEL_CELLS - 1, palette.glyphs.cut)
         for index, (name, mix) in enumerate(named):
             line: list[Span] = [*pad((("label", label if index == 0 else ""),), _LABEL_CELLS)]
             line += pad((("plain", shorten(name, names, palette.glyphs.cut)),), names + 1)
@@ -174,9 +171,9 @@ def _urgent(quotes: Sequence[Quote], columns: int, palette: Palette, *, lines: i
     """The most urgent rows, each with its id in the colour of its urgency, in at most so many lines."""
     room = columns - _LABEL_CELLS
     for index, quote in enumerate(quotes):
-        row_id = shorten(f"[{palette.fit(clean(quote.id))}", room // 2, palette.glyphs.cut) + "] "
+        row_id = shorten(f"[{palette.safe(quote.id)}", room // 2, palette.glyphs.cut) + "] "
         # The first line is wrapped after a word as wide as the id, which may itself hold spaces.
-        first, *more = wrap("x" * (cells_of(row_id) - 1) + " " + palette.fit(clean(quote.text)), room)
+        first, *more = wrap("x" * (cells_of(row_id) - 1) + " " + palette.safe(quote.text), room)
         text = first[cells_of(row_id) :]
         if more and lines == 1:
             text = shorten(f"{text} {more[0]}", room - cells_of(row_id), palette.glyphs.cut)
@@ -188,12 +185,12 @@ def _urgent(quotes: Sequence[Quote], columns: int, palette: Palette, *, lines: i
 def _notes_and_next(figures: Figures, next_steps: Sequence[str], columns: int, palette: Palette) -> Iterator[Line]:
     room = columns - _LABEL_CELLS
     for note in figures.notes:
-        first, *more = wrap(palette.fit(clean(note)), room)
+        first, *more = wrap(palette.safe(note), room)
         yield (_label("note"), ("warn", first))
         if more:
             yield (_label(""), ("warn", shorten(" ".join(more), room, palette.glyphs.cut)))
     for index, step in enumerate(next_steps):
-        yield (_label("" if index else "next"), ("strong", palette.fit(clean(step))))
+        yield (_label("" if index else "next"), ("strong", palette.safe(step)))
 
 
 def _label(text: str) -> Span:
@@ -217,24 +214,23 @@ def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> 
     """The comparison for a terminal of `columns` cells."""
     room = columns - _LABEL_CELLS
     for label, figures in (("old", comparison.old), ("new", comparison.new)):
-        text = palette.fit(clean(f"{figures.name}: {figures.reconciliation()}"))
+        text = palette.safe(f"{figures.name}: {figures.reconciliation()}")
         yield (_label(label), ("strong", shorten(text, room, palette.glyphs.cut)))
-    for index, part in enumerate(wrap(palette.fit(row_sentence(comparison)), room)):
+    for index, part in enumerate(wrap(palette.safe(row_sentence(comparison)), room)):
         yield (_label("" if index else "rows"), ("plain", part))
     for group in ("sentiment", "urgency", "theme"):
         if changes := comparison.of(group):
             yield ()
             yield from _changes(group, changes, columns, palette)
-    notes = theme_notes(comparison)
-    if notes:
+    if notes := theme_notes(comparison):
         yield ()
     for note in notes:
-        for part in wrap(palette.fit(clean(note)), room):
+        for part in wrap(palette.safe(note), room):
             yield (_label("note"), ("warn", part))
 
 
 def _changes(group: str, changes: list[Change], columns: int, palette: Palette) -> Iterator[Line]:
-    named = [(palette.fit(clean(change.name)), change) for change in changes]
+    named = [(palette.safe(change.name), change) for change in changes]
     digits = max(len(count(number)) for change in changes for number in (change.old, change.new))
     arrow = palette.glyphs.arrow
     room = max(8, columns - _LABEL_CELLS - 2 * digits - 34)

@@ -121,8 +121,7 @@ class RunDisplay:
         Raises:
             OutputError: the log file cannot be written.
         """
-        from mellea_cli.ui.event_log import EventLog
-        from mellea_cli.ui.plain_lines import TroubleLines
+        from mellea_cli.ui.plain_lines import EventLog, TroubleLines
 
         options = self._options
         self._run_stack.close()

@@ -5,11 +5,12 @@ Events come from the run's thread, snapshots are taken by a display's thread. Th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from threading import Lock
 from typing import Any
@@ -48,7 +49,6 @@ class Progress:
     failed: int = 0
     reused: int = 0
     retries: int = 0  # Requests sent again because the transport failed, as in the summary; re-prompts are not counted
-    in_flight: int = 0  # Items that a worker holds
     items_per_s: float = 0.0
     tokens_per_s: float = 0.0
     left_s: float | None = None  # Seconds still to go at the recent rate; `None` while unknown
@@ -57,7 +57,6 @@ class Progress:
 
     @property
     def finished(self) -> int:
-        """Items that are over, successful or not."""
         return self.done + self.failed
 
 
@@ -113,7 +112,6 @@ class Snapshot:
     """All that a display may show, at one moment."""
 
     started: bool
-    finished: bool
     model: str
     backend: str
     concurrency: int
@@ -131,9 +129,6 @@ class RunState:
     """An observer that remembers what a person wants to see.
 
     Memory is bounded: an excerpt of each item in flight, at most 16 Ki characters of each stream, a few failures.
-
-    Args:
-        clock: seconds from any origin, never falling.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -141,7 +136,6 @@ class RunState:
         self._lock = Lock()
         self._run = RunStarted("", (), "", "", 1, None)
         self._started = False
-        self._finished = False
         self._meter = ProgressMeter(clock())
         self._active: dict[int, ItemState] = {}
         self._slots = PanelSlots()
@@ -169,31 +163,26 @@ class RunState:
                 self._active.pop(event.position, None)
                 self._active[event.position] = ItemState(event.position, event.id, event.text, self._run.steps)
             case ItemFinished():
-                self._finish(event, now)
+                item = self._active.pop(event.position, None)
+                self._meter.finish(event, item.streamed() if item is not None else 0.0)
+                if item is not None:
+                    item.fold(event, now)
             case Paused():
                 self._pause = event
                 self._paused_until = now + event.delay_s
             case Note():
                 self._notes.append(event.message)
             case RunFinished():
-                self._finished = True
+                pass
             case _:
                 self._meter.retries += isinstance(event, RetryScheduled) and not event.reprompt
                 if (item := self._active.get(event.position)) is not None:
                     item.fold(event, now)
 
-    def _finish(self, event: ItemFinished, now: float) -> None:
-        item = self._active.pop(event.position, None)
-        self._meter.finish(event, item.streamed() if item is not None else 0.0)
-        if item is not None:
-            item.fold(event, now)
-
     def snapshot(self, panels: int | None = None) -> Snapshot:
-        """What there is to show now.
+        """What there is to show now, with panels for so many items; `None` leaves the panels as they are.
 
-        Args:
-            panels: for how many items there is room; `None` reads the numbers alone and leaves the panels as they
-                are. An item stays in its panel as long as this does not shrink.
+        An item stays in its panel as long as this number does not shrink.
         """
         with self._lock:
             now = self._clock()
@@ -202,13 +191,11 @@ class RunState:
             paused_s = max(0.0, self._paused_until - now)
             progress = self._meter.progress(
                 now,
-                in_flight=len(self._active),
                 streaming=sum(item.streamed() for item in self._active.values()),
                 paused_s=paused_s,
             )
             return Snapshot(
                 started=self._started,
-                finished=self._finished,
                 model=self._run.model,
                 backend=self._run.backend,
                 concurrency=self._run.concurrency,
@@ -226,11 +213,6 @@ class RunState:
             self._notes.clear()
         return notes
 
-    def failed_kinds(self) -> dict[str, int]:
-        """Failed items by kind, the commonest first."""
-        with self._lock:
-            return dict(self._meter.kinds.most_common())
-
 
 _ITEM_WINDOW_S = 20.0
 _TOKEN_WINDOW_S = 5.0
@@ -244,7 +226,6 @@ class ProgressMeter:
     def __init__(self, now: float) -> None:
         self.total: int | None = None
         self.done = self.failed = self.reused = self.retries = 0
-        self.kinds: Counter[str] = Counter()
         self._failures: deque[FailedItem] = deque(maxlen=_FAILURES_KEPT)
         self._estimate = TokenEstimate()
         self._tokens_finished = 0.0
@@ -265,7 +246,6 @@ class ProgressMeter:
             self.done += 1
         else:
             self.failed += 1
-            self.kinds[event.kind] += 1
             self._failures.append(FailedItem(event.id, event.kind, event.message[:_MESSAGE_CHARS]))
         if event.reused:
             self.reused += 1
@@ -274,7 +254,7 @@ class ProgressMeter:
         self._estimate.learn(streamed, counted)
         self._tokens_finished += counted or self._estimate.scaled(streamed)
 
-    def progress(self, now: float, *, in_flight: int, streaming: float, paused_s: float) -> Progress:
+    def progress(self, now: float, *, streaming: float, paused_s: float) -> Progress:
         """The numbers now; `streaming` is the raw estimate of the tokens of all items in flight."""
         self._items.observe(now, self.done + self.failed - self.reused)
         self._tokens.observe(now, self._tokens_finished + self._estimate.scaled(streaming))
@@ -284,7 +264,6 @@ class ProgressMeter:
             failed=self.failed,
             reused=self.reused,
             retries=self.retries,
-            in_flight=in_flight,
             items_per_s=self._items.per_second(),
             tokens_per_s=self._tokens.per_second(),
             left_s=self._left_s(paused_s),
@@ -311,11 +290,7 @@ _MAX_SAMPLES = 1024
 class SlidingRate:
     """The recent growth of a counter: how fast things go now, not on average since the start.
 
-    The window stretches beyond `window_s` until it holds `least` counts, so that a slow run has a rate too.
-
-    Args:
-        window_s: seconds to look back.
-        least: counts that the window should hold before old samples are dropped.
+    The window of `window_s` seconds stretches until it holds `least` counts, so that a slow run has a rate too.
     """
 
     def __init__(self, window_s: float, least: int = 0) -> None:
@@ -356,7 +331,6 @@ class TokenEstimate:
 
     @staticmethod
     def raw(chunks: int, chars: int) -> float:
-        """The unscaled estimate for a stream."""
         return max(float(chunks), chars / 5) if chunks else 0.0
 
     def learn(self, raw: float, tokens: int) -> None:
@@ -377,21 +351,20 @@ _MAX_CHUNKS = 512
 _REASON_CHARS = 300
 
 
+@dataclass(slots=True)
 class _Step:
     """A step while it runs. A chunk costs a list append; everything else is computed for a snapshot."""
 
-    __slots__ = ("_chars", "_counted", "_joined", "attempt", "chunks", "clipped", "name", "phase", "reason", "retry_at")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.phase = Phase.WAITING
-        self.chunks: list[str] = []
-        self._joined = 0  # chunks at the front of the list that are counted: at most one, all earlier text
-        self._counted = self._chars = 0
-        self.attempt = 1
-        self.clipped = False
-        self.reason = ""
-        self.retry_at = 0.0
+    name: str
+    phase: Phase = Phase.WAITING
+    attempt: int = 1
+    reason: str = ""
+    retry_at: float = 0.0
+    clipped: bool = False
+    chunks: list[str] = field(default_factory=list)
+    _joined: int = 0  # Chunks at the front of the list that are counted: at most one, all earlier text
+    _counted: int = 0
+    _chars: int = 0
 
     def join(self) -> str:
         """Count the chunks since the last call, and join them to the text before."""
@@ -489,19 +462,15 @@ class ItemState:
 
     def snapshot(self, now: float) -> PanelSnapshot:
         steps = tuple(step.snapshot(now) for step in self._steps.values())
-        finish = self._finish
-        if finish is None:
-            return PanelSnapshot(self.position, self._id, self._excerpt, steps, self.status)
-        return PanelSnapshot(
-            self.position,
-            self._id,
-            self._excerpt,
-            steps,
-            self.status,
-            finish.kind,
-            finish.message[:_REASON_CHARS],
-            finish.latency_s,
-            finish.usage.completion_tokens,
+        panel = PanelSnapshot(self.position, self._id, self._excerpt, steps, self.status)
+        if (finish := self._finish) is None:
+            return panel
+        return dataclasses.replace(
+            panel,
+            kind=finish.kind,
+            message=finish.message[:_REASON_CHARS],
+            latency_s=finish.latency_s,
+            tokens=finish.usage.completion_tokens,
         )
 
 
@@ -566,10 +535,7 @@ class Field:
 def answer_fields(text: str) -> list[Field] | None:
     """The fields of a JSON object that may still be streaming, in their order, nested objects flattened one level.
 
-    Meant to be called once a frame, never once a token.
-
-    Returns:
-        `None` when the text is not the beginning of a JSON object.
+    `None` when the text is not the beginning of an object. Meant to be called once a frame, never once a token.
     """
     from pydantic_core import from_json
 

@@ -54,6 +54,7 @@ class RunSummary:
     skipped: int = 0  # Input rows that could not be read
     calls: int | None = None  # Requests sent; `None` when unknown
     retries: int | None = None  # Requests sent again because the transport failed
+    repairs: int = 0  # Answers whose form had to be repaired
     usage: Usage = Usage()
     elapsed_s: float = 0.0
     concurrency: int | None = None
@@ -64,6 +65,10 @@ class RunSummary:
     """How often each value of a column occurs, such as `{"sentiment": {"positive": 3}}`."""
     stopped: str = ""  # Why the run ended before its input did; empty when it did not
     blank: int = 0  # Items without text
+    edited_cells: int = 0  # Cells that a person has changed in the output
+    edited_rows: int = 0  # Rows with such cells
+    edited_ids: Sequence[str] = ()  # The ids of the first of them
+    commonest_failure: str = ""  # The commonest message of the commonest kind of failure
     theme_counts: ThemeCounts | None = None
     next_command: str = ""
     """The command that continues the run or retries failed items; empty when nothing is left to do."""
@@ -81,7 +86,9 @@ class RunSummary:
         return self.asked / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
 
-_NULL_WHEN_EMPTY = frozenset({"output", "unwritten", "stopped", "next_command", "state", "reason", "themes_file"})
+_NULL_WHEN_EMPTY = frozenset(
+    {"output", "unwritten", "stopped", "next_command", "state", "reason", "themes_file", "commonest_failure"}
+)
 
 
 def to_json(summary: RunSummary) -> str:
@@ -211,10 +218,17 @@ def _item_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         parts += [f"{len(kinds) - _MAX_KINDS} more kinds"] if len(kinds) > _MAX_KINDS else []
         total = f"{count(summary.failed)}: " if len(kinds) > 1 else ""
         yield "failed", "bad", total + between.join(parts) or count(summary.failed)
+        if summary.commonest_failure and summary.commonest_failure not in summary.stopped:
+            number = count(max(summary.failures.values(), default=summary.failed))
+            yield "why", "bad", f"{number} times: {clean(summary.commonest_failure)}"
     if summary.skipped:
         yield "skipped", "warn", f"{plural(summary.skipped, 'row', 'rows')} that could not be read"
     if (known := summary.reused - summary.same) > 0 and summary.asked:
         yield "reused", "plain", plural(known, "answer of an earlier run", "answers of earlier runs")
+    if summary.edited_rows:
+        more = ", …" if summary.edited_rows > len(summary.edited_ids) else ""
+        where = f"{plural(summary.edited_rows, 'row', 'rows')} ({', '.join(map(clean, summary.edited_ids))}{more})"
+        yield "by hand", "plain", f"{plural(summary.edited_cells, 'cell', 'cells')} edited in {where}, kept"
     if summary.offloaded:
         yield "queue", "plain", f"{plural(summary.offloaded, 'answer', 'answers')} by batches"
     if summary.same:
@@ -235,6 +249,8 @@ def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
     if summary.calls:
         retries = between + plural(summary.retries, "retry", "retries") if summary.retries else ""
         yield "calls", "plain", count(summary.calls) + retries
+    if summary.repairs:
+        yield "repairs", "plain", plural(summary.repairs, "answer", "answers") + " repaired in form"
     for endpoint in summary.endpoints:
         yield "endpoint", "warn" if endpoint.state else "plain", endpoint_line(endpoint, between)
 

@@ -15,9 +15,9 @@ class Writable(Protocol):
     def flush(self) -> None: ...
 
 
-def is_terminal(stream: IO[str], environ: Mapping[str, str]) -> bool:
+def is_terminal(stream: IO[str] | None, environ: Mapping[str, str]) -> bool:
     """Whether `stream` is a terminal; `TTY_COMPATIBLE=0` says that it is not."""
-    if environ.get("TTY_COMPATIBLE") == "0":
+    if stream is None or environ.get("TTY_COMPATIBLE") == "0":
         return False
     try:
         return stream.isatty()

@@ -1025,6 +1025,7 @@ _ROWS = (
         refuses(
             400, problem("Content Exists Risk", type="invalid_request_error", param=None, code="invalid_request_error")
         ),
+        requests=6,
         kinds=_FILTER,
     ),
     _row(
@@ -1032,6 +1033,7 @@ _ROWS = (
         "deepseek-ai/DeepSeek-V2#30",
         "The same filter with a detail only.",
         refuses(400, {"detail": "Content Exists Risk"}),
+        requests=6,
         kinds=_FILTER,
     ),
     _row(
@@ -1075,6 +1077,7 @@ _ROWS = (
                 "error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"},
             },
         ),
+        requests=6,
         kinds=_FILTER,
     ),
     _row(
@@ -1229,7 +1232,7 @@ _ALIKE = (
         exit=3,
         answered=2,
         failed=1,
-        requests=3,
+        requests=6,
         says=("the word screen is not allowed",),
     ),
 )

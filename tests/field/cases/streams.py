@@ -316,7 +316,6 @@ _FORMS = (
             Run(
                 args=("chat", "-b", "openai", "-m", "m", "--base-url", "{url}/v1", "--no-history"),
                 stdin="What is late?\n",
-                output="-",
                 expect=Expect(exit=0, stdout=("The parcel is late, and so is the invoice.",), requests=1),
             ),
         ),
