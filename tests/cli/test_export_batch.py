@@ -151,3 +151,14 @@ def test_an_export_holds_only_what_is_missing(source: Path, tmp_path: Path) -> N
     assert mellea(source, "--export-batch", str(source)).exit_code == 2
     assert source.read_bytes() == before
     assert mellea(source, "--import-batch", str(tmp_path / "nowhere.jsonl")).exit_code == 2
+
+
+def test_file_without_a_reply_is_refused_before_anything_is_asked(source: Path, tmp_path: Path) -> None:
+    """The wrong file ends the run with its name, although a server could answer."""
+    replies = tmp_path / "replies.jsonl"
+    replies.write_text("Batch output\nNo results.\n")
+    with ModelServer(models=("m",)) as server:
+        done = mellea(source, "--base-url", server.openai_url, "--import-batch", str(replies))
+        assert server.state.completed == 0
+    assert done.exit_code == 2
+    assert "replies.jsonl: no line answers a request of mellea (2 lines read)" in done.stderr

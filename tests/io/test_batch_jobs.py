@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sqlite3
 import stat
@@ -180,5 +181,17 @@ def test_replies_are_read_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"b": 2}')
     assert list(reply_lines(path)) == [b'{"a": 1}\n', b'{"b": 2}']
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         list(reply_lines(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b"\xff\xfe"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_replies_are_read_as_other_programs_save_them(tmp_path: Path, packed: bool, mark: bytes, end: str) -> None:
+    """Packed, with a byte order mark, with CR LF, in UTF-16 from PowerShell: the same lines."""
+    text = end.join(('{"a": 1}', "", '{"b": 2}'))
+    data = mark + text.encode("utf-16-le" if mark == b"\xff\xfe" else "utf-8")
+    path = tmp_path / "r"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    assert [line.strip() for line in reply_lines(path)] == [b'{"a": 1}', b'{"b": 2}']

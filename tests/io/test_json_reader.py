@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.json_reader import JsonStream
-from mellea_cli.io.source import open_source
+from mellea_cli.io.source import SourceOptions, open_source
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -130,3 +131,56 @@ def test_long_element_in_small_pieces_takes_no_quadratic_time() -> None:
     (row,) = JsonStream(iter(cut(text, 100)), "in").rows()
     assert not isinstance(row, InputError)
     assert len(row[1]["text"]) == 2_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"count": 2, "next": null, "tickets": [{"text": "a", "n": 1.10}, {"text": "b"}]}',
+        '{"meta": {"page": 1},\n "data": {"reviews":\n [{"text": "a", "n": 1.10},\n {"text": "b"}]}}',
+        '\ufeff{"data" :[{"text": "a", "n": 1.10},{"text": "b"}], "users": []}\n\n',
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_rows_inside_one_object_are_found(text: str, size: int) -> None:
+    """An API's page is one object with its rows in a list: they come letter by letter, with their lines."""
+    stream = JsonStream(iter(cut(text, size)), "in.json")
+    rows = [row for row in stream.rows() if not isinstance(row, InputError)]
+    assert [row[2] for row in rows] == ['{"text": "a", "n": 1.10}', '{"text": "b"}']
+    assert [row[0] for row in rows] == [
+        1 + text[: text.index(found)].count("\n") for found in ('{"text": "a', '{"text": "b')
+    ]
+    assert "the rows are under" in stream.notes[0]
+
+
+def test_rows_under_two_names_are_refused() -> None:
+    """Tickets and users: nobody says which ones are meant."""
+    text = '{"tickets": [{"text": "a"}], "users": [{"name": "b"}]}'
+    with pytest.raises(InputError, match="rows under 'tickets' and 'users'"):
+        list(JsonStream(iter((text,)), "in.json").rows())
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"text": "a", "tags": [{"x": 1}]}', ()),
+        ('{"said": "a", "tags": [{"x": 1}]}', ("said",)),
+        ('{"said": "a", "tags": [{"x": "b"}]}', ("tags.0.x",)),
+        ('{"said": "a", "tags": [{"x": 1}]} {"said": "b", "tags": [{"x": 1}]}', ()),
+        ('{"said": "a", "tags": [1, 2]}', ()),
+    ],
+)
+def test_row_with_a_list_is_a_row(text: str, names: tuple[str, ...]) -> None:
+    """A row of its own text, with a named column, or one of several is not taken apart."""
+    rows = list(JsonStream(iter((text,)), "in.json", names).rows())
+    assert all(not isinstance(row, InputError) and "tags" in row[1] for row in rows)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json"])
+def test_nan_is_read_as_null(form: str) -> None:
+    """What Python's json writes is read, and written back as JSON; the same word in a text stays."""
+    data = b'{"text": "NaN", "n": 1.10}\n{"text": "b", "n": NaN, "m": [-Infinity]}\n'
+    with open_source("-", SourceOptions(format=form), stream=io.BytesIO(data)) as source:
+        first, second = source
+    assert first.raw == '{"text": "NaN", "n": 1.10}'
+    assert (second.fields["n"], second.raw) == (None, '{"text": "b", "n": null, "m": [null]}')

@@ -49,8 +49,8 @@ def test_named_id_column_must_hold_an_id() -> None:
         read(jsonl({"key": None, "text": "a"}), SourceOptions(id_field="key", on_bad_row="fail"))
     assert caught.value.line == 1
     with pytest.raises(InputError) as caught:
-        read(b"Key,text\n1,a\n", SourceOptions(id_field="key"))
-    assert "did you mean --id-field Key?" in caught.value.hint
+        read(b"Keys,text\n1,a\n", SourceOptions(id_field="key"))
+    assert "did you mean --id-field Keys?" in caught.value.hint
 
 
 def test_wrong_text_field_is_corrected() -> None:
@@ -67,9 +67,9 @@ def test_rows_that_all_lack_the_named_column_fail_even_when_skipping() -> None:
         read(jsonl({"text": "a"}, {"text": "b"}), SourceOptions(text_field="txt", on_bad_row="skip"))
 
 
-def test_first_row_without_a_text_column_fails_at_once() -> None:
-    """Of an endless pipe with other columns one row is read, not all."""
-    rows = iter([b'{"remark": "a"}\n'])
+def test_rows_without_a_text_column_fail_after_a_few() -> None:
+    """Of an endless pipe with other columns some rows are read, not all."""
+    rows = iter([b'{"colour": "a"}\n'] * 60)
 
     class Endless(io.RawIOBase):
         def read(self, size: int = -1) -> bytes:
@@ -236,7 +236,7 @@ def test_file_that_changes_while_it_is_read_is_noted(tmp_path: Path) -> None:
             if item.position == 0:
                 with path.open("ab") as more:
                     more.write(jsonl({"text": "c"}))
-    assert notes == [f"{path}: changed while it was being read"]
+    assert notes[1:] == [f"{path}: changed while it was being read"]
 
 
 def test_renamed_columns_are_noted_once(tmp_path: Path) -> None:
@@ -248,7 +248,9 @@ def test_renamed_columns_are_noted_once(tmp_path: Path) -> None:
         source.survey()
         (item,) = source
     assert item.fields == {"text": "a", "n": "1", "n_2": "2", "column_4": "3"}
-    assert notes == [f"{path}: column 3 repeats the name 'n' and is called 'n_2'"]
+    renamed, chosen = notes
+    assert renamed == f"{path}: column 3 repeats the name 'n' and is called 'n_2'"
+    assert chosen == f"{path}: the text is in column 'text'"
 
 
 def test_large_or_bomb_file_is_not_surveyed(tmp_path: Path) -> None:
@@ -535,7 +537,7 @@ GOOD = [
         ["a", "b"],
         {2: "found a number", 3: "found a string", 4: "found null", 5: "found true or false", 6: "found an array"},
     ),
-    Case("nan.jsonl", ["a"], {2: "NaN is not JSON", 3: "-Infinity is not JSON"}),
+    Case("nan.jsonl", ["a", "b", "c"]),
     Case("blank-text.jsonl", ["", "", "  "]),
     Case("odd-text.jsonl", ["12", "true", "1.5"], {4: "holds an array", 5: "holds an object", 6: "no column 'text'"}),
     Case("odd-ids.jsonl", ["a", "b", "c", "d", "e", "f", "g"]),
@@ -547,10 +549,12 @@ GOOD = [
     Case("pretty-objects.jsonl", ["a"], options=SourceOptions(format="json")),
     Case("odd-elements.json", ["a", "c"], {1: "not a JSON object"}),
     Case("empty-array.json", []),
+    Case("wrapper.json", ["a", "b"]),
+    Case("pretty-wrapper.json", ["a"]),
     Case("json-in.csv", ["a", "b"], options=SourceOptions(format="jsonl")),
     Case("upper-case.csv", ["a"]),
     Case("several-candidates.csv", ["c"]),
-    Case("no-text-column.csv", ["a"], options=SourceOptions(text_field="remark")),
+    Case("no-text-column.csv", ["a"]),
     Case("packed.csv.gz", ["a"]),
     Case("packed-without-suffix.jsonl", ["a"]),
     Case("plain-with-suffix.jsonl.gz", ["a"]),
@@ -571,7 +575,6 @@ FATAL = [
     ("cp1252.json", 2, "byte 0xfc", "--encoding cp1252"),
     ("no-header.csv", 1, "no column looks like the text; columns seen: 1, The box was broken", "--text-field"),
     ("header-without-text.csv", 1, "columns seen: id, stars", "--text-field"),
-    ("no-text-column.csv", 1, "columns seen: id, remark, stars", "--text-field NAME"),
     ("json-in.csv", 1, "no column looks like the text", "--format jsonl"),
     ("truncated.json", 2, "ends in the middle of a value", ""),
     ("truncated-array.json", 3, "the array does not end", ""),
@@ -579,8 +582,6 @@ FATAL = [
     ("single-quotes.jsonl", 1, "double quotes at column 2", ""),
     ("trailing-comma.jsonl", 1, "not a JSON object", ""),
     ("pretty-objects.jsonl", 1, "ends in the middle", "--format json"),
-    ("wrapper.json", 1, "is one object with its rows under 'data'", "jq -c '.data[]'"),
-    ("pretty-wrapper.json", 1, "is one object with its rows under 'data'", "jq -c '.data[]'"),
     ("missing-comma.json", 2, "expected ',' or ']'", ""),
     ("after-array.json", 2, "more after the end of the array", ""),
     ("scalar.json", 1, "expected a JSON array or JSON objects", "--format"),

@@ -9,6 +9,7 @@ import math
 
 import pytest
 
+from mellea_cli.io.formats import CsvDialect
 from mellea_cli.io.writers import AddedColumns, FreeNames, JsonLines, Table
 from mellea_cli.items import Failure, Item, Row, Success
 
@@ -46,6 +47,7 @@ def test_failure_brings_nulls_and_its_reason() -> None:
 def test_name_gives_way_until_it_is_free_and_says_so_once() -> None:
     """An input column is never touched; each of our names is noted once, however many rows have it."""
     notes: list[str] = []
+    assert FreeNames().find("summary", ["Summary", "MELLEA_SUMMARY"]) == "mellea_summary_2"
     names = FreeNames(notes.append)
     assert names.find("summary", ["text"]) == "summary"
     assert notes == []
@@ -192,3 +194,26 @@ def test_clash_and_late_columns_are_noted_once() -> None:
         assert cells(row) == ["a", "mine", "", "", "low", ""]
     assert len(notes) == 2
     assert "'late' first occurs below the header" in notes[1]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        (None, b"text,summary,error\na,s,\n"),
+        (CsvDialect(";", line_end="\r\n", mark=True), b"\xef\xbb\xbftext;summary;error\r\na;s;\r\n"),
+        (CsvDialect(",", quote_all=True), b'"text","summary","error"\n"a","s",""\n'),
+        (CsvDialect(";", sep_line="sep=;"), b"sep=;\ntext;summary;error\na;s;\n"),
+    ],
+)
+def test_table_is_written_as_its_input_was(dialect: CsvDialect | None, expected: bytes) -> None:
+    """Delimiter, mark, quotes, line ends and the line that states the delimiter; they are asked for at the header."""
+    added = AddedColumns.of("summary")
+    table = Table(added, dialect=lambda: dialect)
+    line = table.partial_line(added.row(ITEM, Success({"summary": "s"})))
+    assert table.render_partial(line) == expected
+
+
+def test_tabs_of_the_format_beat_the_dialect() -> None:
+    """In a .tsv file there are tabs, and no line that states another delimiter."""
+    table = Table(AddedColumns(), dialect=lambda: CsvDialect(";", sep_line="sep=;"), delimiter="\t")
+    assert table.render(Row(Item(0, 1, "a", {"text": "a", "n": "b"}), {})) == b"text\tn\na\tb\n"

@@ -173,7 +173,6 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "endpoints": [],
         "offloaded": 0,
         "blank": 0,
-        "repairs": 0,
         "edited_cells": 0,
         "edited_rows": 0,
         "edited_ids": [],

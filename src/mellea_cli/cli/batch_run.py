@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -264,10 +265,12 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
 
     source_options = SourceOptions(
         format=options.format,
-        text_field=options.text_field,
+        text_field=tuple(options.text_field or ()),
         id_field=options.id_field,
         encoding=options.encoding,
         delimiter=options.delimiter,
+        header_row=options.header_row,
+        skip_rows=options.skip_rows,
         limit=options.limit,
         sample=options.sample,
         seed=options.seed,
@@ -297,11 +300,11 @@ def open_output(
         OutputError: the output cannot be written, or another run is writing it.
         UsageError: its format is unknown, an option does not fit it, or something that a person made would be lost.
     """
+    from mellea_cli.io.columns import ID_COLUMN
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.formats import known_format, output_format
     from mellea_cli.io.journal import MemoryAnswers
     from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
-    from mellea_cli.io.source import ID_COLUMN
     from mellea_cli.run.batch import RunIO
     from mellea_cli.run.earlier_output import EditedRows, OutputForm
 
@@ -309,7 +312,13 @@ def open_output(
     if options.unordered and target.kind == "file":
         raise UsageError("--unordered is for stdout: a file is always in input order", hint="omit it")
     columns = opened.scan.columns if opened.scan else ()
-    sink_options = SinkOptions(format=options.output_format, columns=columns, raw_csv=options.raw_csv)
+    sink_options = SinkOptions(
+        format=options.output_format,
+        columns=columns,
+        raw_csv=options.raw_csv,
+        dialect=lambda: opened.source.dialect,
+    )
+    failed_options = SinkOptions(dialect=sink_options.dialect)
     with ExitStack() as stack:
         journal: Journal | None = None
         if target.kind == "file":
@@ -326,7 +335,9 @@ def open_output(
             stack.callback(_remove_if_empty, path)
         stdout = show.rows(sys.stdout) if target.kind == "stdout" else None
         sink = open_sink(target, added, sink_options, note=show.say, stdout=stdout)
-        dead_letters = open_dead_letters(options.errors_file, note=show.say) if options.errors_file else None
+        dead_letters = (
+            open_dead_letters(options.errors_file, failed_options, note=show.say) if options.errors_file else None
+        )
         ordered = OrderedSink(sink, dead_letters, ordered=not options.unordered)
         stack.callback(ordered.close)
         run_io = RunIO(
@@ -531,17 +542,24 @@ def preview(
         facts: further lines.
         first: the step and the text of the first request, if that is not the first item's.
     """
+    from mellea_cli.io.columns import listed
+    from mellea_cli.pipelines.redact import redact
     from mellea_cli.ui.status import Preview, print_preview
 
     found = _forecast(options, plan, opened)
     if first is None:
         item = next(iter(opened.source), None)
         first = (plan.pipeline.steps[0], item.text) if item else None
+    if first is not None and plan.redacted:
+        first = (first[0], redact(first[1]))
     calls = f"{len(plan.pipeline.steps)} per item"
     if found is not None:
         calls += f", {plan.calls(found.asks(retry_failed=options.retry_failed)):,} in all"
     lines = [
         ("input", opened.source.name),
+        ("text", listed(opened.source.text_columns)),
+        *(("", note.removeprefix(f"{opened.source.name}: ")) for note in opened.source.notes),
+        *(_masked(opened) if plan.redacted else ()),
         ("items", "unknown: the input is a stream" if found is None else _item_counts(opened.total or 0, found)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         ("calls", calls),
@@ -553,6 +571,24 @@ def preview(
     ]
     messages = first[0].prompt.messages({"text": first[1]}) if first else ()
     print_preview(Preview(lines, first[0].name if first else "", messages), sys.stdout, os.environ)
+
+
+_SHOWN_MASKED = 5
+_MOST_MASKED = 1_000
+
+
+def _masked(opened: Input) -> Iterator[tuple[str, str]]:
+    """How many of the first texts have something to mask, and the first of them as they would leave."""
+    from mellea_cli.pipelines.redact import redact
+
+    if not opened.source.repeatable:
+        return
+    texts = [item.text for item in islice(opened.source.reread(), _MOST_MASKED)]
+    masked = [after for before in texts if (after := redact(before)) != before]
+    of = "items" if len(texts) < _MOST_MASKED else "first items"
+    yield "masked", f"something in {len(masked):,} of {len(texts):,} {of}"
+    for text in masked[:_SHOWN_MASKED]:
+        yield "", " ".join(text.split())
 
 
 def _forecast(options: RunOptions, plan: RunPlan, opened: Input) -> Forecast | None:

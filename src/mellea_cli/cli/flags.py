@@ -9,6 +9,7 @@ in the configuration file follow from the name.
 
 import dataclasses
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -252,11 +253,20 @@ class RunOptions:
         option(INPUT, "Input format, if its suffix does not tell.", "--format", "--input-format", "-f", **FORMATS),
     ] = None
     text_field: Annotated[
-        str | None, option(INPUT, "Column with the feedback (default: text, feedback, comment, …).")
+        list[str] | None,
+        option(
+            INPUT,
+            "Column with the feedback, or path in JSON (default: found). Repeatable: joined.",
+            metavar="NAME",
+        ),
     ] = None
     id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
     encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
     delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
+    header_row: Annotated[int | None, option(INPUT, "Line of the CSV header (default: found).", min=1)] = None
+    skip_rows: Annotated[
+        int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
+    ] = None
     limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
     seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
@@ -458,6 +468,9 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
         values["input"] = "-" if stdin_has_data() else ""
+    if getattr(ctx.get_parameter_source("text_field"), "name", "") == "ENVIRONMENT":
+        # Typer splits a variable at blanks, which columns' names contain: several stand on lines of their own.
+        values["text_field"] = os.environ["MELLEA_TEXT_FIELD"].splitlines()
     return choose_servers(values, ctx.get_parameter_source)
 
 
@@ -509,7 +522,6 @@ def stdin_has_data() -> bool:
     A terminal does not count: the program would wait for a user who waits for the program. Nor does a closed stdin or
     /dev/null, which cron and many supervisors give: there the input must be named.
     """
-    import os
     import stat
 
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mellea_cli.cli.backend_setup import names_provider, network_policy, secrets
 from mellea_cli.cli.flags import RunOptions
-from mellea_cli.errors import ExitCode, MelleaError, OutputError, UsageError
+from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from mellea_cli.backends.base import Backend
@@ -189,6 +189,12 @@ def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Calla
     answers, errors, foreign = import_replies(Path(options.import_batch or ""), plan.fingerprint.hex(), store)
     failed = f", {errors:,} requests without one" if errors else ""
     skipped = f", {foreign:,} lines that do not answer requests of mellea" if foreign else ""
+    if not (answers or errors):
+        raise InputError(
+            f"no line answers a request of mellea ({foreign:,} lines read)",
+            path=options.import_batch or "",
+            hint="name the output file of a batch that was exported with --export-batch",
+        )
     say(f"{options.import_batch}: {answers:,} answers{failed}{skipped}")
     return answers
 

@@ -65,7 +65,9 @@ class ReportFlags:
     input_format: Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)] = (
         None
     )
-    text_field: Annotated[str | None, _flag(INPUT, "Column with the feedback.")] = None
+    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
+        None
+    )
     id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
     encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None
     delimiter: Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")] = None
@@ -86,7 +88,7 @@ def report(flags: ReportFlags) -> ExitCode:
     themes = _themes(flags)
     options = SourceOptions(
         format=flags.input_format,
-        text_field=flags.text_field,
+        text_field=tuple(flags.text_field or ()),
         id_field=flags.id_field,
         encoding=flags.encoding,
         delimiter=flags.delimiter,
@@ -155,7 +157,9 @@ class CompareFlags:
     format: Annotated[
         ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
     ] = None
-    text_field: Annotated[str | None, _flag(INPUT, "Column with the feedback.")] = None
+    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
+        None
+    )
     id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
 
 
@@ -176,7 +180,7 @@ def compare(flags: CompareFlags) -> ExitCode:
         raise UsageError("both files cannot come from stdin", hint="name at least one of them: mellea compare OLD -")
     form = _output_format(flags.output, flags.format, ("text", "md", "json"))
     _check_output(flags.output, (flags.old, flags.new))
-    options = SourceOptions(text_field=flags.text_field, id_field=flags.id_field)
+    options = SourceOptions(text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
     with open_results(flags.old, options) as old, open_results(flags.new, options) as new:
         comparison = compare_results(old, new)
     if form == "json":

@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from mellea_cli.errors import InputError
+from mellea_cli.io.byte_input import Lines, choose_encoding, open_bytes
 from mellea_cli.io.files import AtomicFile
 from mellea_cli.io.journal import connect_to_read, journal_error
 from mellea_cli.messages import Completion, Usage
@@ -250,9 +251,10 @@ class BatchFile(AtomicFile):
 
 
 def reply_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a reply file that are not blank."""
-    try:
-        with path.open("rb") as file:
-            yield from (line for line in file if line.strip())
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", path=str(path)) from error
+    """Yield the lines of a reply file that are not blank, in UTF-8: also packed, with a byte order mark, with CR LF."""
+    with closing(open_bytes(str(path))) as data:
+        chunks = data.chunks()
+        head = next(chunks, b"")
+        encoding = choose_encoding(head, None, str(path))
+        lines = Lines(chain((head[encoding.mark :],), chunks), encoding, str(path))
+        yield from (line for _, line in lines if line.strip())

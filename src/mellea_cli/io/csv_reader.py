@@ -1,20 +1,28 @@
-"""CSV and TSV reader: the delimiter, the header, and rows with a reason for each bad one.
+"""CSV and TSV reader: the dialect, the header, and rows with a reason for each bad one.
 
 The rules, where the format leaves a choice:
 
-- Quotes follow RFC 4180: a field that begins with `"` ends with `"`, and a quote inside it is doubled.
+- Quotes follow RFC 4180: a field that begins with `"` ends with `"`, and a quote inside it is doubled. Where the first
+  rows only fit so, a backslash escapes a quote (MySQL), or quotes mean nothing (tabs without quoting).
 - A row with fewer cells than the header is bad. One with more is bad too, unless the extra cells are empty.
 - Blank lines do not count. An unnamed column is called `column_N`, a repeated name gets `_2`, `_3` and so on.
+- Lines above the header, further header rows, repeated headers, comment lines and lines below the table are no rows.
+  They are left out, and `left_out` says so.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from mellea_cli.errors import InputError, UsageError
-from mellea_cli.io.byte_input import MAX_ROW_BYTES, Lines, too_long
-from mellea_cli.io.formats import RawRow
+from mellea_cli.io.byte_input import MAX_ROW_BYTES, Encoding, Lines, too_long
+from mellea_cli.io.columns import folded, listed, names_text
+from mellea_cli.io.formats import CsvDialect, LeftOut, RawRow, RowStream, TextInput, format_of_name
 
 _CANDIDATES = (",", ";", "\t", "|")
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
@@ -32,40 +40,233 @@ def known_delimiter(wanted: str) -> str:
     return delimiter
 
 
+# A program that saves the file again quotes the cell, and fills the line up with delimiters.
+_STATED = re.compile(r"""\ufeff?[ "']*sep[ ]*=[ ]*["']?(\\t|tab|[^\s"'\w]|\t)["', ;\t|]*[\r\n]*""", re.IGNORECASE)
+
+
 def stated_delimiter(line: str) -> str | None:
     """Return the delimiter of a `sep=;` line, which Excel reads and writes above the header."""
-    text = line.strip("\ufeff\r\n")
-    return text[4] if len(text) == 5 and text.lower().startswith("sep=") else None
+    found = _STATED.fullmatch(line)
+    return known_delimiter(found[1]) if found else None
 
 
-def sniff_delimiter(lines: list[str], likely: Collection[str]) -> str:
-    """Choose among comma, semicolon, tab and pipe by the first lines of a file.
+Quoting = Literal["doubled", "backslash", "none"]
 
-    A candidate must split the header. The best one gives the header a likely column, then gives most lines as many
-    columns as the header, then gives most columns. Separators inside quotes do not count.
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """What the user said about a table; `None` means that it is detected."""
+
+    delimiter: str | None = None
+    names: tuple[str, ...] = ()
+    """Columns that the header has."""
+    header_row: int | None = None
+    """The physical line with the header, counted from 1."""
+    skip_rows: int | None = None
+    """Rows below the header that are no rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """Where the parts of a table are, as its first lines tell."""
+
+    delimiter: str = ","
+    quoting: Quoting = "doubled"
+    header_line: int = 1
+    """The physical line on which the header begins."""
+    above: int = 0
+    """Lines above the header that are not blank, and state no delimiter."""
+    extra: tuple[tuple[str, ...], ...] = ()
+    """Further header rows: the rows below the header that are none."""
+    has_row_names: bool = False
+    """Whether each row begins with a name for which the header has no cell."""
+    commented: bool = False
+    """Whether there are comment lines above the header."""
+    sep_line: str = ""
+    """The line that states the delimiter."""
+    junk: frozenset[tuple[str, ...]] = frozenset()
+    """The rows above the header."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    cells: list[str]
+    broken: bool = False
+
+    @property
+    def end(self) -> int:
+        """Number of cells up to the last one that is not empty."""
+        return next((at for at in range(len(self.cells), 0, -1) if self.cells[at - 1].strip()), 0)
+
+
+_SAMPLE = 200
+_HEADER_ROWS = 40
+"""The header is one of so many first rows."""
+
+
+def find_layout(text: str, options: TableOptions) -> TableLayout:
+    """Choose the dialect and find the header by the first lines of a file.
+
+    Of comma, semicolon, tab and pipe the one is best that gives the header a likely column, then gives most rows as
+    many cells as the header, then gives most columns. Separators inside quotes do not count.
 
     Args:
-        lines: the first physical lines, the header first.
-        likely: column names in lower case of which the header probably has one.
-
-    Returns:
-        The delimiter; a comma when there is only one column.
+        text: the first lines; the last one may be cut off.
+        options: what the user said.
     """
-    best, best_score = ",", (False, 0.0, 1)
-    for candidate in _CANDIDATES:
-        try:
-            rows = [row for row in csv.reader(lines, delimiter=candidate) if row]
-        except csv.Error:
-            continue
-        if not rows or len(rows[0]) < 2:
-            continue
-        header = {name.strip().lower() for name in rows[0]}
-        body = rows[1:]
-        regular = sum(len(row) == len(rows[0]) for row in body) / len(body) if body else 1.0
-        score = (not header.isdisjoint(likely), regular, len(rows[0]))
-        if score > best_score:
-            best, best_score = candidate, score
-    return best
+    lines = text.splitlines(keepends=True) if "\r" not in text else re.findall(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+", text)
+    if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")):
+        lines.pop()
+    first = next((line for line in lines if line.strip("\ufeff \t\r\n")), "")
+    stated = stated_delimiter(first)
+    given = options.delimiter or stated
+    sample = "".join(lines)
+    best, best_score = TableLayout(given or ","), (False, -1.0, 1)
+    for delimiter in (given,) if given else _CANDIDATES:
+        kinds: list[Quoting] = ["doubled"]
+        if '\\"' in sample or "\\N" in sample:
+            kinds.append("backslash")
+        if '"' in sample and delimiter in "\t|":
+            kinds.append("none")
+        for quoting in kinds:
+            rows = _sample(sample, delimiter, quoting)
+            if stated is not None and rows:
+                del rows[0]
+            if not rows:
+                continue
+            header = _locate(rows, options)
+            body = [row for row in rows[header + 1 :] if row.end or row.broken]
+            width = len(rows[header].cells)
+            if width < 2 and not given:
+                regular = -1.0
+            else:
+                fit = sum(len(row.cells) == width and not row.broken for row in body)
+                regular = fit / len(body) if body else 1.0
+            score = (_has_names(rows[header], options), regular, width)
+            # A rarer way of quoting must make more rows regular.
+            if score > best_score and (quoting == "doubled" or regular > best_score[1] or delimiter != best.delimiter):
+                best, best_score = _layout(rows, header, delimiter, quoting, options), score
+    return replace(best, sep_line=f"sep={stated}" if stated is not None else "")
+
+
+def _sample(text: str, delimiter: str, quoting: Quoting) -> list[_Row]:
+    """The rows of the first lines that can be read; blank lines are left out."""
+    rows: list[_Row] = []
+    parser = _Parser(Lines(iter((text.encode(errors="replace"),)), Encoding("utf-8"), ""), delimiter, quoting)
+    while len(rows) < _SAMPLE and (cells := parser.next_row()) is not None:
+        if isinstance(cells, InputError):
+            if parser.lines.at_end:
+                break  # most often the text was cut inside quotes
+            rows.append(_Row(parser.lines.first_line, [""], broken=True))
+        elif cells:
+            rows.append(_Row(parser.lines.first_line, cells))
+    return rows
+
+
+def _has_names(row: _Row, options: TableOptions) -> bool:
+    if options.names:
+        cells = {folded(cell) for cell in row.cells}
+        return any(folded(name) in cells for name in options.names)
+    return names_text(row.cells)
+
+
+def _locate(rows: list[_Row], options: TableOptions) -> int:
+    """Return the index of the header among the first rows."""
+    if options.header_row is not None:
+        return next((at for at, row in enumerate(rows) if row.line >= options.header_row), len(rows) - 1)
+    counts = Counter(len(row.cells) for row in rows if row.end)
+    width = max(counts, key=lambda width: counts[width] * (width - 1), default=1)
+    named = [at for at, row in enumerate(rows[:_HEADER_ROWS]) if _has_names(row, options)]
+    wide = [at for at in named if len(rows[at].cells) > 1]
+    for at, row in enumerate(rows[:_HEADER_ROWS]):
+        if at in wide or (at in named and not wide) or not _is_above(row, rows[at + 1 :], width, bool(wide)):
+            return at
+    return 0
+
+
+def _is_above(row: _Row, later: list[_Row], width: int, named: bool) -> bool:
+    """Whether a row above the first one that may be the header is a title, a comment, or a name with its value."""
+    if row.broken or not later:
+        return False
+    if not row.end:
+        return True
+    if row.cells[0].lstrip("\ufeff ").startswith("#") and (named or len(row.cells) != width):
+        return True
+    if width < 2 or row.end > 2:
+        return row.end > 2 and named and len(row.cells) * 2 < width
+    table = [other for other in later if len(other.cells) == width]
+    if row.end == 1:
+        # A column of texts with commas is no table of more columns: there a blank follows the comma.
+        spaced = sum(cell.startswith(" ") for other in table for cell in other.cells[1:])
+        return named or (any(other.end > 1 for other in table) and spaced * 2 <= sum(len(o.cells) - 1 for o in table))
+    return any(other.end > 2 for other in table)
+
+
+def _layout(rows: list[_Row], header: int, delimiter: str, quoting: Quoting, options: TableOptions) -> TableLayout:
+    names, body = rows[header].cells, rows[header + 1 :]
+    above = [row for row in rows[:header] if row.end]
+    # R writes a name for each row, and none for their column.
+    has_row_names = len(body) > 0 and all(
+        len(row.cells) == len(names) + 1 and row.cells[0] == str(at) and row.cells[-1] for at, row in enumerate(body, 1)
+    )
+    count = options.skip_rows if options.skip_rows is not None else _extra_rows(names, body)
+    return TableLayout(
+        delimiter=delimiter,
+        quoting=quoting,
+        header_line=options.header_row or rows[header].line,
+        above=len(above),
+        extra=tuple(tuple(row.cells) for row in body[:count]),
+        has_row_names=has_row_names and len(names) > 1,
+        commented=any(row.cells[0].startswith("#") for row in above),
+        junk=frozenset(tuple(row.cells) for row in above),
+    )
+
+
+_OPEN_ENDED = (
+    "open-ended", "open ended", "offene antwort", "freitext", "réponse ouverte", "réponse libre", "respuesta abierta",
+    "risposta aperta", "resposta aberta", "open antwoord", "odpowiedź otwarta", "自由回答", "自由形式"
+)  # fmt: skip
+_RESPONSE = ("response", "antwort", "réponse", "respuesta", "risposta", "resposta", "antwoord", "odpowiedź", "回答")
+
+
+def _extra_rows(names: Sequence[str], body: list[_Row]) -> int:
+    """Return the number of further header rows."""
+    if not body or body[0].broken:
+        return 0
+    if len(body) > 1 and _is_import_ids(body[1].cells):
+        return 2  # Qualtrics: the questions, and the ids of their columns
+    first = body[0].cells
+    if _is_import_ids(first) or (folded(names[0]) == "v1" and folded(first[0]) == "responseid"):
+        return 1
+    if len(first) > 1 and all(len(cell.strip()) > 1 and not cell.strip(" -") for cell in first):
+        return 1  # the rule below the header of sqlcmd and psql
+    return int(len(names) > 1 and bool(names[0].strip()) and not first[0].strip() and _tells_answers(names, body))
+
+
+def _tells_answers(names: Sequence[str], body: list[_Row]) -> bool:
+    """Whether the row below the header is SurveyMonkey's: how each question is answered, nothing on the respondent."""
+    if not body[0].end:
+        return folded(names[0]).startswith("respondent")
+    if len(body) > 1 and not body[1].cells[0].strip():
+        return False
+    words = [folded(cell) for cell in body[0].cells]
+    unnamed = any(word and not name.strip() for word, name in zip(words, names, strict=False))
+    return unnamed or any(word.startswith(_OPEN_ENDED + _RESPONSE) for word in words)
+
+
+def _is_import_ids(cells: Sequence[str]) -> bool:
+    filled = [cell for cell in cells if cell.strip()]
+    return bool(filled) and all(cell.replace(" ", "").startswith('{"ImportId"') for cell in filled)
+
+
+_SHOWN_RENAMED = 3
+EXTRA = "extra header row"
+_TRIM = "\ufeff \t\u00a0\u200b"
+_LONGEST_NAME = 300
+_ODD = frozenset("#{")
+_SEP = "sep="
+_COUNT = re.compile(r"\(\d+ rows?(?: affected)?\)|\d+ rows? (?:selected|in set).*", re.IGNORECASE)
 
 
 class CsvReader:
@@ -73,42 +274,241 @@ class CsvReader:
 
     Args:
         lines: the physical lines.
-        delimiter: one character.
-        skip: lines above the header that are no part of the table.
+        layout: from `find_layout`.
+        skip_rows: rows below the header that the user says are none.
 
     Raises:
         InputError: the header cannot be read.
     """
 
-    def __init__(self, lines: Lines, delimiter: str, *, skip: int = 0) -> None:
-        # The limit is global to the csv module: it is raised and never lowered, so that other users are not harmed.
-        csv.field_size_limit(max(csv.field_size_limit(), 2 * MAX_ROW_BYTES))
-        self._lines = _RowLines(lines, skip)
+    def __init__(self, lines: Lines, layout: TableLayout, *, skip_rows: int | None = None) -> None:
+        self._layout = layout
+        self._parser = _Parser(lines, layout.delimiter, layout.quoting, skip=layout.header_line - 1)
+        self._lines = self._parser.lines
         self._path = lines.path
-        self._delimiter = delimiter
-        self._rows = csv.reader(self._lines, delimiter=delimiter, strict=True)
         self.notes: list[str] = []
         """Changes to the header, one sentence each."""
+        self.left_out = LeftOut()
+        """What is no row, complete after the last row."""
+        self.dialect = CsvDialect(layout.delimiter, sep_line=layout.sep_line)
+        """How the file is written."""
         self.columns: tuple[str, ...] = self._read_header()
         """The names of the columns, each once; empty for an empty file."""
         self.header_line = self._lines.first_line
+        self.labels, self.open_ended = self._read_labels()
+        self._to_skip = len(layout.extra) if skip_rows is None else skip_rows
+        self._skip_reason = EXTRA if skip_rows is None else "row below the header, as --skip-rows says"
+        self._names = [folded(name) for name in self._header_cells]
+        firsts = [row[0] for row in (*layout.junk, *layout.extra) if row]
+        self._starts = {_SEP, *self._names, *(first.strip(_TRIM).casefold() for first in firsts)} - {""}
+        self._order: list[int] | None = None
+        self._after_header = False
+        if layout.above:
+            self._note_above(layout)
+
+    def _note_above(self, layout: TableLayout) -> None:
+        last = layout.header_line - 1
+        what = "1 line" if layout.above == 1 else f"{layout.above} lines"
+        self.notes.append(f"{self._path}: left out: {what} above the header, which is line {last + 1}")
 
     def rows(self) -> Iterator[RawRow | InputError]:
         """Yield the rows in order; a bad row is yielded as an error."""
         columns = self.columns
         width = len(columns)
         lines = self._lines
-        while (row := self._next_row()) is not None:
+        starts = self._starts
+        below: list[_Row] = []
+        blank = False
+        while (row := self._parser.next_row()) is not None:
             if isinstance(row, InputError):
+                yield from self._flushed(below)
                 yield row
-            elif len(row) == width or (len(row) > width and not any(row[width:])):
+                continue
+            if not row:
+                blank = True
+                continue
+            first = row[0]
+            unusual = first[:1] in _ODD or (len(first) < _LONGEST_NAME and first.strip(_TRIM).casefold() in starts)
+            if (unusual or self._to_skip) and self._is_no_row(row):
+                continue
+            if len(row) == width or (len(row) > width and not any(row[width:])):
+                if below:
+                    yield from self._flushed(below)
+                if self._order is not None:
+                    row = [row[at] for at in self._order]
+                blank = self._after_header = False
                 yield lines.first_line, dict(zip(columns, row, strict=False)), None
-            elif row:
-                yield self._wrong_width(len(row))
+            elif not any(row):
+                blank = True  # fewer or more cells than the header, and nothing in them
+            elif (blank or below) and len(row) < width and not any(row[1:]):
+                # Perhaps what a report writes below its table; a row below it would show that it is not.
+                below.append(_Row(lines.first_line, row))
+            elif row == ["\\."] or _COUNT.fullmatch(first) or stated_delimiter(first):
+                self.left_out.add("line outside the table", lines.first_line)
+            else:
+                yield from self._flushed(below)
+                yield self._wrong_width(len(row), lines.first_line)
+        if below:
+            self.left_out.add("line below the rows", *(row.line for row in below))
 
-    def _next_row(self) -> list[str] | InputError | None:
+    def _flushed(self, below: list[_Row]) -> list[InputError]:
+        errors = [self._wrong_width(len(row.cells), row.line) for row in below]
+        below.clear()
+        return errors
+
+    def _is_no_row(self, row: list[str]) -> bool:
+        """Whether a row that looks unusual is none; then it is counted."""
+        layout, width = self._layout, len(self.columns)
+        first = row[0].strip(_TRIM)
+        reason = ""
+        if self._to_skip:
+            reason = self._skip_reason
+            self._to_skip -= 1
+        elif len(row) == len(self._names) and self._repeats_header(row):
+            reason, self._after_header = "repeated header", True
+        elif _is_import_ids(row) or (self._after_header and tuple(row) in layout.extra):
+            reason = EXTRA
+        elif first.startswith("#") and (len(row) != width or (layout.commented and self.columns[0] != "#")):
+            reason = "comment line"
+        elif tuple(row) in layout.junk or (first.casefold() == _SEP and not any(row[1:])):
+            reason = "line outside the table"
+        if reason:
+            self.left_out.add(reason, self._lines.first_line)
+        return bool(reason)
+
+    def _repeats_header(self, row: list[str]) -> bool:
+        """Whether a row is the header again, perhaps in another order; then the rows below it have that order."""
+        if len(row) == 1:
+            return row[0].strip(_TRIM) == self._header_cells[0].strip(_TRIM)
+        names = [folded(cell) for cell in row]
+        if names == self._names:
+            self._order = None
+        elif len(set(names)) == len(names) and set(names) == set(self._names):
+            self._order = [names.index(name) for name in self._names]
+        else:
+            return False
+        return True
+
+    def _read_header(self) -> tuple[str, ...]:
+        self._header_cells: list[str] = []
+        while (row := self._parser.next_row()) is not None:
+            if isinstance(row, InputError):
+                raise row
+            names = [cell.replace("\ufeff", "").strip() for cell in row]
+            if any(names):
+                raw = "".join(text for _, text in self._lines.row)
+                self._set_dialect(raw)
+                if self._layout.has_row_names:
+                    names.insert(0, "")
+                self._header_cells = names
+                return self._unique(names)
+        return ()
+
+    def _set_dialect(self, header: str) -> None:
+        cell = r'"(?:[^"]|"")*"'
+        text = header.strip("\ufeff\r\n")
+        quoted = re.fullmatch(f"{cell}(?:{re.escape(self._layout.delimiter)}{cell})*", text) is not None
+        end = "\r\n" if header.endswith("\r\n") else "\n"
+        self.dialect = replace(self.dialect, quote_all=quoted, line_end=end)
+
+    def _read_labels(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Other names of columns in further header rows, and the columns that are answered in the user's own words."""
+        labels: dict[str, list[str]] = {}
+        open_ended = []
+        for row in self._layout.extra:
+            for name, cell in zip(self.columns, row, strict=False):
+                if word := folded(cell):
+                    labels.setdefault(word, []).append(name)
+                    if word.startswith(_OPEN_ENDED):
+                        open_ended.append(name)
+        return {word: names[0] for word, names in labels.items() if len(names) == 1}, tuple(open_ended)
+
+    def _unique(self, names: list[str]) -> tuple[str, ...]:
+        unique: dict[str, None] = {}
+        given = set(names)
+        renamed: dict[str, str] = {}
+        for position, name in enumerate(names, start=1):
+            new = base = name or f"column_{position}"
+            number = 2
+            while new in unique or (new != name and new in given):
+                new = f"{base}_{number}"
+                number += 1
+            if name and new != name:
+                renamed[new] = f"column {position} repeats the name {name!r} and is called {new!r}"
+            elif not name and any(names[position:]):
+                renamed[new] = f"column {position} has no name and is called {new!r}"
+            unique[new] = None
+        if len(renamed) > _SHOWN_RENAMED:
+            self.notes.append(f"{self._path}: columns with a repeated name or none are called {listed(renamed)}")
+        else:
+            self.notes += [f"{self._path}: {sentence}" for sentence in renamed.values()]
+        return tuple(unique)
+
+    def _wrong_width(self, cells: int, line: int) -> InputError:
+        width = len(self.columns)
+        hint = "put text with separators or line breaks in quotes" if width > 1 else "check --delimiter"
+        message = f"{cells} cell{'s' if cells > 1 else ''} where the header has {width}"
+        return InputError(message, path=self._path, line=line, hint=hint)
+
+
+def open_table(source: TextInput, delimiter: str | None) -> RowStream:
+    """Find the dialect and the header of a table, and start reading.
+
+    Args:
+        source: the input.
+        delimiter: the format's own, or `None` to find it.
+
+    Raises:
+        InputError: the header cannot be read, or is not where the user says.
+    """
+    options, encoding = source.options, source.encoding
+    if options.delimiter is not None:
+        delimiter = known_delimiter(options.delimiter)
+    names = tuple(name for name in (*options.text_fields, options.id_field) if name)
+    layout = find_layout(source.head, TableOptions(delimiter, names, options.header_row, options.skip_rows))
+    reader = CsvReader(source.lines(), layout, skip_rows=options.skip_rows)
+    if options.header_row is not None and not reader.columns:
+        raise InputError(f"has no line {options.header_row}", path=source.name, hint="correct --header-row")
+    # Where only the content tells that it is a table, tabs are its own way of writing, not that of CSV.
+    tabs = reader.dialect.delimiter == "\t" and format_of_name(source.name) != "csv"
+    return RowStream(
+        reader.rows(),
+        reader.columns,
+        reader.header_line,
+        reader.notes,
+        labels=reader.labels,
+        open_ended=reader.open_ended,
+        left_out=reader.left_out,
+        # The output is UTF-8: with a mark also where a spreadsheet would not take the input for it.
+        dialect=replace(
+            reader.dialect,
+            mark=encoding.mark > 0 or encoding.codec not in ("utf-8", "ascii"),
+            delimiter="," if tabs else reader.dialect.delimiter,
+        ),
+    )
+
+
+class _Parser:
+    """Parses rows one at a time; a broken one is returned as an error, and parsing continues below it."""
+
+    def __init__(self, lines: Lines, delimiter: str, quoting: Quoting, *, skip: int = 0) -> None:
+        # The limit is global to the csv module: it is raised and never lowered, so that other users are not harmed.
+        csv.field_size_limit(max(csv.field_size_limit(), 2 * MAX_ROW_BYTES))
+        null = re.compile(rf"(?:^|(?<={re.escape(delimiter)}))\\N(?=[{re.escape(delimiter)}\r\n]|$)")
+        self.lines = _RowLines(lines, skip, null if quoting == "backslash" else None)
+        self._path = lines.path
+        self._delimiter = delimiter
+        self._rows = csv.reader(
+            self.lines,
+            delimiter=delimiter,
+            strict=True,
+            escapechar="\\" if quoting == "backslash" else None,
+            quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
+        )
+
+    def next_row(self) -> list[str] | InputError | None:
         """Return the next row, `[]` for a blank line, an error for a bad row, `None` at the end."""
-        lines = self._lines
+        lines = self.lines
         lines.row.clear()
         lines.row_size = 0
         try:
@@ -122,43 +522,12 @@ class CsvReader:
         except _RowTooLong:
             return too_long(self._path, self._recover(), "check whether a quote in this line is never closed")
 
-    def _read_header(self) -> tuple[str, ...]:
-        while (row := self._next_row()) is not None:
-            if isinstance(row, InputError):
-                raise row
-            names = [cell.strip("\ufeff \t") for cell in row]
-            if any(names):
-                return self._unique(names)
-        return ()
-
-    def _unique(self, names: list[str]) -> tuple[str, ...]:
-        unique: dict[str, None] = {}
-        given = set(names)
-        for position, name in enumerate(names, start=1):
-            new = base = name or f"column_{position}"
-            number = 2
-            while new in unique or (new != name and new in given):
-                new = f"{base}_{number}"
-                number += 1
-            if name and new != name:
-                self.notes.append(f"{self._path}: column {position} repeats the name {name!r} and is called {new!r}")
-            elif not name and position < len(names):
-                self.notes.append(f"{self._path}: column {position} has no name and is called {new!r}")
-            unique[new] = None
-        return tuple(unique)
-
-    def _wrong_width(self, cells: int) -> InputError:
-        width = len(self.columns)
-        hint = "put text with separators or line breaks in quotes" if width > 1 else "check --delimiter"
-        message = f"{cells} cell{'s' if cells > 1 else ''} where the header has {width}"
-        return InputError(message, path=self._path, line=self._lines.first_line, hint=hint)
-
     def _broken(self, error: csv.Error) -> InputError:
         if "unexpected end" in str(error):
             line = self._recover()
             hint = 'close it, or double it ("") when it belongs to the text'
             return InputError("a quote that is opened here is never closed", path=self._path, line=line, hint=hint)
-        line = self._lines.line
+        line = self.lines.line
         if "expected after" in str(error):
             hint = 'inside quotes, a quote is written twice ("")'
             return InputError("text after a closing quote", path=self._path, line=line, hint=hint)
@@ -166,9 +535,9 @@ class CsvReader:
 
     def _recover(self) -> int:
         """Return the line with the quote that is never closed, and continue reading below it."""
-        row = list(self._lines.row)
+        row = list(self.lines.row)
         opened = _unclosed_quote((text for _, text in row), self._delimiter)
-        self._lines.pending.extend(reversed(row[opened + 1 :]))
+        self.lines.pending.extend(reversed(row[opened + 1 :]))
         return row[opened][0]
 
 
@@ -179,8 +548,10 @@ class _RowTooLong(Exception):
 class _RowLines:
     """Feeds decoded lines to the csv module and remembers those of the current row."""
 
-    def __init__(self, lines: Lines, skip: int) -> None:
+    def __init__(self, lines: Lines, skip: int, null: re.Pattern[str] | None) -> None:
         self._lines = lines
+        self._null = null  # finds cells with MySQL's null, which are not escapes
+        self.at_end = False
         self._numbered = iter(lines)
         for _ in range(skip):
             next(self._numbered, None)
@@ -207,10 +578,15 @@ class _RowLines:
             except InputError as error:
                 self.fatal = error
                 raise
+            except StopIteration:
+                self.at_end = True
+                raise
             try:
                 text = data.decode(self._lines.codec)
             except UnicodeDecodeError as error:
                 raise self._lines.undecodable(error, number) from error
+            if self._null is not None and "\\N" in text:
+                text = self._null.sub(r"\\\\N", text)
         if not self.row:
             self.first_line = number
         self.line = number

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,12 +20,52 @@ if TYPE_CHECKING:
 RawRow = tuple[int, dict[str, Any], str | None]
 """What a reader yields: physical line, columns, and the JSON text of the row (`None` when it was not JSON)."""
 
+
+@dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How a table is written, so that an output can be written in the same way."""
+
+    delimiter: str = ","
+    quote_all: bool = False
+    line_end: str = "\n"
+    mark: bool = False
+    """Whether it begins with a byte order mark."""
+    sep_line: str = ""
+    """The first line that states the delimiter, such as `sep=;`; empty without one."""
+
+
 Note = Callable[[str], None]
 """Called with one sentence that the user should read, such as that a column was renamed."""
 
 
 def ignore(_: object) -> None:
     """Take a note or a bad row and do nothing with it."""
+
+
+class LeftOut:
+    """Counts what is no row, by reason, with its first lines."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[int]] = {}
+
+    def add(self, reason: str, *lines: int) -> None:
+        self._lines.setdefault(reason, []).extend(lines)
+
+    def sentences(self) -> list[str]:
+        """Return one sentence for each reason."""
+        return [f"left out: {_several(reason, lines)}" for reason, lines in self._lines.items()]
+
+
+_SHOWN_LINES = 5
+
+
+def _several(reason: str, lines: list[int]) -> str:
+    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
+    if len(lines) == 1:
+        return f"1 {reason} (line {shown})"
+    more = f" and {len(lines) - _SHOWN_LINES:,} more" if len(lines) > _SHOWN_LINES else ""
+    what, _, place = reason.partition(" ") if reason.startswith(("line ", "row ")) else (reason, "", "")
+    return f"{len(lines):,} {what}s{' ' + place if place else ''} (lines {shown}{more})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +77,18 @@ class RowStream:
     header: tuple[str, ...] = ()
     """The columns of a table; empty where each row has its own."""
     header_line: int = 1
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    """What the user should know; complete once the first row has been read."""
     numbered: bool = False
     """Whether messages about a row have its number, because a line may hold many rows."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Columns by their names in further header rows, folded."""
+    open_ended: tuple[str, ...] = ()
+    """The columns that a further header row calls answers in the user's own words."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What is no row, complete after the last row."""
+    dialect: CsvDialect | None = None
+    """How a table is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +170,8 @@ class JsonFormat:
     def rows(self, source: TextInput) -> RowStream:
         from mellea_cli.io.json_reader import JsonStream
 
-        return RowStream(JsonStream(source.text(), source.name).rows(), numbered=True)
+        stream = JsonStream(source.text(), source.name, source.options.text_fields)
+        return RowStream(stream.rows(), notes=stream.notes, numbered=True)
 
     def layout(self, output: RowOutput) -> Layout:
         from mellea_cli.io.writers import JsonArray
@@ -130,15 +180,14 @@ class JsonFormat:
 
 
 class CsvFormat:
-    """A table with a header; reading guesses the delimiter."""
+    """A table with a header; reading guesses the delimiter, writing takes the input's."""
 
-    _read_delimiter: str | None = None
-    _write_delimiter = ","
+    _delimiter: str | None = None
 
     def rows(self, source: TextInput) -> RowStream:
-        from mellea_cli.io.source import open_table
+        from mellea_cli.io.csv_reader import open_table
 
-        return open_table(source, self._read_delimiter)
+        return open_table(source, self._delimiter)
 
     def layout(self, output: RowOutput) -> Layout:
         from mellea_cli.io.writers import Table
@@ -147,7 +196,8 @@ class CsvFormat:
         return Table(
             output.added,
             options.columns,
-            delimiter=self._write_delimiter,
+            dialect=options.dialect,
+            delimiter=self._delimiter,
             raw=options.raw_csv,
             note=output.note,
         )
@@ -156,7 +206,7 @@ class CsvFormat:
 class TsvFormat(CsvFormat):
     """A table with tabs between its cells."""
 
-    _read_delimiter = _write_delimiter = "\t"
+    _delimiter = "\t"
 
 
 FORMATS: ExtensionPoint[Callable[[], FileFormat]] = ExtensionPoint(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.byte_input import CHUNK_BYTES, MAX_ROW_BYTES, LineCounter, Lines, too_long
+from mellea_cli.io.columns import has_column, names_text
 from mellea_cli.io.formats import RawRow
 
 MAX_DEPTH = 400
@@ -19,11 +21,17 @@ _LINE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
 _TYPE_NAMES = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "an array"}
 
 
+class _NotJson(ValueError):
+    """A constant that Python writes and JSON does not have."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON (write null)")
+    raise _NotJson(name)
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+# Python writes NaN and infinities, which are no JSON: they are read as null.
+_NULLING = json.JSONDecoder(parse_constant=lambda _: None)
 
 
 class BadJson(ValueError):
@@ -39,7 +47,12 @@ def read_jsonl(lines: Lines) -> Iterator[RawRow | InputError]:
             text = line.decode(codec).strip(_LINE_SPACE)
             if not text:
                 continue
-            value, end = decode(text)
+            try:
+                value, end = decode(text)
+            except _NotJson:
+                value = _NULLING.decode(text)
+                text = json.dumps(value, ensure_ascii=False)
+                end = len(text)
             if end != len(text):
                 _DECODER.decode(text)  # raises an error that says where the extra text begins
             yield number, _checked_object(value, text), text
@@ -94,6 +107,55 @@ def _line_hint(text: str) -> str:
     return "each line must be one whole JSON object"
 
 
+_LEVELS = 3
+
+
+def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """Return the paths to the lists of objects in an object that is a wrapper rather than a row.
+
+    Of several levels the one nearest to the top counts. An object with a text of its own is a row.
+
+    Args:
+        value: the object.
+        names: columns that a row has.
+    """
+    if not isinstance(value, dict) or names_text(key for key, part in value.items() if isinstance(part, str)):
+        return []
+    if any(has_column(value, name) for name in names):
+        return []
+    level: list[tuple[tuple[str, ...], dict[str, Any]]] = [((), value)]
+    for _ in range(_LEVELS):
+        found = [
+            (*path, key)
+            for path, parent in level
+            for key, part in parent.items()
+            if isinstance(part, list) and part and all(isinstance(one, dict) for one in part)
+        ]
+        if found:
+            return found
+        level = [
+            ((*path, key), part) for path, parent in level for key, part in parent.items() if isinstance(part, dict)
+        ]
+    return []
+
+
+_GAP = re.compile(r"[\s,:\ufeff]*")
+
+
+def _member(text: str, key: str, start: int) -> int:
+    """Return where the value under a key begins in the text of an object that begins at `start`."""
+    at = _GAP.match(text, start + 1).end()  # type: ignore[union-attr]  # it matches the empty text, too
+    found = start
+    while text[at] != "}":
+        name, at = _NULLING.raw_decode(text, at)
+        at = _GAP.match(text, at).end()  # type: ignore[union-attr]  # as above
+        if name == key:
+            found = at  # of a repeated key the last one counts
+        _, at = _NULLING.raw_decode(text, at)
+        at = _GAP.match(text, at).end()  # type: ignore[union-attr]  # as above
+    return found
+
+
 # A literal or an escape that is cut off at the end of the received text starts at most this many characters before it.
 _LONGEST_CUT_TOKEN = 12
 # `e+` and a digit may follow a number that seems complete.
@@ -109,14 +171,19 @@ class JsonStream:
     Args:
         chunks: the text in pieces as they arrive.
         path: the input's name in messages.
+        names: columns that a row has, so that an object with one of them is a row and no wrapper of rows.
     """
 
-    def __init__(self, chunks: Iterator[str], path: str) -> None:
+    def __init__(self, chunks: Iterator[str], path: str, names: Sequence[str] = ()) -> None:
         self._chunks = chunks
         self._path = path
         self._text = ""
         self._at = 0
         self._place = LineCounter()
+        self._names = names
+        self._parsed = ""
+        self.notes: list[str] = []
+        """Where the rows are, if they are inside one object."""
         self._ended = False
 
     def rows(self) -> Iterator[RawRow | InputError]:
@@ -132,6 +199,13 @@ class JsonStream:
             self._skip(1)
             yield from self._elements()
         elif first == "{":
+            row = self._element()
+            paths = rows_inside(row[1], self._names) if not isinstance(row, InputError) else []
+            text = self._parsed if paths else ""
+            if paths and not self._peek():
+                yield from self._inside(text, paths)
+                return
+            yield row
             while self._peek():
                 yield self._element()
         else:
@@ -152,9 +226,25 @@ class JsonStream:
         if self._peek():
             raise self._error("there is more after the end of the array", "write one array, or one object per line")
 
+    def _inside(self, text: str, paths: list[tuple[str, ...]]) -> Iterator[RawRow | InputError]:
+        """Yield the rows of the only list inside the only object."""
+        names = [".".join(path) for path in paths]
+        if len(paths) > 1:
+            message = f"is one object with rows under {' and '.join(map(repr, names))}"
+            hint = f"take one out: jq -c '.{names[0]}[]' FILE | mellea summarise -"
+            raise InputError(message, path=self._path, line=1, hint=hint)
+        self.notes.append(f"{self._path}: the rows are under {names[0]!r}")
+        at = text.index("{")
+        for key in paths[0]:
+            at = _member(text, key, at)
+        inside = JsonStream(iter((text[at : _NULLING.raw_decode(text, at)[1]],)), self._path)
+        inside._place.advance(text, 0, at)
+        yield from inside.rows()
+
     def _element(self) -> RawRow | InputError:
         line = self._place.line
         value, raw = self._parse_value()
+        self._parsed = raw
         try:
             fields = _checked_object(value, raw)
         except BadJson as error:
@@ -166,8 +256,13 @@ class JsonStream:
 
     def _parse_value(self) -> tuple[Any, str]:
         while True:
+            decoder = _DECODER
             try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
+                try:
+                    value, end = decoder.raw_decode(self._text, self._at)
+                except _NotJson:
+                    decoder = _NULLING
+                    value, end = decoder.raw_decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
                 if self._ended or not self._may_be_cut(error):
                     raise self._broken(error) from error
@@ -176,6 +271,7 @@ class JsonStream:
                 may_grow = isinstance(value, int | float) and len(self._text) - end < _LONGEST_NUMBER_REST
                 if self._ended or not may_grow:
                     raw = self._text[self._at : end]
+                    raw = raw if decoder is _DECODER else json.dumps(value, ensure_ascii=False)
                     self._skip(end - self._at)
                     return value, raw
             have = len(self._text) - self._at

@@ -6,8 +6,10 @@ import json
 import sqlite3
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +24,7 @@ from mellea_cli.io.files import (
     output_error,
     resolve_output,
 )
-from mellea_cli.io.formats import FORMATS, Note, RowOutput, ignore, known_format, output_format
+from mellea_cli.io.formats import FORMATS, CsvDialect, Note, RowOutput, ignore, known_format, output_format
 from mellea_cli.io.writers import ERROR, AddedColumns, Layout
 from mellea_cli.items import Item, Row
 
@@ -39,6 +41,8 @@ class SinkOptions:
     """Input columns that are known in advance (from a survey): a table to a pipe needs its header first."""
     raw_csv: bool = False
     """Write cells that a spreadsheet would run as formulas unchanged."""
+    dialect: Callable[[], CsvDialect | None] = field(default=lambda: None)
+    """Returns how the input was written; called when a table is written, at the earliest after the first row."""
 
 
 class Sink(ABC):
@@ -92,6 +96,9 @@ def open_sink(
     """
     options = options or SinkOptions()
     form = known_format(options.format) if options.format else output_format(target.name)
+    if target.kind != "file":
+        # What goes into a pipe is read by programs, which do not expect a byte order mark.
+        options = replace(options, dialect=partial(_unmarked, options.dialect))
     layout = FORMATS.require(form)().layout(RowOutput(added, options, note))
     if target.kind == "stdout":
         out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
@@ -99,6 +106,11 @@ def open_sink(
     if target.kind == "special":
         return StreamSink(open_special(target.path, target.name), layout)
     return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
+
+
+def _unmarked(found: Callable[[], CsvDialect | None]) -> CsvDialect | None:
+    dialect = found()
+    return dialect and replace(dialect, mark=False, sep_line="")
 
 
 def open_dead_letters(path: str, options: SinkOptions | None = None, *, note: Note = ignore) -> FileSink | StreamSink:

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from itertools import chain, islice
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self
+from typing import BinaryIO, Literal, Self
 
-from mellea_cli.errors import InputError, UsageError, nearest
+from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import (
     CHUNK_BYTES,
     ByteInput,
     choose_encoding,
     known_codec,
     open_bytes,
-    without_surrogates,
 )
-from mellea_cli.io.csv_reader import CsvReader, known_delimiter, sniff_delimiter, stated_delimiter
+from mellea_cli.io.columns import PATH_ROWS, SAMPLE_ROWS, ColumnMapping
+from mellea_cli.io.csv_reader import known_delimiter
 from mellea_cli.io.formats import (
     FORMATS,
+    CsvDialect,
     Note,
     RawRow,
     RowStream,
     TextInput,
     detect_format,
+    format_of_name,
     ignore,
     known_format,
     refuse_binary,
 )
+from mellea_cli.io.json_reader import rows_inside
 from mellea_cli.items import Item
 
 SURVEY_BYTES = 64 << 20
@@ -48,12 +51,17 @@ class SourceOptions:
 
     format: str | None = None
     """A name of `FORMATS`."""
-    text_field: str | None = None
+    text_field: str | tuple[str, ...] | None = None
+    """The column with the text, or several that are joined; in JSON also a path such as `data.body`."""
     id_field: str | None = None
     encoding: str | None = None
     """Any text encoding that Python knows; by default UTF-8, or UTF-16 and UTF-32 by their byte order mark."""
     delimiter: str | None = None
     """One character, or a word such as `tab`."""
+    header_row: int | None = None
+    """The physical line with the header of a table, counted from 1."""
+    skip_rows: int | None = None
+    """Rows below the header of a table that are no rows."""
     limit: int | None = None
     """Take at most this many items, the first ones."""
     sample: int | None = None
@@ -70,9 +78,17 @@ class SourceOptions:
             known_codec(self.encoding)
         if self.delimiter is not None:
             known_delimiter(self.delimiter)
-        for name, value in (("--limit", self.limit), ("--sample", self.sample)):
+        for name, value in (("--limit", self.limit), ("--sample", self.sample), ("--skip-rows", self.skip_rows)):
             if value is not None and value < 0:
                 raise UsageError(f"{name} cannot be negative: {value}")
+        if self.header_row is not None and self.header_row < 1:
+            raise UsageError(f"--header-row counts lines from 1: {self.header_row}")
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """The named columns with the text."""
+        named = self.text_field
+        return (named,) if isinstance(named, str) else tuple(named or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +150,12 @@ class Source:
         self._options = options
         self._report = report
         self._note = note
-        self._noted: set[str] = set()
+        self.notes: list[str] = []
+        """What was said about the input so far."""
+        self.text_columns: tuple[str, ...] = ()
+        """The columns with the text, once the first row has been read."""
+        self.dialect: CsvDialect | None = None
+        """How a table is written, once its header has been read; `None` for JSON."""
         self._header: tuple[str, ...] = ()
         self._surveyed: tuple[int, int] | None = None
         checkable = data.size is not None and data.size <= SURVEY_BYTES
@@ -223,9 +244,10 @@ class Source:
         """Yield the items from the start of the input, and pass bad rows to `on_bad`."""
         data = self._data
         data.rewind()
-        mapping = ColumnMapping(self._options.text_field, self._options.id_field, self.name)
+        mapping = ColumnMapping(self._options.text_fields, self._options.id_field, self.name)
         position = 0
         first_bad: InputError | None = None
+        rows: RowStream | None = None
         try:
             rows = self._open_rows(mapping)
             for number, row in enumerate(rows.stream, start=1):
@@ -236,8 +258,6 @@ class Source:
                         raise row
                     item = mapping.item(row, position)
                 except InputError as error:
-                    if mapping.text_field is None and row is not error:
-                        raise  # the text column is not named, and the first row has none that looks like it
                     bad = _numbered(error, number) if rows.numbered else error
                     first_bad = first_bad or bad
                     on_bad(bad)
@@ -247,16 +267,19 @@ class Source:
         except InputError:
             if not data.stopped:  # what was cut off by `stop` is not broken
                 raise
+        finally:
+            for sentence in rows.left_out.sentences() if rows is not None else ():
+                self._note_once(f"{self.name}: {sentence}")
         if first_bad is not None and not position and not data.stopped:
             raise first_bad
 
     def _open_rows(self, mapping: ColumnMapping) -> RowStream:
         rows = open_rows(self._data, self._options)
-        for note in rows.notes:
+        self._header, self.dialect = rows.header, rows.dialect
+        rows = with_columns(rows, mapping)
+        for note in (*rows.notes, *mapping.notes):
             self._note_once(note)
-        self._header = rows.header
-        if rows.header:
-            mapping.check_header(rows.header, rows.header_line)
+        self.text_columns = mapping.text_fields
         return rows
 
     def _refuse(self, error: InputError) -> None:
@@ -272,8 +295,8 @@ class Source:
         return self._surveyed is not None and self._surveyed != self._data.signature()
 
     def _note_once(self, note: str) -> None:
-        if note not in self._noted:
-            self._noted.add(note)
+        if note not in self.notes:
+            self.notes.append(note)
             self._note(note)
 
 
@@ -306,164 +329,121 @@ def _sample(items: Iterable[Item], size: int, seed: int) -> list[Item]:
 
 
 def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
-    """Detect encoding, format and delimiter by the first bytes, and start reading.
+    """Detect encoding, format and dialect by the first bytes, and start reading.
 
     Raises:
         InputError: the input is not text, or its first bytes cannot be read.
     """
     chunks = data.chunks()
-    head = _head(chunks)
+    head = _head(chunks, _FILE_HEAD if data.size is not None else 0)
     encoding = choose_encoding(head, options.encoding, data.name)
     refuse_binary(head, encoding, data.name)
     text = head[encoding.mark :].decode(encoding.codec, "replace")
     form = detect_format(text, options.format, data.name)
+    if (
+        form == "jsonl"
+        and options.format is None
+        and format_of_name(data.name) != "jsonl"
+        and _wraps_rows(text, options)
+    ):
+        form = "json"
     rest = chain((head[encoding.mark :],), chunks)
-    return FORMATS.require(form)().rows(TextInput(data.name, text, rest, encoding, options))
+    rows = FORMATS.require(form)().rows(TextInput(data.name, text, rest, encoding, options))
+    if rows.dialect is None and (options.header_row is not None or options.skip_rows is not None):
+        raise InputError("has no header", path=data.name, hint="omit --header-row and --skip-rows")
+    return rows
 
 
-def open_table(source: TextInput, delimiter: str | None) -> RowStream:
-    """Find the delimiter of a table, unless it is known, and read the header."""
-    stated = stated_delimiter("".join(_physical_lines(source.head)[:1]))
-    delimiter = _delimiter(source.head, delimiter, source.options, stated)
-    reader = CsvReader(source.lines(), delimiter, skip=0 if stated is None else 1)
-    return RowStream(reader.rows(), reader.columns, reader.header_line, tuple(reader.notes))
+def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:
+    """Find the columns of the text and the id, and read as many rows for it as are needed.
+
+    Args:
+        rows: the rows.
+        mapping: finds the columns.
+        but: columns that do not hold the text.
+
+    Raises:
+        InputError: a named column does not exist, or none is clearly the text.
+    """
+    named = bool(mapping.text_fields)
+    columns = [name for name in rows.open_ended or rows.header if name not in but]
+    if rows.header:
+        mapping.check_header(rows.header, rows.header_line, rows.labels)
+        if named or mapping.choose(columns, None, rows.header_line, header=True):
+            return rows
+    taken: list[RawRow | InputError] = []
+    sample: list[Mapping[str, object]] = []
+    stream = _with_end(rows.stream)
+    last = found = False
+    while not (last or found):
+        row = next(stream)
+        taken.append(row)
+        if not isinstance(row, InputError):
+            sample.append(row[1])
+        last = isinstance(row, _End) or len(taken) >= (PATH_ROWS if named else SAMPLE_ROWS)
+        if not rows.header:
+            columns = [name for name in dict.fromkeys(key for one in sample for key in one) if name not in but]
+        if named:
+            found = mapping.find_named(sample, last=last)
+        elif columns:
+            line = next((one[0] for one in taken if not isinstance(one, InputError)), 1)
+            line = rows.header_line if rows.header else line
+            found = mapping.choose(columns, sample if last else None, line, header=bool(rows.header))
+    return replace(rows, stream=_without_end(chain(taken, stream)))
+
+
+class _End(InputError):
+    """The end of a stream, with the error that ended it."""
+
+
+def _with_end(stream: Iterator[RawRow | InputError]) -> Iterator[RawRow | InputError]:
+    try:
+        yield from stream
+    except InputError as error:
+        yield _End(error.reason, path=error.path, line=error.line, hint=error.hint)
+    else:
+        yield _End("")
+
+
+def _without_end(stream: Iterator[RawRow | InputError]) -> Iterator[RawRow | InputError]:
+    for row in stream:
+        if not isinstance(row, _End):
+            yield row
+        elif row.reason:
+            raise InputError(row.reason, path=row.path, line=row.line, hint=row.hint)
+
+
+def _wraps_rows(text: str, options: SourceOptions) -> bool:
+    try:
+        return bool(rows_inside(json.loads(text), options.text_fields))
+    except (ValueError, RecursionError):
+        # Most often there is a second line, so the first one is a row.
+        return len(text) > CHUNK_BYTES and "\n" not in text
 
 
 _BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
+_FILE_HEAD = 1 << 18
+# Surveys have further header rows, which only the rows below them show.
+_SURVEY = re.compile(rb"response_?id|respondent id|startdate|importid", re.IGNORECASE)
+_SURVEY_LINES = 12
 
 
-def _head(chunks: Iterator[bytes]) -> bytes:
-    """Read until the format can be seen: an opening bracket, or the first line that is not blank."""
+def _head(chunks: Iterator[bytes], at_least: int) -> bytes:
+    """Read until the format can be seen: an opening bracket, or the first line that is not blank.
+
+    Args:
+        chunks: the input.
+        at_least: bytes to read anyway where the input does not have to be waited for.
+    """
     head = b""
     for piece in chunks:
         head += piece
         start = head.lstrip(_BLANK)
+        ends = start.count(b"\n") or start.count(b"\r")
+        may_be_survey = 0 < ends < _SURVEY_LINES and len(head) < CHUNK_BYTES and not start.startswith((b"[", b"{"))
+        if may_be_survey and _SURVEY.search(start.replace(b"\0", b"")):
+            continue
         # A slow pipe may send an array without any line end, so its bracket has to be enough.
-        if start.startswith(b"[") or b"\n" in start or b"\r" in start or len(head) >= CHUNK_BYTES:
+        if len(head) >= at_least and (start.startswith(b"[") or ends or len(head) >= CHUNK_BYTES):
             break
     return head
-
-
-def _delimiter(text: str, known: str | None, options: SourceOptions, stated: str | None) -> str:
-    if options.delimiter is not None:
-        return known_delimiter(options.delimiter)
-    if known is not None:
-        return known
-    if stated is not None:
-        return stated
-    lines = _physical_lines(text.lstrip("\ufeff\r\n"))
-    if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")):
-        lines.pop()  # the head may end inside a line
-    wanted = {name.strip().lower() for name in (options.text_field, options.id_field) if name}
-    return sniff_delimiter(lines, wanted or {*TEXT_COLUMNS})
-
-
-def _physical_lines(text: str) -> list[str]:
-    # `str.splitlines` would also split at U+2028 and the like.
-    return list(StringIO(text, newline=""))
-
-
-TEXT_COLUMNS = ("text", "feedback", "comment", "review", "body", "message", "content")
-"""The columns that are tried, in this order, when the user names none."""
-ID_COLUMN = "id"
-_ID_TYPES = (str, int, float)  # not bool
-_SHOWN_COLUMNS = 12
-_SHOWN_LENGTH = 40
-
-
-class ColumnMapping:
-    """Maps the columns of raw rows to the text and the id of items.
-
-    Args:
-        text_field: the column with the text, or `None` to find it.
-        id_field: the column with the id, or `None` for `id` where there is one.
-        path: the input's name in messages.
-    """
-
-    def __init__(self, text_field: str | None, id_field: str | None, path: str) -> None:
-        self.text_field = text_field
-        """The column with the text; `None` until it is found in the header or the first row."""
-        self._id_field = ID_COLUMN if id_field is None else id_field
-        self._id_required = id_field is not None
-        self._path = path
-
-    def check_header(self, columns: tuple[str, ...], line: int) -> None:
-        """Find the columns in the header of a table.
-
-        Raises:
-            InputError: a named column does not exist, or none looks like the text.
-        """
-        if self.text_field is None:
-            self.text_field = self._find_text(dict.fromkeys(columns), line)
-        elif self.text_field not in columns:
-            raise self._missing(self.text_field, "--text-field", columns, line)
-        if self._id_required and self._id_field not in columns:
-            raise self._missing(self._id_field, "--id-field", columns, line)
-
-    def item(self, row: RawRow, position: int) -> Item:
-        """Return the item of a row; an item without an id gets its 1-based position.
-
-        Raises:
-            InputError: the text is missing, or is an object or an array.
-        """
-        line, fields, raw = row
-        name = self.text_field
-        if name is None:
-            name = self.text_field = self._find_text(fields, line)
-        text = fields.get(name)
-        if text.__class__ is not str:
-            text = self._as_text(name, row)
-        elif not text.isascii():
-            text = without_surrogates(text)
-        ident = fields.get(self._id_field)
-        if ident.__class__ not in _ID_TYPES or ident == "":
-            if self._id_required:
-                raise self._no_id(fields, line)
-            ident = position + 1
-        return Item(position, ident, text, fields, line, raw)
-
-    def _as_text(self, name: str, row: RawRow) -> str:
-        line, fields, _ = row
-        if name not in fields:
-            raise self._missing(name, "--text-field", fields, line)
-        value = fields[name]
-        if isinstance(value, dict | list):
-            kind = "an object" if isinstance(value, dict) else "an array"
-            raise self._error(f"column {name!r} holds {kind}, not text", line, "name a column with text")
-        return "" if value is None else json.dumps(value)
-
-    def _find_text(self, columns: Mapping[str, Any], line: int) -> str:
-        folded = {name.strip().casefold(): name for name in reversed(list(columns))}
-        for names in ({name: name for name in columns}, folded):
-            for name in TEXT_COLUMNS:
-                if name in names:
-                    return names[name]
-        for name, value in columns.items():
-            if isinstance(value, list) and value and isinstance(value[0], dict):
-                hint = f"take them out: jq -c '.{name}[]' FILE | mellea summarise -"
-                raise self._error(f"is one object with its rows under {name!r}", line, hint)
-        hint = "name the column with the feedback: --text-field NAME"
-        if any(name.startswith(("{", "[")) for name in columns):
-            hint = "if this is JSON, add --format jsonl or json; else --text-field NAME"
-        raise self._error(f"no column looks like the text; columns seen: {_listed(columns)}", line, hint)
-
-    def _missing(self, wanted: str, flag: str, columns: Iterable[str], line: int) -> InputError:
-        close = nearest(wanted, columns)
-        hint = f"did you mean {flag} {close}?" if close else f"name another one with {flag}"
-        return self._error(f"no column {wanted!r}; columns seen: {_listed(columns)}", line, hint)
-
-    def _no_id(self, fields: Mapping[str, Any], line: int) -> InputError:
-        if self._id_field not in fields:
-            return self._missing(self._id_field, "--id-field", fields, line)
-        hint = "without --id-field the rows are numbered"
-        return self._error(f"the id column {self._id_field!r} holds no string or number", line, hint)
-
-    def _error(self, message: str, line: int, hint: str) -> InputError:
-        return InputError(message, path=self._path, line=line, hint=hint)
-
-
-def _listed(columns: Iterable[str]) -> str:
-    names = ["".join(char if char.isprintable() else "?" for char in name) for name in columns]
-    shown = [name if len(name) <= _SHOWN_LENGTH else name[: _SHOWN_LENGTH - 1] + "…" for name in names[:_SHOWN_COLUMNS]]
-    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
-    return (", ".join(shown) or "none") + more

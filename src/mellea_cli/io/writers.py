@@ -6,18 +6,19 @@ import csv
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 from mellea_cli.io.byte_input import without_surrogates
-from mellea_cli.io.formats import Note, ignore
+from mellea_cli.io.formats import CsvDialect, Note, ignore
 from mellea_cli.items import Failure, Item, Outcome, Row
 
 ERROR = "error"
 """The column with the reason why a row has no answers."""
 _PREFIX = "mellea_"
+_REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def _error_value(failure: Failure) -> dict[str, Any]:
 class FreeNames:
     """Finds names for added columns that no input column has.
 
-    Input columns are never touched. When the input has a column `NAME`, the added one is called `mellea_NAME`, and
-    `mellea_NAME_2`, `mellea_NAME_3` and so on when that exists too.
+    Input columns are never touched. When the input has a column `NAME`, in whatever case, the added one is called
+    `mellea_NAME`, and `mellea_NAME_2`, `mellea_NAME_3` and so on when that exists too.
 
     Args:
         note: called once for each renamed column.
@@ -83,20 +84,31 @@ class FreeNames:
     def __init__(self, note: Note = ignore) -> None:
         self._note = note
         self._noted: set[str] = set()
+        self._found: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, str]] = {}
 
     def find(self, name: str, taken: Collection[str]) -> str:
         """Return `name`, or another name when it is taken."""
-        if name not in taken:
+        folded = {one.casefold(): one for one in taken}
+        if (own := folded.get(name)) is None:
             return name
         free = base = _PREFIX + name
         number = 2
-        while free in taken:
+        while free in folded:
             free = f"{base}_{number}"
             number += 1
         if name not in self._noted:
             self._noted.add(name)
-            self._note(f"the input has a column {name!r}: it is kept, and the added column is called {free!r}")
+            self._note(f"the input has a column {own!r}: it is kept, and the added column is called {free!r}")
         return free
+
+    def all(self, names: Iterable[str], taken: Collection[str]) -> dict[str, str]:
+        """Return the name to use for each name; what was found for the same columns is remembered."""
+        key = (tuple(names), tuple(taken))
+        if key not in self._found:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            self._found[key] = {name: self.find(name, taken) for name in names}
+        return self._found[key]
 
 
 class Layout(Protocol):
@@ -160,8 +172,9 @@ class JsonLines:
 
     def partial_line(self, row: Row) -> bytes:
         item, added = row.item, row.added
-        if not item.fields.keys().isdisjoint(added):
-            added = {self._names.find(name, item.fields): value for name, value in added.items()}
+        if added:
+            names = self._names.all(added, item.fields)
+            added = {names[name]: value for name, value in added.items()}
         raw = item.raw
         if raw is None:
             return encoded({**item.fields, **added}) + b"\n"
@@ -205,13 +218,15 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][+-]?\d+)?\s?%?", 
 class Table:
     """CSV or TSV. A partial line is a JSON array of two objects: the input's columns, and the added ones.
 
-    Null is an empty cell, a nested value is JSON, lines end with LF. A cell that a spreadsheet would run as a formula
-    gets an apostrophe in front, also in the header.
+    Null is an empty cell, a nested value is JSON. An output that was read from a table is written as that was:
+    delimiter, quotes, line ends and byte order mark, but always in UTF-8; else with commas and LF. A cell that a
+    spreadsheet would run as a formula gets an apostrophe in front, also in the header.
 
     Args:
         added: the columns that the run adds.
         columns: input columns that are known in advance, in order.
-        delimiter: the character between cells.
+        dialect: returns how the input was written, or `None`; called when the header is rendered.
+        delimiter: the character between cells, whatever the input's was.
         raw: write formulas unchanged.
         note: called once for each added column that is renamed, and for each input column that is dropped.
     """
@@ -223,7 +238,8 @@ class Table:
         added: AddedColumns,
         columns: Iterable[str] = (),
         *,
-        delimiter: str = ",",
+        dialect: Callable[[], CsvDialect | None] = lambda: None,
+        delimiter: str | None = None,
         raw: bool = False,
         note: Note = ignore,
     ) -> None:
@@ -234,9 +250,8 @@ class Table:
         self._dropped: set[str] = set()
         self._header_rendered = False
         self._lines: list[str] = []
-        # The csv module quotes a lone CR or LF only when its line end contains them, so it gets CR LF.
-        target = SimpleNamespace(write=self._lines.append)
-        self._writer = csv.writer(target, delimiter=delimiter, lineterminator="\r\n")
+        self._dialect = dialect
+        self._delimiter = delimiter
 
     def partial_line(self, row: Row) -> bytes:
         item = row.item
@@ -257,9 +272,22 @@ class Table:
 
     def _header(self) -> bytes:
         self._header_rendered = True
-        names = FreeNames(self._note)
-        cells = [*self._columns, *(names.find(name, self._columns.keys()) for name in self._added.flat)]
-        return self._line(cells) if cells else b""
+        dialect = self._dialect() or CsvDialect()
+        delimiter = self._delimiter or dialect.delimiter
+        # The csv module quotes a lone CR or LF only when its line end contains them, so it gets CR LF.
+        self._writer = csv.writer(
+            SimpleNamespace(write=self._lines.append),
+            delimiter=delimiter,
+            lineterminator="\r\n",
+            quoting=csv.QUOTE_ALL if dialect.quote_all else csv.QUOTE_MINIMAL,
+        )
+        self._line_end = dialect.line_end
+        start = "\ufeff" if dialect.mark else ""
+        if dialect.sep_line and delimiter == dialect.delimiter:
+            start += dialect.sep_line + dialect.line_end
+        names = FreeNames(self._note).all(self._added.flat, self._columns.keys())
+        cells = [*self._columns, *names.values()]
+        return start.encode() + self._line(cells) if cells else b""
 
     def _render(self, fields: Mapping[str, Any], added: Mapping[str, Any]) -> bytes:
         if not self._header_rendered:
@@ -293,7 +321,7 @@ class Table:
                 for text in texts
             ]
         self._writer.writerow(texts)
-        line = self._lines.pop()[:-2] + "\n"
+        line = self._lines.pop()[:-2] + self._line_end
         try:
             return line.encode()
         except UnicodeEncodeError:

@@ -10,11 +10,23 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, Literal, Self
 
 from mellea_cli.errors import InputError, nearest
 from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
-from mellea_cli.io.source import ID_COLUMN, TEXT_COLUMNS, SourceOptions, open_rows
+from mellea_cli.io.columns import (
+    ID_COLUMN,
+    SAMPLE_ROWS,
+    column_value,
+    find_text,
+    is_path,
+    joined_texts,
+    listed,
+    same_names,
+)
+from mellea_cli.io.formats import RawRow, RowStream
+from mellea_cli.io.source import SourceOptions, open_rows
 
 State = Literal["answered", "blank", "failed"]
 
@@ -26,7 +38,6 @@ _ADDED = ("summary", "sentiment", "issues", "themes", "theme_quotes", "error")
 _ISSUE_PARTS = ("main_complaint", "positive_aspect", "urgency")
 _FORMULA_GUARD = re.compile(r"'[=+\-@\t\r]")
 _THEME_SEPARATOR = " | "
-_SHOWN_COLUMNS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +73,11 @@ def open_results(path: str, options: SourceOptions | None = None) -> Results:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The role of each column in rows with the same set of columns; `None` for a role that no column has."""
+    """The role of each column in rows with the same set of columns; nothing for a role that no column has."""
 
     added: Mapping[str, str]  # The run's columns by their usual names
     nested: bool  # Whether the issues are one object, as in JSON, or a column for each part, as in CSV
-    text: str | None
+    text: tuple[str, ...]
     id: str | None
     rest: tuple[str, ...]
 
@@ -90,7 +101,8 @@ class Results:
         self._options = options
         self._known_columns: dict[tuple[str, ...], _Columns] = {}
         self._flat = False
-        self.notes: tuple[str, ...] = ()  # What the user should know about the file, such as that a column was renamed
+        self._text_fields = options.text_fields
+        self.notes: list[str] = []  # What the user should know about the file, such as that a column was renamed
 
     def __enter__(self) -> Self:
         return self
@@ -101,11 +113,14 @@ class Results:
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
         self._flat = bool(rows.header)
-        self.notes = rows.notes
+        if rows.header:
+            self._added(rows.header, rows.header_line)
+        stream = self._find_text(rows)
+        self.notes = [*rows.notes]
         if rows.header:
             self._assign(rows.header, rows.header_line)
         number = 0
-        for row in rows.stream:
+        for row in stream:
             try:
                 if isinstance(row, InputError):
                     raise row
@@ -121,35 +136,61 @@ class Results:
         if self.bad and not number:
             raise self.bad[0]
 
-    def _assign(self, names: tuple[str, ...], line: int) -> _Columns:
-        """Find the role of each column; rows of JSON may differ in their columns."""
-        if (known := self._known_columns.get(names)) is not None:
-            return known
+    def _find_text(self, rows: RowStream) -> Iterator[RawRow | InputError]:
+        """Find the column with the feedback as the run did when nobody names it, and return all rows."""
+        if self._text_fields:
+            return rows.stream
+        taken = list(islice(rows.stream, SAMPLE_ROWS))
+        sample = [row[1] for row in taken if not isinstance(row, InputError)]
+        names = rows.header or tuple(dict.fromkeys(key for fields in sample for key in fields))
+        added = {_last(name, names) for name in (*_ADDED, *_ISSUE_PARTS)}
+        found = find_text([name for name in names if name not in added], sample)
+        self._text_fields = tuple(found or ()) if found and len(found) == 1 else ()
+        return chain(taken, rows.stream)
+
+    def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
+        """The run's columns by their usual names."""
         added = {name: found for name in _ADDED if (found := _last(name, names)) is not None}
         if "sentiment" not in added:
             file = "FILE" if self.name.startswith("<") else self.name
             raise InputError(
-                f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {_listed(names)}",
+                f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {listed(names)}",
                 path=self.name,
                 line=line,
                 hint=f"make one first: mellea summarise {file} -o results.jsonl",
             )
+        return added
+
+    def _named(self, wanted: str, flag: str, names: tuple[str, ...], line: int) -> str:
+        same = same_names(wanted, names)
+        if len(same) != 1 and (self._flat or not is_path(wanted)):
+            raise self.missing(wanted, flag, names, line)
+        return same[0] if same else wanted
+
+    def _assign(self, names: tuple[str, ...], line: int) -> _Columns:
+        """Find the role of each column; rows of JSON may differ in their columns."""
+        if (known := self._known_columns.get(names)) is not None:
+            return known
+        added = self._added(names, line)
         nested = not self._flat and "issues" in added
         if not nested:
             added.pop("issues", None)
             added |= {name: found for name in _ISSUE_PARTS if (found := _last(name, names)) is not None}
         options = self._options
-        for wanted, flag in ((options.text_field, "--text-field"), (options.id_field, "--id-field")):
-            if wanted is not None and wanted not in names:
-                raise self.missing(wanted, flag, names, line)
-        text = options.text_field or _text_column(names, added)
-        ident = options.id_field or (ID_COLUMN if ID_COLUMN in names else None)
-        taken = {*added.values(), text, ident}
+        if options.text_fields:
+            text = tuple(self._named(name, "--text-field", names, line) for name in options.text_fields)
+        else:
+            text = tuple(name for name in self._text_fields if name in names)
+        if options.id_field is not None:
+            ident: str | None = self._named(options.id_field, "--id-field", names, line)
+        else:
+            ident = same[0] if len(same := same_names(ID_COLUMN, names)) == 1 else None
+        taken = {*added.values(), *text, ident}
         columns = _Columns(added, nested, text, ident, tuple(name for name in names if name not in taken))
         self.columns.update(dict.fromkeys(columns.rest))
         self.labelled = self.labelled or "themes" in added
         self.has_ids = self.has_ids or ident is not None
-        self.has_text = self.has_text or text is not None
+        self.has_text = self.has_text or bool(text)
         self._known_columns[names] = columns
         return columns
 
@@ -161,7 +202,7 @@ class Results:
         )
         sentiment = self._text(added.get("sentiment")).strip().lower()
         kind, reason = self._failure(added.get("error"))
-        ident = "" if columns.id is None else self._text(fields.get(columns.id)).strip()
+        ident = "" if columns.id is None else self._text(column_value(fields, columns.id)).strip()
         rest = columns.rest
         error = columns.added.get("error")
         if error and not self._flat and not isinstance(fields.get(error), Mapping | None):
@@ -171,7 +212,7 @@ class Results:
         return Record(
             number=number,
             id=ident or str(number),
-            text="" if columns.text is None else self._text(fields.get(columns.text)),
+            text=joined_texts({name: self._text(column_value(fields, name)) for name in columns.text}),
             state="answered" if sentiment else "failed" if reason else "blank",
             summary=self._text(added.get("summary")),
             sentiment=sentiment,
@@ -229,24 +270,10 @@ class Results:
         names = list(columns) or list(self.columns)
         close = nearest(wanted, names)
         hint = f"did you mean {flag} {close!r}?" if close else f"name another one with {flag}"
-        seen = f"no column {wanted!r}; columns seen: {_listed(names)}"
+        seen = f"no column {wanted!r}; columns seen: {listed(names)}"
         return InputError(seen, path=self.name, line=line, hint=hint)
 
 
 def _last(name: str, columns: tuple[str, ...]) -> str | None:
     pattern = re.compile(rf"(?:mellea_)?{name}|mellea_{name}_\d+")
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
-
-
-def _text_column(columns: tuple[str, ...], added: Mapping[str, str]) -> str | None:
-    folded = {name.strip().casefold(): name for name in reversed(columns) if name not in added.values()}
-    for name in TEXT_COLUMNS:
-        if name in columns:
-            return name
-    return next((folded[name] for name in TEXT_COLUMNS if name in folded), None)
-
-
-def _listed(columns: Iterable[str]) -> str:
-    names = list(columns)
-    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
-    return ", ".join(names[:_SHOWN_COLUMNS]) + more if names else "none"

@@ -1,0 +1,465 @@
+"""Columns: how names are compared, which column holds the text, and how a row becomes an item."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from mellea_cli.errors import InputError, nearest
+from mellea_cli.io.byte_input import without_surrogates
+from mellea_cli.io.formats import RawRow
+from mellea_cli.items import Item
+
+TEXT_COLUMNS = ("text", "feedback", "comment", "review", "body", "message", "content")
+"""The names that are tried first, in this order, when the user names no column."""
+ID_COLUMN = "id"
+SAMPLE_ROWS = 50
+"""Rows by which the text column is found when no name tells it."""
+PATH_ROWS = 1_000
+"""Rows in which a path into JSON must lead to something once."""
+
+# What databases and statistics programs write for "no value". What people type, such as none or n/a, is an answer.
+_NULLS = frozenset(
+    "NULL null Null (null) <null> [NULL] \\N NaN nan NAN -nan NA <NA> NaT #N/A #NA #NULL! undefined".split(" ")  # noqa: SIM905 - readable
+)
+_LONGEST_NULL = max(map(len, _NULLS))
+
+
+def folded(name: str) -> str:
+    """Return a column's name as it is compared: white space folded, case and invisible marks ignored."""
+    return " ".join(unicodedata.normalize("NFKC", name).translate(_INVISIBLE).split()).casefold()
+
+
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u200e\u200f\u00ad"))
+
+
+def same_names(wanted: str, columns: Iterable[str]) -> list[str]:
+    """Return the column of exactly this name, else every column whose name is the same when folded."""
+    columns = list(columns)
+    if wanted in columns:
+        return [wanted]
+    fold = folded(wanted)
+    return [name for name in columns if folded(name) == fold]
+
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Words of names, without accents. A name is a text column's when one of these words is in it and none of `_OTHER`.
+_WORDS = _word_set("""
+text comment comments feedback review reviews body message messages content contents remark remarks opinion opinions
+narrative verbatim verbatims testimonial suggestion suggestions freetext
+kommentar kommentare bemerkung bemerkungen anmerkung anmerkungen rezension rezensionen ruckmeldung ruckmeldungen
+freitext nachricht inhalt meinung anregung anregungen erfahrungsbericht verbesserungsvorschlag verbesserungsvorschlage
+commentaire commentaires avis remarque remarques texte temoignage contenu
+comentario comentarios opiniones resena resenas texto mensaje observaciones sugerencia sugerencias contenido
+opiniao opinioes resenha mensagem observacao observacoes sugestao sugestoes depoimento conteudo
+commento commenti recensione recensioni testo messaggio opinione osservazioni suggerimento suggerimenti
+opmerking opmerkingen recensie recensies reactie reacties tekst bericht toelichting inhoud
+komentarz komentarze opinia opinie recenzja recenzje tresc uwagi wiadomosc tekst komentar recenze pripominky zprava
+kommentarer recension recensioner omdome anmeldelse besked meddelande palaute kommentti arvostelu viesti
+velemeny megjegyzes szoveg comentariu recenzie yorum yorumlar mesaj σχολιο σχολια κριτικη
+комментарии отзыв отзывы текст сообщение мнение коментар відгук
+""")  # fmt: skip
+_WEAKER = _word_set("""
+description beschreibung descripcion descricao descrizione beschrijving omschrijving opis popis response responses
+answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen reason
+grund begrundung motif explanation complaint beschwerde reclamation queja reclamo klacht
+""")
+# Names in these scripts have no blanks: they end with such a word.
+_ENDINGS = tuple(_word_set("""
+コメント 感想 レビュー 口コミ クチコミ 意見 自由記述 自由回答 本文 评论 評論 内容 內容 反馈 意见
+留言 评语 리뷰 후기 의견 댓글 내용
+"""))  # fmt: skip
+_OTHER = _word_set("""
+id ids uuid guid key number no nr num count counts total length words word date time timestamp datetime created
+updated modified submitted title titles headline subject heading header name username author reviewer respondent
+email mail ip url uri link links rating ratings score scores star stars grade status state type kind category
+categories tag tags label labels language lang locale country version device product item company developer vendor
+merchant seller owner agent staff internal reply replies replied helpful votes vote source channel sentiment
+polarity subjectivity confidence summary image images photo photos video media format
+location place address city region branch store platform site website likes verified quality
+datum titel titre titulo titolo tytul data fecha heure hora uhrzeit zeitstempel anzahl nummer sterne punkte auteur
+autor autore nom nombre nome naam imie sprache langue idioma lingua betreff objet asunto oggetto onderwerp
+""")
+_REPLIES = _word_set("response responses answer answers antwort reponse respuesta risposta")
+_NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+_LONG_WORD = 7
+
+
+def _parts(name: str) -> list[str]:
+    """The words of a name in lower case and without accents; `reviewText` and `review_text` have the same."""
+    plain = unicodedata.normalize("NFKD", re.sub(r"<[^<>]*>", " ", name))
+    plain = "".join(char for char in plain if not unicodedata.combining(char))
+    return [part.casefold() for part in _NAME_PARTS.findall(plain)]
+
+
+def _is_text_word(part: str) -> bool:
+    # Compounds such as Kundenkommentar and reviewtext, too.
+    return part in _WORDS or any(
+        part.endswith(word) and (len(word) >= _LONG_WORD or part.removesuffix(word) in _WORDS) for word in _WORDS
+    )
+
+
+_CLOSING = ")]:\uff09\uff1a "
+_SURE = 30
+"""Below this rank a name alone tells that a column holds the text."""
+_QUESTION_PARTS = 5
+
+
+def _rank(name: str) -> int | None:
+    """How well a name fits the text, 0 the best; `None` when it does not."""
+    if (fold := folded(name)) in TEXT_COLUMNS:
+        return TEXT_COLUMNS.index(fold)
+    if fold.rstrip(_CLOSING).endswith(_ENDINGS):
+        return 10
+    parts = _parts(name)
+    if len(parts) >= _QUESTION_PARTS or not _OTHER.isdisjoint(parts):
+        return None
+    if any(map(_is_text_word, parts)):
+        # The response to a review is the owner's.
+        return None if not _REPLIES.isdisjoint(parts) and parts[0].startswith("review") else 10 + 10 * (len(parts) > 1)
+    return _SURE if not _WEAKER.isdisjoint(parts) else None
+
+
+def names_text(columns: Iterable[str]) -> bool:
+    """Whether one of the columns holds the text by its name."""
+    return any((rank := _rank(name)) is not None and rank <= _SURE for name in columns)
+
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
+_ADDRESS = re.compile(r"\S*(?:@|://)\S*")
+_MOST_WORDS = 40
+_PROSE_WORDS = 3.0
+_CLEAR = 0.6
+"""A column is clearly the text when no other has more words than this part of its own."""
+
+
+def _words(cell: Any) -> float:
+    """Words of a cell of prose; 0 for numbers, dates and addresses."""
+    if not isinstance(cell, str) or _ADDRESS.fullmatch(text := cell.strip()):
+        return 0.0
+    if sum(map(str.isdigit, text)) > 0.3 * len(text):
+        return 0.0
+    unspaced = len(_UNSPACED.findall(text))
+    return min(unspaced / 2 if unspaced else len(_WORD.findall(text)), _MOST_WORDS)
+
+
+def _prose(name: str, cells: Sequence[Any]) -> float:
+    """Mean words of the cells that are not empty; 0 when the column can hardly be free text."""
+    filled = [cell for cell in cells if cell not in (None, "") and not is_null(cell)]
+    if not filled or len(filled) < len(cells) / 10:
+        return 0.0
+    if len(filled) >= 5 and len({str(cell) for cell in filled}) < len(filled) / 2:
+        return 0.0  # choices of a list
+    words = fmean(map(_words, filled))
+    return words if words >= _PROSE_WORDS or (words >= 2 and name.rstrip().endswith("?")) else 0.0
+
+
+def is_null(text: Any) -> bool:
+    """Whether a cell is a program's word for no value."""
+    return isinstance(text, str) and len(text) <= _LONGEST_NULL and text in _NULLS
+
+
+def find_text(columns: Sequence[str], sample: Sequence[Mapping[str, Any]] | None) -> list[str] | None:
+    """Return the columns that may hold the text: one when it is clear, several or none when it is not.
+
+    Args:
+        columns: the names.
+        sample: some rows; without them the names alone must tell.
+
+    Returns:
+        `None` when the names do not tell and there is no sample.
+    """
+    # Of `Comment` and `Comment_2`, which were both called `Comment`, none is the text.
+    repeated = {name for name in columns if f"{name}_2" in columns}
+    repeated |= {name for name in columns if (base := re.sub(r"_\d+$", "", name)) != name and base in repeated}
+    ranks = {name: rank for name in columns if name not in repeated and (rank := _rank(name)) is not None}
+    best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
+    sure = bool(best) and ranks[best[0]] < _SURE
+    if sure and len(best) == 1:
+        return best
+    if sample is None:
+        return None
+    if not sure:
+        names = [
+            name
+            for name in columns
+            if name not in repeated and (len(parts := _parts(name)) >= _QUESTION_PARTS or _OTHER.isdisjoint(parts))
+        ]
+    else:
+        names = best
+    scores = {name: _prose(name, [row.get(name) for row in sample]) for name in names}
+    prose = sorted((name for name in names if scores[name]), key=lambda name: -scores[name])
+    if len(prose) > 1 and scores[prose[1]] <= _CLEAR * scores[prose[0]]:
+        return prose[:1]
+    return prose or best
+
+
+_MISSING = object()
+
+
+def _path_value(value: Any, parts: Sequence[str]) -> Any:
+    """Return what a path leads to, `_MISSING` for nothing. A key that contains dots is found, too."""
+    if not parts:
+        return value
+    if isinstance(value, list):
+        at = int(parts[0]) if parts[0].isdecimal() else len(value)
+        return _path_value(value[at], parts[1:]) if at < len(value) else _MISSING
+    if isinstance(value, dict):
+        for end in range(len(parts), 0, -1):
+            if (key := ".".join(parts[:end])) in value:
+                return _path_value(value[key], parts[end:])
+    return _MISSING
+
+
+def _paths(value: Any, before: str = "") -> list[str]:
+    """The paths to the texts inside objects and lists, a few levels deep."""
+    if isinstance(value, str) or before.count(".") > 4:
+        return [before] if before else []
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    return [path for key, part in inside for path in _paths(part, f"{before}.{key}" if before else str(key))]
+
+
+_ID_TYPES = (str, int, float)  # not bool
+_SHOWN_COLUMNS = 12
+_SHOWN_LENGTH = 40
+
+
+class ColumnMapping:
+    """Maps the columns of raw rows to the text and the id of items.
+
+    Args:
+        text_fields: the columns with the text, joined with their names as labels when there are several; none to find
+            the column.
+        id_field: the column with the id, or `None` for `id` where there is one.
+        path: the input's name in messages.
+    """
+
+    def __init__(self, text_fields: Sequence[str], id_field: str | None, path: str) -> None:
+        self.text_fields: tuple[str, ...] = tuple(text_fields)
+        """The columns with the text; empty until they are found."""
+        self.notes: list[str] = []
+        self._id_field = ID_COLUMN if id_field is None else id_field
+        self._id_required = id_field is not None
+        self._path = path
+
+    def check_header(self, columns: Sequence[str], line: int, labels: Mapping[str, str]) -> None:
+        """Find the named columns in the header of a table.
+
+        Args:
+            columns: the header.
+            line: its line.
+            labels: other names of columns, folded, from further header rows.
+
+        Raises:
+            InputError: a named column does not exist, or its name fits several.
+        """
+        self.text_fields = tuple(self._same(name, "--text-field", columns, line, labels) for name in self.text_fields)
+        if self._id_required:
+            self._id_field = self._same(self._id_field, "--id-field", columns, line, labels)
+        elif self._id_field not in columns and len(same := same_names(self._id_field, columns)) == 1:
+            self._id_field = same[0]
+
+    def _same(
+        self, wanted: str, flag: str, columns: Sequence[str], line: int, labels: Mapping[str, str] | None = None
+    ) -> str:
+        same = same_names(wanted, columns)
+        if not same and labels and (label := labels.get(folded(wanted))):
+            same = [label]
+        if not same:
+            raise self._missing(wanted, flag, columns, line)
+        if len(same) > 1:
+            message = f"{wanted!r} fits several columns: {listed(same)}"
+            raise self._error(message, line, f"write the name as one of them is written: {flag} {same[0]!r}")
+        return same[0]
+
+    def choose(
+        self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]] | None, line: int, *, header: bool = False
+    ) -> bool:
+        """Find the column with the text when the user named none.
+
+        Args:
+            columns: the names to choose from.
+            sample: some rows, or `None` when there are none yet.
+            line: the line for messages.
+            header: whether the names come from a header, which may be the first row of a file without one.
+
+        Returns:
+            Whether it is found; not found, more rows are needed.
+
+        Raises:
+            InputError: no column is clearly the text.
+        """
+        is_json = header and columns[0].startswith(("{", "[{"))
+        found = [] if is_json else find_text(columns, sample)
+        if found is None:
+            return False
+        if len(found) > 1:
+            hint = f"name one: --text-field {found[0]!r}; given several times, the columns are joined"
+            raise self._error(f"{len(found)} columns may be the text: {listed(found)}", line, hint)
+        if not found or (header and _rank(found[0]) is None and _looks_like_a_row(columns)):
+            raise self._no_text(columns, sample or (), line)
+        self.text_fields = (found[0],)
+        self.notes.append(f"{self._path}: the text is in column {label(found[0])!r}")
+        return True
+
+    def find_named(self, rows: Sequence[Mapping[str, Any]], *, last: bool) -> bool:
+        """Find the named columns of JSON rows, which have no header; raises as `check_header` does.
+
+        Args:
+            rows: the first rows.
+            last: whether no further row decides. A path may be missing in many rows, but not in all of them.
+
+        Returns:
+            Whether they are found; otherwise more rows are needed.
+        """
+        if not rows:
+            return last
+        found = []
+        for name in self.text_fields:
+            keys = list(dict.fromkeys(key for row in rows for key in row))
+            if any(has_column(row, name) for row in rows):
+                found.append(name)
+            elif same_names(name, keys):
+                found.append(self._same(name, "--text-field", keys, 1))
+            elif not is_path(name):
+                found.append(name)  # each row is said to be without it
+            elif last:
+                raise self._missing(name, "--text-field", dict.fromkeys([*keys, *_paths(dict(rows[0]))]), 1)
+            else:
+                return False
+        self.text_fields = tuple(found)
+        return True
+
+    def item(self, row: RawRow, position: int) -> Item:
+        """Return the item of a row; an item without an id gets its 1-based position.
+
+        Raises:
+            InputError: the text is missing, or is an object or an array.
+        """
+        line, fields, raw = row
+        names = self.text_fields
+        if not names:
+            self.choose(list(fields), [fields], line)
+            names = self.text_fields
+        text = fields.get(names[0]) if len(names) == 1 else self._joined(row)
+        if text.__class__ is not str:
+            text = self._as_text(names[0], row)
+        elif len(text) <= _LONGEST_NULL and text in _NULLS:
+            text = ""
+        elif not text.isascii():
+            text = without_surrogates(text)
+        ident = fields.get(self._id_field)
+        if ident.__class__ not in _ID_TYPES or ident == "":
+            ident = self._other_id(fields, position, line)
+        return Item(position, ident, text, fields, line, raw)
+
+    def _joined(self, row: RawRow) -> str:
+        return joined_texts({name: self._as_text(name, row) for name in self.text_fields})
+
+    def _as_text(self, name: str, row: RawRow) -> str:
+        line, fields, _ = row
+        value = _value(fields, name)
+        if value is _MISSING:
+            if not is_path(name):
+                raise self._missing(name, "--text-field", fields, line)
+            value = None
+        if isinstance(value, dict | list):
+            kind = "an object" if isinstance(value, dict) else "an array"
+            paths = _paths(value, name)
+            hint = f"name what is inside: --text-field {paths[0]}" if paths else "name a column with text"
+            raise self._error(f"column {name!r} holds {kind}, not text", line, hint)
+        if isinstance(value, str):
+            return "" if is_null(value) else without_surrogates(value)
+        return "" if value is None else json.dumps(value)
+
+    def _other_id(self, fields: Mapping[str, Any], position: int, line: int) -> str | int | float:
+        """The id that a path leads to, else the 1-based position."""
+        value = _value(fields, self._id_field)
+        if isinstance(value, _ID_TYPES) and not isinstance(value, bool) and value != "":
+            return value
+        if not self._id_required:
+            return position + 1
+        if value is _MISSING:
+            raise self._missing(self._id_field, "--id-field", fields, line)
+        hint = "without --id-field the rows are numbered"
+        raise self._error(f"the id column {self._id_field!r} holds no string or number", line, hint)
+
+    def _no_text(self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]], line: int) -> InputError:
+        hint = "name the column with the feedback: --text-field NAME"
+        paths = [path for path in _paths(dict(sample[0])) if names_text([path.rpartition(".")[2]])] if sample else []
+        if any(name.startswith(("{", "[")) for name in columns):
+            hint = "if this is JSON, add --format jsonl or json; else --text-field NAME"
+        elif paths:
+            hint = f"name the column with the feedback: --text-field {paths[0]}"
+        elif _looks_like_a_row(columns):
+            hint = "if the file has no line with the columns' names, put one on top; else --text-field NAME"
+        return self._error(f"no column looks like the text; columns seen: {listed(columns)}", line, hint)
+
+    def _missing(self, wanted: str, flag: str, columns: Iterable[str], line: int) -> InputError:
+        close = nearest(wanted, columns)
+        hint = f"did you mean {flag} {close}?" if close else f"name another one with {flag}"
+        return self._error(f"no column {wanted!r}; columns seen: {listed(columns)}", line, hint)
+
+    def _error(self, message: str, line: int, hint: str) -> InputError:
+        return InputError(message, path=self._path, line=line, hint=hint)
+
+
+def is_path(name: str) -> bool:
+    """Whether a name may be a path into JSON, such as `data.body` or `comments[0].text`."""
+    return "." in name or "[" in name
+
+
+def _value(fields: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column, else what its name leads to as a path such as `data.body` or `comments[0].text`."""
+    if name in fields:
+        return fields[name]
+    return _path_value(dict(fields), re.sub(r"\[(\d+)\]", r".\1", name).split(".")) if is_path(name) else _MISSING
+
+
+def column_value(fields: Mapping[str, Any], name: str) -> Any:
+    """Return what is in a column, or at the end of a path; `None` for nothing."""
+    value = _value(fields, name)
+    return None if value is _MISSING else value
+
+
+def joined_texts(texts: Mapping[str, str]) -> str:
+    """Return the only text, or all that are not blank with their columns' names as labels."""
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return "\n".join(f"{label(name)}: {text.strip()}" for name, text in texts.items() if text.strip())
+
+
+def has_column(fields: Mapping[str, Any], name: str) -> bool:
+    """Whether a row has a column of this name, or something at the end of this path."""
+    return _value(fields, name) is not _MISSING
+
+
+_DATA = re.compile(r"[\d.,:/\s-]*\d[\d.,:/\s-]*")
+
+
+def _looks_like_a_row(columns: Sequence[str]) -> bool:
+    """Whether the names are rather the first row of a file without a header: a number, a date, a sentence."""
+    if len(columns) == 1:
+        return len(_parts(columns[0])) >= _QUESTION_PARTS - 1 and not columns[0].endswith(("?", ":"))
+    return any(_DATA.fullmatch(name) for name in columns)
+
+
+def label(name: str) -> str:
+    """Return a column's name on one line."""
+    return " ".join(name.split())
+
+
+def listed(columns: Iterable[str]) -> str:
+    """Return the names for a message, shortened."""
+    names = ["".join(char if char.isprintable() else "?" for char in label(name)) for name in columns]
+    shown = [name if len(name) <= _SHOWN_LENGTH else name[: _SHOWN_LENGTH - 1] + "…" for name in names[:_SHOWN_COLUMNS]]
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    return (", ".join(shown) or "none") + more
