@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,11 +92,21 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """Write a file, or add to it; `None` removes it."""
+    """Write a file, or add to it; `None` removes it.
+
+    Args:
+        name: the file.
+        content: its text.
+        add: whether what is there stays in front.
+        encoding: how the text is written.
+        packed: whether the file is compressed with gzip.
+    """
 
     name: str
     content: str | None
     add: bool = False
+    encoding: str = "utf-8"
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +127,15 @@ class Answer:
         requests: what `--export-batch` wrote.
         name: the file to make.
         form: `plain`, or with a `bom`, `gz`, `crlf`, or `useless`: only lines that are none.
+        line: makes the value of a line, by the request's name and the answer, where the provider has a form of its own.
+        others: lines in front of the answers.
     """
 
     requests: str
     name: str
-    form: Literal["plain", "bom", "gz", "crlf", "useless"] = "plain"
+    form: Literal["plain", "bom", "gz", "crlf", "useless", "utf-16", "array", "empty"] = "plain"
+    line: Callable[[str, str], Any] | None = None
+    others: tuple[str, ...] = ()
 
 
 Step = Run | Put | Edit | Answer

@@ -190,7 +190,7 @@ def _table(data: bytes, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     if start.lower().startswith(("sep=", '"sep=')):
         text = text.partition("\n")[2]
         start = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=start.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|^\x01", key=start.count))
     columns = next(reader, [])
     return columns, [dict(zip(columns, row, strict=False)) for row in reader if row]
 
@@ -205,8 +205,8 @@ def _put(step: Put, work: Path) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = path.read_text(encoding="utf-8") if step.add else ""
-    path.write_text(start + step.content, encoding="utf-8")
+    data = step.content.encode(step.encoding)
+    path.write_bytes((path.read_bytes() if step.add else b"") + (gzip.compress(data) if step.packed else data))
 
 
 def _edit(step: Edit, work: Path) -> list[str]:
@@ -236,12 +236,20 @@ def _answer(step: Answer, work: Path) -> list[str]:
     lines = []
     for request in requests:
         response = {"status_code": 200, "request_id": "r1", "body": whole(ANSWER)}
-        value = {"id": "b1", "custom_id": json.loads(request)["custom_id"], "response": response, "error": None}
-        lines.append(json.dumps(value))
+        name = json.loads(request)["custom_id"]
+        value = {"id": "b1", "custom_id": name, "response": response, "error": None}
+        lines.append(json.dumps(step.line(name, ANSWER) if step.line else value))
+    lines = [*step.others, *lines]
     if step.form == "useless":
         lines = ["Batch output", "No results."]
+    elif step.form == "array":
+        lines = ["[", ",\n".join(lines), "]"]
+    elif step.form == "empty":
+        lines = []
     data = (("\r\n" if step.form == "crlf" else "\n").join(lines) + "\n").encode()
     if step.form == "bom":
         data = b"\xef\xbb\xbf" + data
+    elif step.form == "utf-16":
+        data = data.decode().encode("utf-16")
     (work / step.name).write_bytes(gzip.compress(data) if step.form == "gz" else data)
     return []

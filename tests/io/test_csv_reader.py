@@ -20,7 +20,7 @@ from mellea_cli.io.source import SourceOptions, open_source
         ("id;text\n1;a, b\n2;c, d\n", ";"),
         ("id\ttext\n1\ta, b; c|d\n", "\t"),
         ("id|text|n\n1|a, b, c|2\n", "|"),
-        ("text\na, b\nc, d\n", ","),
+        ("text\na, b\nc, d\n", "\x1f"),
         ('"text, in words";id\n"a, b";1\n', ";"),
         ("id;note, if any;text\n1;a;b\n2;c;d\n", ";"),
         ('id;text\n1;"a\nb, c; d"\n', ";"),

@@ -155,7 +155,7 @@ def test_rows_inside_one_object_are_found(text: str, size: int) -> None:
 
 def test_rows_under_two_names_are_refused() -> None:
     """Tickets and users: nobody says which ones are meant."""
-    text = '{"tickets": [{"text": "a"}], "users": [{"name": "b"}]}'
+    text = '{"tickets": [{"text": "a"}], "users": [{"comment": "b"}]}'
     with pytest.raises(InputError, match="rows under 'tickets' and 'users'"):
         list(JsonStream(iter((text,)), "in.json").rows())
 

@@ -56,7 +56,7 @@ def read_reply(line: bytes, source: str) -> Reply | None:
     if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
         return None
     custom_id, response = value["custom_id"], value.get("response")
-    body = response.get("body") if isinstance(response, dict) else None
+    body = response.get("body", response) if isinstance(response, dict) else _message(value.get("result"))
     status = response.get("status_code") if isinstance(response, dict) else None
     if isinstance(body, dict) and status in (200, None) and not value.get("error"):
         try:
@@ -69,6 +69,17 @@ def read_reply(line: bytes, source: str) -> Reply | None:
     said = ErrorObject.read(failure if isinstance(failure, dict | str) else {})
     words = (str(status or ""), *said.codes[:1], said.message.strip("{}"))
     return Reply(custom_id, None, one_line(" ".join(filter(None, words))) or "no answer and no reason")
+
+
+def _message(result: object) -> object:
+    """The body of a chat completion with the message of Anthropic's batches, or the error that is there instead."""
+    if not isinstance(result, dict) or not isinstance(message := result.get("message"), dict):
+        return result.get("error") if isinstance(result, dict) else None
+    used = message.get("usage") or {}
+    usage = {"prompt_tokens": used.get("input_tokens", 0), "completion_tokens": used.get("output_tokens", 0)}
+    finish = "length" if message.get("stop_reason") == "max_tokens" else "stop"
+    parts = [part.get("text", "") for part in message.get("content", ()) if isinstance(part, dict)]
+    return {"choices": [{"message": {"content": "".join(parts)}, "finish_reason": finish}], "usage": usage}
 
 
 @dataclass(frozen=True, slots=True)
