@@ -120,6 +120,33 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Open a table in a spreadsheet program, change something, and save it as that program does.
+
+    Args:
+        name: the file.
+        cells: row (from 0), column and value.
+        order: the rows that remain, in their new order.
+        columns: the columns that remain, in their new order; those that were not there are empty.
+        renamed: columns that get another name.
+        added: rows that are added at the end.
+        delimiter: what stands between cells.
+        encoding: how the text is written.
+        quote_all: whether all cells are quoted.
+    """
+
+    name: str
+    cells: tuple[tuple[int, str, str], ...] = ()
+    order: tuple[int, ...] | None = None
+    columns: tuple[str, ...] | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    added: tuple[Mapping[str, str], ...] = ()
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    quote_all: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """Make the file that a provider's batch queue gives back for a file of requests.
 
@@ -138,7 +165,7 @@ class Answer:
     others: tuple[str, ...] = ()
 
 
-Step = Run | Put | Edit | Answer
+Step = Run | Put | Edit | Save | Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

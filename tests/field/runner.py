@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from field.model import Answer, Case, Edit, Expect, Put, Run, Words
+from field.model import Answer, Case, Edit, Expect, Put, Run, Save, Words
 from field.server import Behaviour, FieldServer, holds
 from field.wire import ANSWER, whole
 
@@ -40,6 +40,8 @@ def run_case(case: Case, server: FieldServer, folder: Path) -> list[str]:
                 return wrong
         elif isinstance(step, Put):
             _put(step, work)
+        elif isinstance(step, Save):
+            _save(step, work)
         elif isinstance(step, Edit):
             if wrong := _edit(step, work):
                 return wrong
@@ -226,6 +228,22 @@ def _edit(step: Edit, work: Path) -> list[str]:
     lines[step.row] = json.dumps(rows[step.row], ensure_ascii=False) + "\n"
     path.write_text("".join(lines), encoding="utf-8")
     return []
+
+
+def _save(step: Save, work: Path) -> None:
+    """Write a table again as a spreadsheet program does."""
+    path = work / step.name
+    columns, rows = _table(_bytes(path), step.name)
+    for number, column, value in step.cells:
+        rows[number][column] = value
+    rows = [rows[number] for number in step.order] if step.order is not None else rows
+    rows += map(dict, step.added)
+    columns = [*step.columns] if step.columns is not None else list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=step.delimiter, quoting=csv.QUOTE_ALL if step.quote_all else csv.QUOTE_MINIMAL)
+    writer.writerow([step.renamed.get(name, name) for name in columns])
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    path.write_bytes(out.getvalue().encode(step.encoding))
 
 
 def _answer(step: Answer, work: Path) -> list[str]:
