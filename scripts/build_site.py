@@ -64,7 +64,15 @@ def build(folder: Path) -> None:
         copy = Path(name)
         shutil.copy(CONFIGURATION, copy)
         shutil.copytree(DOCS, copy / "docs")
-        command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(copy / CONFIGURATION.name)]
+        command = [
+            sys.executable,
+            "-m",
+            "zensical",
+            "build",
+            "--strict",
+            "--config-file",
+            str(copy / CONFIGURATION.name),
+        ]
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)

@@ -1,7 +1,7 @@
 """Writes the pages that follow from the program: `python scripts/reference.py`.
 
-`docs/commands.md` and `docs/settings.md` come from the Typer app. tests/test_reference.py compares the files with what this
-script writes.
+`docs/commands.md` and `docs/settings.md` come from the Typer app. tests/test_reference.py compares the files with
+what this script writes.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ VARIABLES = {
 }
 
 _NOTE = "<!-- `make reference` writes this page from the program. Change the help texts, or scripts/reference.py. -->\n"
+_ABOUT_COMMANDS = """\
+`mellea COMMAND --help` shows the same text at the terminal. Every flag of a batch command is also a variable and a key
+of the configuration file: [settings.md](settings.md). [exit-codes.md](exit-codes.md) describes the exit codes.
+"""
 
 
 def commands() -> Iterator[tuple[str, Any, Any]]:
@@ -82,8 +86,7 @@ def commands_page() -> str:
     parts = [
         "# Commands\n",
         _NOTE,
-        "`mellea COMMAND --help` shows the same text at the terminal. Every flag of a batch command is also a variable and a key of\n"
-        "the configuration file: [settings.md](settings.md). [exit-codes.md](exit-codes.md) describes the exit codes.\n",
+        _ABOUT_COMMANDS,
         "| command | what it does |\n|---|---|",
     ]
     rows, sections = [], []
@@ -123,20 +126,23 @@ def settings_page() -> str:
                 key = parameter.name.replace("_", "-") if " " not in name else ""
                 variable = str(parameter.envvar or "")
                 shown = (f"`{variable}`" if variable else "", f"`{key}`" if key else "")
-                entry = flags.setdefault(f"{long} {variable} {key}", (f"| `{long}` | {shown[0]} | {shown[1]} |", "", set()))
+                entry = flags.setdefault(
+                    f"{long} {variable} {key}", (f"| `{long}` | {shown[0]} | {shown[1]} |", "", set())
+                )
                 entry[2].add(name)
     rows = [f"{row} {', '.join(f'`{name}`' for name in sorted(names))} |" for row, _, names in sorted(flags.values())]
     variables = [f"| `{name}` | {text} |" for name, text in VARIABLES.items()]
     text = f"""# Settings and variables
 
 {_NOTE}
-A flag on the command line beats a variable, and a variable beats the configuration file. `mellea doctor` shows the path of the
-configuration file, and every setting that differs from its default.
+A flag on the command line beats a variable, and a variable beats the configuration file. `mellea doctor` shows the path
+of the configuration file, and every setting that differs from its default.
 
 ## The configuration file
 
-The file is TOML. Its keys are the names in the third column of the next table. A key at the top applies to every command that has
-the flag. A key in a table applies to the command of that name. `[pool.NAME]` describes several servers: [scaling.md](scaling.md).
+The file is TOML. Its keys are the names in the third column of the next table. A key at the top applies to every
+command that has the flag. A key in a table applies to the command of that name. `[pool.NAME]` describes several
+servers: [scaling.md](scaling.md).
 
 ```toml
 backend = "ollama"
@@ -165,7 +171,8 @@ A variable for a switch takes `1` or `0`. `MELLEA_TEXT_FIELD` takes several colu
 |---|---|
 VARIABLES
 
-Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. A pool names its own variables for keys with `key_env`.
+Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. A pool names its own variables for keys with
+`key_env`.
 """
     return text.replace("ROWS", "\n".join(rows)).replace("VARIABLES", "\n".join(variables))
 

@@ -25,12 +25,14 @@ _VARIABLE = re.compile(
 
 
 def strings() -> list[str]:
-    """Every string of the source; the replaced parts of an f-string are `\\0`."""
+    """Every string of the source; the replaced parts of an f-string are null characters."""
     found = []
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values))
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return found
@@ -81,4 +83,6 @@ def test_every_kind_of_a_failed_row_is_described() -> None:
 def test_the_exit_codes_are_all_there() -> None:
     """The page has each code of the enum and no other."""
     page = (DOCS / "exit-codes.md").read_text(encoding="utf-8")
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == {int(one) for one in errors.ExitCode}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == {
+        int(one) for one in errors.ExitCode
+    }

@@ -40,9 +40,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "report": CommandEntry("report:report", "Show a finished run: sentiment, urgency, themes, trends, quotes."),
     "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
-    "chat": CommandEntry(
-        "chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."
-    ),
+    "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),
     "doctor": CommandEntry("doctor:doctor", "Show version, settings, backends, models and terminal."),
