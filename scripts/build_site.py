@@ -22,6 +22,7 @@ from urllib.parse import unquote, urldefrag
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 CONFIGURATION = ROOT / "zensical.toml"
+_CODE = re.compile(r"`[^`]*`")
 _LOADS = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
 
 
@@ -64,6 +65,8 @@ def build(folder: Path) -> None:
         copy = Path(name)
         shutil.copy(CONFIGURATION, copy)
         shutil.copytree(DOCS, copy / "docs")
+        for page in (copy / "docs").glob("*.md"):
+            page.write_text(_for_the_generator(page.read_text(encoding="utf-8")), encoding="utf-8")
         command = [
             sys.executable,
             "-m",
@@ -81,6 +84,17 @@ def build(folder: Path) -> None:
     for page in DOCS.glob("*.md"):
         shutil.copy(page, folder)
     (folder / "llms.txt").write_text(llms_text(), encoding="utf-8")
+
+
+def _for_the_generator(text: str) -> str:
+    """A page in the generator's Markdown, which shows the backslash of `\\|` and knows only one word after a fence."""
+    text = re.sub(r"^(```\w+) \w+$", r"\1", text, flags=re.MULTILINE)
+    lines = text.split("\n")
+    return "\n".join(_CODE.sub(_unescape, line) if line.startswith("|") else line for line in lines)
+
+
+def _unescape(code: re.Match[str]) -> str:
+    return code[0].replace("\\|", "|")
 
 
 class _Page(HTMLParser):

@@ -21,7 +21,7 @@ DOCS = ROOT / "docs"
 # Variables that no flag has, with what they do. tests/test_reference.py finds every variable that the source reads.
 VARIABLES = {
     "MELLEA_CONFIG": "path of the configuration file",
-    "MELLEA_CACHE_DIR": "folder for the embedded models",
+    "MELLEA_CACHE_DIR": "folder for embedded models and saved prompts, instead of the cache folder",
     "MELLEA_LOOP": "`asyncio` keeps Python's own event loop where uvloop is installed",
     "OPENAI_API_KEY": "key of an OpenAI-compatible server",
     "OPENAI_BASE_URL": "address of an OpenAI-compatible server; `--base-url` beats it",

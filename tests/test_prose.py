@@ -86,10 +86,8 @@ BANNED = {
 """Turns of phrase that are out, as patterns, each with what to write instead."""
 
 INVERTED = re.compile(
-    r"^(?:(?:Counted|Found|Measured|Shown|Kept|Left|Named|Printed|Read|Sent|Written|Not taken)(?: \w+)?"
+    r"^(?:Counted|Found|Measured|Shown|Kept|Left|Named|Printed|Read|Sent|Written|Not taken)(?: \w+)?"
     r" (?:is|are|was|were)\b"
-    r"|(?:Not|Never|Nor|Seldom|Only then|Only so|So|There) (?:do|does|did|is|are|can|may|will|has|have)"
-    r" (?!no\b)[a-z]+ [a-z]+ed\b)"
 )
 """Sentences whose verb comes before the subject."""
 
@@ -203,9 +201,6 @@ def test_a_long_sentence_is_found() -> None:
 
 
 def test_an_inverted_sentence_is_found() -> None:
-    """The verb before the subject; a question of order alone is none."""
+    """The verb comes before the subject; an instruction is no inversion."""
     assert INVERTED.search("Counted are new rows and rows gone.")
-    assert INVERTED.search("Never will rows get lost by accident.") is None
     assert INVERTED.search("Read the page first.") is None
-    assert INVERTED.search("So is the output dropped, and the journal too.") is None
-    assert INVERTED.search("Not taken is the hub's own library.")

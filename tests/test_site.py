@@ -52,6 +52,10 @@ def test_the_site_builds_offline_and_its_links_lead_somewhere(tmp_path: Path, mo
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     SITE["build"](tmp_path / "site")
     assert list(SITE["problems"](tmp_path / "site")) == []
+    for path in (tmp_path / "site").glob("*.html"):
+        article = path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+        assert "\\|" not in article, path.name
+        assert "```" not in article, path.name
     files = {path.name for path in (tmp_path / "site").iterdir()}
     assert {*PAGES, "llms.txt", *(page.replace(".md", ".html") for page in PAGES)} <= files
     found = json.loads((tmp_path / "site" / "search.json").read_text(encoding="utf-8"))
