@@ -87,7 +87,7 @@ def build(folder: Path) -> None:
 
 
 def _for_the_generator(text: str) -> str:
-    """A page in the generator's Markdown, which shows the backslash of `\\|` and knows only one word after a fence."""
+    """A page in the generator's Markdown, which knows one word after a fence and shows a backslash in code."""
     text = re.sub(r"^(```\w+) \w+$", r"\1", text, flags=re.MULTILINE)
     lines = text.split("\n")
     return "\n".join(_CODE.sub(_unescape, line) if line.startswith("|") else line for line in lines)

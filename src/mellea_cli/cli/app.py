@@ -33,7 +33,7 @@ class CommandEntry:
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
-    "summarise": CommandEntry("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
+    "summarise": CommandEntry("summarise:summarise", "Write a summary, the sentiment and the issues for each row."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "themes": CommandEntry(
         "themes:themes", "Find themes in complaints and praise, and label every row of RESULTS with them."
