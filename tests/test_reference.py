@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from mellea_cli import errors
+from inprocess import run_in_process
+from mellea_cli import errors, events
+from rowfiles import read_rows
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -86,3 +89,29 @@ def test_the_exit_codes_are_all_there() -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == {
         int(one) for one in errors.ExitCode
     }
+
+
+def keys_of(heading: str) -> set[str]:
+    """The keys in the first column of the table under a heading of docs/json.md."""
+    section = (DOCS / "json.md").read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_key_of_the_json_is_described(tmp_path: Path) -> None:
+    """Of the summary, of the events that a run writes, of a report and of a comparison."""
+    page = (DOCS / "json.md").read_text(encoding="utf-8")
+    source = str(ROOT / "samples" / "feedback.jsonl")
+    flags = ("-b", "scripted", "--summary-file", "summary.json", "--log-file", "log.jsonl")
+    assert run_in_process(("summarise", source, "-o", "out.jsonl", *flags), tmp_path).returncode == 0
+    assert set(json.loads((tmp_path / "summary.json").read_text())) == keys_of("The summary of a run")
+    for event in read_rows(tmp_path / "log.jsonl"):
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{event['event']}` |"))
+        assert {"time", "t", "event", *re.findall(r"`(\w+)`", row)[1:]} == set(event)
+    assert keys_of("Events") == {one.__name__ for one in get_args(events.Event)} - {"TokensReceived"}
+    report = run_in_process(("report", "out.jsonl", "--format", "json"), tmp_path).stdout
+    assert set(json.loads(report)) == keys_of("A report")
+    compared = json.loads(run_in_process(("compare", "out.jsonl", "out.jsonl", "--format", "json"), tmp_path).stdout)
+    assert all(f"`{key}`" in page for key in compared)
+    answer = json.loads(run_in_process(("chat", "Why?", "-b", "scripted", "--json", "--no-history"), tmp_path).stdout)
+    assert all(f"`{key}`" in page for key in answer)
