@@ -26,6 +26,9 @@ EXCEPTIONS = {"docs/input.md", "docs/pipelines.md", "docs/servers.md", "docs/ses
 
 BANNED = {
     "by and by": "later",
+    "as well with": "also with",
+    "where no": "if no",
+    "(?:is|are) told": "gets a message",
     "so long": "that long",
     "so far apart": "a time limit",
     "in hand": "in flight",
