@@ -108,7 +108,6 @@ TABLES = [
         "Customer,,Comment,\nid,name,stars,comment\n1,Ann,2,late\n",
         ["late"],
         ["1 line above the header, which is line 2"],
-        SourceOptions(),
     ),
     Table("letters above", "A,B\nid,comment\n1,late\n", ["late"], ["1 line above the header"]),
     Table("a prompt above", "SQL> select id, comment;\nid,comment\n1,late\n", ["late"], ["1 line above the header"]),

@@ -145,7 +145,7 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
 def _quotings(sample: str, delimiter: str) -> Iterator[Quoting]:
     """The ways of quoting that a file may have."""
     yield "doubled"
-    if f'{delimiter} "' in sample:
+    if delimiter not in "\t " and re.search(rf'(?m)^[^"\n]*{re.escape(delimiter)} "', sample):
         yield "spaced"
     if '\\"' in sample or "\\N" in sample or f"\\{delimiter}" in sample:
         yield "backslash"

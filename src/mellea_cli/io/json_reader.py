@@ -50,9 +50,7 @@ def read_jsonl(lines: Lines) -> Iterator[RawRow | InputError]:
             try:
                 value, end = decode(text)
             except _NotJson:
-                value = _NULLING.decode(text)
-                text = json.dumps(value, ensure_ascii=False)
-                end = len(text)
+                value, end = None, 0
             if end != len(text):
                 yield from [(number, value, raw) for value, raw in _several(text)]
             else:
