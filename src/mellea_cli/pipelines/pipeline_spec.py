@@ -141,7 +141,7 @@ class FieldSpec(_Table):
             case "bool":
                 return None if isinstance(value, bool) else "must be true or false"
             case "int":
-                return None if number and value == int(value) else "must be a whole number"
+                return None if number and math.isfinite(value) and value == int(value) else "must be a whole number"
             case "number":
                 return None if number and math.isfinite(value) else "must be a number"
             case "date":
@@ -158,11 +158,10 @@ class FieldSpec(_Table):
 
     def _out_of_range(self, value: Any) -> str | None:
         measured: Any = as_date(value) if self.type == "date" else len(value) if self.type in _COUNTED else value
-        entries = f" {'choices' if self.choices else 'entries'}" if self.type in _COUNTED else ""
-        if self.minimum is not None and measured < self.minimum:
-            return f"must have at least {self.minimum}{entries}" if entries else f"must be at least {self.minimum}"
-        if self.maximum is not None and measured > self.maximum:
-            return f"must have at most {self.maximum}{entries}" if entries else f"must be at most {self.maximum}"
+        for limit, word, beyond in ((self.minimum, "least", -1), (self.maximum, "most", 1)):
+            if limit is not None and (measured > limit if beyond > 0 else measured < limit):
+                entries = f"{limit:g} entr{'y' if limit == 1 else 'ies'}" if self.type in _COUNTED else ""
+                return f"must have at {word} {entries}" if entries else f"must be at {word} {limit}"
         return None
 
     def _wrong_text(self, value: Any, text: str) -> str | None:
@@ -318,13 +317,14 @@ def _check_field_name(name: str, spec: PipelineSpec) -> Iterator[Problem]:
 def _check_options(field: FieldSpec, path: tuple[str, ...]) -> Iterator[Problem]:
     for option, types in _OPTIONS.items():
         if option in field.model_fields_set and field.type not in types and getattr(field, option) not in (None, False):
-            message = f"{option} is for the type {' or '.join(types)}, not for {field.type}"
+            listed = " or ".join((", ".join(types[:-1]), types[-1])).removeprefix(" or ")
+            message = f"{option} is for the type {listed}, not for {field.type}"
             yield Problem((*path, option), message, f"remove {option}, or change type")
             return
     if field.type in _OPTIONS["choices"]:
         least = 2 if field.type == "category" else 1
         if len(field.choices) < least:
-            message = f"a {field.type} needs choices" if not field.choices else "one choice is no choice"
+            message = f"the type {field.type} needs choices" if not field.choices else "one choice is no choice"
             at = (*path, "choices") if field.choices else (*path, "type")
             yield Problem(at, message, 'add choices = ["billing", "delivery", "other"]')
     if field.pattern is not None:
@@ -518,6 +518,13 @@ _IN_CONDITIONS = frozenset(
 )
 _IN_PROMPTS = _IN_CONDITIONS | {"Template", "Output", "TemplateData", "If", "CondExpr", "Concat", "Filter"}
 FILTERS = ("fence", "join", "length", "lower", "upper", "trim", "title", "capitalize", "first", "last", "default")
+_REFUSED = {
+    "call anything": "Call CallBlock FilterBlock",
+    "have a loop": "For",
+    "calculate": "Add Sub Mul Div FloorDiv Mod Pow Pos",
+    "read another file": "Include Import FromImport Extends",
+    "set a name": "Assign AssignBlock With",
+}
 _TESTS = ("none", "true", "false", "defined")
 
 
@@ -530,6 +537,11 @@ class _Source:
         self.problem = ""
         self.hint = ""
         self._allowed = _IN_CONDITIONS if expression else _IN_PROMPTS
+        self._form = (
+            'write a comparison such as FIELD == "ANSWER"'
+            if expression
+            else "write {{ text }}, {{ FIELD }}, {{ row.COLUMN }}"
+        )
         if source.strip():
             self._parse(source, expression)
 
@@ -550,7 +562,8 @@ class _Source:
             self._visit(tree)
         except TemplateSyntaxError as error:
             where = f" in its line {error.lineno}" if source.count("\n") else ""
-            self._refuse(f"cannot be read{where}: {error.message}", "see docs/pipelines.md")
+            message = (error.message or "").rstrip(".")
+            self._refuse(f"cannot be read{where}: {message}", "compare with ==" if "'='" in message else self._form)
         except RecursionError:
             self._refuse("is nested too deeply", "write it shorter")
 
@@ -562,8 +575,10 @@ class _Source:
         kind = type(node).__name__
         match kind:
             case _ if kind not in self._allowed:
-                words = {"Call": "call anything", "For": "have a loop", "Filter": "have a filter"}
-                self._refuse(f"cannot {words.get(kind, f'have {kind.lower()}')}", "see docs/pipelines.md")
+                what = next(
+                    (what for what, kinds in _REFUSED.items() if kind in kinds.split()), f"have a {kind.lower()}"
+                )
+                self._refuse(f"cannot {what}", self._form)
                 return
             case "Getattr" | "Getitem":
                 self._visit_column(node)
@@ -625,7 +640,12 @@ def check_pipeline(path: Path | str) -> tuple[PipelineSpec | None, list[Problem]
     data, problem = _read(Path(path))
     if problem is not None:
         return None, [problem]
-    source = data.decode("utf-8-sig").replace("\r\n", "\n")
+    return check_source(data.decode("utf-8-sig"))
+
+
+def check_source(source: str) -> tuple[PipelineSpec | None, list[Problem]]:
+    """As `check_pipeline`, for the text of a file."""
+    source = source.replace("\r\n", "\n")
     try:
         content = tomllib.loads(source)
     except RecursionError:
@@ -669,8 +689,15 @@ _TOML_WORDS = (
     ("Cannot overwrite a value", "a key is written twice", "remove one of them"),
     ("Cannot declare", "a table is written twice", "keep its keys together under one heading"),
     ("Cannot mutate immutable", "an inline table is extended", "write all its keys between { and }"),
-    ("Expected '=' after a key", "a key without = and a value", 'write KEY = "value"'),
+    (
+        "Expected '=' after a key",
+        "a key without = and a value",
+        'write KEY = "value"; a KEY beyond A-Z a-z 0-9 _ - in quotation marks',
+    ),
     ("Invalid value", "a value that is no TOML", 'put text into quotation marks: KEY = "value"'),
+    ("Invalid statement", "neither KEY = value nor a [heading]", ""),
+    ("Expected ']'", "a heading without its ]", ""),
+    ("Exceeds the limit", "a number with too many digits", ""),
     ("Invalid initial character", "a key that is no TOML", 'put a name with such signs into quotation marks: "NAME"'),
     ("Unterminated string", "a text without its closing quotation marks", ""),
     ("Illegal character", "a text without its closing quotation marks on the same line", 'use """…""" for more lines'),
@@ -691,6 +718,16 @@ def _toml_problem(error: ValueError, source: str) -> Problem:
     return Problem((), f"it is not TOML: {said}", "", line)
 
 
+_OTHER_NAMES: Mapping[str, FieldType] = {
+    "string": "text",
+    "str": "text",
+    "enum": "category",
+    "label": "category",
+    "labels": "categories",
+    "integer": "int",
+    "float": "number",
+    "array": "list",
+}
 _NAMES_OF_TYPES = {
     str: "text",
     bool: "true or false",
@@ -729,7 +766,7 @@ def _model_problem(detail: Any) -> Problem:
         return Problem(path, f"{key} is missing", f"add {key} = …")
     if kind == "literal_error":
         known = list(get_args(Extends) if key == "extends" else get_args(FieldType))
-        near = nearest(str(given), known)
+        near = _OTHER_NAMES.get(str(given).casefold()) or nearest(str(given), known)
         message = f"{given!r} is no {'built-in pipeline' if key == 'extends' else 'type'}"
         return Problem(path, message, f"did you mean {near!r}?" if near else f"there are {', '.join(known)}")
     if kind == "value_error":
