@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BadRowPolicy = Literal["auto", "fail", "skip"]
-PipelineName = Literal["single", "steps"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 ThinkingLevel = Literal["off", "low", "medium", "high", "default"]
 
+FIELDS = "Own fields"
 THEMES = "Themes"
 OUTPUT = "Output"
 INPUT = "Input"
@@ -208,12 +209,18 @@ AllowHttpFlag = Annotated[bool, option(SAFETY, "Allow http without TLS to other 
 LogLevelFlag = Annotated[LogLevel | None, option(DISPLAY, "Log to stderr from this level on.", callback=set_log_level)]
 
 # The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
-# provider's batch queue and Ray are for `summarise` only.
-SUMMARISE = ("summarise",)
+# provider's batch queue and Ray are for `summarise` and `run` only.
+SUMMARISE = ("summarise", "run")
 THEMES_ONLY = ("themes",)
 
 _time_limit = partial(option, parser=time_limit, metavar="DURATION")
 _duration = partial(option, parser=duration, metavar="DURATION")
+
+
+def complete_pipeline(incomplete: str) -> list[str]:
+    """The built-in pipelines and the pipeline files of this folder that begin so."""
+    files = [str(path) for path in Path().glob("*.toml")]
+    return [name for name in ("single", "steps", *sorted(files)) if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +237,37 @@ class RunOptions:
             metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
         ),
     ] = ""
+
+    field: Annotated[
+        list[str] | None,
+        option(
+            FIELDS,
+            "One more column: 'product: the product', 'refund(bool): …'; types: see mellea run. Repeatable.",
+            metavar="'NAME(TYPE): WHAT'",
+            env=False,
+        ),
+        SUMMARISE,
+    ] = None
+    category: Annotated[
+        list[str] | None,
+        option(
+            FIELDS,
+            "One more column with one of these values; 'NAME[]=…' takes several. Repeatable.",
+            metavar="NAME=A,B,C",
+            env=False,
+        ),
+        SUMMARISE,
+    ] = None
+    labels: Annotated[
+        str | None,
+        option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
+        SUMMARISE,
+    ] = None
+    language: Annotated[
+        str | None,
+        option(FIELDS, "Language of generated text, such as de or German; same: the row's own (default: en)."),
+        SUMMARISE,
+    ] = None
 
     themes_file: Annotated[
         str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
@@ -285,7 +323,15 @@ class RunOptions:
     )
     key_file: KeyFileFlag = None
     pipeline: Annotated[
-        PipelineName, option(MODEL, "single: one request per item; steps: the tutorial's three.", "-p"), SUMMARISE
+        str,
+        option(
+            MODEL,
+            "single: one request per item; steps: the tutorial's three; or as in mellea run.",
+            "-p",
+            metavar="single|steps|FILE|MODULE:NAME",
+            autocompletion=complete_pipeline,
+        ),
+        SUMMARISE,
     ] = "single"
     temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
     model_seed: Annotated[int | None, option(MODEL, "Seed of the model's sampling, if the server supports it.")] = None
@@ -454,7 +500,7 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 
     Args:
         name: the command.
-        replaced: Typer parameters that replace those of fields, by field.
+        replaced: Typer arguments that replace flags, by field; they come first.
     """
     return options_command(RunOptions, name, _resolve_input_and_servers, **replaced)
 
@@ -487,7 +533,7 @@ def options_command(
             names of the commands that take the flag.
         name: the command, for those names.
         prepare: changes the values before the dataclass is made.
-        replaced: Typer parameters that replace those of fields, by field.
+        replaced: Typer arguments that replace flags, by field; they come first.
     """
 
     def decorate(command: Callable[[T], ExitCode]) -> Callable[..., None]:
@@ -501,9 +547,13 @@ def options_command(
             kind, info, *commands = get_args(field.type)
             if info.param_decls is not None:  # an argument has none
                 _name_flag(info, field.name)
-            if not commands or name in commands[0]:
-                default = Parameter.empty if field.default is dataclasses.MISSING else field.default
-                annotation = Annotated[kind, replaced.get(field.name, info)]  # type: ignore[valid-type]  # made at run time
+            default = Parameter.empty if field.default is dataclasses.MISSING else field.default
+            if (argument := replaced.get(field.name)) is not None:
+                annotation: Any = Annotated[kind, argument]
+                # It is required, and comes before the others.
+                parameters.insert(1, Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation))
+            elif not commands or name in commands[0]:
+                annotation = Annotated[kind, info]
                 parameters.append(
                     Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
                 )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import typer
+
 from mellea_cli.cli.flags import RunOptions, batch_command
 from mellea_cli.errors import ExitCode, UsageError
 
@@ -26,11 +28,28 @@ def summarise(options: RunOptions) -> ExitCode:
 
     The same command again asks only for items that are missing, edited or failed.
     """
-    from mellea_cli.cli.batch_run import with_display
-    from mellea_cli.pipelines.default_prompts import PIPELINES
+    return _run_pipeline(options)
 
-    pipeline = PIPELINES[options.pipeline]
-    return with_display(options, options.pipeline, partial(_summarise, options, pipeline))
+
+@batch_command(
+    "run", pipeline=typer.Argument(metavar="PIPELINE", help="Pipeline file, single, steps, or MODULE:NAME in Python.")
+)
+def run(options: RunOptions) -> ExitCode:
+    """The fields of PIPELINE for each row of INPUT.
+
+    A pipeline file defines fields, see docs/pipelines.md; mellea pipeline new writes a first one. The types of a field
+    are text, category, categories, bool, int, number, date, quote and list. MODULE:NAME is a pydantic model or a
+    Pipeline in a Python module. The same command again asks only for what is missing: an added field asks that field.
+    """
+    return _run_pipeline(options)
+
+
+def _run_pipeline(options: RunOptions) -> ExitCode:
+    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.run_pipeline import chosen_pipeline
+
+    pipeline = chosen_pipeline(options)
+    return with_display(options, pipeline.name, partial(_summarise, options, pipeline))
 
 
 def _summarise(options: RunOptions, pipeline: Pipeline, show: RunDisplay) -> ExitCode:
@@ -39,20 +58,22 @@ def _summarise(options: RunOptions, pipeline: Pipeline, show: RunDisplay) -> Exi
 
     from mellea_cli.cli import batch_run, offload
     from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
-    from mellea_cli.io.writers import AddedColumns
+    from mellea_cli.cli.run_pipeline import check_columns
+    from mellea_cli.io.writers import Added, AddedColumns
 
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
+        check_columns(pipeline, opened, options)
         if options.uses_batch_files:
             offload.check_flags(options, opened.source)
         if options.dry_run:
             batch_run.preview(options, plan_for(choose_for_run(options)), opened)
             return ExitCode.OK
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
-        added = AddedColumns.of(*((column.name, column.parts) for column in pipeline.columns))
+        added = AddedColumns(tuple(Added(column.name, column.parts, column.joint) for column in pipeline.columns))
         run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):

@@ -219,10 +219,7 @@ class _RunningItem:
 
     def _finish(self, step: Step, value: Any) -> None:
         self.values[step.name] = value
-        if step.exports is None:
-            self._variables[step.name] = value
-        else:
-            self._variables |= step.exports(value)
+        self._variables |= {step.name: value} if step.exports is None else step.exports(value)
 
     def failure(self, error: BaseException, latency_s: float, pipeline: Pipeline) -> Failure:
         """The item's failure, with what was answered all the same."""

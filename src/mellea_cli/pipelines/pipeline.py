@@ -113,6 +113,10 @@ class Column:
     type: str = ""
     joint: str = ""
 
+    @property
+    def is_categorical(self) -> bool:
+        return self.type in ("bool", "category", "categories")
+
 
 @dataclass(frozen=True)
 class AnswerUnit:
@@ -226,6 +230,20 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
         ) from error
     except JinjaError as error:
         raise TemplateError(f"the template cannot be rendered: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def condition(source: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Compile a condition over a prompt's variables, in a sandbox. A comparison with null does not hold."""
+    compiled = _environment().compile_expression(source, undefined_to_none=True)
+
+    def holds(variables: Mapping[str, Any]) -> bool:
+        try:
+            return bool(compiled(**variables))
+        except TypeError:
+            return False
+
+    return holds
 
 
 @lru_cache(maxsize=256)

@@ -218,6 +218,11 @@ class StepSpec(_Table):
         found = [*_Source(self.prompt).columns, *_Source(self.when, expression=True).columns]
         return tuple(dict.fromkeys(found))
 
+    @cached_property
+    def used_names(self) -> tuple[str, ...]:
+        """The names in `prompt` and `when`: fields of earlier steps, `text` and `row`."""
+        return tuple(dict.fromkeys((*_Source(self.prompt).names, *_Source(self.when, expression=True).names)))
+
 
 class PipelineSpec(_Table):
     """A pipeline file: what is asked about each row."""
@@ -663,6 +668,15 @@ def check_source(source: str) -> tuple[PipelineSpec | None, list[Problem]]:
     return spec, lines.sorted(spec.problems())
 
 
+def line_of(path: Path, keys: tuple[str | int, ...]) -> int | None:
+    """The line of a pipeline file that has these keys; `None` when it has none of them."""
+    data, problem = _read(path)
+    if problem is not None:
+        return None
+    lines = _Lines(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    return lines.of(keys) if keys in lines else None
+
+
 def _read(path: Path) -> tuple[bytes, Problem | None]:
     try:
         with path.open("rb") as file:
@@ -811,6 +825,9 @@ class _Lines:
             line += token[0].count("\n")
         self._at = 0
         self._read_document()
+
+    def __contains__(self, path: tuple[str | int, ...]) -> bool:
+        return path in self._found
 
     def of(self, path: tuple[str | int, ...]) -> int:
         """The line of the nearest key that leads to a path; the first one when there is none."""

@@ -51,9 +51,7 @@ class UnitAnswers:
     def known(self, key: bytes) -> dict[str, Any]:
         """The columns of a row that are answered, also when others are not."""
         found = (self._answers.lookup(part) for part in _parts(key))
-        return {
-            column: value for one in found if isinstance(one, Success) for column, value in one.values.items()
-        }
+        return {column: value for one in found if isinstance(one, Success) for column, value in one.values.items()}
 
     def missing(self, key: bytes) -> tuple[list[str], bytes]:
         """The names of a row's units without an answer, and their keys, joined."""

@@ -191,7 +191,13 @@ class Tally:
         return self.messages[kind].most_common(1)[0][0], number
 
     def count(
-        self, outcome: Outcome, *, reused: bool, same: bool = False, edited: Mapping[str, Any] = MappingProxyType({})
+        self,
+        outcome: Outcome,
+        *,
+        reused: bool,
+        same: bool = False,
+        edited: Mapping[str, Any] = MappingProxyType({}),
+        counted: Sequence[str] = (),
     ) -> None:
         """Add one item's outcome.
 
@@ -200,6 +206,7 @@ class Tally:
             reused: whether it was known.
             same: whether it is that of an identical text of this run.
             edited: the cells that a person has changed: they are not counted as the model's.
+            counted: the categorical columns among the own fields.
         """
         if isinstance(outcome, Success) and not outcome.attempts:
             self.blank += 1  # nothing would have been asked, so nothing was saved
@@ -222,6 +229,11 @@ class Tally:
         for column, value in (("sentiment", outcome.values.get("sentiment")), ("urgency", urgency)):
             if isinstance(value, str) and column not in edited and (column != "urgency" or "issues" not in edited):
                 self.values.setdefault(column, Counter())[value] += 1
+        for column in counted:
+            value = outcome.values.get(column)
+            for one in value if isinstance(value, list) else [value]:
+                if one is not None and column not in edited:
+                    self.values.setdefault(column, Counter())[str(one).lower() if one in (True, False) else one] += 1
 
     def spend(self, usage: Usage, calls: int = 0) -> None:
         """Add what was paid for without an outcome: items that were cut short, and probes."""
@@ -298,6 +310,7 @@ class _Run:
         self._finished = False
         self._budget = Budget(plan.caps)
         self._tally = Tally()
+        self._counted = [column.name for column in plan.pipeline.columns if column.is_categorical]
         self._waits_ended = False
         self._first_rows = FirstRows(plan.concurrency)
         self._answers = row_answers(run_io.answers, plan)
@@ -496,7 +509,7 @@ class _Run:
         self._cache.committed(one.key for one in group if not one.reused)
         for one in group:
             edited = self._io.edited.get(one.item.position, {})
-            self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited)
+            self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
             self._tally.count_edited(one.item, edited)
             self._observer(finished_event(one))
 

@@ -241,10 +241,7 @@ class RunPlan:
         Own fields are left out: an edited one is meant to be asked, and is the only one that is.
         """
         options, units = self.options, self.pipeline.units
-        definition = self.pipeline.definition() if not units else units[0].definition if units[0].is_builtin else {}
-        prompts = hashlib.blake2b(json.dumps(definition, sort_keys=True, default=str).encode(), digest_size=8)
         settings = {
-            "pipeline": definition.get("pipeline", ""),
             "backend": self.backend,
             "model": self.identity,
             "temperature": options.temperature,
@@ -255,8 +252,11 @@ class RunPlan:
             "native": dict(options.native),
             "redact": self.redacted,
             "dedupe": self.dedupe,
-            "prompts": prompts.hexdigest(),
         }
+        definition = self.pipeline.definition() if not units else units[0].definition if units[0].is_builtin else {}
+        if definition:
+            prompts = hashlib.blake2b(json.dumps(definition, sort_keys=True, default=str).encode(), digest_size=8)
+            settings = {"pipeline": definition["pipeline"], **settings, "prompts": prompts.hexdigest()}
         found: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         return found
 
