@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "summarise": CommandEntry("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "run": CommandEntry("summarise:run", "Your own fields for each row, from a pipeline file."),
+    "pipeline": CommandEntry("pipeline:pipeline_app", "Write, check and try a pipeline file: your own fields."),
     "themes": CommandEntry(
         "themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."
     ),

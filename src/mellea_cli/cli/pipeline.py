@@ -7,10 +7,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +33,7 @@ from mellea_cli.cli.flags import (
     option,
     options_command,
 )
-from mellea_cli.errors import ExitCode, InputError, OutputError, UsageError, nearest
+from mellea_cli.errors import ExitCode, OutputError, UsageError, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.cli.backend_setup import ModelChoice
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from mellea_cli.items import Item, Outcome, Row
     from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.pipelines.pipeline_spec import PipelineSpec, Problem
-    from mellea_cli.run.batch import RunIO, RunResult
+    from mellea_cli.run.batch import RunResult
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.pipeline_view import ShownStep, TriedRow
     from mellea_cli.ui.run_display import RunDisplay
@@ -74,9 +73,6 @@ TEMPLATES: Mapping[str, str] = {
 """The templates that ship, with what they ask."""
 
 
-# new
-
-
 def template_path(name: str) -> Path:
     """The file of a template.
 
@@ -84,7 +80,7 @@ def template_path(name: str) -> Path:
         UsageError: there is none of that name.
     """
     if name not in TEMPLATES and name != _STARTER:
-        near = nearest(name, TEMPLATES)
+        near = next((one for one in TEMPLATES if name and one.startswith(name)), "") or nearest(name, TEMPLATES)
         hint = f"did you mean {near!r}?" if near else f"there are {', '.join(TEMPLATES)}"
         raise UsageError(f"there is no template {name!r}", hint=hint)
     import mellea_cli.pipelines
@@ -128,15 +124,15 @@ def new_pipeline(
     say(sys.stderr, f"{output} is written; edit it, then: mellea pipeline try {shown} INPUT")
 
 
-# check
-
-
 @pipeline_app.command("check", cls=SectionedCommand)
 def check_pipelines(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pipeline files.", show_default=False)],
     as_json: _Json = False,
 ) -> None:
-    """Say what is wrong in a pipeline file, one line each; exit code 2 if anything is."""
+    """Say what is wrong in pipeline files.
+
+    One line for each problem, with file and line; the exit code is 2 if there is any.
+    """
     from mellea_cli.pipelines.pipeline_spec import check_pipeline
     from mellea_cli.ui.console import clean
 
@@ -175,12 +171,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-# show
-
-
 @pipeline_app.command("show", cls=SectionedCommand)
 def show_pipeline(file: _File, as_json: _Json = False) -> None:
-    """Show what is sent for a row: prompt, worked examples and schema, and the columns that are added."""
+    """Show what is sent for a row.
+
+    The prompt, the worked examples and the schema of each step, and the columns that are added.
+    """
     from mellea_cli.pipelines.own_fields import own_pipeline
     from mellea_cli.pipelines.pipeline_spec import load_pipeline
     from mellea_cli.ui.pipeline_view import print_lines, step_lines
@@ -241,9 +237,6 @@ def _shown_steps(spec: "PipelineSpec", pipeline: "Pipeline") -> "list[ShownStep]
     return shown
 
 
-# try
-
-
 @dataclass(frozen=True, slots=True)
 class TryFlags:
     """The flags of `mellea pipeline try`."""
@@ -275,15 +268,16 @@ class TryFlags:
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name in shared}
         values["base_url"] = [self.base_url] if self.base_url else None
         values |= {"limit": None, "sample": self.rows} if self.sample else {"limit": self.rows, "sample": None}
-        return RunOptions(**{**values, "quiet": self.json, "json": False})
+        return RunOptions(**{**values, "pipeline": str(self.file), "quiet": self.json, "json": False})
 
 
 @pipeline_app.command("try", cls=SectionedCommand)
 @options_command(TryFlags, "try")
 def try_pipeline(flags: TryFlags) -> ExitCode:
-    """Ask about a few rows of INPUT and show text, prompt, answers and repairs side by side.
+    """Ask about a few rows and show the answers.
 
-    Answers are kept: after an edit, only what has changed is asked.
+    Text, prompt, answers and repairs stand side by side. Answers are kept: after an edit, only what
+    has changed is asked.
     """
     from mellea_cli.cli.batch_run import with_display
     from mellea_cli.pipelines.own_fields import own_pipeline
@@ -307,13 +301,16 @@ class _Try:
     def run(self) -> ExitCode:
         from mellea_cli.cli import batch_run
         from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
+        from mellea_cli.cli.run_pipeline import check_columns
 
         options = self.flags.run_options
         if options.input == "-":
-            raise UsageError("rows to try are read again and again, and a pipe can be read only once", hint="name a file")
+            raise UsageError(
+                "rows to try are read again and again, and a pipe can be read only once", hint="name a file"
+            )
         with ExitStack() as stack:
             opened = stack.enter_context(batch_run.open_input(options, self.show))
-            _check_columns(self.pipeline, opened, self.flags)
+            check_columns(self.pipeline, opened, options)
             journal = stack.enter_context(_open_answers(self.flags))
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
@@ -346,7 +343,7 @@ class _Try:
             observer = Fanout(self._watch, self.show.begin())
             with stop.on_signals():
                 result = await run_batch(plan, servers, run_io, observer=observer, stop=stop)
-        self.show.close()
+        self.show.stop()
         return result
 
     def _watch(self, event: "Event") -> None:
@@ -386,7 +383,9 @@ class _Try:
         parts += [f"{result.tally.failed} failed"] if result.tally.failed else []
         self.show.say(f"{', '.join(parts)}; {result.elapsed_s:.1f} s")
         file, source = shlex.quote(str(self.flags.file)), shlex.quote(self.flags.input)
-        self.show.say(f"edit {file} and try again: only what has changed is asked; all rows: mellea run {file} {source} -o OUT")
+        self.show.say(
+            f"edit {file} and try again: only what has changed is asked; all rows: mellea run {file} {source} -o OUT"
+        )
 
     def _row(self, position: int) -> "TriedRow":
         from mellea_cli.engine.pipeline_runner import variables
@@ -397,7 +396,7 @@ class _Try:
         item, outcome = self.outcomes[position]
         answered = outcome.values if isinstance(outcome, Success) else outcome.answered or {}
         known = variables(self.pipeline, replace(item, known=answered))
-        prompts = {}
+        prompts: dict[str, str] = {}
         for step in self.pipeline.steps:
             if answered and (step.when is None or step.when(known)):
                 prompt = render(step.prompt.template, known)
@@ -433,7 +432,6 @@ def _open_answers(flags: TryFlags) -> "Iterator[Journal]":
     from contextlib import closing
 
     from mellea_cli.io.files import OutputLock
-    from mellea_cli.io.journal import Journal
     from mellea_cli.models.store import default_root
 
     folder = default_root().with_name("tries")

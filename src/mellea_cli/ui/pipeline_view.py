@@ -11,10 +11,12 @@ from typing import IO, Any
 from mellea_cli.messages import Message
 from mellea_cli.ui.console import clean, make_console
 from mellea_cli.ui.terminal import is_terminal
-from mellea_cli.ui.theme import Line, Palette, Role, cells_of, judgement_role, pad, shorten, width, wrap
+from mellea_cli.ui.theme import Line, Palette, Role, cells_of, clip, judgement_role, pad, shorten, width, wrap
 
 _INDENT = 2
-_NARROW = 60
+_NARROW = 60  # Columns below which there is no room for two side by side
+_WIDEST = 160
+_REPAIR_LINES = 3
 _UNBOUNDED = 10_000
 
 
@@ -63,14 +65,14 @@ def print_lines(make: Callable[[int, Palette], Iterable[Line]], stream: IO[str],
 def step_lines(steps: Sequence[ShownStep], columns: int, palette: Palette) -> Iterator[Line]:
     """Everything that each step sends: prompt, worked examples, a row, and the schema of the answer."""
     for step in steps:
-        yield (("label", "step "), ("strong", palette.safe(step.name)))
+        yield clip((("label", "step "), ("strong", palette.safe(step.name))), columns)
         for note in step.notes:
             yield from _indented(note, columns, palette, "warn")
         number = 0
         for message in step.shared:
             number += message.role == "user"
             what = {"user": f"user (example {number})", "assistant": "assistant (its answer)"}
-            yield (("quiet", what.get(message.role, message.role)),)
+            yield clip((("quiet", what.get(message.role, message.role)),), columns)
             yield from _indented(message.content, columns, palette)
         yield (("quiet", "user (a row)"),)
         yield from _indented(step.row, columns, palette)
@@ -84,7 +86,7 @@ def system_lines(steps: Sequence[ShownStep], columns: int, palette: Palette) -> 
     for step in steps:
         examples = sum(message.role == "user" for message in step.shared)
         more = f", then {examples} example{'s' if examples > 1 else ''}" if examples else ""
-        yield (("label", "prompt"), ("quiet", f" of the step {palette.safe(step.name)}{more}"))
+        yield clip((("label", "prompt"), ("quiet", f" of the step {palette.safe(step.name)}{more}")), columns)
         for message in step.shared:
             if message.role == "system":
                 yield from _indented(message.content, columns, palette, "quiet")
@@ -93,7 +95,7 @@ def system_lines(steps: Sequence[ShownStep], columns: int, palette: Palette) -> 
 
 def try_lines(rows: Sequence[TriedRow], columns: int, palette: Palette) -> Iterator[Line]:
     """The rows of a try: text and prompt on the left, answers and repairs on the right; below each other if narrow."""
-    columns = min(columns, 160)
+    columns = min(columns, _WIDEST)
     gap = f" {palette.glyphs.down} "
     left = columns if columns < _NARROW else (columns - cells_of(gap)) // 2
     right = columns if columns < _NARROW else columns - cells_of(gap) - left
@@ -135,7 +137,12 @@ def _answers(row: TriedRow, cells: int, palette: Palette) -> Iterator[Line]:
             yield (*pad((("label", "" if index else label),), names + 1), (role, part))
     for mark, problems, role in ((palette.glyphs.bad, [row.error], "bad"), (palette.glyphs.retry, row.repairs, "warn")):
         for problem in filter(None, problems):
-            for index, part in enumerate(wrap(palette.safe(problem), cells - cells_of(mark) - 1)):
+            room = cells - cells_of(mark) - 1
+            lines = wrap(palette.safe(problem), room)
+            if len(lines) > _REPAIR_LINES:
+                last = shorten(" ".join(lines[_REPAIR_LINES - 1 :]), room, palette.glyphs.cut)
+                lines = [*lines[: _REPAIR_LINES - 1], last]
+            for index, part in enumerate(lines):
                 yield ((role, " " * cells_of(mark) if index else mark), (role, f" {part}"))
 
 
