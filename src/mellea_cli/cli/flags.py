@@ -500,7 +500,7 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 
     Args:
         name: the command.
-        replaced: Typer arguments that replace flags, by field; they come first.
+        replaced: Typer arguments that replace flags and other arguments, by field.
     """
     return options_command(RunOptions, name, _resolve_input_and_servers, **replaced)
 
@@ -533,7 +533,7 @@ def options_command(
             names of the commands that take the flag.
         name: the command, for those names.
         prepare: changes the values before the dataclass is made.
-        replaced: Typer arguments that replace flags, by field; they come first.
+        replaced: Typer arguments that replace flags and other arguments, by field.
     """
 
     def decorate(command: Callable[[T], ExitCode]) -> Callable[..., None]:
@@ -548,12 +548,12 @@ def options_command(
             if info.param_decls is not None:  # an argument has none
                 _name_flag(info, field.name)
             default = Parameter.empty if field.default is dataclasses.MISSING else field.default
-            if (argument := replaced.get(field.name)) is not None:
-                annotation: Any = Annotated[kind, argument]
-                # It is required, and comes before the others.
+            if field.name in replaced and info.param_decls:
+                # A flag as an argument is required, and comes first.
+                annotation: Any = Annotated[kind, replaced[field.name]]
                 parameters.insert(1, Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation))
             elif not commands or name in commands[0]:
-                annotation = Annotated[kind, info]
+                annotation = Annotated[kind, replaced.get(field.name, info)]
                 parameters.append(
                     Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
                 )
