@@ -35,7 +35,7 @@ class CommandEntry:
 COMMANDS: Mapping[str, CommandEntry] = {
     "summarise": CommandEntry("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
-    "run": CommandEntry("summarise:run", "Your own fields for each row, from a pipeline file."),
+    "run": CommandEntry("run:run", "Your own fields for each row of INPUT."),
     "themes": CommandEntry(
         "themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."
     ),
