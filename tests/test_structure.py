@@ -24,12 +24,12 @@ def test_the_number_of_modules(structure: Structure) -> None:
 
 def test_the_lines_of_source(structure: Structure) -> None:
     """The source shrinks."""
-    assert structure.lines <= 31_000  # target: 27,000
+    assert structure.lines <= 33_000  # target: 27,000 for the features of 0.1
 
 
 def test_modules_with_one_importer(structure: Structure) -> None:
     """A module that only one other module needs is a part of it, unless it is a subject of its own."""
-    assert len(structure.single_importer) <= 21, structure.single_importer  # target: 20
+    assert len(structure.single_importer) <= 20, structure.single_importer
 
 
 def test_no_two_modules_have_one_name(structure: Structure) -> None:
@@ -39,7 +39,7 @@ def test_no_two_modules_have_one_name(structure: Structure) -> None:
 
 def test_the_share_of_comment_lines(structure: Structure) -> None:
     """Comments say why, where the code cannot."""
-    assert 0.025 <= structure.comment_share <= 0.05  # target: at least 0.03
+    assert 0.03 <= structure.comment_share <= 0.05
 
 
 def test_the_lines_of_test(structure: Structure) -> None:

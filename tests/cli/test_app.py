@@ -103,10 +103,17 @@ def test_wrong_usage_exits_with_two(mellea: Run) -> None:
         assert (done.returncode, done.stdout) == (2, ""), arguments
 
 
-@pytest.mark.parametrize("arguments", [(), ("models",), ("jobs",)])
-def test_without_a_subcommand_the_help_is_shown(mellea: Run, arguments: tuple[str, ...]) -> None:
-    """On stderr, as a usage error: a script does not take it for a result."""
-    done = mellea(*arguments)
+def test_without_a_command_the_help_is_shown_as_a_usage_error(mellea: Run) -> None:
+    """On stderr: a script does not take it for a result."""
+    done = mellea()
     assert (done.returncode, done.stdout) == (2, "")
     assert "Usage: mellea" in done.stderr
     assert len(done.stderr.splitlines()) > 5
+
+
+@pytest.mark.parametrize("command", ["models", "jobs"])
+def test_a_group_without_a_subcommand_shows_its_help(mellea: Run, command: str) -> None:
+    """As with `--help`."""
+    done = mellea(command)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == mellea(command, "--help").stdout

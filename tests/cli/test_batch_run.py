@@ -88,7 +88,7 @@ def test_other_settings_are_confirmed_at_a_terminal(
 
 
 def test_a_refused_start_leaves_no_file(mellea: Run, feedback: Path, tmp_path: Path) -> None:
-    """No journal, partial file or lock beside the output, whatever refuses the run."""
+    """No journal, partial file or lock next to the output, whatever refuses the run."""
     unreachable = ("-b", "openai", "-m", "m", "--base-url", "http://127.0.0.1:9/v1", "--max-wait", "0s", "-c", "1")
     for flags, code in (
         (("-b", "scripted", "--text-field", "nope"), 2),

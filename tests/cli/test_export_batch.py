@@ -110,13 +110,16 @@ def test_what_failed_is_finished_live(source: Path, tmp_path: Path, monkeypatch:
     refused = mellea(source, "--import-batch", str(replies))
     assert refused.exit_code == 2
     assert "no server is named" in refused.stderr
-    (tmp_path / "out.jsonl.journal").unlink()
+    for left in tmp_path.glob("out.jsonl*"):
+        left.unlink()
     lines = replies.read_text().splitlines()
     replies.write_text("\n".join([*lines[:5], "garbage", *lines[6:]]))
     again = tmp_path / "again.jsonl"
-    assert mellea(source, "--import-batch", str(replies), "--export-batch", str(again)).exit_code == 0
+    done = mellea(source, "--import-batch", str(replies), "--export-batch", str(again))
+    assert done.exit_code == 0, done.stderr
     assert len(again.read_text().splitlines()) == 2
-    (tmp_path / "out.jsonl.journal").unlink()
+    for left in tmp_path.glob("out.jsonl*"):
+        left.unlink()
     with ModelServer(models=("m",)) as server:
         done = mellea(source, "--import-batch", str(replies), "--base-url", server.openai_url)
         assert server.state.requests == 2
@@ -145,7 +148,7 @@ def test_an_export_holds_only_what_is_missing(source: Path, tmp_path: Path) -> N
     requests = tmp_path / "requests.jsonl"
     assert mellea(source, "--export-batch", str(requests)).exit_code == 0
     assert len(requests.read_text().splitlines()) == 1
-    assert mellea(source, "--redact", "--export-batch", str(requests)).exit_code == 0
+    assert mellea(source, "--redact", "--yes", "--export-batch", str(requests)).exit_code == 0
     assert "example.org" not in requests.read_text()
     before = source.read_bytes()
     assert mellea(source, "--export-batch", str(source)).exit_code == 2

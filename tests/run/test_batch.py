@@ -19,7 +19,7 @@ from mellea_cli.errors import ExitCode, InputError, OutputError, ServerFault
 from mellea_cli.events import Event, ItemFinished, RunFinished, RunStarted, TokensReceived
 from mellea_cli.items import Failure, Item, Success
 from mellea_cli.messages import GenerateRequest
-from mellea_cli.run.batch import Trial, _Run, run_batch
+from mellea_cli.run.batch import FirstRows, _Run, run_batch
 from mellea_cli.run.executor import LocalExecutor
 from mellea_cli.run.plan import Caps, ErrorLimit, Prices
 
@@ -441,9 +441,9 @@ async def test_one_item_goes_alone_until_it_is_known_what_one_costs(caps: Caps, 
 @pytest.mark.parametrize(("concurrency", "asked"), [(1, 20), (16, 32), (100, 50)])
 def test_the_first_rows_that_fail_alike_end_the_run(concurrency: int, asked: int) -> None:
     """Their number follows the requests in flight, between 20 and 50; the error has the message."""
-    trial = Trial(concurrency)
+    first_rows = FirstRows(concurrency)
     failure = Failure("parse", "the answer is no JSON")
-    ended = [trial.asked(failure, failed_before=False) for _ in range(asked)]
+    ended = [first_rows.asked(failure, failed_before=False) for _ in range(asked)]
     assert ended[:-1] == [None] * (asked - 1)
     assert ended[-1] is not None
     assert "the answer is no JSON" in ended[-1].message
@@ -452,16 +452,16 @@ def test_the_first_rows_that_fail_alike_end_the_run(concurrency: int, asked: int
 @pytest.mark.parametrize("other", [Success({}), Failure("unavailable", "no connection")], ids=["answer", "other kind"])
 def test_an_answer_or_another_failure_lets_the_run_go_on(other: Success | Failure) -> None:
     """Then the rest may be answered."""
-    trial = Trial(1)
+    first_rows = FirstRows(1)
     outcomes = [*[Failure("parse", "no JSON")] * 19, other, *[Failure("parse", "no JSON")] * 40]
-    assert not any(trial.asked(outcome, failed_before=False) for outcome in outcomes)
+    assert not any(first_rows.asked(outcome, failed_before=False) for outcome in outcomes)
 
 
 def test_rows_that_failed_before_end_no_run_whose_others_are_answered() -> None:
     """The rows that a finished run could not answer are asked again, and fail alike."""
-    trial = Trial(1)
-    trial.known(Success({}))
-    assert not any(trial.asked(Failure("parse", "no JSON"), failed_before=True) for _ in range(100))
+    first_rows = FirstRows(1)
+    first_rows.known(Success({}))
+    assert not any(first_rows.asked(Failure("parse", "no JSON"), failed_before=True) for _ in range(100))
 
 
 async def test_a_run_that_cannot_succeed_stops_and_asks_these_rows_again(serve: Serve, tmp_path: Path) -> None:

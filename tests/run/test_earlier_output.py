@@ -336,7 +336,7 @@ def test_edits_are_found_in_a_pipe(summarise: Callable[..., Process], mellea: Ru
     ],
 )
 def test_a_foreign_file_stays(name: str, content: str, summarise: Callable[..., Process], tmp_path: Path) -> None:
-    """Also when it is no table, or has no rows; nothing is left beside it."""
+    """Also when it is no table, or has no rows; nothing is left next to it."""
     (tmp_path / name).write_text(content)
     assert "--overwrite" in summarise(name, code=2).stderr
     assert (tmp_path / name).read_text() == content
@@ -378,7 +378,7 @@ def test_links_and_write_protection(summarise: Callable[..., Process], tmp_path:
 
 
 def test_an_errors_file_that_was_corrected_stays(summarise: Callable[..., Process], tmp_path: Path) -> None:
-    """Rows that are input again are not taken from under a person's hands; the tool's own are replaced."""
+    """Rows that are input again that a person may have changed stay; the tool's own are replaced."""
     summarise("out.jsonl", "--errors-file", "bad.jsonl")
     row = read_rows(tmp_path / "in.jsonl")[0]
     write_rows(tmp_path / "bad.jsonl", [row])

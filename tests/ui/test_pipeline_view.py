@@ -53,7 +53,7 @@ def test_text_and_answers_stand_side_by_side() -> None:
     first = next(line for line in lines if line.startswith("The door is stuck."))
     assert "│ team" in first
     assert "workshop" in first
-    assert any("│ topics   door, glass" in line for line in lines)
+    assert any("│ topics    door, glass" in line for line in lines)
     assert sum("stand in the feedback" in line or "…" in line for line in lines) <= 4
     assert any(line.startswith("── F-001 ") and line.rstrip("─ ").endswith("asked: team") for line in lines)
     assert any("✗ no answer" in line for line in lines)

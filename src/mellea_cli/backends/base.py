@@ -50,24 +50,16 @@ class Backend(Protocol):
 class BackendSettings:
     """Settings for opening a backend; each backend uses those that concern it."""
 
-    model: str = ""
-    """The model that the run will use; the embedded server loads it."""
-    base_url: str | None = None
-    """The server's address; `None` takes it from the environment."""
-    api_key: str | None = field(default=None, repr=False)
-    """`None` takes the key from `secrets`."""
+    model: str = ""  # The model that the run will use; the embedded server loads it
+    base_url: str | None = None  # The server's address; `None` takes it from the environment
+    api_key: str | None = field(default=None, repr=False)  # `None` takes the key from `secrets`
+    # The variable with the key of an OpenAI-compatible server; empty for a server without a key
     key_variable: str = API_KEY
-    """The variable with the key of an OpenAI-compatible server; empty for a server without a key."""
+    # Maximum requests in flight: the size of the connection pool, and the slots of the embedded server
     concurrency: int | None = None
-    """Maximum requests in flight: the size of the connection pool, and the slots of the embedded server."""
-    context_per_slot: int = 4096
-    """Tokens of prompt and answer together for each slot of the embedded server."""
+    context_per_slot: int = 4096  # Tokens of prompt and answer together for each slot of the embedded server
     connect_timeout_s: float = 10.0
-    merge_chunks: bool = False
-    """Yield texts that arrive together as one chunk, which is cheaper."""
-    verbose: bool = False
-    """Show the embedded server's log."""
-    network: NetworkPolicy | None = None
-    """`None` takes the policy from the environment."""
-    secrets: Secrets | None = None
-    """`None` takes keys from the environment."""
+    merge_chunks: bool = False  # Yield texts that arrive together as one chunk, which is cheaper
+    verbose: bool = False  # Show the embedded server's log
+    network: NetworkPolicy | None = None  # `None` takes the policy from the environment
+    secrets: Secrets | None = None  # `None` takes keys from the environment

@@ -58,11 +58,9 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
-MAX_ERROR_BODY = 64 * 1024
-"""Bytes of an error's body that are read."""
+MAX_ERROR_BODY = 64 * 1024  # Bytes of an error's body that are read
 
-DONE: Event = {"done": True}
-"""The event that SSE's `[DONE]` becomes: an orderly end."""
+DONE: Event = {"done": True}  # The event that SSE's `[DONE]` becomes: an orderly end
 
 _DONE = "[DONE]"
 _DRAIN_S = 1.0
@@ -113,8 +111,7 @@ class WireClient:
         self._default_headers: httpx.Headers | None = None
         self._urls: dict[str, httpx.URL] = {}
         self._closed = False
-        self.rate_limit_status: RateLimitStatus | None = None
-        """Status from the latest response with rate-limit headers."""
+        self.rate_limit_status: RateLimitStatus | None = None  # Status from the latest response with rate-limit headers
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[Event], None]:
         """POST `body` and yield the events of the answer, in lists of those that have arrived together.
@@ -281,7 +278,8 @@ class WireClient:
                 if not (error.status or error.codes):
                     return events, StreamBroken(f"{url} sent JSON that is not an object"), False
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
-            if is_error(event):
+            # Nearly every event is a piece of an answer, which is seen without a call.
+            if (event.get("error") or not event.get("choices")) and is_error(event):
                 error = ErrorObject.read(event)
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             events.append(event)
@@ -368,8 +366,8 @@ def _safe_cause(exc: BaseException) -> BaseException:
     return exc
 
 
+# Whether the current task's request went out on a connection that an earlier one had used
 was_kept: ContextVar[bool] = ContextVar("was_kept", default=False)
-"""Whether the current task's request went out on a connection that an earlier one had used."""
 
 
 @cache

@@ -28,8 +28,7 @@ from mellea_cli.errors import (
     ServerFault,
 )
 
-MAX_MESSAGE = 300
-"""Characters of a server's text that a message repeats."""
+MAX_MESSAGE = 300  # Characters of a server's text that a message repeats
 
 _BY_STATUS: dict[int, type[BackendError]] = {
     401: NotAuthorized,
@@ -157,8 +156,7 @@ _MODEL_IN_FAULT = _words(
 _REQUEST_IN_FAULT = _words(r"invalid json schema in format|invalid format: ")
 _KEY_IN_FAULT = _words(r"(?:invalid|incorrect) api key|api key (?:is )?(?:not valid|invalid)")
 
-_PLAIN_STATUSES = frozenset({401, 402, 407, 413})
-"""Statuses that have one meaning, whatever the message says."""
+_PLAIN_STATUSES = frozenset({401, 402, 407, 413})  # Statuses that have one meaning, whatever the message says
 _REFUSAL_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
     (_QUOTA, QuotaSpent),
     (_BAD_OUTPUT, BadOutput),
@@ -177,8 +175,7 @@ _FAULT_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
     (_REQUEST_IN_FAULT, RequestRefused),
 )
 
-Hints = Mapping[type[BackendError], str]
-"""Hints by class of error; `{model}` becomes the model's name."""
+Hints = Mapping[type[BackendError], str]  # Hints by class of error; `{model}` becomes the model's name
 
 DEFAULT_HINTS: Hints = {
     BackendUnavailable: "is the server running, and is the address right?",
@@ -201,17 +198,12 @@ class ErrorObject:
     """A server's error in any shape: objects in objects or lists, or a text."""
 
     message: str = ""
-    codes: tuple[str, ...] = ()
-    """The error's codes and types where they are texts."""
+    codes: tuple[str, ...] = ()  # The error's codes and types where they are texts
     param: str = ""
-    status: int | None = None
-    """The `code` or `status` where it is an HTTP status."""
-    wait_s: float | None = None
-    """Seconds until the request may be sent again, where the error says so."""
-    output: str = ""
-    """The model's answer, where the server refuses that."""
-    sign_in: str = ""
-    """Address where the user can sign in."""
+    status: int | None = None  # The `code` or `status` where it is an HTTP status
+    wait_s: float | None = None  # Seconds until the request may be sent again, where the error says so
+    output: str = ""  # The model's answer, where the server refuses that
+    sign_in: str = ""  # Address where the user can sign in
 
     @classmethod
     def parse(cls, text: str) -> ErrorObject:

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-Prefix = tuple[Message, ...]
-"""Messages that the prompts of a run's items share."""
+Prefix = tuple[Message, ...]  # Messages that the prompts of a run's items share
 
 
 # A gigabyte from a slow disk takes a minute.
@@ -275,8 +274,7 @@ class PromptCache:
                 path.unlink(missing_ok=True)
 
 
-_MAX_EXITS = 4
-"""Unexpected ends of the server after which it is not started again."""
+_MAX_EXITS = 4  # Unexpected ends of the server after which it is not started again
 _EXIT_S = 2.0
 
 

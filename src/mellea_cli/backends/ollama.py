@@ -39,8 +39,7 @@ from mellea_cli.errors import (
 from mellea_cli.messages import Chunk, GenerateRequest, Usage
 
 DEFAULT_PORT = 11434
-OLLAMA_KEY = "OLLAMA_API_KEY"
-"""The variable with the key of an Ollama behind a proxy, or of Ollama's cloud."""
+OLLAMA_KEY = "OLLAMA_API_KEY"  # The variable with the key of an Ollama behind a proxy, or of Ollama's cloud
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,12 +57,9 @@ _HINTS: Hints = {
 class PullProgress:
     """Progress of a model pull."""
 
-    status: str
-    """Ollama's current step, in its words."""
-    completed: int | None = None
-    """Bytes of the current file that have arrived."""
-    total: int | None = None
-    """Bytes of the current file."""
+    status: str  # Ollama's current step, in its words
+    completed: int | None = None  # Bytes of the current file that have arrived
+    total: int | None = None  # Bytes of the current file
 
 
 class OllamaBackend:
@@ -101,8 +97,8 @@ class OllamaBackend:
             network=network,
         )
         self._merge_chunks = merge_chunks
+        # Models that have refused the option `think`, or obey `format` only while they think
         self._without_think: frozenset[str] = frozenset()
-        """Models that have refused the option `think`, or obey `format` only while they think."""
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:

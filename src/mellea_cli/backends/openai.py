@@ -112,8 +112,7 @@ class OpenAIBackend:
         self.slots = slots
         self._merge_chunks = merge_chunks
         self._dropped: frozenset[str] = frozenset()
-        self._listed: list[str] | None = None
-        """The server's models, once an error made it necessary to ask."""
+        self._listed: list[str] | None = None  # The server's models, once an error made it necessary to ask
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
@@ -390,8 +389,8 @@ class _Answer:
         self._finish = ""
         self._usage: Usage | None = None
         self.begun = False
+        # Whether the server has said that the answer is at its end. More may follow all the same.
         self.finished = False
-        """Whether the server has said that the answer is at its end. More may follow all the same."""
 
     @property
     def text(self) -> str:

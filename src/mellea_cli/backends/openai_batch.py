@@ -24,18 +24,13 @@ from mellea_cli.backends.wire_format import LineSplitter, as_object, decode, enc
 from mellea_cli.errors import BackendError, EndpointMissing, NotAuthorized, ServerFault, StreamBroken
 from mellea_cli.messages import Completion
 
-CHAT_URL = "/v1/chat/completions"
-"""Endpoint in every request: part of the format, wherever the server has its API."""
+CHAT_URL = "/v1/chat/completions"  # Endpoint in every request: part of the format, wherever the server has its API
 
-MAX_REQUESTS = 50_000
-"""Maximum requests in one file."""
-MAX_BYTES = 200_000_000
-"""Maximum bytes of one file; the documentation says MB."""
-WINDOW = "24h"
-"""OpenAI's only completion window; other servers have others."""
+MAX_REQUESTS = 50_000  # Maximum requests in one file
+MAX_BYTES = 200_000_000  # Maximum bytes of one file; the documentation says MB
+WINDOW = "24h"  # OpenAI's only completion window; other servers have others
 
-OVER = frozenset({"completed", "failed", "expired", "cancelled"})
-"""Final states of a batch."""
+OVER = frozenset({"completed", "failed", "expired", "cancelled"})  # Final states of a batch
 
 _READ_SIZE = 256 * 1024
 _PAGE = 100
@@ -88,13 +83,10 @@ class Batch:
     total: int = 0
     completed: int = 0
     failed: int = 0
-    created_at: float = 0.0
-    """Seconds since 1970, by the server's clock; 0 when it does not say."""
+    created_at: float = 0.0  # Seconds since 1970, by the server's clock; 0 when it does not say
     error_code: str = ""
-    error: str = ""
-    """Why the whole batch failed, in the server's words."""
-    tag: str = ""
-    """The mark that this program put into its metadata."""
+    error: str = ""  # Why the whole batch failed, in the server's words
+    tag: str = ""  # The mark that this program put into its metadata
 
     @property
     def over(self) -> bool:

@@ -23,18 +23,13 @@ DEFAULT_OLLAMA_MODEL = "granite4.1:3b"
 class BackendInfo:
     """A backend's factory and defaults."""
 
-    factory: str = ""
-    """The entry point's value; empty for a backend of another package."""
-    default_model: str = ""
-    """Empty when the user must name one."""
-    address_variable: str = ""
-    """The environment variable with the server's address."""
-    concurrency: int = 16
-    """Requests in flight where the number is fixed: endpoints of a pool, remote workers, sessions."""
+    factory: str = ""  # The entry point's value; empty for a backend of another package
+    default_model: str = ""  # Empty when the user must name one
+    address_variable: str = ""  # The environment variable with the server's address
+    concurrency: int = 16  # Requests in flight where the number is fixed: endpoints of a pool, remote workers, sessions
+    # Requests in flight at the start of adaptive concurrency; `None` for a backend that does not adapt
     adaptive_start: int | None = 8
-    """Requests in flight at the start of adaptive concurrency; `None` for a backend that does not adapt."""
-    max_concurrency: int = 256
-    """Limit of adaptive concurrency."""
+    max_concurrency: int = 256  # Limit of adaptive concurrency
 
 
 BACKENDS: Mapping[str, BackendInfo] = {
@@ -99,8 +94,7 @@ class BackendChoice:
 
     backend: str
     model: str
-    reason: str = ""
-    """One sentence for the user; empty when the user named the backend."""
+    reason: str = ""  # One sentence for the user; empty when the user named the backend
 
 
 async def resolve_backend(backend: str, model: str | None, base_url: str | None) -> BackendChoice:

@@ -13,8 +13,8 @@ from mellea_cli.backends.base import BackendSettings
 from mellea_cli.errors import UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Usage, estimate_tokens
 
+# Function that returns a text, a text in the pieces in which it streams, or an exception to raise
 Reply = Callable[[GenerateRequest], str | Sequence[str] | Exception]
-"""Function that returns a text, a text in the pieces in which it streams, or an exception to raise."""
 
 
 class ScriptedBackend:

@@ -13,8 +13,8 @@ from pydantic_core import from_json
 
 from mellea_cli.errors import StreamBroken, UsageError
 
+# Maximum bytes of one line, one event or one whole body. No token needs as much, and memory stays bounded.
 MAX_LINE = 8 * 1024 * 1024
-"""Maximum bytes of one line, one event or one whole body. No token needs as much, and memory stays bounded."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -95,7 +95,11 @@ class SseDecoder:
                 if self._data_bytes > MAX_LINE:
                     raise StreamBroken(f"an event of the answer is longer than {MAX_LINE} bytes")
             elif not line:
-                if self._data:
+                if len(self._data) == 1 and len(self._data[0]) > _LONGEST_DONE and not self._is_error:
+                    # Nearly every event: what `_end_event` does, without the call for each token.
+                    payloads.append(self._data.pop().decode("utf-8", "replace"))
+                    self._data_bytes = 0
+                elif self._data:
                     self._end_event(payloads)
                 self._is_error = False
             elif line.startswith(b"{"):

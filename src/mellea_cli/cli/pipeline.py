@@ -28,11 +28,11 @@ from mellea_cli.cli.flags import (
     LocalOnlyFlag,
     ModelFlag,
     PullFlag,
-    RunOptions,
     ThinkingLevel,
     option,
     options_command,
 )
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, OutputError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ _Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 TEMPLATES: Mapping[str, str] = {
     "nps-reasons": "reasons for a score from 0 to 10",
-    "app-reviews": "reviews of an app: topic, problem, version",
-    "support-tickets": "who handles a ticket, how urgent it is, what is asked",
+    "app-reviews": "kind of a review in an app store, and the device",
+    "support-tickets": "which team answers, whether money is asked back, what is wanted",
     "employee-survey": "topic and mood of answers to an employee survey",
     "product-reviews": "polarity per aspect: quality, price, delivery, service",
     "bug-reports": "kind, severity and steps of a report",
@@ -301,7 +301,7 @@ class _Try:
     def run(self) -> ExitCode:
         from mellea_cli.cli import batch_run
         from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
-        from mellea_cli.cli.run_pipeline import check_columns
+        from mellea_cli.cli.run import check_columns
 
         options = self.flags.run_options
         if options.input == "-":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mellea_cli.cli.flags import RunOptions, batch_command
+from mellea_cli.cli.summarise import RunOptions, batch_command
 from mellea_cli.errors import ExitCode
 
 

@@ -16,8 +16,7 @@ from typing import BinaryIO
 from mellea_cli.errors import InputError, UsageError, nearest
 
 CHUNK_BYTES = 1 << 16
-MAX_ROW_BYTES = 64 << 20
-"""The longest row that is read. A longer one is a broken file or a gzip bomb, not feedback."""
+MAX_ROW_BYTES = 64 << 20  # The longest row that is read. A longer one is a broken file or a gzip bomb, not feedback.
 STDIN_NAME = "<stdin>"
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer with the largest window
@@ -80,8 +79,7 @@ class ByteInput:
 
     def __init__(self, name: str, fd: int | None = None, stream: BinaryIO | None = None) -> None:
         self.name = name
-        self.delivered = 0
-        """Bytes delivered since the last `rewind`, counted after unpacking."""
+        self.delivered = 0  # Bytes delivered since the last `rewind`, counted after unpacking
         self.stopped = False
         self._fd = fd
         self._stream = stream
@@ -222,10 +220,8 @@ _BYTE_ORDER_MARKS = (
 class Encoding:
     """The encoding of an input."""
 
-    codec: str
-    """Python's name of the codec."""
-    mark: int = 0
-    """Length in bytes of the byte order mark, which is no part of the text."""
+    codec: str  # Python's name of the codec
+    mark: int = 0  # Length in bytes of the byte order mark, which is no part of the text
 
     @property
     def keeps_ascii(self) -> bool:
@@ -372,8 +368,7 @@ class LineCounter:
 
     def __init__(self) -> None:
         self.line = 1
-        self.column = 1
-        """In characters, counted from 1."""
+        self.column = 1  # In characters, counted from 1
         self._after_cr = False
 
     def advance(self, text: str, start: int, end: int) -> None:
@@ -408,8 +403,7 @@ class Lines:
         if not encoding.keeps_ascii:
             self._chunks = (text.encode() for text in decoded_chunks(chunks, encoding, path))
             self._encoding = Encoding("utf-8")
-        self.codec = self._encoding.codec
-        """The codec of the lines: decode each with it."""
+        self.codec = self._encoding.codec  # The codec of the lines: decode each with it
         self._block = b""
 
     def undecodable(self, error: UnicodeDecodeError, number: int) -> InputError:

@@ -14,13 +14,11 @@ from mellea_cli.io.byte_input import without_surrogates
 from mellea_cli.io.formats import RawRow
 from mellea_cli.items import Item
 
+# The names that are tried first, in this order, when the user names no column
 TEXT_COLUMNS = ("text", "feedback", "comment", "review", "body", "message", "content")
-"""The names that are tried first, in this order, when the user names no column."""
 ID_COLUMN = "id"
-SAMPLE_ROWS = 50
-"""Rows by which the text column is found when no name tells it."""
-PATH_ROWS = 1_000
-"""Rows in which a path into JSON must lead to something once."""
+SAMPLE_ROWS = 50  # Rows by which the text column is found when no name tells it
+PATH_ROWS = 1_000  # Rows in which a path into JSON must lead to something once
 
 # What databases and statistics programs write for "no value". What people type, such as none or n/a, is an answer.
 _NULLS = frozenset(
@@ -107,8 +105,7 @@ def _is_text_word(part: str) -> bool:
 
 
 _CLOSING = ")]:\uff09\uff1a "
-_SURE = 30
-"""Below this rank a name alone tells that a column holds the text."""
+_SURE = 30  # Below this rank a name alone tells that a column holds the text
 _QUESTION_PARTS = 5
 
 
@@ -137,8 +134,7 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _ADDRESS = re.compile(r"\S*(?:@|://)\S*")
 _MOST_WORDS = 40
 _PROSE_WORDS = 3.0
-_CLEAR = 0.6
-"""A column is clearly the text when no other has more words than this part of its own."""
+_CLEAR = 0.6  # A column is clearly the text when no other has more words than this part of its own
 
 
 def _words(cell: Any) -> float:
@@ -243,8 +239,7 @@ class ColumnMapping:
     """
 
     def __init__(self, text_fields: Sequence[str], id_field: str | None, path: str) -> None:
-        self.text_fields: tuple[str, ...] = tuple(text_fields)
-        """The columns with the text; empty until they are found."""
+        self.text_fields: tuple[str, ...] = tuple(text_fields)  # The columns with the text; empty until they are found
         self.notes: list[str] = []
         self._id_field = ID_COLUMN if id_field is None else id_field
         self._id_required = id_field is not None

@@ -58,12 +58,9 @@ class TableOptions:
     """What the user said about a table; `None` means that it is detected."""
 
     delimiter: str | None = None
-    names: tuple[str, ...] = ()
-    """Columns that the header has."""
-    header_row: int | None = None
-    """The physical line with the header, counted from 1."""
-    skip_rows: int | None = None
-    """Rows below the header that are no rows."""
+    names: tuple[str, ...] = ()  # Columns that the header has
+    header_row: int | None = None  # The physical line with the header, counted from 1
+    skip_rows: int | None = None  # Rows below the header that are no rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +69,13 @@ class TableLayout:
 
     delimiter: str = ","
     quoting: Quoting = "doubled"
-    header_line: int = 1
-    """The physical line on which the header begins."""
-    above: int = 0
-    """Lines above the header that are not blank, and state no delimiter."""
-    extra: tuple[tuple[str, ...], ...] = ()
-    """Further header rows: the rows below the header that are none."""
-    has_row_names: bool = False
-    """Whether each row begins with a name for which the header has no cell."""
-    commented: bool = False
-    """Whether there are comment lines above the header."""
-    sep_line: str = ""
-    """The line that states the delimiter."""
-    junk: frozenset[tuple[str, ...]] = frozenset()
-    """The rows above the header."""
+    header_line: int = 1  # The physical line on which the header begins
+    above: int = 0  # Lines above the header that are not blank, and state no delimiter
+    extra: tuple[tuple[str, ...], ...] = ()  # Further header rows: the rows below the header that are none
+    has_row_names: bool = False  # Whether each row begins with a name for which the header has no cell
+    commented: bool = False  # Whether there are comment lines above the header
+    sep_line: str = ""  # The line that states the delimiter
+    junk: frozenset[tuple[str, ...]] = frozenset()  # The rows above the header
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +91,7 @@ class _Row:
 
 
 _SAMPLE = 200
-_HEADER_ROWS = 40
-"""The header is one of so many first rows."""
+_HEADER_ROWS = 40  # The header is one of so many first rows
 
 
 def find_layout(text: str, options: TableOptions) -> TableLayout:
@@ -286,14 +275,11 @@ class CsvReader:
         self._parser = _Parser(lines, layout.delimiter, layout.quoting, skip=layout.header_line - 1)
         self._lines = self._parser.lines
         self._path = lines.path
-        self.notes: list[str] = []
-        """Changes to the header, one sentence each."""
-        self.left_out = LeftOut()
-        """What is no row, complete after the last row."""
-        self.dialect = CsvDialect(layout.delimiter, sep_line=layout.sep_line)
-        """How the file is written."""
+        self.notes: list[str] = []  # Changes to the header, one sentence each
+        self.left_out = LeftOut()  # What is no row, complete after the last row
+        self.dialect = CsvDialect(layout.delimiter, sep_line=layout.sep_line)  # How the file is written
+        # The names of the columns, each once; empty for an empty file
         self.columns: tuple[str, ...] = self._read_header()
-        """The names of the columns, each once; empty for an empty file."""
         self.header_line = self._lines.first_line
         self.labels, self.open_ended = self._read_labels()
         self._to_skip = len(layout.extra) if skip_rows is None else skip_rows
@@ -555,16 +541,12 @@ class _RowLines:
         self._numbered = iter(lines)
         for _ in range(skip):
             next(self._numbered, None)
-        self.pending: list[tuple[int, str]] = []
-        """Lines to deliver again, the last one first."""
+        self.pending: list[tuple[int, str]] = []  # Lines to deliver again, the last one first
         self.row: list[tuple[int, str]] = []
         self.row_size = 0
-        self.line = 0
-        """The number of the line that was delivered last."""
-        self.first_line = 0
-        """The number of the line on which the current row starts."""
-        self.fatal: InputError | None = None
-        """The error that ended the input itself, not one row of it."""
+        self.line = 0  # The number of the line that was delivered last
+        self.first_line = 0  # The number of the line on which the current row starts
+        self.fatal: InputError | None = None  # The error that ended the input itself, not one row of it
 
     def __iter__(self) -> _RowLines:
         return self

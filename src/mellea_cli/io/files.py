@@ -41,10 +41,8 @@ class OutputTarget:
     """One resolved output: a file, standard output, or something special such as a device or a named pipe."""
 
     kind: Literal["file", "stdout", "special"]
-    name: str
-    """The name in messages."""
-    path: Path
-    """The file itself, symbolic links followed; meaningless for standard output."""
+    name: str  # The name in messages
+    path: Path  # The file itself, symbolic links followed; meaningless for standard output
 
     @property
     def partial(self) -> Path:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.io.writers import AddedColumns, Layout
 
+# What a reader yields: physical line, columns, and the JSON text of the row (`None` when it was not JSON)
 RawRow = tuple[int, dict[str, Any], str | None]
-"""What a reader yields: physical line, columns, and the JSON text of the row (`None` when it was not JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,11 @@ class CsvDialect:
     delimiter: str = ","
     quote_all: bool = False
     line_end: str = "\n"
-    mark: bool = False
-    """Whether it begins with a byte order mark."""
-    sep_line: str = ""
-    """The first line that states the delimiter, such as `sep=;`; empty without one."""
+    mark: bool = False  # Whether it begins with a byte order mark
+    sep_line: str = ""  # The first line that states the delimiter, such as `sep=;`; empty without one
 
 
-Note = Callable[[str], None]
-"""Called with one sentence that the user should read, such as that a column was renamed."""
+Note = Callable[[str], None]  # Called with one sentence that the user should read, such as that a column was renamed
 
 
 def ignore(_: object) -> None:
@@ -72,23 +69,16 @@ def _several(reason: str, lines: list[int]) -> str:
 class RowStream:
     """Rows of an input before their columns are mapped, and what is known before the first row."""
 
+    # Rows in order; a bad row is an error. Raises `InputError` when the input itself fails.
     stream: Iterator[RawRow | InputError]
-    """Rows in order; a bad row is an error. Raises `InputError` when the input itself fails."""
-    header: tuple[str, ...] = ()
-    """The columns of a table; empty where each row has its own."""
+    header: tuple[str, ...] = ()  # The columns of a table; empty where each row has its own
     header_line: int = 1
-    notes: Sequence[str] = ()
-    """What the user should know; complete once the first row has been read."""
-    numbered: bool = False
-    """Whether messages about a row have its number, because a line may hold many rows."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Columns by their names in further header rows, folded."""
-    open_ended: tuple[str, ...] = ()
-    """The columns that a further header row calls answers in the user's own words."""
-    left_out: LeftOut = field(default_factory=LeftOut)
-    """What is no row, complete after the last row."""
-    dialect: CsvDialect | None = None
-    """How a table is written."""
+    notes: Sequence[str] = ()  # What the user should know; complete once the first row has been read
+    numbered: bool = False  # Whether messages about a row have its number, because a line may hold many rows
+    labels: Mapping[str, str] = field(default_factory=dict)  # Columns by their names in further header rows, folded
+    open_ended: tuple[str, ...] = ()  # The columns that a further header row calls answers in the user's own words
+    left_out: LeftOut = field(default_factory=LeftOut)  # What is no row, complete after the last row
+    dialect: CsvDialect | None = None  # How a table is written
 
 
 @dataclass(frozen=True, slots=True)

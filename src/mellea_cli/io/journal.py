@@ -22,8 +22,7 @@ from mellea_cli.io.files import OutputTarget, output_error
 from mellea_cli.items import Failure, Outcome, Success
 from mellea_cli.messages import Usage
 
-MEMORY_ANSWERS = 10_000
-"""Answers that are kept in memory when the output has no file for a journal."""
+MEMORY_ANSWERS = 10_000  # Answers that are kept in memory when the output has no file for a journal
 
 
 class RowAnswers(Protocol):
@@ -137,11 +136,10 @@ def text_to_outcome(text: str) -> Outcome:
         raise ValueError(f"not an outcome: {error}") from error
 
 
+# A row of an output: its position, the hashes that find it again, and the hashes of its cells
 WrittenRow = tuple[int, bytes, bytes]
-"""A row of an output: its position, the hashes that find it again, and the hashes of its cells."""
 
-APPLICATION_ID = 0x4D6C6C61
-"""Marks an SQLite file as a journal ("Mlla")."""
+APPLICATION_ID = 0x4D6C6C61  # Marks an SQLite file as a journal ("Mlla")
 FORMAT_VERSION = 1
 
 _BUSY_S = 5.0

@@ -12,8 +12,7 @@ from mellea_cli.io.byte_input import CHUNK_BYTES, MAX_ROW_BYTES, LineCounter, Li
 from mellea_cli.io.columns import has_column, names_text
 from mellea_cli.io.formats import RawRow
 
-MAX_DEPTH = 400
-"""Levels of objects and arrays. More is refused, so that every row that is read can also be written."""
+MAX_DEPTH = 400  # Levels of objects and arrays. More is refused, so that every row that is read can also be written.
 
 _SPACE = " \t\r\n\ufeff"
 # Around a line's object any white space is accepted, and the byte order marks that remain when files are concatenated.
@@ -182,8 +181,7 @@ class JsonStream:
         self._place = LineCounter()
         self._names = names
         self._parsed = ""
-        self.notes: list[str] = []
-        """Where the rows are, if they are inside one object."""
+        self.notes: list[str] = []  # Where the rows are, if they are inside one object
         self._ended = False
 
     def rows(self) -> Iterator[RawRow | InputError]:

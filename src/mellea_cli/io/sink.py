@@ -35,14 +35,12 @@ _GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer
 class SinkOptions:
     """How to write an output."""
 
-    format: str | None = None
-    """A name of `FORMATS`; by default the format of the file's name, else `jsonl`."""
+    format: str | None = None  # A name of `FORMATS`; by default the format of the file's name, else `jsonl`
+    # Input columns that are known in advance (from a survey): a table to a pipe needs its header first
     columns: tuple[str, ...] = ()
-    """Input columns that are known in advance (from a survey): a table to a pipe needs its header first."""
-    raw_csv: bool = False
-    """Write cells that a spreadsheet would run as formulas unchanged."""
+    raw_csv: bool = False  # Write cells that a spreadsheet would run as formulas unchanged
+    # Returns how the input was written; called when a table is written, at the earliest after the first row
     dialect: Callable[[], CsvDialect | None] = field(default=lambda: None)
-    """Returns how the input was written; called when a table is written, at the earliest after the first row."""
 
 
 class Sink(ABC):
@@ -206,8 +204,7 @@ class FileSink(Sink):
             out.commit()
 
 
-HELD_ROWS = 1_000
-"""Rows that wait in memory for an earlier one; more of them wait in a temporary file."""
+HELD_ROWS = 1_000  # Rows that wait in memory for an earlier one; more of them wait in a temporary file
 
 
 class OrderedSink:

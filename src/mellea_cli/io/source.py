@@ -37,8 +37,8 @@ from mellea_cli.io.formats import (
 from mellea_cli.io.json_reader import rows_inside
 from mellea_cli.items import Item
 
+# Regular files up to this size, packed and unpacked, are checked whole before the first item is processed
 SURVEY_BYTES = 64 << 20
-"""Regular files up to this size, packed and unpacked, are checked whole before the first item is processed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +49,20 @@ class SourceOptions:
         UsageError: an option is invalid for every input.
     """
 
-    format: str | None = None
-    """A name of `FORMATS`."""
+    format: str | None = None  # A name of `FORMATS`
+    # The column with the text, or several that are joined; in JSON also a path such as `data.body`
     text_field: str | tuple[str, ...] | None = None
-    """The column with the text, or several that are joined; in JSON also a path such as `data.body`."""
     id_field: str | None = None
+    # Any text encoding that Python knows; by default UTF-8, or UTF-16 and UTF-32 by their byte order mark
     encoding: str | None = None
-    """Any text encoding that Python knows; by default UTF-8, or UTF-16 and UTF-32 by their byte order mark."""
-    delimiter: str | None = None
-    """One character, or a word such as `tab`."""
-    header_row: int | None = None
-    """The physical line with the header of a table, counted from 1."""
-    skip_rows: int | None = None
-    """Rows below the header of a table that are no rows."""
-    limit: int | None = None
-    """Take at most this many items, the first ones."""
-    sample: int | None = None
-    """Take this many items at random, in the order of the input; `limit` then applies to them."""
-    seed: int = 0
-    """The same seed takes the same sample."""
+    delimiter: str | None = None  # One character, or a word such as `tab`
+    header_row: int | None = None  # The physical line with the header of a table, counted from 1
+    skip_rows: int | None = None  # Rows below the header of a table that are no rows
+    limit: int | None = None  # Take at most this many items, the first ones
+    sample: int | None = None  # Take this many items at random, in the order of the input; `limit` then applies to them
+    seed: int = 0  # The same seed takes the same sample
+    # `auto` fails before the first item when the input can be checked first, else it skips and reports
     on_bad_row: Literal["auto", "fail", "skip"] = "auto"
-    """`auto` fails before the first item when the input can be checked first, else it skips and reports."""
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -95,14 +88,10 @@ class SourceOptions:
 class InputScan:
     """The result of a survey."""
 
-    count: int
-    """Items that the iteration will yield."""
-    columns: tuple[str, ...]
-    """Every column that occurs, in the order of its first appearance."""
-    skipped: int
-    """Bad rows; the iteration will skip them."""
-    longest: int = 0
-    """Bytes of the longest text in UTF-8."""
+    count: int  # Items that the iteration will yield
+    columns: tuple[str, ...]  # Every column that occurs, in the order of its first appearance
+    skipped: int  # Bad rows; the iteration will skip them
+    longest: int = 0  # Bytes of the longest text in UTF-8
 
 
 Report = Callable[[InputError], None]
@@ -142,20 +131,15 @@ class Source:
     """
 
     def __init__(self, data: ByteInput, options: SourceOptions, report: Report, note: Note) -> None:
-        self.name = data.name
-        """The path, or `<stdin>`."""
-        self.skipped = 0
-        """Bad rows that the iteration has skipped so far."""
+        self.name = data.name  # The path, or `<stdin>`
+        self.skipped = 0  # Bad rows that the iteration has skipped so far
         self._data = data
         self._options = options
         self._report = report
         self._note = note
-        self.notes: list[str] = []
-        """What was said about the input so far."""
-        self.text_columns: tuple[str, ...] = ()
-        """The columns with the text, once the first row has been read."""
-        self.dialect: CsvDialect | None = None
-        """How a table is written, once its header has been read; `None` for JSON."""
+        self.notes: list[str] = []  # What was said about the input so far
+        self.text_columns: tuple[str, ...] = ()  # The columns with the text, once the first row has been read
+        self.dialect: CsvDialect | None = None  # How a table is written, once its header has been read; `None` for JSON
         self._header: tuple[str, ...] = ()
         self._surveyed: tuple[int, int] | None = None
         checkable = data.size is not None and data.size <= SURVEY_BYTES

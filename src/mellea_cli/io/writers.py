@@ -15,8 +15,7 @@ from mellea_cli.io.byte_input import without_surrogates
 from mellea_cli.io.formats import CsvDialect, Note, ignore
 from mellea_cli.items import Failure, Item, Outcome, Row
 
-ERROR = "error"
-"""The column with the reason why a row has no answers."""
+ERROR = "error"  # The column with the reason why a row has no answers
 _PREFIX = "mellea_"
 _REMEMBERED = 1_000
 
@@ -26,10 +25,8 @@ class Added:
     """One column that a run adds."""
 
     name: str
-    parts: tuple[str, ...] = ()
-    """For a nested column the names inside it, which become columns of their own in CSV."""
-    joint: str = ""
-    """For a column of lists the text between their parts in CSV; empty writes the list as JSON."""
+    parts: tuple[str, ...] = ()  # For a nested column the names inside it, which become columns of their own in CSV
+    joint: str = ""  # For a column of lists the text between their parts in CSV; empty writes the list as JSON
 
     def cell(self, value: Any) -> Any:
         """The column's value in a table. An empty list is written as JSON: an empty cell is null."""
@@ -41,8 +38,7 @@ class AddedColumns:
     """The columns that a run adds, in order, without `error`, which is added to each row that failed."""
 
     columns: tuple[Added, ...] = ()
-    names: tuple[str, ...] = field(init=False)
-    """The names in JSON."""
+    names: tuple[str, ...] = field(init=False)  # The names in JSON
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(column.name for column in self.columns))
@@ -122,8 +118,7 @@ class Layout(Protocol):
     what only the end shows: the header of a table is the union of all columns. A stream gets each row at once.
     """
 
-    partial_is_final: bool
-    """Whether the partial lines, one after the other, are the final bytes."""
+    partial_is_final: bool  # Whether the partial lines, one after the other, are the final bytes
 
     def partial_line(self, row: Row) -> bytes:
         """Return the line for the partial file."""

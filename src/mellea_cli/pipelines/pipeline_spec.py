@@ -42,8 +42,7 @@ BUILT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 _MOST_BYTES = 1_000_000
 _MOST_FIELDS = 100
 _NAME_LENGTH = 60
-# Names that mean something else in a template, or a column that other commands write.
-_TAKEN = {
+TAKEN: Mapping[str, str] = {
     "text": "the row's text in a prompt",
     "row": "the row's other columns in a prompt",
     "error": "the column with the reason why a row failed",
@@ -51,6 +50,7 @@ _TAKEN = {
     "themes": "a column of mellea themes",
     "theme_quotes": "a column of mellea themes",
 }
+"""Names that no field can have, and what they mean: in a template, or as a column."""
 _WORDS_OF_JINJA = frozenset(
     (
         "and",
@@ -71,8 +71,7 @@ _WORDS_OF_JINJA = frozenset(
         "None",
     )
 )
-# The options of a field, and the types that have them.
-_OPTIONS: Mapping[str, tuple[FieldType, ...]] = {
+OPTIONS: Mapping[str, tuple[FieldType, ...]] = {
     "choices": ("category", "categories"),
     "max_words": ("text", "quote", "list"),
     "one_sentence": ("text",),
@@ -80,6 +79,7 @@ _OPTIONS: Mapping[str, tuple[FieldType, ...]] = {
     "minimum": ("int", "number", "date", "list", "categories"),
     "maximum": ("int", "number", "date", "list", "categories"),
 }
+"""The options of a field that only some types have, with these types."""
 _COUNTED = ("list", "categories")
 
 
@@ -315,18 +315,18 @@ def _check_field_name(name: str, spec: PipelineSpec) -> Iterator[Problem]:
     elif name in spec.built_in_fields:
         message = f"the field {name!r} is a column of the built-in pipeline {spec.extends!r}"
         yield Problem(path, message, "choose another name, or remove extends")
-    elif (taken := name.casefold()) in _TAKEN:
-        yield Problem(path, f"a field cannot be named {name!r}, which is {_TAKEN[taken]}", "choose another name")
+    elif (taken := name.casefold()) in TAKEN:
+        yield Problem(path, f"a field cannot be named {name!r}, which is {TAKEN[taken]}", "choose another name")
 
 
 def _check_options(field: FieldSpec, path: tuple[str, ...]) -> Iterator[Problem]:
-    for option, types in _OPTIONS.items():
+    for option, types in OPTIONS.items():
         if option in field.model_fields_set and field.type not in types and getattr(field, option) not in (None, False):
             listed = " or ".join((", ".join(types[:-1]), types[-1])).removeprefix(" or ")
             message = f"{option} is for the type {listed}, not for {field.type}"
             yield Problem((*path, option), message, f"remove {option}, or change type")
             return
-    if field.type in _OPTIONS["choices"]:
+    if field.type in OPTIONS["choices"]:
         least = 2 if field.type == "category" else 1
         if len(field.choices) < least:
             message = f"the type {field.type} needs choices" if not field.choices else "one choice is no choice"

@@ -405,7 +405,7 @@ class Stream(CallObserver):
     """The pieces of one answer, from the session's event loop to one reader in any loop.
 
     It holds the answer's own text and no more, which the answer's length limit bounds. So a thunk that is never read
-    does not block its connection. A stream that is not `live` hands over the whole answer at the end, as one piece.
+    does not block its connection. A stream that is not `live` gives the whole answer at the end, as one piece.
     """
 
     __slots__ = (

@@ -1,17 +1,37 @@
-"""The pipeline of `mellea run` and `mellea summarise`: what is named, with the fields that flags add to it."""
+"""`mellea run`, and the pipeline of it and of `mellea summarise`: what is named, with the fields that flags add."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mellea_cli.cli.flags import RunOptions
-from mellea_cli.errors import InputError, UsageError, name_some, nearest
+import typer
+
+from mellea_cli.cli.summarise import RunOptions, batch_command, run_pipeline
+from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.cli.batch_run import Input
     from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.pipelines.pipeline_spec import FieldSpec, PipelineSpec
+
+
+@batch_command(
+    "run", pipeline=typer.Argument(metavar="PIPELINE", help="Pipeline file, single, steps, or MODULE:NAME in Python.")
+)
+def run(options: RunOptions) -> ExitCode:
+    """Your own fields for each row of INPUT.
+
+    A pipeline file defines fields, see docs/pipelines.md; mellea pipeline new writes a first one. The types of a field
+    are text, category, categories, bool, int, number, date, quote and list. MODULE:NAME is a pydantic model or a
+    Pipeline in a Python module. The same command again asks only for what is missing: a field that was added or
+    reworded asks that field alone.
+    """
+    from mellea_cli.cli.batch_run import with_display
+
+    pipeline = chosen_pipeline(options)
+    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
 
 
 def chosen_pipeline(options: RunOptions) -> Pipeline:
