@@ -22,7 +22,7 @@ from typing import Any
 
 from rows import Row, tell
 
-from mellea_cli.cli.pipeline import TEMPLATES, template_path
+from mellea_cli.cli.pipeline_file import TEMPLATES, template_path
 from mellea_cli.pipelines.pipeline_spec import load_pipeline
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "templates"

@@ -15,7 +15,7 @@ import typer.main
 from pydantic_core import PydanticUndefined
 
 from mellea_cli.cli.app import app
-from mellea_cli.cli.pipeline import TEMPLATES, template_path
+from mellea_cli.cli.pipeline_file import TEMPLATES, template_path
 from mellea_cli.pipelines.pipeline_spec import (
     BUILT_IN,
     FILTERS,

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -51,26 +52,10 @@ TAKEN: Mapping[str, str] = {
     "theme_quotes": "a column of mellea themes",
 }
 """Names that no field can have, and what they mean: in a template, or as a column."""
-_WORDS_OF_JINJA = frozenset(
-    (
-        "and",
-        "or",
-        "not",
-        "in",
-        "is",
-        "if",
-        "else",
-        "for",
-        "loop",
-        "self",
-        "true",
-        "false",
-        "none",
-        "True",
-        "False",
-        "None",
-    )
-)
+_WORDS_OF_JINJA = frozenset({
+    "and", "or", "not", "in", "is", "if", "else", "for", "loop", "self", "true", "false", "none", "True", "False",
+    "None",
+})  # fmt: skip
 OPTIONS: Mapping[str, tuple[FieldType, ...]] = {
     "choices": ("category", "categories"),
     "max_words": ("text", "quote", "list"),
@@ -455,46 +440,19 @@ def _check_source(
 
 
 def _check_cycles(spec: PipelineSpec) -> Iterator[Problem]:
-    needs = {step.name: [name for name in step.needs if name != step.name] for step in spec.steps}
     for index, step in enumerate(spec.steps):
         if step.name in step.needs:
             yield Problem(("steps", index, "needs"), f"the step {step.name!r} needs itself", "remove it from needs")
-    ready: set[str] = set()
-    while free := [
-        name for name, wanted in needs.items() if name not in ready and not set(wanted) & needs.keys() - ready
-    ]:
-        ready.update(free)
-    if circle := [name for name in needs if name not in ready]:
-        first = _circle(needs, circle[0])
-        index = next(at for at, step in enumerate(spec.steps) if step.name == first[0])
-        message = f"the steps need each other in a circle: {' → '.join([*first, first[0]])}"
+    needs = {step.name: {name for name in step.needs if name != step.name} for step in spec.steps}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        *circle, _ = reversed(error.args[1])
+        index = next(at for at, step in enumerate(spec.steps) if step.name in circle)
+        first = circle.index(spec.steps[index].name)
+        names = [*circle[first:], *circle[:first], circle[first]]
+        message = f"the steps need each other in a circle: {' → '.join(names)}"
         yield Problem(("steps", index, "needs"), message, "remove one of the needs")
-
-
-def _circle(needs: Mapping[str, list[str]], start: str) -> list[str]:
-    """One circle that can be reached from `start`, which is in one or leads into one."""
-    way = [start]
-    while True:
-        # A step outside every circle may be needed as well; a step that has been ready leads nowhere.
-        following = next(name for name in needs[way[-1]] if name in needs and _leads_back(needs, name))
-        if following in way:
-            return way[way.index(following) :]
-        way.append(following)
-
-
-def _leads_back(needs: Mapping[str, list[str]], start: str) -> bool:
-    """Whether a circle can be reached from a step."""
-    seen: set[str] = set()
-
-    def visit(name: str, way: tuple[str, ...]) -> bool:
-        if name in way:
-            return True
-        if name in seen:
-            return False
-        seen.add(name)
-        return any(visit(one, (*way, name)) for one in needs.get(name, ()))
-
-    return visit(start, ())
 
 
 def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:

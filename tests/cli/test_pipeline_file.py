@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mellea_cli.cli.pipeline import TEMPLATES, template_path
+from mellea_cli.cli.pipeline_file import TEMPLATES, template_path
 from mellea_cli.pipelines.own_fields import own_pipeline
 from mellea_cli.pipelines.pipeline_spec import load_pipeline
 from rowfiles import Process, Run, write_rows

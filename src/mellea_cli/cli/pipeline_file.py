@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from mellea_cli.ui.run_display import RunDisplay
 
 pipeline_app = typer.Typer(
-    help="Write, check and try a pipeline file: your own fields. docs/pipelines.md has every key.",
+    help="Write, check, show and try a pipeline file: your own fields.",
+    epilog="docs/pipelines.md has every key.",
     invoke_without_command=True,
     context_settings=HELP_SETTINGS,
     add_completion=False,
