@@ -65,7 +65,8 @@ def judge(name: str, model: str | None, folder: Path) -> None:
         verbatim = sum(" ".join(quote.split()) in " ".join(text.split()) for quote, text in quotes)
         say(f"{field} letter by letter", 100 * verbatim / max(1, len(quotes)), "%", bar=100, at_least=True)
     say("rows answered", 100 * summary["done"] / len(rows), "%", note=f"{summary['failed']} failed")
-    say("seconds a row", summary["elapsed_s"] / len(rows), "s")
+    if not summary["reused"]:
+        say("seconds a row", summary["elapsed_s"] / len(rows), "s")
 
 
 def main() -> None:

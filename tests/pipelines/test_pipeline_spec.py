@@ -226,6 +226,9 @@ MALFORMED = {
     "prompt with code": Malformed(
         _TWO_STEPS + "prompt = '{{ text.__class__.__mro__ }}'\n", 9, "a part of something other than row", "row.channel"
     ),
+    "prompt with a method": Malformed(
+        _TWO_STEPS + "prompt = '{{ row.items }}'\n", 9, "prompt has row.items", 'row["items"]'
+    ),
     "prompt with a call": Malformed(_TWO_STEPS + "prompt = '{{ cycler(1) }}'\n", 9, "prompt cannot call anything"),
     "prompt with a loop": Malformed(
         _TWO_STEPS + "prompt = '{% for a in text %}{% endfor %}'\n", 9, "prompt cannot have a loop"

@@ -1,7 +1,7 @@
 """Pipeline files: the models of a user's own fields, steps and examples, and the loader that checks them.
 
 A pipeline file is data. Templates and conditions may name values, compare them and use a few filters; everything else
-of Jinja is refused, so a file from somebody else can neither run code nor keep the program busy.
+of Jinja is refused, so a file from somebody else can run no code.
 """
 
 from __future__ import annotations
@@ -561,6 +561,8 @@ class _Source:
         if getattr(node.node, "name", "") != "row" or not isinstance(name, str):
             self._refuse("has a part of something other than row", 'write row.channel or row["channel"]')
             return
+        if hasattr(node, "attr") and hasattr(dict, name):  # Jinja would take the method
+            self._refuse(f"has row.{name}, which is no column there", f'write row["{name}"]')
         self.names += [] if "row" in self.names else ["row"]
         self.columns.append(name)
 

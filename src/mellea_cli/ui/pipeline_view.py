@@ -112,6 +112,7 @@ def try_lines(rows: Sequence[TriedRow], columns: int, palette: Palette) -> Itera
 def _heading(row: TriedRow, columns: int, palette: Palette) -> Line:
     across = palette.glyphs.across
     state = f"asked: {', '.join(row.asked)}" if row.asked else "" if row.error else "remembered"
+    state = state if row.text.strip() else "no text"
     name = shorten(palette.safe(row.id), columns // 3, palette.glyphs.cut)
     state = shorten(palette.safe(state), columns - cells_of(name) - 8, palette.glyphs.cut)
     begin: Line = (("frame", across * 2), ("strong", f" {name} "))
