@@ -1,4 +1,4 @@
-"""`mellea run`, and own fields in `mellea summarise`: which fields of which rows are asked, by the server's own count."""
+"""`mellea run`, and own fields in `mellea summarise`: which fields of which rows are asked, by the server's count."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def test_identical_texts_are_asked_once(mellea: Run, server: ModelServer, tmp_pa
         assert server.state.requests == expected
 
 
-def test_a_dry_run_says_which_fields_of_how_many_rows(asked: Any, mellea: Run, server: ModelServer, source: Path) -> None:
+def test_a_dry_run_says_which_fields_of_how_many_rows(
+    asked: Any, mellea: Run, server: ModelServer, source: Path
+) -> None:
     """By the journal, and with the prompt that would be sent."""
     assert asked(PRODUCT, flags=("-n", "150")) == 150
     flags = ("--field", "stars(int): how many", *where(server)[:-1], "--dry-run")
@@ -121,7 +123,7 @@ def test_a_dry_run_says_which_fields_of_how_many_rows(asked: Any, mellea: Run, s
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv"])
 def test_cells_edited_by_hand_are_kept(mellea: Run, tmp_path: Path, suffix: str) -> None:
-    """When fields are added, reworded and removed: a column that was removed goes, but not what a person wrote in it."""
+    """When fields are added, reworded and removed: a removed column goes, but not what a person wrote in it."""
     source = write_rows(tmp_path / "in.jsonl", rows_of(3))
     output = tmp_path / f"out.{suffix}"
 
@@ -185,7 +187,9 @@ def test_steps_have_their_own_prompts_and_conditions(mellea: Run, serve: Any, tm
     billing = [row for row in rows if row["team"] == "billing"]
     assert server.state.requests == 20 + len(billing)
     assert all((row["refund"] is not None) == (row["team"] == "billing") for row in rows)
-    shown = [body["messages"][-1]["content"] for body in server.state.bodies if "app " in body["messages"][-1]["content"]]
+    shown = [
+        body["messages"][-1]["content"] for body in server.state.bodies if "app " in body["messages"][-1]["content"]
+    ]
     assert len(shown) == len(billing)
     assert all("<feedback>\nMARK-" in text for text in shown)
     # Another channel is another question, for this step only.
