@@ -174,6 +174,8 @@ class SchemaFaker:
             return self._positive and not self._negative
         if kind in ("integer", "number"):
             return self._number(schema, whole=kind == "integer")
+        if schema.get("format") == "date":
+            return f"2026-{self._checksum % 12 + 1:02}-{self._checksum % 28 + 1:02}"
         text = self._sentence[: schema.get("maxLength", len(self._sentence))]
         return text.ljust(schema.get("minLength", 0), ".")
 

@@ -358,15 +358,19 @@ class _Call:
     inputs: tuple[str, ...] = ()  # The input's columns in them
 
 
-_BARE_TEXT = re.compile(r"\{\{(-?)\s*text\s*(-?)\}\}")
+_SHOWN_TEXT = re.compile(r"\{\{(-?)\s*text\b([^{}]*?)(-?)\}\}")
 
 
 def _call(step: StepSpec, known: Iterable[str]) -> _Call:
     # The text is data, so it stands between marks, also where a prompt does not ask for that.
-    template = _BARE_TEXT.sub(r"{{\1 text | fence \2}}", step.prompt) if step.prompt.strip() else FROM_TEXT
+    template = _SHOWN_TEXT.sub(_fenced, step.prompt) if step.prompt.strip() else FROM_TEXT
     names = step.used_names
     uses = tuple(name for name in known if name in names)
     return _Call(step.name, tuple(step.fields), False, tuple(step.needs), step.when, template, uses, step.row_columns)
+
+
+def _fenced(shown: re.Match[str]) -> str:
+    return shown[0] if "fence" in shown[2] else f"{{{{{shown[1]} text {shown[2].strip()} | fence {shown[3]}}}}}"
 
 
 class _Builder:
