@@ -30,10 +30,11 @@ LEAST = 80
 """Least share of right answers of a category field, in percent."""
 
 
-def answers(name: str, model: str | None, output: Path) -> dict[str, Any]:
-    """Run a template over its rows; return the run's own summary."""
+def answers(name: str, model: str | None, limit: int | None, output: Path) -> dict[str, Any]:
+    """Run a template over its rows, or the first of them; return the run's own summary."""
     command = [sys.executable, "-m", "mellea_cli", "run", str(template_path(name)), str(SAMPLES / f"{name}.jsonl")]
     command += ["-o", str(output), "-b", "local", "--json", "-q", "--yes", *(["-m", model] if model else [])]
+    command += ["-n", str(limit)] if limit else []
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode not in {0, 3}:
         raise RuntimeError(f"mellea run ended with {ran.returncode}: {ran.stderr[-2000:]}")
@@ -41,10 +42,10 @@ def answers(name: str, model: str | None, output: Path) -> dict[str, Any]:
     return summary
 
 
-def judge(name: str, model: str | None, folder: Path) -> None:
+def judge(name: str, model: str | None, limit: int | None, folder: Path) -> None:
     """Run one template and print its rows."""
     output = folder / f"{name}.jsonl"
-    summary = answers(name, model, output)
+    summary = answers(name, model, limit, output)
     fields = load_pipeline(template_path(name)).fields
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
@@ -74,13 +75,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default=",".join(TEMPLATES), help="names, separated by commas")
     parser.add_argument("-m", "--model", help="a name from the catalogue, or a .gguf file")
+    parser.add_argument("-n", "--limit", type=int, help="only the first rows of each; they are in mixed order")
     parser.add_argument("--keep", type=Path, help="folder for the outputs, so that a second run asks nothing again")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in args.only.split(","):
-            judge(name, args.model, folder)
+            judge(name, args.model, args.limit, folder)
 
 
 if __name__ == "__main__":
