@@ -291,6 +291,11 @@ MALFORMED = {
     "example with an empty list": Malformed(
         "[fields.a]\ntype='list'\nminimum=1\n[[examples]]\ntext='x'\nanswer={a=[]}\n", 6, "a must have at least 1 entry"
     ),
+    "example with an unknown sentiment": Malformed(
+        "extends='single'\nlabels=['good','bad']\n[[examples]]\ntext='x'\nanswer={sentiment='positive'}\n",
+        5,
+        "sentiment 'positive' is not one of good, bad",
+    ),
     "example with a text for a bool": Malformed(
         "[fields.a]\ntype='bool'\n[[examples]]\ntext='x'\nanswer={a='yes'}\n", 5, "a must be true or false"
     ),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from mellea_cli.errors import InputError, name_some, nearest
+from mellea_cli.pipelines.default_prompts import SUMMARY_WORDS, USUAL_LABELS, Urgency
 from mellea_cli.requirements.requirement import sentences
 
 if TYPE_CHECKING:
@@ -91,19 +92,22 @@ class _Table(BaseModel):
 class FieldSpec(_Table):
     """One field: a question about each row, and the column with its answer."""
 
-    description: StrictStr = Field("", description="What the field holds, in a few words; the model reads it.")
-    type: FieldType = Field("text", description="The type of the answer.")
+    description: StrictStr = Field(default="", description="What the field holds, in a few words; the model reads it.")
+    type: FieldType = Field(default="text", description="The type of the answer.")
     choices: Names = Field(
-        {}, description="The allowed answers of a `category` or `categories`, each with its description; or a list."
+        default={},
+        description="The allowed answers of a `category` or `categories`, each with its description; or a list.",
     )
-    nullable: StrictBool = Field(False, description="Whether the answer may be null, where the text does not say.")
-    max_words: StrictInt | None = Field(None, ge=1, description="Most words, of each entry in a `list`.")
-    one_sentence: StrictBool = Field(False, description="Whether the text must be exactly one sentence.")
+    nullable: StrictBool = Field(
+        default=False, description="Whether the answer may be null, where the text does not say."
+    )
+    max_words: StrictInt | None = Field(default=None, ge=1, description="Most words, of each entry in a `list`.")
+    one_sentence: StrictBool = Field(default=False, description="Whether the text must be exactly one sentence.")
     pattern: StrictStr | None = Field(
-        None, description="Regular expression for the whole answer, or for each entry of a `list`."
+        default=None, description="Regular expression for the whole answer, or for each entry of a `list`."
     )
-    minimum: Limit | None = Field(None, description="Least value, or least number of entries.")
-    maximum: Limit | None = Field(None, description="Greatest value, or greatest number of entries.")
+    minimum: Limit | None = Field(default=None, description="Least value, or least number of entries.")
+    maximum: Limit | None = Field(default=None, description="Greatest value, or greatest number of entries.")
 
     def problem(self, value: Any, text: str) -> str | None:
         """What is wrong with an answer about `text`, to be read after the field's name; `None` if nothing is."""
@@ -178,7 +182,7 @@ class ExampleSpec(_Table):
     """A worked example, shown to the model as an earlier turn."""
 
     text: StrictStr = Field(description="The text of a row.")
-    row: dict[str, Any] = Field({}, description="Other columns of that row, where a prompt uses `row`.")
+    row: dict[str, Any] = Field(default={}, description="Other columns of that row, where a prompt uses `row`.")
     answer: dict[str, Any] = Field(
         description="The right answer of each field. A nullable field that is left out is null."
     )
@@ -190,12 +194,14 @@ class StepSpec(_Table):
     name: StrictStr = Field(description="The step's name, for `needs` and messages.")
     fields: list[StrictStr] = Field(min_length=1, description="The fields that it asks.")
     needs: list[StrictStr] = Field(
-        [], description="Steps that are answered before; their answers can be used in `prompt` and `when`."
+        default=[], description="Steps that are answered before; their answers can be used in `prompt` and `when`."
     )
     when: StrictStr = Field(
-        "", description="Condition over earlier answers; where it does not hold, the step's fields are null."
+        default="", description="Condition over earlier answers; where it does not hold, the step's fields are null."
     )
-    prompt: StrictStr = Field("", description="Template of the message about one row; empty for the row's text.")
+    prompt: StrictStr = Field(
+        default="", description="Template of the message about one row; empty for the row's text."
+    )
 
     @cached_property
     def row_columns(self) -> tuple[str, ...]:
@@ -212,15 +218,20 @@ class StepSpec(_Table):
 class PipelineSpec(_Table):
     """A pipeline file: what is asked about each row."""
 
-    extends: Extends | None = Field(None, description="A built-in pipeline whose fields come along.")
-    context: StrictStr = Field("", description="What the rows are, such as `Reviews of a bicycle shop`.")
+    extends: Extends | None = Field(default=None, description="A built-in pipeline whose fields come along.")
+    context: StrictStr = Field(default="", description="What the rows are, such as `Reviews of a bicycle shop`.")
     language: StrictStr = Field(
-        "en", description="Language of generated text, such as `de` or `German`; `same` is the row's own language."
+        default="en",
+        description="Language of generated text, such as `de` or `German`; `same` is the row's own language.",
     )
-    labels: Names = Field({}, description="Labels of the built-in sentiment, each with its definition; or a list.")
-    fields: dict[str, FieldSpec] = Field({}, description="The fields by name; a name is also its column.")
-    examples: list[ExampleSpec] = Field([], description="Worked examples, in the order in which they are shown.")
-    steps: list[StepSpec] = Field([], description="Steps; without them all fields are asked in one call.")
+    labels: Names = Field(
+        default={}, description="Labels of the built-in sentiment, each with its definition; or a list."
+    )
+    fields: dict[str, FieldSpec] = Field(default={}, description="The fields by name; a name is also its column.")
+    examples: list[ExampleSpec] = Field(
+        default=[], description="Worked examples, in the order in which they are shown."
+    )
+    steps: list[StepSpec] = Field(default=[], description="Steps; without them all fields are asked in one call.")
 
     @property
     def built_in_fields(self) -> tuple[str, ...]:
@@ -464,7 +475,8 @@ def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:
         for name in example.answer:
             if name not in spec.fields and name not in spec.built_in_fields:
                 yield _unknown((*path, "answer", name), "field", name, [*spec.fields, *spec.built_in_fields])
-        for name, field in spec.fields.items():
+        given = {name: field for name, field in _built_in_specs(spec).items() if name in example.answer}
+        for name, field in {**given, **spec.fields}.items():
             value = example.answer.get(name)
             if value is None and name in optional:
                 continue
@@ -472,6 +484,20 @@ def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:
                 at = (*path, "answer", name) if name in example.answer else (*path, "answer")
                 message = f"the example breaks its own field: {name} {problem}"
                 yield Problem(at, message, "" if name in example.answer else f"add {name}, or nullable = true")
+
+
+def _built_in_specs(spec: PipelineSpec) -> dict[str, FieldSpec]:
+    """The built-in fields, for the answers that an example gives to them."""
+    issue = FieldSpec(nullable=True)
+    labels = spec.labels or dict.fromkeys(USUAL_LABELS, "")
+    specs = {
+        "positive_aspect": issue,
+        "main_complaint": issue,
+        "urgency": FieldSpec(type="category", choices=dict.fromkeys(get_args(Urgency), "")),
+        "sentiment": FieldSpec(type="category", choices=labels),
+        "summary": FieldSpec(one_sentence=True, max_words=SUMMARY_WORDS - 1),
+    }
+    return {name: specs[name] for name in spec.built_in_fields}
 
 
 # Templates and conditions.
