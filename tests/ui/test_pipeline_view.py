@@ -25,7 +25,7 @@ ROWS = [
         {"facts": "<feedback>\nThe door\n</feedback>"},
         {"team": "workshop", "topics": ["door", "glass"], "evidence": None, "urgent": True, "sentiment": "negative"},
         ("team",),
-        ["about the field 'evidence': " + "it does not stand in the feedback " * 10],
+        ["about the field 'evidence': " + "it does not stand in the feedback " * 10, "too long", "too long"],
     ),
     TriedRow("F-002", "\x1b[2J evil", error="no answer", asked=()),
     TriedRow("F-003", "", {}, {}),
@@ -57,6 +57,7 @@ def test_text_and_answers_stand_side_by_side() -> None:
     assert sum("stand in the feedback" in line or "…" in line for line in lines) <= 4
     assert any(line.startswith("── F-001 ") and line.rstrip("─ ").endswith("asked: team") for line in lines)
     assert any("✗ no answer" in line for line in lines)
+    assert any("↻ 2 times: too long" in line for line in lines)
 
 
 def test_a_narrow_terminal_has_them_below_each_other() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -136,7 +137,8 @@ def _answers(row: TriedRow, cells: int, palette: Palette) -> Iterator[Line]:
         role = "quiet" if value is None else judgement_role(text) if judgement_role(text) != "plain" else role
         for index, part in enumerate(wrap(text, cells - names - 1)):
             yield (*pad((("label", "" if index else label),), names + 1), (role, part))
-    for mark, problems, role in ((palette.glyphs.bad, [row.error], "bad"), (palette.glyphs.retry, row.repairs, "warn")):
+    repairs = [f"{number} times: {one}" if number > 1 else one for one, number in Counter(row.repairs).items()]
+    for mark, problems, role in ((palette.glyphs.bad, [row.error], "bad"), (palette.glyphs.retry, repairs, "warn")):
         for problem in filter(None, problems):
             room = cells - cells_of(mark) - 1
             lines = wrap(palette.safe(problem), room)
