@@ -218,7 +218,7 @@ class _RunningItem:
                 self.salvaged |= step.salvage(answer.last.value, [bool(result) for _, result in answer.last.checked])
             raise answer.last.error
         value = self.values[step.name] = answer.last.value
-        exported = {step.name: value} if step.exports is None else step.exports(value)
+        exported: Mapping[str, Any] = {step.name: value} if step.exports is None else step.exports(value)
         self._variables.update(exported)
         observer(StepFinished(position, step.name, answer.usage))
 

@@ -231,9 +231,7 @@ def _spec_field(name: str, spec: FieldSpec) -> OwnField:
     return OwnField(name, f"- {name}: {_definition(name, spec)}", annotation, tokens, spec, limit)
 
 
-_UNKNOWN = re.compile(
-    r"unknown|unspecified|unclear|not (?:stated|given|said|known|available)|keine angabe", re.IGNORECASE
-)
+_UNKNOWN = re.compile(r"unknown|unspecified|unclear|not (?:stated|given|said|known|available)", re.IGNORECASE)
 
 
 def _fold_unknown(value: Any) -> Any:
