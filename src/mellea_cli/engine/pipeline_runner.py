@@ -175,7 +175,8 @@ class _RunningItem:
         self.calls = 0
         self.failed_step = ""
         self.salvaged: dict[str, Any] = {}
-        self._variables = variables(runner.pipeline, item, runner.mask)
+        units = runner.pipeline.units
+        self._variables = variables(runner.pipeline, item, runner.mask) if units else {"text": runner.mask(item.text)}
         self._runner = runner
 
     async def run(self, steps: tuple[Step, ...]) -> None:
@@ -194,7 +195,9 @@ class _RunningItem:
     async def _step(self, step: Step) -> None:
         observer, position = self._runner.observer, self.item.position
         if step.when is not None and not step.when(self._variables):
-            self._finish(step, None)
+            self.values[step.name] = None
+            if step.exports is not None:
+                self._variables.update(step.exports(None))
             return
         observer(StepStarted(position, step.name))
         answer: Answer[Any] = Answer()
@@ -214,12 +217,10 @@ class _RunningItem:
             if step.salvage is not None and answer.last.checked:
                 self.salvaged |= step.salvage(answer.last.value, [bool(result) for _, result in answer.last.checked])
             raise answer.last.error
-        self._finish(step, answer.last.value)
+        value = self.values[step.name] = answer.last.value
+        exported: Mapping[str, Any] = {step.name: value} if step.exports is None else step.exports(value)
+        self._variables.update(exported)
         observer(StepFinished(position, step.name, answer.usage))
-
-    def _finish(self, step: Step, value: Any) -> None:
-        self.values[step.name] = value
-        self._variables |= {step.name: value} if step.exports is None else step.exports(value)
 
     def failure(self, error: BaseException, latency_s: float, pipeline: Pipeline) -> Failure:
         """The item's failure, with what was answered all the same."""

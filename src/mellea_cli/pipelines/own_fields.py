@@ -227,8 +227,17 @@ def _spec_field(name: str, spec: FieldSpec) -> OwnField:
     annotation, tokens, limit = _typed(spec)
     if spec.nullable:
         # The alternative with a text comes first: some servers write the first one that fits.
-        annotation = Annotated[annotation | None, BeforeValidator(fold_nothing)]
+        annotation = Annotated[annotation | None, BeforeValidator(_fold_unknown)]
     return OwnField(name, f"- {name}: {_definition(name, spec)}", annotation, tokens, spec, limit)
+
+
+_UNKNOWN = re.compile(r"unknown|unspecified|unclear|not (?:stated|given|said|known|available)", re.IGNORECASE)
+
+
+def _fold_unknown(value: Any) -> Any:
+    """`None` for a text that says that there is no answer."""
+    value = fold_nothing(value)
+    return None if isinstance(value, str) and _UNKNOWN.fullmatch(value.rstrip(".")) else value
 
 
 def _definition(name: str, spec: FieldSpec) -> str:

@@ -270,19 +270,17 @@ class RunPlan:
         count where a prompt shows them. `fingerprint` replaces that of this plan by that of an earlier one.
         """
         data, fingerprint = text.encode("utf-8", "surrogatepass"), fingerprint or self.fingerprint
-        if len(fingerprint) == KEY_BYTES:
-            return self._unit_key(fingerprint, data, item_id, fields)
-        parts = (fingerprint[at : at + KEY_BYTES] for at in range(0, len(fingerprint), KEY_BYTES))
-        return b"".join(self._unit_key(part, data, item_id, fields) for part in parts)
-
-    def _unit_key(self, fingerprint: bytes, data: bytes, item_id: object, fields: Mapping[str, Any] | None) -> bytes:
-        hashed = hashlib.blake2b(data, digest_size=KEY_BYTES, key=fingerprint)
-        if not self.dedupe:
-            hashed.update(b"\0" + str(item_id).encode("utf-8", "surrogatepass"))
-        if self.pipeline.units and (inputs := self._inputs.get(fingerprint)):
-            shown = [(fields or {}).get(name) for name in inputs]
-            hashed.update(b"\1" + json.dumps(shown, sort_keys=True, default=str).encode())
-        return hashed.digest()
+        key = b""
+        for at in range(0, len(fingerprint), KEY_BYTES):
+            unit = fingerprint[at : at + KEY_BYTES]
+            hashed = hashlib.blake2b(data, digest_size=KEY_BYTES, key=unit)
+            if not self.dedupe:
+                hashed.update(b"\0" + str(item_id).encode("utf-8", "surrogatepass"))
+            if fields and (inputs := self._inputs.get(unit)):
+                shown = [fields.get(name) for name in inputs]
+                hashed.update(b"\1" + json.dumps(shown, sort_keys=True, default=str).encode())
+            key += hashed.digest()
+        return key
 
     @cached_property
     def _inputs(self) -> Mapping[bytes, tuple[str, ...]]:
