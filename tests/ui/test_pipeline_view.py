@@ -23,7 +23,13 @@ ROWS = [
         "F-001",
         "The door is stuck. " * 8 + "日本語の長いテキスト" * 6,
         {"facts": "<feedback>\nThe door\n</feedback>"},
-        {"team": "workshop", "topics": ["door", "glass"], "evidence": None, "urgent": True, "sentiment": "negative"},
+        {
+            "team": "workshop",
+            "topics": ["door", "glass"],
+            "evidence": None,
+            "urgent": True,
+            "issues": {"main_complaint": "door"},
+        },
         ("team",),
         ["about the field 'evidence': " + "it does not stand in the feedback " * 10, "too long", "too long"],
     ),
@@ -53,9 +59,10 @@ def test_text_and_answers_stand_side_by_side() -> None:
     first = next(line for line in lines if line.startswith("The door is stuck."))
     assert "│ team" in first
     assert "workshop" in first
-    assert any("│ topics    door, glass" in line for line in lines)
+    assert any("│ topics         door, glass" in line for line in lines)
     assert sum("stand in the feedback" in line or "…" in line for line in lines) <= 4
     assert any(line.startswith("── F-001 ") and line.rstrip("─ ").endswith("asked: team") for line in lines)
+    assert any("│ main_complaint door" in line for line in lines)
     assert any("✗ no answer" in line for line in lines)
     assert any("↻ 2 times: too long" in line for line in lines)
 

@@ -129,10 +129,11 @@ def _question(row: TriedRow, cells: int, palette: Palette) -> Iterator[Line]:
 
 
 def _answers(row: TriedRow, cells: int, palette: Palette) -> Iterator[Line]:
-    names = min(max((cells_of(palette.safe(name)) for name in row.answers), default=0), cells // 3)
-    for name, value in row.answers.items():
+    answers = list(_flat(row))
+    names = min(max((cells_of(palette.safe(name)) for name, _, _ in answers), default=0), cells // 3)
+    for name, value, asked in answers:
         label = shorten(palette.safe(name), names, palette.glyphs.cut)
-        role: Role = "strong" if name in row.asked else "plain"
+        role: Role = "strong" if asked else "plain"
         text = palette.safe(_cell(value, palette)) or palette.glyphs.none
         role = "quiet" if value is None else judgement_role(text) if judgement_role(text) != "plain" else role
         for index, part in enumerate(wrap(text, cells - names - 1)):
@@ -147,6 +148,13 @@ def _answers(row: TriedRow, cells: int, palette: Palette) -> Iterator[Line]:
                 lines = [*lines[: _REPAIR_LINES - 1], last]
             for index, part in enumerate(lines):
                 yield ((role, " " * cells_of(mark) if index else mark), (role, f" {part}"))
+
+
+def _flat(row: TriedRow) -> Iterator[tuple[str, Any, bool]]:
+    """Each answer with its name and whether it was asked now; nested columns as their parts."""
+    for name, value in row.answers.items():
+        parts = value if isinstance(value, dict) else {name: value}
+        yield from ((part, one, name in row.asked) for part, one in parts.items())
 
 
 def _cell(value: Any, palette: Palette) -> str:
