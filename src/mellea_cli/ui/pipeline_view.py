@@ -130,7 +130,7 @@ def _question(row: TriedRow, cells: int, palette: Palette) -> Iterator[Line]:
 
 def _answers(row: TriedRow, cells: int, palette: Palette) -> Iterator[Line]:
     answers = list(_flat(row))
-    names = min(max((cells_of(palette.safe(name)) for name, _, _ in answers), default=0), cells // 3)
+    names = min(max((cells_of(palette.safe(name)) for name, _, _ in answers), default=0), cells * 2 // 5)
     for name, value, asked in answers:
         label = shorten(palette.safe(name), names, palette.glyphs.cut)
         role: Role = "strong" if asked else "plain"
