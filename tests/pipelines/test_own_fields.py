@@ -171,6 +171,8 @@ TYPES: list[tuple[dict[str, Any], Any, Any]] = [
     ({"type": "quote"}, "answers. i want", "answers.\nI want"),
     ({"type": "list"}, [" a ", "b"], ["a", "b"]),
     ({"nullable": True}, "None.", None),
+    ({"type": "category", "choices": ["yes", "no"], "nullable": True}, "No", "no"),
+    ({"type": "category", "choices": ["yes", "no"], "nullable": True}, "none", None),
     ({"type": "int", "nullable": True}, None, None),
     ({}, "  x ", "x"),
 ]

@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "summarise": CommandEntry("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "run": CommandEntry("run:run", "Your own fields for each row of INPUT."),
+    "pipeline": CommandEntry(
+        "pipeline_file:pipeline_app", "Write, check, show and try a pipeline file: your own fields."
+    ),
     "themes": CommandEntry(
         "themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."
     ),

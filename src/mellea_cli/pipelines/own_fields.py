@@ -227,7 +227,8 @@ def _spec_field(name: str, spec: FieldSpec) -> OwnField:
     annotation, tokens, limit = _typed(spec)
     if spec.nullable:
         # The alternative with a text comes first: some servers write the first one that fits.
-        annotation = Annotated[annotation | None, BeforeValidator(_fold_unknown)]
+        nothing = _fold_nothing_but(spec.choices) if spec.choices else _fold_unknown
+        annotation = Annotated[annotation | None, BeforeValidator(nothing)]
     return OwnField(name, f"- {name}: {_definition(name, spec)}", annotation, tokens, spec, limit)
 
 
@@ -238,6 +239,12 @@ def _fold_unknown(value: Any) -> Any:
     """`None` for a text that says that there is no answer."""
     value = fold_nothing(value)
     return None if isinstance(value, str) and _UNKNOWN.fullmatch(value.rstrip(".")) else value
+
+
+def _fold_nothing_but(choices: Iterable[str]) -> Callable[[Any], Any]:
+    """As `_fold_unknown`, for a field with choices: one of them, such as "no" or "unknown", is an answer."""
+    names = {choice.casefold() for choice in choices}
+    return lambda value: value if isinstance(value, str) and value.strip().casefold() in names else _fold_unknown(value)
 
 
 def _definition(name: str, spec: FieldSpec) -> str:

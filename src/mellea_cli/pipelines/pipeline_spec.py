@@ -1,7 +1,7 @@
 """Pipeline files: the models of a user's own fields, steps and examples, and the loader that checks them.
 
 A pipeline file is data. Templates and conditions may name values, compare them and use a few filters; everything else
-of Jinja is refused, so a file from somebody else can neither run code nor keep the program busy.
+of Jinja is refused, so a file from somebody else can run no code.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from mellea_cli.errors import InputError, name_some, nearest
+from mellea_cli.pipelines.default_prompts import SUMMARY_WORDS, USUAL_LABELS, Urgency
 from mellea_cli.requirements.requirement import sentences
 
 if TYPE_CHECKING:
@@ -42,8 +44,7 @@ BUILT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 _MOST_BYTES = 1_000_000
 _MOST_FIELDS = 100
 _NAME_LENGTH = 60
-# Names that mean something else in a template, or a column that other commands write.
-_TAKEN = {
+TAKEN: Mapping[str, str] = {
     "text": "the row's text in a prompt",
     "row": "the row's other columns in a prompt",
     "error": "the column with the reason why a row failed",
@@ -51,28 +52,12 @@ _TAKEN = {
     "themes": "a column of mellea themes",
     "theme_quotes": "a column of mellea themes",
 }
-_WORDS_OF_JINJA = frozenset(
-    (
-        "and",
-        "or",
-        "not",
-        "in",
-        "is",
-        "if",
-        "else",
-        "for",
-        "loop",
-        "self",
-        "true",
-        "false",
-        "none",
-        "True",
-        "False",
-        "None",
-    )
-)
-# The options of a field, and the types that have them.
-_OPTIONS: Mapping[str, tuple[FieldType, ...]] = {
+"""Names that no field can have, and what they mean: in a template, or as a column."""
+_WORDS_OF_JINJA = frozenset({
+    "and", "or", "not", "in", "is", "if", "else", "for", "loop", "self", "true", "false", "none", "True", "False",
+    "None",
+})  # fmt: skip
+OPTIONS: Mapping[str, tuple[FieldType, ...]] = {
     "choices": ("category", "categories"),
     "max_words": ("text", "quote", "list"),
     "one_sentence": ("text",),
@@ -80,6 +65,7 @@ _OPTIONS: Mapping[str, tuple[FieldType, ...]] = {
     "minimum": ("int", "number", "date", "list", "categories"),
     "maximum": ("int", "number", "date", "list", "categories"),
 }
+"""The options of a field that only some types have, with these types."""
 _COUNTED = ("list", "categories")
 
 
@@ -106,19 +92,22 @@ class _Table(BaseModel):
 class FieldSpec(_Table):
     """One field: a question about each row, and the column with its answer."""
 
-    description: StrictStr = Field("", description="What the field holds, in a few words; the model reads it.")
-    type: FieldType = Field("text", description="The type of the answer.")
+    description: StrictStr = Field(default="", description="What the field holds, in a few words; the model reads it.")
+    type: FieldType = Field(default="text", description="The type of the answer.")
     choices: Names = Field(
-        {}, description="The allowed answers of a `category` or `categories`, each with its description; or a list."
+        default={},
+        description="The allowed answers of a `category` or `categories`, each with its description; or a list.",
     )
-    nullable: StrictBool = Field(False, description="Whether the answer may be null, where the text does not say.")
-    max_words: StrictInt | None = Field(None, ge=1, description="Most words, of each entry in a `list`.")
-    one_sentence: StrictBool = Field(False, description="Whether the text must be exactly one sentence.")
+    nullable: StrictBool = Field(
+        default=False, description="Whether the answer may be null, where the text does not say."
+    )
+    max_words: StrictInt | None = Field(default=None, ge=1, description="Most words, of each entry in a `list`.")
+    one_sentence: StrictBool = Field(default=False, description="Whether the text must be exactly one sentence.")
     pattern: StrictStr | None = Field(
-        None, description="Regular expression for the whole answer, or for each entry of a `list`."
+        default=None, description="Regular expression for the whole answer, or for each entry of a `list`."
     )
-    minimum: Limit | None = Field(None, description="Least value, or least number of entries.")
-    maximum: Limit | None = Field(None, description="Greatest value, or greatest number of entries.")
+    minimum: Limit | None = Field(default=None, description="Least value, or least number of entries.")
+    maximum: Limit | None = Field(default=None, description="Greatest value, or greatest number of entries.")
 
     def problem(self, value: Any, text: str) -> str | None:
         """What is wrong with an answer about `text`, to be read after the field's name; `None` if nothing is."""
@@ -141,7 +130,7 @@ class FieldSpec(_Table):
             case "bool":
                 return None if isinstance(value, bool) else "must be true or false"
             case "int":
-                return None if number and value == int(value) else "must be a whole number"
+                return None if number and math.isfinite(value) and value == int(value) else "must be a whole number"
             case "number":
                 return None if number and math.isfinite(value) else "must be a number"
             case "date":
@@ -158,11 +147,10 @@ class FieldSpec(_Table):
 
     def _out_of_range(self, value: Any) -> str | None:
         measured: Any = as_date(value) if self.type == "date" else len(value) if self.type in _COUNTED else value
-        entries = f" {'choices' if self.choices else 'entries'}" if self.type in _COUNTED else ""
-        if self.minimum is not None and measured < self.minimum:
-            return f"must have at least {self.minimum}{entries}" if entries else f"must be at least {self.minimum}"
-        if self.maximum is not None and measured > self.maximum:
-            return f"must have at most {self.maximum}{entries}" if entries else f"must be at most {self.maximum}"
+        for limit, word, beyond in ((self.minimum, "least", -1), (self.maximum, "most", 1)):
+            if limit is not None and (measured > limit if beyond > 0 else measured < limit):
+                entries = f"{limit:g} entr{'y' if limit == 1 else 'ies'}" if self.type in _COUNTED else ""
+                return f"must have at {word} {entries}" if entries else f"must be at {word} {limit}"
         return None
 
     def _wrong_text(self, value: Any, text: str) -> str | None:
@@ -194,7 +182,7 @@ class ExampleSpec(_Table):
     """A worked example, shown to the model as an earlier turn."""
 
     text: StrictStr = Field(description="The text of a row.")
-    row: dict[str, Any] = Field({}, description="Other columns of that row, where a prompt uses `row`.")
+    row: dict[str, Any] = Field(default={}, description="Other columns of that row, where a prompt uses `row`.")
     answer: dict[str, Any] = Field(
         description="The right answer of each field. A nullable field that is left out is null."
     )
@@ -206,12 +194,14 @@ class StepSpec(_Table):
     name: StrictStr = Field(description="The step's name, for `needs` and messages.")
     fields: list[StrictStr] = Field(min_length=1, description="The fields that it asks.")
     needs: list[StrictStr] = Field(
-        [], description="Steps that are answered before; their answers can be used in `prompt` and `when`."
+        default=[], description="Steps that are answered before; their answers can be used in `prompt` and `when`."
     )
     when: StrictStr = Field(
-        "", description="Condition over earlier answers; where it does not hold, the step's fields are null."
+        default="", description="Condition over earlier answers; where it does not hold, the step's fields are null."
     )
-    prompt: StrictStr = Field("", description="Template of the message about one row; empty for the row's text.")
+    prompt: StrictStr = Field(
+        default="", description="Template of the message about one row; empty for the row's text."
+    )
 
     @cached_property
     def row_columns(self) -> tuple[str, ...]:
@@ -228,15 +218,20 @@ class StepSpec(_Table):
 class PipelineSpec(_Table):
     """A pipeline file: what is asked about each row."""
 
-    extends: Extends | None = Field(None, description="A built-in pipeline whose fields come along.")
-    context: StrictStr = Field("", description="What the rows are, such as `Reviews of a bicycle shop`.")
+    extends: Extends | None = Field(default=None, description="A built-in pipeline whose fields come along.")
+    context: StrictStr = Field(default="", description="What the rows are, such as `Reviews of a bicycle shop`.")
     language: StrictStr = Field(
-        "en", description="Language of generated text, such as `de` or `German`; `same` is the row's own language."
+        default="en",
+        description="Language of generated text, such as `de` or `German`; `same` is the row's own language.",
     )
-    labels: Names = Field({}, description="Labels of the built-in sentiment, each with its definition; or a list.")
-    fields: dict[str, FieldSpec] = Field({}, description="The fields by name; a name is also its column.")
-    examples: list[ExampleSpec] = Field([], description="Worked examples, in the order in which they are shown.")
-    steps: list[StepSpec] = Field([], description="Steps; without them all fields are asked in one call.")
+    labels: Names = Field(
+        default={}, description="Labels of the built-in sentiment, each with its definition; or a list."
+    )
+    fields: dict[str, FieldSpec] = Field(default={}, description="The fields by name; a name is also its column.")
+    examples: list[ExampleSpec] = Field(
+        default=[], description="Worked examples, in the order in which they are shown."
+    )
+    steps: list[StepSpec] = Field(default=[], description="Steps; without them all fields are asked in one call.")
 
     @property
     def built_in_fields(self) -> tuple[str, ...]:
@@ -316,20 +311,21 @@ def _check_field_name(name: str, spec: PipelineSpec) -> Iterator[Problem]:
     elif name in spec.built_in_fields:
         message = f"the field {name!r} is a column of the built-in pipeline {spec.extends!r}"
         yield Problem(path, message, "choose another name, or remove extends")
-    elif (taken := name.casefold()) in _TAKEN:
-        yield Problem(path, f"a field cannot be named {name!r}, which is {_TAKEN[taken]}", "choose another name")
+    elif (taken := name.casefold()) in TAKEN:
+        yield Problem(path, f"a field cannot be named {name!r}, which is {TAKEN[taken]}", "choose another name")
 
 
 def _check_options(field: FieldSpec, path: tuple[str, ...]) -> Iterator[Problem]:
-    for option, types in _OPTIONS.items():
+    for option, types in OPTIONS.items():
         if option in field.model_fields_set and field.type not in types and getattr(field, option) not in (None, False):
-            message = f"{option} is for the type {' or '.join(types)}, not for {field.type}"
+            listed = " or ".join((", ".join(types[:-1]), types[-1])).removeprefix(" or ")
+            message = f"{option} is for the type {listed}, not for {field.type}"
             yield Problem((*path, option), message, f"remove {option}, or change type")
             return
-    if field.type in _OPTIONS["choices"]:
+    if field.type in OPTIONS["choices"]:
         least = 2 if field.type == "category" else 1
         if len(field.choices) < least:
-            message = f"a {field.type} needs choices" if not field.choices else "one choice is no choice"
+            message = f"the type {field.type} needs choices" if not field.choices else "one choice is no choice"
             at = (*path, "choices") if field.choices else (*path, "type")
             yield Problem(at, message, 'add choices = ["billing", "delivery", "other"]')
     if field.pattern is not None:
@@ -455,46 +451,19 @@ def _check_source(
 
 
 def _check_cycles(spec: PipelineSpec) -> Iterator[Problem]:
-    needs = {step.name: [name for name in step.needs if name != step.name] for step in spec.steps}
     for index, step in enumerate(spec.steps):
         if step.name in step.needs:
             yield Problem(("steps", index, "needs"), f"the step {step.name!r} needs itself", "remove it from needs")
-    ready: set[str] = set()
-    while free := [
-        name for name, wanted in needs.items() if name not in ready and not set(wanted) & needs.keys() - ready
-    ]:
-        ready.update(free)
-    if circle := [name for name in needs if name not in ready]:
-        first = _circle(needs, circle[0])
-        index = next(at for at, step in enumerate(spec.steps) if step.name == first[0])
-        message = f"the steps need each other in a circle: {' → '.join([*first, first[0]])}"
+    needs = {step.name: {name for name in step.needs if name != step.name} for step in spec.steps}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        *circle, _ = reversed(error.args[1])
+        index = next(at for at, step in enumerate(spec.steps) if step.name in circle)
+        first = circle.index(spec.steps[index].name)
+        names = [*circle[first:], *circle[:first], circle[first]]
+        message = f"the steps need each other in a circle: {' → '.join(names)}"
         yield Problem(("steps", index, "needs"), message, "remove one of the needs")
-
-
-def _circle(needs: Mapping[str, list[str]], start: str) -> list[str]:
-    """One circle that can be reached from `start`, which is in one or leads into one."""
-    way = [start]
-    while True:
-        # A step outside every circle may be needed as well; a step that has been ready leads nowhere.
-        following = next(name for name in needs[way[-1]] if name in needs and _leads_back(needs, name))
-        if following in way:
-            return way[way.index(following) :]
-        way.append(following)
-
-
-def _leads_back(needs: Mapping[str, list[str]], start: str) -> bool:
-    """Whether a circle can be reached from a step."""
-    seen: set[str] = set()
-
-    def visit(name: str, way: tuple[str, ...]) -> bool:
-        if name in way:
-            return True
-        if name in seen:
-            return False
-        seen.add(name)
-        return any(visit(one, (*way, name)) for one in needs.get(name, ()))
-
-    return visit(start, ())
 
 
 def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:
@@ -506,7 +475,8 @@ def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:
         for name in example.answer:
             if name not in spec.fields and name not in spec.built_in_fields:
                 yield _unknown((*path, "answer", name), "field", name, [*spec.fields, *spec.built_in_fields])
-        for name, field in spec.fields.items():
+        given = {name: field for name, field in _built_in_specs(spec).items() if name in example.answer}
+        for name, field in {**given, **spec.fields}.items():
             value = example.answer.get(name)
             if value is None and name in optional:
                 continue
@@ -516,6 +486,20 @@ def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:
                 yield Problem(at, message, "" if name in example.answer else f"add {name}, or nullable = true")
 
 
+def _built_in_specs(spec: PipelineSpec) -> dict[str, FieldSpec]:
+    """The built-in fields, for the answers that an example gives to them."""
+    issue = FieldSpec(nullable=True)
+    labels = spec.labels or dict.fromkeys(USUAL_LABELS, "")
+    specs = {
+        "positive_aspect": issue,
+        "main_complaint": issue,
+        "urgency": FieldSpec(type="category", choices=dict.fromkeys(get_args(Urgency), "")),
+        "sentiment": FieldSpec(type="category", choices=labels),
+        "summary": FieldSpec(one_sentence=True, max_words=SUMMARY_WORDS - 1),
+    }
+    return {name: specs[name] for name in spec.built_in_fields}
+
+
 # Templates and conditions.
 
 _IN_CONDITIONS = frozenset(
@@ -523,6 +507,13 @@ _IN_CONDITIONS = frozenset(
 )
 _IN_PROMPTS = _IN_CONDITIONS | {"Template", "Output", "TemplateData", "If", "CondExpr", "Concat", "Filter"}
 FILTERS = ("fence", "join", "length", "lower", "upper", "trim", "title", "capitalize", "first", "last", "default")
+_REFUSED = {
+    "call anything": "Call CallBlock FilterBlock",
+    "have a loop": "For",
+    "calculate": "Add Sub Mul Div FloorDiv Mod Pow Pos",
+    "read another file": "Include Import FromImport Extends",
+    "set a name": "Assign AssignBlock With",
+}
 _TESTS = ("none", "true", "false", "defined")
 
 
@@ -535,6 +526,11 @@ class _Source:
         self.problem = ""
         self.hint = ""
         self._allowed = _IN_CONDITIONS if expression else _IN_PROMPTS
+        self._form = (
+            'write a comparison such as FIELD == "ANSWER"'
+            if expression
+            else "write {{ text }}, {{ FIELD }}, {{ row.COLUMN }}"
+        )
         if source.strip():
             self._parse(source, expression)
 
@@ -555,7 +551,8 @@ class _Source:
             self._visit(tree)
         except TemplateSyntaxError as error:
             where = f" in its line {error.lineno}" if source.count("\n") else ""
-            self._refuse(f"cannot be read{where}: {error.message}", "see docs/pipelines.md")
+            message = (error.message or "").rstrip(".")
+            self._refuse(f"cannot be read{where}: {message}", "compare with ==" if "'='" in message else self._form)
         except RecursionError:
             self._refuse("is nested too deeply", "write it shorter")
 
@@ -567,8 +564,10 @@ class _Source:
         kind = type(node).__name__
         match kind:
             case _ if kind not in self._allowed:
-                words = {"Call": "call anything", "For": "have a loop", "Filter": "have a filter"}
-                self._refuse(f"cannot {words.get(kind, f'have {kind.lower()}')}", "see docs/pipelines.md")
+                what = next(
+                    (what for what, kinds in _REFUSED.items() if kind in kinds.split()), f"have a {kind.lower()}"
+                )
+                self._refuse(f"cannot {what}", self._form)
                 return
             case "Getattr" | "Getitem":
                 self._visit_column(node)
@@ -588,6 +587,8 @@ class _Source:
         if getattr(node.node, "name", "") != "row" or not isinstance(name, str):
             self._refuse("has a part of something other than row", 'write row.channel or row["channel"]')
             return
+        if hasattr(node, "attr") and hasattr(dict, name):  # Jinja would take the method
+            self._refuse(f"has row.{name}, which is no column there", f'write row["{name}"]')
         self.names += [] if "row" in self.names else ["row"]
         self.columns.append(name)
 
@@ -630,7 +631,12 @@ def check_pipeline(path: Path | str) -> tuple[PipelineSpec | None, list[Problem]
     data, problem = _read(Path(path))
     if problem is not None:
         return None, [problem]
-    source = data.decode("utf-8-sig").replace("\r\n", "\n")
+    return check_source(data.decode("utf-8-sig"))
+
+
+def check_source(source: str) -> tuple[PipelineSpec | None, list[Problem]]:
+    """As `check_pipeline`, for the text of a file."""
+    source = source.replace("\r\n", "\n")
     try:
         content = tomllib.loads(source)
     except RecursionError:
@@ -683,8 +689,15 @@ _TOML_WORDS = (
     ("Cannot overwrite a value", "a key is written twice", "remove one of them"),
     ("Cannot declare", "a table is written twice", "keep its keys together under one heading"),
     ("Cannot mutate immutable", "an inline table is extended", "write all its keys between { and }"),
-    ("Expected '=' after a key", "a key without = and a value", 'write KEY = "value"'),
+    (
+        "Expected '=' after a key",
+        "a key without = and a value",
+        'write KEY = "value"; a KEY beyond A-Z a-z 0-9 _ - in quotation marks',
+    ),
     ("Invalid value", "a value that is no TOML", 'put text into quotation marks: KEY = "value"'),
+    ("Invalid statement", "neither KEY = value nor a [heading]", ""),
+    ("Expected ']'", "a heading without its ]", ""),
+    ("Exceeds the limit", "a number with too many digits", ""),
     ("Invalid initial character", "a key that is no TOML", 'put a name with such signs into quotation marks: "NAME"'),
     ("Unterminated string", "a text without its closing quotation marks", ""),
     ("Illegal character", "a text without its closing quotation marks on the same line", 'use """…""" for more lines'),
@@ -705,6 +718,16 @@ def _toml_problem(error: ValueError, source: str) -> Problem:
     return Problem((), f"it is not TOML: {said}", "", line)
 
 
+_OTHER_NAMES: Mapping[str, FieldType] = {
+    "string": "text",
+    "str": "text",
+    "enum": "category",
+    "label": "category",
+    "labels": "categories",
+    "integer": "int",
+    "float": "number",
+    "array": "list",
+}
 _NAMES_OF_TYPES = {
     str: "text",
     bool: "true or false",
@@ -743,7 +766,7 @@ def _model_problem(detail: Any) -> Problem:
         return Problem(path, f"{key} is missing", f"add {key} = …")
     if kind == "literal_error":
         known = list(get_args(Extends) if key == "extends" else get_args(FieldType))
-        near = nearest(str(given), known)
+        near = _OTHER_NAMES.get(str(given).casefold()) or nearest(str(given), known)
         message = f"{given!r} is no {'built-in pipeline' if key == 'extends' else 'type'}"
         return Problem(path, message, f"did you mean {near!r}?" if near else f"there are {', '.join(known)}")
     if kind == "value_error":
