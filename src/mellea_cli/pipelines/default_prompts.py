@@ -2,8 +2,8 @@
 
 `single` asks once, and lets the model commit to the facts before it judges: praise, complaint and urgency, then the
 sentiment, then the summary. `steps` is the tutorial's chain: summary and issues in parallel, then the sentiment from
-the summary. Both share the definitions below and the same six worked examples. In both the sentiment follows from praise
-and complaint; the written one counts where there is neither.
+the summary. Both share the definitions below and the same six worked examples. In both the sentiment follows from
+praise and complaint; the written one counts where there is neither.
 """
 
 from __future__ import annotations

@@ -501,9 +501,9 @@ class _Builder:
             salvage=lambda answer, text, held: self._salvaged(
                 answer,
                 text,
-                {owner for owner, holds in zip(owners, held, strict=True) if not holds},
+                [unit for unit, holds in zip(owners, held, strict=True) if not holds],
                 fields,
-                with_built_in,
+                with_built_in=with_built_in,
             ),
         )
 
