@@ -253,10 +253,13 @@ def test_the_last_repair(field: dict[str, Any], answer: Any, repaired: Any) -> N
 
 def test_good_fields_of_a_refused_answer_are_kept() -> None:
     """Each field is judged by itself."""
-    step = made({"f": {"max_words": 1}, "g": {}, "h": {"type": "bool"}}).steps[0]
+    step = made({"f": {"max_words": 1}, "g": {"type": "quote"}, "h": {"type": "bool"}}).steps[0]
     assert step.salvage is not None
     held = [one.description != "f: it follows its definition." for one in step.requirements]
-    assert step.salvage({"f": "a b", "g": "x", "h": True}, held) == {"g": "x", "h": True}
+    assert step.salvage({"f": "a b", "g": "NOBODY answers", "h": True}, TEXT, held) == {
+        "g": "nobody answers",
+        "h": True,
+    }
 
 
 # What is remembered by itself.

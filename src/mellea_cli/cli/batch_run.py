@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mellea_cli.io.journal import Journal
     from mellea_cli.io.source import InputScan, Source
     from mellea_cli.messages import Message
-    from mellea_cli.pipelines.pipeline import Pipeline, Step
+    from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
@@ -511,6 +511,15 @@ def confirm_changes(
             raise UsageError(question, hint="agree with --yes, or choose another output with -o to keep both")
     one = {"fingerprint": plan.fingerprint.hex(), "settings": settings}
     journal.note_facts({_SETTINGS: json.dumps([*remembered, one][-_MOST_SETTINGS:])})
+
+
+def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
+    """Note in the journal which columns are own fields, so that reports know their types."""
+    from mellea_cli.report.results import OWN_FIELDS
+
+    own = [[column.name, column.type, column.joint] for column in columns if column.type]
+    if own or OWN_FIELDS in run_io.answers.facts():
+        run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})
 
 
 def _agreed(question: str) -> bool:

@@ -215,7 +215,8 @@ class _RunningItem:
         if answer.last.error is not None:
             self.failed_step = self.failed_step or step.name
             if step.salvage is not None and answer.last.checked:
-                self.salvaged |= step.salvage(answer.last.value, [bool(result) for _, result in answer.last.checked])
+                held = [bool(result) for _, result in answer.last.checked]
+                self.salvaged |= step.salvage(answer.last.value, self.item.text, held)
             raise answer.last.error
         value = self.values[step.name] = answer.last.value
         exported: Mapping[str, Any] = {step.name: value} if step.exports is None else step.exports(value)

@@ -2,13 +2,14 @@
 
 `single` asks once, and lets the model commit to the facts before it judges: praise, complaint and urgency, then the
 sentiment, then the summary. `steps` is the tutorial's chain: summary and issues in parallel, then the sentiment from
-the summary. Both share the definitions below and the same six worked examples.
+the summary. Both share the definitions below and the same six worked examples. In both the sentiment follows from
+praise and complaint; the written one counts where there is neither.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -247,15 +248,18 @@ def _examples(wording: Wording, model: type[BaseModel], *, of_summary: bool = Fa
     return tuple(examples)
 
 
-def built_in_columns(issues: Any, sentiment: str, summary: str) -> dict[str, Any]:
-    """The columns of the built-in fields."""
-    # A positive item has no complaint and low urgency, a negative one no praise: the sentiment decides.
+def built_in_columns(issues: Any, written: str, summary: str, labels: Collection[str] = USUAL_LABELS) -> dict[str, Any]:
+    """The columns of the built-in fields; `written` is the sentiment as the model wrote it, one of the labels."""
+    praise, complaint = issues.positive_aspect, issues.main_complaint
+    # Small models find the two facts more reliably than they judge them, so the sentiment follows from the facts.
+    follows = ("mixed" if complaint else "positive") if praise else "negative" if complaint else written
+    sentiment = follows if follows in labels else written
     return {
         "summary": summary,
         "sentiment": sentiment,
         "issues": {
-            "main_complaint": None if sentiment == "positive" else issues.main_complaint,
-            "positive_aspect": None if sentiment == "negative" else issues.positive_aspect,
+            "main_complaint": complaint,
+            "positive_aspect": praise,
             "urgency": "low" if sentiment == "positive" else issues.urgency,
         },
     }
@@ -298,7 +302,7 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
         ),
         columns=_COLUMNS,
         assemble=lambda answers: built_in_columns(
-            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary
+            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, wording.names
         ),
     )
 
@@ -334,7 +338,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
         ),
         columns=_COLUMNS,
         assemble=lambda answers: built_in_columns(
-            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary
+            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, wording.names
         ),
     )
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -435,7 +435,7 @@ class _Builder:
         together = [bool(with_base and call.with_built_in) for call, _ in asked]
         steps: list[Step] = []
         if self._base is not None and with_base and not any(together):
-            steps += map(_exporting, self._base.steps)
+            steps += [_exporting(step, self._wording.names) for step in self._base.steps]
         for (call, fields), both in zip(asked, together, strict=True):
             if fields or both:
                 present = {step.name for step in steps}
@@ -471,7 +471,7 @@ class _Builder:
                 continue
             answer = answers[call.name]
             if together and call.with_built_in:
-                columns |= _built_in_values(answer)
+                columns |= _built_in_values(answer, self._wording.names)
             if fields and answer is None:
                 columns |= dict.fromkeys(field.name for field in fields)
             elif fields:
@@ -498,8 +498,27 @@ class _Builder:
             fallback=lambda answer, text: _repaired(answer, text, fields, with_built_in=with_built_in),
             when=condition(call.when) if call.when.strip() else None,
             exports=lambda answer: answer or dict.fromkeys(field.name for field in fields),
-            salvage=lambda answer, held: _salvaged(answer, held, owners, fields, with_built_in=with_built_in),
+            salvage=lambda answer, text, held: self._salvaged(
+                answer,
+                text,
+                [unit for unit, holds in zip(owners, held, strict=True) if not holds],
+                fields,
+                with_built_in=with_built_in,
+            ),
         )
+
+    def _salvaged(
+        self,
+        answer: Mapping[str, Any],
+        text: str,
+        bad: Collection[str],
+        fields: Sequence[OwnField],
+        with_built_in: bool,
+    ) -> dict[str, Any]:
+        """The columns of a refused answer but for those of the bad units."""
+        both = with_built_in and BUILT_IN_UNIT not in bad
+        columns = _built_in_values(answer, self._wording.names) if both else {}
+        return columns | {one.name: one.value(answer[one.name], text) for one in fields if one.name not in bad}
 
     def _tokens(self, call: _Call) -> int:
         # The same for every narrower form: it is only a limit.
@@ -591,13 +610,13 @@ def _plain(value: Any, field: OwnField | None) -> Any:
     return [read(one) for one in value] if isinstance(value, list) else read(value)
 
 
-def _exporting(step: Step) -> Step:
+def _exporting(step: Step, labels: Collection[str]) -> Step:
     """A step of a built-in pipeline whose answer gives later steps its fields by their names."""
 
     def exports(answer: Any) -> Mapping[str, Any]:
         if not isinstance(answer, Analysis):
             return dict(answer)
-        columns = built_in_columns(answer, answer.sentiment, answer.summary)
+        columns = built_in_columns(answer, answer.sentiment, answer.summary, labels)
         return {**columns.pop("issues"), **columns}
 
     prompt = step.prompt
@@ -610,8 +629,8 @@ def _exporting(step: Step) -> Step:
     return replace(step, prompt=prompt, exports=exports)
 
 
-def _built_in_values(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return built_in_columns(SimpleNamespace(**answer), answer["sentiment"], answer["summary"])
+def _built_in_values(answer: Mapping[str, Any], labels: Collection[str]) -> dict[str, Any]:
+    return built_in_columns(SimpleNamespace(**answer), answer["sentiment"], answer["summary"], labels)
 
 
 def _requirements(fields: Sequence[OwnField], *, with_built_in: bool) -> tuple[tuple[Requirement, ...], list[str]]:
@@ -647,16 +666,6 @@ def _repaired(answer: Any, text: str, fields: Sequence[OwnField], *, with_built_
     if with_built_in and len(found := sentences(answer["summary"])) > 1:
         better["summary"] = found[0]
     return better if better != answer else None
-
-
-def _salvaged(
-    answer: Any, held: Sequence[bool], owners: Sequence[str], fields: Sequence[OwnField], *, with_built_in: bool
-) -> dict[str, Any]:
-    """The columns of a refused answer whose own requirements hold."""
-    bad = {owner for owner, holds in zip(owners, held, strict=True) if not holds}
-    columns = _built_in_values(answer) if with_built_in and BUILT_IN_UNIT not in bad else {}
-    # A quote that holds is found in the text again when its row is written.
-    return columns | {field.name: answer[field.name] for field in fields if field.name not in bad}
 
 
 # Fields on the command line.

@@ -152,7 +152,8 @@ class Step:
             its result must meet the requirements too.
         when: takes the variables and says whether the step is asked; one that is not has `None` as its answer.
         exports: the variables that an answer gives to later steps; by default itself under the step's name.
-        salvage: takes an answer that is refused, and whether each requirement holds, and returns the good columns.
+        salvage: takes an answer that is refused, the item's text, and whether each requirement holds; returns the good
+            columns.
     """
 
     name: str
@@ -164,7 +165,7 @@ class Step:
     fallback: Callable[[Any, str], Any] | None = None
     when: Callable[[Mapping[str, Any]], bool] | None = None
     exports: Callable[[Any], Mapping[str, Any]] | None = None
-    salvage: Callable[[Any, Sequence[bool]], Mapping[str, Any]] | None = None
+    salvage: Callable[[Any, str, Sequence[bool]], Mapping[str, Any]] | None = None
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The first request for one item; `options` have this step's `max_tokens` already set."""
