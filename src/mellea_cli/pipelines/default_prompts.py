@@ -284,6 +284,7 @@ def built_in(name: str, wording: Wording | None = None) -> Pipeline:
 
 
 def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
+    labels = wording.names
     return Pipeline(
         name="single",
         steps=(
@@ -302,12 +303,13 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
         ),
         columns=_COLUMNS,
         assemble=lambda answers: built_in_columns(
-            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, wording.names
+            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, labels
         ),
     )
 
 
 def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
+    labels = wording.names
     return Pipeline(
         name="steps",
         steps=(
@@ -338,7 +340,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
         ),
         columns=_COLUMNS,
         assemble=lambda answers: built_in_columns(
-            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, wording.names
+            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, labels
         ),
     )
 
