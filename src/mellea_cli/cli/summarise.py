@@ -492,8 +492,13 @@ async def _run(
         found = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried)
         return not found.asks(retry_failed=options.retry_failed)
 
+    prefixes = plan.prefixes
+    if plan.pipeline.units and opened.scan is not None:
+        # Where only some fields are missing, the prompts are those of the pipeline that asks these.
+        first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
+        prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
     stop = Stop(show.say)
-    async with open_servers(options, chosen, plan.prefixes, show, nothing_to_ask) as servers:
+    async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:
