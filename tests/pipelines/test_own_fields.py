@@ -255,6 +255,7 @@ def test_what_an_answer_must_hold_beyond_its_type(field: dict[str, Any], answer:
     ("field", "answer", "repaired"),
     [
         ({"type": "quote"}, "nobody replies", "The pump leaks,  and nobody answers."),
+        ({"type": "quote", "max_words": 3}, "nobody replies", "The pump leaks,"),
         ({"type": "quote", "nullable": True}, "nobody replies", None),
         ({"one_sentence": True}, "One. Two.", "One."),
         ({"pattern": "[A-Z]+", "nullable": True}, "abc", None),

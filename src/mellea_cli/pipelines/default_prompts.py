@@ -138,9 +138,7 @@ class Wording:
         if self.code not in ("en", "same"):
             # Repeated at the end, where small models follow it.
             language = _LANGUAGES.get(self.code, self.language)
-            lines.append(
-                f"Write every text in {language}, whatever the feedback's language; only quotes stay as they are."
-            )
+            lines.append(f"Write every text in {language}, whatever the feedback's language; quotes stay as they are.")
         return "\n".join(lines)
 
     @property
