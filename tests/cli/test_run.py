@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loopback import ModelServer
+from loopback import BatchPlan, ModelServer
 from rowfiles import Process, Run, read_rows, write_rows
 
 ROWS = 200
@@ -317,3 +317,22 @@ def test_a_kill_loses_no_answer(mellea: Run, serve: Any, tmp_path: Path, change:
     rows = read_rows(tmp_path / "out.jsonl")
     assert len(rows) == ROWS
     assert all(row["product"] and f"MARK-{row['id']} " in row["product"] for row in rows)
+
+
+def test_a_batch_queue_gets_only_the_missing_fields(mellea: Run, serve: Any, tmp_path: Path) -> None:
+    """A request for each row with the fields that it lacks; the answers come back into the same rows."""
+    server = serve(batches=BatchPlan())
+    write_rows(tmp_path / "in.jsonl", rows_of(6))
+    (tmp_path / "p.toml").write_text(PRODUCT)
+    assert mellea("run", "p.toml", "in.jsonl", *where(server)).returncode == 0
+    (tmp_path / "p.toml").write_text(f"{PRODUCT}\n{TEAM}\n{STARS}")
+    before = server.state.requests
+    done = mellea("run", "p.toml", "in.jsonl", *where(server), "--offload", "--batch-poll", "1s")
+    assert done.returncode == 0, done.stderr
+    # The first request is asked live.
+    assert server.state.requests - before == 1
+    assert server.state.batch_rows.total() == 5
+    uploaded = [json.loads(line) for line in b"".join(server.state.uploaded).splitlines()]
+    schemas = [one["body"]["response_format"]["json_schema"]["schema"] for one in uploaded]
+    assert {tuple(schema["properties"]) for schema in schemas} == {("stars", "team")}
+    assert all(row["team"] and row["stars"] and "MARK-" in row["product"] for row in read_rows(tmp_path / "out.jsonl"))

@@ -80,6 +80,7 @@ def test_the_prompt_defines_each_field_facts_first() -> None:
     head, *lines = step.prompt.system.split("\n")
     assert "Context: Reviews of a bicycle shop. The feedback stands" in head
     assert "answer in German with one line" in head
+    assert lines.pop() == "Write every text in German, whatever the feedback's language; quotes stay as they are."
     assert lines == [
         "Fields:",
         "- said: said; copied from the feedback letter by letter.",
@@ -121,6 +122,23 @@ def test_a_wording_changes_the_built_in_prompts() -> None:
     assert sorted(set(sentiments)) == ["negative", "neutral", "positive"]
     with pytest.raises(ParseError):
         pipeline.steps[0].output.parse(pipeline.steps[0].prompt.examples[0].answer.replace("negative", "mixed"))
+
+
+@pytest.mark.parametrize("language", ["de", "French", "es", "ja", "same"])
+@pytest.mark.parametrize("name", ["single", "steps"])
+def test_examples_speak_the_language_that_is_wanted(name: str, language: str) -> None:
+    """Their answers are of the right type and keep the requirements; in English nothing has changed."""
+    spec = {"extends": name, "language": language, "labels": ["positive", "negative", "mixed", "neutral"]}
+    pipeline = own_pipeline(PipelineSpec.model_validate(spec))
+    english = (SINGLE if name == "single" else STEPS).steps
+    for step, plain in zip(pipeline.steps, english, strict=True):
+        assert len(step.prompt.examples) == 7
+        for example in step.prompt.examples:
+            step.output.parse(example.answer)
+        answers = [example.answer for example in step.prompt.examples]
+        if "sentiment" not in plain.name:
+            assert answers[1] != plain.prompt.examples[1].answer
+        assert ("Write every text in" in step.prompt.system) == (language != "same")
 
 
 def test_own_fields_join_the_call_of_the_built_in_ones() -> None:
@@ -237,6 +255,7 @@ def test_what_an_answer_must_hold_beyond_its_type(field: dict[str, Any], answer:
     ("field", "answer", "repaired"),
     [
         ({"type": "quote"}, "nobody replies", "The pump leaks,  and nobody answers."),
+        ({"type": "quote", "max_words": 3}, "nobody replies", "The pump leaks,"),
         ({"type": "quote", "nullable": True}, "nobody replies", None),
         ({"one_sentence": True}, "One. Two.", "One."),
         ({"pattern": "[A-Z]+", "nullable": True}, "abc", None),

@@ -374,7 +374,7 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 
 @batch_command("summarise")
 def summarise(options: RunOptions) -> ExitCode:
-    """Summary, sentiment and issues for each piece of feedback in INPUT.
+    """Write a summary, the sentiment and the issues for each row of INPUT.
 
     The same command again asks only for items that are missing, edited or failed.
     """
@@ -492,8 +492,13 @@ async def _run(
         found = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried)
         return not found.asks(retry_failed=options.retry_failed)
 
+    prefixes = plan.prefixes
+    if plan.pipeline.units and opened.scan is not None:
+        # Where only some fields are missing, the prompts are those of the pipeline that asks these.
+        first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
+        prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
     stop = Stop(show.say)
-    async with open_servers(options, chosen, plan.prefixes, show, nothing_to_ask) as servers:
+    async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:

@@ -121,11 +121,25 @@ class Wording:
     def frame(self) -> str:
         """The instructions that stand before the fields."""
         context = f" Context: {self.context.strip().rstrip('.')}." if self.context.strip() else ""
-        language = _LANGUAGES.get(self.language.lower(), self.language)
+        language = _LANGUAGES.get(self.code, self.language)
         return f"{_TASK}{context} {_DATA.format(language=language)}"
 
+    @property
+    def code(self) -> str:
+        """The language's code where it is a known one."""
+        named = next(
+            (code for code, name in _LANGUAGES.items() if name.lower() == self.language.lower()), self.language
+        )
+        return named.lower()
+
     def system(self, *definitions: str) -> str:
-        return "\n".join((self.frame(), "Fields:", *definitions))
+        """The system text for fields with these definitions."""
+        lines = [self.frame(), "Fields:", *definitions]
+        if self.code not in ("en", "same"):
+            # Repeated at the end, where small models follow it.
+            language = _LANGUAGES.get(self.code, self.language)
+            lines.append(f"Write every text in {language}, whatever the feedback's language; quotes stay as they are.")
+        return "\n".join(lines)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -208,10 +222,140 @@ _WORKED: tuple[tuple[str, Analysis], ...] = (
 )
 
 # Shown only where there is such a label.
-_NEUTRAL = (
-    "Is the shop open on Sundays? I would come by with my old one.",
-    "The customer asks whether the shop is open on Sundays.",
-)
+_NEUTRAL = "Is the shop open on Sundays? I would come by with my old one."
+_NEUTRAL_SUMMARY = "The customer asks whether the shop is open on Sundays."
+
+# Praise, complaint and summary of each worked example, and the summary of the neutral one: small models answer in the
+# language of the examples, whatever they are told.
+_TRANSLATED: Mapping[str, tuple[tuple[str | None, str | None, str], ...]] = {
+    "de": (
+        (
+            None,
+            "doppelt abgebucht und keine Antwort auf E-Mails",
+            "Der Kunde wurde doppelt belastet, bekommt per E-Mail keine Antwort und will sein Geld zurück.",
+        ),
+        (
+            "freundliches Personal und schneller Check-in",
+            None,
+            "Der Kunde lobt das freundliche Personal und den schnellen Check-in und kommt wieder.",
+        ),
+        (
+            "der neue Editor",
+            "Entwürfe gingen zweimal in einer Woche verloren",
+            "Der Kunde mag den neuen Editor sehr, hat aber diese Woche zweimal Entwürfe verloren.",
+        ),
+        (
+            "funktioniert wie beschrieben und preiswert",
+            None,
+            "Der Kunde findet das Produkt preiswert und so wie beschrieben.",
+        ),
+        (
+            None,
+            "schwierige Anleitung und späte Lieferung",
+            "Der Kunde fand die Anleitung schwer verständlich, und die Lieferung kam zwei Tage zu spät.",
+        ),
+        (
+            "leckeres Essen und faire Preise",
+            "lauter Raum und langes Warten auf einen Tisch",
+            "Der Kunde mochte das Essen und die Preise, aber nicht den lauten Raum und das lange Warten.",
+        ),
+        (None, None, "Der Kunde fragt, ob das Geschäft sonntags geöffnet ist."),
+    ),
+    "fr": (
+        (
+            None,
+            "facturé deux fois et aucune réponse aux e-mails",
+            "Le client a été facturé deux fois, ne reçoit aucune réponse par e-mail et veut être remboursé.",
+        ),
+        (
+            "personnel aimable et enregistrement rapide",
+            None,
+            "Le client loue le personnel aimable et l'enregistrement rapide et reviendra.",
+        ),
+        (
+            "le nouvel éditeur",
+            "brouillons perdus deux fois en une semaine",
+            "Le client adore le nouvel éditeur mais a perdu ses brouillons deux fois cette semaine.",
+        ),
+        (
+            "conforme à la description et bon rapport qualité-prix",
+            None,
+            "Le client trouve le produit conforme à la description et d'un bon rapport qualité-prix.",
+        ),
+        (
+            None,
+            "manuel difficile et livraison en retard",
+            "Le client a trouvé le manuel difficile à suivre et la livraison en retard de deux jours.",
+        ),
+        (
+            "cuisine savoureuse et prix corrects",
+            "salle bruyante et longue attente pour une table",
+            "Le client a aimé la cuisine et les prix, mais pas la salle bruyante ni la longue attente.",
+        ),
+        (None, None, "Le client demande si le magasin est ouvert le dimanche."),
+    ),
+    "es": (
+        (
+            None,
+            "cobrado dos veces y sin respuesta a los correos",
+            "Al cliente le cobraron dos veces, no recibe respuesta por correo y quiere un reembolso.",
+        ),
+        (
+            "personal amable y registro rápido",
+            None,
+            "El cliente elogia al personal amable y el registro rápido y volverá.",
+        ),
+        (
+            "el nuevo editor",
+            "borradores perdidos dos veces en una semana",
+            "Al cliente le encanta el nuevo editor, pero perdió borradores dos veces esta semana.",
+        ),
+        (
+            "funciona como se describe y buen precio",
+            None,
+            "El cliente considera que el producto cumple lo descrito y tiene buen precio.",
+        ),
+        (
+            None,
+            "manual difícil y entrega con retraso",
+            "Al cliente le resultó difícil seguir el manual y la entrega llegó dos días tarde.",
+        ),
+        (
+            "comida sabrosa y precios justos",
+            "sala ruidosa y larga espera por una mesa",
+            "Al cliente le gustaron la comida y los precios, pero no la sala ruidosa ni la larga espera.",
+        ),
+        (None, None, "El cliente pregunta si la tienda abre los domingos."),
+    ),
+    "ja": (
+        (None, "二重請求とメールへの返信なし", "顧客は二重に請求され、メールの返信がなく、返金を求めている。"),
+        (
+            "親切なスタッフと迅速なチェックイン",
+            None,
+            "顧客は親切なスタッフと迅速なチェックインを褒め、また来ると言っている。",
+        ),
+        (
+            "新しいエディター",
+            "一週間に二度下書きが消えた",
+            "顧客は新しいエディターを気に入っているが、今週二度下書きを失った。",
+        ),
+        ("説明どおりで値段に見合う", None, "顧客は商品が説明どおりで値段に見合うと感じている。"),
+        (None, "分かりにくい説明書と配達の遅れ", "顧客は説明書が分かりにくく、配達が二日遅れたと述べている。"),
+        (
+            "おいしい料理と手頃な価格",
+            "うるさい店内と席を待つ長い時間",
+            "顧客は料理と価格に満足したが、うるさい店内と長い待ち時間には不満だった。",
+        ),
+        (None, None, "顧客は店が日曜日に営業しているか尋ねている。"),
+    ),
+}
+# The texts of some examples in other languages, for answers in the language of the feedback.
+_SAID: Mapping[int, tuple[str, str]] = {
+    1: ("de", "Wirklich freundliches Personal und ein schneller Check-in, wir kommen wieder!"),
+    2: ("fr", "J'adore le nouvel éditeur, mais il a perdu mes brouillons deux fois cette semaine."),
+    3: ("es", "Funciona como se describe, buen precio, hace lo que necesito."),
+    5: ("ja", "料理はおいしく、値段も手頃。ただ店内がうるさく、席まで四十分待ちました。"),
+}
 
 FROM_TEXT = "{{ text | fence }}"
 _FROM_SUMMARY = "{{ summary.summary | fence }}"
@@ -233,9 +377,13 @@ def _first_sentence(answer: Any, _: str) -> Any:
 def worked(wording: Wording, names: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
     """The worked examples that fit a wording: texts, and the answers of these fields."""
     shown = [(text, answer.model_dump()) for text, answer in _WORKED]
-    if "neutral" in wording.names:
-        silent = {"positive_aspect": None, "main_complaint": None, "urgency": "low", "sentiment": "neutral"}
-        shown.append((_NEUTRAL[0], {**silent, "summary": _NEUTRAL[1]}))
+    silent = {"positive_aspect": None, "main_complaint": None, "urgency": "low", "sentiment": "neutral"}
+    shown.append((_NEUTRAL, {**silent, "summary": _NEUTRAL_SUMMARY}))
+    for place, (text, answer) in enumerate(shown):
+        code, said = _SAID.get(place, ("", "")) if wording.code == "same" else (wording.code, "")
+        if code in _TRANSLATED:
+            answer["positive_aspect"], answer["main_complaint"], answer["summary"] = _TRANSLATED[code][place]
+        shown[place] = (said or text, answer)
     known = [(text, answer) for text, answer in shown if answer["sentiment"] in wording.names]
     return [(text, {name: answer[name] for name in names}) for text, answer in known]
 
@@ -284,6 +432,7 @@ def built_in(name: str, wording: Wording | None = None) -> Pipeline:
 
 
 def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
+    labels = wording.names
     return Pipeline(
         name="single",
         steps=(
@@ -302,12 +451,13 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
         ),
         columns=_COLUMNS,
         assemble=lambda answers: built_in_columns(
-            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, wording.names
+            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, labels
         ),
     )
 
 
 def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
+    labels = wording.names
     return Pipeline(
         name="steps",
         steps=(
@@ -338,7 +488,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
         ),
         columns=_COLUMNS,
         assemble=lambda answers: built_in_columns(
-            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, wording.names
+            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, labels
         ),
     )
 

@@ -214,13 +214,19 @@ class OwnField:
             return found[0]
         if spec.nullable:
             return None
-        return closest(answer, text) if spec.type == "quote" else answer
+        return _first_words(closest(answer, text), spec.max_words) if spec.type == "quote" else answer
 
     @property
     def can_fail(self) -> bool:
         """Whether an answer of the right type may have a problem."""
         spec = self.spec
         return spec is not None and spec.type not in ("bool", "category")
+
+
+def _first_words(passage: str, most: int | None) -> str:
+    """The beginning of a passage with at most so many words, in its own characters."""
+    ends = [word.end() for word in re.finditer(r"\S+", passage)]
+    return passage if most is None or len(ends) <= most else passage[: ends[most - 1]]
 
 
 def _spec_field(name: str, spec: FieldSpec) -> OwnField:
@@ -299,7 +305,9 @@ def _typed(spec: FieldSpec) -> tuple[Any, int, int]:  # noqa: PLR0911 - one for 
             if spec.max_words is not None and spec.type != "quote":
                 limit = max(40, min(20 * _TEXT_LENGTH, spec.max_words * _CHARACTERS_PER_WORD))
             text: Any = Annotated[str, StringConstraints(min_length=1, max_length=limit, strip_whitespace=True)]
-            if spec.type != "list":
+            if spec.type == "quote":
+                return text, limit // 2, 0  # one that is cut is still a quote
+            if spec.type == "text":
                 return text, limit // 2, limit
             most = int(high) if isinstance(high, int | float) else _MOST_ENTRIES
             entries = Annotated[list[text], Field(min_length=int(low or 0), max_length=most)]

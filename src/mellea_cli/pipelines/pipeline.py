@@ -68,6 +68,11 @@ class Pipeline:
         """The input's columns that prompts show besides the text."""
         return tuple(dict.fromkeys(name for unit in self.units for name in unit.inputs))
 
+    @property
+    def prefixes(self) -> tuple[tuple[Message, ...], ...]:
+        """The beginnings that the prompts of each step share."""
+        return tuple(step.prompt.prefix for step in self.steps)
+
     def narrowed(self, known: Collection[str]) -> Pipeline:
         """The pipeline that asks only for columns that are not known."""
         missing = frozenset(unit.name for unit in self.units if not all(column in known for column in unit.columns))

@@ -208,7 +208,7 @@ class Tally:
             edited: the cells that a person has changed: they are not counted as the model's.
             counted: the categorical columns among the own fields.
         """
-        if isinstance(outcome, Success) and not outcome.attempts:
+        if isinstance(outcome, Success) and not outcome.attempts and not outcome.asked:
             self.blank += 1  # nothing would have been asked, so nothing was saved
         elif reused:
             self.reused += 1

@@ -290,7 +290,7 @@ class RunPlan:
     @property
     def prefixes(self) -> tuple[tuple[Message, ...], ...]:
         """The beginnings that the prompts of each step share, in the order in which they are needed."""
-        return tuple(step.prompt.prefix for step in self.pipeline.steps)
+        return self.pipeline.prefixes
 
     def calls(self, items: int) -> int:
         """Model calls for that many items when nothing has to be asked again."""
