@@ -136,3 +136,13 @@ def test_types_survive_a_table_and_themes(tmp_path: Path) -> None:
     done = run_in_process(themed, tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(figures_of(tmp_path / "themes.csv").fields) == found[0]
+
+
+def test_rows_without_complaint_and_praise_have_no_themes_to_find(tmp_path: Path) -> None:
+    """The report does not name a command that could only fail."""
+    written(tmp_path / "out.jsonl")
+    told = run_in_process(["report", "out.jsonl"], tmp_path).stdout
+    assert "mellea themes" not in told
+    assert "mellea report out.jsonl -o report.html" in told
+    assert run_in_process(["report", "out.jsonl", "-o", "r.html"], tmp_path).returncode == 0
+    assert 'id="themes"' not in (tmp_path / "r.html").read_text()
