@@ -13,6 +13,7 @@ import pytest
 import mellea_cli
 
 OFFERED = {
+    "AnsweredRow",
     "ChatContext",
     "Instruction",
     "MelleaSession",
@@ -28,9 +29,11 @@ OFFERED = {
     "SimpleContext",
     "ValidationResult",
     "__version__",
+    "arun",
     "check",
     "generative",
     "req",
+    "run",
     "simple_validate",
     "start_session",
     "wait_for_all_mots",

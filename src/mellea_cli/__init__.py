@@ -7,6 +7,8 @@ package loads neither the HTTP client nor pydantic: each name is fetched when it
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from mellea_cli.session.components import Instruction
     from mellea_cli.session.contexts import ChatContext, SimpleContext
     from mellea_cli.session.generative import PreconditionException, generative
+    from mellea_cli.session.row_runs import AnsweredRow, arun, run
     from mellea_cli.session.sampling import (
         MultiTurnStrategy,
         RejectionSamplingStrategy,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnsweredRow",
     "ChatContext",
     "Instruction",
     "MelleaSession",
@@ -43,9 +47,11 @@ __all__ = [
     "SimpleContext",
     "ValidationResult",
     "__version__",
+    "arun",
     "check",
     "generative",
     "req",
+    "run",
     "simple_validate",
     "start_session",
     "wait_for_all_mots",
@@ -58,6 +64,7 @@ _MODULES = {
     "session.components": ("Instruction",),
     "session.contexts": ("ChatContext", "SimpleContext"),
     "session.generative": ("PreconditionException", "generative"),
+    "session.row_runs": ("AnsweredRow", "arun", "run"),
     "session.sampling": (
         "MultiTurnStrategy",
         "RejectionSamplingStrategy",
@@ -79,3 +86,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _RunPackage(ModuleType):
+    """The sub-package `run`, which can be called as the function of that name."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from mellea_cli.session.row_runs import run as run_rows
+
+        return run_rows(*arguments, **options)
+
+
+class _Package(ModuleType):
+    """This package. The import of a sub-package sets an attribute here, which hides the function `run`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "run" and isinstance(value, ModuleType):
+            value.__class__ = _RunPackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

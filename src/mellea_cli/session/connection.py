@@ -87,16 +87,24 @@ class Connection:
             self._opened = await self._choose()
             event_loop.on_close(self._opened.aclose)
         backend, model = self._opened, self.model or ""
-        if backend.name == "local":
-            await asyncio.to_thread(_download_default, model)
-        await backend.prepare(model)
+        await _prepare(backend, model)
         return ModelClient(
-            [EndpointConfig(backend.name, backend, model, self._limit(backend.name))],
+            [EndpointConfig(backend.name, backend, model, self.limit(backend.name))],
             policy=RetryPolicy(max_retries=self.max_retries, max_elapsed_s=self.retry_for_s),
             deadlines=Deadlines(total_s=self.timeout_s),
             # An unreachable server fails the call within its own retries: a call does not wait for minutes.
             breaker=lambda: CircuitBreaker(threshold=None),
         )
+
+    async def open_backend(self) -> Backend:
+        """Choose the model and open a backend with it, which the caller closes; raises as `client` does."""
+        backend = await self._choose()
+        try:
+            await _prepare(backend, self.model or "")
+        except BaseException:
+            await backend.aclose()
+            raise
+        return backend
 
     async def _choose(self) -> Backend:
         from mellea_cli.backends.base import BackendSettings
@@ -109,12 +117,19 @@ class Connection:
         if choice.reason:
             _LOG.info("%s", choice.reason)
         self.model = choice.model
-        concurrency = self._limit(choice.backend)
+        concurrency = self.limit(choice.backend)
         settings = BackendSettings(choice.model, base_url=self.base_url, api_key=self.api_key, concurrency=concurrency)
         return open_backend(choice.backend, settings)
 
-    def _limit(self, backend: str) -> int:
+    def limit(self, backend: str) -> int:
+        """Maximum number of requests in flight."""
         return self.concurrency or (_LOCAL_CONCURRENCY if backend == "local" else _CONCURRENCY)
+
+
+async def _prepare(backend: Backend, model: str) -> None:
+    if backend.name == "local":
+        await asyncio.to_thread(_download_default, model)
+    await backend.prepare(model)
 
 
 def _download_default(model: str) -> None:
