@@ -82,7 +82,9 @@ def _run(step: Run, folder: Path, behaviour: Behaviour, url: str) -> list[str]:
 
 def environment(folder: Path) -> dict[str, str]:
     """The variables of every run: nothing of the settings of whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_FOREIGN)}
+    # pytest changes a variable of its own meanwhile, in another thread.
+    names = [name for name in list(os.environ) if not name.upper().startswith((*_FOREIGN, "PYTEST_"))]
+    kept = {name: os.environ[name] for name in names}
     own = {f"XDG_{kind}_HOME": str(folder / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE", "DATA")}
     fixed = {
         "HF_HUB_OFFLINE": "1",
