@@ -69,7 +69,7 @@ TEMPLATES: Mapping[str, str] = {
     "support-tickets": "which team answers, whether money is asked back, what is wanted",
     "employee-survey": "topic and mood of answers to an employee survey",
     "product-reviews": "polarity per aspect: quality, price, delivery, service",
-    "bug-reports": "kind, severity and steps of a report",
+    "bug-reports": "kind and impact of a fault, version and steps",
 }
 """The templates that ship, with what they ask."""
 

@@ -65,8 +65,8 @@ def canonical(value: Any) -> str:  # noqa: PLR0911, PLR0912 - a case for each ki
         text = text[1:].strip()
     start = text[:1]
     if start in "+-.0123456789" and len(text) < 40:
-        if _NUMBER.fullmatch(text):
-            return _canonical_number(text)
+        if _NUMBER.fullmatch(number := text.replace(",", ".", 1)):
+            return _canonical_number(number)
         if _DATE.fullmatch(text):
             return _canonical_date(text)
     elif start in "{[":
