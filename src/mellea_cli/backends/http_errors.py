@@ -153,8 +153,8 @@ _NOT_AUTHORIZED = _words(
 )
 _MISSING = (
     r"(?:(?:not|n['\u2019]t) (?:be |been |an? )?(?:found|exist|valid|available|deployed|loaded|served|supported"
-    r"|allowed|enabled|activated|chat model)\b|(?:does ?n['\u2019]t|do not) exist|no longer|unavailable|invalid|unknown|end of life"
-    r"|access denied|terms acceptance|(?:is )?(?:disabled|blocked|gated)\b"
+    r"|allowed|enabled|activated|chat model)\b|(?:does ?n['\u2019]t|do not) exist|no longer|unavailable|invalid|unknown"
+    r"|end of life|access denied|terms acceptance|(?:is )?(?:disabled|blocked|gated)\b"
     r"|(?:been )?(?:deprecated|decommissioned|retired|discontinued))"
 )
 _MODEL = _words(
@@ -227,8 +227,9 @@ _TEXT_KEYS = (
     *("message", "Message", "msg", "status_msg", "error_msg", "error_message", "errorMessage", "error_description"),
     *("detail", "details", "error", "title"),
 )
-_CODE_KEYS = ("code", "type", "status", "error_type", "reason", "quotaId")
-_STATUS_KEYS = ("code", "status", "status_code", "http_status_code")
+_CODE_KEYS = ("code", "Code", "type", "__type", "status", "error_type", "error_code", "reason", "quotaId")
+_STATUS_KEYS = ("code", "status", "status_code", "http_status_code", "statusCode")
+_NAMING_KEYS = ("type", "Code", "error_code", *_STATUS_KEYS)
 # Objects inside an error: what stands next to its message, and what holds it.
 _DETAIL_KEYS = ("details", "innererror", "metadata", "violations")
 _HOLDING_KEYS = ("base_resp", "errors", "error_chain", "message", "detail", "error")
@@ -311,7 +312,7 @@ def _as_status(value: object) -> int | None:
 
 def is_error(event: Mapping[str, Any]) -> bool:
     """Whether an event of a stream is an error, in whatever shape."""
-    if event.get("error"):
+    if event.get("error") or event.get("errors") or event.get("success") is False:
         return True
     if event.get("choices") or isinstance(event.get("message"), dict):
         return False
@@ -322,10 +323,8 @@ def is_error(event: Mapping[str, Any]) -> bool:
         return True
     if "choices" in event:
         return False
-    named = "code" in event or "status" in event or "type" in event
-    return isinstance(event.get("detail"), str) or (
-        named and any(isinstance(event.get(key), str) for key in ("message", "details"))
-    )
+    named = any(key in event for key in _NAMING_KEYS)
+    return bool(event.get("detail")) or (named and any(isinstance(event.get(key), str) for key in _TEXT_KEYS[:-2]))
 
 
 def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from field.cases import answers, errors, kept, processes, streams, tables
+from field.cases import answers, errors, kept, processes, streams, tables, wordings
 from field.model import Case
 
 CASES: tuple[Case, ...] = (
     *answers.CASES,
     *streams.CASES,
     *errors.CASES,
+    *wordings.CASES,
     *tables.CASES,
     *kept.CASES,
     *processes.CASES,
