@@ -406,7 +406,18 @@ _FAULT = frozenset(
 class _Answer:
     """State of one answer while its events arrive."""
 
-    __slots__ = ("_call", "_finish", "_merge_chunks", "_parts", "_refusal", "_url", "_usage", "begun", "finished")
+    __slots__ = (
+        "_call",
+        "_finish",
+        "_half",
+        "_merge_chunks",
+        "_parts",
+        "_refusal",
+        "_url",
+        "_usage",
+        "begun",
+        "finished",
+    )
 
     def __init__(self, url: str, *, merge_chunks: bool = False) -> None:
         self._url = url
@@ -414,6 +425,7 @@ class _Answer:
         self._parts: list[str] = []
         self._call: list[str] = []
         self._refusal = ""
+        self._half = ""
         self._finish = ""
         self._usage: Usage | None = None
         self.begun = False
@@ -462,7 +474,9 @@ class _Answer:
         # Some servers repeat the whole message next to an empty last delta.
         if not delta and ("delta" not in choice or not self._parts):
             delta = as_object(choice.get("message"))
-        text, thinking = _read_content(delta.get("content"))
+        text, thinking = _read_content(self._with_half(delta.get("content")))
+        if not delta and "delta" not in choice:
+            text = as_text(choice.get("text"))  # As of plain completions
         thinking = thinking or _read_thinking(delta)
         if text:
             self._parts.append(text)
@@ -475,6 +489,15 @@ class _Answer:
             self._finish = finish.lower()
             self.finished = True
         return Chunk(text, thinking) if text or thinking else None
+
+    def _with_half(self, content: object) -> object:
+        """`content` with the half of a surrogate pair that the chunk before ended in; its own last half is kept."""
+        if not isinstance(content, str) or content.isascii():
+            return content
+        content, self._half = self._half + content, ""
+        if "\ud800" <= content[-1] <= "\udbff":
+            content, self._half = content[:-1], content[-1]
+        return content
 
     def last_chunks(self) -> list[Chunk]:
         """Return what the end of the stream completes; the last chunk has the finish reason and the usage.
@@ -492,6 +515,9 @@ class _Answer:
         if finish in _OVERFLOW:
             raise ContextTooLong(f"{self._url} ended the answer: {finish}", partial=self.text)
         chunks = []
+        if self._half:
+            self._parts.append("\ufffd")
+            chunks.append(Chunk("\ufffd"))
         # A gateway that imitates a JSON schema by a tool sends the answer as the arguments of its call.
         if self._call and not self.text.strip():
             self._parts = [valid_unicode("".join(self._call))]
@@ -538,7 +564,12 @@ def _plain_text(event: Event) -> str | None:
     delta = choice.get("delta")
     if type(delta) is not dict or len(delta) != 1 or type(text := delta.get("content")) is not str or not text:
         return None
-    return text if text.isascii() else valid_unicode(text)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return None
+    return text
 
 
 def _read_content(content: object) -> tuple[str, str]:

@@ -408,9 +408,7 @@ _MODELS: tuple[Row, ...] = (
         "bedrock-profile",
         "Amazon Bedrock, inference profiles",
         400,
-        {
-            "message": "Invocation of model ID @MODEL@ with on-demand throughput isn\u2019t supported. Retry your request."
-        },
+        {"message": "Invocation of model ID @MODEL@ with on-demand throughput isn\u2019t supported."},
     ),
     (
         "azure-unavailable",
