@@ -121,7 +121,7 @@ _QUOTA = _words(
     r"(?:requires?|need) more credits|(?:out of|no (?:more|remaining)) [\w ]{0,12}(?:credits?|quota|funds)",
     r"(?:exhausted|used up|used all|exceeded|reached)[^.]{0,40}\b(?:credits|quota|allowance|allocation|free tier)\b",
     r"\b(?:credits?|balance|budget|allowance|free tier|quota)\b[^.]{0,40}\b(?:exhausted|depleted|used up|spent"
-    r"|exceeded)\b",
+    r"|exceeded|reached)\b",
     r"(?:key|spend(?:ing)?|session|usage|quota|plan|credit) limits?\b[^.]{0,20}(?:reached|exceeded|exhausted)",
     r"spend(?:ing)? (?:limit|cap)|reached your [\w ]{0,30}usage limit|over[ _]budget|exceeded ?budget",
     r"rate limit of 0\b",

@@ -232,7 +232,7 @@ def decode(text: str) -> Any:
         return ValueError(str(exc))
 
 
-_BETWEEN_VALUES = re.compile(r"(?:[\s,\[\]]|data:|\[DONE\])*")
+_BETWEEN_VALUES = re.compile(r"(?:\[DONE\]|data:|[\s,\[\]])*")
 _decode_next = json.JSONDecoder().raw_decode
 
 

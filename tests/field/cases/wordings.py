@@ -774,6 +774,7 @@ _ENDINGS = (
         answered=2,
         requests=6,
         failed=0,
+        talk=None,
     ),
     ends_at_once(
         "quota-ollama-subscription",
