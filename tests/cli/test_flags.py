@@ -15,7 +15,8 @@ import typer
 
 import mellea_cli
 from mellea_cli.cli.app import app
-from mellea_cli.cli.flags import RunOptions, deadline_s, error_limit, seconds, set_log_level
+from mellea_cli.cli.flags import deadline_s, error_limit, seconds, set_log_level
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import UsageError
 from mellea_cli.run.plan import ErrorLimit, Prices
 from rowfiles import Run

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from loopback import ModelServer
-from mellea_cli.cli.flags import RunOptions
 from mellea_cli.cli.pools import Pool, PoolEndpoint, find_pool, read_pool, resolve
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import UsageError
 from rowfiles import Run, read_rows
 

@@ -9,8 +9,8 @@ import pytest
 import typer
 
 from mellea_cli.cli.app import app
-from mellea_cli.cli.flags import RunOptions
 from mellea_cli.cli.settings import choose_servers, default_map, read_config
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import UsageError
 from rowfiles import Run
 

@@ -27,8 +27,8 @@ from mellea_cli.errors import (
 
 if TYPE_CHECKING:
     from mellea_cli.cli.chat import ChatOptions
-    from mellea_cli.cli.flags import RunOptions
     from mellea_cli.cli.pools import Pool
+    from mellea_cli.cli.summarise import RunOptions
     from mellea_cli.engine.endpoint import EndpointConfig
     from mellea_cli.messages import Message
     from mellea_cli.run.executor import Servers

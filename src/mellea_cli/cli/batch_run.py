@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mellea_cli.cli.backend_setup import ModelChoice, model_identity
-from mellea_cli.cli.flags import RunOptions
 from mellea_cli.cli.offload import refuse_to_forget_jobs
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mellea_cli.cli.backend_setup import names_provider, network_policy, secrets
-from mellea_cli.cli.flags import RunOptions
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, UsageError
 
 if TYPE_CHECKING:

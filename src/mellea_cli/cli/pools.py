@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 
 from mellea_cli.backends.registry import DEFAULT_OLLAMA_MODEL, backend_info
 from mellea_cli.backends.security import redact_url
-from mellea_cli.cli.flags import RunOptions
 from mellea_cli.cli.settings import POOLS, config_path, read_config
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import UsageError, nearest
 
 _API_KEY = "OPENAI_API_KEY"

@@ -1,13 +1,52 @@
-"""`mellea summarise`: flags in, one batch run out. The flags are in `mellea_cli.cli.flags`."""
+"""`mellea summarise`: flags in, one batch run out.
 
-from __future__ import annotations
+`RunOptions` is the only list of the flags of `mellea summarise` and `mellea themes`. To add a flag, add a field.
+"""
+
+# No `from __future__ import annotations`, see `mellea_cli.cli.flags`.
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from mellea_cli.cli.flags import RunOptions, batch_command
+import typer
+
+from mellea_cli.cli.flags import (
+    DISPLAY,
+    EXECUTORS,
+    FORMATS,
+    INPUT,
+    LIMITS,
+    MODEL,
+    OUTPUT,
+    QUEUE,
+    RUN,
+    SAFETY,
+    THEMES,
+    AllowHttpFlag,
+    BackendFlag,
+    BadRowPolicy,
+    KeyFileFlag,
+    LocalOnlyFlag,
+    LogLevelFlag,
+    ModelFlag,
+    PipelineName,
+    PullFlag,
+    ThinkingLevel,
+    concurrency_limit,
+    deadline_s,
+    duration,
+    error_limit,
+    option,
+    options_command,
+    stdin_has_data,
+    stdin_is_terminal,
+    time_limit,
+)
 from mellea_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -16,13 +55,280 @@ if TYPE_CHECKING:
     from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.executor import ExecutorFactory
-    from mellea_cli.run.plan import RunPlan
+    from mellea_cli.run.plan import Caps, Prices, RunPlan
     from mellea_cli.ui.run_display import RunDisplay
+
+
+# The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
+# provider's batch queue and Ray are for `summarise` only.
+SUMMARISE = ("summarise",)
+THEMES_ONLY = ("themes",)
+
+_time_limit = partial(option, parser=time_limit, metavar="DURATION")
+_duration = partial(option, parser=duration, metavar="DURATION")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The flags of a batch command, after flag, environment and configuration file have been weighed.
+
+    The last part of an annotation names the commands that take the flag; without it all do. For the others the field
+    keeps its default.
+    """
+
+    input: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
+        ),
+    ] = ""
+
+    themes_file: Annotated[
+        str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
+    ] = None
+    max_themes: Annotated[
+        int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
+    ] = 12
+    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
+
+    output: Annotated[str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
+        None
+    )
+    unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
+    errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
+    overwrite: Annotated[bool, option(OUTPUT, "Replace a file that is not this run's, or by fewer rows.")] = False
+    raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
+
+    format: Annotated[
+        str | None,
+        option(INPUT, "Input format, if its suffix does not tell.", "--format", "--input-format", "-f", **FORMATS),
+    ] = None
+    text_field: Annotated[
+        list[str] | None,
+        option(
+            INPUT,
+            "Column with the feedback, or path in JSON (default: found). Repeatable: joined.",
+            metavar="NAME",
+        ),
+    ] = None
+    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
+    encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
+    delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
+    header_row: Annotated[int | None, option(INPUT, "Line of the CSV header (default: found).", min=1)] = None
+    skip_rows: Annotated[
+        int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
+    ] = None
+    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
+    sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
+    seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
+    on_bad_row: Annotated[
+        BadRowPolicy, option(INPUT, "Unreadable rows; auto: fail before the first request, skip in a stream.")
+    ] = "auto"
+
+    model: ModelFlag = None
+    backend: BackendFlag = "auto"
+    base_url: Annotated[
+        list[str] | None,
+        option(MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL"),
+    ] = None
+    pool: Annotated[str | None, option(MODEL, "Servers of [pool.NAME] in the configuration file.", metavar="NAME")] = (
+        None
+    )
+    key_file: KeyFileFlag = None
+    pipeline: Annotated[
+        PipelineName, option(MODEL, "single: one request per item; steps: the tutorial's three.", "-p"), SUMMARISE
+    ] = "single"
+    temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
+    model_seed: Annotated[int | None, option(MODEL, "Seed of the model's sampling, if the server supports it.")] = None
+    thinking: Annotated[
+        ThinkingLevel | None,
+        option(MODEL, "How much a reasoning model reasons first; default: as the server has it (Ollama: off)."),
+    ] = None
+    max_tokens: Annotated[
+        int | None, option(MODEL, "Most tokens of one answer, reasoning included (default: by the step).", min=1)
+    ] = None
+    pull: PullFlag = False
+
+    concurrency: Annotated[
+        int | None,
+        option(
+            RUN,
+            "Requests in flight; auto finds the best number.",
+            "-c",
+            parser=concurrency_limit,
+            metavar="N|auto",
+            show_default="auto",
+        ),
+    ] = None
+    max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
+    dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
+        True
+    )
+    engine: Annotated[
+        str, option(RUN, "ray: run on a Ray cluster, see docs/ray.md.", show_default="here", **EXECUTORS), SUMMARISE
+    ] = "here"
+    ray_address: Annotated[
+        str | None, option(RUN, "auto, HOST:PORT or ray://HOST:PORT (default: RAY_ADDRESS, or a new one)."), SUMMARISE
+    ] = None
+    ray_workers: Annotated[
+        int | None, option(RUN, "Workers on the cluster (default: one per node).", min=1), SUMMARISE
+    ] = None
+    max_retries: Annotated[int, option(RUN, "Retries of a request that failed.", min=0)] = 5
+    grace: Annotated[float, _duration(RUN, "Time for items in flight after Ctrl-C.", show_default="10s")] = 10.0
+    fresh: Annotated[bool, option(RUN, "Discard earlier answers and start over.")] = False
+    retry_failed: Annotated[
+        bool, option(RUN, "Ask again for items that failed in an earlier run.", "--retry-failed/--no-retry-failed")
+    ] = True
+    yes: Annotated[bool, option(RUN, "Agree to ask answered rows again with other settings.", "-y")] = False
+    no_lock: Annotated[bool, option(RUN, "Do not lock the output, where the file system has no locks.")] = False
+    nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
+    dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
+
+    timeout: Annotated[float, _time_limit(LIMITS, "Maximum time for one request: 90s, 15m.", show_default="10m")] = (
+        600.0
+    )
+    first_token_timeout: Annotated[
+        float | None, _time_limit(LIMITS, "Longest wait for the first token (default: --timeout).")
+    ] = None
+    stall_timeout: Annotated[float, _time_limit(LIMITS, "Longest wait between two tokens.", show_default="3m")] = 180.0
+    max_wait: Annotated[float, _duration(LIMITS, "Longest wait for a server that is down.", show_default="5m")] = 300.0
+    rpm: Annotated[float | None, option(LIMITS, "Most requests per minute.", min=0.1)] = None
+    tpm: Annotated[float | None, option(LIMITS, "Most tokens per minute, in and out.", min=1)] = None
+    deadline: Annotated[
+        str | None, option(LIMITS, "Stop after 90s, 15m, 6h, or at 06:30; finished rows stay.", metavar="TIME")
+    ] = None
+    max_errors: Annotated[
+        str | None, option(LIMITS, "Stop after this many failed rows, or this share.", metavar="N|P%")
+    ] = None
+    max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
+    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more; needs both prices.", min=0.0)] = (
+        None
+    )
+    price_in: Annotated[float | None, option(LIMITS, "Price of a million prompt tokens.", min=0.0)] = None
+    price_out: Annotated[float | None, option(LIMITS, "Price of a million answer tokens.", min=0.0)] = None
+
+    redact: Annotated[bool, option(SAFETY, "Mask e-mail, phone, card and IBAN numbers in what is sent.")] = False
+    local_only: LocalOnlyFlag = False
+    allow_http: AllowHttpFlag = False
+
+    offload: Annotated[bool, option(QUEUE, "Use the provider's batch queue: half the price."), SUMMARISE] = False
+    wait: Annotated[
+        bool, option(QUEUE, "Wait until the batches are done, or submit and exit.", "--wait/--no-wait"), SUMMARISE
+    ] = True
+    export_batch: Annotated[
+        str | None, option(QUEUE, "Write the requests to a file; send nothing.", metavar="FILE"), SUMMARISE
+    ] = None
+    import_batch: Annotated[
+        str | None, option(QUEUE, "Read the answers from a batch's output file.", metavar="FILE"), SUMMARISE
+    ] = None
+    batch_requests: Annotated[int, option(QUEUE, "Most requests in one batch file.", min=1), SUMMARISE] = 50_000
+    batch_bytes: Annotated[int, option(QUEUE, "Most bytes in one batch file.", min=1), SUMMARISE] = 200_000_000
+    batch_window: Annotated[str, option(QUEUE, "Completion window, in the server's words."), SUMMARISE] = "24h"
+    batch_poll: Annotated[
+        float, _time_limit(QUEUE, "Longest time between two status checks.", show_default="1m"), SUMMARISE
+    ] = 60.0
+
+    quiet: Annotated[bool, option(DISPLAY, "Errors only.", "-q")] = False
+    verbose: Annotated[
+        int,
+        option(
+            DISPLAY,
+            "Say why attempts failed; -vv: the model server's log, too.",
+            "-v",
+            count=True,
+            show_default=False,
+        ),
+    ] = 0
+    log_level: LogLevelFlag = None
+    live: Annotated[bool, option(DISPLAY, "Panels at a terminal, or plain lines.", "--live/--no-live")] = True
+    json: Annotated[bool, option(DISPLAY, "The closing summary as one line of JSON on stderr.")] = False
+    summary_file: Annotated[str | None, option(DISPLAY, "Write the closing summary to this file as JSON.")] = None
+    log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
+
+    @property
+    def server_url(self) -> str | None:
+        """The address of the only server; `None` for none or several."""
+        return self.base_url[0] if self.base_url and len(self.base_url) == 1 else None
+
+    def thinking_for(self, backend: str) -> bool | str | None:
+        """The reasoning setting of requests to a backend; `None` is the server's own."""
+        if self.thinking is None:
+            # Reasoning costs a batch far more than it gains; only Ollama can be told so without being asked first.
+            return False if backend == "ollama" else None
+        return {"off": False, "default": None}.get(self.thinking, self.thinking)
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether several servers were named."""
+        return bool(self.pool or len(self.base_url or ()) > 1)
+
+    @property
+    def uses_batch_files(self) -> bool:
+        """Whether answers come from batch files."""
+        return bool(self.offload or self.export_batch or self.import_batch)
+
+    def caps(self, now: datetime | None = None) -> "Caps":
+        """The limits that stop the run.
+
+        Raises:
+            UsageError: a limit cannot be read or allows nothing, or `--max-cost` has no prices.
+        """
+        from mellea_cli.run.plan import Caps, ErrorLimit
+
+        for name, limit in (("--max-tokens-total", self.max_tokens_total), ("--max-cost", self.max_cost)):
+            # NaN is not above zero either.
+            if limit is not None and not limit > 0:
+                raise UsageError(f"{name} {limit:g}: allows no request", hint="use a number above 0, or omit the flag")
+        return Caps(
+            deadline_s=deadline_s(self.deadline, now or datetime.now().astimezone()) if self.deadline else None,
+            errors=error_limit(self.max_errors) if self.max_errors else ErrorLimit(),
+            tokens=self.max_tokens_total,
+            cost=self.max_cost,
+            prices=self._prices(),
+        )
+
+    def _prices(self) -> "Prices | None":
+        from mellea_cli.run.plan import Prices
+
+        if self.max_cost is None:
+            return None
+        if self.price_in is None or self.price_out is None:
+            raise UsageError(
+                "--max-cost needs the price of tokens",
+                hint="add --price-in and --price-out, each per million tokens, or set them in the configuration file",
+            )
+        return Prices(self.price_in, self.price_out)
+
+
+def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions], ExitCode]], Callable[..., None]]:
+    """Turn a function of `RunOptions` into a command that takes those flags of `RunOptions` that apply to it.
+
+    Args:
+        name: the command.
+        replaced: Typer parameters that replace those of fields, by field.
+    """
+    return options_command(RunOptions, name, _resolve_input_and_servers, **replaced)
+
+
+def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
+    from mellea_cli.cli.settings import choose_servers
+
+    if not values["input"]:
+        if stdin_is_terminal() and not values["nightly"]:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(0)
+        # Under a scheduler there is no stdin either; the command then refuses the empty name.
+        values["input"] = "-" if stdin_has_data() else ""
+    if getattr(ctx.get_parameter_source("text_field"), "name", "") == "ENVIRONMENT":
+        # Typer splits a variable at blanks, which columns' names contain: several stand on lines of their own.
+        values["text_field"] = os.environ["MELLEA_TEXT_FIELD"].splitlines()
+    return choose_servers(values, ctx.get_parameter_source)
 
 
 @batch_command("summarise")
 def summarise(options: RunOptions) -> ExitCode:
-    """Summary, sentiment and issues for each piece of feedback in INPUT.
+    """Write a summary, the sentiment and the issues for each row of INPUT.
 
     The same command again asks only for items that are missing, edited or failed.
     """
@@ -33,7 +339,7 @@ def summarise(options: RunOptions) -> ExitCode:
     return with_display(options, options.pipeline, partial(_summarise, options, pipeline))
 
 
-def _summarise(options: RunOptions, pipeline: Pipeline, show: RunDisplay) -> ExitCode:
+def _summarise(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
     import asyncio
     from contextlib import ExitStack
 
@@ -71,7 +377,7 @@ def _summarise(options: RunOptions, pipeline: Pipeline, show: RunDisplay) -> Exi
     return result.exit_code
 
 
-def _executor_factory(options: RunOptions, show: RunDisplay) -> ExecutorFactory | None:
+def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFactory | None":
     """What opens the executor of `--engine`; `None` for this process.
 
     Raises:
@@ -96,8 +402,8 @@ def _executor_factory(options: RunOptions, show: RunDisplay) -> ExecutorFactory 
 
 
 async def _run_elsewhere(
-    factory: ExecutorFactory, options: RunOptions, plan: RunPlan, run_io: RunIO, show: RunDisplay
-) -> RunResult:
+    factory: "ExecutorFactory", options: RunOptions, plan: "RunPlan", run_io: "RunIO", show: "RunDisplay"
+) -> "RunResult":
     from mellea_cli.backends.base import BackendSettings
     from mellea_cli.cli.backend_setup import network_policy, secrets
     from mellea_cli.engine.workers import Stop
@@ -118,8 +424,8 @@ async def _run_elsewhere(
 
 
 async def _run(
-    options: RunOptions, chosen: ModelChoice, plan: RunPlan, opened: Input, run_io: RunIO, show: RunDisplay
-) -> RunResult:
+    options: RunOptions, chosen: "ModelChoice", plan: "RunPlan", opened: "Input", run_io: "RunIO", show: "RunDisplay"
+) -> "RunResult":
     from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
     from mellea_cli.cli.offload import QueuedRun, run_queued
     from mellea_cli.engine.workers import Stop

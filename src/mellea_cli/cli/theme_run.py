@@ -18,7 +18,7 @@ from mellea_cli.cli.backend_setup import (
     start_at_server_slots,
 )
 from mellea_cli.cli.batch_run import Input, open_input
-from mellea_cli.cli.flags import RunOptions
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError
 from mellea_cli.io.files import resolve_output
 from mellea_cli.io.themes_file import JOINT, read_themes, write_themes

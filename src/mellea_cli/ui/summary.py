@@ -219,8 +219,8 @@ def _item_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         total = f"{count(summary.failed)}: " if len(kinds) > 1 else ""
         yield "failed", "bad", total + between.join(parts) or count(summary.failed)
         if summary.commonest_failure and summary.commonest_failure not in summary.stopped:
-            number = count(max(summary.failures.values(), default=summary.failed))
-            yield "why", "bad", f"{number} times: {clean(summary.commonest_failure)}"
+            number = plural(max(summary.failures.values(), default=summary.failed), "time", "times")
+            yield "why", "bad", f"{number}: {clean(summary.commonest_failure)}"
     if summary.skipped:
         yield "skipped", "warn", f"{plural(summary.skipped, 'row', 'rows')} that could not be read"
     if (known := summary.reused - summary.same) > 0 and summary.asked:
