@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mellea_cli.backends.model_option import ModelOption
+    from mellea_cli.backends.model_options import ModelOption
     from mellea_cli.messages import Message
     from mellea_cli.requirements.requirement import Requirement, ValidationResult, check, req, simple_validate
     from mellea_cli.session.components import Instruction
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "backends.model_option": ("ModelOption",),
+    "backends.model_options": ("ModelOption",),
     "messages": ("Message",),
     "requirements.requirement": ("Requirement", "ValidationResult", "check", "req", "simple_validate"),
     "session.components": ("Instruction",),

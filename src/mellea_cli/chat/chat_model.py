@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mellea_cli.backends.base import BackendSettings
-from mellea_cli.backends.model_option import ModelOption
+from mellea_cli.backends.model_options import ModelOption
 from mellea_cli.backends.registry import open_backend
 from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.chat.conversation import Turn

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Protocol, overload
+from typing import Any, ClassVar, Protocol, Self, overload
 
 from mellea_cli.messages import Message, Options
 
@@ -150,10 +151,20 @@ class Requirement:
         if self.validation_fn is not None and not callable(self.validation_fn):
             raise TypeError(f"a validation_fn is a function, not {type(self.validation_fn).__name__}")
         self._given = self.validation_fn
-        if (form := _own_validate(type(self))) is not None:
-            self.validation_fn = lambda subject: form(self, subject)
+        self._use_own_validate()
         if not self.description and self.validation_fn is None:
             raise ValueError("a Requirement needs a description for a model to judge, or a validation_fn")
+
+    def described(self, description: str) -> Self:
+        """The same requirement in other words."""
+        other = copy.copy(self)
+        other.description = description
+        other._use_own_validate()  # noqa: SLF001 - another of this very class
+        return other
+
+    def _use_own_validate(self) -> None:
+        if (form := _own_validate(type(self))) is not None:
+            self.validation_fn = lambda subject: form(self, subject)
 
     async def validate(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mellea_cli.messages import CHARACTERS_PER_TOKEN
+from mellea_cli.messages import CHARACTERS_PER_TOKEN, Message
 from mellea_cli.session.thunk import ModelOutputThunk
 
 
@@ -31,10 +31,10 @@ class Context:
         self._previous: Self | None = None
         self._data: Any = None
 
-    def add(self, data: Any) -> Self:
-        """Return a new context with `data` (something said, or a `ModelOutputThunk`) at its end."""
+    def add(self, c: Any) -> Self:
+        """Return a new context with `c` (something said, or a `ModelOutputThunk`) at its end."""
         node = self.reset_to_new()
-        node._previous, node._data = self, data  # noqa: SLF001 - a node of this very class
+        node._previous, node._data = self, c  # noqa: SLF001 - a node of this very class
         return node
 
     def reset_to_new(self) -> Self:
@@ -56,24 +56,23 @@ class Context:
         """The data of the last node; `None` for the root."""
         return self._data
 
-    def as_list(self, last_n: int | None = None) -> list[Any]:
-        """The data of all nodes, or of the last `last_n`, oldest first."""
-        return list(itertools.islice(self._backwards(), last_n))[::-1]
+    def as_list(self, last_n_components: int | None = None) -> list[Any]:
+        """The data of all nodes, or of the last `last_n_components`, oldest first."""
+        return list(itertools.islice(self._backwards(), last_n_components))[::-1]
 
     def last_output(self, check_last_n_components: int = 3) -> ModelOutputThunk | None:
         """The model's last answer among the last nodes, or `None` when there is none."""
         latest = itertools.islice(self._backwards(), check_last_n_components)
-        return next((data for data in latest if isinstance(data, ModelOutputThunk)), None)
+        return next(filter(None, map(_answer, latest)), None)
 
     def last_turn(self) -> ContextTurn | None:
         """The last input with its answer; `None` when nothing has been said."""
-        match self.as_list(2):
-            case [*before, ModelOutputThunk() as output]:
-                said = before[0] if before and not isinstance(before[0], ModelOutputThunk) else None
-                return ContextTurn(said, output)
-            case [*_, said]:
-                return ContextTurn(said, None)
-        return None
+        *before, last = self.as_list(2) or [None]
+        if last is None:
+            return None
+        if (output := _answer(last)) is None:
+            return ContextTurn(last, None)
+        return ContextTurn(before[0] if before and _answer(before[0]) is None else None, output)
 
     def view_for_generation(self) -> list[Any]:
         """The data that the model is shown before the next input, oldest first."""
@@ -105,11 +104,11 @@ class SimpleContext(Context):
         """Return an empty context with the same settings."""
         return type(self)(keep_history=self.keep_history)
 
-    def add(self, data: Any) -> Self:
-        """Return a new context with `data` at its end; a new input drops the turn before it."""
-        if self.keep_history or isinstance(data, ModelOutputThunk):
-            return super().add(data)
-        return super(SimpleContext, self.reset_to_new()).add(data)
+    def add(self, c: Any) -> Self:
+        """Return a new context with `c` at its end; a new input drops the turn before it."""
+        if self.keep_history or _answer(c) is not None:
+            return super().add(c)
+        return super(SimpleContext, self.reset_to_new()).add(c)
 
     def view_for_generation(self) -> list[Any]:
         """Return nothing: calls are independent."""
@@ -121,9 +120,12 @@ class ChatContext(Context):
 
     Args:
         window_size: show at most this many nodes; a turn has two, the input and the answer. `None` shows all.
-        token_limit: show at most about this many tokens, counted as four characters each. `None` sets no limit.
+        token_context_length_limit: show at most about this many tokens, counted as four characters each. `None` sets
+            no limit.
+        token_limit: another name of it.
 
-    All nodes are kept. What is shown never begins with an answer, because chat templates need a question first.
+    All nodes are kept. Where a limit cuts the conversation, what is shown does not begin with an answer, because chat
+    templates need a question first.
 
     Raises:
         ValueError: a limit is below 0.
@@ -131,12 +133,18 @@ class ChatContext(Context):
 
     __slots__ = ("token_limit", "window_size")
 
-    def __init__(self, *, window_size: int | None = None, token_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        window_size: int | None = None,
+        token_context_length_limit: int | None = None,
+        token_limit: int | None = None,
+    ) -> None:
         super().__init__()
-        if min(window_size or 0, token_limit or 0) < 0:
-            raise ValueError("a context's limits cannot be negative")
         self.window_size = window_size
-        self.token_limit = token_limit
+        self.token_limit = token_context_length_limit if token_limit is None else token_limit
+        if min(self.window_size or 0, self.token_limit or 0) < 0:
+            raise ValueError("a context's limits cannot be negative")
 
     def reset_to_new(self) -> Self:
         """Return an empty context with the same limits."""
@@ -147,16 +155,22 @@ class ChatContext(Context):
         shown: list[Any] = []
         characters_left = None if self.token_limit is None else self.token_limit * CHARACTERS_PER_TOKEN
         for data in self._backwards():
-            if self.window_size is not None and len(shown) >= self.window_size:
-                break
             if characters_left is not None:
                 characters_left -= len(text_of(data))
-                if characters_left < 0:
-                    break
+            too_long = characters_left is not None and characters_left < 0
+            if too_long or (self.window_size is not None and len(shown) >= self.window_size):
+                while shown and _answer(shown[-1]) is not None:
+                    shown.pop()
+                break
             shown.append(data)
-        while shown and isinstance(shown[-1], ModelOutputThunk):
-            shown.pop()
         return shown[::-1]
+
+
+def _answer(data: Any) -> ModelOutputThunk | None:
+    """A node's data as an answer, if it is one: a thunk, or an assistant's message that a caller has added."""
+    if isinstance(data, Message) and data.role == "assistant":
+        return ModelOutputThunk(data.content, parsed_repr=data)
+    return data if isinstance(data, ModelOutputThunk) else None
 
 
 def text_of(data: Any) -> str:
