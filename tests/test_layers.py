@@ -32,6 +32,7 @@ LAYERS = {
     # The package itself and the names the tutorial imports only re-export what the session offers.
     "": 6,
     "__main__": 7,
+    "core": 6,
     "helpers": 6,
     "stdlib": 6,
 }

@@ -1,5 +1,5 @@
-"""The contexts where the tutorial imports them from, so that its programs run with only `mellea` renamed."""
+"""Contexts, where the reference library has them."""
 
-from mellea_cli.session.contexts import ChatContext, SimpleContext
+from mellea_cli.session.contexts import ChatContext, Context, ContextTurn, SimpleContext
 
-__all__ = ["ChatContext", "SimpleContext"]
+__all__ = ["ChatContext", "Context", "ContextTurn", "SimpleContext"]
