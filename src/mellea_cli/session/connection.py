@@ -30,7 +30,7 @@ _CONCURRENCY = 16
 _LOCAL_CONCURRENCY = 4
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Connection:
     """A session's model, which the first call chooses and opens: what `session.backend` and `start_backend` give.
 
@@ -46,7 +46,7 @@ class Connection:
     backend: str | Backend | None
     model_id: str | ModelIdentifier | None = None
     base_url: str | None = None
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | None = None
     concurrency: int | None = None
     max_retries: int = 5
     retry_for: float = 120.0
@@ -80,6 +80,10 @@ class Connection:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
         if self.max_retries < 0:
             raise ValueError(f"max_retries cannot be negative, but is {self.max_retries}")
+
+    def __repr__(self) -> str:
+        name = self.backend if self.backend is None or isinstance(self.backend, str) else self.backend.name
+        return f"Connection({name or 'auto'!r}, {self.model!r})"
 
     def again(self) -> Connection:
         """A connection to the same model that nothing has used."""

@@ -118,7 +118,7 @@ class EventLoopThread:
     def _check_blocking(self) -> None:
         if self.inside() or (self._thread is not None and self._thread.waits_here()):
             raise RuntimeError(
-                "this would wait for itself: a validator that needs its session is an `async def` and awaits the method"
+                "this would wait for itself: in a validator, write `async def` and await the a-method instead"
             )
         if _in_running_loop():
             _LOG.debug("waiting for an answer blocks the running event loop; await the a-method instead")

@@ -181,7 +181,7 @@ class _Stub:
 
     def _bad_annotation(self, annotation: Any, error: Exception) -> TypeError:
         shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-        why = str(error).splitlines()[0]
+        why = str(error).splitlines()[0].split(". ")[0]
         return TypeError(f"{self.function.__name__}() cannot return {shown}: a model answers in JSON ({why})")
 
     def bind(
