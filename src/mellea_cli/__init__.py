@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from mellea_cli.errors import ParseError as ComponentParseError
     from mellea_cli.messages import Message
     from mellea_cli.requirements.requirement import Requirement, ValidationResult, check, req, simple_validate
-    from mellea_cli.session.components import CBlock, Component, Instruction
-    from mellea_cli.session.contexts import ChatContext, Context, SimpleContext
-    from mellea_cli.session.sampling import (
+    from mellea_cli.session.session import MelleaSession, start_backend, start_session
+    from mellea_cli.session.thunk import ComputedModelOutputThunk, ModelOutputThunk, wait_for_all_mots
+    from mellea_cli.stdlib.components import CBlock, Component, Instruction
+    from mellea_cli.stdlib.components.genstub import PreconditionException, generative
+    from mellea_cli.stdlib.context import ChatContext, Context, SimpleContext
+    from mellea_cli.stdlib.sampling import (
         MultiTurnStrategy,
         RejectionSamplingStrategy,
         RepairTemplateStrategy,
         SamplingResult,
     )
-    from mellea_cli.session.session import MelleaSession, start_backend, start_session
-    from mellea_cli.session.thunk import ComputedModelOutputThunk, ModelOutputThunk, wait_for_all_mots
-    from mellea_cli.stdlib.components.genstub import PreconditionException, generative
 
 __version__ = "0.1.0"
 
@@ -77,17 +77,17 @@ _MODULES = {
         "req",
         "simple_validate",
     ),
-    "session.components": (
+    "stdlib.components": (
         "CBlock",
         "Component",
         "Instruction",
     ),
-    "session.contexts": (
+    "stdlib.context": (
         "ChatContext",
         "Context",
         "SimpleContext",
     ),
-    "session.sampling": (
+    "stdlib.sampling": (
         "MultiTurnStrategy",
         "RejectionSamplingStrategy",
         "RepairTemplateStrategy",

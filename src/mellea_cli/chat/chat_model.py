@@ -17,9 +17,9 @@ from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.chat.conversation import Turn
 from mellea_cli.errors import MelleaError, UsageError, nearest
 from mellea_cli.messages import Message
-from mellea_cli.session.contexts import ChatContext
 from mellea_cli.session.session import MelleaSession, start_session
 from mellea_cli.session.thunk import ModelOutputThunk
+from mellea_cli.stdlib.context import ChatContext
 
 DEFAULT_WINDOW = 8192
 """Context window in tokens, prompt and answer together, where this program chooses it."""

@@ -18,9 +18,9 @@ from mellea_cli.errors import ContentFiltered, UsageError
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options
 from mellea_cli.pipelines.pipeline import OutputType
 from mellea_cli.requirements.requirement import JUDGE, Requirement, ValidationResult
-from mellea_cli.session.contexts import Context, SimpleContext, text_of
-from mellea_cli.session.sampling import SamplingStrategy, best_answer
 from mellea_cli.session.thunk import ModelOutputThunk, Stream
+from mellea_cli.stdlib.context import Context, SimpleContext, text_of
+from mellea_cli.stdlib.sampling import SamplingStrategy, best_answer
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

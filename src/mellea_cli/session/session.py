@@ -20,12 +20,12 @@ from mellea_cli.messages import Message
 from mellea_cli.pipelines.pipeline import OutputType, render
 from mellea_cli.requirements.requirement import JUDGE, Answered, Requirement, ValidationResult, reqify_all
 from mellea_cli.session.calls import Call, CallOptions, Conversation, SessionJudge, output_type, read_options
-from mellea_cli.session.components import CBlock, Component, Instruction, ObjectTask, Requirements, as_component
 from mellea_cli.session.connection import Connection, in_api_words
-from mellea_cli.session.contexts import ChatContext, Context, SimpleContext
 from mellea_cli.session.event_loop import EventLoopThread
-from mellea_cli.session.sampling import DEFAULT_STRATEGY, SamplingResult, SamplingStrategy
 from mellea_cli.session.thunk import Gathered, Generation, ModelOutputThunk, gathered, public_names
+from mellea_cli.stdlib.components import CBlock, Component, Instruction, ObjectTask, Requirements, as_component
+from mellea_cli.stdlib.context import ChatContext, Context, SimpleContext
+from mellea_cli.stdlib.sampling import DEFAULT_STRATEGY, SamplingResult, SamplingStrategy
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

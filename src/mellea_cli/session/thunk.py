@@ -20,7 +20,7 @@ from mellea_cli.session.event_loop import EventLoopThread, closed_early
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from mellea_cli.session.sampling import SamplingResult
+    from mellea_cli.stdlib.sampling import SamplingResult
 
     ParsedT = TypeVar("ParsedT", default=Any)
 else:

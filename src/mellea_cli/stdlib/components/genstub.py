@@ -13,10 +13,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from mellea_cli.errors import RequirementFailed
 from mellea_cli.pipelines.pipeline import OutputType, compact_json
 from mellea_cli.requirements.requirement import Requirement, ValidationResult, reqify_all
-from mellea_cli.session.components import Requirements, as_text, known_text, pending_thunks
-from mellea_cli.session.sampling import DEFAULT_STRATEGY, SamplingStrategy
 from mellea_cli.session.session import MelleaSession, ModelOptions
 from mellea_cli.session.thunk import ModelOutputThunk
+from mellea_cli.stdlib.components import Requirements, as_text, known_text, pending_thunks
+from mellea_cli.stdlib.sampling import DEFAULT_STRATEGY, SamplingStrategy
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mellea_cli import ChatContext, Message, ModelOutputThunk, SimpleContext
-from mellea_cli.session.contexts import Context
+from mellea_cli.stdlib.context import Context
 
 
 def turns(context: Context, count: int) -> Context:
