@@ -470,8 +470,13 @@ class Generation:
 
     def wait(self) -> None:
         event_loop = self._event_loop
-        if event_loop is not None and not self.done.done():
+        if event_loop is None or self.done.done():
+            return
+        try:
             event_loop.wait(self.done)
+        except KeyboardInterrupt:
+            self.cancel(None)
+            raise
 
     def cancel(self, error: Exception | None) -> None:
         """Cancel the task; reads of the thunk raise `error`, or return the text so far."""

@@ -19,35 +19,42 @@ if TYPE_CHECKING:
 Answer = tuple["ModelOutputThunk | SamplingResult", "Context"]
 
 
+def _session(backend: Backend | Connection, context: Context) -> MelleaSession:
+    session = MelleaSession(backend, context)
+    # No other call can change this session's context.
+    session._warned = True  # noqa: SLF001
+    return session
+
+
 def act(action: Any, context: Context, backend: Backend | Connection, **arguments: Any) -> Answer:
     """Send `action`; the arguments are those of `MelleaSession.act`. Each call opens a connection of its own."""
-    with MelleaSession(backend, context) as session:
+    with _session(backend, context) as session:
         return session.act(action, **arguments), session.ctx
 
 
 async def aact(action: Any, context: Context, backend: Backend | Connection, **arguments: Any) -> Answer:
     """Send `action` and wait for the answer; the arguments are those of `MelleaSession.aact`."""
-    async with MelleaSession(backend, context) as session:
+    async with _session(backend, context) as session:
         arguments.pop("await_result", None)
         return await session.aact(action, await_result=True, **arguments), session.ctx
 
 
 def instruct(description: str, context: Context, backend: Backend | Connection, **arguments: Any) -> Answer:
     """Give the model a task; the arguments are those of `MelleaSession.instruct`."""
-    with MelleaSession(backend, context) as session:
+    with _session(backend, context) as session:
         return session.instruct(description, **arguments), session.ctx
 
 
 async def ainstruct(description: str, context: Context, backend: Backend | Connection, **arguments: Any) -> Answer:
     """Give the model a task and wait for the answer; the arguments are those of `MelleaSession.ainstruct`."""
-    async with MelleaSession(backend, context) as session:
+    async with _session(backend, context) as session:
         arguments.pop("await_result", None)
         return await session.ainstruct(description, await_result=True, **arguments), session.ctx
 
 
 def chat(content: str, context: Context, backend: Backend | Connection, **arguments: Any) -> tuple[Message, Context]:
     """Send a message; the arguments are those of `MelleaSession.chat`."""
-    with MelleaSession(backend, context) as session:
+    with _session(backend, context) as session:
         return session.chat(content, **arguments), session.ctx
 
 
@@ -55,7 +62,7 @@ async def achat(
     content: str, context: Context, backend: Backend | Connection, **arguments: Any
 ) -> tuple[Message, Context]:
     """Send a message; the arguments are those of `MelleaSession.achat`."""
-    async with MelleaSession(backend, context) as session:
+    async with _session(backend, context) as session:
         return await session.achat(content, **arguments), session.ctx
 
 
@@ -63,5 +70,5 @@ def validate(
     reqs: Requirements, context: Context, backend: Backend | Connection, **arguments: Any
 ) -> list[ValidationResult]:
     """Check requirements; the arguments are those of `MelleaSession.validate`."""
-    with MelleaSession(backend, context) as session:
+    with _session(backend, context) as session:
         return session.validate(reqs, **arguments)
