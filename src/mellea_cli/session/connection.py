@@ -192,9 +192,10 @@ def in_api_words(error: Exception, options: CallOptions | None = None) -> Except
 
     One that was caused by a time limit is a `TimeoutError` too.
     """
-    if not isinstance(error, MelleaError):
+    if not isinstance(error, MelleaError) or isinstance(error, TimeoutError):
         return error
-    if isinstance(error, NothingInTime | StreamBroken) and isinstance(error.__cause__, TimeoutError):
+    stalled = isinstance(error, StreamBroken) and isinstance(error.__cause__ or error.__context__, TimeoutError)
+    if isinstance(error, BackendError) and (isinstance(error, NothingInTime) or stalled):
         error = _timeout(error, options)
     hint = error.hint
     for pattern, words in _WORDS:
