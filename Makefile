@@ -1,4 +1,4 @@
-.PHONY: help install hooks check lint format test slow coverage structure lock audit build fuzz bench
+.PHONY: help install hooks check lint format test slow coverage structure reference site lock audit build fuzz bench
 
 help:            ## Show these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -31,6 +31,12 @@ coverage:        ## The quick tests with their coverage: at least 92 %, branches
 
 structure:       ## Modules, lines, importers, comments (limits in tests/test_structure.py)
 	python tests/structure.py
+
+reference:       ## Write docs/commands.md and docs/settings.md again: after a change of flags or help texts
+	python scripts/reference.py
+
+site:            ## Build the documentation into site/ and check its links (needs the extra docs)
+	python scripts/build_site.py
 
 lock:            ## Write requirements.lock again: after a change of the dependencies, or to take newer versions
 	uv pip compile pyproject.toml --extra local --extra dev --universal --python-version 3.11 --generate-hashes \

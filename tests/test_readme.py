@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+from markdown_it import MarkdownIt
 
+from inprocess import run_in_process
 from mellea_cli.cli.app import app
 from mellea_cli.errors import ExitCode
+from rowfiles import write_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,14 +32,57 @@ def flags_of(command: Any) -> set[str]:
     return own.union(*inner)
 
 
-def examples() -> list[str]:
-    """Each `mellea ...` command that the README shows, without what is piped to or from it."""
+# The reference shows usage lines, and tests/test_extending.py runs the commands of its page.
+_PAGES = [path for path in DOCUMENTS if path.name not in {"commands.md", "extending.md"}]
+# What needs a provider, servers, a cluster or a download is only parsed.
+_NEEDS_MORE = re.compile(
+    r" --(?:offload|export-batch|import-batch|engine|pool|base-url|pull)\b|^mellea (?:jobs|models) "
+)
+
+
+def examples(document: Path) -> list[tuple[str, str]]:
+    """Each `mellea ...` command in the blocks of a document, with what is piped into it, without what follows it."""
     found = []
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
-        for line in block.splitlines():
-            parts = [part.strip() for part in re.split(r"\||&&|#", line.removeprefix("$ "))]
-            found += [part for part in parts if part.startswith("mellea ")]
+    for block in MarkdownIt("commonmark").parse(document.read_text(encoding="utf-8")):
+        for line in block.content.splitlines() if block.type == "fence" and block.info in {"console", ""} else ():
+            before = ""
+            for part in re.split(r"\||&&|(?<= )#", re.sub(r" 2>> .*|^\$ |^(?:[\d*]+ ){5} *", "", line)):
+                if part.strip().startswith("mellea "):
+                    found.append((part.strip(), before))
+                before = part.strip()
     return found
+
+
+def mentions(document: Path) -> list[str]:
+    """Each `mellea ...` command in running text; it may stand without its arguments."""
+    return re.findall(r"`(mellea [a-z]+(?: [^`|>\n]*)?)`", document.read_text(encoding="utf-8"))
+
+
+EXAMPLES = dict.fromkeys((path, command) for path in _PAGES for command, _ in examples(path))
+MENTIONS = dict.fromkeys((path, command) for path in _PAGES for command in mentions(path))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the documents name, as the program would have written them."""
+    folder = tmp_path_factory.mktemp("files")
+    rows = [json.loads(line) for line in (ROOT / "samples" / "feedback.jsonl").read_text(encoding="utf-8").splitlines()]
+    for name in ("feedback.jsonl", "big.jsonl"):
+        write_rows(folder / name, rows)
+    for name in ("feedback.csv", "reviews.csv", "in.csv", "prices.csv"):
+        shutil.copy(ROOT / "samples" / "feedback.csv", folder / name)
+    page = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    for name in ("survey.csv", "qualtrics.csv"):
+        (folder / name).write_text(page.split("```csv\n")[1].split("```")[0], encoding="utf-8")
+    (folder / "notes.txt").write_text("The shop opens at nine.\n", encoding="utf-8")
+    write_rows(folder / "products.jsonl", [{**row, "product": f"P{number % 3}"} for number, row in enumerate(rows)])
+    for name in ("results.jsonl", "results.csv", "out.jsonl", "last-week.jsonl"):
+        done = run_in_process(("summarise", "products.jsonl", "-o", name, "-q"), folder, env=SCRIPTED)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+SCRIPTED = {"MELLEA_BACKEND": "scripted", "MELLEA_MODEL": "scripted"}
 
 
 def test_the_second_command_is_the_one_that_ci_runs() -> None:
@@ -45,11 +93,52 @@ def test_the_second_command_is_the_one_that_ci_runs() -> None:
     assert "mellea summarise samples/feedback.jsonl" in commands[0]
 
 
-@pytest.mark.parametrize("command", examples())
-def test_every_example_parses(command: str) -> None:
-    """Flags and arguments of the README's examples exist."""
+def parse(command: str) -> None:
     name, *arguments = shlex.split(command)[1:]
-    GROUP.commands[name].make_context(name, arguments, resilient_parsing="--help" in arguments)
+    inner = GROUP.commands[name]
+    while arguments and arguments[0] in getattr(inner, "commands", {}):
+        inner = inner.commands[arguments.pop(0)]
+    inner.make_context(name, arguments, resilient_parsing="--help" in arguments or not (arguments or inner.params))
+
+
+@pytest.mark.parametrize("path", dict.fromkeys(path for path, _ in EXAMPLES), ids=lambda path: path.name)
+def test_every_example_parses(path: Path) -> None:
+    """Flags and arguments of the commands in blocks exist."""
+    for command in (command for document, command in EXAMPLES if document == path):
+        parse(command)
+
+
+@pytest.mark.parametrize("path", dict.fromkeys(path for path, _ in MENTIONS), ids=lambda path: path.name)
+def test_every_command_in_running_text_parses(path: Path) -> None:
+    """So do those between words."""
+    for command in (command for document, command in MENTIONS if document == path):
+        try:
+            parse(command)
+        except Exception as error:
+            if type(error).__name__ != "MissingParameter":  # Typer has no public name for it
+                raise
+
+
+@pytest.mark.parametrize("document", [path for path in _PAGES if examples(path)], ids=lambda path: path.name)
+def test_every_example_runs(document: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of a page run in their order, with answers that need no model; each ends with the exit code 0."""
+    for name in ("CONFIG", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    for command, before in examples(document):
+        if _NEEDS_MORE.search(command):
+            continue
+        arguments = shlex.split(command.replace("/data/", ""))[1:]
+        for name in (*arguments, *before.split()):
+            if (files / name).is_file() and not (tmp_path / name).exists():
+                shutil.copy(files / name, tmp_path)
+        if "-o" in arguments and not (tmp_path / f"{arguments[arguments.index('-o') + 1]}.journal").exists():
+            (tmp_path / arguments[arguments.index("-o") + 1]).unlink(missing_ok=True)
+        # A conversation at a terminal is asked one question here.
+        stdin = (tmp_path / before.split()[1]).read_bytes() if before.startswith("cat ") else b"What is bad?"
+        done = run_in_process(arguments, tmp_path, stdin, SCRIPTED)
+        # This user has no model yet, which the doctor reports.
+        assert done.returncode == (2 if command == "mellea doctor" else 0), f"{command}\n{done.stderr}"
 
 
 def test_every_flag_that_is_named_exists() -> None:

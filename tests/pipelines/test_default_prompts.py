@@ -43,13 +43,20 @@ def test_words_for_nothing_become_null(word: str) -> None:
     assert analysis(main_complaint=word).main_complaint is None
 
 
-@pytest.mark.parametrize(("sentiment", "gone"), [("positive", "main_complaint"), ("negative", "positive_aspect")])
-def test_the_nulls_follow_the_label(sentiment: str, gone: str) -> None:
-    """A positive item has no complaint and a negative one no praise; a mixed one keeps both."""
-    columns = SINGLE.assemble({"analysis": analysis(sentiment=sentiment)})
-    assert columns["issues"][gone] is None
-    mixed = SINGLE.assemble({"analysis": analysis()})
-    assert mixed["issues"] == {"main_complaint": "billing", "positive_aspect": "support", "urgency": "high"}
+@pytest.mark.parametrize("written", ["positive", "negative", "mixed"])
+@pytest.mark.parametrize(
+    ("praise", "complaint", "sentiment"),
+    [("support", "billing", "mixed"), ("support", None, "positive"), (None, "billing", "negative"), (None, None, None)],
+)
+def test_the_sentiment_follows_from_the_facts(
+    praise: str | None, complaint: str | None, sentiment: str | None, written: str
+) -> None:
+    """The written one counts only where nothing is praised and nothing complained about."""
+    answer = analysis(positive_aspect=praise, main_complaint=complaint, sentiment=written)
+    columns = SINGLE.assemble({"analysis": answer})
+    assert columns["sentiment"] == (sentiment or written)
+    urgency = "low" if columns["sentiment"] == "positive" else "high"
+    assert columns["issues"] == {"main_complaint": complaint, "positive_aspect": praise, "urgency": urgency}
 
 
 def test_both_pipelines_give_the_same_columns() -> None:

@@ -33,16 +33,14 @@ class CommandEntry:
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
-    "summarise": CommandEntry("summarise:summarise", "Summary, sentiment and issues for each piece of feedback."),
+    "summarise": CommandEntry("summarise:summarise", "Write a summary, the sentiment and the issues for each row."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "themes": CommandEntry(
-        "themes:themes", "Themes over the complaints and praise in RESULTS, and which rows they are in."
+        "themes:themes", "Find themes in complaints and praise, and label every row of RESULTS with them."
     ),
-    "report": CommandEntry("report:report", "What a finished run says: sentiment, urgency, themes, trends, quotes."),
-    "compare": CommandEntry("report:compare", "What changed between two finished runs."),
-    "chat": CommandEntry(
-        "chat:chat", "Talk with a model; ask about files, or about what mellea summarise has written."
-    ),
+    "report": CommandEntry("report:report", "Show a finished run: sentiment, urgency, themes, trends, quotes."),
+    "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
+    "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),
     "doctor": CommandEntry("doctor:doctor", "Show version, settings, backends, models and terminal."),

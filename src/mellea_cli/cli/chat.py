@@ -70,7 +70,7 @@ class ChatOptions:
 
 @options_command(ChatOptions)
 def chat(options: ChatOptions) -> ExitCode:
-    """Talk with a model; ask about files, or about what mellea summarise has written.
+    """Talk with a model; ask about files or about the output of mellea summarise.
 
     At a terminal this is a conversation: /help lists its commands. `echo QUESTION | mellea chat` answers once.
     """

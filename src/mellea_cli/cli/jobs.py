@@ -84,7 +84,7 @@ def cancel_jobs(
     ] = None,
     base_url: _BaseUrl = None,
 ) -> None:
-    """Cancel batches; the next run with --offload takes the answers they have until then."""
+    """Cancel batches; the next run with --offload collects the answers that they already have."""
     from mellea_cli.errors import UsageError
     from mellea_cli.ui.console import say
 

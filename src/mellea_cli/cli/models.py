@@ -29,7 +29,7 @@ def _megabytes(size: int) -> str:
 
 @models_app.command("list")
 def list_models() -> None:
-    """Show the models that have a name here, and which are on this machine."""
+    """List the models of the catalogue, and say which are on this machine."""
     from mellea_cli.models.catalogue import DEFAULT_MODEL
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.console import print_table

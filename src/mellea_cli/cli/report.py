@@ -75,9 +75,9 @@ class ReportFlags:
 
 @options_command(ReportFlags)
 def report(flags: ReportFlags) -> ExitCode:
-    """What a finished run says: sentiment, urgency, themes, trends, quotes.
+    """Show a finished run: sentiment, urgency, themes, trends, quotes.
 
-    Without -o one screen at the terminal; with -o report.html one page that needs nothing but itself.
+    Without -o it prints one screen. With -o report.html it writes one HTML page without outside references.
     """
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
@@ -165,7 +165,7 @@ class CompareFlags:
 
 @options_command(CompareFlags)
 def compare(flags: CompareFlags) -> ExitCode:
-    """What changed between two finished runs.
+    """Show what changed between two finished runs.
 
     Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Rows are the same
     when their ids are, or their texts where there are no ids.

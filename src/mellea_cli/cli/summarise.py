@@ -328,7 +328,7 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 
 @batch_command("summarise")
 def summarise(options: RunOptions) -> ExitCode:
-    """Summary, sentiment and issues for each piece of feedback in INPUT.
+    """Write a summary, the sentiment and the issues for each row of INPUT.
 
     The same command again asks only for items that are missing, edited or failed.
     """

@@ -13,7 +13,7 @@ from mellea_cli.errors import ExitCode
     input=typer.Argument(metavar="RESULTS", help="Output of mellea summarise; - for stdin.", show_default=False),
 )
 def themes(options: RunOptions) -> ExitCode:
-    """Themes over the complaints and praise in RESULTS, and which rows they are in.
+    """Find themes in complaints and praise, and label every row of RESULTS with them.
 
     The same command again asks only for rows that are missing, failed, or affected by an edit of the themes file.
     """

@@ -2,7 +2,8 @@
 
 `single` asks once, and lets the model commit to the facts before it judges: praise, complaint and urgency, then the
 sentiment, then the summary. `steps` is the tutorial's chain: summary and issues in parallel, then the sentiment from
-the summary. Both share the definitions below and the same six worked examples.
+the summary. Both share the definitions below and the same six worked examples. In both the sentiment follows from
+praise and complaint; the written one counts where there is neither.
 """
 
 from __future__ import annotations
@@ -184,14 +185,22 @@ def _examples(model: type[BaseModel], *, of_summary: bool = False) -> tuple[Exam
     return tuple(examples)
 
 
-def _columns(issues: Issues, sentiment: Sentiment, summary: str) -> dict[str, Any]:
-    # A positive item has no complaint and low urgency, a negative one no praise: the sentiment decides.
+def _columns(issues: Issues, written: Sentiment, summary: str) -> dict[str, Any]:
+    """The columns of one item; `written` is the sentiment as the model wrote it."""
+    praise, complaint = issues.positive_aspect, issues.main_complaint
+    # Small models find the two facts more reliably than they judge them, so the sentiment follows from the facts.
+    if praise and complaint:
+        sentiment: Sentiment = "mixed"
+    elif praise or complaint:
+        sentiment = "positive" if praise else "negative"
+    else:
+        sentiment = written
     return {
         "summary": summary,
         "sentiment": sentiment,
         "issues": {
-            "main_complaint": None if sentiment == "positive" else issues.main_complaint,
-            "positive_aspect": None if sentiment == "negative" else issues.positive_aspect,
+            "main_complaint": complaint,
+            "positive_aspect": praise,
             "urgency": "low" if sentiment == "positive" else issues.urgency,
         },
     }

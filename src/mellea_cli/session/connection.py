@@ -49,8 +49,8 @@ class Connection:
     api_key: str | None = None
     concurrency: int | None = None
     max_retries: int = 5
-    retry_for: float = 120.0
-    timeout: float | None = 600.0
+    retry_for_s: float = 120.0
+    timeout_s: float | None = 600.0
     fetch: bool = True
     model_options: Mapping[str, Any] | None = None
     model: str = field(default="", init=False)
@@ -113,16 +113,29 @@ class Connection:
             self._opened = await self._choose()
             event_loop.on_close(self._opened.aclose)
         backend, model = self._opened, self.model
-        if backend.name == "local":
-            await asyncio.to_thread(_download_default, model, self._why, fetch=self.fetch)
-        await backend.prepare(model)
+        await self._prepare(backend)
         return ModelClient(
-            [EndpointConfig(backend.name, backend, model, self._limit(backend.name))],
-            policy=RetryPolicy(max_retries=self.max_retries, max_elapsed_s=self.retry_for),
-            deadlines=Deadlines(total_s=self.timeout),
+            [EndpointConfig(backend.name, backend, model, self.limit(backend.name))],
+            policy=RetryPolicy(max_retries=self.max_retries, max_elapsed_s=self.retry_for_s),
+            deadlines=Deadlines(total_s=self.timeout_s),
             # An unreachable server fails the call within its own retries: a call does not wait for minutes.
             breaker=lambda: CircuitBreaker(threshold=None),
         )
+
+    async def open_backend(self) -> Backend:
+        """Choose the model and open a backend with it, which the caller closes; raises as `client` does."""
+        backend = await self._choose()
+        try:
+            await self._prepare(backend)
+        except BaseException:
+            await backend.aclose()
+            raise
+        return backend
+
+    async def _prepare(self, backend: Backend) -> None:
+        if backend.name == "local":
+            await asyncio.to_thread(_download_default, self.model, self._why, fetch=self.fetch)
+        await backend.prepare(self.model)
 
     async def _choose(self) -> Backend:
         from mellea_cli.backends.base import BackendSettings
@@ -132,16 +145,17 @@ class Connection:
             self.model = self.model or self.backend.name
             reopened = getattr(self.backend, "reopened", None)
             # Sessions have an event loop each, and a backend's connections belong to one.
-            return self.backend if reopened is None else reopened(self._limit(self.backend.name))
+            return self.backend if reopened is None else reopened(self.limit(self.backend.name))
         choice = await resolve_backend(self.backend or "auto", self.model or None, self.base_url)
         if choice.reason:
             _LOG.info("%s", choice.reason)
         self.model, self._why = choice.model, choice.reason
-        concurrency = self._limit(choice.backend)
+        concurrency = self.limit(choice.backend)
         settings = BackendSettings(choice.model, base_url=self.base_url, api_key=self.api_key, concurrency=concurrency)
         return open_backend(choice.backend, settings)
 
-    def _limit(self, backend: str) -> int:
+    def limit(self, backend: str) -> int:
+        """Maximum number of requests in flight."""
         return self.concurrency or (_LOCAL_CONCURRENCY if backend == "local" else _CONCURRENCY)
 
 

@@ -168,7 +168,10 @@ def start_backend(
     if context_type not in {None, "simple", "chat"}:
         raise ValueError(f"context_type is 'simple' or 'chat', not {context_type!r}")
     try:
-        connection = Connection(backend_name, model_id, **settings)
+        given = {
+            {"retry_for": "retry_for_s", "timeout": "timeout_s"}.get(key, key): one for key, one in settings.items()
+        }
+        connection = Connection(backend_name, model_id, **given)  # type: ignore[arg-type]
     except MelleaError as error:
         raise in_api_words(error) from None
     context = ctx if ctx is not None else ChatContext() if context_type == "chat" else SimpleContext()
@@ -237,7 +240,7 @@ class MelleaSession:
         if isinstance(backend, Connection):
             connection = backend.again()
         else:
-            connection = Connection(backend, timeout=getattr(backend, "timeout", 600.0))
+            connection = Connection(backend, timeout_s=getattr(backend, "timeout", 600.0))
         given = connection.model_options or getattr(connection.backend, "model_options", None)
         options = {**as_options(given), **as_options(model_options)}
         self._start(EventLoopThread(), connection, SimpleContext() if ctx is None else ctx, options, session_id)
