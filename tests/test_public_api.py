@@ -13,6 +13,7 @@ import pytest
 import mellea_cli
 
 OFFERED = {
+    "AnsweredRow",
     "Backend",
     "CBlock",
     "ChatContext",
@@ -35,10 +36,12 @@ OFFERED = {
     "SimpleContext",
     "ValidationResult",
     "__version__",
+    "arun",
     "check",
     "generative",
     "model_ids",
     "req",
+    "run",
     "simple_validate",
     "start_backend",
     "start_session",

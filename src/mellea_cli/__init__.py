@@ -7,6 +7,8 @@ package loads neither the HTTP client nor pydantic: each name is fetched when it
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from mellea_cli.errors import ParseError as ComponentParseError
     from mellea_cli.messages import Message
     from mellea_cli.requirements.requirement import Requirement, ValidationResult, check, req, simple_validate
+    from mellea_cli.session.row_runs import AnsweredRow, arun, run
     from mellea_cli.session.session import MelleaSession, start_backend, start_session
     from mellea_cli.session.thunk import ComputedModelOutputThunk, ModelOutputThunk, wait_for_all_mots
     from mellea_cli.stdlib.components import CBlock, Component, Instruction
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnsweredRow",
     "Backend",
     "CBlock",
     "ChatContext",
@@ -54,10 +58,12 @@ __all__ = [
     "SimpleContext",
     "ValidationResult",
     "__version__",
+    "arun",
     "check",
     "generative",
     "model_ids",
     "req",
+    "run",
     "simple_validate",
     "start_backend",
     "start_session",
@@ -65,6 +71,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "session.row_runs": ("AnsweredRow", "arun", "run"),
     "backends.base": ("Backend",),
     "backends.model_options": ("ModelOption",),
     "errors": ("MelleaError",),
@@ -130,3 +137,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*__all__, *_SUBMODULES})
+
+
+class _RunPackage(ModuleType):
+    """The sub-package `run`, which can be called as the function of that name."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from mellea_cli.session.row_runs import run as run_rows
+
+        return run_rows(*arguments, **options)
+
+
+class _Package(ModuleType):
+    """This package. The import of a sub-package sets an attribute here, which hides the function `run`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "run" and isinstance(value, ModuleType):
+            value.__class__ = _RunPackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

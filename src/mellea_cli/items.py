@@ -21,6 +21,7 @@ class Item:
         line: physical line in the file on which the row starts, counted from 1.
         raw: the JSON text of the row, line breaks between tokens replaced by spaces, so that it can be written back
             unchanged; `None` when the input was not JSON.
+        known: answers that are known already, by column: only the pipeline's other columns are asked; `None` asks all.
     """
 
     position: int
@@ -29,6 +30,7 @@ class Item:
     fields: Mapping[str, Any] = field(default_factory=dict)
     line: int | None = None
     raw: str | None = None
+    known: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Success:
     """Seconds from the item's first request to its last token."""
     attempts: int = 1
     """Model calls over all steps."""
+    asked: tuple[str, ...] = ()
+    """The columns that were asked, where others were known before; empty for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Failure:
     status: int | None = None
     usage: Usage = Usage()
     latency_s: float = 0.0
+    answered: Mapping[str, Any] | None = None
+    """Columns that were answered all the same, where each is remembered by itself."""
 
 
 Outcome = Success | Failure

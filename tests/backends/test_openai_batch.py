@@ -150,6 +150,22 @@ def test_a_request_is_one_line() -> None:
     }
 
 
+def test_answers_of_other_providers_are_read() -> None:
+    """The answer itself as the response (Fireworks), and a message (Anthropic) or the error in its place."""
+    answer = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}
+    message = {"content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "usage": {"input_tokens": 7}}
+    for said in ({"response": answer}, {"result": {"type": "succeeded", "message": message}}):
+        reply = read_reply(json.dumps({"custom_id": "a", **said}).encode(), "b")
+        assert reply is not None
+        assert reply.completion is not None
+        assert reply.completion.text == "hi"
+    failed = {"custom_id": "a", "result": {"type": "errored", "error": {"message": "overloaded"}}}
+    reply = read_reply(json.dumps(failed).encode(), "b")
+    assert reply is not None
+    assert reply.completion is None
+    assert "overloaded" in reply.error
+
+
 def test_an_answer_is_read_whole() -> None:
     """Text, finish reason and usage, as if it had been streamed."""
     reply = read_reply(line(), "batch 1")

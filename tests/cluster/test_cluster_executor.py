@@ -17,6 +17,9 @@ from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode
 from mellea_cli.events import Event, ItemStarted, Note, TokensReceived
+from mellea_cli.pipelines.own_fields import own_pipeline
+from mellea_cli.pipelines.pipeline import Pipeline
+from mellea_cli.pipelines.pipeline_spec import PipelineSpec
 from mellea_cli.run.batch import RunResult, run_with
 from mellea_cli.run.plan import Caps, ErrorLimit
 from run.run_io import Run, items, marked, opened, plan
@@ -279,3 +282,20 @@ async def test_retries_of_all_workers_are_counted(serve: Callable[..., ModelServ
     result = await ClusterRun(tmp_path / "out.jsonl", server.openai_url)(marked(12))
     assert result.exit_code is ExitCode.OK
     assert result.retries == 12
+
+
+async def test_own_fields_and_their_missing_ones_are_asked_on_workers(server: ModelServer, tmp_path: Path) -> None:
+    """A worker makes the pipeline itself, sees the columns that a prompt shows, and asks only what is missing."""
+
+    def pipeline(*names: str) -> Pipeline:
+        steps = [{"name": "ask", "fields": list(names), "prompt": "{{ row.id }}: {{ text }}"}]
+        return own_pipeline(PipelineSpec.model_validate({"fields": {name: {} for name in names}, "steps": steps}))
+
+    first = ClusterRun(tmp_path / "out.jsonl", server.openai_url, pipeline=pipeline("product"))
+    await first(marked(10))
+    more = ClusterRun(tmp_path / "out.jsonl", server.openai_url, pipeline=pipeline("product", "team"))
+    result = await more(marked(10))
+    assert result.tally.calls == 10
+    assert server.state.requests == 20
+    rows = more.rows()
+    assert all("MARK-" in row["product"] and "MARK-" in row["team"] for row in rows)

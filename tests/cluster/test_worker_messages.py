@@ -13,6 +13,8 @@ from mellea_cli.errors import NotAuthorized, RateLimited
 from mellea_cli.events import AttemptFailed, ItemStarted, Paused, StepFinished, StepStarted, TokensReceived
 from mellea_cli.items import Failure, Success
 from mellea_cli.messages import Usage
+from mellea_cli.pipelines.own_fields import own_pipeline
+from mellea_cli.pipelines.pipeline_spec import PipelineSpec
 from run.run_io import plan
 
 SOON = ReportIntervals(delay_s=0.0, text_s=0.0)
@@ -111,6 +113,16 @@ def test_a_setup_arrives_as_it_was_sent() -> None:
     assert arrived == setup
     assert arrived.plan().fingerprint == whole.fingerprint
     assert arrived.plan() == whole
+
+
+def test_a_setup_with_own_fields_arrives_as_it_was_sent() -> None:
+    """The pipeline is made again from its definition: the keys of its answers are the driver's."""
+    spec = PipelineSpec.model_validate({"extends": "single", "fields": {"product": {}}, "labels": ["good", "bad"]})
+    whole = plan(concurrency=1, pipeline=own_pipeline(spec))
+    (setup,) = split_plan(whole, BackendSettings(model="m"), 1, pull=False)
+    arrived = unpack(pack(setup)).plan()
+    assert arrived.fingerprint == whole.fingerprint
+    assert arrived.pipeline.step_names == ("analysis",)
 
 
 def test_a_setup_can_be_shown_without_its_key() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,11 +92,21 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """Write a file, or add to it; `None` removes it."""
+    """Write a file, or add to it; `None` removes it.
+
+    Args:
+        name: the file.
+        content: its text.
+        add: whether what is there stays in front.
+        encoding: how the text is written.
+        packed: whether the file is compressed with gzip.
+    """
 
     name: str
     content: str | None
     add: bool = False
+    encoding: str = "utf-8"
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,33 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Open a table in a spreadsheet program, change something, and save it as that program does.
+
+    Args:
+        name: the file.
+        cells: row (from 0), column and value.
+        order: the rows that remain, in their new order.
+        columns: the columns that remain, in their new order; those that were not there are empty.
+        renamed: columns that get another name.
+        added: rows that are added at the end.
+        delimiter: what stands between cells.
+        encoding: how the text is written.
+        quote_all: whether all cells are quoted.
+    """
+
+    name: str
+    cells: tuple[tuple[int, str, str], ...] = ()
+    order: tuple[int, ...] | None = None
+    columns: tuple[str, ...] | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    added: tuple[Mapping[str, str], ...] = ()
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    quote_all: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """Make the file that a provider's batch queue gives back for a file of requests.
 
@@ -117,14 +154,18 @@ class Answer:
         requests: what `--export-batch` wrote.
         name: the file to make.
         form: `plain`, or with a `bom`, `gz`, `crlf`, or `useless`: only lines that are none.
+        line: makes the value of a line, by the request's name and the answer, where the provider has a form of its own.
+        others: lines in front of the answers.
     """
 
     requests: str
     name: str
-    form: Literal["plain", "bom", "gz", "crlf", "useless"] = "plain"
+    form: Literal["plain", "bom", "gz", "crlf", "useless", "utf-16", "array", "empty"] = "plain"
+    line: Callable[[str, str], Any] | None = None
+    others: tuple[str, ...] = ()
 
 
-Step = Run | Put | Edit | Answer
+Step = Run | Put | Edit | Save | Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

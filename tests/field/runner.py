@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from field.model import Answer, Case, Edit, Expect, Put, Run, Words
+from field.model import Answer, Case, Edit, Expect, Put, Run, Save, Words
 from field.server import Behaviour, FieldServer, holds
 from field.wire import ANSWER, whole
 
@@ -40,6 +40,8 @@ def run_case(case: Case, server: FieldServer, folder: Path) -> list[str]:
                 return wrong
         elif isinstance(step, Put):
             _put(step, work)
+        elif isinstance(step, Save):
+            _save(step, work)
         elif isinstance(step, Edit):
             if wrong := _edit(step, work):
                 return wrong
@@ -190,7 +192,7 @@ def _table(data: bytes, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     if start.lower().startswith(("sep=", '"sep=')):
         text = text.partition("\n")[2]
         start = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=start.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|^\x01", key=start.count))
     columns = next(reader, [])
     return columns, [dict(zip(columns, row, strict=False)) for row in reader if row]
 
@@ -205,8 +207,8 @@ def _put(step: Put, work: Path) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = path.read_text(encoding="utf-8") if step.add else ""
-    path.write_text(start + step.content, encoding="utf-8")
+    data = step.content.encode(step.encoding)
+    path.write_bytes((path.read_bytes() if step.add else b"") + (gzip.compress(data) if step.packed else data))
 
 
 def _edit(step: Edit, work: Path) -> list[str]:
@@ -228,6 +230,22 @@ def _edit(step: Edit, work: Path) -> list[str]:
     return []
 
 
+def _save(step: Save, work: Path) -> None:
+    """Write a table again as a spreadsheet program does."""
+    path = work / step.name
+    columns, rows = _table(_bytes(path), step.name)
+    for number, column, value in step.cells:
+        rows[number][column] = value
+    rows = [rows[number] for number in step.order] if step.order is not None else rows
+    rows += map(dict, step.added)
+    columns = [*step.columns] if step.columns is not None else list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=step.delimiter, quoting=csv.QUOTE_ALL if step.quote_all else csv.QUOTE_MINIMAL)
+    writer.writerow([step.renamed.get(name, name) for name in columns])
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    path.write_bytes(out.getvalue().encode(step.encoding))
+
+
 def _answer(step: Answer, work: Path) -> list[str]:
     """Answer a file of batch requests as a provider does."""
     requests = _bytes(work / step.requests).decode().splitlines()
@@ -236,12 +254,20 @@ def _answer(step: Answer, work: Path) -> list[str]:
     lines = []
     for request in requests:
         response = {"status_code": 200, "request_id": "r1", "body": whole(ANSWER)}
-        value = {"id": "b1", "custom_id": json.loads(request)["custom_id"], "response": response, "error": None}
-        lines.append(json.dumps(value))
+        name = json.loads(request)["custom_id"]
+        value = {"id": "b1", "custom_id": name, "response": response, "error": None}
+        lines.append(json.dumps(step.line(name, ANSWER) if step.line else value))
+    lines = [*step.others, *lines]
     if step.form == "useless":
         lines = ["Batch output", "No results."]
+    elif step.form == "array":
+        lines = ["[", ",\n".join(lines), "]"]
+    elif step.form == "empty":
+        lines = []
     data = (("\r\n" if step.form == "crlf" else "\n").join(lines) + "\n").encode()
     if step.form == "bom":
         data = b"\xef\xbb\xbf" + data
+    elif step.form == "utf-16":
+        data = data.decode().encode("utf-16")
     (work / step.name).write_bytes(gzip.compress(data) if step.form == "gz" else data)
     return []

@@ -180,7 +180,7 @@ def test_replies_are_read_line_by_line(tmp_path: Path) -> None:
     """Blank lines are passed over, the last one needs no end, and a missing file is an input error."""
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"b": 2}')
-    assert list(reply_lines(path)) == [b'{"a": 1}\n', b'{"b": 2}']
+    assert list(reply_lines(path)) == [b'{"a": 1}', b'{"b": 2}']
     with pytest.raises(InputError, match="no such file"):
         list(reply_lines(tmp_path / "nowhere"))
 

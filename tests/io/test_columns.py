@@ -112,6 +112,15 @@ def test_columns_that_are_not_clear_are_refused(data: bytes, words: str) -> None
     assert "--text-field" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["Feedback", "Text Size", "Has Comment"])
+def test_a_column_of_labels_is_not_the_text(name: str) -> None:
+    """Whatever its name says, where another one with such a name holds prose."""
+    rows = [{name: label, "Details": f"The parcel {at} came in late"} for at, label in enumerate("XYXX")]
+    assert find_text([name, "Details"], rows) == ["Details"]
+    assert find_text([name, "Details"], rows[:1], last=False) is None
+    assert find_text([name, "Item"], [{name: "late", "Item": "A blue shirt of cotton"}, {name: "ok"}]) == [name]
+
+
 def test_choices_of_a_list_are_no_prose() -> None:
     """A sentence that many rows share is an answer that was ticked."""
     rows = [{"Q1": "I would recommend it to a friend", "Q2": f"The parcel {at} came in late"} for at in range(9)]

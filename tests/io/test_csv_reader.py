@@ -20,7 +20,7 @@ from mellea_cli.io.source import SourceOptions, open_source
         ("id;text\n1;a, b\n2;c, d\n", ";"),
         ("id\ttext\n1\ta, b; c|d\n", "\t"),
         ("id|text|n\n1|a, b, c|2\n", "|"),
-        ("text\na, b\nc, d\n", ","),
+        ("text\na, b\nc, d\n", "\x1f"),
         ('"text, in words";id\n"a, b";1\n', ";"),
         ("id;note, if any;text\n1;a;b\n2;c;d\n", ";"),
         ('id;text\n1;"a\nb, c; d"\n', ";"),
@@ -92,6 +92,33 @@ _QUESTIONS = 'Start Date,Response ID,"Why?\n\nPlease, be specific."\n'
 _IDS = f"{_ID('startDate')},{_ID('_recordId')},{_ID('QID3_TEXT')}\n"
 
 TABLES = [
+    Table("blank before quotes", 'id, comment\n1, "late, or not"\n2, "fine"\n', ["late, or not", "fine"]),
+    Table("blank in a quoted text", 'id,comment\n1,"late, ""or"" not"\n', ['late, "or" not']),
+    Table("escaped bar", "id|comment\n1|late \\| early\n2|fine\n", ["late | early", "fine"]),
+    Table("commas in the only column", "comment\nlate, really\nfine\n", ["late, really", "fine"]),
+    Table("a mark in front of a quote", '\ufeff"comment","id"\n"late","1"\n', ["late"]),
+    Table(
+        "a mark in the middle",
+        '"comment","id"\n"late","1"\n\ufeff"comment","id"\n"fine","2"\n',
+        ["late", "fine"],
+        ["1 repeated header (line 3)"],
+    ),
+    Table(
+        "merged cells above",
+        "Customer,,Comment,\nid,name,stars,comment\n1,Ann,2,late\n",
+        ["late"],
+        ["1 line above the header, which is line 2"],
+    ),
+    Table("letters above", "A,B\nid,comment\n1,late\n", ["late"], ["1 line above the header"]),
+    Table("a prompt above", "SQL> select id, comment;\nid,comment\n1,late\n", ["late"], ["1 line above the header"]),
+    Table("a rule of Markdown", "|id|comment|\n|--|:--|\n|1|late|\n", ["late"], ["1 extra header row (line 2)"]),
+    Table("a rule of psql", "id|comment\n--+------\n1|late\n", ["late"], ["1 extra header row (line 2)"]),
+    Table(
+        "delimiters that Excel leaves out",
+        "id,comment,by\n1,late,Kim\n2,fine\n3,good\n4,bad,Kim\n",
+        ["late", "fine", "good", "bad"],
+        ["2 rows with fewer cells than the header, filled up (lines 3, 4)"],
+    ),
     Table(
         "Qualtrics",
         _QUALTRICS + _QUESTIONS + _IDS + "d,R_1,late\nd,R_2,fine\n",
@@ -222,6 +249,15 @@ def test_short_rows_among_others_are_bad_and_not_left_out() -> None:
     with open_source("-", report=reported.append, stream=io.BytesIO(data)) as source:
         assert [item.text for item in source] == ["late", "fine"]
     assert [error.line for error in reported] == [4]
+
+
+def test_parts_of_a_broken_row_are_not_filled_up() -> None:
+    """A line break without quotes makes two short rows, of which the second one begins with no id."""
+    reported: list[InputError] = []
+    data = b"id,comment,by\n1,late\nand dirty,Kim\n2,fine,Kim\n"
+    with open_source("-", report=reported.append, stream=io.BytesIO(data)) as source:
+        assert [item.text for item in source] == ["fine"]
+    assert [error.line for error in reported] == [2, 3]
 
 
 def test_header_below_the_end_is_refused() -> None:

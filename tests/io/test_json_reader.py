@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
-from mellea_cli.io.json_reader import JsonStream
+from mellea_cli.io.byte_input import Encoding, Lines
+from mellea_cli.io.json_reader import JsonStream, read_jsonl
 from mellea_cli.io.source import SourceOptions, open_source
 
 VALUES = st.recursive(
@@ -153,9 +154,49 @@ def test_rows_inside_one_object_are_found(text: str, size: int) -> None:
     assert "the rows are under" in stream.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (
+            '{"rows": [{"text": "a"}], "next": 2}\n{"rows": [{"text": "b"}], "next": 3}\n{"rows": [], "next": 0}',
+            (),
+        ),
+        ('[{"text": "a"}]\n[{"text": "b"}]', ()),
+        ('{"data": [{"text": "a"}, {"text": "b"}], "included": [{"kind": "reply"}]}', ()),
+        ('{"feed": {"entry": [{"text": "a"}, {"text": "b"}], "link": [{"content": "x"}]}}', ("text",)),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_pages_and_their_rows_are_found(text: str, names: tuple[str, ...], size: int) -> None:
+    """Pages follow each other; of several lists that with the named column, or with a text, is meant."""
+    rows = [row for row in JsonStream(iter(cut(text, size)), "in", names).rows() if not isinstance(row, InputError)]
+    assert [row[1]["text"] for row in rows] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"n": NaN, "text": "a"}{"text": "b"}',
+        '{"text": "a"}, {"text": "b"},',
+        "{'text': 'a'}\n{u'text': 'b', 'n': None}",
+    ],
+)
+def test_loose_lines_are_read(line: str) -> None:
+    """Several objects on a line, commas behind them, and what Python prints."""
+    rows = list(read_jsonl(Lines(iter((line.encode(),)), Encoding("utf-8"), "in")))
+    assert [json.loads(row[2] or "")["text"] for row in rows if not isinstance(row, InputError)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", ['{"text": "a"} and', "{'text': open('a')}", "{'text': {1}}", '{"text": "a"},,'])
+def test_what_is_not_json_is_one_bad_row(line: str) -> None:
+    """Neither half a line nor an expression counts."""
+    (row,) = read_jsonl(Lines(iter((line.encode(),)), Encoding("utf-8"), "in"))
+    assert isinstance(row, InputError)
+
+
 def test_rows_under_two_names_are_refused() -> None:
     """Tickets and users: nobody says which ones are meant."""
-    text = '{"tickets": [{"text": "a"}], "users": [{"name": "b"}]}'
+    text = '{"tickets": [{"text": "a"}], "users": [{"comment": "b"}]}'
     with pytest.raises(InputError, match="rows under 'tickets' and 'users'"):
         list(JsonStream(iter((text,)), "in.json").rows())
 

@@ -50,6 +50,8 @@ def _instance(schema: Mapping[str, Any], root: Mapping[str, Any], sentence: str)
         return {name: _instance(value, root, sentence) for name, value in schema.get("properties", {}).items()}
     if kind == "array":
         return [_instance(schema.get("items", {}), root, sentence)] * max(1, schema.get("minItems", 1))
+    if schema.get("format") == "date":
+        return "2026-03-08"
     plain = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True, "null": None}
     return plain[kind] if kind in plain else sentence[: schema.get("maxLength", len(sentence))]
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+from run_io import plan
+
 from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Failure, Item, Success
+from mellea_cli.messages import Usage
+from mellea_cli.pipelines.own_fields import own_pipeline
+from mellea_cli.pipelines.pipeline import AnswerUnit
+from mellea_cli.pipelines.pipeline_spec import PipelineSpec
 from mellea_cli.run import answer_cache
-from mellea_cli.run.answer_cache import AnswerCache, Claim
+from mellea_cli.run.answer_cache import AnswerCache, Claim, UnitAnswers, completed, row_answers
 
 KEY = b"k" * 16
 GOOD, BAD = Success({"summary": "s"}), Failure("parse", "no")
@@ -91,3 +97,73 @@ async def test_those_that_wait_are_bounded(monkeypatch: object) -> None:
     assert not waiting.done()
     assert cache.settle(KEY, GOOD) == []
     assert await waiting is Claim.ANSWERED
+
+
+# Units.
+
+UNITS = (AnswerUnit("built-in fields", ("summary", "issues"), {}, is_builtin=True), AnswerUnit("team", ("team",), {}))
+ROW = b"a" * 16 + b"b" * 16
+
+
+def test_a_row_is_known_when_all_of_its_units_are() -> None:
+    """Each is stored under its own key; a key of fewer units finds them, too."""
+    store = MemoryAnswers()
+    answers = UnitAnswers(store, UNITS)
+    assert answers.lookup(ROW) is None
+    assert answers.missing(ROW) == (["built-in fields", "team"], ROW)
+    store.commit([(ROW[:16], Success({"summary": "s", "issues": {"urgency": "low"}}, Usage(5, 1), 0.5, 2))])
+    assert answers.lookup(ROW) is None
+    assert answers.known(ROW) == {"summary": "s", "issues": {"urgency": "low"}}
+    assert answers.missing(ROW) == (["team"], ROW[16:])
+    mark = answers.mark()
+    asked = completed(Success({"team": "billing"}, Usage(7, 2), 0.25, 1), answers.known(ROW))
+    assert asked == Success(
+        {"summary": "s", "issues": {"urgency": "low"}, "team": "billing"}, Usage(7, 2), 0.25, 1, asked=("team",)
+    )
+    answers.commit([(ROW, asked)])
+    assert store.lookup(ROW[:16]) == Success({"summary": "s", "issues": {"urgency": "low"}}, Usage(5, 1), 0.5, 2)
+    assert store.lookup(ROW[16:]) == Success({"team": "billing"}, Usage(7, 2), 0.25, 1)
+    found = answers.lookup(ROW)
+    assert found == Success({"summary": "s", "issues": {"urgency": "low"}, "team": "billing"}, Usage(12, 3), 0.5, 2)
+    assert answers.stored_after(mark, ROW)
+    assert not answers.stored_after(mark, ROW[:16])
+
+
+def test_a_failure_keeps_what_was_answered() -> None:
+    """The row has failed, one unit has its answer, and the cost counts once."""
+    store = MemoryAnswers()
+    answers = UnitAnswers(store, UNITS)
+    failed = Failure("parse", "no", "fields", 3, usage=Usage(9, 3), answered={"team": "other"})
+    answers.commit([(ROW, failed)])
+    assert isinstance(answers.lookup(ROW), Failure)
+    assert answers.known(ROW) == {"team": "other"}
+    outcomes = [store.lookup(ROW[:16]), store.lookup(ROW[16:])]
+    assert sum((one.usage for one in outcomes if one is not None), Usage()) == Usage(9, 3)
+    # What was known before the row failed stays known.
+    again = completed(Failure("unavailable", "gone"), answers.known(ROW))
+    answers.commit([(ROW, again)])
+    assert answers.known(ROW) == {"team": "other"}
+
+
+def test_a_pipeline_without_units_needs_no_such_store() -> None:
+    """The journal itself has the rows."""
+    store = MemoryAnswers()
+    assert row_answers(store, plan()) is store
+    own = plan(pipeline=own_pipeline(PipelineSpec.model_validate({"fields": {"a": {}, "b": {}}})))
+    assert isinstance(row_answers(store, own), UnitAnswers)
+    assert len(own.key("text")) == 32
+
+
+def test_a_forecast_counts_rows_by_unit() -> None:
+    """Units of rows that would be asked, the calls for them, and the first of these rows."""
+    spec = {"fields": {"a": {}, "b": {}}, "steps": [{"name": "x", "fields": ["a"]}, {"name": "y", "fields": ["b"]}]}
+    own = plan(pipeline=own_pipeline(PipelineSpec.model_validate(spec)))
+    store = MemoryAnswers()
+    rows = [Item(number, number, f"text {number}") for number in range(4)]
+    UnitAnswers(store, own.pipeline.units).commit([(own.key("text 0"), Success({"a": "1", "b": "2"}))])
+    store.commit([(own.key("text 1")[:16], Success({"a": "1"}))])
+    found = answer_cache.forecast(rows, own, store)
+    assert (found.known, found.new, found.calls) == (1, 3, 5)
+    assert found.units == {"a": 2, "b": 3}
+    assert found.first is not None
+    assert (found.first.id, found.first.known) == (1, {"a": "1"})

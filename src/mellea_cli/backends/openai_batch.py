@@ -56,19 +56,32 @@ def read_reply(line: bytes, source: str) -> Reply | None:
     if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
         return None
     custom_id, response = value["custom_id"], value.get("response")
-    body = response.get("body") if isinstance(response, dict) else None
+    result = as_object(value.get("result"))
+    body = response.get("body", response) if isinstance(response, dict) else _body(result.get("message"))
     status = response.get("status_code") if isinstance(response, dict) else None
-    if isinstance(body, dict) and status in (200, None) and not value.get("error"):
+    refused = value.get("error") or result.get("error")
+    if isinstance(body, dict) and status in (200, None) and not refused:
         try:
             return Reply(custom_id, read_completion(source, body))
         except (BackendError, AttributeError, TypeError) as error:
             # The second and third: an object of another shape than any server's answer.
             reason = error.message if isinstance(error, BackendError) else "the answer has an unknown shape"
             return Reply(custom_id, None, one_line(reason))
-    failure = value.get("error") or body
+    failure = refused or body
     said = ErrorObject.read(failure if isinstance(failure, dict | str) else {})
     words = (str(status or ""), *said.codes[:1], said.message.strip("{}"))
     return Reply(custom_id, None, one_line(" ".join(filter(None, words))) or "no answer and no reason")
+
+
+def _body(message: object) -> object:
+    """The body of a chat completion with a message of Anthropic's batches."""
+    if not isinstance(message, dict):
+        return None
+    used = message.get("usage") or {}
+    usage = {"prompt_tokens": used.get("input_tokens", 0), "completion_tokens": used.get("output_tokens", 0)}
+    finish = "length" if message.get("stop_reason") == "max_tokens" else "stop"
+    parts = [part.get("text", "") for part in message.get("content", ()) if isinstance(part, dict)]
+    return {"choices": [{"message": {"content": "".join(parts)}, "finish_reason": finish}], "usage": usage}
 
 
 @dataclass(frozen=True, slots=True)

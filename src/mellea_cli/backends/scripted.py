@@ -88,9 +88,10 @@ _TAGGED = re.compile(r"<(\w+)>\n?(.*?)\n?</\1>", re.DOTALL)
 
 def plausible_reply(request: GenerateRequest) -> str:
     """Answer from the request's own words: an instance of its schema, or a sentence of its last user message."""
-    text = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
-    tagged = _TAGGED.findall(text)
-    subject = tagged[-1][1] if tagged else text
+    said = [message.content for message in reversed(request.messages) if message.role == "user"]
+    # A re-prompt has no text in tags; its question is the message before.
+    tagged = next((found for text in said if (found := _TAGGED.findall(text))), None)
+    subject = tagged[-1][1] if tagged else said[0] if said else ""
     if request.output_schema is None:
         return first_sentence(subject)
     return json.dumps(SchemaFaker(subject).value(request.output_schema), ensure_ascii=False, separators=(",", ":"))
@@ -174,6 +175,8 @@ class SchemaFaker:
             return self._positive and not self._negative
         if kind in ("integer", "number"):
             return self._number(schema, whole=kind == "integer")
+        if schema.get("format") == "date":
+            return f"2026-{self._checksum % 12 + 1:02}-{self._checksum % 28 + 1:02}"
         text = self._sentence[: schema.get("maxLength", len(self._sentence))]
         return text.ljust(schema.get("minLength", 0), ".")
 

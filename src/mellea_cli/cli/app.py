@@ -35,6 +35,10 @@ class CommandEntry:
 COMMANDS: Mapping[str, CommandEntry] = {
     "summarise": CommandEntry("summarise:summarise", "Write a summary, the sentiment and the issues for each row."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
+    "run": CommandEntry("run:run", "Your own fields for each row of INPUT."),
+    "pipeline": CommandEntry(
+        "pipeline_file:pipeline_app", "Write, check, show and try a pipeline file: your own fields."
+    ),
     "themes": CommandEntry(
         "themes:themes", "Find themes in complaints and praise, and label every row of RESULTS with them."
     ),

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from mellea_cli.io.files import OutputTarget
     from mellea_cli.io.journal import Journal
     from mellea_cli.io.source import InputScan, Source
-    from mellea_cli.pipelines.pipeline import Pipeline, Step
+    from mellea_cli.messages import Message
+    from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
@@ -481,20 +482,28 @@ def confirm_changes(
     if not isinstance(journal, Journal):
         return
     remembered: list[dict[str, Any]] = json.loads(journal.facts().get(_SETTINGS, "[]"))
-    if settings in [one["settings"] for one in remembered]:
+    if any(all(one["settings"].get(name) == value for name, value in settings.items()) for one in remembered):
         return
+    # Settings that are missing in the other run have changed none of its answers.
+    others = [one for one in remembered if {**settings, **one["settings"]} != {**one["settings"], **settings}]
     again = calls = 0
     if any(isinstance(outcome, Success) for outcome in journal.outcomes()):
         again = rows or 0
         if rows is None and opened.source.repeatable:
-            earlier = [bytes.fromhex(one["fingerprint"]) for one in remembered]
-            found = forecast(opened.source.reread(), plan, journal, carried=run_io.carried, earlier=earlier)
+            found = forecast(
+                opened.source.reread(),
+                plan,
+                journal,
+                carried=run_io.carried,
+                earlier=[bytes.fromhex(one["fingerprint"]) for one in others],
+                retry_failed=options.retry_failed,
+            )
             # A journal of version 0.1 does not say with which settings it was written.
-            again = found.again if remembered else found.new * (not found.known)
-            calls = plan.calls(found.asks(retry_failed=options.retry_failed))
+            again = found.again if remembered or plan.pipeline.units else found.new * (not found.known)
+            calls = found.calls
         calls = calls or plan.calls(again)
     if again:
-        what = _differences(remembered[-1]["settings"], settings) if remembered else "other settings"
+        what = _differences(others[-1]["settings"], settings) if others else "other settings"
         question = f"{options.output}: {what}: {again:,} rows are asked again, {calls:,} calls"
         if options.yes or options.nightly:
             show.say(question)
@@ -502,6 +511,15 @@ def confirm_changes(
             raise UsageError(question, hint="agree with --yes, or choose another output with -o to keep both")
     one = {"fingerprint": plan.fingerprint.hex(), "settings": settings}
     journal.note_facts({_SETTINGS: json.dumps([*remembered, one][-_MOST_SETTINGS:])})
+
+
+def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
+    """Note in the journal which columns are own fields, so that reports know their types."""
+    from mellea_cli.report.results import OWN_FIELDS
+
+    own = [[column.name, column.type, column.joint] for column in columns if column.type]
+    if own or OWN_FIELDS in run_io.answers.facts():
+        run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})
 
 
 def _agreed(question: str) -> bool:
@@ -518,7 +536,7 @@ _MOST_SETTINGS = 20
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs between two runs' settings, such as `model other instead of m`."""
-    changed = [name for name in now if before.get(name) != now[name] and name != "prompts"]
+    changed = [name for name in now if before.get(name, now[name]) != now[name] and name != "prompts"]
     parts = [f"{name} {now[name]} instead of {before.get(name)}" for name in changed]
     return ", ".join(parts) or "other prompts"
 
@@ -542,19 +560,16 @@ def preview(
         facts: further lines.
         first: the step and the text of the first request, if that is not the first item's.
     """
+    from mellea_cli.engine.pipeline_runner import variables
     from mellea_cli.io.columns import listed
     from mellea_cli.pipelines.redact import redact
     from mellea_cli.ui.status import Preview, print_preview
 
     found = _forecast(options, plan, opened)
-    if first is None:
+    item = found.first if found is not None else None
+    if first is None and item is None:
         item = next(iter(opened.source), None)
-        first = (plan.pipeline.steps[0], item.text) if item else None
-    if first is not None and plan.redacted:
-        first = (first[0], redact(first[1]))
-    calls = f"{len(plan.pipeline.steps)} per item"
-    if found is not None:
-        calls += f", {plan.calls(found.asks(retry_failed=options.retry_failed)):,} in all"
+    calls = f"{len(plan.pipeline.steps)} per item" + (f", {found.calls:,} in all" if found is not None else "")
     lines = [
         ("input", opened.source.name),
         ("text", listed(opened.source.text_columns)),
@@ -562,6 +577,7 @@ def preview(
         *(_masked(opened) if plan.redacted else ()),
         ("items", "unknown: the input is a stream" if found is None else _item_counts(opened.total or 0, found)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
+        *_asked_fields(found),
         ("calls", calls),
         ("backend", plan.backend),
         ("model", plan.model),
@@ -569,8 +585,29 @@ def preview(
         ("output", "stdout" if options.output == "-" else options.output),
         *facts,
     ]
-    messages = first[0].prompt.messages({"text": first[1]}) if first else ()
-    print_preview(Preview(lines, first[0].name if first else "", messages), sys.stdout, os.environ)
+    mask = redact if plan.redacted else str
+    step = ""
+    messages: Sequence[Message] = ()
+    if first is not None:
+        step, messages = first[0].name, first[0].prompt.messages({"text": mask(first[1])})
+    elif item is not None:
+        asked = plan.pipeline.narrowed(item.known or {}).steps[0]
+        step, messages = asked.name, asked.prompt.messages(variables(plan.pipeline, item, mask))
+    print_preview(Preview(lines, step, messages), sys.stdout, os.environ)
+
+
+def _asked_fields(found: Forecast | None) -> Iterator[tuple[str, str]]:
+    """The units that a run would ask, and for how many rows."""
+    if found is None or not found.units:
+        return
+    # Units with the same number of rows are asked together.
+    by_rows: dict[int, list[str]] = {}
+    for name, rows in found.units.items():
+        by_rows.setdefault(rows, []).append(name)
+    head = "fields"
+    for rows, names in sorted(by_rows.items(), reverse=True):
+        yield head, f"{', '.join(names)}: {f'asked for {rows:,} row' + 's' * (rows != 1) if rows else 'nothing to ask'}"
+        head = ""
 
 
 _SHOWN_MASKED = 5
@@ -600,7 +637,7 @@ def _forecast(options: RunOptions, plan: RunPlan, opened: Input) -> Forecast | N
     if opened.scan is None:
         return None
     with closing(MemoryAnswers() if options.fresh else peek_answers(resolve_output(options.output))) as answers:
-        return forecast(opened.source.reread(), plan, answers)
+        return forecast(opened.source.reread(), plan, answers, retry_failed=options.retry_failed)
 
 
 def _item_counts(total: int, found: Forecast) -> str:

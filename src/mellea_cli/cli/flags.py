@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BadRowPolicy = Literal["auto", "fail", "skip"]
-PipelineName = Literal["single", "steps"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 ThinkingLevel = Literal["off", "low", "medium", "high", "default"]
 
+FIELDS = "Own fields"
 THEMES = "Themes"
 OUTPUT = "Output"
 INPUT = "Input"
@@ -218,7 +218,7 @@ def options_command(
             names of the commands that take the flag.
         name: the command, for those names.
         prepare: changes the values before the dataclass is made.
-        replaced: Typer parameters that replace those of fields, by field.
+        replaced: Typer arguments that replace flags and other arguments, by field.
     """
 
     def decorate(command: Callable[[T], ExitCode]) -> Callable[..., None]:
@@ -232,9 +232,13 @@ def options_command(
             kind, info, *commands = get_args(field.type)
             if info.param_decls is not None:  # an argument has none
                 _name_flag(info, field.name)
-            if not commands or name in commands[0]:
-                default = Parameter.empty if field.default is dataclasses.MISSING else field.default
-                annotation = Annotated[kind, replaced.get(field.name, info)]  # type: ignore[valid-type]  # made at run time
+            default = Parameter.empty if field.default is dataclasses.MISSING else field.default
+            if field.name in replaced and info.param_decls:
+                # A flag as an argument is required, and comes first.
+                annotation: Any = Annotated[kind, replaced[field.name]]
+                parameters.insert(1, Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation))
+            elif not commands or name in commands[0]:
+                annotation = Annotated[kind, replaced.get(field.name, info)]
                 parameters.append(
                     Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
                 )

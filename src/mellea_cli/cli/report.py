@@ -141,7 +141,7 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
     if not figures.rows or flags.results == "-":
         return []
     name = shlex.quote(flags.results)
-    if figures.labels is None:
+    if figures.labels is None and figures.judged:
         steps = [f"mellea themes {name} -o themes.jsonl", "mellea report themes.jsonl -o report.html"]
         return steps if form == "html" else steps[:1]
     return [f"mellea report {name} -o report.html"] if form == "text" else []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ import typer
 from mellea_cli.cli.flags import (
     DISPLAY,
     EXECUTORS,
+    FIELDS,
     FORMATS,
     INPUT,
     LIMITS,
@@ -34,7 +36,6 @@ from mellea_cli.cli.flags import (
     LocalOnlyFlag,
     LogLevelFlag,
     ModelFlag,
-    PipelineName,
     PullFlag,
     ThinkingLevel,
     concurrency_limit,
@@ -60,12 +61,18 @@ if TYPE_CHECKING:
 
 
 # The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
-# provider's batch queue and Ray are for `summarise` only.
-SUMMARISE = ("summarise",)
+# provider's batch queue and Ray are for `summarise` and `run` only.
+SUMMARISE = ("summarise", "run")
 THEMES_ONLY = ("themes",)
 
 _time_limit = partial(option, parser=time_limit, metavar="DURATION")
 _duration = partial(option, parser=duration, metavar="DURATION")
+
+
+def complete_pipeline(incomplete: str) -> list[str]:
+    """The built-in pipelines and the pipeline files of this folder that begin so."""
+    files = [str(path) for path in Path().glob("*.toml")]
+    return [name for name in ("single", "steps", *sorted(files)) if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,37 @@ class RunOptions:
             metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
         ),
     ] = ""
+
+    field: Annotated[
+        list[str] | None,
+        option(
+            FIELDS,
+            "One more column: 'product: the product', 'refund(bool): …', see mellea run. Repeatable.",
+            metavar="'NAME(TYPE): WHAT'",
+            env=False,
+        ),
+        SUMMARISE,
+    ] = None
+    category: Annotated[
+        list[str] | None,
+        option(
+            FIELDS,
+            "One more column with one of these values; 'NAME[]=…' takes several. Repeatable.",
+            metavar="NAME=A,B,C",
+            env=False,
+        ),
+        SUMMARISE,
+    ] = None
+    labels: Annotated[
+        str | None,
+        option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
+        SUMMARISE,
+    ] = None
+    language: Annotated[
+        str | None,
+        option(FIELDS, "Language of generated text, such as de or German; same: the row's own (default: en)."),
+        SUMMARISE,
+    ] = None
 
     themes_file: Annotated[
         str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
@@ -137,7 +175,15 @@ class RunOptions:
     )
     key_file: KeyFileFlag = None
     pipeline: Annotated[
-        PipelineName, option(MODEL, "single: one request per item; steps: the tutorial's three.", "-p"), SUMMARISE
+        str,
+        option(
+            MODEL,
+            "single: one request per item; steps: the tutorial's three; or a pipeline as in mellea run.",
+            "-p",
+            metavar="PIPELINE",
+            autocompletion=complete_pipeline,
+        ),
+        SUMMARISE,
     ] = "single"
     temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
     model_seed: Annotated[int | None, option(MODEL, "Seed of the model's sampling, if the server supports it.")] = None
@@ -333,38 +379,46 @@ def summarise(options: RunOptions) -> ExitCode:
     The same command again asks only for items that are missing, edited or failed.
     """
     from mellea_cli.cli.batch_run import with_display
-    from mellea_cli.pipelines.default_prompts import PIPELINES
+    from mellea_cli.cli.run import chosen_pipeline
 
-    pipeline = PIPELINES[options.pipeline]
-    return with_display(options, options.pipeline, partial(_summarise, options, pipeline))
+    pipeline = chosen_pipeline(options)
+    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
 
 
-def _summarise(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
+def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
+    """Run a pipeline over the input that the flags name.
+
+    Raises:
+        MelleaError: nothing was sent, or the output cannot be written any more.
+    """
     import asyncio
     from contextlib import ExitStack
 
     from mellea_cli.cli import batch_run, offload
     from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
-    from mellea_cli.io.writers import AddedColumns
+    from mellea_cli.cli.run import check_columns
+    from mellea_cli.io.writers import Added, AddedColumns
 
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
+        check_columns(pipeline, opened, options)
         if options.uses_batch_files:
             offload.check_flags(options, opened.source)
         if options.dry_run:
             batch_run.preview(options, plan_for(choose_for_run(options)), opened)
             return ExitCode.OK
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
-        added = AddedColumns.of(*((column.name, column.parts) for column in pipeline.columns))
+        added = AddedColumns(tuple(Added(column.name, column.parts, column.joint) for column in pipeline.columns))
         run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
             show.say(line)
         plan = plan_for(chosen)
         batch_run.confirm_changes(options, plan, opened, run_io, show)
+        batch_run.note_own_fields(pipeline.columns, run_io)
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
         if elsewhere is not None:
@@ -438,8 +492,13 @@ async def _run(
         found = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried)
         return not found.asks(retry_failed=options.retry_failed)
 
+    prefixes = plan.prefixes
+    if plan.pipeline.units and opened.scan is not None:
+        # Where only some fields are missing, the prompts are those of the pipeline that asks these.
+        first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
+        prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
     stop = Stop(show.say)
-    async with open_servers(options, chosen, plan.prefixes, show, nothing_to_ask) as servers:
+    async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:

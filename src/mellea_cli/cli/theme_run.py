@@ -24,6 +24,7 @@ from mellea_cli.io.files import resolve_output
 from mellea_cli.io.themes_file import JOINT, read_themes, write_themes
 from mellea_cli.io.writers import Added, AddedColumns
 from mellea_cli.pipelines.theme_prompts import Theme, label_pipeline
+from mellea_cli.report.results import own_columns
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -90,6 +91,7 @@ class _ThemeRun:
                 self._preview(opened, themes, phrases)
                 return ExitCode.OK
             run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show, "themes"))
+            batch_run.note_own_fields(own_columns(options.input), run_io)
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
                 show.say(line)

@@ -117,8 +117,9 @@ class WorkerSlot:
         """Give the worker an item; the future gets its outcome."""
         answer: asyncio.Future[Outcome | NotAnswered] = asyncio.get_running_loop().create_future()
         self.assignments[item.position] = Assignment(item, answer)
-        # The worker gets only what the engine needs, without the row's other columns.
-        self._unsent.append(Item(item.position, str(item.id), item.text))
+        # The worker gets only what the engine needs: of the row's other columns those that a prompt shows.
+        shown = {name: item.fields.get(name) for name in self.setup.inputs}
+        self._unsent.append(Item(item.position, str(item.id), item.text, shown, known=item.known))
         self._item_added.set()
         return answer
 

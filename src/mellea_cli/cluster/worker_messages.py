@@ -48,11 +48,12 @@ class ReportIntervals:
 class WorkerSetup:
     """Everything that one worker needs for a run, as plain data that can be pickled."""
 
-    pipeline: str  # Its name only: driver and worker have the same pipelines
+    pipeline: Any  # Its name, or what it is made from: driver and worker have the same code
     plan_fields: Mapping[str, Any]  # The other fields of the worker's `RunPlan`, with its part of the limits
     settings: BackendSettings  # With network policy and API key: a setup is sent to its own worker only
     pull: bool  # Whether to download the embedded model where it is missing
     intervals: ReportIntervals
+    inputs: tuple[str, ...] = ()  # The columns besides the text that prompts show
 
     @property
     def capacity(self) -> int:
@@ -61,10 +62,10 @@ class WorkerSetup:
         return concurrency + math.ceil(concurrency * _READ_AHEAD)
 
     def plan(self) -> RunPlan:
-        """The worker's own plan. Raises `KeyError` when there is no such pipeline."""
-        from mellea_cli.pipelines.default_prompts import PIPELINES
+        """The worker's own plan. Raises `UsageError` when the pipeline cannot be made there."""
+        from mellea_cli.pipelines.own_fields import pipeline_of
 
-        return RunPlan(pipeline=PIPELINES[self.pipeline], **self.plan_fields)
+        return RunPlan(pipeline=pipeline_of(self.pipeline), **self.plan_fields)
 
 
 def split_plan(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: bool) -> list[WorkerSetup]:
@@ -88,7 +89,8 @@ def split_plan(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: 
         )
         fields = {field.name: getattr(own, field.name) for field in dataclasses.fields(own) if field.name != "pipeline"}
         own_settings = dataclasses.replace(settings, concurrency=concurrency)
-        setups.append(WorkerSetup(plan.pipeline.name, fields, own_settings, pull, intervals))
+        pipeline = plan.pipeline.source or plan.pipeline.name
+        setups.append(WorkerSetup(pipeline, fields, own_settings, pull, intervals, plan.pipeline.inputs))
     return setups
 
 

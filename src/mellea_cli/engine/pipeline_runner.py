@@ -84,16 +84,17 @@ class PipelineRunner:
         if not item.text.strip():
             return Success(self.pipeline.blank(), attempts=0)
         self.observer(ItemStarted(item.position, str(item.id), item.text))
+        pipeline = self.pipeline if item.known is None else self.pipeline.narrowed(item.known)
         running = _RunningItem(item, self)
         clock = asyncio.get_running_loop().time
         start = clock()
         try:
-            await running.run(self.pipeline.steps)
-            values = self.pipeline.assemble({**running.values, "text": item.text})
+            await running.run(pipeline.steps)
+            values = pipeline.assemble({**running.values, "text": item.text})
         except Exception as error:  # noqa: BLE001 - the one catch-all around an item: a bad row fails alone
             cause = _furthest_reaching(error)
             if not _ends_run(cause):
-                return running.failure(cause, round(clock() - start, 3))
+                return running.failure(cause, round(clock() - start, 3), pipeline)
             self._unfinished(running.usage, running.calls)
             raise cause from cause.__cause__
         except BaseException:
@@ -128,6 +129,19 @@ class PipelineRunner:
         await ask(question, self._client, observer, into)
 
 
+def variables(pipeline: Pipeline, item: Item, mask: Callable[[str], str] = str) -> dict[str, Any]:
+    """The variables of the prompts for an item before its first answer; `mask` makes what the model sees of texts."""
+    known: dict[str, Any] = {"text": mask(item.text)}
+    if pipeline.inputs:
+        cells = ((name, item.fields.get(name)) for name in pipeline.inputs)
+        known["row"] = {name: mask(cell) if isinstance(cell, str) else cell for name, cell in cells}
+    if item.known:
+        # Prompts of later steps name the parts of a nested column by themselves.
+        nested = (value for value in item.known.values() if isinstance(value, Mapping))
+        known = {**{name: part for value in nested for name, part in value.items()}, **item.known, **known}
+    return known
+
+
 def step_options(options: Options, step: Step) -> Options:
     """How one step's answers are generated. A length limit that the user did not set may be raised for reasoning."""
     if options.max_tokens is not None:
@@ -152,7 +166,7 @@ def _ends_run(error: BaseException) -> bool:
 class _RunningItem:
     """One item on its way through the steps."""
 
-    __slots__ = ("_runner", "_variables", "calls", "failed_step", "item", "usage", "values")
+    __slots__ = ("_runner", "_variables", "calls", "failed_step", "item", "salvaged", "usage", "values")
 
     def __init__(self, item: Item, runner: PipelineRunner) -> None:
         self.item = item
@@ -160,7 +174,9 @@ class _RunningItem:
         self.usage = Usage()
         self.calls = 0
         self.failed_step = ""
-        self._variables: dict[str, Any] = {"text": runner.mask(item.text)}
+        self.salvaged: dict[str, Any] = {}
+        units = runner.pipeline.units
+        self._variables = variables(runner.pipeline, item, runner.mask) if units else {"text": runner.mask(item.text)}
         self._runner = runner
 
     async def run(self, steps: tuple[Step, ...]) -> None:
@@ -178,6 +194,11 @@ class _RunningItem:
 
     async def _step(self, step: Step) -> None:
         observer, position = self._runner.observer, self.item.position
+        if step.when is not None and not step.when(self._variables):
+            self.values[step.name] = None
+            if step.exports is not None:
+                self._variables.update(step.exports(None))
+            return
         observer(StepStarted(position, step.name))
         answer: Answer[Any] = Answer()
         try:
@@ -193,12 +214,17 @@ class _RunningItem:
             self.calls += answer.calls
         if answer.last.error is not None:
             self.failed_step = self.failed_step or step.name
+            if step.salvage is not None and answer.last.checked:
+                held = [bool(result) for _, result in answer.last.checked]
+                self.salvaged |= step.salvage(answer.last.value, self.item.text, held)
             raise answer.last.error
-        self.values[step.name] = self._variables[step.name] = answer.last.value
+        value = self.values[step.name] = answer.last.value
+        exported: Mapping[str, Any] = {step.name: value} if step.exports is None else step.exports(value)
+        self._variables.update(exported)
         observer(StepFinished(position, step.name, answer.usage))
 
-    def failure(self, error: BaseException, latency_s: float) -> Failure:
-        """The item's failure."""
+    def failure(self, error: BaseException, latency_s: float, pipeline: Pipeline) -> Failure:
+        """The item's failure, with what was answered all the same."""
         status = None
         match error:
             case BackendError():
@@ -210,7 +236,10 @@ class _RunningItem:
                 kind = "bug"
                 text = f"this is a bug in mellea: {type(error).__name__}: {error}"
                 message = Secrets.from_environ(os.environ).scrub(text)
-        return Failure(kind, message, self.failed_step, self.calls, status, self.usage, latency_s)
+        answered: Mapping[str, Any] | None = None
+        if pipeline.units and kind != "bug":
+            answered = {**pipeline.assemble({**self.values, "text": self.item.text}), **self.salvaged}
+        return Failure(kind, message, self.failed_step, self.calls, status, self.usage, latency_s, answered)
 
 
 class _StepObserver(CallObserver):

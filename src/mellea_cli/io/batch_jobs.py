@@ -251,10 +251,16 @@ class BatchFile(AtomicFile):
 
 
 def reply_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a reply file that are not blank, in UTF-8: also packed, with a byte order mark, with CR LF."""
+    """Yield the replies of a file in UTF-8: also packed, with a byte order mark, with CR LF, as lines of an array."""
     with closing(open_bytes(str(path))) as data:
         chunks = data.chunks()
         head = next(chunks, b"")
         encoding = choose_encoding(head, None, str(path))
         lines = Lines(chain((head[encoding.mark :],), chunks), encoding, str(path))
-        yield from (line for _, line in lines if line.strip())
+        for _, line in lines:
+            reply = line.strip(b" \t\r\n,")
+            if reply.startswith(b"[{") and reply.endswith(b"}]"):
+                with suppress(ValueError):
+                    yield from (json.dumps(value).encode() for value in json.loads(reply))
+            elif reply := reply.strip(b"[]"):
+                yield reply

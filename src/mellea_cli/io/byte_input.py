@@ -263,7 +263,11 @@ def choose_encoding(head: bytes, wanted: str | None, path: str) -> Encoding:
             )
         return Encoding(codec if codec.startswith("utf-7") else mark[1], len(mark[0]))
     if mark is not None:
-        return Encoding(mark[1], len(mark[0]))
+        # A program that does not know the mark of what it reads puts another one in front.
+        length = len(mark[0])
+        while head.startswith(mark[0], length):
+            length += len(mark[0])
+        return Encoding(mark[1], length)
     if utf16 := _unmarked_utf16(head):
         raise InputError("looks like UTF-16 without a byte order mark", path=path, hint=f"add --encoding {utf16}")
     return Encoding("utf-8")
@@ -285,7 +289,8 @@ def _unmarked_utf16(head: bytes) -> str:
 
 # Encodings of real exports. In a short text several fit equally well: then the first of them is guessed.
 _LIKELY_CODECS = [
-    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "cp932", "gb18030", "big5", "cp949", "latin_1"
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "cp932", "gb18030", "big5", "cp949", "latin_1",
+    "mac_roman"
 ]  # fmt: skip
 _GUESS_BYTES = 1 << 14
 _SNIPPET = 20
@@ -317,7 +322,7 @@ def _guess_codec(sample: bytes) -> str:
 
     # The library's own choice prefers rare encodings for short texts, so its measures are used with our order.
     guesses = [
-        (round(match.chaos, 2), -match.coherence, _LIKELY_CODECS.index(codec))
+        (round(match.chaos, 1), -match.coherence, _LIKELY_CODECS.index(codec))
         for match in from_bytes(sample, cp_isolation=_LIKELY_CODECS)
         for codec in match.could_be_from_charset
         if codec in _LIKELY_CODECS

@@ -66,7 +66,7 @@ velemeny megjegyzes szoveg comentariu recenzie yorum yorumlar mesaj σχολιο
 """)  # fmt: skip
 _WEAKER = _word_set("""
 description beschreibung descripcion descricao descrizione beschrijving omschrijving opis popis response responses
-answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen reason
+details answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen reason
 grund begrundung motif explanation complaint beschwerde reclamation queja reclamo klacht
 """)
 # Names in these scripts have no blanks: they end with such a word.
@@ -163,39 +163,52 @@ def is_null(text: Any) -> bool:
     return isinstance(text, str) and len(text) <= _LONGEST_NULL and text in _NULLS
 
 
-def find_text(columns: Sequence[str], sample: Sequence[Mapping[str, Any]] | None) -> list[str] | None:
+def find_text(columns: Sequence[str], sample: Sequence[Mapping[str, Any]], *, last: bool = True) -> list[str] | None:
     """Return the columns that may hold the text: one when it is clear, several or none when it is not.
 
     Args:
         columns: the names.
-        sample: some rows; without them the names alone must tell.
+        sample: the first rows.
+        last: whether no further row decides.
 
     Returns:
-        `None` when the names do not tell and there is no sample.
+        `None` when more rows are needed.
     """
     # Of `Comment` and `Comment_2`, which were both called `Comment`, none is the text.
     repeated = {name for name in columns if f"{name}_2" in columns}
     repeated |= {name for name in columns if (base := re.sub(r"_\d+$", "", name)) != name and base in repeated}
     ranks = {name: rank for name in columns if name not in repeated and (rank := _rank(name)) is not None}
     best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
-    sure = bool(best) and ranks[best[0]] < _SURE
-    if sure and len(best) == 1:
-        return best
-    if sample is None:
+    cells = {name: [row.get(name) for row in sample] for name in columns}
+    free = [
+        name
+        for name in columns
+        if name not in repeated and (len(parts := _parts(name)) >= _QUESTION_PARTS or _OTHER.isdisjoint(parts))
+    ]
+    names = free
+    if best and ranks[best[0]] < _SURE:
+        # A column that is named like the text may hold numbers or labels, and another one the text.
+        others = [name for name in (ranks if ranks[best[0]] < len(TEXT_COLUMNS) else free) if name not in best]
+        contested = not any(_prose(name, cells[name]) for name in best) and any(
+            _prose(name, cells[name]) for name in others
+        )
+        if len(best) == 1 and not contested:
+            return best if sample or last else None
+        names = others if contested and all(_are_labels(cells[name]) for name in best) else best
+    if not last:
         return None
-    if not sure:
-        names = [
-            name
-            for name in columns
-            if name not in repeated and (len(parts := _parts(name)) >= _QUESTION_PARTS or _OTHER.isdisjoint(parts))
-        ]
-    else:
-        names = best
-    scores = {name: _prose(name, [row.get(name) for row in sample]) for name in names}
+    scores = {name: _prose(name, cells[name]) for name in names}
     prose = sorted((name for name in names if scores[name]), key=lambda name: -scores[name])
     if len(prose) > 1 and scores[prose[1]] <= _CLEAR * scores[prose[0]]:
         return prose[:1]
     return prose or best
+
+
+def _are_labels(cells: Sequence[Any]) -> bool:
+    """Whether cells hold numbers, or one or two words that occur again and again."""
+    filled = [cell for cell in cells if cell not in (None, "") and not is_null(cell)]
+    words = max(map(_words, filled), default=0)
+    return bool(filled) and words <= 2 and (not words or 3 * len(set(map(str, filled))) <= 2 * len(filled))
 
 
 _MISSING = object()
@@ -215,12 +228,12 @@ def _path_value(value: Any, parts: Sequence[str]) -> Any:
     return _MISSING
 
 
-def _paths(value: Any, before: str = "") -> list[str]:
+def text_paths(value: Any, before: str = "") -> list[str]:
     """The paths to the texts inside objects and lists, a few levels deep."""
     if isinstance(value, str) or before.count(".") > 4:
         return [before] if before else []
     inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    return [path for key, part in inside for path in _paths(part, f"{before}.{key}" if before else str(key))]
+    return [path for key, part in inside for path in text_paths(part, f"{before}.{key}" if before else str(key))]
 
 
 _ID_TYPES = (str, int, float)  # not bool
@@ -276,15 +289,22 @@ class ColumnMapping:
         return same[0]
 
     def choose(
-        self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]] | None, line: int, *, header: bool = False
+        self,
+        columns: Sequence[str],
+        sample: Sequence[Mapping[str, Any]],
+        line: int,
+        *,
+        header: bool = False,
+        last: bool = True,
     ) -> bool:
         """Find the column with the text when the user named none.
 
         Args:
             columns: the names to choose from.
-            sample: some rows, or `None` when there are none yet.
+            sample: the first rows.
             line: the line for messages.
             header: whether the names come from a header, which may be the first row of a file without one.
+            last: whether no further row decides.
 
         Returns:
             Whether it is found; not found, more rows are needed.
@@ -293,14 +313,14 @@ class ColumnMapping:
             InputError: no column is clearly the text.
         """
         is_json = header and columns[0].startswith(("{", "[{"))
-        found = [] if is_json else find_text(columns, sample)
+        found = [] if is_json else find_text(columns, sample, last=last)
         if found is None:
             return False
         if len(found) > 1:
             hint = f"name one: --text-field {found[0]!r}; given several times, the columns are joined"
             raise self._error(f"{len(found)} columns may be the text: {listed(found)}", line, hint)
         if not found or (header and _rank(found[0]) is None and _looks_like_a_row(columns)):
-            raise self._no_text(columns, sample or (), line)
+            raise self._no_text(columns, sample, line)
         self.text_fields = (found[0],)
         self.notes.append(f"{self._path}: the text is in column {label(found[0])!r}")
         return True
@@ -327,7 +347,7 @@ class ColumnMapping:
             elif not is_path(name):
                 found.append(name)  # each row is said to be without it
             elif last:
-                raise self._missing(name, "--text-field", dict.fromkeys([*keys, *_paths(dict(rows[0]))]), 1)
+                raise self._missing(name, "--text-field", dict.fromkeys([*keys, *text_paths(dict(rows[0]))]), 1)
             else:
                 return False
         self.text_fields = tuple(found)
@@ -368,7 +388,7 @@ class ColumnMapping:
             value = None
         if isinstance(value, dict | list):
             kind = "an object" if isinstance(value, dict) else "an array"
-            paths = _paths(value, name)
+            paths = text_paths(value, name)
             hint = f"name what is inside: --text-field {paths[0]}" if paths else "name a column with text"
             raise self._error(f"column {name!r} holds {kind}, not text", line, hint)
         if isinstance(value, str):
@@ -389,7 +409,8 @@ class ColumnMapping:
 
     def _no_text(self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]], line: int) -> InputError:
         hint = "name the column with the feedback: --text-field NAME"
-        paths = [path for path in _paths(dict(sample[0])) if names_text([path.rpartition(".")[2]])] if sample else []
+        paths = text_paths(dict(sample[0])) if sample else []
+        paths = [path for path in paths if names_text([path.rpartition(".")[2]])]
         if any(name.startswith(("{", "[")) for name in columns):
             hint = "if this is JSON, add --format jsonl or json; else --text-field NAME"
         elif paths:

@@ -4,7 +4,9 @@ The rules, where the format leaves a choice:
 
 - Quotes follow RFC 4180: a field that begins with `"` ends with `"`, and a quote inside it is doubled. Where the first
   rows only fit so, a backslash escapes a quote (MySQL), or quotes mean nothing (tabs without quoting).
-- A row with fewer cells than the header is bad. One with more is bad too, unless the extra cells are empty.
+  Where a blank follows each delimiter, quotes begin behind it.
+- A row with more cells than the header is bad, unless the extra cells are empty. One with fewer is bad, too, unless
+  several in a row have as many and begin with an id: then Excel has left out the delimiters of empty cells.
 - Blank lines do not count. An unnamed column is called `column_N`, a repeated name gets `_2`, `_3` and so on.
 - Lines above the header, further header rows, repeated headers, comment lines and lines below the table are no rows.
   They are left out, and `left_out` says so.
@@ -17,12 +19,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import MAX_ROW_BYTES, Encoding, Lines, too_long
 from mellea_cli.io.columns import folded, listed, names_text
-from mellea_cli.io.formats import CsvDialect, LeftOut, RawRow, RowStream, TextInput, format_of_name
+from mellea_cli.io.formats import FILLED, CsvDialect, LeftOut, RawRow, RowStream, TextInput, format_of_name
 
 _CANDIDATES = (",", ";", "\t", "|")
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
@@ -50,7 +53,7 @@ def stated_delimiter(line: str) -> str | None:
     return known_delimiter(found[1]) if found else None
 
 
-Quoting = Literal["doubled", "backslash", "none"]
+Quoting = Literal["doubled", "spaced", "backslash", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class _Row:
 
 _SAMPLE = 200
 _HEADER_ROWS = 40  # The header is one of so many first rows
+_ONE_COLUMN = "\x1f"  # The delimiter of a table with one column, whose texts have commas and no quotes
 
 
 def find_layout(text: str, options: TableOptions) -> TableLayout:
@@ -113,12 +117,7 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
     sample = "".join(lines)
     best, best_score = TableLayout(given or ","), (False, -1.0, 1)
     for delimiter in (given,) if given else _CANDIDATES:
-        kinds: list[Quoting] = ["doubled"]
-        if '\\"' in sample or "\\N" in sample:
-            kinds.append("backslash")
-        if '"' in sample and delimiter in "\t|":
-            kinds.append("none")
-        for quoting in kinds:
+        for quoting in _quotings(sample, delimiter):
             rows = _sample(sample, delimiter, quoting)
             if stated is not None and rows:
                 del rows[0]
@@ -132,11 +131,32 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
             else:
                 fit = sum(len(row.cells) == width and not row.broken for row in body)
                 regular = fit / len(body) if body else 1.0
+                if quoting == "spaced":
+                    regular += 0.01  # equal is enough
             score = (_has_names(rows[header], options), regular, width)
             # A rarer way of quoting must make more rows regular.
             if score > best_score and (quoting == "doubled" or regular > best_score[1] or delimiter != best.delimiter):
                 best, best_score = _layout(rows, header, delimiter, quoting, options), score
+                if width < 2 and not given and delimiter == "," and score[0] and _is_prose(body):
+                    best = replace(best, delimiter=_ONE_COLUMN)
     return replace(best, sep_line=f"sep={stated}" if stated is not None else "")
+
+
+def _quotings(sample: str, delimiter: str) -> Iterator[Quoting]:
+    """The ways of quoting that a file may have."""
+    yield "doubled"
+    if delimiter not in "\t " and re.search(rf'(?m)^[^"\n]*{re.escape(delimiter)} "', sample):
+        yield "spaced"
+    if '\\"' in sample or "\\N" in sample or f"\\{delimiter}" in sample:
+        yield "backslash"
+    if '"' in sample and delimiter in "\t|":
+        yield "none"
+
+
+def _is_prose(rows: list[_Row]) -> bool:
+    """Whether commas separate parts of sentences, not cells: most often a blank follows."""
+    behind = [cell for row in rows for cell in row.cells[1:] if cell]
+    return bool(behind) and 2 * sum(cell.startswith(" ") for cell in behind) > len(behind)
 
 
 def _sample(text: str, delimiter: str, quoting: Quoting) -> list[_Row]:
@@ -154,6 +174,8 @@ def _sample(text: str, delimiter: str, quoting: Quoting) -> list[_Row]:
 
 
 def _has_names(row: _Row, options: TableOptions) -> bool:
+    if row.cells and _PROMPT.match(row.cells[0]):
+        return False
     if options.names:
         cells = {folded(cell) for cell in row.cells}
         return any(folded(name) in cells for name in options.names)
@@ -170,17 +192,31 @@ def _locate(rows: list[_Row], options: TableOptions) -> int:
     wide = [at for at in named if len(rows[at].cells) > 1]
     for at, row in enumerate(rows[:_HEADER_ROWS]):
         if at in wide or (at in named and not wide) or not _is_above(row, rows[at + 1 :], width, bool(wide)):
-            return at
+            return at + (at + 1 in wide and _groups(row, rows[at + 1]))
     return 0
+
+
+def _groups(row: _Row, below: _Row) -> bool:
+    """Whether a row names groups of columns, in merged cells, and the row below it the columns."""
+    names = [cell.strip() for cell in below.cells[: below.end]]
+    return (
+        sum(map(bool, map(str.strip, row.cells))) < len(names) == len(set(names))
+        and all(names)
+        and not any(char.isdigit() for name in names for char in name)
+    )
+
+
+_LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
+_PROMPT = re.compile(r"(?:SQL|mysql|MariaDB[^>]{0,40}|\w+=[#>]?)> ", re.IGNORECASE)
 
 
 def _is_above(row: _Row, later: list[_Row], width: int, named: bool) -> bool:
     """Whether a row above the first one that may be the header is a title, a comment, or a name with its value."""
     if row.broken or not later:
         return False
-    if not row.end:
-        return True
-    if row.cells[0].lstrip("\ufeff ").startswith("#") and (named or len(row.cells) != width):
+    is_comment = row.cells[0].lstrip("\ufeff ").startswith("#") and (named or len(row.cells) != width)
+    is_screen = named and (row.cells == _LETTERS[: len(row.cells)] or _PROMPT.match(row.cells[0]))
+    if not row.end or is_comment or is_screen:
         return True
     if width < 2 or row.end > 2:
         return row.end > 2 and named and len(row.cells) * 2 < width
@@ -206,7 +242,7 @@ def _layout(rows: list[_Row], header: int, delimiter: str, quoting: Quoting, opt
         header_line=options.header_row or rows[header].line,
         above=len(above),
         extra=tuple(tuple(row.cells) for row in body[:count]),
-        has_row_names=has_row_names and len(names) > 1,
+        has_row_names=has_row_names and len(names) > 1 and not _is_prose(body),
         commented=any(row.cells[0].startswith("#") for row in above),
         junk=frozenset(tuple(row.cells) for row in above),
     )
@@ -228,8 +264,8 @@ def _extra_rows(names: Sequence[str], body: list[_Row]) -> int:
     first = body[0].cells
     if _is_import_ids(first) or (folded(names[0]) == "v1" and folded(first[0]) == "responseid"):
         return 1
-    if len(first) > 1 and all(len(cell.strip()) > 1 and not cell.strip(" -") for cell in first):
-        return 1  # the rule below the header of sqlcmd and psql
+    if len(rule := "".join(first)) > 2 and "--" in rule and not rule.strip(" :+-"):
+        return 1  # the rule below the header of sqlcmd, psql and Markdown
     return int(len(names) > 1 and bool(names[0].strip()) and not first[0].strip() and _tells_answers(names, body))
 
 
@@ -255,6 +291,7 @@ _TRIM = "\ufeff \t\u00a0\u200b"
 _LONGEST_NAME = 300
 _ODD = frozenset("#{")
 _SEP = "sep="
+_ID = re.compile(r"\S*\d\S*")
 _COUNT = re.compile(r"\(\d+ rows?(?: affected)?\)|\d+ rows? (?:selected|in set).*", re.IGNORECASE)
 
 
@@ -277,7 +314,8 @@ class CsvReader:
         self._path = lines.path
         self.notes: list[str] = []  # Changes to the header, one sentence each
         self.left_out = LeftOut()  # What is no row, complete after the last row
-        self.dialect = CsvDialect(layout.delimiter, sep_line=layout.sep_line)  # How the file is written
+        delimiter = "," if layout.delimiter == _ONE_COLUMN else layout.delimiter
+        self.dialect = CsvDialect(delimiter, sep_line=layout.sep_line)  # How the file is written
         # The names of the columns, each once; empty for an empty file
         self.columns: tuple[str, ...] = self._read_header()
         self.header_line = self._lines.first_line
@@ -307,7 +345,7 @@ class CsvReader:
         blank = False
         while (row := self._parser.next_row()) is not None:
             if isinstance(row, InputError):
-                yield from self._flushed(below)
+                yield from self._flushed(below, [""])
                 yield row
                 continue
             if not row:
@@ -319,28 +357,43 @@ class CsvReader:
                 continue
             if len(row) == width or (len(row) > width and not any(row[width:])):
                 if below:
-                    yield from self._flushed(below)
+                    yield from self._flushed(below, row)
                 if self._order is not None:
                     row = [row[at] for at in self._order]
                 blank = self._after_header = False
                 yield lines.first_line, dict(zip(columns, row, strict=False)), None
             elif not any(row):
                 blank = True  # fewer or more cells than the header, and nothing in them
-            elif (blank or below) and len(row) < width and not any(row[1:]):
+            elif len(row) < width and (len(row) > 1 if _ID.fullmatch(first) else (blank or below) and not any(row[1:])):
+                # Perhaps a row whose last cells are empty: the row below it tells.
                 # Perhaps what a report writes below its table; a row below it would show that it is not.
                 below.append(_Row(lines.first_line, row))
             elif row == ["\\."] or _COUNT.fullmatch(first) or stated_delimiter(first):
                 self.left_out.add("line outside the table", lines.first_line)
             else:
-                yield from self._flushed(below)
+                yield from self._flushed(below, row)
                 yield self._wrong_width(len(row), lines.first_line)
-        if below:
-            self.left_out.add("line below the rows", *(row.line for row in below))
+        yield from self._last(below)
 
-    def _flushed(self, below: list[_Row]) -> list[InputError]:
-        errors = [self._wrong_width(len(row.cells), row.line) for row in below]
+    def _last(self, below: list[_Row]) -> list[RawRow | InputError]:
+        """The last rows, less what a report writes below its table."""
+        footer = [row.line for row in below if len(row.cells) == 1] if below and len(below[-1].cells) == 1 else []
+        if footer:
+            self.left_out.add("line below the rows", *footer)
+        rows = [row for row in below if row.line not in footer]
+        return self._flushed(rows, ["1"])
+
+    def _flushed(self, below: list[_Row], then: list[str]) -> list[RawRow | InputError]:
+        """The rows that are too short, filled up where they, and the row below them, are no parts of a broken one."""
+        rows: list[RawRow | InputError]
+        firsts = [*(row.cells[0] for row in below), then[0]]
+        if len(below) > 1 and len({len(row.cells) for row in below}) == 1 and all(map(_ID.fullmatch, firsts)):
+            self.left_out.add(FILLED, *(row.line for row in below))
+            rows = [(row.line, dict(zip_longest(self.columns, row.cells, fillvalue="")), None) for row in below]
+        else:
+            rows = [self._wrong_width(len(row.cells), row.line) for row in below]
         below.clear()
-        return errors
+        return rows
 
     def _is_no_row(self, row: list[str]) -> bool:
         """Whether a row that looks unusual is none; then it is counted."""
@@ -489,6 +542,7 @@ class _Parser:
             delimiter=delimiter,
             strict=True,
             escapechar="\\" if quoting == "backslash" else None,
+            skipinitialspace=quoting == "spaced",
             quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
         )
 
@@ -571,6 +625,8 @@ class _RowLines:
                 text = self._null.sub(r"\\\\N", text)
         if not self.row:
             self.first_line = number
+            # The mark of a file that was glued on would hide the quote behind it.
+            text = text[1:] if text.startswith('\ufeff"') else text
         self.line = number
         self.row.append((number, text))
         self.row_size += len(text)

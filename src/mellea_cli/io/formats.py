@@ -50,9 +50,11 @@ class LeftOut:
 
     def sentences(self) -> list[str]:
         """Return one sentence for each reason."""
-        return [f"left out: {_several(reason, lines)}" for reason, lines in self._lines.items()]
+        start = {FILLED: ""}
+        return [f"{start.get(reason, 'left out: ')}{_several(reason, lines)}" for reason, lines in self._lines.items()]
 
 
+FILLED = "row with fewer cells than the header, filled up"
 _SHOWN_LINES = 5
 
 
@@ -234,6 +236,7 @@ _BINARY_FILES = (
     (b"\x7fELF", "a program", ""),
 )
 _WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".ods")
+_TEXT_HEAD = 200
 _OTHER_FILE = "name a JSONL, JSON, CSV or TSV file"
 
 
@@ -318,6 +321,13 @@ def refuse_binary(head: bytes, encoding: Encoding, path: str) -> None:
     for magic, kind, remedy in _BINARY_FILES:
         if head.startswith(magic):
             raise InputError(f"is {kind}, not text", path=path, hint=remedy or _OTHER_FILE)
+    start = head[encoding.mark :][:_TEXT_HEAD].decode(encoding.codec, "replace").lstrip("\ufeff \t\r\n").casefold()
+    if start.startswith(("<!doctype html", "<html", "<table", "<meta", "<style")):
+        raise InputError("is an HTML page, not a table", path=path, hint=_EXPORT)
+    if start.startswith("<?xml"):
+        raise InputError("is XML", path=path, hint=_EXPORT)
+    if path.lower().endswith((".yaml", ".yml")):
+        raise InputError("is YAML", path=path, hint=_OTHER_FILE)
     # Single control characters do occur in exports; binary data are full of them.
     sample = head[:4096]
     if encoding.keeps_ascii and sum(map(sample.count, range(6))) > len(sample) * 0.2:

@@ -25,8 +25,8 @@ from mellea_cli.messages import Usage
 MEMORY_ANSWERS = 10_000  # Answers that are kept in memory when the output has no file for a journal
 
 
-class Answers(Protocol):
-    """Outcomes by a 16-byte key that the caller derives from the plan and the item's text."""
+class RowAnswers(Protocol):
+    """Outcomes by a key that the caller derives from the plan and the item's text."""
 
     def lookup(self, key: bytes) -> Outcome | None:
         """Return the outcome for a key; takes microseconds, so an event loop can call it."""
@@ -39,6 +39,10 @@ class Answers(Protocol):
 
     def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
         """Store outcomes, all or none; the later one for a key wins. They are durable when this returns."""
+
+
+class Answers(RowAnswers, Protocol):
+    """A store of outcomes by keys of 16 bytes, with facts about the run."""
 
     def facts(self) -> dict[str, str]:
         """Return the facts about the run that wrote the answers, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.byte_input import CHUNK_BYTES, MAX_ROW_BYTES, LineCounter, Lines, too_long
-from mellea_cli.io.columns import has_column, names_text
+from mellea_cli.io.columns import has_column, names_text, text_paths
 from mellea_cli.io.formats import RawRow
 
 MAX_DEPTH = 400  # Levels of objects and arrays. More is refused, so that every row that is read can also be written.
@@ -49,17 +50,53 @@ def read_jsonl(lines: Lines) -> Iterator[RawRow | InputError]:
             try:
                 value, end = decode(text)
             except _NotJson:
-                value = _NULLING.decode(text)
-                text = json.dumps(value, ensure_ascii=False)
-                end = len(text)
+                value, end = None, 0
             if end != len(text):
-                _DECODER.decode(text)  # raises an error that says where the extra text begins
-            yield number, _checked_object(value, text), text
+                yield from [(number, value, raw) for value, raw in _several(text)]
+            else:
+                yield number, _checked_object(value, text), text
         except UnicodeDecodeError as error:
             yield lines.undecodable(error, number)
         except (ValueError, RecursionError) as error:
+            if text.startswith(("{'", "{u'")) and (loose := _python_dict(text)):
+                yield number, loose, json.dumps(loose, ensure_ascii=False)
+                continue
             message = f"not a JSON object: {_reason(error, text)}"
             yield InputError(message, path=lines.path, line=number, hint=_line_hint(text))
+
+
+_COMMA = re.compile(r"\s*,?\s*")
+
+
+def _several(text: str) -> list[tuple[dict[str, Any], str]]:
+    """The objects of a line: some programs write no line ends, others a comma behind each object.
+
+    Raises:
+        ValueError: there is something else on the line.
+    """
+    rows = []
+    at = 0
+    while at < len(text):
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+            raw = text[at:end]
+        except _NotJson:
+            value, end = _NULLING.raw_decode(text, at)
+            raw = json.dumps(value, ensure_ascii=False)
+        rows.append((_checked_object(value, raw), raw))
+        at = _COMMA.match(text, end).end()  # type: ignore[union-attr]  # it matches the empty text, too
+        if at < len(text) and text[at] != "{":
+            raise json.JSONDecodeError("Extra data", text, at)
+    return rows
+
+
+def _python_dict(text: str) -> dict[str, Any] | None:
+    """What Python prints for a dict, which older data sets have on each line; `None` for anything else."""
+    try:
+        value = ast.literal_eval(text)
+        return value if isinstance(value, dict) and json.dumps(value) else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def _checked_object(value: Any, text: str) -> dict[str, Any]:
@@ -112,7 +149,8 @@ _LEVELS = 3
 def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
     """Return the paths to the lists of objects in an object that is a wrapper rather than a row.
 
-    Of several levels the one nearest to the top counts. An object with a text of its own is a row.
+    Of several levels the one nearest to the top counts, and of several lists those with the named columns, or with a
+    text. An object with a text of its own is a row.
 
     Args:
         value: the object.
@@ -130,12 +168,44 @@ def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
             for key, part in parent.items()
             if isinstance(part, list) and part and all(isinstance(one, dict) for one in part)
         ]
+        if len(found) > 1:
+            fits = [path for path in found if _has_text(value, path, names)]
+            return fits or found
         if found:
             return found
         level = [
             ((*path, key), part) for path, parent in level for key, part in parent.items() if isinstance(part, dict)
         ]
     return []
+
+
+def _under(value: Any, path: Sequence[str]) -> Any:
+    """What is under some names; nothing when one of them is missing."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _has_text(value: dict[str, Any], path: tuple[str, ...], names: Sequence[str]) -> bool:
+    rows = _under(value, path)[:_FIRST_ROWS]
+    if names:
+        start = ".".join(path) + "."
+        return any(name.startswith(start) or has_column(row, name) for row in rows for name in names)
+    return any(names_text(path.rpartition(".")[2] for path in text_paths(row)) for row in rows)
+
+
+_FIRST_ROWS = 5
+# Names in a page of an API besides its rows: where the next one is, and how many there are.
+_PAGE = re.compile(
+    "(?i)(?<![a-z])(page|per|size|count|total|results|items|next|prev|last|first|more|limit|offset|cursor|ur[li]|links?"
+    "|meta|paging|pagination|after|before|start|end|time|ok|status)"
+)
+
+
+def is_page(value: Any, names: Sequence[str]) -> bool:
+    """Whether an object is one page of an API's answers, with its rows in one list."""
+    paths = rows_inside(value, names)
+    return len(paths) == 1 and all(_PAGE.search(key) for key in value if key != paths[0][0])
 
 
 _GAP = re.compile(r"[\s,:\ufeff]*")
@@ -190,24 +260,31 @@ class JsonStream:
         Raises:
             InputError: the text is not JSON from some place on; the rows before it have been yielded.
         """
+        pages: list[tuple[str, ...]] = []
         first = self._peek()
-        if not first:
-            return
-        if first == "[":
-            self._skip(1)
-            yield from self._elements()
-        elif first == "{":
+        if first == "{":
             row = self._element()
             paths = rows_inside(row[1], self._names) if not isinstance(row, InputError) else []
             text = self._parsed if paths else ""
-            if paths and not self._peek():
+            if paths and (not self._peek() or is_page(row[1], self._names)):  # type: ignore[index]  # no error has paths
                 yield from self._inside(text, paths)
-                return
-            yield row
-            while self._peek():
-                yield self._element()
-        else:
+                pages = paths
+            else:
+                yield row
+        elif first not in ("", "["):
             raise self._error("expected a JSON array or JSON objects", "if this is not JSON, add --format")
+        while mark := self._peek():
+            if mark == "[" and first == "[":
+                # Often there are several, the pages of an API.
+                self._skip(1)
+                yield from self._elements()
+                continue
+            row = self._element()
+            rows = _under(row[1], pages[0]) if pages and not isinstance(row, InputError) else None
+            if isinstance(rows, list):
+                yield from self._inside(self._parsed, pages) if rows else ()
+            else:
+                yield row
 
     def _elements(self) -> Iterator[RawRow | InputError]:
         if self._peek() != "]":
@@ -221,7 +298,7 @@ class JsonStream:
             if mark != "]":
                 raise self._error(f"expected ',' or ']' after an element, found {mark!r}", "")
         self._skip(1)
-        if self._peek():
+        if self._peek() not in ("", "["):
             raise self._error("there is more after the end of the array", "write one array, or one object per line")
 
     def _inside(self, text: str, paths: list[tuple[str, ...]]) -> Iterator[RawRow | InputError]:
@@ -229,9 +306,13 @@ class JsonStream:
         names = [".".join(path) for path in paths]
         if len(paths) > 1:
             message = f"is one object with rows under {' and '.join(map(repr, names))}"
+            paths_inside = (text_paths(row) for row in _under(json.loads(text), paths[0])[:_FIRST_ROWS])
+            column = next((name for some in paths_inside for name in some if names_text([name.rpartition(".")[2]])), "")
             hint = f"take one out: jq -c '.{names[0]}[]' FILE | mellea summarise -"
+            hint += f" --text-field {column}" if column else ""
             raise InputError(message, path=self._path, line=1, hint=hint)
-        self.notes.append(f"{self._path}: the rows are under {names[0]!r}")
+        if (note := f"{self._path}: the rows are under {names[0]!r}") not in self.notes:
+            self.notes.append(note)
         at = text.index("{")
         for key in paths[0]:
             at = _member(text, key, at)

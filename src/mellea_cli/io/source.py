@@ -34,7 +34,7 @@ from mellea_cli.io.formats import (
     known_format,
     refuse_binary,
 )
-from mellea_cli.io.json_reader import rows_inside
+from mellea_cli.io.json_reader import is_page, rows_inside
 from mellea_cli.items import Item
 
 # Regular files up to this size, packed and unpacked, are checked whole before the first item is processed
@@ -353,7 +353,7 @@ def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = (
     columns = [name for name in rows.open_ended or rows.header if name not in but]
     if rows.header:
         mapping.check_header(rows.header, rows.header_line, rows.labels)
-        if named or mapping.choose(columns, None, rows.header_line, header=True):
+        if named or mapping.choose(columns, (), rows.header_line, header=True, last=False):
             return rows
     taken: list[RawRow | InputError] = []
     sample: list[Mapping[str, object]] = []
@@ -372,7 +372,7 @@ def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = (
         elif columns:
             line = next((one[0] for one in taken if not isinstance(one, InputError)), 1)
             line = rows.header_line if rows.header else line
-            found = mapping.choose(columns, sample if last else None, line, header=bool(rows.header))
+            found = mapping.choose(columns, sample, line, header=bool(rows.header), last=last)
     return replace(rows, stream=_without_end(chain(taken, stream)))
 
 
@@ -398,11 +398,15 @@ def _without_end(stream: Iterator[RawRow | InputError]) -> Iterator[RawRow | Inp
 
 
 def _wraps_rows(text: str, options: SourceOptions) -> bool:
+    start = text.lstrip("\ufeff \t\r\n")
     try:
-        return bool(rows_inside(json.loads(text), options.text_fields))
+        value, end = json.JSONDecoder().raw_decode(start)
     except (ValueError, RecursionError):
         # Most often there is a second line, so the first one is a row.
         return len(text) > CHUNK_BYTES and "\n" not in text
+    if start[end:].strip():
+        return is_page(value, options.text_fields)
+    return bool(rows_inside(value, options.text_fields))
 
 
 _BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"

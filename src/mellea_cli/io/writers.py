@@ -28,6 +28,10 @@ class Added:
     parts: tuple[str, ...] = ()  # For a nested column the names inside it, which become columns of their own in CSV
     joint: str = ""  # For a column of lists the text between their parts in CSV; empty writes the list as JSON
 
+    def cell(self, value: Any) -> Any:
+        """The column's value in a table. An empty list is written as JSON: an empty cell is null."""
+        return self.joint.join(map(str, value)) if self.joint and isinstance(value, list) and value else value
+
 
 @dataclass(frozen=True, slots=True)
 class AddedColumns:
@@ -297,10 +301,8 @@ class Table:
             if column.parts:
                 inside = value if isinstance(value, Mapping) else {}
                 cells.extend([inside.get(part) for part in column.parts])
-            elif column.joint and isinstance(value, list):
-                cells.append(column.joint.join(map(str, value)))
             else:
-                cells.append(value)
+                cells.append(column.cell(value))
         if self._added.columns:
             error = added.get(ERROR)
             if isinstance(error, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,10 @@ class Pipeline:
         assemble: takes the answers by step name, with the item's text under `text`, and returns the columns' values by
             column name.
         empty: the columns' values for an item without text; nulls by default.
+        units: what is answered and remembered by itself; empty when that is the pipeline as a whole. `assemble` then
+            also takes the answers of only some steps.
+        narrow: takes names of units and returns the pipeline that asks only those.
+        source: what the pipeline is made from, for processes that make it again.
 
     Raises:
         ValueError: a step's name is used twice, or a step needs one that does not come before it.
@@ -42,6 +46,9 @@ class Pipeline:
     columns: tuple[Column, ...]
     assemble: Callable[[Mapping[str, Any]], dict[str, Any]]
     empty: Mapping[str, Any] | None = None
+    units: tuple[AnswerUnit, ...] = ()
+    narrow: Callable[[frozenset[str]], Pipeline] | None = None
+    source: Any = None
 
     def __post_init__(self) -> None:
         before: set[str] = set()
@@ -55,6 +62,21 @@ class Pipeline:
     @property
     def step_names(self) -> tuple[str, ...]:
         return tuple(step.name for step in self.steps)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The input's columns that prompts show besides the text."""
+        return tuple(dict.fromkeys(name for unit in self.units for name in unit.inputs))
+
+    @property
+    def prefixes(self) -> tuple[tuple[Message, ...], ...]:
+        """The beginnings that the prompts of each step share."""
+        return tuple(step.prompt.prefix for step in self.steps)
+
+    def narrowed(self, known: Collection[str]) -> Pipeline:
+        """The pipeline that asks only for columns that are not known."""
+        missing = frozenset(unit.name for unit in self.units if not all(column in known for column in unit.columns))
+        return self if self.narrow is None or len(missing) == len(self.units) else self.narrow(missing)
 
     def blank(self) -> dict[str, Any]:
         """The columns of an item without text."""
@@ -82,10 +104,42 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a pipeline adds to each row; `parts` are the keys of a nested one, in order."""
+    """A column that a pipeline adds to each row; `parts` are the keys of a nested one, in order.
+
+    Args:
+        name: its name.
+        parts: for a nested column the names inside it.
+        type: for an own field its type, such as `category`; empty for a built-in column.
+        joint: for a column of lists the text between their parts in a table; empty writes the list as JSON.
+    """
 
     name: str
     parts: tuple[str, ...] = ()
+    type: str = ""
+    joint: str = ""
+
+    @property
+    def is_categorical(self) -> bool:
+        return self.type in ("bool", "category", "categories")
+
+
+@dataclass(frozen=True)
+class AnswerUnit:
+    """What is answered and remembered by itself: one own field, or the built-in pipeline that own fields extend.
+
+    Args:
+        name: its name, unique in the pipeline.
+        columns: the columns that it answers.
+        definition: everything that changes its answers, as plain data: part of its key.
+        inputs: the input's columns that its prompts show besides the text.
+        is_builtin: whether it is a built-in pipeline.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    definition: Mapping[str, Any]
+    inputs: tuple[str, ...] = ()
+    is_builtin: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +155,10 @@ class Step:
         requirements: what must hold for the answer beyond its type.
         fallback: repairs an answer in code when re-prompts have not helped. It takes the answer and the item's text;
             its result must meet the requirements too.
+        when: takes the variables and says whether the step is asked; one that is not has `None` as its answer.
+        exports: the variables that an answer gives to later steps; by default itself under the step's name.
+        salvage: takes an answer that is refused, the item's text, and whether each requirement holds; returns the good
+            columns.
     """
 
     name: str
@@ -110,6 +168,9 @@ class Step:
     needs: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
     fallback: Callable[[Any, str], Any] | None = None
+    when: Callable[[Mapping[str, Any]], bool] | None = None
+    exports: Callable[[Any], Mapping[str, Any]] | None = None
+    salvage: Callable[[Any, str, Sequence[bool]], Mapping[str, Any]] | None = None
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The first request for one item; `options` have this step's `max_tokens` already set."""
@@ -175,6 +236,20 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
         ) from error
     except JinjaError as error:
         raise TemplateError(f"the template cannot be rendered: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def condition(source: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Compile a condition over a prompt's variables, in a sandbox. A comparison with null does not hold."""
+    compiled = _environment().compile_expression(source, undefined_to_none=True)
+
+    def holds(variables: Mapping[str, Any]) -> bool:
+        try:
+            return bool(compiled(**variables))
+        except TypeError:
+            return False
+
+    return holds
 
 
 @lru_cache(maxsize=256)

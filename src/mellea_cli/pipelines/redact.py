@@ -26,31 +26,44 @@ _IP = (
     r"((?:\d{1,3}\.){3}\d{1,3}|[\da-f]{0,4}(?::[\da-f]{0,4}){2,7})(?![\w:.]\w)"
 )
 _REFERENCE = r"""
-\b(?:order|ticket|invoice|track(?:ing)?|case|ref(?:erence)?|booking|serial|parcel|shipment|customer|contract|policy
-    |bestellung|rechnung|auftrag|sendung|commande|facture|pedido|factura
-    |\w*(?:bestell|rechnungs|auftrags|sendungs|kunden|vertrags|vorgangs)(?:nummer|nr))
-(?:[ ](?:number|no|nr|id|code))?[ .:#]{1,3}"""
-_NO_PHONE = r"""
-    (?:\d{4}[./-]\d{1,2}[./-]\d{1,2} | \d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2}))(?![\d./-]*\d)  # a date
-    | \d{1,2}:\d{2}(?::\d{2})?(?!\d)                                                         # a time
-    | [1-9]\d{0,2}(?:[.,']\d{3})+(?:[.,]\d{1,2})?(?![\d.,]*\d)               # an amount with thousands separators
-    | \d{1,3}(?:[ ]\d{3})+(?=[ ]?(?:[€$£%]|(?:eur|usd|gbp|chf)\b))          # an amount with spaces and a currency
-    | \d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)                                    # a version or an IP address
+(?:\b(?:order|ticket|invoice|track(?:ing)?|case|ref(?:erence)?|booking|serial|parcel|shipment|customer|contract|policy
+    |account|id|sku|ean|upc|isbn|imei|model|part|article|art\.?-?nr|version|build
+    |bestellung|rechnung|auftrag|sendung|artikel|modell|konto|commande|facture|modèle|pedido|factura|modelo|ordine|fattura
+    |заказа?|артикул|zamówieni[ea]
+    |\w*(?:bestell|rechnungs|auftrags|sendungs|kunden|vertrags|vorgangs|artikel)(?:nummer|nr))
+(?:[ ](?:number|no|nr|id|code|n[°º]|№|nº))?[ .:#№]{1,3}
+|(?:订单号?|訂單號?|注文番号|주문번호)[ :\uff1a]{0,2})"""
+_CURRENCY = r"[€$£¥₹₽₺₩₫]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|ft|huf|zł|pln|kč|czk|vnd|đ|idr|inr|jpy|krw|rub|руб)\b"  # noqa: RUF001
+_NO_PHONE = rf"""
+    (?:\d{{4}}[./-]\d{{1,2}}[./-]\d{{1,2}} | \d{{1,2}}[./-]\d{{1,2}}[./-](?:\d{{4}}|\d{{2}}))(?![\d./-]*\d)  # a date
+    | \d{{1,2}}:\d{{2}}(?::\d{{2}})?(?!\d)                                                         # a time
+    | [1-9]\d{{0,2}}(?:[.,']\d{{3}})+(?:[.,]\d{{1,2}})?(?![\d.,]*\d)               # an amount with thousands separators
+    | \d{{1,3}}(?:[ \u00a0\u202f]\d{{3}})+(?=[ \u00a0\u202f]?(?:%|{_CURRENCY}))   # an amount with spaces and a currency
+    | [1-9]\d{{0,2}}(?:[ \u00a0\u202f]\d{{3}})*(?:[ \u00a0\u202f]000){{2}}(?![ ]?\d)   # millions
+    | \d{{1,2}}[/.]\d{{4}}[ ]?[-\u2013][ ]?\d{{1,2}}[/.]\d{{4}}                         # months
+    | \d{{1,3}}(?:\.\d{{1,3}}){{3}}(?![\d.]*\d)                                    # a version or an IP address
 """
 _GAP = r"[ \t\u00a0\u202f./()-]{0,3}"
 _PHONE = rf"""(?ix)
-(?P<keep>{_REFERENCE}(?=[\w/-]{{6}})[\w/-]*\d[\w/-]* | (?<!\w)(?:{_NO_PHONE})
-    | (?:[€$£]|\b(?:eur|usd|gbp|chf))[ ]?\d(?:[.,' ]?\d)*)
+(?P<keep>{_REFERENCE}(?:(?=[\w/-]{{6}})[\w/-]*\d[\w/-]* | \d{{1,5}}(?:[ ]\d{{1,5}}){{1,5}}) | (?<!\w)(?:{_NO_PHONE})
+    | (?:(?<!\w)(?:{_CURRENCY}|r\$|rs\.?|rp))[ ]?\d(?:[.,' ]?\d)*)
 | (?:
     # Any number after a word that announces one
-    (?P<word>\b(?<!\[)(?:phone|tel|telephone|telefon\w*|mobile|cell|handy|fax|whatsapp|sms|call|ring|dial|anruf\w*)\b(?!\])
+    (?P<word>(?:\b(?<!\[)(?:phone|t[ée]l|t[ée]l[ée][fp]\w*|mob(?:ile?|il\w*)?|m[óo]vil|cell?(?:ulare?)?|celular|handy|gsm|fax
+            |whatsapp|sms|call|ring|dial|anruf\w*|appel\w*|tlf|puh\w*|тел\w*|моб\w*|τηλ\w*|κιν\w*)\b(?!\])
+            |电话|手机|電話|携帯|전화|휴대폰|연락처)
         (?:(?!{_REFERENCE})[^\d\n+(\[]){{0,15}})
     (?!{_NO_PHONE})[+(]{{0,2}}\d(?:{_GAP}\d){{6,14}}
     | (?<![\w.,/+\]])(?:
         # International: + or 00, country, number
-        (?:\+[ (]?|00[ -]?)[1-9](?:{_GAP}\d){{6,14}}
-        # With the trunk prefix: 030 1234567, 0170/1234567, (020) 7946 0958, 06 12 34 56 78
-        | \(?0[1-9](?:{_GAP}\d){{7,10}}
+        (?:[+\uff0b][ (]?|(?:00|011)[ -]?)[1-9](?:{_GAP}\d){{6,14}}
+        # With the trunk prefix: 030 1234567, 0170/1234567, (020) 7946 0958, 06 12 34 56 78, 0 532 123 45 67
+        | \(?0(?:[ ](?=\d{{3}}[ ]\d{{3}}[ ]))?[1-9](?:{_GAP}\d){{7,10}}
+        # Russia: 8 (912) 345-67-89
+        | 8[ -]\(?9\d{{2}}\)?[ -]\d{{3}}[ -]?\d{{2}}[ -]?\d{{2}}
+        # Brazil: (11) 91234-5678; India: 98765 43210
+        | \(?\d{{2}}\)?[ ]9?\d{{4}}-\d{{4}}
+        | [6-9]\d{{4}}[ -]\d{{5}}
         # North America: 555-123-4567, 1 (555) 123-4567
         | (?:1[ .-])?\(?[2-9]\d{{2}}\)?[ .-]{{1,2}}\d{{3}}[ .-]\d{{4}}
         # Other countries, in three to five groups: 600 123 456, 91 123 45 67

@@ -6,24 +6,39 @@ Memory does not grow with the rows, only with the number of different values in 
 from __future__ import annotations
 
 import heapq
-import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Theme
 from mellea_cli.report.dates import DATE_COLUMNS, Bucket, DayCounts, bucket_name, bucket_start, buckets, fitting_bucket
-from mellea_cli.report.figures import Figures, Group, Labels, Mix, Point, Quote, Split, ThemeFigures, Trend, many, ratio
+from mellea_cli.report.figures import (
+    FieldFigures,
+    Figures,
+    Group,
+    Labels,
+    Mix,
+    Point,
+    Quote,
+    Split,
+    ThemeFigures,
+    Trend,
+    many,
+    ratio,
+    value_name,
+    value_names,
+)
 from mellea_cli.report.results import SENTIMENTS, URGENCIES, Record, Results
 
+ANSWERED = "answered"  # The name of rows with own fields only
 NO_ANSWER = "no answer"  # The name under which a trend counts rows without an answer
-EMPTY_VALUE = "(empty)"
 _QUOTES = 5
 _URGENT = 3
 _GROUPS = 12
 _MOST_VALUES = 10_000
-_LONGEST_VALUE = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +66,15 @@ class Aggregator:
         self._urgent = _TopQuotes(_URGENT)
         self._days: defaultdict[str, DayCounts] = defaultdict(DayCounts)
         self._splits: dict[str, defaultdict[str, Mix]] = {column: defaultdict(Mix) for column in self._options.by}
+        self._fields: dict[str, _FieldValues] = {}
         self._split_themes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def add(self, record: Record) -> None:
         self._mix.add(record)
+        for name, value in record.own.items() if record.state == "answered" else ():
+            if name not in self._fields:
+                self._fields[name] = _FieldValues()
+            self._fields[name].add(value)
         severity = _rank(record.urgency, URGENCIES), _rank(record.sentiment, SENTIMENTS)
         if record.state == "blank":
             self._blank += 1
@@ -65,9 +85,10 @@ class Aggregator:
         themes = [name for name in record.themes or () if name not in (OTHER, NONE)]
         self._add_themes(record, themes, severity)
         for column in self._date_columns(record):
-            self._days[column].add(record.rest.get(column), record.sentiment or NO_ANSWER)
+            unjudged = ANSWERED if record.state == "answered" else NO_ANSWER
+            self._days[column].add(record.rest.get(column), record.sentiment or unjudged)
         for column, groups in self._splits.items():
-            value = _group_name(record.rest.get(column))
+            value = value_name(record.rest.get(column))
             if value not in groups and len(groups) >= _MOST_VALUES:
                 value = ""
             groups[value].add(record)
@@ -112,6 +133,7 @@ class Aggregator:
             trend=trend,
             splits=[self._split(column, groups) for column, groups in self._splits.items()] if self._mix.rows else (),
             notes=list(_notes(results, trend)),
+            fields=[self._fields[one.name].figures(one) for one in results.own if one.name in self._fields],
         )
 
     def _theme_figures(self) -> list[ThemeFigures]:
@@ -166,6 +188,7 @@ class Aggregator:
             others.rows += groups[value].rows
             others.sentiment.update(groups[value].sentiment)
             others.urgency.update(groups[value].urgency)
+            others.unjudged += groups[value].unjudged
         shown = []
         for value in order[:_GROUPS]:
             most_common = self._split_themes[column, value].most_common(1)
@@ -196,19 +219,71 @@ class _TopQuotes:
         return [quote for _, quote in sorted(self.heap, key=lambda pair: pair[0], reverse=True)]
 
 
+_MOST_RANGES = 10
+
+
+class _FieldValues:
+    """The values of one own field so far."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Any] = Counter()
+        self._answered = self._empty = 0
+        self._sum = 0.0
+        self._numbers = 0
+
+    def add(self, value: Any) -> None:
+        if value in (None, [], ""):
+            self._empty += 1
+            return
+        self._answered += 1
+        if _is_number(value):
+            self._sum += value
+            self._numbers += 1
+            # Different numbers beyond the limit are counted by their first two digits.
+            self._count(value, float(f"{value:.1e}"))
+            return
+        for name in value_names(value):
+            self._count(name, "")
+
+    def _count(self, value: Any, beyond: Any) -> None:
+        self._counts[value if value in self._counts or len(self._counts) < _MOST_VALUES else beyond] += 1
+
+    def figures(self, column: Column) -> FieldFigures:
+        numbers = sorted(value for value in self._counts if _is_number(value))
+        if numbers:
+            ranges = self._ranges(numbers)
+            mean = self._sum / self._numbers
+            figures = (0, mean, float(numbers[0]), float(numbers[-1]))
+            return FieldFigures(column.name, column.type, self._answered, self._empty, ranges, *figures)
+        counts = Counter(self._counts)
+        rarest = counts.pop("", 0)
+        common = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        more = len(common[_GROUPS:]) + bool(rarest)
+        return FieldFigures(column.name, column.type, self._answered, self._empty, common[:_GROUPS], more)
+
+    def _ranges(self, numbers: Sequence[Any]) -> list[tuple[str, int]]:
+        """Rows by number, or by range where there are many numbers."""
+        low, high = numbers[0], numbers[-1]
+        if len(numbers) <= _GROUPS:
+            return [(f"{number:g}", self._counts[number]) for number in numbers]
+        width = (high - low) / _MOST_RANGES
+        # Round steps: 1, 2 or 5 times a power of ten.
+        size = 10.0 ** math.floor(math.log10(width))
+        width = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= width)
+        counts: Counter[int] = Counter()
+        for number in numbers:
+            counts[math.floor(number / width)] += self._counts[number]
+        places = range(min(counts), max(counts) + 1)
+        return [(f"{place * width:g} to {(place + 1) * width:g}", counts[place]) for place in places]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _rank(judgement: str, order: tuple[str, ...]) -> int:
     """A judgement's index in its order, worst first; unknown ones come after all known ones."""
     return order.index(judgement) if judgement in order else len(order)
-
-
-def _group_name(value: Any) -> str:
-    if value is None:
-        return EMPTY_VALUE
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split())
-    if len(text) > _LONGEST_VALUE:
-        text = text[: _LONGEST_VALUE - 1] + "…"
-    return text or EMPTY_VALUE
 
 
 def _notes(results: Results, trend: Trend | None) -> Iterable[str]:

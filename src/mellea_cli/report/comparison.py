@@ -13,7 +13,9 @@ from mellea_cli.report.figures import Figures, in_order, percent, ratio
 from mellea_cli.report.markdown import plain, table
 from mellea_cli.report.results import Results
 
-Group = Literal["sentiment", "urgency", "theme"]
+Group = str
+"""`sentiment`, `urgency`, `theme`, or the name of an own field after `field `."""
+_FIELD = "field "
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ class Comparison:
 
     def of(self, group: Group) -> list[Change]:
         return [change for change in self.changes if change.group == group]
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups in their order."""
+        return list(dict.fromkeys(change.group for change in self.changes))
 
     @property
     def themed(self) -> bool:
@@ -121,10 +128,18 @@ def _changes(old: Figures, new: Figures) -> Iterator[Change]:
     def change(group: Group, name: str, before: int, after: int) -> Change:
         return Change(group, name, before, after, ratio(before, old.answered), ratio(after, new.answered))
 
-    for name, _ in in_order(old.mix.sentiment + new.mix.sentiment):
-        yield change("sentiment", name, old.mix.sentiment[name], new.mix.sentiment[name])
-    for name, _ in in_order(old.mix.urgency + new.mix.urgency, "urgency"):
-        yield change("urgency", name, old.mix.urgency[name], new.mix.urgency[name])
+    if old.judged or new.judged:
+        for name, _ in in_order(old.mix.sentiment + new.mix.sentiment):
+            yield change("sentiment", name, old.mix.sentiment[name], new.mix.sentiment[name])
+        for name, _ in in_order(old.mix.urgency + new.mix.urgency, "urgency"):
+            yield change("urgency", name, old.mix.urgency[name], new.mix.urgency[name])
+    fields = {field.name: field for field in new.fields}
+    for before_field in old.fields:
+        after_field = fields.get(before_field.name)
+        if after_field is not None and before_field.type == after_field.type and before_field.is_categorical:
+            counts, later = dict(before_field.values), dict(after_field.values)
+            for name in {**later, **counts}:
+                yield change(f"{_FIELD}{before_field.name}", name, counts.get(name, 0), later.get(name, 0))
     if old.labels is None or new.labels is None:
         return
     before = {theme.name: theme.count for theme in old.themes}
@@ -141,9 +156,20 @@ def row_sentence(comparison: Comparison) -> str:
     return f"rows by {comparison.matched_by}: {', '.join(parts)}"
 
 
+def group_name(group: Group) -> str:
+    """The heading of a group of changes."""
+    return group.removeprefix(_FIELD)
+
+
 def theme_notes(comparison: Comparison) -> list[str]:
-    """Notes about the figures of both sides, and why themes are not compared."""
+    """Notes about the figures of both sides, how numbers have moved, and why themes are not compared."""
     notes = [f"{figures.name}: {note}" for figures in (comparison.old, comparison.new) for note in figures.notes]
+    old = {field.name: field.summary() for field in comparison.old.fields}
+    notes += [
+        f"{new.name}: {old[new.name]}; now {new.summary()}"
+        for new in comparison.new.fields
+        if new.mean is not None and old.get(new.name)
+    ]
     without = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
     if len(without) == 1:
         notes.append(f"themes are not compared: {without[0]} has none")
@@ -163,7 +189,7 @@ def comparison_to_markdown(comparison: Comparison, title: str) -> str:
     old, new = comparison.old, comparison.new
     lines = [f"# {plain(title)}", "", f"- old: {plain(old.name)}, {plain(old.reconciliation())}"]
     lines += [f"- new: {plain(new.name)}, {plain(new.reconciliation())}", f"- {row_sentence(comparison)}", ""]
-    for group in ("sentiment", "urgency", "theme"):
+    for group in comparison.groups:
         rows = [
             [
                 plain(change.name),
@@ -175,7 +201,7 @@ def comparison_to_markdown(comparison: Comparison, title: str) -> str:
             for change in comparison.of(group)
         ]
         if rows:
-            lines += [*table([group, "old", "new", "share", "change"], rows), ""]
+            lines += [*table([plain(group_name(group)), "old", "new", "share", "change"], rows), ""]
     for note in theme_notes(comparison):
         lines += [plain(note), ""]
     return "\n".join(lines)

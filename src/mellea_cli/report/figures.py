@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 from mellea_cli.report.dates import Bucket
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
@@ -19,16 +20,19 @@ class Mix:
     rows: int = 0  # All rows, answered or not
     sentiment: Counter[str] = field(default_factory=Counter)
     urgency: Counter[str] = field(default_factory=Counter)
+    unjudged: int = 0  # Answered rows without a sentiment, where only own fields were asked
 
     def add(self, record: Record) -> None:
         self.rows += 1
-        if record.state == "answered":
+        if record.state == "answered" and not record.sentiment:
+            self.unjudged += 1
+        elif record.state == "answered":
             self.sentiment[record.sentiment] += 1
             self.urgency[record.urgency or UNSAID] += 1
 
     @property
     def answered(self) -> int:
-        return self.sentiment.total()
+        return self.sentiment.total() + self.unjudged
 
     def share(self, name: str, kind: str = "sentiment") -> float:
         """The share of the answered rows with this judgement, from 0 to 1."""
@@ -122,6 +126,41 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldFigures:
+    """The answers of one own field."""
+
+    name: str
+    type: str
+    answered: int  # Rows with a value
+    empty: int  # Answered rows without one: null, or an empty list
+    values: Sequence[tuple[str, int]]  # Rows by value: choices by frequency, numbers in their order and in ranges
+    other_values: int = 0  # The number of rarer values
+    mean: float | None = None  # Of numbers, as the next two
+    lowest: float | None = None
+    highest: float | None = None
+
+    @property
+    def is_categorical(self) -> bool:
+        return self.type in ("bool", "category", "categories")
+
+    @property
+    def has_chart(self) -> bool:
+        """Whether the counts of its values say something: not where no text occurs twice."""
+        if self.type in ("quote", "model") or not self.answered:
+            return False
+        return self.is_categorical or self.mean is not None or self.values[0][1] > 1
+
+    def summary(self) -> str:
+        """Mean and range of numbers, or how many different values there are without a chart; else empty."""
+        if not self.has_chart:
+            different = len(self.values) + self.other_values
+            return many(different, "different value") if self.answered else "no value in any row"
+        if self.mean is None or self.lowest is None or self.highest is None:
+            return ""
+        return f"mean {self.mean:.4g}, from {self.lowest:g} to {self.highest:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Everything that a report says. Answered, blank and failed rows add up to all rows."""
 
@@ -137,6 +176,7 @@ class Figures:
     trend: Trend | None = None
     splits: Sequence[Split] = ()
     notes: Sequence[str] = ()  # What a reader should know about the figures
+    fields: Sequence[FieldFigures] = ()  # Own fields, in the order of their columns
 
     @property
     def rows(self) -> int:
@@ -146,6 +186,11 @@ class Figures:
     @property
     def answered(self) -> int:
         return self.mix.answered
+
+    @property
+    def judged(self) -> bool:
+        """Whether any row has a sentiment; none has where only own fields were asked."""
+        return bool(self.mix.sentiment) or not self.mix.unjudged
 
     def reconciliation(self) -> str:
         """One sentence in which every row occurs once."""
@@ -163,6 +208,27 @@ class Figures:
         named = ((labels.other, "other"), (labels.none, "none"), (labels.unlabelled, "not labelled"))
         parts += [f"{number:,} {name}" for number, name in named if number]
         return f"{many(self.rows, 'row')} = {' + '.join(parts)}"
+
+
+EMPTY_VALUE = "(empty)"
+_LONGEST_VALUE = 80
+
+
+def value_name(value: Any) -> str:
+    """The name of a value in tables and filters, in one line."""
+    if value is None:
+        return EMPTY_VALUE
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    if len(text) > _LONGEST_VALUE:
+        text = text[: _LONGEST_VALUE - 1] + "…"
+    return text or EMPTY_VALUE
+
+
+def value_names(value: Any) -> list[str]:
+    """The names of an own field's values in a row: several for a list, none for null."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [value_name(one) for one in values]
 
 
 def ratio(number: int, whole: int) -> float:

@@ -21,7 +21,7 @@ import jinja2
 from markupsafe import Markup
 
 from mellea_cli.report.dates import read_day, resolve_order
-from mellea_cli.report.figures import Figures, in_order, many, percent
+from mellea_cli.report.figures import FieldFigures, Figures, in_order, many, percent, value_names
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
 
 _STATES = ("answered", "blank", "failed")
@@ -69,6 +69,7 @@ def to_html(
         next_steps=next_steps,
         source=PurePath(figures.name).name,
         trend_names=[name for name, number in in_order(occurring) if number],
+        longest_value={field.name: max((rows for _, rows in field.values), default=0) for field in figures.fields},
         longest_theme=max((theme.count for theme in figures.themes), default=0),
         rows=rows,
         facts=facts,
@@ -84,6 +85,8 @@ def _data_block(figures: Figures, records: Sequence[Record], columns: Sequence[s
     trend = figures.trend
     sentiments = _indexes(name for name, _ in in_order(figures.mix.sentiment))
     urgencies = _indexes(name for name, _ in in_order(figures.mix.urgency, "urgency"))
+    filtered = [field for field in figures.fields if field.is_categorical]
+    places = [_indexes(name for name, _ in field.values) for field in filtered]
     labels = ("other", "none") if figures.labels is not None else ()
     themes = _indexes([*(theme.name for theme in figures.themes), *labels])
     facts = {
@@ -92,6 +95,8 @@ def _data_block(figures: Figures, records: Sequence[Record], columns: Sequence[s
         "themes": list(themes),
         "columns": list(columns),
         "date": trend.column if trend is not None else None,
+        "judged": figures.judged,
+        "fields": [{"name": field.name, "values": [name for name, _ in field.values]} for field in filtered],
     }
 
     def compact(record: Record) -> list[Any]:
@@ -117,9 +122,15 @@ def _data_block(figures: Figures, records: Sequence[Record], columns: Sequence[s
             day.isoformat() if day is not None else "",
             rest,
             {themes[name]: quote for name, quote in record.quotes.items() if name in themes},
+            *([[_chosen(record, field, at) for field, at in zip(filtered, places, strict=True)]] if filtered else []),
         ]
 
     return _inert(facts), (_inert(compact(record)) for record in records)
+
+
+def _chosen(record: Record, field: FieldFigures, places: Mapping[str, int]) -> list[int]:
+    """The indexes of a row's values among those of an own field."""
+    return [places[name] for name in value_names(record.own.get(field.name)) if name in places]
 
 
 def _indexes(names: Iterable[str]) -> Mapping[str, int]:

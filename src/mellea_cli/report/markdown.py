@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mellea_cli.report.figures import Figures, Mix, Quote, Split, Trend, in_order, many, percent
+from mellea_cli.report.figures import FieldFigures, Figures, Mix, Quote, Split, Trend, in_order, many, percent, ratio
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$&])")
 _LEADING = re.compile(r"^(?:([#=+-])|(\d+)([.)]))")
@@ -25,15 +25,17 @@ def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) ->
         lines += [f"Failed: {kinds}.", ""]
     for note in figures.notes:
         lines += [f"> {plain(note)}", ""]
-    for kind in ("sentiment", "urgency"):
+    for kind in ("sentiment", "urgency") if figures.judged else ():
         lines += [*_mix(figures.mix, kind), ""]
+    for field in figures.fields:
+        lines += [*_field(field, figures.answered), ""]
     lines += _themes(figures)
     if figures.urgent:
         lines += ["## Most urgent", "", *(_quote(quote) for quote in figures.urgent), ""]
     if figures.trend is not None and figures.trend.points:
         lines += [*_trend(figures.trend), ""]
     for split in figures.splits:
-        lines += [*_split(split, themed=figures.labels is not None), ""]
+        lines += [*_split(split, figures), ""]
     for step in next_steps:
         lines += [f"Next: `{step.replace('`', '')}`", ""]
     return "\n".join(lines)
@@ -63,6 +65,16 @@ def _mix(mix: Mix, kind: str) -> list[str]:
     counts = mix.sentiment if kind == "sentiment" else mix.urgency
     rows = [[plain(name), f"{number:,}", percent(mix.share(name, kind))] for name, number in in_order(counts, kind)]
     return table([kind, "rows", "share"], rows)
+
+
+def _field(field: FieldFigures, answered: int) -> list[str]:
+    rows = [[plain(name), f"{number:,}", percent(ratio(number, answered))] for name, number in field.values]
+    if field.other_values:
+        rows.append([many(field.other_values, "other value"), "", ""])
+    if field.empty:
+        rows.append(["(no value)", f"{field.empty:,}", percent(ratio(field.empty, answered))])
+    head = [f"{plain(field.name)}: {field.summary()}.", *([""] if field.has_chart else [])] if field.summary() else []
+    return [*head, *(table([plain(field.name), "rows", "share"], rows) if field.has_chart else [])]
 
 
 def _themes(figures: Figures) -> Iterator[str]:
@@ -104,14 +116,16 @@ def _trend(trend: Trend) -> list[str]:
     return [*head, *table([trend.bucket, "rows", *map(plain, names)], rows)]
 
 
-def _split(split: Split, *, themed: bool) -> list[str]:
-    header = [plain(split.column), *(["most frequent theme"] if themed else []), "rows", "negative", "high urgency"]
+def _split(split: Split, figures: Figures) -> list[str]:
+    themed, judged = figures.labels is not None, ["negative", "high urgency"] if figures.judged else []
+    header = [plain(split.column), *(["most frequent theme"] if themed else []), "rows", *judged]
     rows = []
     for group in split.groups:
         theme = f"{plain(group.theme)} ({group.theme_count:,})" if group.theme else ""
-        rows.append([plain(group.value), *([theme] if themed else []), *_numbers(group.mix)])
+        rows.append([plain(group.value), *([theme] if themed else []), *_numbers(group.mix)[: 1 + len(judged)]])
     if split.other_values:
-        rows.append([f"{many(split.other_values, 'other value')}", *([""] if themed else []), *_numbers(split.others)])
+        others = _numbers(split.others)[: 1 + len(judged)]
+        rows.append([f"{many(split.other_values, 'other value')}", *([""] if themed else []), *others])
     return [f"## By {plain(split.column)}", "", *table(header, rows, left=2 if themed else 1)]
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Literal, Self
 
-from mellea_cli.errors import InputError, nearest
+from mellea_cli.errors import InputError, OutputError, nearest
 from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
 from mellea_cli.io.columns import (
     ID_COLUMN,
@@ -25,8 +26,11 @@ from mellea_cli.io.columns import (
     listed,
     same_names,
 )
+from mellea_cli.io.files import resolve_output
 from mellea_cli.io.formats import RawRow, RowStream
+from mellea_cli.io.journal import peek_answers
 from mellea_cli.io.source import SourceOptions, open_rows
+from mellea_cli.pipelines.pipeline import Column
 
 State = Literal["answered", "blank", "failed"]
 
@@ -59,6 +63,7 @@ class Record:
     error: str = ""
     error_kind: str = ""
     rest: Mapping[str, Any] = field(default_factory=dict)  # The input's other columns, unchanged
+    own: Mapping[str, Any] = field(default_factory=dict)  # The values of own fields, whose columns are in `rest`, too
 
     @property
     def words(self) -> str:
@@ -68,7 +73,22 @@ class Record:
 
 def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
-    return Results(open_bytes(path), options or SourceOptions())
+    return Results(open_bytes(path), options or SourceOptions(), own_columns(path))
+
+
+OWN_FIELDS = "own fields"
+"""The fact of a journal that describes the columns of own fields: a list of name, type and joint each."""
+
+
+def own_columns(path: str) -> tuple[Column, ...]:
+    """The columns of own fields in an output, by its journal; none where there is no journal."""
+    target = resolve_output(path)
+    try:
+        with closing(peek_answers(target)) as answers:
+            described = json.loads(answers.facts().get(OWN_FIELDS, "[]"))
+        return tuple(Column(name, type=kind, joint=joint) for name, kind, joint in described)
+    except (OutputError, ValueError, TypeError):
+        return ()  # the report says what the file itself says
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +108,13 @@ class Results:
     Iterating raises `InputError` when the file cannot be read further, or no row has the columns that a run adds.
     """
 
-    def __init__(self, data: ByteInput, options: SourceOptions) -> None:
+    def __init__(self, data: ByteInput, options: SourceOptions, own: Sequence[Column] = ()) -> None:
         self.name = data.name  # The path, or `<stdin>`
         self.bad: list[InputError] = []  # The first rows that could not be used
         self.unreadable = 0  # The number of rows that could not be used
         # The input's columns other than text and id, in the order of their first occurrence
         self.columns: dict[str, None] = {}
+        self.own = tuple(own)  # The columns of own fields, which are among the others in `columns`
         self.labelled = False  # Whether there is a column with themes
         self.has_ids = False
         self.has_text = False  # Whether the rows contain the feedback itself
@@ -143,7 +164,7 @@ class Results:
         taken = list(islice(rows.stream, SAMPLE_ROWS))
         sample = [row[1] for row in taken if not isinstance(row, InputError)]
         names = rows.header or tuple(dict.fromkeys(key for fields in sample for key in fields))
-        added = {_last(name, names) for name in (*_ADDED, *_ISSUE_PARTS)}
+        added = {_last(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
         found = find_text([name for name in names if name not in added], sample)
         self._text_fields = tuple(found or ()) if found and len(found) == 1 else ()
         return chain(taken, rows.stream)
@@ -151,7 +172,7 @@ class Results:
     def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
         """The run's columns by their usual names."""
         added = {name: found for name in _ADDED if (found := _last(name, names)) is not None}
-        if "sentiment" not in added:
+        if "sentiment" not in added and not any(column.name in names for column in self.own):
             file = "FILE" if self.name.startswith("<") else self.name
             raise InputError(
                 f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {listed(names)}",
@@ -209,11 +230,14 @@ class Results:
             # In JSON the run writes an object: an error of another type is the input's own column.
             self.columns.setdefault(error)
             rest = (*rest, error)
+        text = joined_texts({name: self._text(column_value(fields, name)) for name in columns.text})
+        # Without built-in columns every row with a text is answered, unless it failed.
+        answered = bool(sentiment) or ("sentiment" not in columns.added and not reason and bool(text.strip()))
         return Record(
             number=number,
             id=ident or str(number),
-            text=joined_texts({name: self._text(column_value(fields, name)) for name in columns.text}),
-            state="answered" if sentiment else "failed" if reason else "blank",
+            text=text,
+            state="answered" if answered else "failed" if reason else "blank",
             summary=self._text(added.get("summary")),
             sentiment=sentiment,
             urgency=self._text(urgency).strip().lower() if sentiment else "",
@@ -224,7 +248,15 @@ class Results:
             error=reason,
             error_kind=kind,
             rest={name: self._cell(fields.get(name)) for name in rest},
+            own=self._own(fields),
         )
+
+    def _own(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        if not self.own:
+            return {}
+        from mellea_cli.pipelines.own_fields import read_cell
+
+        return {column.name: read_cell(column, fields.get(column.name)) for column in self.own}
 
     def _text(self, value: Any) -> str:
         if value is None:

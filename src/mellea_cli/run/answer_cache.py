@@ -3,17 +3,101 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
-from mellea_cli.io.journal import Answers
-from mellea_cli.items import Item, Outcome, Success
-from mellea_cli.run.plan import RunPlan
+from mellea_cli.io.journal import Answers, RowAnswers
+from mellea_cli.items import Failure, Item, Outcome, Success
+from mellea_cli.messages import Usage
+from mellea_cli.pipelines.pipeline import AnswerUnit
+from mellea_cli.run.plan import KEY_BYTES, RunPlan
 
 # Items that wait for the in-flight answer of an identical text. More of them keep their workers waiting instead, so
 # that memory stays bounded.
 _MOST_PARKED = 10_000
+
+
+class UnitAnswers:
+    """Answers of rows over a store that has the answer of each unit of their pipeline by itself.
+
+    A row's key is the keys of its units, joined. A row is answered when all of them are, and has failed when one has.
+
+    Args:
+        answers: the journal.
+        units: the pipeline's units.
+    """
+
+    def __init__(self, answers: Answers, units: Sequence[AnswerUnit]) -> None:
+        self._answers = answers
+        self._units = units
+        self.mark = answers.mark
+
+    def lookup(self, key: bytes) -> Outcome | None:
+        found = [self._answers.lookup(part) for part in _parts(key)]
+        failure = next((one for one in found if isinstance(one, Failure)), None)
+        if failure is not None or None in found:
+            return failure
+        good = [one for one in found if isinstance(one, Success)]
+        return Success(
+            {column: value for one in good for column, value in one.values.items()},
+            sum((one.usage for one in good), Usage()),
+            max(one.latency_s for one in good),
+            max(one.attempts for one in good),
+        )
+
+    def known(self, key: bytes) -> dict[str, Any]:
+        """The columns of a row that are answered, also when others are not."""
+        found = (self._answers.lookup(part) for part in _parts(key))
+        return {column: value for one in found if isinstance(one, Success) for column, value in one.values.items()}
+
+    def missing(self, key: bytes) -> tuple[list[str], bytes]:
+        """The names of a row's units without an answer, and their keys, joined."""
+        parts = zip(self._units, _parts(key), strict=True)
+        found = [(unit.name, part) for unit, part in parts if not isinstance(self._answers.lookup(part), Success)]
+        return [name for name, _ in found], b"".join(part for _, part in found)
+
+    def stored_after(self, mark: int, key: bytes) -> bool:
+        return any(self._answers.stored_after(mark, part) for part in _parts(key))
+
+    def commit(self, records: Sequence[tuple[bytes, Outcome]]) -> None:
+        """Store the outcomes of rows, all or none: one record for each unit that was asked."""
+        self._answers.commit([record for key, outcome in records for record in self._of_units(key, outcome)])
+
+    def _of_units(self, key: bytes, outcome: Outcome) -> Iterator[tuple[bytes, Outcome]]:
+        if isinstance(outcome, Success):
+            answered, asked = outcome.values, outcome.asked
+        else:
+            answered, asked = outcome.answered or {}, ()
+        usage = outcome.usage
+        for unit, part in zip(self._units, _parts(key), strict=True):
+            if asked and not any(column in asked for column in unit.columns):
+                continue
+            if all(column in answered for column in unit.columns):
+                values = {column: answered[column] for column in unit.columns}
+                yield part, Success(values, usage, outcome.latency_s, outcome.attempts)
+            else:
+                yield part, replace(outcome, usage=usage)
+            usage = Usage()  # what they have cost together counts once
+
+
+def _parts(key: bytes) -> list[bytes]:
+    return [key[at : at + KEY_BYTES] for at in range(0, len(key), KEY_BYTES)]
+
+
+def completed(outcome: Outcome, known: Mapping[str, Any]) -> Outcome:
+    """The outcome of a row of which only the columns that were not known have been asked."""
+    if isinstance(outcome, Success):
+        return replace(outcome, values={**known, **outcome.values}, asked=tuple(outcome.values))
+    return replace(outcome, answered={**known, **(outcome.answered or {})})
+
+
+def row_answers(answers: Answers, plan: RunPlan) -> RowAnswers | UnitAnswers:
+    """The answers of whole rows by the plan's keys."""
+    units = plan.pipeline.units
+    return UnitAnswers(answers, units) if units else answers
 
 
 class Claim(Enum):
@@ -46,7 +130,7 @@ class AnswerCache:
         retry_failed: whether an item that failed in an earlier run is asked again.
     """
 
-    def __init__(self, answers: Answers, *, retry_failed: bool = True) -> None:
+    def __init__(self, answers: RowAnswers, *, retry_failed: bool = True) -> None:
         self._answers = answers
         self._retry_failed = retry_failed
         self._in_flight: dict[bytes, _InFlight] = {}
@@ -119,6 +203,12 @@ class Forecast:
     """Same text as an earlier item of the input: asked once."""
     again: int = 0
     """Those of the new ones that were answered with other settings."""
+    calls: int = 0
+    """Model calls for the new and the failed ones when nothing has to be asked again."""
+    units: Counter[str] = field(default_factory=Counter)
+    """How many of these rows each unit of the pipeline is asked for, where it has units."""
+    first: Item | None = None
+    """The first item that would be asked."""
 
     def asks(self, *, retry_failed: bool) -> int:
         """Items that a run would ask about."""
@@ -132,6 +222,7 @@ def forecast(
     *,
     carried: Callable[[Item], Outcome | None] | None = None,
     earlier: Sequence[bytes] = (),
+    retry_failed: bool = True,
 ) -> Forecast:
     """Go through the items of an input without asking anything; holds 16 bytes for each distinct text.
 
@@ -141,27 +232,38 @@ def forecast(
         answers: the journal.
         carried: finds an answer that need not be asked for, see `mellea_cli.run.batch.RunIO`.
         earlier: the fingerprints of plans of earlier runs.
+        retry_failed: whether an item that failed in an earlier run is asked again.
     """
-    found = Forecast()
+    found = Forecast(units=Counter({unit.name: 0 for unit in plan.pipeline.units}))
     seen: set[bytes] = set()
+    rows = row_answers(answers, plan)
     for item in items:
         if not item.text.strip():
             found.blank += 1
             continue
-        key = plan.key(item.text, item.id)
+        key = plan.key(item.text, item.id, item.fields)
         if key in seen:
             found.identical += 1
             continue
         seen.add(key)
-        outcome = answers.lookup(key)
+        outcome = rows.lookup(key)
         if not isinstance(outcome, Success) and carried is not None:
             outcome = carried(item) or outcome
+        if isinstance(outcome, Success):
+            found.known += 1
+            continue
         if outcome is None:
             found.new += 1
-            keys = (plan.key(item.text, item.id, fingerprint=one) for one in earlier)
-            found.again += any(isinstance(answers.lookup(key), Success) for key in keys)
-        elif isinstance(outcome, Success):
-            found.known += 1
+            keys = (plan.key(item.text, item.id, item.fields, fingerprint=one) for one in earlier)
+            found.again += any(isinstance(rows.lookup(key), Success) for key in keys)
         else:
             found.failed += 1
+        if outcome is None or retry_failed:
+            pipeline = plan.pipeline
+            if isinstance(rows, UnitAnswers):
+                found.units.update(rows.missing(key)[0])
+                item = replace(item, known=rows.known(key))  # noqa: PLW2901 - the same item
+                pipeline = pipeline.narrowed(item.known or {})
+            found.calls += len(pipeline.steps)
+            found.first = found.first or item
     return found

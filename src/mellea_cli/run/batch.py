@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from mellea_cli.events import Observer, RunFinished, RunStarted
 from mellea_cli.io.journal import Answers
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
-from mellea_cli.run.answer_cache import AnswerCache, Claim
+from mellea_cli.run.answer_cache import AnswerCache, Claim, UnitAnswers, completed, row_answers
 from mellea_cli.run.executor import Executor, LocalExecutor, Servers
 from mellea_cli.run.plan import Budget, RunPlan
 from mellea_cli.run.recorder import Finished, Recorder, finished_event
@@ -191,7 +191,13 @@ class Tally:
         return self.messages[kind].most_common(1)[0][0], number
 
     def count(
-        self, outcome: Outcome, *, reused: bool, same: bool = False, edited: Mapping[str, Any] = MappingProxyType({})
+        self,
+        outcome: Outcome,
+        *,
+        reused: bool,
+        same: bool = False,
+        edited: Mapping[str, Any] = MappingProxyType({}),
+        counted: Sequence[str] = (),
     ) -> None:
         """Add one item's outcome.
 
@@ -200,8 +206,9 @@ class Tally:
             reused: whether it was known.
             same: whether it is that of an identical text of this run.
             edited: the cells that a person has changed: they are not counted as the model's.
+            counted: the categorical columns among the own fields.
         """
-        if isinstance(outcome, Success) and not outcome.attempts:
+        if isinstance(outcome, Success) and not outcome.attempts and not outcome.asked:
             self.blank += 1  # nothing would have been asked, so nothing was saved
         elif reused:
             self.reused += 1
@@ -222,6 +229,11 @@ class Tally:
         for column, value in (("sentiment", outcome.values.get("sentiment")), ("urgency", urgency)):
             if isinstance(value, str) and column not in edited and (column != "urgency" or "issues" not in edited):
                 self.values.setdefault(column, Counter())[value] += 1
+        for column in counted:
+            value = outcome.values.get(column)
+            for one in value if isinstance(value, list) else [value]:
+                if one is not None and column not in edited:
+                    self.values.setdefault(column, Counter())[str(one).lower() if one in (True, False) else one] += 1
 
     def spend(self, usage: Usage, calls: int = 0) -> None:
         """Add what was paid for without an outcome: items that were cut short, and probes."""
@@ -298,12 +310,14 @@ class _Run:
         self._finished = False
         self._budget = Budget(plan.caps)
         self._tally = Tally()
+        self._counted = [column.name for column in plan.pipeline.columns if column.is_categorical]
         self._waits_ended = False
         self._first_rows = FirstRows(plan.concurrency)
-        self._cache = AnswerCache(run_io.answers, retry_failed=run_io.retry_failed)
+        self._answers = row_answers(run_io.answers, plan)
+        self._cache = AnswerCache(self._answers, retry_failed=run_io.retry_failed)
         # A crash or a full disk costs at most the answers on their way to the disk, so few of them may be.
         at_risk = max(1, plan.concurrency // 4)
-        self._recorder = Recorder(run_io.answers, run_io.rows, run_io.to_row, self._announce, at_risk=at_risk)
+        self._recorder = Recorder(self._answers, run_io.rows, run_io.to_row, self._announce, at_risk=at_risk)
 
     async def to_end(self) -> RunResult:
         """Run, record, finish the output."""
@@ -405,7 +419,7 @@ class _Run:
 
     async def _take(self, item: Item) -> None:
         """Answer one item: use a known answer, wait for an identical text in flight, or ask."""
-        key = self._plan.key(item.text, item.id)
+        key = self._plan.key(item.text, item.id, item.fields)
         while (outcome := self._known(key, item)) is None:
             if self._stop.asked.is_set():
                 # Nothing is asked any more; a failure of an earlier run is better than no row.
@@ -435,7 +449,11 @@ class _Run:
         outcome, unanswered = None, [item]
         failed_before = self._cache.stored(key) is not None
         try:
-            outcome = await self._within_budget(item)
+            if isinstance(self._answers, UnitAnswers) and (known := self._answers.known(key)):
+                outcome = await self._within_budget(replace(item, known=known))
+                outcome = outcome and completed(outcome, known)
+            else:
+                outcome = await self._within_budget(item)
         except MelleaError as error:
             self._end_early(error)
         finally:
@@ -491,7 +509,7 @@ class _Run:
         self._cache.committed(one.key for one in group if not one.reused)
         for one in group:
             edited = self._io.edited.get(one.item.position, {})
-            self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited)
+            self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
             self._tally.count_edited(one.item, edited)
             self._observer(finished_event(one))
 

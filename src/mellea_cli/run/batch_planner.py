@@ -12,24 +12,25 @@ import json
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend
 from mellea_cli.backends.rate_limits import RateLimitStatus, ReportsRateLimits
 from mellea_cli.engine.attempts import check_complete
 from mellea_cli.engine.generate import runaway
-from mellea_cli.engine.pipeline_runner import step_options
+from mellea_cli.engine.pipeline_runner import step_options, variables
 from mellea_cli.engine.workers import Prefetcher
 from mellea_cli.errors import AnswerError, BackendError
 from mellea_cli.io.batch_jobs import BatchJobStore, Unanswered, Waiting, custom_id
 from mellea_cli.io.journal import Answers
-from mellea_cli.items import Item, Success
+from mellea_cli.items import Item, Outcome, Success
 from mellea_cli.messages import Chunk, Completion, GenerateRequest, Usage, estimate_tokens
 from mellea_cli.pipelines.pipeline import Step
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
-from mellea_cli.run.plan import Caps, RunPlan
+from mellea_cli.run.answer_cache import UnitAnswers, completed, row_answers
+from mellea_cli.run.plan import KEY_BYTES, Caps, RunPlan
 
 BATCH_PRICE = 0.5  # The price of a token in the queue, relative to a live one (OpenAI's price list)
 
@@ -79,7 +80,8 @@ class BatchPlanner:
         self.progress = BatchProgress()
         self._mask = redact if plan.redacted else str
         self._options = {step.name: step_options(plan.options, step) for step in plan.pipeline.steps}
-        self._group: dict[bytes, Success] = {}
+        self._group: dict[bytes, Outcome] = {}
+        self._rows = row_answers(self.answers, plan)
 
     async def scan(self, sink: RequestSink | None) -> BatchProgress:
         """Go through the input once; without a sink, unanswered requests are left to the live run."""
@@ -88,7 +90,7 @@ class BatchPlanner:
         progress.replays.clear()
         async with Prefetcher(self.items(), ahead=256) as prefetcher:
             while (item := await prefetcher.next()) is not None:
-                key = self.plan.key(item.text, item.id)
+                key = self.plan.key(item.text, item.id, item.fields)
                 if item.text.strip() and not self._is_answered(key):
                     await self._plan_item(item, key, sink)
         self._commit()
@@ -99,22 +101,29 @@ class BatchPlanner:
     def _is_answered(self, key: bytes) -> bool:
         if key in self._group:
             return True
-        outcome = self.answers.lookup(key)
+        outcome = self._rows.lookup(key)
         return isinstance(outcome, Success) or (outcome is not None and not self.retry_failed)
 
     async def _plan_item(self, item: Item, key: bytes, sink: RequestSink | None) -> None:
-        planned = _PlannedItem({"text": self._mask(item.text)})
-        steps = self.plan.pipeline.steps
-        for step in steps:
+        pipeline, name, known = self.plan.pipeline, key, {}
+        if isinstance(self._rows, UnitAnswers):
+            known = self._rows.known(key)
+            pipeline = pipeline.narrowed(known)
+            # A request is known by the units that it asks.
+            name = hashlib.blake2b(self._rows.missing(key)[1], digest_size=KEY_BYTES).digest()
+        item = replace(item, known=known or None)
+        planned = _PlannedItem(item.text, variables(pipeline, item, self._mask))
+        for step in pipeline.steps:
             if all(need in planned.values for need in step.needs):
-                await self._plan_step(step, key, planned, sink)
+                await self._plan_step(step, name, planned, sink)
         progress = self.progress
         progress.waiting += planned.waiting
-        if len(planned.values) == len(steps):
-            values = self.plan.pipeline.assemble(planned.values)
-            self._group[key] = Success(values, usage=planned.usage, attempts=len(steps))
+        if len(planned.values) == len(pipeline.steps):
+            values = pipeline.assemble({**planned.values, "text": item.text})
+            outcome = Success(values, usage=planned.usage, attempts=planned.calls)
+            self._group[key] = completed(outcome, known) if known else outcome
             progress.settled += 1
-            progress.calls += len(steps)
+            progress.calls += planned.calls
             progress.usage += planned.usage
             if len(self._group) >= _GROUP:
                 self._commit()
@@ -123,6 +132,9 @@ class BatchPlanner:
             progress.replays.update(planned.replays)
 
     async def _plan_step(self, step: Step, key: bytes, planned: _PlannedItem, sink: RequestSink | None) -> None:
+        if step.when is not None and not step.when(planned.variables):
+            planned.finish(step, None)
+            return
         name = custom_id(key, step.name)
         reply = self.store.request_state(name)
         if isinstance(reply, Unanswered) and not self.again:
@@ -137,27 +149,34 @@ class BatchPlanner:
             planned.waiting += 1
             return
         planned.replays[_digest(request)] = name
-        value = await _valid_value(step, request, reply)
+        value = await _valid_value(step, request, reply, planned.text)
         if value is not None:
             planned.usage += reply.usage
-            planned.values[step.name] = planned.variables[step.name] = value
+            planned.calls += 1
+            planned.finish(step, value)
 
     def _commit(self) -> None:
         if self._group:
-            self.answers.commit(list(self._group.items()))
+            self._rows.commit(list(self._group.items()))
             self._group.clear()
 
 
 @dataclass(slots=True)
 class _PlannedItem:
+    text: str
     variables: dict[str, Any]
     values: dict[str, Any] = field(default_factory=dict)
     replays: dict[bytes, str] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     waiting: int = 0
+    calls: int = 0
+
+    def finish(self, step: Step, value: Any) -> None:
+        self.values[step.name] = value
+        self.variables |= {step.name: value} if step.exports is None else step.exports(value)
 
 
-async def _valid_value(step: Step, request: GenerateRequest, completion: Completion) -> Any:
+async def _valid_value(step: Step, request: GenerateRequest, completion: Completion, text: str) -> Any:
     """The value of an answer that is good by the rules of a live run; `None` for any other, which is judged there."""
     if any(requirement.validation_fn is None for requirement in step.requirements) or runaway(completion.text[-_TAIL:]):
         return None
@@ -166,7 +185,7 @@ async def _valid_value(step: Step, request: GenerateRequest, completion: Complet
         value = step.output.parse(completion.text)
     except (AnswerError, BackendError):
         return None
-    subject = Answered(completion.text, value, request.messages)
+    subject = Answered(completion.text, value, request.messages, text)
     for requirement in step.requirements:
         if not await requirement.check(subject):
             return None

@@ -65,8 +65,8 @@ def canonical(value: Any) -> str:  # noqa: PLR0911, PLR0912 - a case for each ki
         text = text[1:].strip()
     start = text[:1]
     if start in "+-.0123456789" and len(text) < 40:
-        if _NUMBER.fullmatch(text):
-            return _canonical_number(text)
+        if _NUMBER.fullmatch(number := text.replace(",", ".", 1)):
+            return _canonical_number(number)
         if _DATE.fullmatch(text):
             return _canonical_date(text)
     elif start in "{[":
@@ -155,10 +155,8 @@ class OutputForm:
             if column.parts:
                 inside = value if isinstance(value, Mapping) else {}
                 cells.update((part, inside.get(part)) for part in column.parts)
-            elif column.joint and isinstance(value, list):
-                cells[column.name] = column.joint.join(map(str, value))
             else:
-                cells[column.name] = value
+                cells[column.name] = column.cell(value)
         error = added.get(ERROR)
         cells[ERROR] = f"{error.get('kind')}: {error.get('message')}" if isinstance(error, Mapping) else error
         return cells
@@ -473,7 +471,9 @@ def _add_edit(edits: list[Edit], before: KnownRow, rest: Mapping[str, Any], adde
             edit.added[name] = value
     for name, value in rest.items():
         if (known := before.cells.get(_NAMES[_INPUT + name])) is None:
-            if canonical(value):
+            # A column that an earlier run added and this one does not: what was written goes, what was changed stays.
+            was_added = before.cells.get(_NAMES[_ADDED + name.removeprefix("mellea_")], b"")
+            if canonical(value) and not _is_one_of(_cell(value), was_added):
                 edit.own[name] = value
         elif not _is_one_of(_cell(value), known):
             edit.input[name] = value

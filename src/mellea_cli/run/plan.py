@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -160,7 +160,8 @@ class Budget:
         return ""
 
 
-_KEY_BYTES = 16
+KEY_BYTES = 16
+"""Bytes of the key of one unit's answer."""
 
 
 @dataclass(frozen=True)
@@ -212,11 +213,18 @@ class RunPlan:
     def fingerprint(self) -> bytes:
         """A hash of exactly what changes answers: prompts, types, model and sampling, not speed or time limits.
 
-        Where the server stands is left out: the same model behind another address gives the same answers.
+        Where the server stands is left out: the same model behind another address gives the same answers. Where the
+        pipeline has units it is their hashes, joined.
         """
+        units = self.pipeline.units
+        if not units:
+            return self._fingerprint(self.pipeline.definition())
+        return b"".join(self._fingerprint(unit.definition) for unit in units)
+
+    def _fingerprint(self, definition: Mapping[str, Any]) -> bytes:
         options = self.options
         facts = {
-            **self.pipeline.definition(),
+            **definition,
             "backend": self.backend,
             "model": self.identity,
             "options": [options.temperature, options.top_p, options.seed, options.stop, options.thinking],
@@ -224,15 +232,16 @@ class RunPlan:
             **({"redacted": True} if self.redacted else {}),
         }
         canonical = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str)
-        return hashlib.blake2b(canonical.encode(), digest_size=_KEY_BYTES).digest()
+        return hashlib.blake2b(canonical.encode(), digest_size=KEY_BYTES).digest()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What changes answers, for people: the model's name, not its identity, and a hash of the prompts."""
-        options, definition = self.options, self.pipeline.definition()
-        prompts = hashlib.blake2b(json.dumps(definition, sort_keys=True, default=str).encode(), digest_size=8)
+        """What changes answers, for people: the model's name, not its identity, and a hash of the prompts.
+
+        Own fields are left out: an edited one is meant to be asked, and is the only one that is.
+        """
+        options, units = self.options, self.pipeline.units
         settings = {
-            "pipeline": self.pipeline.name,
             "backend": self.backend,
             "model": self.identity,
             "temperature": options.temperature,
@@ -243,28 +252,45 @@ class RunPlan:
             "native": dict(options.native),
             "redact": self.redacted,
             "dedupe": self.dedupe,
-            "prompts": prompts.hexdigest(),
         }
+        definition = self.pipeline.definition() if not units else units[0].definition if units[0].is_builtin else {}
+        if definition:
+            prompts = hashlib.blake2b(json.dumps(definition, sort_keys=True, default=str).encode(), digest_size=8)
+            settings = {"pipeline": definition["pipeline"], **settings, "prompts": prompts.hexdigest()}
         found: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         return found
 
-    def key(self, text: str, item_id: object = None, *, fingerprint: bytes = b"") -> bytes:
-        """The key of the answer for a text under this plan: 16 bytes.
+    def key(
+        self, text: str, item_id: object = None, fields: Mapping[str, Any] | None = None, *, fingerprint: bytes = b""
+    ) -> bytes:
+        """The key of the answer for a text under this plan: 16 bytes for each unit of its pipeline.
 
         The answer hangs on the text alone, so a reordered or longer input finds its answers again, an edited text does
-        not, and identical texts share one; without `dedupe` only those with the same id do. `fingerprint` replaces that
-        of this plan by that of an earlier one.
+        not, and identical texts share one; without `dedupe` only those with the same id do. Other columns, in `fields`,
+        count where a prompt shows them. `fingerprint` replaces that of this plan by that of an earlier one.
         """
-        data, key = text.encode("utf-8", "surrogatepass"), fingerprint or self.fingerprint
-        hashed = hashlib.blake2b(data, digest_size=_KEY_BYTES, key=key)
-        if not self.dedupe:
-            hashed.update(b"\0" + str(item_id).encode("utf-8", "surrogatepass"))
-        return hashed.digest()
+        data, fingerprint = text.encode("utf-8", "surrogatepass"), fingerprint or self.fingerprint
+        key = b""
+        for at in range(0, len(fingerprint), KEY_BYTES):
+            unit = fingerprint[at : at + KEY_BYTES]
+            hashed = hashlib.blake2b(data, digest_size=KEY_BYTES, key=unit)
+            if not self.dedupe:
+                hashed.update(b"\0" + str(item_id).encode("utf-8", "surrogatepass"))
+            if fields and (inputs := self._inputs.get(unit)):
+                shown = [fields.get(name) for name in inputs]
+                hashed.update(b"\1" + json.dumps(shown, sort_keys=True, default=str).encode())
+            key += hashed.digest()
+        return key
+
+    @cached_property
+    def _inputs(self) -> Mapping[bytes, tuple[str, ...]]:
+        """The input's columns that a unit's prompts show, by the unit's fingerprint."""
+        return {self._fingerprint(unit.definition): unit.inputs for unit in self.pipeline.units}
 
     @property
     def prefixes(self) -> tuple[tuple[Message, ...], ...]:
         """The beginnings that the prompts of each step share, in the order in which they are needed."""
-        return tuple(step.prompt.prefix for step in self.pipeline.steps)
+        return self.pipeline.prefixes
 
     def calls(self, items: int) -> int:
         """Model calls for that many items when nothing has to be asked again."""

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
-from mellea_cli.report.comparison import Change, Comparison, points, row_sentence, theme_notes
-from mellea_cli.report.figures import Figures, Quote, in_order, percent
+from mellea_cli.report.comparison import Change, Comparison, group_name, points, row_sentence, theme_notes
+from mellea_cli.report.figures import FieldFigures, Figures, Quote, in_order, percent
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.number_format import count
 from mellea_cli.ui.terminal import is_terminal
@@ -53,20 +53,22 @@ def report_lines(
     head = list(_head(figures, columns, palette))
     judgements = list(_judgements(figures, columns, palette))
     splits = list(_splits(figures, columns, palette))
+    fields = [line for field in figures.fields for line in _field(field, figures.answered, columns, palette)]
     tail = list(_notes_and_next(figures, next_steps, columns, palette))
     trend = list(_trend(figures, columns, palette))
     urgent = list(_urgent(figures.urgent, columns, palette, lines=2))
 
     def room() -> int:
         # Each block needs an empty line before it, and the shell's prompt a line below.
-        return rows - sum(len(block) + 1 for block in (head, judgements, trend, splits, urgent, tail) if block) - 1
+        blocks = (head, judgements, fields, trend, splits, urgent, tail)
+        return rows - sum(len(block) + 1 for block in blocks if block) - 1
 
     if room() < _MIN_THEMES:
         trend = []
     if room() < _MIN_THEMES:
         urgent = list(_urgent(figures.urgent, columns, palette, lines=1))
     themes = list(_themes(figures, columns, max(_MIN_THEMES, room()), palette))
-    blocks = [block for block in (head, judgements, themes, trend, splits, urgent, tail) if block]
+    blocks = [block for block in (head, judgements, fields, themes, trend, splits, urgent, tail) if block]
     for index, block in enumerate(blocks):
         if index:
             yield ()
@@ -86,7 +88,7 @@ def _head(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
 
 
 def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
-    if not figures.answered:
+    if not figures.answered or not figures.judged:
         return
     side_by_side = columns >= _SIDE_BY_SIDE_COLUMNS
     room = (columns - 2) // 2 if side_by_side else columns
@@ -102,6 +104,28 @@ def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Li
         return
     for first, second in itertools.zip_longest(left, right, fillvalue=()):
         yield (*pad(first, room + 2), *second)
+
+
+_MAX_VALUES = 6
+
+
+def _field(field: FieldFigures, answered: int, columns: int, palette: Palette) -> Iterator[Line]:
+    """The most frequent values of an own field; mean and distribution of a number."""
+    label = shorten(palette.safe(field.name), _LABEL_CELLS - 1, palette.glyphs.cut)
+    if summary := field.summary():
+        where = f"  in {count(field.answered)} rows" if field.has_chart else ""
+        yield clip((_label(label), ("plain", summary), ("quiet", where)), columns)
+        label = ""
+    if not field.has_chart:
+        return
+    shown = field.values if field.mean is not None else field.values[:_MAX_VALUES]
+    entries: list[tuple[Role, str, int]] = [("done", name, number) for name, number in shown]
+    longest = max((number for _, _, number in entries), default=0)
+    yield from _chart(label, entries, (longest, answered), columns, palette)
+    others = [f"{count(more)} more values"] if (more := len(field.values) - len(shown) + field.other_values) else []
+    others += [f"{count(field.empty)} without a value"] if field.empty else []
+    if others:
+        yield clip((_label(""), ("quiet", f" {palette.glyphs.dot} ".join(others))), columns)
 
 
 def _chart(
@@ -160,6 +184,9 @@ def _splits(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
             line: list[Span] = [*pad((("label", label if index == 0 else ""),), _LABEL_CELLS)]
             line += pad((("plain", shorten(name, names, palette.glyphs.cut)),), names + 1)
             line += [("plain", f"{count(mix.rows):>{digits}}"), ("quiet", " rows  ")]
+            if not figures.judged:
+                yield clip(tuple(line), columns)
+                continue
             line += [("bad", f"{percent(mix.share('negative')):>4}"), ("quiet", " negative  ")]
             line += [("warn", f"{percent(mix.share('high', 'urgency')):>4}"), ("quiet", " high urgency")]
             yield clip(tuple(line), columns)
@@ -218,10 +245,11 @@ def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> 
         yield (_label(label), ("strong", shorten(text, room, palette.glyphs.cut)))
     for index, part in enumerate(wrap(palette.safe(row_sentence(comparison)), room)):
         yield (_label("" if index else "rows"), ("plain", part))
-    for group in ("sentiment", "urgency", "theme"):
+    for group in comparison.groups:
         if changes := comparison.of(group):
             yield ()
-            yield from _changes(group, changes, columns, palette)
+            label = shorten(palette.safe(group_name(group)), _LABEL_CELLS - 1, palette.glyphs.cut)
+            yield from _changes(label, changes, columns, palette)
     if notes := theme_notes(comparison):
         yield ()
     for note in notes:

@@ -162,6 +162,11 @@ class RunDisplay:
         """What rows to `stream` must be written to now: the panels' stream while there are panels."""
         return stream if self._display is None else self._display.rows(stream)
 
+    def stop(self) -> None:
+        """Stop showing the run, without a summary."""
+        self._run_stack.close()
+        self._display = None
+
     def end(self, summary: RunSummary) -> None:
         """Stop showing the run and print the summary.
 
@@ -170,9 +175,8 @@ class RunDisplay:
         """
         from mellea_cli.ui.summary import print_summary, to_json
 
-        self._run_stack.close()
+        self.stop()
         self._command_stack.close()
-        self._display = None
         if self._options.json:
             self._stream.write(to_json(summary) + "\n")
             self._stream.flush()

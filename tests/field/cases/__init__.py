@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from field.cases import answers, errors, kept, processes, streams, tables
+from field.cases import answers, errors, exports, kept, processes, streams, tables
 from field.model import Case
 
 CASES: tuple[Case, ...] = (
@@ -10,6 +10,7 @@ CASES: tuple[Case, ...] = (
     *streams.CASES,
     *errors.CASES,
     *tables.CASES,
+    *exports.CASES,
     *kept.CASES,
     *processes.CASES,
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from field.cases.common import THREE, openai, scripted
-from field.model import Case, Edit, Expect, Put, Run, Step
+from field.model import Case, Edit, Expect, Put, Run, Save, Step
 from field.wire import GOOD, Rule, always, says
 
 _OURS = "the issue: nothing lost that a person made"
@@ -221,6 +222,252 @@ _EDITED = (
 )
 
 
+_TABLE = "rows.csv"
+_ROWS = (
+    "id,opened,score,done,comment\n"
+    "007,2026-03-01,4.5,true,The parcel came four days late.\n"
+    '008,2026-03-02,2.0,false,"Nobody picked up the phone,\nnot even on Monday."\n'
+    "009,2026-03-11,3.5,true,The colours are lovely; müde bin ich nicht.\n"
+)
+_MORE = "010,2026-03-12,1.0,false,The manual is missing.\n"
+
+
+def _saved(case: str, about: str, save: Save, *, more: bool = True, source: str = _OURS, **expect: Any) -> Case:
+    """A table is done, saved by a spreadsheet program, and done again with one more row."""
+    usual: dict[str, Any] = {"exit": 0, "rows": 3 + more, "answered": 3 + more}
+    return _kept(
+        f"saved-{case}",
+        "outputs saved by a spreadsheet program",
+        about,
+        Put(name=_TABLE, content=_ROWS),
+        _done(output="out.csv", source=_TABLE, rows=3),
+        save,
+        Put(name=_TABLE, content=_MORE if more else "", add=True),
+        Run(args=scripted(_TABLE, output="out.csv"), output="out.csv", expect=Expect(**(usual | expect))),
+        source=source,
+        files=(),
+    )
+
+
+_MINE_0 = (0, "summary", "Late; refunded.")
+
+
+def _save_out(*cells: tuple[int, str, str], **how: Any) -> Save:
+    return Save(name="out.csv", cells=cells, **how)
+
+
+_LOST = {"exit": 2, "rows": None, "answered": None, "says": ("--overwrite",), "untouched": ("out.csv",)}
+
+_SAVED = (
+    _saved(
+        "excel-german",
+        "Semicolons, Windows' characters, dates and numbers as people in Germany write them: only the edit is one.",
+        _save_out(
+            _MINE_0,
+            *((at, "opened", day) for at, day in enumerate(("01.03.2026", "02.03.2026", "11.03.2026"))),
+            *((at, "score", score) for at, score in enumerate(("4,5", "2", "3,5"))),
+            *((at, "id", str(at + 7)) for at in range(3)),
+            delimiter=";",
+            encoding="cp1252",
+        ),
+        cells=(_MINE_0, (0, "id", "007"), (1, "opened", "2026-03-02"), (2, "score", "3.5")),
+        says=(_SAID, "1 cell in 1 row"),
+    ),
+    _saved(
+        "excel-unicode", "Tabs and UTF-16.", _save_out(_MINE_0, delimiter="\t", encoding="utf-16"), cells=(_MINE_0,)
+    ),
+    _saved(
+        "excel-mark",
+        "Semicolons and a mark.",
+        _save_out(_MINE_0, delimiter=";", encoding="utf-8-sig"),
+        cells=(_MINE_0,),
+    ),
+    _saved("libreoffice", "All cells are quoted.", _save_out(_MINE_0, quote_all=True), cells=(_MINE_0,)),
+    _saved(
+        "mac",
+        "Numbers' and Excel's old encoding of a Mac: kept, or refused.",
+        _save_out(_MINE_0, encoding="mac_roman"),
+        exit=(0, 2),
+        rows=None,
+        answered=None,
+        cells=(_MINE_0,),
+    ),
+    _saved(
+        "untouched",
+        "Saved without a change: nothing is said of edits.",
+        _save_out(delimiter=";", encoding="utf-8-sig", quote_all=True),
+        silent=("by hand",),
+    ),
+    _saved(
+        "american",
+        "Dates of the United States, and TRUE and FALSE.",
+        _save_out(
+            _MINE_0,
+            *((at, "opened", day) for at, day in enumerate(("3/1/2026", "3/2/2026", "3/11/2026"))),
+            *((at, "done", word) for at, word in enumerate(("TRUE", "FALSE", "TRUE"))),
+        ),
+        cells=(_MINE_0, (0, "opened", "2026-03-01"), (0, "done", "true")),
+        says=("1 cell in 1 row",),
+    ),
+    _saved(
+        "sorted",
+        "The rows were sorted: the edit goes with its row.",
+        _save_out((2, "sentiment", "mixed"), order=(2, 0, 1)),
+        cells=((2, "sentiment", "mixed"), (0, "id", "007")),
+    ),
+    _saved(
+        "deleted-row",
+        "A row was deleted: it is written again, and that is said.",
+        _save_out((2, "sentiment", "mixed"), order=(0, 2)),
+        cells=((2, "sentiment", "mixed"),),
+        says=("deleted",),
+    ),
+    _saved(
+        "columns-moved",
+        "Columns were moved.",
+        _save_out(
+            _MINE_0,
+            columns=(
+                "summary",
+                "sentiment",
+                "comment",
+                "id",
+                "opened",
+                "score",
+                "done",
+                "main_complaint",
+                "positive_aspect",
+                "urgency",
+                "error",
+            ),
+        ),
+        cells=(_MINE_0,),
+    ),
+    _saved(
+        "column-deleted",
+        "A column of the run was deleted: its cells are written again, the edit stays.",
+        _save_out(_MINE_0, columns=("id", "opened", "score", "done", "comment", "summary", "sentiment", "error")),
+        cells=(_MINE_0,),
+        columns=("urgency",),
+    ),
+    _saved(
+        "input-columns-deleted",
+        "All columns of the input but the text were deleted.",
+        _save_out(_MINE_0, columns=("comment", "summary", "sentiment", "urgency", "error")),
+        exit=(0, 2),
+        rows=None,
+        answered=None,
+        cells=(_MINE_0,),
+    ),
+    _saved(
+        "column-renamed",
+        "A column of the run has another name: what is in it stays.",
+        _save_out((0, "sentiment", "mixed"), renamed={"sentiment": "Stimmung"}),
+        exit=(0, 2),
+        rows=None,
+        answered=None,
+        cells=((0, "Stimmung", "mixed"),),
+    ),
+    _saved(
+        "own-columns",
+        "Two columns of the user's own, one of them without a name.",
+        _save_out((0, "owner", "Kim"), (1, "", "call back"), delimiter=";"),
+        exit=(0, 2),
+        rows=None,
+        answered=None,
+        cells=((0, "owner", "Kim"),),
+    ),
+    _saved(
+        "row-added",
+        "A row was added by hand, and it is not in the input: nothing is lost.",
+        _save_out(added=({"id": "100", "comment": "Said on the phone: never again.", "sentiment": "negative"},)),
+        **_LOST,
+    ),
+    _saved(
+        "cleared",
+        "A cell was emptied: it stays empty.",
+        _save_out((0, "summary", "")),
+        cells=((0, "summary", ""),),
+        says=(_SAID,),
+    ),
+    _saved(
+        "note-in-text",
+        "A remark was written behind the feedback itself.",
+        _save_out((0, "comment", "The parcel came four days late. (called him)")),
+        exit=(0, 2),
+        rows=None,
+        answered=None,
+        cells=((0, "comment", "The parcel came four days late. (called him)"),),
+    ),
+    _saved(
+        "no-header",
+        "Names in the header were deleted: what is below them stays.",
+        _save_out(_MINE_0, renamed=dict.fromkeys(("id", "comment", "summary", "sentiment"), "")),
+        exit=(0, 2),
+        rows=None,
+        answered=None,
+        cells=((0, "column_6", "Late; refunded."),),
+    ),
+    _kept(
+        "saved-pretty",
+        "outputs saved by an editor",
+        "JSON was formatted, and its names sorted.",
+        Run(args=scripted(THREE, output="out.json"), output="none", expect=Expect()),
+        Put(
+            name="out.json",
+            content=json.dumps(
+                [
+                    {
+                        "urgency": "low",
+                        "text": "The parcel came four days late.",
+                        "sentiment": "mixed",
+                        "summary": "Mine.",
+                        "id": 1,
+                    },
+                ],
+                indent=4,
+            ),
+        ),
+        Run(args=scripted(THREE, output="out.json"), output="none", expect=Expect(exit=0, says=(_SAID, "deleted"))),
+    ),
+    _kept(
+        "saved-input-sorted",
+        "cells edited by hand",
+        "The input was sorted since: the edit goes with its row.",
+        Put(name=_TABLE, content=_ROWS),
+        _done(output="out.csv", source=_TABLE, rows=3),
+        Edit(name="out.csv", row=0, column="summary", value="Mine."),
+        Save(name=_TABLE, order=(2, 1, 0)),
+        _done(output="out.csv", source=_TABLE, rows=3, cells=((2, "summary", "Mine."), (2, "id", "007"))),
+    ),
+    _kept(
+        "saved-directory",
+        "foreign outputs",
+        "The output is a folder: one line, and nothing is left.",
+        Put(name="out.jsonl/mine.txt", content="my own work"),
+        Run(
+            args=scripted(THREE),
+            output="none",
+            expect=Expect(
+                exit=(2, 5),
+                says=("out.jsonl",),
+                talk=4,
+                untouched=("out.jsonl/mine.txt",),
+                absent=("out.jsonl.journal",),
+            ),
+        ),
+    ),
+    _kept(
+        "saved-backup",
+        "foreign outputs",
+        "A copy of an output under another name is a file of the user's.",
+        _done(rows=3),
+        Put(name="copy.jsonl", content='{"id": 1, "text": "The parcel came four days late.", "summary": "x"}\n'),
+        _refused(output="copy.jsonl"),
+    ),
+)
+
+
 def _changed(case: str, about: str, *changed: str, yes: str = "") -> Case:
     """All answers are there, and the next command would ask everything again."""
     again = openai(THREE, *changed, *((yes,) if yes else ()))
@@ -368,4 +615,4 @@ _STARTS = (
     ),
 )
 
-CASES: tuple[Case, ...] = (*_FOREIGN, *_FEWER, *_EDITED, *_CHANGED, *_STARTS)
+CASES: tuple[Case, ...] = (*_FOREIGN, *_FEWER, *_EDITED, *_SAVED, *_CHANGED, *_STARTS)

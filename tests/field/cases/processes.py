@@ -216,4 +216,69 @@ CASES: tuple[Case, ...] = (
         "The rows that failed are input again.",
         _run(Expect(exit=0, rows=3, answered=3), *scripted(THREE, "--errors-file", "failed.jsonl")),
     ),
+    *(
+        _process(f"environment-{case}", source, about, _run(_ALL, env=env))
+        for case, source, about, env in (
+            ("narrow", "", "The terminal has 12 columns.", {"COLUMNS": "12", "LINES": "3"}),
+            ("odd-columns", "wrappers that export COLUMNS=0", "The terminal has no columns.", {"COLUMNS": "0"}),
+            ("word-columns", "", "COLUMNS is no number.", {"COLUMNS": "wide", "LINES": "-1"}),
+            ("dumb", "Emacs and CI: TERM=dumb", "The terminal can do nothing.", {"TERM": "dumb"}),
+            ("no-term", "systemd and cron", "There is no TERM.", {"TERM": None}),
+            ("color", "CI: FORCE_COLOR", "Colours are forced.", {"FORCE_COLOR": "1", "NO_COLOR": None}),
+            (
+                "no-temporary-folder",
+                "containers with a read-only root",
+                "TMPDIR does not exist.",
+                {"TMPDIR": "/nowhere"},
+            ),
+            (
+                "turkish",
+                "PHP, Java: the dotless i",
+                "A Turkish locale.",
+                {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
+            ),
+            (
+                "no-user",
+                "containers with an unknown user id",
+                "There is neither HOME nor USER.",
+                {"HOME": None, "USER": None, "LOGNAME": None},
+            ),
+            ("warnings", "PYTHONWARNINGS=error", "Warnings are errors.", {"PYTHONWARNINGS": "error"}),
+            ("optimised", "PYTHONOPTIMIZE=2", "No docstrings and no asserts.", {"PYTHONOPTIMIZE": "2"}),
+            (
+                "no-bytecode",
+                "read-only installations",
+                "No byte code, and a safe path.",
+                {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"},
+            ),
+        )
+    ),
+    _process(
+        "full-disk",
+        "a full disk",
+        "The output is a device that is full: one line says so.",
+        _run(
+            Expect(exit=5, says=("/dev/full",), silent=("traceback",), talk=6),
+            *("summarise", THREE, "-o", "/dev/full", "-b", "scripted"),
+            output="none",
+        ),
+    ),
+    _process(
+        "null-device",
+        "cron: output to nowhere",
+        "The output is /dev/null, and stays a device.",
+        _run(Expect(exit=0), *("summarise", THREE, "-o", "/dev/null", "-b", "scripted"), output="none"),
+        _run(Expect(exit=0), *("summarise", THREE, "-o", "/dev/null", "-b", "scripted"), output="none"),
+    ),
+    _process(
+        "empty-stdin",
+        "a pipe from a command that printed nothing",
+        "Nothing is piped in: no rows, and no error.",
+        _run(
+            Expect(exit=(0, 2), silent=("traceback",), talk=6),
+            *("summarise", "-", "-b", "scripted"),
+            stdin="",
+            output="none",
+        ),
+    ),
 )

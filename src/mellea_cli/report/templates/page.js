@@ -4,7 +4,7 @@
 (() => {
   const PAGE = 50;
   const CLIP = 600;
-  const [ID, TEXT, SUMMARY, STATE, SENTIMENT, URGENCY, THEMES, COMPLAINT, PRAISE, ERROR, DAY, REST, QUOTES] = Array(13).keys();
+  const [ID, TEXT, SUMMARY, STATE, SENTIMENT, URGENCY, THEMES, COMPLAINT, PRAISE, ERROR, DAY, REST, QUOTES, OWN] = Array(14).keys();
   const byId = (id) => document.getElementById(id);
   const read = (id) => JSON.parse(byId(id).textContent);
   const facts = read("facts");
@@ -21,6 +21,7 @@
     theme: byId("filter-theme"),
     sort: byId("sort"),
   };
+  const fields = facts.fields.map((field, place) => ({ ...field, control: byId(`filter-field-${place}`) }));
 
   let haystacks = null;
   let found = rows.map((_, place) => place);
@@ -64,12 +65,14 @@
     if (wanted.length && haystacks === null) haystacks = rows.map((_, place) => haystack(place));
     const chosen = (control) => (control.value === "" ? null : control.value);
     const [sentiment, urgency, theme] = [controls.sentiment, controls.urgency, controls.theme].map(chosen);
+    const own = fields.map((field) => chosen(field.control));
     found = [];
     for (let place = 0; place < rows.length; place += 1) {
       const row = rows[place];
       if (sentiment !== null && (sentiment.startsWith("state-") ? `state-${row[STATE]}` !== sentiment : row[SENTIMENT] !== Number(sentiment))) continue;
       if (urgency !== null && row[URGENCY] !== Number(urgency)) continue;
       if (theme !== null && (theme === "-1" ? row[THEMES].length > 0 : !row[THEMES].includes(Number(theme)))) continue;
+      if (own.some((value, one) => value !== null && (value === "-1" ? row[OWN][one].length > 0 : !row[OWN][one].includes(Number(value))))) continue;
       if (wanted.length && !wanted.every((word) => haystacks[place].includes(word))) continue;
       found.push(place);
     }
@@ -185,8 +188,8 @@
     withMarks(ident, row[ID], wanted);
     made.append(ident, wordsCell(place, wanted));
     if (dated) made.append(cell("date", row[DAY]));
-    made.append(cell("sentiment", ...(row[SENTIMENT] >= 0 ? [chip(facts.sentiments[row[SENTIMENT]])] : row[STATE] === 2 ? [chip("failed")] : [])));
-    made.append(cell("urgency", ...(row[URGENCY] >= 0 ? [chip(facts.urgencies[row[URGENCY]])] : [])));
+    if (facts.judged) made.append(cell("sentiment", ...(row[SENTIMENT] >= 0 ? [chip(facts.sentiments[row[SENTIMENT]])] : row[STATE] === 2 ? [chip("failed")] : [])));
+    if (facts.judged) made.append(cell("urgency", ...(row[URGENCY] >= 0 ? [chip(facts.urgencies[row[URGENCY]])] : [])));
     if (labelled) made.append(cell("themes-cell", ...row[THEMES].map((one) => chip(facts.themes[one], "theme"))));
     return made;
   }
@@ -241,6 +244,7 @@
 
   function clear() {
     for (const name of ["search", "sentiment", "urgency", "theme"]) controls[name].value = "";
+    for (const field of fields) field.control.value = "";
   }
 
   // Shows a row wherever it is: on another page, or filtered out.
@@ -289,8 +293,19 @@
     } else {
       byId("theme-label").hidden = true;
     }
+    if (!facts.judged) for (const name of ["sentiment", "urgency"]) {
+      byId(`${name}-label`).hidden = true;
+      delete orders[name];
+    }
+    fields.forEach((field, one) => {
+      const counts = Array(field.values.length).fill(0);
+      for (const row of rows) for (const place of row[OWN][one]) counts[place] += 1;
+      fill(field.control, field.values, counts);
+      const without = rows.filter((row) => !row[OWN][one].length).length;
+      if (without) field.control.append(new Option(`no value (${format.format(without)})`, "-1"));
+    });
     for (const [key, { name }] of Object.entries(orders)) controls.sort.append(new Option(name, key));
-    const heads = [["Row", "id"], ["Feedback and summary", "", "words"], ...(dated ? [["Date", "date"]] : []), ["Sentiment", "sentiment"], ["Urgency", "urgency"], ...(labelled ? [["Themes", "", "themes-cell"]] : [])];
+    const heads = [["Row", "id"], ["Feedback and summary", "", "words"], ...(dated ? [["Date", "date"]] : []), ...(facts.judged ? [["Sentiment", "sentiment"], ["Urgency", "urgency"]] : []), ...(labelled ? [["Themes", "", "themes-cell"]] : [])];
     for (const [name, key, kind] of heads) {
       const head = element("th", kind || key, key ? undefined : name);
       head.scope = "col";
@@ -314,11 +329,12 @@
   }
 
   function filterBy(kind, name) {
-    const names = { sentiment: facts.sentiments, urgency: facts.urgencies, theme: facts.themes }[kind];
+    const own = fields.find((field) => `field ${field.name}` === kind);
+    const names = own ? own.values : { sentiment: facts.sentiments, urgency: facts.urgencies, theme: facts.themes }[kind];
     const place = names.indexOf(name);
     if (place < 0) return;
     clear();
-    controls[kind].value = String(place);
+    (own ? own.control : controls[kind]).value = String(place);
     update();
     byId("rows").focus({ preventScroll: true });
     byId("rows").scrollIntoView({ block: "start" });
@@ -331,6 +347,7 @@
       timer = setTimeout(() => update(), 120);
     });
     for (const name of ["sentiment", "urgency", "theme"]) controls[name].addEventListener("change", () => update());
+    for (const field of fields) field.control.addEventListener("change", () => update());
     controls.sort.addEventListener("change", () => sortBy(controls.sort.value, true));
     byId("reset").addEventListener("click", () => {
       clear();
