@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.backends.http_errors import Hints
+from mellea_cli.backends.model_ids import IBM_GRANITE_4_1_3B, ModelIdentifier
 from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, redact_url
 from mellea_cli.backends.wire_format import (
     CachedJson,
@@ -216,6 +217,34 @@ def _was_cut(request: GenerateRequest, prompt_tokens: int) -> bool:
     most = prompt_tokens * _MOST_BYTES_PER_TOKEN
     # Runs of blanks and lines of signs are few tokens.
     return len(text.encode("utf-8", "replace")) > most and len(_RUN_OF_SIGNS.sub(r"\1", text).encode()) > most
+
+
+class OllamaModelBackend(OllamaBackend):
+    """An Ollama and the model that a session asks there: `MelleaSession(OllamaModelBackend("granite4.1:3b"))`.
+
+    Args:
+        model_id: the model's name.
+        base_url, api_key: see `OllamaBackend`.
+        model_options: options of every call, by `ModelOption` or by Ollama's own names.
+        timeout: maximum time for one request in seconds; `None` for no limit.
+    """
+
+    def __init__(
+        self,
+        model_id: str | ModelIdentifier = IBM_GRANITE_4_1_3B,
+        *,
+        base_url: str | None = None,
+        api_key: str = "",
+        model_options: Mapping[str, Any] | None = None,
+        timeout: float | None = 600.0,
+    ) -> None:
+        super().__init__(base_url=base_url, api_key=api_key)
+        self.model_id, self.model_options, self.timeout = model_id, dict(model_options or {}), timeout
+        self._opened_with = {"base_url": base_url, "api_key": api_key}
+
+    def reopened(self, concurrency: int) -> OllamaBackend:
+        """A backend of the same server for one session, which has connections of its own."""
+        return OllamaBackend(**self._opened_with, max_connections=concurrency)  # type: ignore[arg-type]
 
 
 class _Answer:

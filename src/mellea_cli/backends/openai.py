@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.backends.http_errors import Hints, one_line
+from mellea_cli.backends.model_ids import ModelIdentifier
 from mellea_cli.backends.rate_limits import RateLimitStatus
 from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, is_loopback
 from mellea_cli.backends.wire_format import (
@@ -64,12 +65,15 @@ class OpenAIBackend:
     alone; `max_tokens` becomes `max_completion_tokens`; others are omitted and logged.
 
     Args:
+        model_id: the model that a session asks there: `MelleaSession(OpenAIBackend("gpt-5.1"))`.
         base_url: up to and including `/v1`; `None` for `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: `None` for the key of `key_variable`. Only OpenAI's own server requires one.
         key_variable: the variable in `secrets` with the key; empty for none.
         name: the name in the registry and in messages.
         slots: requests that the server works on at once, where known.
         keep_alive: whether to reuse connections; llama.cpp's server promises that and then closes them.
+        model_options: options of every call of a session, by `ModelOption` or by the server's own names.
+        timeout: maximum time for one request of a session in seconds; `None` for no limit.
         max_connections, connect_timeout_s, merge_chunks, network, secrets: see `BackendSettings`.
 
     Raises:
@@ -78,6 +82,7 @@ class OpenAIBackend:
 
     def __init__(  # noqa: PLR0913 - one parameter for each setting
         self,
+        model_id: str | ModelIdentifier = "",
         *,
         base_url: str | None = None,
         api_key: str | None = None,
@@ -90,7 +95,19 @@ class OpenAIBackend:
         keep_alive: bool = True,
         network: NetworkPolicy | None = None,
         secrets: Secrets | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        timeout: float | None = 600.0,
     ) -> None:
+        self.model_id, self.model_options, self.timeout = model_id, dict(model_options or {}), timeout
+        self._opened_with: dict[str, Any] = {
+            "base_url": base_url,
+            "api_key": api_key,
+            "key_variable": key_variable,
+            "name": name,
+            "keep_alive": keep_alive,
+            "network": network,
+            "secrets": secrets,
+        }
         base_url = server_url(base_url)
         key = (secrets or Secrets.from_environ(os.environ)).key(key_variable) if api_key is None else api_key
         self._wire = WireClient(
@@ -113,6 +130,10 @@ class OpenAIBackend:
         self._merge_chunks = merge_chunks
         self._dropped: frozenset[str] = frozenset()
         self._listed: list[str] | None = None  # The server's models, once an error made it necessary to ask
+
+    def reopened(self, concurrency: int) -> OpenAIBackend:
+        """A backend of the same server for one session, which has connections of its own."""
+        return OpenAIBackend(**self._opened_with, max_connections=concurrency)
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:

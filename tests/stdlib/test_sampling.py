@@ -18,7 +18,7 @@ from mellea_cli import (
     req,
     simple_validate,
 )
-from mellea_cli.session.sampling import SamplingStrategy
+from mellea_cli.stdlib.sampling import SamplingStrategy
 
 Serve = Callable[..., ModelServer]
 Open = Callable[..., MelleaSession]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from mellea_cli.engine.attempts import Answer, Checked, Try
 from mellea_cli.errors import RequirementFailed
 from mellea_cli.messages import Completion, Message
-from mellea_cli.requirements.requirement import Repair, Requirement, in_turns, reqify, same_prompt
+from mellea_cli.requirements.requirement import Repair, Requirement, in_turns, reqify_all, same_prompt
 from mellea_cli.session.thunk import ModelOutputThunk
 
 _LOG = logging.getLogger(__name__)
@@ -30,11 +30,19 @@ class SamplingStrategy:
         ValueError: `loop_budget` is below 1.
     """
 
-    def __init__(self, *, loop_budget: int = 1, requirements: Sequence[Requirement | str] | None = None) -> None:
+    def __init__(
+        self, *, loop_budget: int = 1, requirements: str | Requirement | Sequence[Requirement | str] | None = None
+    ) -> None:
+        if not isinstance(loop_budget, int):
+            raise TypeError(f"loop_budget is an int, not {type(loop_budget).__name__}")
         if loop_budget < 1:
             raise ValueError(f"loop_budget must be at least 1, not {loop_budget}")
         self.loop_budget = loop_budget
-        self.requirements = None if requirements is None else [reqify(one) for one in requirements]
+        self.requirements = None if requirements is None else reqify_all(requirements)
+
+    def __repr__(self) -> str:
+        own = "" if self.requirements is None else f", requirements={self.requirements!r}"
+        return f"{type(self).__name__}(loop_budget={self.loop_budget}{own})"
 
     def repair(self) -> Repair:
         """How to ask again after an answer that does not meet a requirement; called once for each call."""
