@@ -65,7 +65,7 @@ def judge(name: str, model: str | None, limit: int | None, folder: Path) -> None
         quotes = [(row[field], row["text"]) for row in rows if row[field]]
         verbatim = sum(" ".join(quote.split()) in " ".join(text.split()) for quote, text in quotes)
         say(f"{field} letter by letter", 100 * verbatim / max(1, len(quotes)), "%", bar=100, at_least=True)
-    say("rows answered", 100 * summary["done"] / len(rows), "%", note=f"{summary['failed']} failed")
+    say("rows answered", 100 * summary["done"] / len(rows), "%", note=f"{len(rows)} rows, {summary['failed']} failed")
     if not summary["reused"]:
         say("seconds a row", summary["elapsed_s"] / len(rows), "s")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -249,11 +250,12 @@ class OllamaModelBackend(OllamaBackend):
 class _Answer:
     """State of one answer while its events arrive."""
 
-    __slots__ = ("_merge_chunks", "_parts", "finished", "prompt_tokens")
+    __slots__ = ("_call", "_merge_chunks", "_parts", "finished", "prompt_tokens")
 
     def __init__(self, *, merge_chunks: bool) -> None:
         self._merge_chunks = merge_chunks
         self._parts: list[str] = []
+        self._call = ""
         self.finished = False
         self.prompt_tokens = 0
 
@@ -273,6 +275,10 @@ class _Answer:
             message = as_object(event.get("message"))
             text, done = as_text(message.get("content")), event.get("done")
             thinking = as_text(message["thinking"]) if "thinking" in message else ""
+            if not text and "tool_calls" in message:
+                self._call = self._call or _call_arguments(message)
+            if done and self._call and not self.text.strip():
+                text = self._call  # As of a proxy that imitates the schema by a tool
             if text:
                 self._parts.append(text)
             if self._merge_chunks and text and not thinking and not done:
@@ -294,6 +300,13 @@ class _Answer:
         if texts:
             chunks.append(Chunk("".join(texts)))
         return chunks
+
+
+def _call_arguments(message: Event) -> str:
+    calls = message["tool_calls"]
+    call = as_object(calls[0]) if isinstance(calls, list) and calls else {}
+    given = as_object(call.get("function")).get("arguments")
+    return given if isinstance(given, str) else json.dumps(given) if given else ""
 
 
 _REQUEST_FIELDS = frozenset({"model", "messages", "stream", "format", "options"})

@@ -821,7 +821,7 @@ _TABLES = (
         "upper-lower",
         "clashing names",
         "databases: SUMMARY and Summary",
-        "Two names differ only by case, and both are like one of ours.",
+        "Two names differ only by case, and both are like an added one.",
         f'id,comment,SUMMARY,Summary\n1,{_LATE},a,b\n2,"{_GOOD}",c,d\n',
         columns=("SUMMARY", "Summary", "mellea_summary"),
         cells=((0, "SUMMARY", "a"), (1, "Summary", "d")),
