@@ -54,7 +54,7 @@ def short(ctx: Context) -> ValidationResult:
     text = ctx.last_output().value
     return ValidationResult(len(text) < 20, reason="too long")
 
-m = start_session()
+m = start_session("ollama", "granite4.1:3b")
 result = m.instruct(
     "Name a {{what}}.",
     user_variables={"what": "port"},
@@ -83,7 +83,7 @@ from mellea.core import Requirement
 def place(text: str) -> Literal["Bergen", "Oslo"]:
     \"\"\"The place that the text is about.\"\"\"
 
-m = start_session()
+m = start_session("ollama", "granite4.1:3b")
 print(place(m, text="Rain again."), place(m=m, text=CBlock("Rain.")))
 try:
     full = Requirement("Not empty.", validation_fn=simple_validate(lambda text: False))
@@ -103,7 +103,7 @@ from mellea.helpers import wait_for_all_mots
 from mellea.stdlib.session import start_session
 
 async def main():
-    m = start_session()
+    m = start_session("ollama", "granite4.1:3b")
     options = {ModelOption.STREAM: True}
     live: ModelOutputThunk[str] = await m.ainstruct("Name a port.", strategy=None, model_options=options)
     print("".join([piece async for piece in live]))
@@ -143,7 +143,7 @@ from mellea.core.base import ComponentParseError
 class Port(BaseModel):
     name: str
 
-m = mellea.start_session(ctx=mellea.stdlib.context.SimpleContext())
+m = mellea.start_session("ollama", "granite4.1:3b", ctx=mellea.stdlib.context.SimpleContext())
 try:
     m.instruct("Name a port, in words.", format=Port)
 except ComponentParseError as error:

@@ -7,6 +7,7 @@ import atexit
 import contextvars
 import logging
 import os
+import queue
 import signal
 import threading
 import weakref
@@ -93,6 +94,16 @@ class EventLoopThread:
         self._check_blocking()
         with _interruptible():
             return future.result()
+
+    def next_of(self, found: queue.SimpleQueue[T]) -> T:
+        """Block this thread until the loop has put something into the queue.
+
+        Raises:
+            RuntimeError: the loop waits for this thread.
+        """
+        self._check_blocking()
+        with _interruptible():
+            return found.get()
 
     def inside(self) -> bool:
         """Whether the caller is in the loop's own thread, in which nothing may block."""

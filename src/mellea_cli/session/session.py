@@ -8,8 +8,9 @@ import asyncio
 import functools
 import inspect
 import logging
+import os
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from mellea_cli.backends.base import Backend
     from mellea_cli.backends.model_ids import ModelIdentifier
+    from mellea_cli.session.row_runs import AnsweredRow, MapSettings, RowMap
 
 _LOG = logging.getLogger(__name__)
 
@@ -564,6 +566,71 @@ class MelleaSession:
             print(calls.values)
         """
         return Gathered()
+
+    def map(
+        self,
+        prompt: str,
+        items: Iterable[str | Mapping[str, Any]],
+        *,
+        format: type[BaseModel] | None = None,
+        concurrency: int | None = None,
+        as_completed: bool = False,
+        journal: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> Iterator[AnsweredRow[Any]]:
+        """Ask one prompt about many items with the batch engine, and yield each row when it is answered.
+
+        Args:
+            prompt: a Jinja2 template; `{{text}}` is an item that is a str, or the item's own keys.
+            items: texts, or mappings with a `text`.
+            format: a pydantic model that each answer must match; `row.answer` is then an instance, else the text.
+            concurrency: maximum number of requests in flight; the session's by default.
+            as_completed: yield rows as they complete, instead of in the order of the items.
+            journal: a file in which the answers are kept: the same call again asks only what is missing there.
+            progress: whether a line on stderr counts the rows; by default at a terminal and in a notebook.
+            model_options: options of these calls.
+
+        A row that could not be answered has an `error`. Leaving the loop early cancels the rest.
+
+        Raises:
+            TemplateError: the prompt names a variable that an item does not have.
+            MelleaError: no row can be asked, such as when the server or the model is not there.
+        """
+        from mellea_cli.session.row_runs import MapSettings
+
+        settings = MapSettings(format, concurrency, as_completed, journal, progress)
+        return iter(self._row_map(prompt, items, settings, model_options))
+
+    def amap(
+        self,
+        prompt: str,
+        items: Iterable[str | Mapping[str, Any]],
+        *,
+        format: type[BaseModel] | None = None,
+        concurrency: int | None = None,
+        as_completed: bool = False,
+        journal: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> AsyncIterator[AnsweredRow[Any]]:
+        """Do what `map` does, for `async for`."""
+        from mellea_cli.session.row_runs import MapSettings
+
+        settings = MapSettings(format, concurrency, as_completed, journal, progress)
+        return aiter(self._row_map(prompt, items, settings, model_options))
+
+    def _row_map(
+        self,
+        prompt: str,
+        items: Iterable[str | Mapping[str, Any]],
+        settings: MapSettings,
+        model_options: ModelOptions | None,
+    ) -> RowMap:
+        from mellea_cli.session.row_runs import RowMap
+
+        call = self._call_options(model_options)
+        return RowMap(self._connection, self._event_loop, call, prompt, items, settings)
 
     def reset(self) -> None:
         """Start again with an empty context of the same kind."""

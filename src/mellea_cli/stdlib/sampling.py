@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,15 @@ class SamplingStrategy:
         self.loop_budget = loop_budget
         self.requirements = None if requirements is None else reqify_all(requirements)
 
+    def __init_subclass__(cls) -> None:
+        """Refuse a `repair` with the arguments of the reference library's, which would fail at the first repair."""
+        super().__init_subclass__()
+        if len(inspect.signature(cls.repair).parameters) > 1 or isinstance(vars(cls).get("repair"), staticmethod):
+            raise TypeError(
+                f"{cls.__name__}.repair takes no arguments here: it returns a function of (messages, answer, reasons)"
+                " that returns the next messages"
+            )
+
     def __repr__(self) -> str:
         own = "" if self.requirements is None else f", requirements={self.requirements!r}"
         return f"{type(self).__name__}(loop_budget={self.loop_budget}{own})"
@@ -55,6 +65,10 @@ class SamplingStrategy:
     def select_from_failure(self, tries: Sequence[Try[Any]]) -> int:  # noqa: ARG002 - subclasses look at them
         """The index in `tries` to fall back to when none meets the requirements: the first."""
         return 0
+
+
+BaseSamplingStrategy = SamplingStrategy
+"""The reference library's name."""
 
 
 class RejectionSamplingStrategy(SamplingStrategy):
