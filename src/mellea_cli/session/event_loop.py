@@ -72,12 +72,18 @@ class EventLoopThread:
             RuntimeError: the session was closed, or the loop waits for this thread.
         """
         self._check_blocking()
-        future = self.submit(function)
+        started: list[asyncio.Task[Any] | None] = []
+
+        async def recorded() -> T:
+            started.append(asyncio.current_task())
+            return await function()
+
         try:
             with _interruptible():
-                return future.result()
+                return self.submit(recorded).result()
         except KeyboardInterrupt:
-            future.cancel()
+            # Not through the future: Ctrl-C may also come before it is known here.
+            self.call(lambda: [task.cancel() for task in started if task is not None])
             raise
         except MelleaError as error:
             # The way through the session's own loop says nothing to the caller.
