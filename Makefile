@@ -34,6 +34,7 @@ structure:       ## Modules, lines, importers, comments (limits in tests/test_st
 
 reference:       ## Write docs/commands.md and docs/settings.md again: after a change of flags or help texts
 	python scripts/reference.py
+	python scripts/pipelines_page.py
 
 site:            ## Build the documentation into site/ and check its links (needs the extra docs)
 	python scripts/build_site.py

@@ -6,7 +6,7 @@
 
 `samples/templates/NAME.jsonl` holds at least 60 rows for each, written and labelled for this by hand before any model
 saw them. For each category and bool field the share of right answers is printed, and for quotes the share that stands
-in the text letter by letter; white space does not count.
+in the text word for word; white space does not count.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def judge(name: str, model: str | None, limit: int | None, folder: Path) -> None
     for field in (field for field, spec in fields.items() if spec.type == "quote"):
         quotes = [(row[field], row["text"]) for row in rows if row[field]]
         verbatim = sum(" ".join(quote.split()) in " ".join(text.split()) for quote, text in quotes)
-        say(f"{field} letter by letter", 100 * verbatim / max(1, len(quotes)), "%", bar=100, at_least=True)
-    say("rows answered", 100 * summary["done"] / len(rows), "%", note=f"{summary['failed']} failed")
+        say(f"{field} verbatim", 100 * verbatim / max(1, len(quotes)), "%", bar=100, at_least=True)
+    say("rows answered", 100 * summary["done"] / len(rows), "%", note=f"{len(rows)} rows, {summary['failed']} failed")
     if not summary["reused"]:
         say("seconds a row", summary["elapsed_s"] / len(rows), "s")
 

@@ -11,8 +11,8 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 _CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
 _PROSE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 _PROSE += [path for path in ROOT.glob("docs/*.md") if path != GLOSSARY]
-# Feedback texts, other projects' names and a reference to an issue are data, not prose.
-_DATA = re.compile(r"the crew w\w+|good pace|blocking[ _]portal|[\w/.-]+#\d+", re.IGNORECASE)
+# Feedback texts, servers' words, other projects' names and a reference to an issue are data, not prose.
+_DATA = re.compile(r"the crew w\w+|\|allowance|good pace|blocking[ _]portal|[\w/.-]+#\d+", re.IGNORECASE)
 
 
 def out() -> tuple[set[str], set[str]]:

@@ -27,13 +27,14 @@ LAYERS = {
     "cluster": 4,
     "ui": 5,
     "session": 5,
+    "stdlib": 5,
     "chat": 5,
     "cli": 6,
     # The package itself and the names the tutorial imports only re-export what the session offers.
     "": 6,
     "__main__": 7,
+    "core": 6,
     "helpers": 6,
-    "stdlib": 6,
 }
 
 # Rooms of one layer that may not know each other: the engine knows no file, session and chat no screen.

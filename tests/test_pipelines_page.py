@@ -14,8 +14,8 @@ TEXT = (DOCS / "pipelines.md").read_text(encoding="utf-8")
 
 
 def test_the_tables_are_those_of_the_models() -> None:
-    """A change of a model writes the page again: python docs/pipelines_page.py."""
-    assert runpy.run_path(str(DOCS / "pipelines_page.py"))["page"](TEXT) == TEXT
+    """A change of a model writes the page again: python scripts/pipelines_page.py."""
+    assert runpy.run_path(str(DOCS.parent / "scripts" / "pipelines_page.py"))["page"](TEXT) == TEXT
 
 
 def test_every_key_is_on_the_page() -> None:

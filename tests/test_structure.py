@@ -24,7 +24,9 @@ def test_the_number_of_modules(structure: Structure) -> None:
 
 def test_the_lines_of_source(structure: Structure) -> None:
     """The source shrinks."""
-    assert structure.lines <= 36_500  # target: 27,000 for the features of 0.1; own fields take 3,300
+    assert (
+        structure.lines <= 38_500
+    )  # target: 27,000 for the features of 0.1; own fields take 3,300, the Python API 1,400
 
 
 def test_modules_with_one_importer(structure: Structure) -> None:

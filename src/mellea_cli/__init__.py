@@ -12,28 +12,39 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mellea_cli.backends.model_option import ModelOption
+    from mellea_cli.backends import model_ids
+    from mellea_cli.backends.base import Backend
+    from mellea_cli.backends.model_options import ModelOption
+    from mellea_cli.errors import MelleaError
+    from mellea_cli.errors import ParseError as ComponentParseError
     from mellea_cli.messages import Message
     from mellea_cli.requirements.requirement import Requirement, ValidationResult, check, req, simple_validate
-    from mellea_cli.session.components import Instruction
-    from mellea_cli.session.contexts import ChatContext, SimpleContext
-    from mellea_cli.session.generative import PreconditionException, generative
     from mellea_cli.session.row_runs import AnsweredRow, arun, run
-    from mellea_cli.session.sampling import (
+    from mellea_cli.session.session import MelleaSession, start_backend, start_session
+    from mellea_cli.session.thunk import ComputedModelOutputThunk, ModelOutputThunk, wait_for_all_mots
+    from mellea_cli.stdlib.components import CBlock, Component, Instruction
+    from mellea_cli.stdlib.components.genstub import PreconditionException, generative
+    from mellea_cli.stdlib.context import ChatContext, Context, SimpleContext
+    from mellea_cli.stdlib.sampling import (
         MultiTurnStrategy,
         RejectionSamplingStrategy,
         RepairTemplateStrategy,
         SamplingResult,
     )
-    from mellea_cli.session.session import MelleaSession, start_session
-    from mellea_cli.session.thunk import ModelOutputThunk, wait_for_all_mots
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AnsweredRow",
+    "Backend",
+    "CBlock",
     "ChatContext",
+    "Component",
+    "ComponentParseError",
+    "ComputedModelOutputThunk",
+    "Context",
     "Instruction",
+    "MelleaError",
     "MelleaSession",
     "Message",
     "ModelOption",
@@ -50,33 +61,73 @@ __all__ = [
     "arun",
     "check",
     "generative",
+    "model_ids",
     "req",
     "run",
     "simple_validate",
+    "start_backend",
     "start_session",
     "wait_for_all_mots",
 ]
 
 _MODULES = {
-    "backends.model_option": ("ModelOption",),
-    "messages": ("Message",),
-    "requirements.requirement": ("Requirement", "ValidationResult", "check", "req", "simple_validate"),
-    "session.components": ("Instruction",),
-    "session.contexts": ("ChatContext", "SimpleContext"),
-    "session.generative": ("PreconditionException", "generative"),
     "session.row_runs": ("AnsweredRow", "arun", "run"),
-    "session.sampling": (
+    "backends.base": ("Backend",),
+    "backends.model_options": ("ModelOption",),
+    "errors": ("MelleaError",),
+    "core": ("ComponentParseError",),
+    "messages": ("Message",),
+    "requirements.requirement": (
+        "Requirement",
+        "ValidationResult",
+        "check",
+        "req",
+        "simple_validate",
+    ),
+    "stdlib.components": (
+        "CBlock",
+        "Component",
+        "Instruction",
+    ),
+    "stdlib.context": (
+        "ChatContext",
+        "Context",
+        "SimpleContext",
+    ),
+    "stdlib.sampling": (
         "MultiTurnStrategy",
         "RejectionSamplingStrategy",
         "RepairTemplateStrategy",
         "SamplingResult",
     ),
-    "session.session": ("MelleaSession", "start_session"),
-    "session.thunk": ("ModelOutputThunk", "wait_for_all_mots"),
+    "session.session": (
+        "MelleaSession",
+        "start_backend",
+        "start_session",
+    ),
+    "session.thunk": (
+        "ComputedModelOutputThunk",
+        "ModelOutputThunk",
+        "wait_for_all_mots",
+    ),
+    "stdlib.components.genstub": (
+        "PreconditionException",
+        "generative",
+    ),
+}
+# Modules that `import mellea_cli` alone gives, as attributes.
+_SUBMODULES = {
+    "backends": "backends",
+    "core": "core",
+    "helpers": "helpers",
+    "model_ids": "backends.model_ids",
+    "stdlib": "stdlib",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{_SUBMODULES[name]}")
     for module, names in _MODULES.items():
         if name in names:
             value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
@@ -85,7 +136,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_SUBMODULES})
 
 
 class _RunPackage(ModuleType):

@@ -363,6 +363,16 @@ def test_codes_are_read() -> None:
         (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, EndpointMissing),  # LM Studio
         (400, {"error": {"message": "temperature must be below 2"}}, RequestRefused),
         (424, {"error": "CUDA out of memory", "error_type": "generation"}, ServerFault),  # TGI
+        # codes count as words, and a status inside a 400 before the 400
+        (403, {"errors": [{"code": "token_quota_reached", "message": "No more."}]}, QuotaSpent),
+        (400, {"error": {"message": "Provider returned error", "code": 502}}, ServerFault),
+        (400, {"error": {"message": "Provider returned error", "metadata": {"raw": "Invalid role"}}}, RequestRefused),
+        (400, {"message": "ThrottlingException: Rate exceeded"}, RateLimited),
+        (429, {"error": {"message": "Quota exceeded, limit: 0. Please retry in 33.5s."}}, QuotaSpent),
+        # what only looks like another cause
+        (503, {"error": "The request queue length 100 exceeds the limit 50"}, ServerFault),
+        (400, {"error": "'max_tokens' exceeds the maximum allowed value of 4096"}, RequestRefused),
+        (400, {"error": "Conversation roles must alternate user/assistant"}, RequestRefused),
     ],
 )
 def test_the_words_of_servers(status: int, body: Any, kind: type[BackendError]) -> None:
@@ -379,6 +389,9 @@ def test_the_words_of_servers(status: int, body: Any, kind: type[BackendError]) 
         ({"type": "error", "error": {"message": "m"}}, True),
         ({"detail": "Not Found"}, True),
         ({"code": 422, "details": "too long"}, True),
+        ({"success": False, "errors": [{"message": "m"}]}, True),
+        ({"error_code": 50004, "text": "busy", "msg": "busy"}, True),
+        ({"type": "ping"}, False),
         ({"choices": None, "base_resp": {"status_code": 1008}}, True),
         ({"choices": [], "base_resp": {"status_code": 0}}, False),
         ({"choices": [], "error": None}, False),

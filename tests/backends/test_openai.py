@@ -224,7 +224,11 @@ async def test_a_refusal_fails_the_item(serve: Serve) -> None:
             [delta("stop", content=[{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}])],
             [Chunk("a"), Chunk(finish_reason="stop")],
         ),
-        ([delta("stop", content="\ud83d\ude00 \ud83d")], [Chunk("😀 \ufffd"), Chunk(finish_reason="stop")]),
+        ([delta("stop", content="\ud83d\ude00 \ud83d")], [Chunk("😀 "), Chunk("\ufffd"), Chunk(finish_reason="stop")]),
+        (
+            [delta(content="a\ud83d"), delta("stop", content="\ude00 b")],
+            [Chunk("a"), Chunk("😀 b"), Chunk(finish_reason="stop")],
+        ),
     ],
 )
 @pytest.mark.parametrize("done", [True, False])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chatmodels import EchoModel
-from mellea_cli.backends.model_option import ModelOption
+from mellea_cli.backends.model_options import ModelOption
 from mellea_cli.chat.attachments import Document
 from mellea_cli.chat.chat_session import Chat, ChatHistory, reminder, system_message
 from mellea_cli.chat.conversation import TokenEstimator

@@ -93,8 +93,8 @@ def holds(when: Mapping[str, Any], request: Request, age_s: float = 0.0) -> bool
     Known are `has`, `lacks` (fields of the body), `is` (fields and their values), `in` (fields and their possible
     values), `text` (words in the last message), `prompt` (words anywhere in the prompt), `below` (the answer's limit is
     lower), `from` (it is this or higher), `over_window` (the prompt does not fit), `longer` (the prompt has more
-    characters), `before_s` (seconds since the case's first request), `path`, `not_path` (how the path ends), `key` (the
-    bearer key), `any` (one of several sets of conditions).
+    characters), `system` (it has a system message or none), `before_s` (seconds since the first request), `path`,
+    `not_path` (how the path ends), `key` (the bearer key), `any` (one of several sets of conditions).
     """
     tests: dict[str, Callable[[Any], bool]] = {
         "has": lambda names: all(request.field(name) is not None for name in names),
@@ -107,6 +107,7 @@ def holds(when: Mapping[str, Any], request: Request, age_s: float = 0.0) -> bool
         "from": lambda limit: request.limit >= limit,
         "over_window": lambda wanted: (request.tokens > request.window) is wanted,
         "longer": lambda count: len(request.text) > count,
+        "system": lambda wanted: wanted is any(one.get("role") == "system" for one in request.body["messages"]),
         "before_s": lambda seconds: age_s < seconds,
         "path": request.path.endswith,
         "not_path": lambda end: not request.path.endswith(end),

@@ -50,6 +50,12 @@ def parsed(text: str, type_: Any = Verdict) -> tuple[Any, bool]:
         f"<|channel|>final <|constrain|>json<|message|>{ANSWER}",
         f"analysis{OTHER}assistantfinal{ANSWER}",
         f"<|think|>{OTHER}<|end|><|begin|>assistant<|content|>{ANSWER}",
+        f'<think time="3s">{OTHER}</ think>{ANSWER}',
+        f'<details type="reasoning"><summary>Thought</summary>{OTHER}</details>{ANSWER}',
+        f"<|cot_start|>{OTHER}<|cot_end|>{ANSWER}",
+        f"<unused94>thought\n{OTHER}<unused95>{ANSWER}",
+        f"<plan>{OTHER}</plan>{ANSWER}",
+        f"<|channel|>analysis<|message|>{OTHER}<|end|><|channel|>commentary to=f <|constrain|>json<|message|>{ANSWER}",
     ],
 )
 def test_reasoning_is_dropped(text: str) -> None:
@@ -110,6 +116,13 @@ _PYTHON = "{'sentiment': 'negative', 'summary': 'It was late.', 'praise': None,}
         f"[{ANSWER}]",
         json.dumps(ANSWER),
         ANSWER.replace("negative", "Negative."),
+        ANSWER.replace("negative", "**negative** (late)"),
+        ANSWER.replace('"negative"', '["negative"]'),
+        ANSWER.replace('"sentiment"', '"Sentiment"'),
+        ANSWER.replace('{"', '{ // the answer\n"'),
+        ANSWER[:-1],
+        f"{{{ANSWER}}}",
+        f"[{ANSWER}, {ANSWER}]",
         ANSWER.replace("negative", " NEGATIVE\\n"),
         f"Sure:\n```\n{_PYTHON.replace('negative', 'Negative')}\n```",
     ],
@@ -176,11 +189,22 @@ def test_scalars_and_lists() -> None:
         ('{"a": "None, True,}", "b": [1, 2,]}', {"a": "None, True,}", "b": [1, 2]}),
         ('{a: 1, "b:": undefined}', {"a": 1, "b:": None}),
         ('{"a": "one\ntwo\nthree\tx"}', {"a": "one\ntwo\nthree\tx"}),
+        ('{"a": "// no", /* yes */ "b": "c"\n "d": null, # yes\n "e": 1}', {"a": "// no", "b": "c", "d": None, "e": 1}),
+        (r'{"a\_b": "c\*d"}', {"a_b": "c*d"}),
+        ('{"a":\u00a01\uff0c"b"\uff1a2}', {"a": 1, "b": 2}),
     ],
 )
 def test_the_form_of_a_value_is_repaired(text: str, value: Any) -> None:
     """What stands inside strings is left alone."""
     assert json.loads(as_json(text)) == value
+
+
+def test_quotes_inside_a_string_need_not_be_escaped() -> None:
+    """What follows a quote tells whether it ends the string."""
+    assert json.loads(as_json('{"a": "It was "too" late", "b": "c"}', lenient=True)) == {
+        "a": 'It was "too" late',
+        "b": "c",
+    }
 
 
 @pytest.mark.parametrize(

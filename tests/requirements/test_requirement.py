@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,6 +25,7 @@ from mellea_cli.requirements.requirement import (
     reasons,
     req,
     reqify,
+    reqify_all,
     same_prompt,
     sentences,
     simple_validate,
@@ -204,3 +209,112 @@ async def test_a_field_as_long_as_its_limit_was_cut() -> None:
     assert (await verdict(requirement, "1234"))[0]
     assert (await verdict(requirement, None))[0]
     assert not (await verdict(requirement, "12345"))[0]
+
+
+def test_simple_validate_of_a_plain_function_returns_a_result() -> None:
+    """Called by hand it gives a verdict, not a coroutine; only an async function needs an await."""
+    verdict = simple_validate(lambda text: (len(text) < 3, "too long"))(Answered("abcd"))
+    assert isinstance(verdict, ValidationResult)
+    assert (bool(verdict), verdict.reason) == (False, "too long")
+
+
+async def test_a_slow_validator_leaves_the_loop_free() -> None:
+    """A sync validator runs in a thread: one that waits for the event loop gets what it waits for."""
+    loop, reached = asyncio.get_running_loop(), threading.Event()
+
+    def wait_for_the_loop(_: object) -> ValidationResult:
+        loop.call_soon_threadsafe(reached.set)
+        return ValidationResult(reached.wait(30))
+
+    assert await Requirement("x", wait_for_the_loop).check(Answered("a"))
+
+
+async def test_a_stop_iteration_in_a_validator_is_an_error_like_any_other() -> None:
+    """It cannot be raised into a future, where its waiter would wait for ever."""
+    result = await req("x", simple_validate(lambda text: next(iter(())))).check(Answered("a"))
+    assert "StopIteration" in (result.reason or "")
+
+
+class Backed(Requirement):
+    async def validate(
+        self,
+        backend: Any,
+        context: Any,
+        *,
+        format: Any = None,  # noqa: A002 - the reference's name
+        model_options: Any = None,
+    ) -> ValidationResult:
+        return ValidationResult(context.last_output().value == "a", reason=self.description)
+
+
+class Plain(Requirement):
+    def validate(self, backend: Any, ctx: Any) -> ValidationResult:  # type: ignore[override]  # an older form
+        return ValidationResult(ctx.last_output().value == "a")
+
+
+class Short(Requirement):
+    def validate(self, ctx: Any) -> ValidationResult:  # type: ignore[override]  # without the backend
+        return ValidationResult(ctx.last_output().value == "a")
+
+
+@pytest.mark.parametrize("kind", [Backed, Plain, Short])
+async def test_an_overridden_validate_is_called(kind: type[Requirement]) -> None:
+    """Sync or async, with or without the backend; other words for the same requirement keep it."""
+    requirement = kind("x").described("y")
+    assert await requirement.check(Answered("a"))
+    assert not await requirement.check(Answered("b"))
+
+
+async def test_the_validate_of_the_base_class_checks_or_asks_the_judge() -> None:
+    """An override may call it: the validation function decides, else the model does, if there is one."""
+
+    class Judging(Requirement):
+        async def validate(self, backend: Any, context: Any, **options: Any) -> ValidationResult:
+            return await super().validate(backend, context)
+
+    class Yes:
+        async def judge(self, requirement: Requirement, context: Any) -> ValidationResult:
+            return ValidationResult(requirement.description == "x")
+
+    assert await Judging("x", simple_validate(lambda text: text == "a")).check(Answered("a"))
+    assert isinstance((await Judging("x").check(Answered("a"))).error, ValueError)
+    token = requirement.JUDGE.set(Yes())
+    assert await Judging("x").check(Answered("a"))
+    requirement.JUDGE.reset(token)
+
+
+def test_a_validate_that_cannot_be_called_is_refused() -> None:
+    """At construction, with the class's name."""
+
+    class Odd(Requirement):
+        def validate(self, one: Any, two: Any, three: Any, four: Any) -> ValidationResult:  # type: ignore[override]
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match=r"Odd\.validate"):
+        Odd("x")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Requirement(5), "str, not int"),
+        (lambda: Requirement("x", 5), "function, not int"),
+        (lambda: simple_validate("x"), "not str"),
+        (lambda: reqify(5), "not int"),
+        (lambda: reqify_all(len), "simple_validate"),
+        (lambda: reqify_all({"x": 1}), "not dict"),
+        (lambda: reqify_all(["x", None]), "not NoneType"),
+    ],
+)
+def test_wrong_types_get_one_clear_line(make: Callable[[], object], says: str) -> None:
+    """The error names what was expected and what came."""
+    with pytest.raises(TypeError, match=says) as refused:
+        make()
+    assert "\n" not in str(refused.value)
+
+
+def test_one_sentence_is_one_requirement() -> None:
+    """A str is not a list of letters."""
+    assert [one.description for one in reqify_all("short")] == ["short"]
+    assert [one.description for one in reqify_all(Requirement("short"))] == ["short"]
+    assert reqify_all(None) == []

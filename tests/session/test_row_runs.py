@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +12,8 @@ import pytest
 from pydantic import BaseModel, Field, model_validator
 
 import mellea_cli
-from loopback import ModelServer
+from loopback import ModelServer, faults
+from mellea_cli import MelleaSession
 from mellea_cli.backends.scripted import ScriptedBackend
 from mellea_cli.errors import MelleaError, OutputBusy, UsageError
 from mellea_cli.events import ItemFinished
@@ -140,3 +143,86 @@ def test_what_ends_the_run_is_raised(server: ModelServer, tmp_path: Path) -> Non
     path = tmp_path / "a.journal"
     with OutputLock(resolve_output(str(path)).lock, "a"), pytest.raises(OutputBusy):
         mellea_cli.run(Order, ["x"], backend_name="scripted", journal=path)
+
+
+def of_prompts(prompt: str, schema: Any) -> str:
+    return '{"product": "pump", "team": "billing"}' if schema else f"Answer to {prompt}"
+
+
+@pytest.fixture
+def mapping(serve: Callable[..., ModelServer]) -> Iterator[tuple[MelleaSession, ModelServer]]:
+    """A session, and its server that repeats prompts."""
+    server = serve(reply=of_prompts)
+    with mellea_cli.start_session("openai", "test-model", base_url=server.openai_url) as m:
+        yield m, server
+
+
+def test_a_prompt_is_mapped_over_items_in_their_order(mapping: tuple[MelleaSession, ModelServer]) -> None:
+    """Texts and mappings; identical prompts are asked once, within the limit of requests in flight."""
+    m, server = mapping
+    items = [*(f"item {number}" for number in range(20)), {"text": "item 3", "id": "again"}]
+    rows = list(m.map("Say {{text}}.", items, concurrency=3))
+    assert [row.answer for row in rows[:20]] == [f"Answer to Say item {number}." for number in range(20)]
+    assert (rows[20].id, rows[20].answer, rows[20].fields) == ("again", rows[3].answer, items[20])
+    assert server.state.requests == 20
+    assert server.state.max_in_flight <= 3
+    assert [row.answer for row in m.map("{{name}}?", [{"name": "Ada"}])] == ["Answer to Ada?"]
+
+
+async def test_rows_may_come_as_they_complete(serve: Callable[..., ModelServer]) -> None:
+    """The first item waits for ever; the others come all the same, and leaving the loop cancels it."""
+    server = serve(reply=of_prompts, fault=lambda call: faults.stall(0) if "item 0" in call.prompt else None)
+    async with mellea_cli.start_session("openai", "test-model", base_url=server.openai_url) as m:
+        rows = m.amap("Say {{text}}.", [f"item {number}" for number in range(4)], as_completed=True)
+        seen = {(await anext(rows)).text for _ in range(3)}
+        assert seen == {f"Say item {number}." for number in (1, 2, 3)}
+        await rows.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await server.until(lambda state: state.in_flight == 0)
+
+
+async def test_mapped_answers_are_typed_kept_and_counted(
+    mapping: tuple[MelleaSession, ModelServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pydantic model, a journal that is read again, and one line on stderr that counts."""
+    m, server = mapping
+    for _ in range(2):
+        rows = m.amap("Read {{text}}.", ["a", "b"], format=Order, journal=tmp_path / "kept", progress=True)
+        assert [row.answer async for row in rows] == [Order(product="pump", team="billing")] * 2
+    assert server.state.requests == 2
+    assert capsys.readouterr().err.endswith("\r2 of 2\n")
+
+
+def test_a_map_that_cannot_be_asked_raises(mapping: tuple[MelleaSession, ModelServer]) -> None:
+    """A hole in the prompt before anything is sent; a server that is not there; a row that fails has its error."""
+    m, server = mapping
+    with pytest.raises(MelleaError, match="unknown variable"):
+        m.map("Say {{what}}.", ["a"])
+    assert server.state.requests == 0
+    server.stop()
+    with (
+        mellea_cli.start_session("ollama", "x", base_url="http://127.0.0.1:9") as lost,
+        pytest.raises(MelleaError, match="cannot reach"),
+    ):
+        list(lost.map("Say {{text}}.", ["a"]))
+
+
+def test_a_session_that_closes_ends_its_maps(serve: Callable[..., ModelServer]) -> None:
+    """The loop over the rows ends with an error, and does not wait for ever."""
+    server = serve(reply=of_prompts, fault=lambda call: faults.stall(0) if "b" in call.prompt else None)
+    m = mellea_cli.start_session("openai", "test-model", base_url=server.openai_url)
+    rows = m.map("Is it {{text}}?", ["c", "b"])
+    assert next(rows).ok
+    m.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(rows)
+
+
+def test_rows_become_a_data_frame() -> None:
+    """One line for each row: its columns, its answers, its error; a library that is missing is named."""
+    rows = mellea_cli.run(Order, [{"text": "The pump leaks.", "n": 1}], backend_name="scripted")
+    frame = rows.to_pandas()
+    assert list(frame.columns) == ["text", "n", "product", "team", "error"]
+    assert frame.loc[0, "product"] == "The pump leaks."
+    if importlib.util.find_spec("polars") is None:
+        with pytest.raises(UsageError, match="polars is not installed"):
+            rows.to_polars()

@@ -207,7 +207,7 @@ async def test_a_validator_may_call_its_own_session(serve: Serve, open_session: 
     assert server.state.requests == 2
 
 
-def test_a_sync_call_in_a_validator_is_refused(m: MelleaSession) -> None:
+def test_a_sync_call_in_a_validator_is_refused(m: MelleaSession, server: ModelServer) -> None:
     """It would wait for its own thread; the verdict carries the error, which says what to do."""
     result = m.instruct(
         "Say something.",
@@ -217,6 +217,7 @@ def test_a_sync_call_in_a_validator_is_refused(m: MelleaSession) -> None:
     verdict = result.result_validations[0][1]
     assert isinstance(verdict.error, RuntimeError)
     assert "await the a-method" in str(verdict.error)
+    assert server.state.requests == 2  # the two attempts at the answer; nothing was sent by the validator
 
 
 async def test_validate_checks_without_changing_anything(serve: Serve, open_session: Open) -> None:

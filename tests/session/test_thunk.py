@@ -13,6 +13,7 @@ import pytest
 from loopback import ModelServer, faults
 from loopback.replies import default_reply, pieces
 from mellea_cli import MelleaSession, ModelOption, ModelOutputThunk, wait_for_all_mots
+from mellea_cli.core import ComputedModelOutputThunk
 from mellea_cli.errors import BackendError
 from mellea_cli.session.thunk import Stream
 
@@ -312,3 +313,67 @@ async def test_a_reader_whose_loop_is_closed_loses_no_piece() -> None:
     await asyncio.to_thread(wait_in_a_loop_that_ends)
     stream.text("a")
     assert stream.partial == "a"
+
+
+async def test_reading_a_value_too_early_is_said_once(
+    serve: Serve, open_session: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line names both cures, once in a session; a value that stands says nothing."""
+    server = serve(fault=faults.always(faults.stall(0)))
+    m = open_session(server)
+    thunks = [await m.ainstruct("Say something."), await m.ainstruct("Say something else.")]
+    assert [thunk.value for thunk in thunks] == [None, None]
+    [record] = caplog.records
+    assert "await thunk" in record.message
+    assert "await_result=True" in record.message
+
+
+async def test_a_gather_block_waits_for_its_calls(m: MelleaSession, server: ModelServer) -> None:
+    """Every call that is started inside is complete after it, in order; those outside are not its own."""
+    before = await m.ainstruct("Before.")
+    async with m.gather() as calls:
+        for number in range(3):
+            await m.ainstruct(f"Item {number}.")
+        await m.aquery("x", "Which?", await_result=True)
+    assert calls.values == [default_reply("", None)] * 3
+    assert before not in calls.thunks
+    assert (await m.ainstruct("After.")) not in calls.thunks
+
+
+async def test_a_gather_block_raises_the_first_failure_and_cancels_the_others(serve: Serve, open_session: Open) -> None:
+    """The error comes out where the block ends; an error inside the block cancels all calls."""
+    server = serve(fault=lambda call: faults.status(400) if "bad" in call.prompt else faults.stall(0))
+    m = open_session(server)
+    failing, broken = m.gather(), m.gather()
+
+    async def fail() -> None:
+        async with failing:
+            for text in ("good", "bad", "good too"):
+                await m.ainstruct(text, strategy=None)
+
+    async def break_off() -> None:
+        async with broken:
+            await m.ainstruct("good", strategy=None)
+            raise KeyError
+
+    with pytest.raises(BackendError):
+        await fail()
+    assert [thunk.cancelled for thunk in failing.thunks] == [True, False, True]
+    with pytest.raises(KeyError):
+        await break_off()
+    assert broken.thunks[0].cancelled
+    await server.until(lambda state: state.in_flight == 0)
+
+
+async def test_a_complete_thunk_may_be_marked_as_such(m: MelleaSession) -> None:
+    """Sync methods and `await_result=True` return marked thunks; marking keeps the object."""
+    thunk: ModelOutputThunk[str] = await m.ainstruct("Say something.")
+    assert not isinstance(thunk, ComputedModelOutputThunk)
+    await thunk
+    assert ComputedModelOutputThunk(thunk) is thunk
+    assert isinstance(thunk, ComputedModelOutputThunk)
+    assert isinstance(await m.ainstruct("Say something.", await_result=True), ComputedModelOutputThunk)
+    assert isinstance(await asyncio.to_thread(m.instruct, "Say something."), ComputedModelOutputThunk)
+    with pytest.raises(ValueError, match="not complete"):
+        ComputedModelOutputThunk(ModelOutputThunk())
+    assert ModelOutputThunk[str]("x", {"seen": 1}).meta == {"seen": 1}

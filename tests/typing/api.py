@@ -60,6 +60,10 @@ def sync() -> None:
         assert_type(m.validate("short"), list[ValidationResult])
         assert_type(m.last_prompt(), list[dict[str, str]] | None)
         assert_type(classify(m, "x", strict=True, requirements=["y"]), Literal["good", "bad"])
+        assert_type(classify(m, "x", strict=True), Literal["good", "bad"])
+        assert_type(classify(m=m, summary="x"), Literal["good", "bad"])
+        assert_type(classify(m, summary="x", strategy=None), Literal["good", "bad"])
+        assert_type(m.instruct("x", requirements="short", strategy=None), ModelOutputThunk)
         m.ctx = SimpleContext()
 
 

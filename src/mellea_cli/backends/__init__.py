@@ -1,5 +1,5 @@
 """Backends: one module for each kind of model server, over a common wire client."""
 
-from mellea_cli.backends.model_option import ModelOption
+from mellea_cli.backends.model_options import ModelOption
 
 __all__ = ["ModelOption"]

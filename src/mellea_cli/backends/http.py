@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -38,6 +39,7 @@ from mellea_cli.backends.wire_format import (
     decode,
     decode_all,
     encode,
+    glued_objects,
 )
 from mellea_cli.errors import (
     BackendError,
@@ -269,6 +271,13 @@ class WireClient:
         if done:
             del payloads[payloads.index(_DONE) :]
         for payload, event in zip(payloads, decode_all(payloads), strict=True):
+            several = glued_objects(payload) if isinstance(event, ValueError | list) else []
+            if len(several) > 1 or (several and isinstance(event, ValueError)):
+                inner, inner_failure, _ = self._parse([json.dumps(one) for one in several], url, model)
+                events += inner
+                if inner_failure is not None:
+                    return events, inner_failure, False
+                continue
             if isinstance(event, ValueError):
                 failure = StreamBroken(f"{url} sent what is not JSON: {self._clean(one_line(payload, 80))}")
                 failure.__cause__ = event

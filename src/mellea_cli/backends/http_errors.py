@@ -43,6 +43,8 @@ _BY_STATUS: dict[int, type[BackendError]] = {
     424: ServerFault,
     425: ServerFault,
     429: RateLimited,
+    498: ServerFault,
+    499: ServerFault,
 }
 
 # Codes come before words, and words before statuses, as one status has several meanings (429: slow down, or the account
@@ -55,6 +57,7 @@ _BY_CODE: dict[str, type[BackendError]] = {
     "billingnotactive": QuotaSpent,
     "quotaexceeded": QuotaSpent,
     "arrearage": QuotaSpent,
+    "setlimitexceeded": QuotaSpent,
     "contextlengthexceeded": ContextTooLong,
     "contextexceeded": ContextTooLong,
     "exceedcontextsizeerror": ContextTooLong,
@@ -90,7 +93,12 @@ def _words(*alternatives: str) -> re.Pattern[str]:
 
 _CONTEXT = _words(
     r"context[ _-]?(?:length|window|size|limit)|context the overflows|\bn_ctx\b",
-    r"max(?:imum)? (?:allowed )?(?:model|prompt|input|sequence)[ _]len|model token limit",
+    r"max(?:imum)?[ _](?:allowed )?(?:model|prompt|input|sequence|seq|num)[ _](?:len|tokens|characters)",
+    r"model token limit",
+    r"\b(?:prompt|input|sequence|tokens?|(?<!queue )length)\b.{0,70}"
+    r"\b(?:exceed(?:s|ed|ing)?|(?:greater|larger|longer|more) than|only supports?)\b.{0,50}(?:max|limit|length"
+    r"|cache|\d{3})",
+    r"\bmaxlength: \d+, actual",
     r"(?:prompt|input|messages?|request|content)s? (?:is |are |was )?too (?:long|large)\b",
     r"reduce (?:the|your) (?:length|size) of|reduce your (?:message|prompt|input)",
     r"(?:input|prompt)[ _](?:length|tokens?)\b[^.]{0,60}(?:exceed|less than|should be|must be)",
@@ -100,23 +108,38 @@ _CONTEXT = _words(
 )
 _FILTERED = _words(
     r"\bflagged\b|requires moderation|content(?: management)? policy|content exists risk|inappropriate content",
-    r"considered high risk|safety (?:system|filter|setting|polic)|content[ _]filter|unsafe content|sensitive content",
-    r"prohibited content|guardrail|敏感|不安全|违规",
+    r"considered high risk|safety (?:system|filter|setting|polic)|content[ _]filter|unsafe content|blockreason",
+    r"\b(?:prompt|response|content|input|output) (?:was |is |has been )?blocked|new_sensitive",
+    r"guardrail(?! restriction)",
+    r"violat\w+ (?:\w+ ){0,4}(?:polic|guideline)|(?:sensitive|prohibited) (?:content|information|words?\b)",
+    r"敏感|不安全|违规",
 )
 _QUOTA = _words(
-    r"insufficient[ _](?:account )?(?:balance|credit|quota|fund)|credit balance|balance (?:is )?(?:too low|not enough)",
-    r"(?:requires|need) more credits|(?:out of|no (?:more|remaining)) (?:credits?|quota|funds)|exhausted your",
-    r"credits? (?:are |is |have been |has been )?(?:exhausted|depleted|used up|spent)|spend(?:ing)? limit",
-    r"(?:session|usage|quota|plan) limit (?:reached|exceeded)|reached your [\w ]{0,20}usage limit|quota exceeded",
-    r"exceeded your (?:current|monthly|daily) quota|billing (?:hard )?limit|payment required|account is suspended",
-    r"in arrears|recharge your|余额不足|欠费|额度(?:不足|已)",
+    r"insufficient[ _](?:\w+[ _]){0,3}(?:balance|credit|quota|fund)|credit balance",
+    r"balance (?:is )?(?:too low|insufficient)",
+    r"not (?:have )?(?:enough|any) (?:balance|credit|fund)|n[o']t have any credits|overdue (?:balance|payment|invoice)",
+    r"(?:requires?|need) more credits|(?:out of|no (?:more|remaining)) [\w ]{0,12}(?:credits?|quota|funds)",
+    r"(?:exhausted|used up|used all|exceeded|reached)[^.]{0,40}\b(?:credits|quota|allowance|allocation|free tier)\b",
+    r"\b(?:credits?|balance|budget|allowance|free tier|quota)\b[^.]{0,40}\b(?:exhausted|depleted|used up|spent"
+    r"|exceeded|reached)\b",
+    r"(?:key|spend(?:ing)?|session|usage|quota|plan|credit) limits?\b[^.]{0,20}(?:reached|exceeded|exhausted)",
+    r"spend(?:ing)? (?:limit|cap)|reached your [\w ]{0,30}usage limit|over[ _]budget|exceeded ?budget",
+    r"rate limit of 0\b",
+    r"billing (?:hard )?limit|payment required|account\b[^.]{0,20} is suspended|in arrears|recharge your",
+    r"额度.{0,4}(?:不足|已|用尽|用完|耗尽)|余额.{0,6}(?:不足|用尽)|欠费",
 )
-_SLOW_DOWN_WORDS = _words(r"slow down|too many requests|rate limit")
+_SLOW_DOWN_WORDS = _words(r"slow down|too many requests|rate[ _-]?limit|\bthrottl|rate exceeded")
+# A limit of nothing is no limit for a minute: the account has no share of this model.
+_NO_SHARE = re.compile(r"\blimit: 0\b")
+_BUSY_WORDS = _words(
+    r"overloaded|(?:temporarily|service|currently) unavailable|(?:at|over|no) capacity|capacity exceeded|too busy",
+    r"provider returned error$|upstream (?:error|connect)|(?:try|retry) again (?:later|shortly|soon|in a )",
+)
 # A limit for a minute passes soon, one for a day or longer ends the run. The first that a message names counts: what
 # follows is mostly an offer to sell more.
 _PERIOD = re.compile(
-    r"(?P<soon>per[ _-]?(?:min|sec|hour)|\b[rt]p[ms]\b|(?:hourly|minute) )"
-    r"|(?P<late>per[ _-]?(?:day|week|month)|byday|\b[rt]pd\b|\b(?:dai|week|month)ly\b)",
+    r"(?P<soon>(?:per|/)[ _-]?(?:min|sec|hour)|\b[rt]p[ms]\b|(?:hourly|minute) |每(?:分钟|秒))"
+    r"|(?P<late>(?:per|/)[ _-]?(?:day|week|month)|byday|\b[rt]pd\b|\b(?:dai|week|month)ly\b|每[日天月]|[今当]日)",
     re.IGNORECASE,
 )
 _LONG_WAIT_S = 3600.0
@@ -126,37 +149,47 @@ _NOT_AUTHORIZED = _words(
     r"(?:invalid|incorrect|missing|wrong|expired|no|provide an?) [^.]{0,20}"
     r"(?:\b(?:api|access|subscription)[ _-]?(?:key|token)|x-api-key|credentials?\b)",
     r"unauthori[sz]ed|unauthenticated|authentication (?:error|failed|required|fails)|authorization header",
-    r"no connected db|身份验证|鉴权",
+    r"no connected db|login fail|should match organization|身份验证|鉴权|无效的令牌",
 )
 _MISSING = (
-    r"(?:not (?:be )?(?:found|exist|valid|available|deployed|loaded|served|supported)\b"
-    r"|(?:does ?n[o']t|do not) exist|no longer|unavailable|invalid|unknown|end of life"
+    r"(?:(?:not|n['\u2019]t) (?:be |been |an? )?(?:found|exist|valid|available|deployed|loaded|served|supported"
+    r"|allowed|enabled|activated|chat model)\b|(?:does ?n['\u2019]t|do not) exist|no longer|unavailable|invalid|unknown"
+    r"|end of life|access denied|terms acceptance|(?:is )?(?:disabled|blocked|gated)\b"
     r"|(?:been )?(?:deprecated|decommissioned|retired|discontinued))"
 )
 _MODEL = _words(
     rf"\b(?:model|deployment)s?\b(?: (?:id|name|identifier))?(?:[ :=]+[`'\"]?[^\s,;]+[`'\"]?)?"
-    rf"(?:(?: \w+){{0,4}} |, )?{_MISSING}",
-    r"(?:invalid|unknown|unsupported|no such|non-?existent|unrecogni[sz]ed) (?:model|deployment)\b",
+    rf"(?:(?: [\w-]+){{0,5}} |, )?{_MISSING}",
+    r"(?:invalid|unknown|unsupported|unavailable|no such|non-?existent|unrecogni[sz]ed|malformed publisher) "
+    r"(?:model|deployment)\b",
     r"not (?:a valid|found the|an? (?:supported|available|known)) model|not a valid model id|valid model (?:id|name)",
-    r"(?:unable|failed|cannot|could not|not able) to (?:access|load|find|locate) (?:the )?model",
-    r"no endpoints found|not found for (?:account|api version)|model[^.]{0,80}reached its end of life",
-    r"(?:provided )?model identifier is invalid|access to (?:the )?model|模型不存在|模型.{0,20}(?:不存在|未找到|下线)",
+    r"(?:unable|failed|cannot|could not|not able) to (?:access|load|find|locate) (?:the )?model|cannot find model",
+    r"no endpoints (?:found|available)|not found for (?:account|api version)|model[^.]{0,80}reached its end of life",
+    r"(?:provided )?model identifier is invalid|access to (?:the )?model",
+    r"模型.{0,20}(?:不存在|未找到|下线|无可用)",
+    r"\bno models? (?:is |are )?loaded|multiple models are loaded|adapters? are not loaded|unexpected model name",
+    r"(?:supported|allowed) (?:api )?models?(?: names?)? are|does not work with the specified model",
+    r"too large to be loaded",
+    r"could not find (?:suitable handler|real modelid)|not allowed to access model|no available channel",
+    r"model id [^ ]+ with on-demand throughput",
 )
+# What a refused key says of models: it is good for others.
+_MODEL_FOR_KEY = _words(r"not allowed to access model|access to (?:the )?model|model access denied")
 _PATH = _words(
     r"unexpected endpoint|unknown (?:endpoint|path|url|route)|invalid url",
-    r"no route (?:matched|found)|cannot (?:post|get) /",
+    r"no route (?:matched|found|for)|could not route to|cannot (?:post|get) /|url error",
 )
 _BAD_OUTPUT = _words(r"failed to generate json|model (?:generated|produced|returned)[^.]{0,20} invalid json")
 # What a 5xx says about a model is mostly that it is busy or does not load; only these words name a wrong name or key.
 _MODEL_IN_FAULT = _words(
     r"model [`'\"][^`'\"]+[`'\"](?: is| was)? (?:not found|does not exist)",
-    r"(?:invalid|unknown|no such) model\b|model (?:not found|does not exist)",
+    r"(?:invalid|unknown|no such) model\b|model (?:not found|does not exist)|no available channel|无可用渠道",
 )
 # Ollama calls a schema that it cannot read a fault of its own; to ask again does not help.
 _REQUEST_IN_FAULT = _words(r"invalid json schema in format|invalid format: ")
-_KEY_IN_FAULT = _words(r"(?:invalid|incorrect) api key|api key (?:is )?(?:not valid|invalid)")
+_KEY_IN_FAULT = _words(r"(?:invalid|incorrect) api key|api[ _]key (?:is )?(?:not valid|not set|invalid)|login fail")
 
-_PLAIN_STATUSES = frozenset({401, 402, 407, 413})  # Statuses that have one meaning, whatever the message says
+_PLAIN_STATUSES = frozenset({402, 407, 413})  # Statuses that have one meaning, whatever the message says
 _REFUSAL_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
     (_QUOTA, QuotaSpent),
     (_BAD_OUTPUT, BadOutput),
@@ -165,10 +198,16 @@ _REFUSAL_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
     (_PATH, EndpointMissing),
     (_NOT_AUTHORIZED, NotAuthorized),
     (_MODEL, ModelMissing),
+    (_BUSY_WORDS, ServerFault),
+)
+_KEY_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
+    (_QUOTA, QuotaSpent),
+    (_MODEL_FOR_KEY, ModelMissing),
 )
 _FAULT_WORDS: tuple[tuple[re.Pattern[str], type[BackendError]], ...] = (
     (_QUOTA, QuotaSpent),
     (_CONTEXT, ContextTooLong),
+    (_FILTERED, ContentFiltered),
     (_PATH, EndpointMissing),
     (_KEY_IN_FAULT, NotAuthorized),
     (_MODEL_IN_FAULT, ModelMissing),
@@ -184,12 +223,16 @@ DEFAULT_HINTS: Hints = {
 }
 
 
-_TEXT_KEYS = ("message", "msg", "status_msg", "error_description", "detail", "details", "error", "title")
-_CODE_KEYS = ("code", "type", "status", "error_type", "reason", "quotaId")
-_STATUS_KEYS = ("code", "status", "status_code", "http_status_code")
+_TEXT_KEYS = (
+    *("message", "Message", "msg", "status_msg", "error_msg", "error_message", "errorMessage", "error_description"),
+    *("detail", "details", "error", "title"),
+)
+_CODE_KEYS = ("code", "Code", "type", "__type", "status", "error_type", "error_code", "reason", "quotaId")
+_STATUS_KEYS = ("code", "status", "status_code", "http_status_code", "statusCode")
+_NAMING_KEYS = ("type", "Code", "error_code", *_STATUS_KEYS)
 # Objects inside an error: what stands next to its message, and what holds it.
 _DETAIL_KEYS = ("details", "innererror", "metadata", "violations")
-_HOLDING_KEYS = ("base_resp", "errors", "message", "detail", "error")
+_HOLDING_KEYS = ("base_resp", "errors", "error_chain", "message", "detail", "error")
 _DEEPEST = 6
 
 
@@ -225,6 +268,10 @@ class ErrorObject:
         codes = tuple(str(part[key]) for part in parts for key in _CODE_KEYS if isinstance(part.get(key), str))
         statuses = (_as_status(part.get(key)) for part in parts for key in _STATUS_KEYS)
         waits = (wait_in_details(part) for part in parts)
+        # OpenRouter repeats what its provider said, which says more than its own message.
+        if raw := next((text for part in parts if isinstance(text := part.get("raw"), str) and text.strip()), ""):
+            inner = cls.parse(raw)
+            message, codes = f"{message}: {inner.message or raw}", (*codes, *inner.codes)
         return cls(
             message,
             codes,
@@ -265,7 +312,7 @@ def _as_status(value: object) -> int | None:
 
 def is_error(event: Mapping[str, Any]) -> bool:
     """Whether an event of a stream is an error, in whatever shape."""
-    if event.get("error"):
+    if event.get("error") or event.get("errors") or event.get("success") is False:
         return True
     if event.get("choices") or isinstance(event.get("message"), dict):
         return False
@@ -276,25 +323,29 @@ def is_error(event: Mapping[str, Any]) -> bool:
         return True
     if "choices" in event:
         return False
-    named = "code" in event or "status" in event or "type" in event
-    return isinstance(event.get("detail"), str) or (
-        named and any(isinstance(event.get(key), str) for key in ("message", "details"))
-    )
+    named = any(key in event for key in _NAMING_KEYS)
+    return bool(event.get("detail")) or (named and any(isinstance(event.get(key), str) for key in _TEXT_KEYS[:-2]))
 
 
 def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:
     """Return the class of an error; an error object inside a stream has its own code as status, or 500."""
+    # A gateway that says 400 for whatever its provider says.
+    if status == 400 and error.status is not None and (error.status == 429 or error.status >= 500):
+        status = error.status
     codes = [re.sub(r"[\W_]", "", code).lower() for code in error.codes]
-    said = error.message
     by_code = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
     if status != 413 and (status == 429 or any(code in _SLOW_DOWN for code in codes)):
         return _too_many(error, by_code)
     by_words = None
     if status not in _PLAIN_STATUSES:
-        table = _FAULT_WORDS if status >= 500 else _REFUSAL_WORDS
-        by_words = next((kind for words, kind in table if words.search(said)), None)
+        table = _FAULT_WORDS if status >= 500 else _KEY_WORDS if status == 401 else _REFUSAL_WORDS
+        texts = (error.message, *map(_as_words, error.codes))
+        by_words = next((kind for text in texts for words, kind in table if words.search(text)), None)
     if (known := by_code or by_words) is not None:
         return known
+    said = error.message
+    if status in (400, 403, 500, 502) and _SLOW_DOWN_WORDS.search(said):
+        return _too_many(error, None)
     if status == 404 and "model" in said.lower():
         return ModelMissing
     if status == 503 and retry_after_s(headers) is not None:
@@ -303,18 +354,25 @@ def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> typ
     return _BY_STATUS.get(status, by_hundred)
 
 
+def _as_words(code: str) -> str:
+    """A code such as `token_quota_reached` or `AccessDenied` as the words of a message."""
+    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", code)
+
+
 def _too_many(error: ErrorObject, by_code: type[BackendError] | None) -> type[BackendError]:
     """Tell a rate limit, which passes, from a quota, which does not, and from a request that is too large for both."""
     said = error.message
     if re.search(r"request too large|reduced? in order to run", said, re.IGNORECASE):
         return ContextTooLong
-    if by_code is QuotaSpent or (error.wait_s or 0.0) >= _LONG_WAIT_S:
+    if by_code is QuotaSpent or (error.wait_s or 0.0) >= _LONG_WAIT_S or _NO_SHARE.search(said):
         return QuotaSpent
     for text in (*error.codes, said):
         if period := _PERIOD.search(text):
             return RateLimited if period["soon"] else QuotaSpent
-    spent = error.wait_s is None and _QUOTA.search(said) and not _SLOW_DOWN_WORDS.search(said)
-    return QuotaSpent if spent else RateLimited
+    if error.wait_s is not None or _SLOW_DOWN_WORDS.search(said):
+        return RateLimited
+    texts = (said, *map(_as_words, error.codes))
+    return QuotaSpent if any(_QUOTA.search(text) for text in texts) else RateLimited
 
 
 HUNG_UP = "the server closed the connection without an answer"

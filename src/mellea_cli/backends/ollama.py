@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.backends.http_errors import Hints
+from mellea_cli.backends.model_ids import IBM_GRANITE_4_1_3B, ModelIdentifier
 from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, redact_url
 from mellea_cli.backends.wire_format import (
     CachedJson,
@@ -217,14 +219,43 @@ def _was_cut(request: GenerateRequest, prompt_tokens: int) -> bool:
     return len(text.encode("utf-8", "replace")) > most and len(_RUN_OF_SIGNS.sub(r"\1", text).encode()) > most
 
 
+class OllamaModelBackend(OllamaBackend):
+    """An Ollama and the model that a session asks there: `MelleaSession(OllamaModelBackend("granite4.1:3b"))`.
+
+    Args:
+        model_id: the model's name.
+        base_url, api_key: see `OllamaBackend`.
+        model_options: options of every call, by `ModelOption` or by Ollama's own names.
+        timeout: maximum time for one request in seconds; `None` for no limit.
+    """
+
+    def __init__(
+        self,
+        model_id: str | ModelIdentifier = IBM_GRANITE_4_1_3B,
+        *,
+        base_url: str | None = None,
+        api_key: str = "",
+        model_options: Mapping[str, Any] | None = None,
+        timeout: float | None = 600.0,
+    ) -> None:
+        super().__init__(base_url=base_url, api_key=api_key)
+        self.model_id, self.model_options, self.timeout = model_id, dict(model_options or {}), timeout
+        self._opened_with = {"base_url": base_url, "api_key": api_key}
+
+    def reopened(self, concurrency: int) -> OllamaBackend:
+        """A backend of the same server for one session, which has connections of its own."""
+        return OllamaBackend(**self._opened_with, max_connections=concurrency)  # type: ignore[arg-type]
+
+
 class _Answer:
     """State of one answer while its events arrive."""
 
-    __slots__ = ("_merge_chunks", "_parts", "finished", "prompt_tokens")
+    __slots__ = ("_call", "_merge_chunks", "_parts", "finished", "prompt_tokens")
 
     def __init__(self, *, merge_chunks: bool) -> None:
         self._merge_chunks = merge_chunks
         self._parts: list[str] = []
+        self._call = ""
         self.finished = False
         self.prompt_tokens = 0
 
@@ -244,6 +275,10 @@ class _Answer:
             message = as_object(event.get("message"))
             text, done = as_text(message.get("content")), event.get("done")
             thinking = as_text(message["thinking"]) if "thinking" in message else ""
+            if not text and "tool_calls" in message:
+                self._call = self._call or _call_arguments(message)
+            if done and self._call and not self.text.strip():
+                text = self._call  # As of a proxy that imitates the schema by a tool
             if text:
                 self._parts.append(text)
             if self._merge_chunks and text and not thinking and not done:
@@ -265,6 +300,13 @@ class _Answer:
         if texts:
             chunks.append(Chunk("".join(texts)))
         return chunks
+
+
+def _call_arguments(message: Event) -> str:
+    calls = message["tool_calls"]
+    call = as_object(calls[0]) if isinstance(calls, list) and calls else {}
+    given = as_object(call.get("function")).get("arguments")
+    return given if isinstance(given, str) else json.dumps(given) if given else ""
 
 
 _REQUEST_FIELDS = frozenset({"model", "messages", "stream", "format", "options"})

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.backends.http_errors import Hints, one_line
+from mellea_cli.backends.model_ids import ModelIdentifier
 from mellea_cli.backends.rate_limits import RateLimitStatus
 from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, is_loopback
 from mellea_cli.backends.wire_format import (
@@ -64,12 +65,15 @@ class OpenAIBackend:
     alone; `max_tokens` becomes `max_completion_tokens`; others are omitted and logged.
 
     Args:
+        model_id: the model that a session asks there: `MelleaSession(OpenAIBackend("gpt-5.1"))`.
         base_url: up to and including `/v1`; `None` for `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: `None` for the key of `key_variable`. Only OpenAI's own server requires one.
         key_variable: the variable in `secrets` with the key; empty for none.
         name: the name in the registry and in messages.
         slots: requests that the server works on at once, where known.
         keep_alive: whether to reuse connections; llama.cpp's server promises that and then closes them.
+        model_options: options of every call of a session, by `ModelOption` or by the server's own names.
+        timeout: maximum time for one request of a session in seconds; `None` for no limit.
         max_connections, connect_timeout_s, merge_chunks, network, secrets: see `BackendSettings`.
 
     Raises:
@@ -78,6 +82,7 @@ class OpenAIBackend:
 
     def __init__(  # noqa: PLR0913 - one parameter for each setting
         self,
+        model_id: str | ModelIdentifier = "",
         *,
         base_url: str | None = None,
         api_key: str | None = None,
@@ -90,7 +95,19 @@ class OpenAIBackend:
         keep_alive: bool = True,
         network: NetworkPolicy | None = None,
         secrets: Secrets | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        timeout: float | None = 600.0,
     ) -> None:
+        self.model_id, self.model_options, self.timeout = model_id, dict(model_options or {}), timeout
+        self._opened_with: dict[str, Any] = {
+            "base_url": base_url,
+            "api_key": api_key,
+            "key_variable": key_variable,
+            "name": name,
+            "keep_alive": keep_alive,
+            "network": network,
+            "secrets": secrets,
+        }
         base_url = server_url(base_url)
         key = (secrets or Secrets.from_environ(os.environ)).key(key_variable) if api_key is None else api_key
         self._wire = WireClient(
@@ -113,6 +130,10 @@ class OpenAIBackend:
         self._merge_chunks = merge_chunks
         self._dropped: frozenset[str] = frozenset()
         self._listed: list[str] | None = None  # The server's models, once an error made it necessary to ask
+
+    def reopened(self, concurrency: int) -> OpenAIBackend:
+        """A backend of the same server for one session, which has connections of its own."""
+        return OpenAIBackend(**self._opened_with, max_connections=concurrency)
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
@@ -287,26 +308,38 @@ _response_format = IdentityCache(_json_schema_format)
 # Parameters that can be dropped when a server refuses them, and the words by which an error message names them.
 _DROPPABLE: Mapping[str, re.Pattern[str]] = {
     "response_format": re.compile(
-        r"response_?(?:format|schema)|json[_ ](?:schema|object|mode)|grammar|structured|additionalProperties",
-        re.IGNORECASE,
+        r"response_?format|schema|json[_ ](?:object|mode)|grammar|structured|additionalProperties", re.IGNORECASE
     ),
     "stream_options": re.compile(r"\bstream_options\b"),
-    "reasoning_effort": re.compile(r"\breasoning_effort\b"),
-    "chat_template_kwargs": re.compile(r"\bchat_template_kwargs\b"),
+    "stream": re.compile(
+        r"\bstream(?:ing)?\b.{0,60}(?:support|allowed|disabled|remove)|remove 'stream'|verified to stream",
+        re.IGNORECASE,
+    ),
+    "chat_template_kwargs": re.compile(r"\bchat_template_kwargs\b|\benable_thinking\b"),
     "max_tokens": re.compile(r"\bmax_tokens\b"),
     "temperature": re.compile(r"\btemperature\b"),
     "top_p": re.compile(r"\btop_p\b"),
     "seed": re.compile(r"\bseed\b"),
+    # Last, as servers also call the models that refuse the others "reasoning models".
+    "reasoning_effort": re.compile(r"\breasoning|\bthink|\bbudget 0\b", re.IGNORECASE),
 }
+_NO_SYSTEM = re.compile(
+    r"system[ _](?:role|message|prompt|instruction)s?\b.{0,40}\b(?:not|unsupported|cannot)\b|developer instruction"
+    r"|roles must alternate|only user,? (?:and|or) assistant roles",
+    re.IGNORECASE,
+)
 # The user chose these: one is dropped only when the server does not know it, not when its value is wrong.
 USER_PARAMETERS = frozenset({"max_tokens", "temperature", "top_p", "seed"})
 _NOT_KNOWN = re.compile(
     # A server that samples always wants a temperature above zero, which is the program's own.
-    r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra|strictly positive|greater than (?:0|zero)",
+    r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra|strictly positive|greater than (?:0|zero)"
+    r"|only \S+ is allowed|\(0(?:\.0+)?,|(?:>|above|at least|between) ?0",
     re.IGNORECASE,
 )
 _LOW_EFFORT = re.compile(r"\blow\b")
 _REFUSALS = frozenset({400, 404, 422, 501})
+# Statuses that mostly mean something else
+_ALSO_REFUSES = {"stream": 403, "response_format": 500, "system": 500}
 _JSON_MODE: Mapping[str, Any] = {"type": "json_object"}
 
 
@@ -314,24 +347,28 @@ def refused_parameter(error: BackendError, body: Mapping[str, Any]) -> str:
     """Return what to drop from `body` after a server's refusal, empty when the refusal has another reason.
 
     Besides parameters that can be `json_schema` and `json_object`, the two values of `response_format`, and
-    `no_effort`, a `reasoning_effort` of `none` where the server knows a low one.
+    `no_effort`, a `reasoning_effort` of `none` where the server knows a low one, and `system`, the role.
     """
-    if error.status not in _REFUSALS:
-        return ""
+    said = error.message
+    if _NO_SYSTEM.search(said) and any(message["role"] == "system" for message in body["messages"]):
+        return "system" if _refuses(error, "system") else ""
     for name, pattern in _DROPPABLE.items():
-        if name not in body or not pattern.search(error.message):
+        if name not in body or not pattern.search(said) or not _refuses(error, name):
             continue
-        if name == "reasoning_effort" and body[name] == "none" and _LOW_EFFORT.search(error.message):
+        if name == "reasoning_effort" and body[name] == "none" and _LOW_EFFORT.search(said):
             return "no_effort"
         if name == "response_format":
             form = body[name]
-            if isinstance(form, dict) and "json_schema" in form:
-                return "json_schema"
             # Any other value was written by the user.
-            return "json_object" if form is _JSON_MODE else ""
-        if name not in USER_PARAMETERS or _NOT_KNOWN.search(error.message):
+            named = "json_schema" if isinstance(form, dict) and "json_schema" in form else "json_object"
+            return named if named == "json_schema" or form is _JSON_MODE else ""
+        if name not in USER_PARAMETERS or _NOT_KNOWN.search(said):
             return name
     return ""
+
+
+def _refuses(error: BackendError, name: str) -> bool:
+    return error.status in _REFUSALS or (error.status is not None and error.status == _ALSO_REFUSES.get(name))
 
 
 def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict[str, Any]:
@@ -341,6 +378,10 @@ def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict
         kept["reasoning_effort"] = "low"
     if "max_tokens" in dropped and "max_tokens" in body:
         kept["max_completion_tokens"] = body["max_tokens"]
+    if "stream" in dropped:
+        kept.pop("stream_options", None)
+    if "system" in dropped:
+        kept["messages"] = _without_system(body["messages"])
     wanted = body.get("response_format")
     if "json_schema" in dropped and isinstance(wanted, dict) and wanted.get("type") == "json_schema":
         # The server does not constrain the answer, so the prompt has to.
@@ -348,13 +389,21 @@ def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict
             "Answer with nothing but one JSON object that follows this JSON schema:\n"
             f"{json.dumps(wanted['json_schema']['schema'])}"
         )
-        *earlier, last = body["messages"] or [{"role": "user", "content": ""}]
-        content = f"{last['content']}\n\n{rule}" if body["messages"] else rule
+        *earlier, last = kept["messages"] or [{"role": "user", "content": ""}]
+        content = f"{last['content']}\n\n{rule}" if kept["messages"] else rule
         kept["messages"] = [*earlier, {**last, "content": content}]
         kept["response_format"] = _JSON_MODE
         if "json_object" in dropped:
             del kept["response_format"]
     return kept
+
+
+def _without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The messages with the system's text at the beginning of the first other one."""
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    others = [message for message in messages if message["role"] != "system"]
+    first = others[0] if others else {"role": "user", "content": ""}
+    return [{**first, "content": "\n\n".join([*system, first["content"]]).strip()}, *others[1:]]
 
 
 # Finish reasons by meaning, in lower case; any other is a good end. Servers hand on those of their engines.
@@ -378,7 +427,18 @@ _FAULT = frozenset(
 class _Answer:
     """State of one answer while its events arrive."""
 
-    __slots__ = ("_call", "_finish", "_merge_chunks", "_parts", "_refusal", "_url", "_usage", "begun", "finished")
+    __slots__ = (
+        "_call",
+        "_finish",
+        "_half",
+        "_merge_chunks",
+        "_parts",
+        "_refusal",
+        "_url",
+        "_usage",
+        "begun",
+        "finished",
+    )
 
     def __init__(self, url: str, *, merge_chunks: bool = False) -> None:
         self._url = url
@@ -386,6 +446,7 @@ class _Answer:
         self._parts: list[str] = []
         self._call: list[str] = []
         self._refusal = ""
+        self._half = ""
         self._finish = ""
         self._usage: Usage | None = None
         self.begun = False
@@ -434,7 +495,9 @@ class _Answer:
         # Some servers repeat the whole message next to an empty last delta.
         if not delta and ("delta" not in choice or not self._parts):
             delta = as_object(choice.get("message"))
-        text, thinking = _read_content(delta.get("content"))
+        text, thinking = _read_content(self._with_half(delta.get("content")))
+        if not delta and "delta" not in choice:
+            text = as_text(choice.get("text"))  # As of plain completions
         thinking = thinking or _read_thinking(delta)
         if text:
             self._parts.append(text)
@@ -447,6 +510,15 @@ class _Answer:
             self._finish = finish.lower()
             self.finished = True
         return Chunk(text, thinking) if text or thinking else None
+
+    def _with_half(self, content: object) -> object:
+        """`content` with the half of a surrogate pair that the chunk before ended in; its own last half is kept."""
+        if not isinstance(content, str) or content.isascii():
+            return content
+        content, self._half = self._half + content, ""
+        if "\ud800" <= content[-1] <= "\udbff":
+            content, self._half = content[:-1], content[-1]
+        return content
 
     def last_chunks(self) -> list[Chunk]:
         """Return what the end of the stream completes; the last chunk has the finish reason and the usage.
@@ -464,6 +536,9 @@ class _Answer:
         if finish in _OVERFLOW:
             raise ContextTooLong(f"{self._url} ended the answer: {finish}", partial=self.text)
         chunks = []
+        if self._half:
+            self._parts.append("\ufffd")
+            chunks.append(Chunk("\ufffd"))
         # A gateway that imitates a JSON schema by a tool sends the answer as the arguments of its call.
         if self._call and not self.text.strip():
             self._parts = [valid_unicode("".join(self._call))]
@@ -510,7 +585,12 @@ def _plain_text(event: Event) -> str | None:
     delta = choice.get("delta")
     if type(delta) is not dict or len(delta) != 1 or type(text := delta.get("content")) is not str or not text:
         return None
-    return text if text.isascii() else valid_unicode(text)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return None
+    return text
 
 
 def _read_content(content: object) -> tuple[str, str]:

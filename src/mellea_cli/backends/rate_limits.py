@@ -13,12 +13,17 @@ from typing import Any, Protocol, runtime_checkable
 Clock = Callable[[], float]
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_PART = r"(\d+(?:\.\d+)?) ?(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)(?![a-z])"
+_DURATION_PART = re.compile(_PART, re.IGNORECASE)
+_DURATION = re.compile(rf"(?:P?T?{_PART}(?:,? (?:and )?)?)+", re.IGNORECASE)
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d)")
 _IN_WORDS = re.compile(
-    r"(?:try again|retry|wait|resets?|available)(?: again)?(?: in| after| for)?:? (?:about )?"
-    r"(\d+(?:\.\d+)?) ?(milliseconds?|ms|minutes?|mins?|hours?|seconds?|secs?|s|m|h)((?:\d[\d.]*(?:ms|s|m|h))*)\b",
+    r"(?:try again|retry|wait|resets?|available)(?: again)?(?:[ -]in|[ -]after| for)?:? (?:about )?(?=\d)",
     re.IGNORECASE,
 )
+_SECONDS_IN_CHINESE = re.compile(r"(\d+(?:\.\d+)?) ?秒(?:之?后|钟后)")
+# The one header of the draft for rate limits: `"default";r=0;t=12`, or with the words in full.
+_ONE_HEADER = re.compile(r"\b(?:r|remaining)=(\d+)\b.*\b(?:t|reset)=(\d+)\b")
 # A number this large counts seconds since 1970, not until then.
 _EPOCH_S = 1e9
 _EPOCH_MS = 1e12
@@ -58,13 +63,18 @@ def retry_after_s(headers: Mapping[str, str], now: Clock = time.time) -> float |
     for ending, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         named = sorted((name for name in texts if name.endswith(ending)), key=len)
         for name in named:
-            if (number := duration_s(texts[name])) is not None:
+            # Two proxies each add theirs: `5, 5`. A date has a comma too.
+            text = texts[name].strip('"')
+            if (number := until_s(text.partition(",")[0] if text[:1].isdigit() else text, now)) is not None:
                 return number * scale
             if (until := _date(texts[name])) is not None:
                 # The server's own `Date` is the reference where there is one: its clock may be wrong.
                 return max(0.0, until - (_date(texts.get("date", "")) or now()))
-    wait = max((reset for remaining, reset in _limits(texts, now) if remaining <= 0), default=0.0)
-    return wait or None
+    if wait := max((reset for remaining, reset in _limits(texts, now) if remaining <= 0), default=0.0):
+        return wait
+    resets = [name for name in texts if "limit" in name and name.endswith("reset")]
+    alone = len(resets) == 1 and not any("remaining" in name for name in texts)
+    return until_s(texts[resets[0]], now) if alone else None
 
 
 def read_rate_limits(headers: Mapping[str, str], now: Clock = time.time) -> RateLimitStatus | None:
@@ -80,9 +90,13 @@ def read_rate_limits(headers: Mapping[str, str], now: Clock = time.time) -> Rate
 def _limits(texts: Mapping[str, str], now: Clock) -> Iterator[tuple[float, float]]:
     for name, text in texts.items():
         if "remaining" in name and "limit" in name:
-            remaining, reset = _number(text), until_s(texts.get(name.replace("remaining", "reset"), ""), now)
+            # Kong names the periods of what remains, and has one reset for the shortest.
+            at = texts.get(name.replace("remaining", "reset")) or texts.get("ratelimit-reset", "")
+            remaining, reset = _number(text), until_s(at, now)
             if remaining is not None and reset is not None:
                 yield remaining, reset
+        elif name in ("ratelimit", "x-ratelimit") and (found := _ONE_HEADER.search(text)):
+            yield float(found[1]), float(found[2])
 
 
 def wait_in_details(part: Mapping[str, Any], now: Clock = time.time) -> float | None:
@@ -101,11 +115,12 @@ def wait_in_details(part: Mapping[str, Any], now: Clock = time.time) -> float | 
 
 def wait_in_words(message: str) -> float | None:
     """Return the seconds to wait that a message names, such as `try again in 9m38.016s`, or `None`."""
-    if (found := _IN_WORDS.search(message)) is None:
-        return None
-    unit = found[2].lower()
-    unit = "ms" if unit.startswith(("ms", "milli")) else unit[0]
-    return float(found[1]) * _UNITS_S[unit] + (duration_s(found[3]) or 0.0)
+    if found := _SECONDS_IN_CHINESE.search(message):
+        return float(found[1])
+    for found in _IN_WORDS.finditer(message):
+        if duration := _DURATION.match(message, found.end()):
+            return duration_s(duration[0])
+    return None
 
 
 def until_s(text: str, now: Clock = time.time) -> float | None:
@@ -120,15 +135,22 @@ def until_s(text: str, now: Clock = time.time) -> float | None:
 
 
 def duration_s(text: str) -> float | None:
-    """Return the seconds in `1m30s`, `250ms` or a plain number of seconds, or `None` when it is neither."""
+    """Return the seconds in `1m30s`, `250ms`, `5 minutes`, `PT5S`, `00:01:30` or a plain number, else `None`."""
     text = text.strip()
     plain = _number(text)
     if plain is not None:
         return plain
-    parts = _DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    if clock := _CLOCK.fullmatch(text):
+        return int(clock[1]) * 3600.0 + int(clock[2]) * 60.0 + int(clock[3])
+    # A blank ends the last part, as it may end every part.
+    if not _DURATION.fullmatch(text):
         return None
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    return sum(float(number) * _UNITS_S[_unit(unit)] for number, unit in _DURATION_PART.findall(text))
+
+
+def _unit(name: str) -> str:
+    name = name.lower()
+    return "ms" if name.startswith(("ms", "milli")) else name[0]
 
 
 def _number(text: str) -> float | None:

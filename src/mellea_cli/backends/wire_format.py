@@ -232,6 +232,26 @@ def decode(text: str) -> Any:
         return ValueError(str(exc))
 
 
+_BETWEEN_VALUES = re.compile(r"(?:\[DONE\]|data:|[\s,\[\]])*")
+_decode_next = json.JSONDecoder().raw_decode
+
+
+def glued_objects(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects of a text that holds nothing else but `data:`, `[DONE]`, commas and brackets."""
+    found: list[dict[str, Any]] = []
+    at = _BETWEEN_VALUES.match(text).end()  # type: ignore[union-attr]
+    while at < len(text):
+        try:
+            value, at = _decode_next(text, at)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(value, dict):
+            return []
+        found.append(value)
+        at = _BETWEEN_VALUES.match(text, at).end()  # type: ignore[union-attr]
+    return found
+
+
 def decode_all(texts: Sequence[str]) -> Sequence[Any]:
     """Return what `decode` returns for each text; many short ones are parsed together, at half the cost."""
     if len(texts) > 1:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mellea_cli.backends.base import BackendSettings
-from mellea_cli.backends.model_option import ModelOption
+from mellea_cli.backends.model_options import ModelOption
 from mellea_cli.backends.registry import open_backend
 from mellea_cli.backends.security import NetworkPolicy, Secrets
 from mellea_cli.chat.conversation import Turn
 from mellea_cli.errors import MelleaError, UsageError, nearest
 from mellea_cli.messages import Message
-from mellea_cli.session.contexts import ChatContext
 from mellea_cli.session.session import MelleaSession, start_session
 from mellea_cli.session.thunk import ModelOutputThunk
+from mellea_cli.stdlib.context import ChatContext
 
 DEFAULT_WINDOW = 8192
 """Context window in tokens, prompt and answer together, where this program chooses it."""

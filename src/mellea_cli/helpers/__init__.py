@@ -1,1 +1,5 @@
-"""Names where the reference library's tutorial imports them from; they live in `mellea_cli.session`."""
+"""Helpers, where the reference library has them."""
+
+from mellea_cli.session.thunk import wait_for_all_mots
+
+__all__ = ["wait_for_all_mots"]

@@ -384,6 +384,8 @@ def worked(wording: Wording, names: Iterable[str]) -> list[tuple[str, dict[str, 
         if code in _TRANSLATED:
             answer["positive_aspect"], answer["main_complaint"], answer["summary"] = _TRANSLATED[code][place]
         shown[place] = (said or text, answer)
+    # A small model copies the last example where it has little to say, so the neutral one stands in the middle.
+    shown.insert(len(shown) // 2, shown.pop())
     known = [(text, answer) for text, answer in shown if answer["sentiment"] in wording.names]
     return [(text, {name: answer[name] for name in names}) for text, answer in known]
 

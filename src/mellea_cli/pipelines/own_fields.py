@@ -304,7 +304,8 @@ def _typed(spec: FieldSpec) -> tuple[Any, int, int]:  # noqa: PLR0911 - one for 
                 limit = _SENTENCE_LENGTH
             if spec.max_words is not None and spec.type != "quote":
                 limit = max(40, min(20 * _TEXT_LENGTH, spec.max_words * _CHARACTERS_PER_WORD))
-            text: Any = Annotated[str, StringConstraints(min_length=1, max_length=limit, strip_whitespace=True)]
+            strings = StringConstraints(min_length=1, max_length=limit, strip_whitespace=True)
+            text: Any = Annotated[str, strings, AfterValidator(_without_guard)]
             if spec.type == "quote":
                 return text, limit // 2, 0  # one that is cut is still a quote
             if spec.type == "text":
@@ -339,6 +340,11 @@ def _typed(spec: FieldSpec) -> tuple[Any, int, int]:  # noqa: PLR0911 - one for 
 def _choice_in(names: Mapping[str, str]) -> Callable[[Any], Any]:
     """Read a choice in whatever case it is written."""
     return lambda value: names.get(value.strip().casefold(), value) if isinstance(value, str) else value
+
+
+def _without_guard(text: str) -> str:
+    """The text without an apostrophe that a reader of a table would take for the one before a formula."""
+    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@") else text
 
 
 def _distinct(choices: list[str]) -> list[str]:

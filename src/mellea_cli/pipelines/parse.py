@@ -21,21 +21,26 @@ Validate = Callable[[str], Any]
 
 _NAME = (
     r"(?:[\w.-]{1,20}:)?\w{0,20}?(?:think|thinking|thoughts?|reason|reasoning|analysis|scratchpad|reflection|reflect"
-    r"|deliberation|monologue)"
+    r"|deliberation|monologue|cot)"
 )
+# Usual words too, which are a mark of reasoning only as a tag.
+_TAG = rf"(?:{_NAME}|chain_of_thought|plan|planning|draft|rationale|explanation|critique|details)"
 _OPENING = re.compile(
-    rf"<{_NAME}>|\[{_NAME}\]|◁{_NAME}▷|<\|(?:start_?)?{_NAME}\|>|<\|inner_prefix\|>|\|startthink\|"
-    r"|<\|channel>thought|<\|start_thinking\|>",
+    rf"<\s?{_TAG}(?:\s[^<>]{{0,80}})?>|\[{_NAME}\]|◁{_NAME}▷|<\|(?:start_?|begin_?)?{_NAME}(?:_start)?\|>"
+    r"|<\|inner_prefix\|>|\|startthink\||<\|channel>thought|<\|start_thinking\|>|<unused94>|&lt;think(?:ing)?&gt;",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    rf"</{_NAME}>|\[/{_NAME}\]|◁/{_NAME}▷|<\|(?:/|end_?){_NAME}\|>|<\|inner_suffix\|>|\|endthink\|"
-    r"|<channel\|>|<\|end_thinking\|>|<\|begin\|>assistant<\|content\|>|\bassistantfinal|here is my response:",
+    rf"<\s?/\s?{_TAG}\s?>|\[/{_NAME}\]|◁/{_NAME}▷|<\|(?:/|end_?){_NAME}\|>|<\|{_NAME}_end\|>|<\|inner_suffix\|>"
+    r"|\|endthink\||<unused95>|&lt;/think(?:ing)?&gt;|<channel\|>|<\|end_thinking\|>"
+    r"|<\|begin\|>assistant<\|content\|>|\bassistantfinal|here is my response:",
     re.IGNORECASE,
 )
 # Harmony, the format of gpt-oss: a message in the final channel is the answer.
 _CHANNEL = re.compile(r"<\|channel\|>")
-_FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_FINAL = re.compile(r"<\|channel\|>\s*final\b[^<{]*(?:<\|constrain\|>[^<{]*)?(?:<\|message\|>)?")
+# Without one a call in the commentary may be it: gateways imitate a schema by a tool.
+_CALL = re.compile(r"<\|channel\|>\s*commentary\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(?=\s*\{)")
 
 
 def without_reasoning(text: str) -> str:
@@ -44,7 +49,7 @@ def without_reasoning(text: str) -> str:
     A block may lack its opening tag, as where the prompt has opened it, or end with another tag than it began with.
     """
     if "<|channel|>" in text:
-        final = list(_FINAL.finditer(text))
+        final = list(_FINAL.finditer(text)) or list(_CALL.finditer(text))
         return text[final[-1].end() :] if final else text[: _CHANNEL.search(text).start()]  # type: ignore[union-attr]
     kept: list[str] = []
     at = 0
@@ -67,6 +72,7 @@ _MARK = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>]{1,40}\uff5c>|</?s>|<(?:end|start)_of_turn>|<(?:eos|bos|pad)>|\[/?INST\]|\[EOS\]",
     re.IGNORECASE,
 )
+_ESCAPED = ('{\\"', "{&quot;")
 _CODE_FENCE = re.compile(r"\A\s*```[\w-]*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _FENCES = re.compile(r"```[ \t]*[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 
@@ -94,6 +100,8 @@ def parse_json(text: str, validate: Validate) -> tuple[Any, bool]:
         with suppress(ValidationError):
             return validate(bare), False
     bare = without_reasoning(bare).strip()
+    if bare.startswith(_ESCAPED):
+        bare = bare.replace('\\"', '"').replace("&quot;", '"')
     if fenced := _CODE_FENCE.match(bare):
         bare = fenced[1].strip()
     try:
@@ -110,6 +118,12 @@ def parse_json(text: str, validate: Validate) -> tuple[Any, bool]:
             if len(errors) == 1:
                 # What is wrong with the only object says more than that there is text around it.
                 reason = errors[0]
+    # A tag that was taken for the end of the reasoning may be one that the answer itself is about.
+    tagged = [one for one in _balanced(text) if _OPENING.search(one) or _CLOSING.search(one)]
+    for candidates in (tagged, [bare[bare.find("{") :].strip("`\n ") + "}"]):  # Or its last brace alone is missing.
+        values, _ = _repaired(candidates, validate)
+        if len(values) == 1:
+            return values[0], True
     raise reason
 
 
@@ -126,7 +140,9 @@ def _candidates(text: str) -> Iterator[list[str]]:
     text = next((piece for piece in pieces if any(sign in piece for sign in "{[")), "".join(pieces[:1]))
     if "```" in text:
         yield [block.strip() for block in _FENCES.findall(text) if block.strip()]
-    yield _balanced(text)
+    yield (outer := _balanced(text))
+    # A brace more on each side, as of a template or a formula.
+    yield [inner for one in outer if one.startswith(("{{", "{ {")) for inner in _balanced(one[1:-1])]
     yield [text.strip()]
 
 
@@ -205,7 +221,10 @@ def _repaired(candidates: list[str], validate: Validate) -> _Found:
         try:
             held = json.loads(as_json(candidate))
         except (ValueError, RecursionError):
-            continue
+            try:
+                held = json.loads(as_json(candidate[:_LONGEST_LENIENT], lenient=True))
+            except (ValueError, RecursionError):
+                continue
         found, failed = _unwrapped(held, validate, _DEEPEST_WRAPPER)
         errors += failed
         values += [value for value in found if value not in values]
@@ -220,15 +239,15 @@ def _unwrapped(held: Any, validate: Validate, depth: int) -> _Found:
     from pydantic import ValidationError
 
     reasons: list[ValidationError] = []
-    try:
-        return [validate(json.dumps(held))], []
-    except ValidationError as error:
-        reasons.append(error)
-        if (folded := _with_labels_folded(held, error)) is not None:
-            try:
-                return [validate(json.dumps(folded))], []
-            except ValidationError as still:
-                reasons = [still]
+    shaped = held
+    # Keys first: only then are the labels below them looked at.
+    for _ in range(3):
+        try:
+            return [validate(json.dumps(shaped))], []
+        except ValidationError as error:
+            reasons = [error]
+            if (shaped := _folded(shaped, error)) is None:
+                break
     values: list[Any] = []
     if depth:
         for inner in _inside(held):
@@ -245,7 +264,7 @@ def _inside(held: Any) -> list[Any]:
             value for value in held.values() if isinstance(value, str) and value.lstrip()[:1] in tuple("{[")
         ]
     if isinstance(held, list):
-        return held if len(held) == 1 else []
+        return held[:1] if all(one == held[0] for one in held) else []
     if isinstance(held, str):
         try:
             value = json.loads(as_json(held))
@@ -255,64 +274,99 @@ def _inside(held: Any) -> list[Any]:
     return []
 
 
-_TOKEN = re.compile(
-    r""" "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | “(?:[^“”\\]|\\.)*” | [A-Za-z_]\w* | ,(?=\s*[}\]]) """,
-    re.VERBOSE | re.DOTALL,
-)
+_TOKENS = r""" (?: // | \# ) [^\n]* | /\* .*? \*/ | '(?:[^'\\]|\\.)*' | “(?:[^“”\\]|\\.)*” | [A-Za-z_]\w*
+    | ,(?=\s*[}\]]) | [\uff0c\uff1a\u00a0\u200b\u3000\ufeff] """
+_TOKEN = re.compile(rf' "(?:[^"\\]|\\.)*" | {_TOKENS}', re.VERBOSE | re.DOTALL)
+# A quote inside a string that is not escaped: what follows is no part of the structure.
+_LENIENT_TOKEN = re.compile(rf' "(?:[^"\\]|\\.|"(?!\s*(?:[,:}}\]]|\n\s*"|$)))*" | {_TOKENS}', re.VERBOSE | re.DOTALL)
+_LONGEST_LENIENT = 20_000
 _WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "null", "NaN": "null", "nan": "null"}
+_SIGNS_OUTSIDE = {"\uff0c": ",", "\uff1a": ":"}
 _RAW = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPE = re.compile(r'\\(.)|"', re.DOTALL)
+_NEXT_KEY = re.compile(r'\s*\n\s*["\']')
 
 
-def as_json(text: str) -> str:
-    """Repair the form of a value: trailing commas, Python's literals and quotes, bare keys, line breaks in strings."""
-    return _TOKEN.sub(_repair_token, text)
+def as_json(text: str, *, lenient: bool = False) -> str:
+    """Repair the form of a value: commas, comments, Python's literals and quotes, bare keys, signs in strings.
+
+    With `lenient` a quote inside a string need not be escaped.
+    """
+    return (_LENIENT_TOKEN if lenient else _TOKEN).sub(_repair_token, text)
 
 
 def _repair_token(found: re.Match[str]) -> str:
     piece = found[0]
+    comma = "," if _NEXT_KEY.match(found.string, found.end()) else ""
     if piece[0] in "\"'“":
-        inner = piece[1:-1].replace("\\'", "'")
-        if piece[0] != '"':
-            inner = re.sub(r'(?<!\\)"', '\\"', inner)
+        inner = _ESCAPE.sub(_repair_escape, piece[1:-1])
         if inner.count("\n") == 1:
             # A line that was wrapped.
             inner = inner.replace("\n", " ")
-        return '"' + "".join(_RAW.get(sign, sign) if sign < " " else sign for sign in inner) + '"'
-    if piece == ",":
+        return '"' + "".join(_RAW.get(sign, " ") if sign < " " else sign for sign in inner) + '"' + comma
+    if piece == "," or piece.startswith(("/", "#")):
         return ""
+    if not piece.isascii():
+        return _SIGNS_OUTSIDE.get(piece, " ")
     if re.match(r"\s*:", found.string[found.end() : found.end() + 20]):
         return f'"{piece}"'
-    return _WORDS.get(piece, piece)
+    return _WORDS.get(piece, piece) + comma
 
 
-def _with_labels_folded(held: Any, error: ValidationError) -> Any:
-    """`held` with labels as the type spells them where only case, blanks or a full stop differ; `None` without any."""
+def _repair_escape(found: re.Match[str]) -> str:
+    if found[1] is None:
+        return '\\"'
+    return found[0] if found[1] in '"\\/bfnrtu' else found[1]
+
+
+def _folded(held: Any, error: ValidationError) -> Any:
+    """`held` with labels and keys as the type spells them; `None` when none differ only by case, blanks and signs.
+
+    A note in parentheses behind a label does not count.
+    """
     folded = json.loads(json.dumps(held))
     changed = False
     for detail in error.errors(include_url=False):
+        place = [
+            part for part in detail["loc"] if not (isinstance(part, str) and part.startswith(("literal[", "enum")))
+        ]
+        if detail["type"] == "missing" and place:
+            changed = _rename_key(_at(folded, place[:-1]), str(place[-1])) or changed
         if detail["type"] not in ("literal_error", "enum"):
             continue
         labels = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
         alike = [label for label in labels if _plain_label(label) == _plain_label(detail["input"])]
-        place = [
-            part for part in detail["loc"] if not (isinstance(part, str) and part.startswith(("literal[", "enum")))
-        ]
         if len(alike) == 1 and place and _put(folded, place, alike[0]):
             changed = True
     return folded if changed else None
 
 
 def _plain_label(label: object) -> str:
-    text = re.sub(r"[\W_]+", " ", label) if isinstance(label, str) else ""
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    text = re.sub(r"[\W_]+", " ", re.sub(r"\(.*\)", "", label)) if isinstance(label, str) else ""
     return text.strip().casefold()
 
 
-def _put(held: Any, place: list[int | str], value: Any) -> bool:
-    for part in place[:-1]:
+def _rename_key(held: Any, name: str) -> bool:
+    plain = re.sub(r"[\W_]", "", name).casefold()
+    alike = [key for key in held if re.sub(r"[\W_]", "", key).casefold() == plain] if isinstance(held, dict) else []
+    if len(alike) == 1:
+        held[name] = held.pop(alike[0])
+    return len(alike) == 1
+
+
+def _at(held: Any, place: list[int | str]) -> Any:
+    for part in place:
         try:
             held = held[part]
         except (KeyError, IndexError, TypeError):
-            return False
+            return None
+    return held
+
+
+def _put(held: Any, place: list[int | str], value: Any) -> bool:
+    held = _at(held, place[:-1])
     if isinstance(held, dict | list) and (not isinstance(held, dict) or place[-1] in held):
         held[place[-1]] = value  # type: ignore[index]
         return True

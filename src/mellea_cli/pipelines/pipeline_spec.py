@@ -140,7 +140,9 @@ class FieldSpec(_Table):
         known = {choice.casefold() for choice in self.choices}
         for value in values:
             if not isinstance(value, str) or value.strip().casefold() not in known:
-                return f"{value!r} is not one of {name_some(self.choices, 12)}"
+                names = name_some(self.choices, 12)
+                printable = "".join(sign if sign.isprintable() else "?" for sign in names)
+                return f"{value!r} is not one of {printable}"
         if len({value.strip().casefold() for value in values}) < len(values):
             return "has a choice twice"
         return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import dataclasses
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self, overload
 
 from mellea_cli.messages import Message, Options
 
@@ -96,38 +99,99 @@ def default_output_to_bool(text: str) -> bool:
     return lowered.rstrip(".!") == "y" or re.search(r"\byes\b", lowered) is not None
 
 
+class Judge(Protocol):
+    """What `Requirement.validate` is given as its backend: a model that judges."""
+
+    async def judge(self, requirement: Requirement, context: Any) -> ValidationResult:
+        """Ask the model whether the requirement holds for the last answer."""
+
+
+JUDGE: ContextVar[Judge | None] = ContextVar("judge", default=None)
+"""The model that judges for the validators of the running task."""
+
+_VALIDATED_BY: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("validated_by", default=None)
+
+
+def validated_by() -> asyncio.AbstractEventLoop | None:
+    """The event loop that waits for the validator in this thread; `None` outside of one."""
+    return _VALIDATED_BY.get()
+
+
 @dataclass(eq=False, repr=False, slots=True)
 class Requirement:
     """Something that must hold for an answer.
 
-    Without a `validation_fn` the model judges: one extra call that asks whether the requirement holds.
+    Without a `validation_fn` the model judges: one extra call that asks whether the requirement holds. A subclass may
+    override `validate` instead, sync or async.
 
     Args:
         description: the requirement in words, shown to the model in the prompt unless `check_only`.
-        validation_fn: takes the context (a `Subject`) and returns a `ValidationResult`; may be async.
+        validation_fn: takes the context (a `Subject`) and returns a `ValidationResult`. It may be async; any other runs
+            in a thread, so that a slow one holds up nothing.
         output_to_bool: reads a judge's answer.
         check_only: keep the description out of the prompt.
 
     Raises:
         ValueError: neither a description nor a validation function was given.
+        TypeError: an argument has the wrong type, or the subclass's `validate` takes other arguments.
     """
+
+    in_thread: ClassVar[bool] = True
 
     description: str | None = None
     validation_fn: ValidationFn | None = None
     _: KW_ONLY
     output_to_bool: Callable[[str], bool] = default_output_to_bool
     check_only: bool = False
+    _given: ValidationFn | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.description, str | None):
+            raise TypeError(f"a requirement's description is a str, not {type(self.description).__name__}")
+        if self.validation_fn is not None and not callable(self.validation_fn):
+            raise TypeError(f"a validation_fn is a function, not {type(self.validation_fn).__name__}")
+        self._given = self.validation_fn
+        self._use_own_validate()
         if not self.description and self.validation_fn is None:
             raise ValueError("a Requirement needs a description for a model to judge, or a validation_fn")
+
+    def described(self, description: str) -> Self:
+        """The same requirement in other words."""
+        other = copy.copy(self)
+        other.description = description
+        other._use_own_validate()  # noqa: SLF001 - another of this very class
+        return other
+
+    def _use_own_validate(self) -> None:
+        if (form := _own_validate(type(self))) is not None:
+            self.validation_fn = lambda subject: form(self, subject)
+
+    async def validate(
+        self,
+        backend: Judge | None,
+        context: Any,
+        *,
+        format: Any = None,  # noqa: A002, ARG002 - the reference library's signature, which overrides repeat
+        model_options: Any = None,  # noqa: ARG002
+    ) -> ValidationResult:
+        """Whether the requirement holds for the context's last answer; the validation function or the model says."""
+        plain = Requirement(self.description, self._given, output_to_bool=self.output_to_bool)
+        if self._given is not None:
+            return await plain.check(context)
+        if backend is None:
+            raise ValueError(f"requirement {self.description!r} has no validation_fn, and no model to judge it")
+        return await backend.judge(plain, context)
 
     async def check(self, subject: Subject) -> ValidationResult:
         """Run the validation function on `subject`; an exception in it becomes a failed verdict with `error` set."""
         if self.validation_fn is None:
             raise ValueError(f"requirement {self.description!r} has no validation_fn: a model must judge it")
         try:
-            verdict: Any = self.validation_fn(subject)
+            verdict: Any
+            if not self.in_thread or inspect.iscoroutinefunction(self.validation_fn):
+                verdict = self.validation_fn(subject)
+            else:
+                verdict = await _in_thread(self.validation_fn, subject)
             if inspect.isawaitable(verdict):
                 verdict = await verdict
         except Exception as error:  # noqa: BLE001 - a user's validator may raise anything; it is reported, not lost
@@ -138,7 +202,42 @@ class Requirement:
         return ValidationResult(False, reason=why, error=TypeError(why))
 
     def __repr__(self) -> str:
-        return f"Requirement({self.description!r})"
+        return f"{type(self).__name__}({self.description!r})"
+
+
+def _own_validate(kind: type[Requirement]) -> Callable[[Requirement, Any], Any] | None:
+    """How to call the `validate` of a subclass; `None` when it has none of its own."""
+    if kind.validate is Requirement.validate:
+        return None
+    parameters = inspect.signature(kind.validate)
+    options = {"format": None, "model_options": None}
+    for args, keywords in (((None,) * 3, options), ((None,) * 3, {}), ((None,) * 2, {})):
+        try:
+            parameters.bind(*args, **keywords)
+        except TypeError:
+            continue
+        if len(args) == 3:
+            return lambda self, subject: self.validate(JUDGE.get(), subject, **keywords)
+        return lambda self, subject: self.validate(subject)  # type: ignore[call-arg]
+    raise TypeError(f"{kind.__name__}.validate takes (self, backend, context), not {parameters}")
+
+
+async def _in_thread(function: Callable[[Any], Any], subject: Any) -> Any:
+    def outcome() -> tuple[Any, Exception | None]:
+        # The error is returned: a StopIteration cannot be raised into a future, and its waiter would wait for ever.
+        try:
+            return function(subject), None
+        except Exception as error:  # noqa: BLE001 - raised again by the caller
+            return None, error
+
+    token = _VALIDATED_BY.set(asyncio.get_running_loop())
+    try:
+        verdict, error = await asyncio.to_thread(outcome)
+    finally:
+        _VALIDATED_BY.reset(token)
+    if error is not None:
+        raise error
+    return verdict
 
 
 def req(description: str | None = None, validation_fn: ValidationFn | None = None, **options: Any) -> Requirement:
@@ -152,8 +251,41 @@ def check(description: str | None = None, validation_fn: ValidationFn | None = N
 
 
 def reqify(requirement: str | Requirement) -> Requirement:
-    """Turn a plain description into a requirement."""
-    return Requirement(requirement) if isinstance(requirement, str) else requirement
+    """Turn a plain description into a requirement.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    given: Any = requirement
+    if isinstance(given, Requirement):
+        return given
+    if isinstance(given, str):
+        return Requirement(given)
+    wrap = "; a function is wrapped: check(None, simple_validate(function))" if callable(given) else ""
+    raise TypeError(f"a requirement is a str or a Requirement, not {type(given).__name__}{wrap}")
+
+
+def reqify_all(requirements: str | Requirement | Iterable[str | Requirement] | None) -> list[Requirement]:
+    """The requirements of an argument: one, several, or none.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    given: Any = [] if requirements is None else requirements
+    several = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+    return [reqify(one) for one in (given if several else [given])]
+
+
+@overload
+def simple_validate(
+    fn: Callable[[str], SimpleVerdict], *, reason: str | None = None
+) -> Callable[[Any], ValidationResult]: ...
+
+
+@overload
+def simple_validate(
+    fn: Callable[[str], Awaitable[SimpleVerdict]], *, reason: str | None = None
+) -> Callable[[Any], Awaitable[ValidationResult]]: ...
 
 
 def simple_validate(
@@ -166,16 +298,12 @@ def simple_validate(
         reason: the reason to give when `fn` returns a bare false.
 
     Returns:
-        A function that `Requirement` takes. It raises `ValueError` when `fn` returns anything else.
+        A function that `Requirement` takes, async if `fn` is. It raises `ValueError` when `fn` returns anything else.
     """
+    if not callable(fn):
+        raise TypeError(f"simple_validate takes a function of the answer's text, not {type(fn).__name__}")
 
-    async def validate(subject: Subject) -> ValidationResult:
-        output = subject.last_output()
-        if output is None or output.value is None:
-            return ValidationResult(False, reason="there is no answer to check")
-        verdict: Any = fn(output.value)
-        if inspect.isawaitable(verdict):
-            verdict = await verdict
+    def result_of(verdict: Any) -> ValidationResult:
         match verdict:
             case bool():
                 return ValidationResult(verdict, reason=None if verdict else reason)
@@ -184,11 +312,31 @@ def simple_validate(
             case _:
                 raise ValueError(f"a simple_validate function returns a bool or (bool, str), not {verdict!r}")
 
-    return validate
+    async def awaited(verdict: Awaitable[Any]) -> ValidationResult:
+        return result_of(await verdict)
+
+    def validate(subject: Subject) -> Any:
+        output = subject.last_output()
+        if output is None or output.value is None:
+            return ValidationResult(False, reason="there is no answer to check")
+        verdict: Any = fn(output.value)
+        return awaited(verdict) if inspect.isawaitable(verdict) else result_of(verdict)
+
+    async def validate_async(subject: Subject) -> ValidationResult:
+        verdict = validate(subject)
+        return await verdict if inspect.isawaitable(verdict) else verdict  # type: ignore[no-any-return]
+
+    return validate_async if inspect.iscoroutinefunction(fn) else validate
 
 
 # A verdict for every check that holds: one is made for each requirement of each answer.
 _HOLDS = ValidationResult(True)
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class _AnswerCheck(Requirement):
+    # A thread for each would cost more than the check itself.
+    in_thread: ClassVar[bool] = False
 
 
 def answer_check(
@@ -200,7 +348,7 @@ def answer_check(
         reason = problem(answer)
         return _HOLDS if reason is None else ValidationResult(False, reason=reason)
 
-    return Requirement(description, validate, check_only=check_only)
+    return _AnswerCheck(description, validate, check_only=check_only)
 
 
 def one_sentence(field: str) -> Requirement:

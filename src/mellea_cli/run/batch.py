@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -308,7 +309,7 @@ class _Run:
         self._cut: list[Item] = []
         self._all_rows = True
         self._finished = False
-        self._budget = Budget(plan.caps)
+        self._budget = Budget(plan.caps) if plan.caps.bind_items else None
         self._tally = Tally()
         self._counted = [column.name for column in plan.pipeline.columns if column.is_categorical]
         self._waits_ended = False
@@ -448,12 +449,13 @@ class _Run:
     async def _ask(self, key: bytes, item: Item) -> None:
         outcome, unanswered = None, [item]
         failed_before = self._cache.stored(key) is not None
+        answer = self._executor.work if self._budget is None else partial(self._within_budget, budget=self._budget)
         try:
             if isinstance(self._answers, UnitAnswers) and (known := self._answers.known(key)):
-                outcome = await self._within_budget(replace(item, known=known))
+                outcome = await answer(replace(item, known=known))
                 outcome = outcome and completed(outcome, known)
             else:
-                outcome = await self._within_budget(item)
+                outcome = await answer(item)
         except MelleaError as error:
             self._end_early(error)
         finally:
@@ -472,21 +474,21 @@ class _Run:
         for follower in unanswered:
             await self._take(follower)
 
-    async def _within_budget(self, item: Item) -> Outcome | None:
+    async def _within_budget(self, item: Item, budget: Budget) -> Outcome | None:
         """Ask about `item`, unless that would exceed a limit of the user's."""
         stopping = self._stop.asked.is_set()
-        async with self._budget.turn():
+        async with budget.turn():
             # The run may have been stopped while this item waited for its turn.
             if self._stop.asked.is_set() and not stopping:
                 return None
-            if reason := self._budget.before_one():
+            if reason := budget.before_one():
                 self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
                 return None
             outcome = None
             try:
                 outcome = await self._executor.work(item)
             finally:
-                if reason := self._budget.after_one(outcome):
+                if reason := budget.after_one(outcome):
                     self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
             return outcome
 

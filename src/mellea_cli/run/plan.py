@@ -70,6 +70,12 @@ class Caps:
     likely: Usage = Usage()
     """What an item is expected to take as long as none of the run's has shown it."""
 
+    @property
+    def bind_items(self) -> bool:
+        """Whether any of them has to be checked for each item."""
+        limits = (self.errors.count, self.errors.share, self.tokens, self.cost)
+        return any(limit is not None for limit in limits)
+
     def left(self, usage: Usage, elapsed_s: float, likely: Usage) -> Caps:
         """What is left of them once that much has been used: for the next of several runs that share them.
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
-from mellea_cli.backends.model_option import ModelOption
-from mellea_cli.engine.attempts import Answer, Question, SubjectOf, ask
+from mellea_cli.backends.model_options import ModelOption
+from mellea_cli.engine.attempts import Answer, Question, ask, validate
 from mellea_cli.engine.client import ModelClient
 from mellea_cli.errors import ContentFiltered, UsageError
 from mellea_cli.messages import Completion, GenerateRequest, Message, Options
 from mellea_cli.pipelines.pipeline import OutputType
-from mellea_cli.requirements.requirement import Requirement
-from mellea_cli.session.contexts import Context, SimpleContext, text_of
-from mellea_cli.session.sampling import SamplingStrategy, best_answer
+from mellea_cli.requirements.requirement import JUDGE, Requirement, ValidationResult
 from mellea_cli.session.thunk import ModelOutputThunk, Stream
+from mellea_cli.stdlib.context import Context, SimpleContext, text_of
+from mellea_cli.stdlib.sampling import SamplingStrategy, best_answer
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -48,7 +48,7 @@ class Call:
     output: OutputType | None = None  # The answer's type; `None` for plain text
     strategy: SamplingStrategy | None = None  # How often to ask; `None` asks once and checks nothing but the type
     requirements: tuple[Requirement, ...] = ()  # What must hold for the answer, with a strategy
-    subject: SubjectOf | None = None  # What validators get; by default the context with the answer at its end
+    shown: Callable[[Any], tuple[str, Any]] | None = None  # The answer's text and value as validators see them
 
     async def answer(
         self, client: ModelClient, model: str, context: Context, stream: Stream
@@ -86,7 +86,10 @@ class Call:
         """Ask until an answer is good or the strategy's budget is used up."""
 
         def in_context(_: GenerateRequest, completion: Completion, value: Any) -> Any:
-            return context.add(self.component).add(ModelOutputThunk(completion.text, parsed_repr=value))
+            text, value = (completion.text, value) if self.shown is None else self.shown(value)
+            answer = ModelOutputThunk(text, parsed_repr=value)
+            answer.messages = request.messages
+            return context.add(self.component).add(answer)
 
         question: Question[Any] = Question(
             request,
@@ -94,13 +97,28 @@ class Call:
             requirements=self.requirements if strategy.requirements is None else tuple(strategy.requirements),
             budget=strategy.loop_budget,
             repair=strategy.repair(),
-            subject=self.subject or in_context,
+            subject=in_context,
             repair_unparsed=strategy.repair_unparsed(),
         )
+        JUDGE.set(SessionJudge(client, request.model, request.options))
         return await ask(question, client, stream)
 
     def _parse(self, text: str) -> Any:
         return text if self.output is None else self.output.parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionJudge:
+    """The session's model as the backend of `Requirement.validate`."""
+
+    client: ModelClient
+    model: str
+    options: Options
+
+    async def judge(self, requirement: Requirement, context: Any) -> ValidationResult:
+        """Ask the model whether the requirement holds for the context's last answer."""
+        checked = await validate(context, [requirement], self.client, self.model, lambda _: None, self.options)
+        return checked[0][1]
 
 
 def _as_message(data: Any) -> Message:
@@ -109,10 +127,21 @@ def _as_message(data: Any) -> Message:
     return Message("assistant" if isinstance(data, ModelOutputThunk) else "user", text_of(data))
 
 
-@lru_cache(maxsize=128)
 def output_type(format: Any) -> OutputType | None:  # noqa: A002 - the argument's name in the API
-    """The type of an answer for the argument `format`; its schema and its validator are built once."""
-    return None if format is None else OutputType(format)
+    """The type of an answer for the argument `format`.
+
+    Raises:
+        TypeError: it cannot be the type of an answer.
+    """
+    if format is None:
+        return None
+    if not isinstance(format, type) and get_origin(format) is None:
+        raise TypeError(f"format is a pydantic model class, not {format!r}")
+    return _output_type(format)
+
+
+# The schema and the validator of a type are built once.
+_output_type = lru_cache(maxsize=128)(OutputType)
 
 
 _TURN: ContextVar[object] = ContextVar("turn", default=None)
@@ -204,6 +233,8 @@ def read_options(session: Mapping[str, Any], call: Mapping[str, Any]) -> CallOpt
 
 def _read(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields that are set, and the options that only the server knows."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"model_options is a dict from ModelOption to values, not {type(given).__name__}")
     options = dict(given)
     extra = options.pop("extra_body", None)
     if not isinstance(extra, Mapping | None):

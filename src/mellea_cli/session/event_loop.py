@@ -7,12 +7,17 @@ import atexit
 import contextvars
 import logging
 import os
+import queue
+import signal
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
+
+from mellea_cli.errors import MelleaError
+from mellea_cli.requirements.requirement import validated_by
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +47,7 @@ class EventLoopThread:
         self._lock = threading.RLock()
         self._thread: _LoopThread | None = None
         self._owners = 1
+        self.warned_of_early_read = False
         self._closed = False
         self._pid = os.getpid()
 
@@ -63,15 +69,25 @@ class EventLoopThread:
         """Run a coroutine function in the loop and block this thread until it ends; Ctrl-C cancels it.
 
         Raises:
-            RuntimeError: the session was closed, or this is the loop's own thread.
+            RuntimeError: the session was closed, or the loop waits for this thread.
         """
         self._check_blocking()
-        future = self.submit(function)
+        started: list[asyncio.Task[Any] | None] = []
+
+        async def recorded() -> T:
+            started.append(asyncio.current_task())
+            return await function()
+
         try:
-            return future.result()
+            with _interruptible():
+                return self.submit(recorded).result()
         except KeyboardInterrupt:
-            future.cancel()
+            # Not through the future: Ctrl-C may also come before it is known here.
+            self.call(lambda: [task.cancel() for task in started if task is not None])
             raise
+        except MelleaError as error:
+            # The way through the session's own loop says nothing to the caller.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         except CancelledError:
             raise closed_early() from None
 
@@ -79,10 +95,21 @@ class EventLoopThread:
         """Block this thread until `future` has its result.
 
         Raises:
-            RuntimeError: this is the loop's own thread, which would wait for itself.
+            RuntimeError: the loop waits for this thread, so both would wait for ever.
         """
         self._check_blocking()
-        return future.result()
+        with _interruptible():
+            return future.result()
+
+    def next_of(self, found: queue.SimpleQueue[T]) -> T:
+        """Block this thread until the loop has put something into the queue.
+
+        Raises:
+            RuntimeError: the loop waits for this thread.
+        """
+        self._check_blocking()
+        with _interruptible():
+            return found.get()
 
     def inside(self) -> bool:
         """Whether the caller is in the loop's own thread, in which nothing may block."""
@@ -106,10 +133,11 @@ class EventLoopThread:
                 thread.join(_JOIN_S)
 
     def _check_blocking(self) -> None:
-        if self.inside():
-            raise RuntimeError("this would wait for itself: in a validator, await the a-method instead")
-        with suppress(RuntimeError):
-            asyncio.get_running_loop()
+        if self.inside() or (self._thread is not None and self._thread.waits_here()):
+            raise RuntimeError(
+                "this would wait for itself: in a validator, write `async def` and await the a-method instead"
+            )
+        if _in_running_loop():
             _LOG.debug("waiting for an answer blocks the running event loop; await the a-method instead")
 
     def _running(self) -> _LoopThread:
@@ -130,6 +158,27 @@ class EventLoopThread:
             return self._thread
 
 
+def _in_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a wait that blocks a running event loop: its own handler only asks the loop to cancel a task."""
+    if threading.current_thread() is not threading.main_thread() or not _in_running_loop():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _LoopThread(threading.Thread):
     # It has no reference to its EventLoopThread: one that is dropped must be collected while the thread runs.
 
@@ -143,6 +192,10 @@ class _LoopThread(threading.Thread):
         self._calls_lock = threading.RLock()
         self._calls: list[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]] = []
         self._wakeup_pending = False
+
+    def waits_here(self) -> bool:
+        """Whether the loop waits for a validator in the calling thread."""
+        return validated_by() is self._loop
 
     def start_loop(self) -> None:
         self.start()

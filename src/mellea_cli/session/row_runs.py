@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import queue
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,18 +23,22 @@ from mellea_cli.events import nobody
 from mellea_cli.io.files import OutputLock, resolve_output
 from mellea_cli.io.journal import Answers, Journal, MemoryAnswers
 from mellea_cli.items import Failure, Item, Outcome, Row
-from mellea_cli.messages import Options
+from mellea_cli.messages import GenerateRequest, Options
+from mellea_cli.pipelines.pipeline import Column, OutputType, Pipeline, Prompt, Step, render
 from mellea_cli.run.batch import RunIO, run_batch
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.session.connection import Connection
+from mellea_cli.session.connection import Connection, in_api_words
+from mellea_cli.session.event_loop import EventLoopThread, closed_early
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from pydantic import BaseModel
 
     from mellea_cli.backends.base import Backend
     from mellea_cli.events import Observer
-    from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.pipelines.pipeline_spec import PipelineSpec
+    from mellea_cli.session.calls import CallOptions
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -62,9 +70,32 @@ class AnsweredRow(Generic[M]):
         return not self.error
 
 
+class AnsweredRows(list[AnsweredRow[M]]):
+    """The rows of a run, in their order."""
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One dict for each row: its columns, its answers, and `error`."""
+        return [{**row.fields, **row.values, "error": row.error} for row in self]
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with a column for each column and each answer; needs pandas."""
+        return self._frame("pandas")
+
+    def to_polars(self) -> Any:
+        """A polars DataFrame with a column for each column and each answer; needs polars."""
+        return self._frame("polars")
+
+    def _frame(self, library: str) -> Any:
+        try:
+            module = importlib.import_module(library)
+        except ImportError:
+            raise UsageError(f"{library} is not installed", hint=f"pip install {library}") from None
+        return module.DataFrame(self.to_records())
+
+
 def run(
     pipeline: type[M] | Pipeline | PipelineSpec | str | os.PathLike[str], rows: Any, **options: Any
-) -> list[AnsweredRow[M]]:
+) -> AnsweredRows[M]:
     """Ask a pipeline about each row and wait for the answers; `arun` describes the arguments.
 
     Raises:
@@ -94,7 +125,7 @@ async def arun(  # noqa: PLR0913 - the settings of `start_session`, and those of
     text_field: str | None = None,
     journal: str | os.PathLike[str] | None = None,
     observer: Observer = nobody,
-) -> list[AnsweredRow[M]]:
+) -> AnsweredRows[M]:
     """Ask a pipeline about each row.
 
     Args:
@@ -131,19 +162,38 @@ async def arun(  # noqa: PLR0913 - the settings of `start_session`, and those of
         backend_name, model_id, base_url, api_key, concurrency, max_retries, retry_for_s=120.0, timeout_s=timeout
     )
     found = _Rows()
+    options = Options(temperature=temperature)
+    await _run(made, items, connection, options, found, journal=journal, max_wait=max_wait, observer=observer)
+    model = pipeline if isinstance(pipeline, type) and issubclass(pipeline, BaseModel) else None
+    return AnsweredRows(_answered(item, found.outcomes[item.position], model) for item in items)
+
+
+async def _run(
+    pipeline: Pipeline,
+    items: list[Item],
+    connection: Connection,
+    options: Options,
+    found: _Rows,
+    *,
+    journal: str | os.PathLike[str] | None,
+    max_wait: float = 60.0,
+    observer: Observer = nobody,
+) -> None:
     with ExitStack() as stack:
         answers = _answers(stack, journal)
         backend = await connection.open_backend()
         try:
+            if options.thinking is None and backend.name == "ollama":
+                options = replace(options, thinking=False)
             plan = RunPlan(
-                pipeline=made,
+                pipeline=pipeline,
                 backend=backend.name,
-                model=connection.model or "",
-                identity=connection.model or "",
-                options=Options(temperature=temperature, thinking=False if backend.name == "ollama" else None),
+                model=connection.model,
+                identity=connection.model,
+                options=options,
                 concurrency=connection.limit(backend.name),
-                policy=RetryPolicy(max_retries=max_retries),
-                deadlines=Deadlines(total_s=timeout),
+                policy=RetryPolicy(max_retries=connection.max_retries),
+                deadlines=Deadlines(total_s=connection.timeout_s),
                 max_wait_s=max_wait,
             )
             run_io = RunIO(_Items(items), found, found.row, answers, total=len(items))
@@ -151,9 +201,7 @@ async def arun(  # noqa: PLR0913 - the settings of `start_session`, and those of
         finally:
             await backend.aclose()
     if result.error is not None:
-        raise result.error
-    model = pipeline if isinstance(pipeline, type) and issubclass(pipeline, BaseModel) else None
-    return [_answered(item, found.outcomes[item.position], model) for item in items]
+        raise in_api_words(result.error)
 
 
 def _answers(stack: ExitStack, journal: str | os.PathLike[str] | None) -> Answers:
@@ -202,17 +250,32 @@ class _Items:
 
 
 class _Rows:
-    """The outcomes of a run, instead of a file."""
+    """The outcomes of a run, instead of a file.
 
-    def __init__(self) -> None:
+    Args:
+        answered: receives each item when its answer is kept, as they complete.
+        in_order: receives each item in the order of the input.
+    """
+
+    def __init__(
+        self, *, answered: Callable[[Item], None] = lambda _: None, in_order: Callable[[Item], None] = lambda _: None
+    ) -> None:
         self.outcomes: dict[int, Outcome] = {}
+        self._answered = answered
+        self._in_order = in_order
+        self._waiting: dict[int, Item] = {}
+        self._next = 0
 
     def row(self, item: Item, outcome: Outcome) -> Row:
         self.outcomes[item.position] = outcome
+        self._answered(item)
         return Row(item, {})
 
     def add(self, row: Row) -> None:
-        """Do nothing: the outcome is kept."""
+        self._waiting[row.item.position] = row.item
+        while (item := self._waiting.pop(self._next, None)) is not None:
+            self._in_order(item)
+            self._next += 1
 
     def flush(self) -> None: ...
 
@@ -233,3 +296,155 @@ def _answered(item: Item, outcome: Outcome, model: type[M] | None) -> AnsweredRo
         except ValidationError as wrong:  # a validator of the model as a whole
             error = f"model: {wrong.errors(include_url=False)[0]['msg']}"
     return AnsweredRow(item.id, item.text, item.fields, outcome.values, answer, error)
+
+
+class RowMap:
+    """A prompt over many items, in a session's event loop: what `MelleaSession.map` and `amap` iterate over.
+
+    Raises:
+        TemplateError: the prompt names a variable that an item does not have.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        event_loop: EventLoopThread,
+        call: CallOptions,
+        prompt: str,
+        items: Iterable[str | Mapping[str, Any]],
+        settings: MapSettings,
+    ) -> None:
+        self._settings = settings
+        self._event_loop = event_loop
+        # What is asked is the rendered prompt, so that items with one prompt are asked once.
+        self._items = []
+        for position, one in enumerate(items):
+            fields = {"text": one} if isinstance(one, str) else dict(one)
+            self._items.append(Item(position, fields.get("id", position + 1), render(prompt, fields), fields))
+        self._pipeline = _prompt_pipeline(call, settings.format)
+        self._options = call.options
+        self._connection = connection.again()
+        self._connection.concurrency = settings.concurrency or connection.concurrency
+        shown = settings.progress
+        if shown is None:
+            shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._progress = _Progress(len(self._items)) if shown else None
+
+    def __iter__(self) -> Iterator[AnsweredRow[Any]]:
+        found: queue.SimpleQueue[AnsweredRow[Any] | None] = queue.SimpleQueue()
+        done = self._start(found.put)
+        try:
+            while (row := self._event_loop.next_of(found)) is not None:
+                yield row
+        finally:
+            done.cancel()
+        _raise_error(done)
+
+    async def __aiter__(self) -> AsyncIterator[AnsweredRow[Any]]:
+        loop, found = asyncio.get_running_loop(), asyncio.Queue[AnsweredRow[Any] | None]()
+        done = self._start(lambda row: loop.call_soon_threadsafe(found.put_nowait, row))
+        try:
+            while (row := await found.get()) is not None:
+                yield row
+        finally:
+            done.cancel()
+        _raise_error(done)
+
+    def _start(self, give: Callable[[AnsweredRow[Any] | None], object]) -> Future[None]:
+        """Start the run; `give` receives its rows, and then `None`."""
+
+        def finished(item: Item) -> None:
+            give(_mapped(item, found.outcomes[item.position], self._settings.format))
+
+        def counted(item: Item) -> None:
+            if self._progress is not None:
+                self._progress.count(found.outcomes[item.position])
+            if self._settings.as_completed:
+                finished(item)
+
+        found = _Rows(answered=counted) if self._settings.as_completed else _Rows(answered=counted, in_order=finished)
+
+        async def work() -> None:
+            journal = self._settings.journal
+            try:
+                await _run(self._pipeline, self._items, self._connection, self._options, found, journal=journal)
+            finally:
+                if self._progress is not None:
+                    self._progress.end()
+
+        done = self._event_loop.submit(work)
+        done.add_done_callback(lambda _: give(None))
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class MapSettings:
+    """The settings of `MelleaSession.map`."""
+
+    format: type[BaseModel] | None = None
+    concurrency: int | None = None
+    as_completed: bool = False
+    journal: str | os.PathLike[str] | None = None
+    progress: bool | None = None
+
+
+def _raise_error(done: Future[None]) -> None:
+    if done.cancelled():
+        raise closed_early()
+    if (error := done.exception()) is not None:
+        raise error
+
+
+class _TextType(OutputType):
+    """Plain text, as it comes."""
+
+    def parse(self, text: str, repaired: Callable[[], None] | None = None) -> Any:  # noqa: ARG002 - the type's method
+        return text.strip()
+
+
+class _TextStep(Step):
+    def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
+        return replace(super().request(model, options, variables), output_schema=None)
+
+
+_MAP_TOKENS = 2_000
+
+
+def _prompt_pipeline(call: CallOptions, model: type[BaseModel] | None) -> Pipeline:
+    prompt, limit = Prompt(call.system, "{{ text }}"), call.options.max_tokens or _MAP_TOKENS
+    if model is None:
+        text = _TextStep("answer", prompt, _TextType(str), limit)
+        return Pipeline("map", (text,), (Column("answer"),), lambda answers: {"answer": answers["answer"]})
+    typed = Step("answer", prompt, OutputType(model), limit)
+    columns = tuple(Column(name) for name in model.model_fields)
+    return Pipeline("map", (typed,), columns, lambda answers: answers["answer"].model_dump(mode="json"))
+
+
+def _mapped(item: Item, outcome: Outcome, model: type[BaseModel] | None) -> AnsweredRow[Any]:
+    row: AnsweredRow[Any] = _answered(item, outcome, model)
+    return row if model is not None else replace(row, answer=row.values.get("answer"))
+
+
+class _Progress:
+    """One line on stderr that counts; terminals and notebooks show its last state."""
+
+    _EVERY_S = 0.1
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._failed, self._shown_at = total, 0, 0, 0.0
+
+    def count(self, outcome: Outcome) -> None:
+        self._done += 1
+        self._failed += isinstance(outcome, Failure)
+        if time.monotonic() - self._shown_at >= self._EVERY_S:
+            self._show()
+
+    def end(self) -> None:
+        self._show()
+        sys.stderr.write("\n")
+
+    def _show(self) -> None:
+        self._shown_at = time.monotonic()
+        failed = f", {self._failed:,} failed" if self._failed else ""
+        sys.stderr.write(f"\r{self._done:,} of {self._total:,}{failed}")
+        sys.stderr.flush()

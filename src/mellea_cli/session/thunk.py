@@ -10,19 +10,35 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from mellea_cli.engine.generate import CallObserver
 from mellea_cli.messages import Completion, Message, Usage
 from mellea_cli.session.event_loop import EventLoopThread, closed_early
 
 if TYPE_CHECKING:
-    from mellea_cli.session.sampling import SamplingResult
+    from typing_extensions import TypeVar
+
+    from mellea_cli.stdlib.sampling import SamplingResult
+
+    ParsedT = TypeVar("ParsedT", default=Any)
+else:
+    # The default is for type checkers only: it needs a newer Python, or a package that takes time to load.
+    from typing import TypeVar
+
+    ParsedT = TypeVar("ParsedT")
 
 _LOG = logging.getLogger(__name__)
 
 
-class ModelOutputThunk:
+# What the generation and the session use: it stands in no completion list.
+_INTERNAL = frozenset(
+    ("resolve_or_cancel", "running", "text", "failed", "started", "of", "complete", "fail", "cancel", "wait")
+)
+
+
+class ModelOutputThunk(Generic[ParsedT]):
     """A model's answer, which may not be complete yet.
 
     A session's methods return thunks whose generation already runs, in the session's own thread. One task owns the
@@ -35,6 +51,7 @@ class ModelOutputThunk:
 
     Args:
         value: the text of a complete answer; `None` makes a thunk that never gets one.
+        meta: notes about it, for the program.
         parsed_repr: what the text was parsed into; the text itself by default.
 
     Attributes:
@@ -51,14 +68,17 @@ class ModelOutputThunk:
         sampling: all attempts and their verdicts, when a strategy was used.
     """
 
-    def __init__(self, value: str | None = None, *, parsed_repr: Any = None) -> None:
+    def __init__(
+        self, value: str | None = None, meta: dict[str, Any] | None = None, parsed_repr: ParsedT | None = None
+    ) -> None:
         if value is not None and not isinstance(value, str):
             raise TypeError(f"a thunk's value is a str, not {type(value).__name__}")
         self._value = value
         self._generation: Generation | None = None
         self._error: BaseException | None = None
         self._error_was_read = False
-        self.parsed_repr: Any = value if parsed_repr is None else parsed_repr
+        self.meta = meta or {}
+        self.parsed_repr: ParsedT = value if parsed_repr is None else parsed_repr  # type: ignore[assignment]  # the text
         self.cancelled = False
         self.model = ""
         self.usage: Usage | None = None
@@ -74,6 +94,8 @@ class ModelOutputThunk:
     def value(self) -> str | None:
         """The answer's text; `None` until it is complete. Never waits; raises the error of a failed thunk."""
         self._raise_error()
+        if self._value is None and self._generation is not None:
+            self._generation.warn_of_early_read()
         return self._value
 
     @property
@@ -83,7 +105,7 @@ class ModelOutputThunk:
         return self._error
 
     @property
-    def parsed(self) -> Any:
+    def parsed(self) -> ParsedT:
         """What the text was parsed into; another name of `parsed_repr`."""
         return self.parsed_repr
 
@@ -105,7 +127,7 @@ class ModelOutputThunk:
             AnswerError: no answer could be used, within the strategy's budget.
             RuntimeError: the thunk never had a generation, or its session was closed.
         """
-        generation = self.generation()
+        generation = self.running()
         if generation is not None and not generation.done.done():
             await asyncio.wrap_future(generation.done)
         return self._complete_text()
@@ -119,7 +141,7 @@ class ModelOutputThunk:
         Raises:
             RuntimeError: it was read to its end, or another task is reading it.
         """
-        generation = self.generation()
+        generation = self.running()
         self._raise_error()
         if generation is None:
             raise RuntimeError("this thunk was never streamed; value holds the whole text")
@@ -145,7 +167,7 @@ class ModelOutputThunk:
         Raises:
             RuntimeError: called in the session's own thread, by a validator for example: it would wait for itself.
         """
-        if (generation := self.generation()) is not None:
+        if (generation := self.running()) is not None:
             generation.wait()
         return self._complete_text()
 
@@ -208,6 +230,9 @@ class ModelOutputThunk:
             # Its traceback would grow with each read, and keep every reader's frame alive.
             raise self._error.with_traceback(None)
 
+    def __dir__(self) -> Iterable[str]:
+        return public_names(super().__dir__(), _INTERNAL)
+
     # For the generation and for the session; not part of the public API.
 
     async def resolve_or_cancel(self, *, raising: bool = True) -> Self:
@@ -215,13 +240,14 @@ class ModelOutputThunk:
         try:
             with suppress(*() if raising else (Exception,)):
                 await self.avalue()
+                self.__class__ = ComputedModelOutputThunk  # type: ignore[assignment]  # it is one now
         except asyncio.CancelledError:
             if self._generation is not None:
                 self._generation.cancel(None)
             raise
         return self
 
-    def generation(self) -> Generation | None:
+    def running(self) -> Generation | None:
         """The task that produces the answer; `None` for an answer that was complete from the beginning.
 
         Raises:
@@ -276,7 +302,72 @@ class ModelOutputThunk:
         """Record that the generation was cancelled after `text` had arrived; reads raise `error` if there is one."""
         self.cancelled, self._error = True, error
         if error is None:
-            self._value = self.parsed_repr = text
+            self._value = self.parsed_repr = text  # type: ignore[assignment]  # the text
+
+
+def public_names(names: Iterable[str], internal: frozenset[str]) -> list[str]:
+    """What a completion list shows of an object: no private names, and none that only this package uses."""
+    return [name for name in names if name not in internal and (not name.startswith("_") or name.endswith("__"))]
+
+
+class ComputedModelOutputThunk(ModelOutputThunk[ParsedT]):
+    """A thunk whose answer is complete, as the sync methods and `await_result=True` return it.
+
+    `ComputedModelOutputThunk(thunk)` marks the thunk itself as complete and returns it.
+
+    Raises:
+        ValueError: the answer is not complete.
+    """
+
+    def __new__(cls, thunk: ModelOutputThunk[ParsedT]) -> Self:
+        """Mark `thunk` as complete."""
+        if thunk.text is None:
+            raise ValueError("the answer is not complete: await the thunk first")
+        thunk.__class__ = cls
+        return thunk  # type: ignore[return-value]  # its class has just become this one
+
+    def __init__(self, thunk: ModelOutputThunk[ParsedT]) -> None: ...
+
+
+_GATHERED: ContextVar[Gathered | None] = ContextVar("gathered", default=None)
+
+
+class Gathered:
+    """The thunks that are started inside an `async with session.gather()` block.
+
+    The block ends when all their answers are complete. The first failure is raised there and cancels the others; so
+    does an error in the block itself.
+    """
+
+    def __init__(self) -> None:
+        self.thunks: list[ModelOutputThunk] = []
+        self._outer: Gathered | None = None
+
+    @property
+    def values(self) -> list[str]:
+        """The answers' texts in the order of the calls, after the block."""
+        return [thunk.value or "" for thunk in self.thunks]
+
+    async def __aenter__(self) -> Self:
+        self._outer = _GATHERED.get()
+        _GATHERED.set(self)
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        _GATHERED.set(self._outer)
+        try:
+            if error is None:
+                await wait_for_all_mots(self.thunks)
+        finally:
+            for thunk in self.thunks:
+                await thunk.cancel_generation()
+
+
+def gathered(thunk: ModelOutputThunk) -> ModelOutputThunk:
+    """Have the `gather` block around the caller, if there is one, wait for a thunk."""
+    if (around := _GATHERED.get()) is not None:
+        around.thunks.append(thunk)
+    return thunk
 
 
 async def wait_for_all_mots(mots: Iterable[ModelOutputThunk], *, return_exceptions: bool = False) -> None:
@@ -291,7 +382,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk], *, return_exceptio
         RuntimeError: a thunk never had a generation.
     """
     thunks = list(mots)
-    generations = [thunk.generation() for thunk in thunks]
+    generations = [thunk.running() for thunk in thunks]
     waiting = {id(one): one.done for one in generations if one is not None and not one.done.done()}
     if waiting and (return_exceptions or not any(thunk.failed for thunk in thunks)):
         await _all_done(list(waiting.values()), stop_at_failure=not return_exceptions)
@@ -367,10 +458,25 @@ class Generation:
             thunk.complete(answer, error)
         return thunk if error is None else None
 
+    def warn_of_early_read(self) -> None:
+        """Say, once in a session, that `value` does not wait."""
+        event_loop = self._event_loop
+        if event_loop is not None and not event_loop.warned_of_early_read:
+            event_loop.warned_of_early_read = True
+            _LOG.warning(
+                "value is None because the answer is still being generated: `await thunk` first, or call the a-method"
+                " with await_result=True"
+            )
+
     def wait(self) -> None:
         event_loop = self._event_loop
-        if event_loop is not None and not self.done.done():
+        if event_loop is None or self.done.done():
+            return
+        try:
             event_loop.wait(self.done)
+        except KeyboardInterrupt:
+            self.cancel(None)
+            raise
 
     def cancel(self, error: Exception | None) -> None:
         """Cancel the task; reads of the thunk raise `error`, or return the text so far."""

@@ -1,1 +1,1 @@
-"""Names where the reference library's tutorial imports them from; they live in `mellea_cli.session`."""
+"""Names where the reference library has them: most live in `mellea_cli.session`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from field.cases import answers, errors, exports, kept, processes, streams, tables
+from field.cases import answers, errors, exports, forms, kept, processes, streams, tables, wordings
 from field.model import Case
 
 CASES: tuple[Case, ...] = (
     *answers.CASES,
     *streams.CASES,
     *errors.CASES,
+    *wordings.CASES,
+    *forms.CASES,
     *tables.CASES,
     *exports.CASES,
     *kept.CASES,

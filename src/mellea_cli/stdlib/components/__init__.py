@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from mellea_cli.messages import Message
 from mellea_cli.pipelines.pipeline import render
-from mellea_cli.requirements.requirement import Requirement, reqify
+from mellea_cli.requirements.requirement import Requirement, reqify_all
 from mellea_cli.session.thunk import ModelOutputThunk
 
-Requirements = Sequence[Requirement | str]
-"""What must hold for an answer; a str is judged by the model."""
+Requirements = str | Requirement | Sequence[Requirement | str]
+"""What must hold for an answer, one or several; a str is judged by the model."""
 
 
 class Component(Protocol):
@@ -21,6 +21,32 @@ class Component(Protocol):
 
     def text(self) -> str:
         """The message's content."""
+
+
+class CBlock:
+    """A piece of text for the model, with notes about it that only the program sees.
+
+    Args:
+        value: the text.
+        meta: the notes.
+    """
+
+    __slots__ = ("meta", "value")
+
+    def __init__(self, value: str | None, meta: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(value, str | None):
+            raise TypeError(f"a CBlock's value is a str, not {type(value).__name__}")
+        self.value = value
+        self.meta = dict(meta or {})
+
+    def text(self) -> str:
+        """The text, empty if there is none."""
+        return self.value or ""
+
+    __str__ = text
+
+    def __repr__(self) -> str:
+        return f"CBlock({self.value!r})"
 
 
 class Instruction:
@@ -47,22 +73,25 @@ class Instruction:
 
     def __init__(
         self,
-        description: str,
+        description: str | CBlock,
         *,
         requirements: Requirements | None = None,
-        icl_examples: Sequence[str] | None = None,
-        grounding_context: Mapping[str, str | ModelOutputThunk] | None = None,
+        icl_examples: Sequence[str | CBlock] | None = None,
+        grounding_context: Mapping[str, str | CBlock | ModelOutputThunk] | None = None,
         user_variables: Mapping[str, Any] | None = None,
-        prefix: str | None = None,
+        prefix: str | CBlock | None = None,
     ) -> None:
-        if not isinstance(description, str):
+        if not isinstance(description, str | CBlock):
             raise TypeError(f"an instruction is a str, not {type(description).__name__}")
-        self.description = description
-        self.prefix = prefix or ""
-        self.examples = tuple(str(example) for example in icl_examples or ())
-        self.grounding = dict(grounding_context or {})
-        self._variables = None if user_variables is None else dict(user_variables)
-        self.requirements = tuple(self._requirement(one) for one in requirements or ())
+        self.description = str(description)
+        self.prefix = _typed("prefix", prefix, str | CBlock, "a str") or ""
+        examples = [icl_examples] if isinstance(icl_examples, str | CBlock) else icl_examples
+        self.examples = tuple(map(str, _typed("icl_examples", examples, Iterable, "a list of str") or ()))
+        texts = "a dict from keys to texts"
+        self.grounding = dict(_typed("grounding_context", grounding_context, Mapping, texts) or {})
+        variables = _typed("user_variables", user_variables, Mapping, "a dict from names to values")
+        self._variables = None if variables is None else dict(variables)
+        self.requirements = tuple(map(self._requirement, reqify_all(requirements)))
         # Rendered now, so that a template's error is raised by the call itself; again when all thunks have their texts.
         text = self._render()
         self._text = None if self.pending() else text
@@ -83,18 +112,13 @@ class Instruction:
     def __repr__(self) -> str:
         return f"Instruction({self.description!r})"
 
-    def _requirement(self, given: Requirement | str) -> Requirement:
-        requirement = reqify(given)
+    def _requirement(self, requirement: Requirement) -> Requirement:
         if self._variables is None or not requirement.description:
             return requirement
-        return Requirement(
-            self._rendered(requirement.description),
-            requirement.validation_fn,
-            output_to_bool=requirement.output_to_bool,
-            check_only=requirement.check_only,
-        )
+        return requirement.described(self._rendered(requirement.description))
 
-    def _rendered(self, template: str) -> str:
+    def _rendered(self, template: str | CBlock) -> str:
+        template = str(template)
         if self._variables is None or not template:
             return template
         return render(template, {name: known_text(value) for name, value in self._variables.items()})
@@ -118,8 +142,16 @@ def pending_thunks(*values: Any) -> list[ModelOutputThunk]:
 
 
 def known_text(value: Any) -> Any:
-    """A thunk's text, empty while it is not complete; any other value as it is."""
+    """A thunk's text, empty while it is not complete, or that of a block; any other value as it is."""
+    if isinstance(value, CBlock):
+        return value.text()
     return (value.text or "") if isinstance(value, ModelOutputThunk) else value
+
+
+def _typed(name: str, value: Any, kind: Any, wanted: str) -> Any:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} is {wanted}, not {type(value).__name__}")
+    return value
 
 
 def _listed(lead: str, lines: Iterable[str]) -> str:

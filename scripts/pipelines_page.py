@@ -1,6 +1,6 @@
 """Writes the tables of `pipelines.md` from the models of a pipeline file, the templates and the commands.
 
-python docs/pipelines_page.py
+python scripts/pipelines_page.py
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mellea_cli.pipelines.pipeline_spec import (
     load_pipeline,
 )
 
-PAGE = Path(__file__).with_name("pipelines.md")
-_BLOCK = re.compile(r"(<!-- (\w+): written by docs/pipelines_page\.py -->\n).*?(<!-- until here -->)", re.DOTALL)
+PAGE = Path(__file__).parents[1] / "docs" / "pipelines.md"
+_BLOCK = re.compile(r"(<!-- (\w+): written by scripts/pipelines_page\.py -->\n).*?(<!-- until here -->)", re.DOTALL)
 
 # What a type's answer is in JSON, in a table, and what the model is told and checked for.
 _TYPES: Mapping[FieldType, tuple[str, str, str]] = {

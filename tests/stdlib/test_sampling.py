@@ -18,7 +18,7 @@ from mellea_cli import (
     req,
     simple_validate,
 )
-from mellea_cli.session.sampling import SamplingStrategy
+from mellea_cli.stdlib.sampling import BaseSamplingStrategy, SamplingStrategy
 
 Serve = Callable[..., ModelServer]
 Open = Callable[..., MelleaSession]
@@ -171,3 +171,20 @@ def test_a_budget_below_one_is_refused(strategy: type[SamplingStrategy]) -> None
     assert strategy().loop_budget == 1
     with pytest.raises(ValueError, match="at least 1"):
         strategy(loop_budget=0)
+
+
+def test_a_repair_with_the_reference_s_arguments_is_refused() -> None:
+    """At the class's definition, with the form that works here; strategies print readably."""
+    with pytest.raises(TypeError, match=r"Mine\.repair takes no arguments"):
+
+        class Mine(BaseSamplingStrategy):
+            @staticmethod
+            def repair(old: object, new: object) -> None:  # type: ignore[override]
+                """Not a repair of this library."""
+
+    assert repr(SamplingStrategy(loop_budget=3)) == "SamplingStrategy(loop_budget=3)"
+    assert repr(SamplingStrategy(requirements="short")) == (
+        "SamplingStrategy(loop_budget=1, requirements=[Requirement('short')])"
+    )
+    with pytest.raises(TypeError, match="loop_budget is an int"):
+        SamplingStrategy(loop_budget="3")  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mellea_cli import ChatContext, Message, ModelOutputThunk, SimpleContext
-from mellea_cli.session.contexts import Context
+from mellea_cli.stdlib.context import Context, ContextTurn
 
 
 def turns(context: Context, count: int) -> Context:
@@ -98,3 +98,36 @@ def test_looking_back_is_bounded() -> None:
     assert turn.output is None
     assert ChatContext().last_turn() is None
     assert [data.content for data in context.as_list(2)] == ["again", "again"]
+
+
+def test_a_conversation_that_a_caller_wrote_has_its_last_turn() -> None:
+    """An assistant's message counts as an answer: in `last_turn`, `last_output` and for what is shown."""
+    question, answer = Message("user", "Where?"), Message("assistant", "Bergen.")
+    context = ChatContext().add(question).add(answer)
+    turn = context.last_turn()
+    assert turn is not None
+    assert turn.model_input is question
+    assert turn.output is not None
+    assert (turn.output.value, turn.output.parsed_repr) == ("Bergen.", answer)
+    assert context.last_output().value == "Bergen."  # type: ignore[union-attr]  # there is one
+    assert context.view_for_generation() == [question, answer]
+    later = context.add(Message("user", "When?")).last_turn()
+    assert later == ContextTurn(Message("user", "When?"), None)
+
+
+def test_a_leading_answer_is_shown_unless_a_limit_cut_the_question_off() -> None:
+    """A greeting that begins the conversation is a part of it; half a turn is not."""
+    greeting = Message("assistant", "Hello, I am the desk.")
+    whole = ChatContext(window_size=3).add(greeting).add(Message("user", "Hi."))
+    assert whole.view_for_generation()[0] is greeting
+    cut = whole.add(ModelOutputThunk("Yes?")).add(Message("user", "Where?"))
+    assert [str(one) for one in cut.view_for_generation()] == ["Hi.", "Yes?", "Where?"]
+    assert [str(one) for one in cut.add(ModelOutputThunk("Bergen.")).view_for_generation()] == ["Where?", "Bergen."]
+
+
+def test_keywords_are_the_reference_s() -> None:
+    """Programs that name them run unchanged."""
+    context = ChatContext(token_context_length_limit=100).add(c=Message("user", "x"))
+    assert context.token_limit == 100
+    assert len(context.as_list(last_n_components=1)) == 1
+    assert context.last_output(check_last_n_components=2) is None

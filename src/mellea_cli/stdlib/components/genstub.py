@@ -8,17 +8,17 @@ import json
 import textwrap
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from mellea_cli.errors import RequirementFailed
-from mellea_cli.messages import Completion, GenerateRequest
 from mellea_cli.pipelines.pipeline import OutputType, compact_json
-from mellea_cli.requirements.requirement import Answered, Requirement, ValidationResult, reqify
-from mellea_cli.session.components import Requirements, as_text, known_text, pending_thunks
-from mellea_cli.session.sampling import DEFAULT_STRATEGY, SamplingStrategy
+from mellea_cli.requirements.requirement import Requirement, ValidationResult, reqify_all
 from mellea_cli.session.session import MelleaSession, ModelOptions
 from mellea_cli.session.thunk import ModelOutputThunk
+from mellea_cli.stdlib.components import Requirements, as_text, known_text, pending_thunks
+from mellea_cli.stdlib.sampling import DEFAULT_STRATEGY, SamplingStrategy
 
+P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 # The last four are those of the reference library.
@@ -40,26 +40,62 @@ class PreconditionException(RequirementFailed):
         self.validation = list(validation_results)
 
 
-class Generative(Protocol[R_co]):
-    """What `generative` makes of a function that returns `R_co` (of an `async def`: its coroutine)."""
+class Generative(Protocol[P, R_co]):
+    """What `generative` makes of a function that returns `R_co` (of an `async def`: its coroutine).
+
+    A type checker knows the function's own parameters. It does not check them in a call with one of the four further
+    arguments: no type can say both.
+    """
 
     __name__: str
 
+    @overload
+    def __call__(self, m: MelleaSession, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    @overload
     def __call__(
         self,
         m: MelleaSession,
-        /,
         *args: Any,
-        requirements: Requirements | None = None,
-        precondition_requirements: Requirements | None = None,
-        strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
-        model_options: ModelOptions | None = None,
+        requirements: Requirements | None,
+        precondition_requirements: Requirements | None = ...,
+        strategy: SamplingStrategy | None = ...,
+        model_options: ModelOptions | None = ...,
         **kwargs: Any,
-    ) -> R_co:
-        """Ask the model for the function's value."""
+    ) -> R_co: ...
+
+    @overload
+    def __call__(
+        self,
+        m: MelleaSession,
+        *args: Any,
+        precondition_requirements: Requirements | None,
+        strategy: SamplingStrategy | None = ...,
+        model_options: ModelOptions | None = ...,
+        **kwargs: Any,
+    ) -> R_co: ...
+
+    @overload
+    def __call__(
+        self,
+        m: MelleaSession,
+        *args: Any,
+        strategy: SamplingStrategy | None,
+        model_options: ModelOptions | None = ...,
+        **kwargs: Any,
+    ) -> R_co: ...
+
+    @overload
+    def __call__(
+        self,
+        m: MelleaSession,
+        *args: Any,
+        model_options: ModelOptions | None,
+        **kwargs: Any,
+    ) -> R_co: ...
 
 
-def generative(function: Callable[..., R_co]) -> Generative[R_co]:
+def generative(function: Callable[P, R_co]) -> Generative[P, R_co]:
     """Make a function whose body is the model.
 
     A call takes a session first, then the function's own arguments, by position or by name: `f(m, "text")`. A `def`
@@ -75,11 +111,17 @@ def generative(function: Callable[..., R_co]) -> Generative[R_co]:
 
     Raises:
         ValueError: a parameter has a reserved name.
+        TypeError: it is no function, or no JSON can stand for its return type.
     """
+    if not inspect.isroutine(function):
+        raise TypeError(f"generative takes a function, not {function!r}")
     signature = inspect.signature(function)
     if reserved := sorted(_RESERVED & signature.parameters.keys()):
         raise ValueError(f"{function.__name__} uses disallowed parameter names: {', '.join(reserved)}")
     stub = _Stub(function, signature)
+    if not isinstance(stub.returned, str):
+        # Built now, so that a wrong annotation is an error where it stands.
+        _ = stub.output
 
     if inspect.iscoroutinefunction(function):
 
@@ -88,14 +130,14 @@ def generative(function: Callable[..., R_co]) -> Generative[R_co]:
             _, value = stub.bind(args, kwargs)
             return await value()
 
-        return cast("Generative[R_co]", asynchronous)
+        return cast("Generative[P, R_co]", asynchronous)
 
     @functools.wraps(function)
     def synchronous(*args: Any, **kwargs: Any) -> Any:
         session, value = stub.bind(args, kwargs)
         return session.run(value)
 
-    return cast("Generative[R_co]", synchronous)
+    return cast("Generative[P, R_co]", synchronous)
 
 
 @dataclass(frozen=True)
@@ -103,20 +145,44 @@ class _Stub:
     function: Callable[..., Any]
     signature: inspect.Signature
 
+    @property
+    def returned(self) -> Any:
+        """The return annotation; a str while its names cannot be resolved."""
+        try:
+            return inspect.signature(self.function, eval_str=True).return_annotation
+        except (NameError, AttributeError):
+            # A name that is defined later, or only for type checkers.
+            return self.signature.return_annotation
+        except (TypeError, SyntaxError) as error:
+            raise self._bad_annotation(self.signature.return_annotation, error) from None
+
     @functools.cached_property
     def output(self) -> OutputType:
-        """The answer's type: a JSON object with the one field `result`."""
-        from pydantic import Field, create_model
+        """The answer's type: a JSON object with the one field `result`.
 
-        try:
-            returned = inspect.signature(self.function, eval_str=True).return_annotation
-        except (NameError, TypeError, SyntaxError):
-            returned = self.signature.return_annotation
+        Raises:
+            TypeError: no JSON can stand for the return type.
+        """
+        from pydantic import Field, PydanticUserError, create_model
+
+        returned = self.returned
         # Any value, when there is no annotation or its names cannot be resolved.
         kind = Any if returned is inspect.Signature.empty or isinstance(returned, str) else returned
         name = self.function.__name__
         title = "".join(part.capitalize() for part in name.split("_")) + "Response"
-        return OutputType(create_model(title, result=(kind, Field(description=f"what the function {name} returns"))))
+        try:
+            output = OutputType(
+                create_model(title, result=(kind, Field(description=f"what the function {name} returns")))
+            )
+            _ = output.schema
+        except (PydanticUserError, TypeError) as error:
+            raise self._bad_annotation(returned, error) from None
+        return output
+
+    def _bad_annotation(self, annotation: Any, error: Exception) -> TypeError:
+        shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        why = str(error).splitlines()[0].split(". ")[0]
+        return TypeError(f"{self.function.__name__}() cannot return {shown}: a model answers in JSON ({why})")
 
     def bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -131,8 +197,8 @@ class _Stub:
         if not isinstance(session, MelleaSession):
             raise TypeError(f"{name}() takes a session first: {name}(m, ...)")
         own = args if "m" in kwargs else args[1:]
-        requirements = [reqify(one) for one in given.pop("requirements", None) or ()]
-        preconditions = [reqify(one) for one in given.pop("precondition_requirements", None) or ()]
+        requirements = reqify_all(given.pop("requirements", None))
+        preconditions = reqify_all(given.pop("precondition_requirements", None))
         strategy, options = given.pop("strategy", DEFAULT_STRATEGY), given.pop("model_options", None)
         try:
             bound = self.signature.bind(*own, **given)
@@ -147,7 +213,7 @@ class _Stub:
             if preconditions:
                 verdicts = await session.avalidate(preconditions, output=prompt.argument_lines())
                 _check_preconditions(name, preconditions, verdicts)
-            answer = session.start(prompt, requirements, strategy, self.output, options, subject=_result_subject)
+            answer = session.start(prompt, requirements, strategy, self.output, options, shown=_shown)
             await answer.resolve_or_cancel()
             return answer.parsed_repr.result
 
@@ -216,8 +282,7 @@ def _check_preconditions(name: str, preconditions: Sequence[Requirement], verdic
         raise PreconditionException(f"the preconditions of {name}() do not hold: {'; '.join(failed)}", verdicts)
 
 
-def _result_subject(request: GenerateRequest, completion: Completion, value: Any) -> Answered:  # noqa: ARG001 - SubjectOf's signature
+def _shown(value: Any) -> tuple[str, Any]:
     # Validators are given the value itself: a str as it is, anything else as JSON.
     result = value.result
-    text = result if isinstance(result, str) else compact_json(value.model_dump(mode="json")["result"])
-    return Answered(text, result, request.messages)
+    return result if isinstance(result, str) else compact_json(value.model_dump(mode="json")["result"]), result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 from mellea_cli.engine.attempts import Answer, Checked, Try
 from mellea_cli.errors import RequirementFailed
 from mellea_cli.messages import Completion, Message
-from mellea_cli.requirements.requirement import Repair, Requirement, in_turns, reqify, same_prompt
+from mellea_cli.requirements.requirement import Repair, Requirement, in_turns, reqify_all, same_prompt
 from mellea_cli.session.thunk import ModelOutputThunk
 
 _LOG = logging.getLogger(__name__)
@@ -30,11 +31,28 @@ class SamplingStrategy:
         ValueError: `loop_budget` is below 1.
     """
 
-    def __init__(self, *, loop_budget: int = 1, requirements: Sequence[Requirement | str] | None = None) -> None:
+    def __init__(
+        self, *, loop_budget: int = 1, requirements: str | Requirement | Sequence[Requirement | str] | None = None
+    ) -> None:
+        if not isinstance(loop_budget, int):
+            raise TypeError(f"loop_budget is an int, not {type(loop_budget).__name__}")
         if loop_budget < 1:
             raise ValueError(f"loop_budget must be at least 1, not {loop_budget}")
         self.loop_budget = loop_budget
-        self.requirements = None if requirements is None else [reqify(one) for one in requirements]
+        self.requirements = None if requirements is None else reqify_all(requirements)
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a `repair` with the arguments of the reference library's, which would fail at the first repair."""
+        super().__init_subclass__()
+        if len(inspect.signature(cls.repair).parameters) > 1 or isinstance(vars(cls).get("repair"), staticmethod):
+            raise TypeError(
+                f"{cls.__name__}.repair takes no arguments here: it returns a function of (messages, answer, reasons)"
+                " that returns the next messages"
+            )
+
+    def __repr__(self) -> str:
+        own = "" if self.requirements is None else f", requirements={self.requirements!r}"
+        return f"{type(self).__name__}(loop_budget={self.loop_budget}{own})"
 
     def repair(self) -> Repair:
         """How to ask again after an answer that does not meet a requirement; called once for each call."""
@@ -47,6 +65,10 @@ class SamplingStrategy:
     def select_from_failure(self, tries: Sequence[Try[Any]]) -> int:  # noqa: ARG002 - subclasses look at them
         """The index in `tries` to fall back to when none meets the requirements: the first."""
         return 0
+
+
+BaseSamplingStrategy = SamplingStrategy
+"""The reference library's name."""
 
 
 class RejectionSamplingStrategy(SamplingStrategy):

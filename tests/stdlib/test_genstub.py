@@ -11,17 +11,20 @@ import pytest
 from pydantic import BaseModel
 
 from loopback import ModelServer, faults
+from loopback.replies import default_reply
 from mellea_cli import (
     ChatContext,
     MelleaSession,
     PreconditionException,
     RejectionSamplingStrategy,
+    ValidationResult,
     check,
     generative,
     req,
     simple_validate,
 )
 from mellea_cli.errors import ParseError
+from mellea_cli.stdlib.context import Context
 
 Serve = Callable[..., ModelServer]
 Open = Callable[..., MelleaSession]
@@ -261,3 +264,46 @@ async def test_a_stub_s_turn_is_part_of_a_chat(serve: Serve, open_session: Open)
     await mood(m, "x")
     await m.achat("And now?")
     assert [message["role"] for message in server.state.bodies[1]["messages"]] == ["user", "assistant", "user"]
+
+
+def test_a_return_annotation_that_json_cannot_hold_is_refused_where_it_stands() -> None:
+    """At decoration, in one line that names the function."""
+    for annotation in (ModelServer, 5, "dict["):
+
+        def load(text: str) -> None:
+            """Load it."""
+
+        load.__annotations__["return"] = annotation
+        with pytest.raises(TypeError, match=r"load\(\) cannot return") as refused:
+            generative(load)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(TypeError, match="takes a function"):
+        generative(5)  # type: ignore[arg-type]
+
+
+@generative
+def classify(text: str) -> Literal["good", "bad"]:
+    """Classify the text."""
+    raise NotImplementedError
+
+
+def test_a_stub_s_validator_gets_the_context(m: MelleaSession) -> None:
+    """The same as for `instruct`: the question is before the answer, whose text is the value."""
+    seen: list[Any] = []
+
+    def look(context: Context) -> ValidationResult:
+        seen.append((context.last_turn(), context.last_output(), len(context.as_list())))
+        return ValidationResult(True)
+
+    answer = classify(m, "Fine.", requirements=req("x", look))
+    [(turn, output, nodes)] = seen
+    assert (output.value, output.parsed_repr, nodes) == (answer, answer, 2)
+    assert turn.output is output
+    assert output.messages[-1].role == "user"
+
+
+def test_a_requirement_may_be_one_sentence(serve: Serve, open_session: Open) -> None:
+    """It stands in the docstring once, and is judged once."""
+    server = serve(reply=lambda prompt, schema: default_reply(prompt, schema) if schema else "yes")
+    classify(open_session(server), "Fine.", requirements="It is short.")
+    assert server.state.requests == 2

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from mellea_cli import Instruction, Message, ModelOutputThunk, Requirement, ValidationResult, check
 from mellea_cli.errors import TemplateError
-from mellea_cli.session.components import ObjectTask, as_component, as_text
+from mellea_cli.stdlib.components import ObjectTask, as_component, as_text
 
 
 @dataclass
