@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError
@@ -386,6 +386,8 @@ def test_an_unknown_key_is_found_on_every_line_where_one_can_stand() -> None:
 
 
 @given(st.integers(0, len(EVERYTHING)), st.integers(0, 30), st.text(max_size=5))
+@example(EVERYTHING.index('"facts"') + 1, 0, "\x80")
+@example(EVERYTHING.index('"facts"') + 1, 5, "")
 def test_a_damaged_file_is_accepted_or_named_with_a_line(at: int, cut: int, added: str) -> None:
     source = EVERYTHING[:at] + added + EVERYTHING[at + cut :]
     _, problems = check_source(source)

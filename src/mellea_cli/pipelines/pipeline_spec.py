@@ -141,8 +141,7 @@ class FieldSpec(_Table):
         for value in values:
             if not isinstance(value, str) or value.strip().casefold() not in known:
                 names = name_some(self.choices, 12)
-                printable = "".join(sign if sign.isprintable() else "?" for sign in names)
-                return f"{value!r} is not one of {printable}"
+                return f"{value!r} is not one of {printable(names)}"
         if len({value.strip().casefold() for value in values}) < len(values):
             return "has a choice twice"
         return None
@@ -168,6 +167,11 @@ class FieldSpec(_Table):
             if self.type == "quote" and " ".join(one.split()) not in " ".join(text.split()):
                 return "is not in the text, letter by letter"
         return None
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for each character that is not printable."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def as_date(value: Any) -> date | None:
@@ -243,8 +247,9 @@ class PipelineSpec(_Table):
 
     def problems(self) -> list[Problem]:
         """Everything that is wrong beyond the types of single values, in the order of the keys."""
-        checks = (_check_whole, _check_fields, _check_steps, _check_examples)
-        return [problem for check in checks for problem in check(self)]
+        of_fields = [*_check_whole(self), *_check_fields(self)]
+        # An example cannot be judged by fields that are wrong themselves.
+        return [*of_fields, *_check_steps(self), *(() if of_fields else _check_examples(self))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,8 +443,10 @@ def _check_source(
     for name in read.names:
         if name in spec.fields or name in spec.built_in_fields:
             if name not in seen:
-                owner = next((one.name for one in spec.steps if name in one.fields), "")
-                owner = owner or next(n for n, f in BUILT_IN[spec.extends or "single"].items() if name in f)
+                asking = {one.name: one.fields for one in spec.steps} | dict(BUILT_IN.get(spec.extends or "", {}))
+                owner = next((one for one, fields in asking.items() if name in fields), None)
+                if owner is None:
+                    return  # It is named as a field that no step asks
                 at_once = owner == step.name
                 message = f"{key} uses {name!r}, which " + (
                     "this step itself asks" if at_once else f"the step {owner!r} asks"
@@ -825,7 +832,7 @@ class _Lines:
 
     def sorted(self, problems: Iterable[Problem]) -> list[Problem]:
         """Problems with their lines, in the order of these; an unknown key first, as it explains a missing one."""
-        placed = [Problem(one.path, one.message, one.hint, self.of(one.path)) for one in problems]
+        placed = [Problem(one.path, printable(one.message), printable(one.hint), self.of(one.path)) for one in problems]
         return sorted(placed, key=lambda one: (not one.message.startswith("there is no key"), one.line))
 
     @property
