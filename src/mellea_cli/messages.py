@@ -62,12 +62,15 @@ class Usage:
     """Reasoning included."""
     reasoning_tokens: int = field(default=0, compare=False)
     """Part of `completion_tokens`, where the server says it."""
+    cached_tokens: int = field(default=0, compare=False)
+    """Part of `prompt_tokens` that the server had in its cache, where it says so: providers ask less for them."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.cached_tokens + other.cached_tokens,
         )
 
     @property

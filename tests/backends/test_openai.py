@@ -468,6 +468,25 @@ async def test_reasoning_tokens_are_read(serve: Serve) -> None:
     assert usage.reasoning_tokens == 7
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"prompt_tokens_details": {"cached_tokens": 1024}},
+        {"prompt_tokens_details": None, "prompt_cache_hit_tokens": 1024},
+        {"cached_tokens": 1024},
+        {"cache_read_input_tokens": 1024},
+    ],
+    ids=["openai", "deepseek", "moonshot", "anthropic"],
+)
+async def test_cached_tokens_are_read(said: dict[str, Any], serve: Serve) -> None:
+    """In each form in which a server says how much of the prompt it had in its cache."""
+    sent = events(delta("stop", content="a"), {"choices": [], "usage": {"prompt_tokens": 1200, **said}})
+    async with openai(serve(fault=faults.always(sent))) as backend:
+        usage = (await collect(backend, request()))[-1].usage
+    assert usage is not None
+    assert (usage.cached_tokens, (usage + usage).cached_tokens) == (1024, 2048)
+
+
 async def test_no_reasoning_becomes_little_where_a_server_knows_no_none(serve: Serve) -> None:
     """A server that lists the levels it knows gets the low one, from then on at once."""
     known = "'reasoning_effort' does not support 'none'. Supported values are: 'low', 'medium', and 'high'."

@@ -159,6 +159,7 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "retries": 17,
         "repairs": 0,
         "prompt_tokens": 48210,
+        "cached_tokens": 0,
         "completion_tokens": 21902,
         "elapsed_s": 192.0,
         "items_per_s": 2.5,
@@ -205,6 +206,12 @@ def test_identical_texts_are_no_answers_of_earlier_runs() -> None:
     assert "skipped: 1 row that could not be read" in lines
     assert next(plain_summary(RunSummary(total=1, done=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
     assert not any(line.startswith("reused") for line in plain_summary(RunSummary(total=2, done=2, reused=1, same=1)))
+
+
+def test_cached_tokens_are_named_where_the_server_says_them() -> None:
+    """Next to the prompt's tokens, of which they are a part."""
+    summary = RunSummary(total=3, done=3, usage=Usage(4_800, 60, cached_tokens=4_096), elapsed_s=1.0)
+    assert "tokens: 4,800 in (4,096 of them cached), 60 out" in plain_summary(summary)
 
 
 def test_an_output_that_was_not_written_is_not_named_as_such() -> None:
@@ -312,6 +319,7 @@ def test_programs_see_every_figure() -> None:
         "failures": 0,
         "probes": 0,
         "prompt_tokens": 40_000,
+        "cached_tokens": 0,
         "completion_tokens": 11_000,
         "median_s": 0.74,
         "share": 0.82,

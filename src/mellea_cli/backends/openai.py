@@ -550,10 +550,14 @@ class _Answer:
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:
     details = as_object(usage.get("completion_tokens_details"))
+    cached = as_object(usage.get("prompt_tokens_details")).get("cached_tokens")
+    for name in ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"):
+        cached = cached or usage.get(name)
     return Usage(
         as_token_count(usage.get("prompt_tokens")),
         as_token_count(usage.get("completion_tokens")),
         as_token_count(details.get("reasoning_tokens", usage.get("reasoning_tokens"))),
+        as_token_count(cached),
     )
 
 

@@ -111,10 +111,14 @@ def _endpoint_record(endpoint: EndpointFigures) -> dict[str, Any]:
 
 
 def _record(value: RunSummary | ThemeCounts | EndpointFigures) -> dict[str, Any]:
-    """A dataclass with its usage as two numbers, and null for texts that say nothing when empty."""
+    """A dataclass with its usage as numbers, and null for texts that say nothing when empty."""
     record: dict[str, Any] = {one.name: getattr(value, one.name) for one in fields(value)}
     if usage := record.pop("usage", None):
-        record |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        record |= {
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens,
+        }
     return {key: None if one == "" and key in _NULL_WHEN_EMPTY else one for key, one in record.items()}
 
 
@@ -245,7 +249,9 @@ def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
             speed.append(f"{count(summary.concurrency)} in flight")
         yield "speed", "plain", between.join(speed)
     if usage.total_tokens:
-        yield "tokens", "plain", f"{count(usage.prompt_tokens)} in{between}{count(usage.completion_tokens)} out"
+        cached = f" ({count(usage.cached_tokens)} of them cached)" if usage.cached_tokens else ""
+        tokens = f"{count(usage.prompt_tokens)} in{cached}{between}{count(usage.completion_tokens)} out"
+        yield "tokens", "plain", tokens
     if summary.calls:
         retries = between + plural(summary.retries, "retry", "retries") if summary.retries else ""
         yield "calls", "plain", count(summary.calls) + retries
