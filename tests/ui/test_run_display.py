@@ -92,6 +92,15 @@ def test_quiet_prints_errors_only() -> None:
     assert shown(DisplayOptions(quiet=True), TerminalStream()) == "mellea: skipped: in.jsonl:7: not JSON\n"
 
 
+def test_a_note_about_the_input_is_printed_once() -> None:
+    """Themes are found in a pass of its own over the input."""
+    stream = io.StringIO()
+    with RunDisplay(stream, XTERM, DisplayOptions()) as display:
+        for _ in range(2):
+            display.note("in.csv: the text is in column 'text'")
+    assert stream.getvalue() == "mellea: in.csv: the text is in column 'text'\n"
+
+
 def test_without_live_a_terminal_gets_lines() -> None:
     """`--no-live` and `-vv` draw nothing; `-v` says why attempts failed."""
     assert "\x1b[?25l" not in shown(DisplayOptions(live=False), TerminalStream())

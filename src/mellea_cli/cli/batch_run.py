@@ -277,7 +277,7 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
         seed=options.seed,
         on_bad_row=options.on_bad_row,
     )
-    with open_source(options.input, source_options, report=show.trouble, note=show.say) as source:
+    with open_source(options.input, source_options, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
             show.say(f"{scan.skipped} bad rows are skipped")

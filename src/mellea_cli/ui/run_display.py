@@ -73,6 +73,7 @@ class RunDisplay:
         self._environ = environ
         self._options = options
         self._display: LiveDisplay | PlainDisplay | None = None
+        self._noted: set[str] = set()
         self._rows_are_piped = False
         self._command_stack = ExitStack()
         self._run_stack = ExitStack()
@@ -93,6 +94,12 @@ class RunDisplay:
             self._display.line(line)
         else:
             say(self._stream, line)
+
+    def note(self, line: str) -> None:
+        """Print a line about the input, once: a command may read its input more than once."""
+        if line not in self._noted:
+            self._noted.add(line)
+            self.say(line)
 
     def trouble(self, error: InputError) -> None:
         """Print that a row could not be read and is skipped, also when quiet."""
