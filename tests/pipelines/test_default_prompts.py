@@ -59,6 +59,30 @@ def test_the_sentiment_follows_from_the_facts(
     assert columns["issues"] == {"main_complaint": complaint, "positive_aspect": praise, "urgency": urgency}
 
 
+@pytest.mark.parametrize(
+    ("changes", "shorter"),
+    [
+        ({"summary": "It broke. It is back."}, {"summary": "It broke."}),
+        ({"summary": "It broke\ntwice, in May."}, {"summary": "It broke twice, in May."}),
+        ({"summary": "word " * 50}, {"summary": "word " * 28 + "word…"}),
+        ({"summary": "x" * 900}, {"summary": "x" * 318 + "…"}),
+        ({"main_complaint": "late again " * 40}, {"main_complaint": "late again " * 17 + "late again…"}),
+    ],
+    ids=["two sentences", "two lines", "many words", "no blank", "complaint"],
+)
+async def test_a_text_that_stays_too_long_is_shortened(changes: dict[str, str], shorter: dict[str, str]) -> None:
+    """The answer parses, breaks a requirement, and keeps all of them once code has shortened it."""
+    for step in (SINGLE.steps[0], *STEPS.steps[:2]):
+        names = set(step.output.schema["properties"])
+        if not changes.keys() <= names or step.fallback is None:
+            continue
+        parsed = step.output.parse(json.dumps({name: {**ANALYSIS, **changes}[name] for name in names}))
+        assert not all([await one.check(Answered("", parsed)) for one in step.requirements])
+        better = step.fallback(parsed, "")
+        assert all([await one.check(Answered("", better)) for one in step.requirements])
+        assert {name: getattr(better, name) for name in shorter} == shorter
+
+
 def test_both_pipelines_give_the_same_columns() -> None:
     """An output does not depend on how it was asked for."""
     answers = {

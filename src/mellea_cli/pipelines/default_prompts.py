@@ -40,8 +40,19 @@ def fold_nothing(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-Issue = Annotated[Annotated[str, StringConstraints(max_length=ISSUE_LENGTH)] | None, BeforeValidator(fold_nothing)]
-SummaryText = Annotated[str, StringConstraints(min_length=1, max_length=SUMMARY_LENGTH, strip_whitespace=True)]
+def _cut_at(limit: int) -> BeforeValidator:
+    # A text that is too long is no bad JSON: a requirement asks for a shorter one, and at last code shortens it.
+    return BeforeValidator(lambda value: value.strip()[:limit] if isinstance(value, str) else value)
+
+
+Issue = Annotated[
+    Annotated[str, StringConstraints(max_length=ISSUE_LENGTH)] | None,
+    _cut_at(ISSUE_LENGTH),
+    BeforeValidator(fold_nothing),
+]
+SummaryText = Annotated[
+    str, StringConstraints(min_length=1, max_length=SUMMARY_LENGTH, strip_whitespace=True), _cut_at(SUMMARY_LENGTH)
+]
 
 
 class Issues(BaseModel):
@@ -368,10 +379,32 @@ GOOD_SUMMARY = (
 GOOD_ISSUES = (not_cut({"main_complaint": ISSUE_LENGTH, "positive_aspect": ISSUE_LENGTH}),)
 
 
-def _first_sentence(answer: Any, _: str) -> Any:
-    """The answer with its summary cut after the first sentence; `None` if that changes nothing."""
-    found = sentences(answer.summary)
-    return answer.model_copy(update={"summary": found[0]}) if len(found) > 1 else None
+def shortened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The built-in texts that are too long for their requirements, cut: a row never fails because of its summary."""
+    short: dict[str, Any] = {}
+    if summary := values.get("summary"):
+        short["summary"] = _cut(sentences(" ".join(summary.split()))[0], SUMMARY_LENGTH, SUMMARY_WORDS)
+    for name in ("positive_aspect", "main_complaint"):
+        if phrase := values.get(name):
+            short[name] = _cut(phrase, ISSUE_LENGTH)
+    return {name: text for name, text in short.items() if text != values[name]}
+
+
+def _cut(text: str, length: int, words: int = ISSUE_LENGTH) -> str:
+    """Whole words of a text, below these limits, with an ellipsis where some are left out."""
+    if len(text) < length and len(text.split()) < words:
+        return text
+    kept = ""
+    for word in text.split()[: words - 1]:
+        if len(kept) + len(word) + 2 >= length:
+            break
+        kept = f"{kept} {word}" if kept else word
+    return f"{kept or text[: length - 2]}…"
+
+
+def _shortened(answer: Any, _: str) -> Any:
+    changed = shortened(answer.__dict__)
+    return answer.model_copy(update=changed) if changed else None
 
 
 def worked(wording: Wording, names: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -448,7 +481,7 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
                 output=OutputType(analysis),
                 max_tokens=ANALYSIS_TOKENS,
                 requirements=(*GOOD_SUMMARY, *GOOD_ISSUES),
-                fallback=_first_sentence,
+                fallback=_shortened,
             ),
         ),
         columns=_COLUMNS,
@@ -469,7 +502,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
                 output=OutputType(Summary),
                 max_tokens=160,
                 requirements=GOOD_SUMMARY,
-                fallback=_first_sentence,
+                fallback=_shortened,
             ),
             Step(
                 name="issues",
@@ -477,6 +510,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
                 output=OutputType(Issues),
                 max_tokens=200,
                 requirements=GOOD_ISSUES,
+                fallback=_shortened,
             ),
             Step(
                 name="sentiment",

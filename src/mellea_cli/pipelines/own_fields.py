@@ -36,6 +36,7 @@ from mellea_cli.pipelines.default_prompts import (
     built_in,
     built_in_columns,
     fold_nothing,
+    shortened,
     worked,
 )
 from mellea_cli.pipelines.pipeline import (
@@ -677,8 +678,8 @@ def _good(field: OwnField) -> Requirement:
 def _repaired(answer: Any, text: str, fields: Sequence[OwnField], *, with_built_in: bool) -> Any:
     """The answer with what could not be asked better; `None` if nothing changes."""
     better = {**answer, **{field.name: field.repaired(answer[field.name], text) for field in fields}}
-    if with_built_in and len(found := sentences(answer["summary"])) > 1:
-        better["summary"] = found[0]
+    if with_built_in:
+        better |= shortened(answer)
     return better if better != answer else None
 
 
