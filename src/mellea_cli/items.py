@@ -62,7 +62,7 @@ class Failure:
     usage: Usage = Usage()
     latency_s: float = 0.0
     answered: Mapping[str, Any] | None = None
-    """Columns that were answered all the same, where each is remembered by itself."""
+    """Columns that were answered nevertheless, where each is remembered by itself."""
 
 
 Outcome = Success | Failure

@@ -159,7 +159,7 @@ async def keep(wire: WireClient, seen: list[Event]) -> None:
 
 
 async def test_a_compressed_stream_is_understood() -> None:
-    """A server that compresses although nobody asked for it is read all the same."""
+    """A server that compresses although nobody asked for it is still read."""
     import gzip
 
     data = gzip.compress(b'data: {"a": 1}\n\ndata: [DONE]\n\n')

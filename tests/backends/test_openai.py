@@ -247,7 +247,7 @@ async def test_a_whole_answer_survives_a_cut_behind_it(serve: Serve) -> None:
 
 
 async def test_a_server_that_does_not_stream(serve: Serve) -> None:
-    """A server that answers with one document, pretty-printed, is understood all the same."""
+    """A server that answers with one document, pretty-printed, is still understood."""
     message = {"role": "assistant", "content": "Yes."}
     value = {
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],

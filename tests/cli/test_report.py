@@ -60,7 +60,7 @@ def test_rows_come_from_a_pipe_too(mellea: Run, results: Path) -> None:
 
 
 def test_without_themes_it_says_how_to_get_them(mellea: Run, tmp_path: Path) -> None:
-    """The report works all the same."""
+    """The report still works."""
     path = write_rows(tmp_path / "results.jsonl", result_rows(20))
     assert f"next       mellea themes {path} -o themes.jsonl\n" in mellea("report", str(path)).stdout
     mellea("report", str(path), "-o", "report.html")

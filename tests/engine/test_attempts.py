@@ -69,7 +69,7 @@ async def test_an_answer_in_the_reasoning_field_counts() -> None:
 
 
 async def test_output_that_the_server_refuses_is_a_bad_answer() -> None:
-    """The model is asked again, unless what it wrote is good all the same."""
+    """The model is asked again, unless its answer is good nevertheless."""
     refused = BadOutput("Failed to generate JSON", status=400)
     answer = await ask(question(), client(Streams(raising(refused), saying("7"))))
     assert (answer.last.value, answer.calls, answer.tries[0].error.kind) == (7, 2, "parse")

@@ -95,7 +95,7 @@ async def test_a_drip_ends_with_the_total_deadline(stream: object) -> None:
 
 
 async def test_no_deadline_is_no_deadline() -> None:
-    """`None` waits for ever; a quick answer goes through all the same."""
+    """`None` waits for ever; a quick answer still arrives."""
     completion = await generate(Streams(saying("ok")), asking(), Deadlines(None, None, None))
     assert completion.text == "ok"
 

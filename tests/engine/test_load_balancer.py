@@ -202,7 +202,7 @@ async def test_when_none_is_left_the_reasons_are_told() -> None:
     assert raised.value.hint == "set a"
 
 
-async def test_who_would_go_to_none_that_is_left_goes_there_all_the_same() -> None:
+async def test_who_would_go_to_none_that_is_left_still_goes_there() -> None:
     """A request that is kept from one endpoint must not wait for ever when the other one is lost."""
     one, other = made("one"), made("other", 1)
     balancer = LoadBalancer([one, other])

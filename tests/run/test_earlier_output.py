@@ -305,7 +305,7 @@ def test_a_stopped_run_replaces_nothing_by_less(summarise: Callable[..., Process
 def test_rows_from_a_pipe_replace_nothing_by_less(
     summarise: Callable[..., Process], mellea: Run, tmp_path: Path
 ) -> None:
-    """A pipe shows only at its end how many rows it has; the answers are in the journal all the same."""
+    """A pipe shows only at its end how many rows it has; the answers are still in the journal."""
     summarise()
     before = (tmp_path / "out.jsonl").read_bytes()
     one = (tmp_path / "in.jsonl").read_bytes().splitlines(keepends=True)[0]

@@ -102,7 +102,7 @@ async def test_a_group_is_written_to_its_end_when_the_run_is_cancelled() -> None
 
 
 async def test_an_outcome_that_was_handed_over_is_kept_though_its_worker_is_cancelled() -> None:
-    """Waiting for the disk may be cancelled; the outcome is in all the same."""
+    """Waiting for the disk may be cancelled; the outcome is still stored."""
     log = Log()
     record = recorder(log)
     record._unsafe = 10_000

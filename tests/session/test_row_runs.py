@@ -170,7 +170,7 @@ def test_a_prompt_is_mapped_over_items_in_their_order(mapping: tuple[MelleaSessi
 
 
 async def test_rows_may_come_as_they_complete(serve: Callable[..., ModelServer]) -> None:
-    """The first item waits for ever; the others come all the same, and leaving the loop cancels it."""
+    """The first item waits for ever; the others still come, and leaving the loop cancels it."""
     server = serve(reply=of_prompts, fault=lambda call: faults.stall(0) if "item 0" in call.prompt else None)
     async with mellea_cli.start_session("openai", "test-model", base_url=server.openai_url) as m:
         rows = m.amap("Say {{text}}.", [f"item {number}" for number in range(4)], as_completed=True)

@@ -450,7 +450,7 @@ class _Answer:
         self._finish = ""
         self._usage: Usage | None = None
         self.begun = False
-        # Whether the server has said that the answer is at its end. More may follow all the same.
+        # Whether the server has said that the answer is at its end. More may still follow.
         self.finished = False
 
     @property

@@ -190,7 +190,7 @@ class Repl:
 
     def _take(self, asked: PendingAnswer, text: str, error: MelleaError | None) -> None:
         if isinstance(error, RunawayAnswer):
-            # It is an answer all the same, up to where it began to repeat itself.
+            # It is still an answer, up to where it began to repeat itself.
             self._chat.add_answer(asked, text, "runaway")
             self._screen.error(f"the answer was stopped: {error.message}", "/retry asks again")
         elif error is not None:

@@ -81,7 +81,7 @@ class CircuitBreaker:
         """Let one request at a time through."""
         if self.state is BreakerState.OPEN:
             self.state = BreakerState.HALF_OPEN
-            # The endpoint is there. If requests fail all the same, they are to blame and need not wait long for it.
+            # The endpoint is there. If requests still fail, they are to blame and need not wait long for it.
             self._wait_s = self._first_s
 
     def disable(self) -> None:

@@ -384,7 +384,7 @@ def _reasoned_past(completion: Completion, limit: int) -> bool:
     """Whether reasoning, and not the answer itself, has used up the length limit."""
     usage, text = completion.usage, completion.text
     if completion.finish_reason != "length":
-        # Some servers say `stop` all the same.
+        # Some servers say `stop` nevertheless.
         return not text.strip() and usage.completion_tokens >= limit
     if completion.thinking or usage.reasoning_tokens > limit // 2:
         return True

@@ -224,7 +224,7 @@ class _RunningItem:
         observer(StepFinished(position, step.name, answer.usage))
 
     def failure(self, error: BaseException, latency_s: float, pipeline: Pipeline) -> Failure:
-        """The item's failure, with what was answered all the same."""
+        """The failure of the item, with the fields that were answered."""
         status = None
         match error:
             case BackendError():
