@@ -504,7 +504,10 @@ class Generation:
             thunk.fail(error)
         self.stream.end(thunk.text, cut=thunk.cancelled)
         self._kept = self._event_loop = self._task = None
-        self.done.set_result(thunk.failed)
+        failed = thunk.failed
+        # Whoever waits for the end may drop the thunk at once: it must not live on in this frame.
+        del thunk
+        self.done.set_result(failed)
 
 
 class Stream(CallObserver):
