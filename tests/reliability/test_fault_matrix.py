@@ -63,7 +63,7 @@ FOR_EVER: dict[str, tuple[Fault, str, int]] = {
     "half JSON": (faults.half_json(), "stream-broken", 6),
     "error object": (faults.error_object(), "server-fault", 6),
     "refused": (faults.status(400, message="bad request"), "refused", 3),
-    "too large": (faults.status(413), "refused", 1),
+    "too large": (faults.status(413), "context-too-long", 1),
     "context": (faults.status(400, code="context_length_exceeded"), "context-too-long", 1),
     "filtered": (faults.status(400, code="content_filter"), "content-filter", 1),
     "filtered in the middle": (faults.says("I can", "content_filter"), "content-filter", 1),
