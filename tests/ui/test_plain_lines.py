@@ -300,7 +300,7 @@ def test_programs_get_every_event_without_the_texts(tmp_path: Path) -> None:
     assert (logged[5]["pieces"], logged[5]["chars"], logged[5]["usage"]) == (
         2,
         9,
-        {"prompt_tokens": 3, "completion_tokens": 2, "reasoning_tokens": 0},
+        {"prompt_tokens": 3, "completion_tokens": 2, "reasoning_tokens": 0, "cached_tokens": 0},
     )
     assert all(one["time"].endswith("+00:00") and one["t"] >= 0 for one in logged)
     assert "hush" not in path.read_text()
