@@ -1,4 +1,4 @@
-"""The limits of the way that one more row takes through the code. They may only move towards the targets."""
+"""The limits of the way that one more row takes through the code. They are what was reached, not the targets."""
 
 from __future__ import annotations
 

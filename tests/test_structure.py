@@ -1,4 +1,4 @@
-"""The limits of the code's structure. A figure that misses its target has a limit that may only move towards it."""
+"""The limits of the code's structure. The lines of source miss their target: their limit grew with each new feature."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_number_of_modules(structure: Structure) -> None:
 
 
 def test_the_lines_of_source(structure: Structure) -> None:
-    """The source shrinks."""
+    """No more than these without a reason; the target is far below."""
     assert (
         structure.lines <= 38_500
     )  # target: 27,000 for the features of 0.1; own fields take 3,300, the Python API 1,400

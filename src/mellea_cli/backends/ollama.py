@@ -244,6 +244,7 @@ class OllamaModelBackend(OllamaBackend):
 
     def reopened(self, concurrency: int) -> OllamaBackend:
         """A backend of the same server for one session, which has connections of its own."""
+        # mypy takes every keyword for a parameter's type; they are those of `__init__`.
         return OllamaBackend(**self._opened_with, max_connections=concurrency)  # type: ignore[arg-type]
 
 

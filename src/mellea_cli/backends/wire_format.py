@@ -239,7 +239,7 @@ _decode_next = json.JSONDecoder().raw_decode
 def glued_objects(text: str) -> list[dict[str, Any]]:
     """Return the JSON objects of a text that holds nothing else but `data:`, `[DONE]`, commas and brackets."""
     found: list[dict[str, Any]] = []
-    at = _BETWEEN_VALUES.match(text).end()  # type: ignore[union-attr]
+    at = _BETWEEN_VALUES.match(text).end()  # type: ignore[union-attr]  # it also matches nothing
     while at < len(text):
         try:
             value, at = _decode_next(text, at)
@@ -248,7 +248,7 @@ def glued_objects(text: str) -> list[dict[str, Any]]:
         if not isinstance(value, dict):
             return []
         found.append(value)
-        at = _BETWEEN_VALUES.match(text, at).end()  # type: ignore[union-attr]
+        at = _BETWEEN_VALUES.match(text, at).end()  # type: ignore[union-attr]  # it also matches nothing
     return found
 
 

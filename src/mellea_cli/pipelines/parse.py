@@ -50,6 +50,7 @@ def without_reasoning(text: str) -> str:
     """
     if "<|channel|>" in text:
         final = list(_FINAL.finditer(text)) or list(_CALL.finditer(text))
+        # The mark is in the text, so it is found.
         return text[final[-1].end() :] if final else text[: _CHANNEL.search(text).start()]  # type: ignore[union-attr]
     kept: list[str] = []
     at = 0
@@ -368,6 +369,6 @@ def _at(held: Any, place: list[int | str]) -> Any:
 def _put(held: Any, place: list[int | str], value: Any) -> bool:
     held = _at(held, place[:-1])
     if isinstance(held, dict | list) and (not isinstance(held, dict) or place[-1] in held):
-        held[place[-1]] = value  # type: ignore[index]
+        held[place[-1]] = value  # type: ignore[index]  # a name in an object, a number in a list
         return True
     return False

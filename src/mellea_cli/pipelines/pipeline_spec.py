@@ -554,7 +554,7 @@ class _Source:
                 tree: nodes.Node = parser.parse_expression()
                 if not parser.stream.eos:
                     token = parser.stream.current
-                    raise TemplateSyntaxError(f"unexpected {token.value!r}", token.lineno)  # noqa: TRY301
+                    raise TemplateSyntaxError(f"unexpected {token.value!r}", token.lineno)  # noqa: TRY301 - as the parser does
             else:
                 tree = environment.parse(source)
             self._visit(tree)

@@ -172,7 +172,7 @@ class Requirement:
         context: Any,
         *,
         format: Any = None,  # noqa: A002, ARG002 - the reference library's signature, which overrides repeat
-        model_options: Any = None,  # noqa: ARG002
+        model_options: Any = None,  # noqa: ARG002 - as above
     ) -> ValidationResult:
         """Whether the requirement holds for the context's last answer; the validation function or the model says."""
         plain = Requirement(self.description, self._given, output_to_bool=self.output_to_bool)

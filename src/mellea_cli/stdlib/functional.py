@@ -22,7 +22,7 @@ Answer = tuple["ModelOutputThunk | SamplingResult", "Context"]
 def _session(backend: Backend | Connection, context: Context) -> MelleaSession:
     session = MelleaSession(backend, context)
     # No other call can change this session's context.
-    session._warned = True  # noqa: SLF001
+    session._warned = True  # noqa: SLF001 - the session is made here
     return session
 
 
