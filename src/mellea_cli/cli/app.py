@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "report": CommandEntry("report:report", "Show a finished run: sentiment, urgency, themes, trends, quotes."),
     "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
+    "watch": CommandEntry("watch:watch", "Exit with 10 when a share or score has moved beyond chance. For cron."),
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),

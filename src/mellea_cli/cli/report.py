@@ -97,7 +97,7 @@ def report(flags: ReportFlags) -> ExitCode:
         encoding=flags.encoding,
         delimiter=flags.delimiter,
     )
-    wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes, _score(flags.score))
+    wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes, parse_score(flags.score))
     aggregator = Aggregator(wishes)
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
@@ -191,7 +191,7 @@ def compare(flags: CompareFlags) -> ExitCode:
     comparison = read_comparison(
         flags.results,
         themes_file=flags.themes_file,
-        score=_score(flags.score),
+        score=parse_score(flags.score),
         text_field=flags.text_field,
         id_field=flags.id_field,
     )
@@ -240,7 +240,8 @@ def read_comparison(
         return compare_results(*results, themes=_themes(paths, themes_file), score=score)
 
 
-def _score(wanted: tuple[str, str] | None) -> "tuple[ScoreKind, str] | None":
+def parse_score(wanted: tuple[str, str] | None) -> "tuple[ScoreKind, str] | None":
+    """Read `--score`."""
     from mellea_cli.report.score import SCORE_KINDS
 
     if wanted is None:
