@@ -179,7 +179,7 @@ class Aggregator:
             urgent=self._urgent.quotes(),
             trend=trend,
             splits=[self._split(column, groups) for column, groups in self._splits.items()] if self._mix.rows else (),
-            notes=list(_notes(results, trend, self._non_answers, score)),
+            notes=list(_notes(results, trend, score)),
             fields=[self._fields[one.name].figures(one) for one in results.own if one.name in self._fields],
             non_answers=self._non_answers,
             sample=results.sample,
@@ -356,10 +356,8 @@ def mention_polarity(record: Record, theme: str) -> str:
 _WORDS = re.compile(r"\w{3,}")
 
 
-def _notes(results: Results, trend: Trend | None, non_answers: int, score: ScoreFigures | None) -> Iterable[str]:
+def _notes(results: Results, trend: Trend | None, score: ScoreFigures | None) -> Iterable[str]:
     yield from results.notes
-    if non_answers:
-        yield f'{many(non_answers, "row")} with a non-answer such as "n/a" or "-": in no share below'
     if score is not None and score.unreadable:
         yield f"{score.column}: {many(score.unreadable, 'value')} not read as a score"
     if results.unreadable:

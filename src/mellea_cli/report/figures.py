@@ -232,7 +232,7 @@ class Figures:
         parts = [f"{self.answered:,} answered"]
         parts += [f"{self.blank:,} without text"] if self.blank else []
         parts += [f"{self.failed:,} failed"] if self.failed else []
-        parts += [many(self.non_answers, "non-answer")] if self.non_answers else []
+        parts += [f'{many(self.non_answers, "non-answer")} such as "n/a"'] if self.non_answers else []
         return f"{many(self.rows, 'row')} = {' + '.join(parts)}"
 
     def share(self, number: int, of: int, group: str = "", name: str = "") -> Share:
@@ -271,9 +271,12 @@ class Figures:
     def sureness(self) -> str:
         """What the intervals are about, in one sentence."""
         if self.sample is None:
-            return "Ranges are 95 % intervals: how far a share can be chance in so many rows."
+            return (
+                "Shares are of the answered rows. Ranges are 95 % intervals: how far so many rows can be off by chance."
+            )
         size, population = self.sample.size, self.sample.population
-        return f"The rows are {size:,} drawn at random from {population:,}; ranges are 95 % intervals for all of these."
+        rows = f"The {size:,} rows were drawn at random from {population:,}"
+        return f"{rows}. Shares are of the answered rows; ranges are 95 % intervals for the answered ones of all rows."
 
     def label_sentence(self) -> str:
         """One sentence in which every row occurs once by its labels; empty without themes."""
