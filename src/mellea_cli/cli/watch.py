@@ -259,14 +259,17 @@ def _post(url: str, text: str) -> None:
     """Post a message; its address is often a secret, so errors name the host only."""
     import httpx
 
-    from mellea_cli.backends.security import check_certificates
+    from mellea_cli.backends.security import check_certificates, is_loopback
 
     check_certificates(url)
     host = urlsplit(url).hostname
     hint = "the message is on stdout; correct --notify, or run the same command again"
     try:
         body = json.dumps({"text": text}, ensure_ascii=False).encode()
-        answer = httpx.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=_NOTIFY_S)
+        headers = {"Content-Type": "application/json"}
+        # A proxy from the environment would take the message to another machine. No redirect is followed.
+        direct = is_loopback(url)
+        answer = httpx.post(url, content=body, headers=headers, timeout=_NOTIFY_S, trust_env=not direct)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else "cannot connect"
         raise BackendUnavailable(f"--notify: {host}: {reason}", hint=hint) from error

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from mellea_cli.pipelines.theme_prompts import Theme
 from mellea_cli.report.aggregate import Aggregator, ReportOptions
-from mellea_cli.report.figures import Figures, Tone, in_order, many, percent, ratio, with_interval
+from mellea_cli.report.figures import Figures, Tone, in_order, many, percent, with_interval
 from mellea_cli.report.intervals import Interval, benjamini_hochberg, share_difference
 from mellea_cli.report.markdown import plain, table
 from mellea_cli.report.results import Results
@@ -207,10 +207,11 @@ def _changes(files: Sequence[Figures]) -> Iterator[Change]:
         counts = [count(one) for one in files]
         before, after = counts[-2] or 0, counts[-1] or 0
         first, second = old.share(before, old.answered), new.share(after, new.answered)
-        difference = share_difference(before, old.answered, after, new.answered)
+        difference = share_difference(first.rows, first.of, second.rows, second.of)
         ends = (difference.interval.low * 100, difference.interval.high * 100)
         shares = [
-            None if number is None else ratio(number, one.answered) for number, one in zip(counts, files, strict=True)
+            None if number is None else one.share(number, one.answered).share
+            for number, one in zip(counts, files, strict=True)
         ]
         return Change(
             group, name, before, after, first.share, second.share, first.low, first.high, second.low, second.high,

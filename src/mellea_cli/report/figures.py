@@ -240,6 +240,7 @@ class Figures:
         population = None
         if self.sample is not None and self.sample.size:
             population = max(of, round(of * self.sample.population / self.sample.size))
+        number = min(number, of)  # labels of rows without an answer are in no share
         interval = share_interval(number, of, population)
         return Share(group, name, number, of, ratio(number, of), interval.low, interval.high)
 

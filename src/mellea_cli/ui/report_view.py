@@ -328,7 +328,7 @@ def _changes(group: str, changes: list[Change], columns: int, palette: Palette, 
     named = [(palette.safe(change.name), palette.safe(shares(change)), change) for change in changes]
     digits = max(len(count(number)) for change in changes for number in (change.old, change.new))
     widest = max(cells_of(text) for _, text, _ in named)
-    moved = max(len(points(change)) for change in changes)
+    moved = max(len(points(change)) + 5 * (change.verdict in ("new", "gone")) for change in changes)
     room = max(8, columns - _LABEL_CELLS - 2 * digits - widest - moved - 9)
     names = min(max(cells_of(name) for name, _, _ in named), _LONGEST_COMPARED_NAME, room)
     for index, (name, text, change) in enumerate(named):
