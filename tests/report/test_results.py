@@ -232,8 +232,8 @@ def test_a_sampled_run_narrows_the_intervals(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, labelled).exit_code == 0
     with open_results(str(tmp_path / "labelled.jsonl")) as results:
         assert results.sample == Sample(30, 40)
-    told = CliRunner().invoke(app, ["report", str(output), "--format", "md"]).stdout
-    assert "The 30 rows were drawn at random from 40." in told
+    assert CliRunner().invoke(app, ["report", str(output), "-o", str(tmp_path / "report.md")]).exit_code == 0
+    assert "The 30 rows were drawn at random from 40." in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert CliRunner().invoke(app, [*run, "--sample", "30", "--limit", "10", "--overwrite"]).exit_code == 0
     with open_results(str(output)) as results:
         assert results.sample is None
