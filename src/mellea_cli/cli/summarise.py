@@ -115,6 +115,13 @@ class RunOptions:
         option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
         SUMMARISE,
     ] = None
+    examples_from: Annotated[
+        str | None,
+        option(
+            FIELDS, "Show the model a few rows of this corrections file, see docs/review.md.", metavar="CORRECTIONS"
+        ),
+        SUMMARISE,
+    ] = None
     language: Annotated[
         str | None,
         option(FIELDS, "Language of generated text, such as de or German; same: the row's own (default: en)."),
@@ -136,6 +143,9 @@ class RunOptions:
     unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
     errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
     overwrite: Annotated[bool, option(OUTPUT, "Replace a file that is not this run's, or by fewer rows.")] = False
+    adopt_edits: Annotated[
+        bool, option(OUTPUT, "Write cells that were edited by hand into the corrections file.", env=False), SUMMARISE
+    ] = False
     raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
 
     format: Annotated[
@@ -412,7 +422,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             return ExitCode.OK
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
         added = AddedColumns(tuple(Added(column.name, column.parts, column.joint) for column in pipeline.columns))
-        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
+        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
             show.say(line)
