@@ -81,6 +81,7 @@ def report(flags: ReportFlags) -> ExitCode:
     """
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
+    from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
 
     form = _output_format(flags.output, flags.format, ("text", "html", "md", "json"))
@@ -93,10 +94,11 @@ def report(flags: ReportFlags) -> ExitCode:
         encoding=flags.encoding,
         delimiter=flags.delimiter,
     )
-    aggregator = Aggregator(ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes))
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
+        wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes)
+        aggregator = Aggregator(wishes, ReviewedTotals(results.corrections, results.own))
         for record in results:
             aggregator.add(record)
             if form == "html":

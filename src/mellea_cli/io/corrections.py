@@ -107,6 +107,7 @@ class Corrections:
         # By text, item and field: each person's judgement, the last one at the end.
         self._rows: dict[str, dict[str, dict[str, dict[str, Correction]]]] = {}
         self._random: dict[tuple[str, str], int] = {}
+        self._limit: bytes | None = None
         self.seed: int | None = None
         """The seed of the last random sample."""
         for record in records:
@@ -147,6 +148,15 @@ class Corrections:
         """Whether this row itself was drawn at random and still has a judgement."""
         key = text_key(text)
         return (key, str(item)) in self._random and any(self._rows[key][str(item)].values())
+
+    def expects(self, item: object, text: str) -> bool:
+        """Whether a row belongs to the random sample, so far as that was reviewed, by its place in the random order."""
+        if self.seed is None:
+            return False
+        if self._limit is None:
+            ranks = (sample_rank(self.seed, one, key) for (key, one) in self._random if self.is_random(one, key))
+            self._limit = max(ranks, default=b"")
+        return sample_rank(self.seed, str(item), text) <= self._limit
 
     def by_people(self) -> Iterator[Mapping[str, Correction]]:
         """For each field of each row, the judgement of each person."""

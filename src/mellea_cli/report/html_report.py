@@ -21,7 +21,16 @@ import jinja2
 from markupsafe import Markup
 
 from mellea_cli.report.dates import read_day, resolve_order
-from mellea_cli.report.figures import FieldFigures, Figures, in_order, many, percent, value_names
+from mellea_cli.report.figures import (
+    FieldFigures,
+    Figures,
+    in_order,
+    many,
+    percent,
+    review_sentence,
+    share_range,
+    value_names,
+)
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
 
 _STATES = ("answered", "blank", "failed")
@@ -58,6 +67,8 @@ def to_html(
         "in_order": in_order,
         "ring_segments": _ring_segments,
         "axis_ticks": _axis_ticks,
+        "review_sentence": review_sentence,
+        "share_range": share_range,
     }
     points = figures.trend.points if figures.trend is not None else ()
     occurring = {name: 1 for point in points for name in point.mix}

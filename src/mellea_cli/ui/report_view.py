@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from mellea_cli.report.comparison import Change, Comparison, group_name, points, row_sentence, theme_notes
-from mellea_cli.report.figures import FieldFigures, Figures, Quote, in_order, percent
+from mellea_cli.report.figures import (
+    FieldFigures,
+    Figures,
+    Quote,
+    ReviewFigures,
+    in_order,
+    percent,
+    review_sentence,
+    share_range,
+)
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.number_format import count
 from mellea_cli.ui.terminal import is_terminal
@@ -54,13 +63,14 @@ def report_lines(
     judgements = list(_judgements(figures, columns, palette))
     splits = list(_splits(figures, columns, palette))
     fields = [line for field in figures.fields for line in _field(field, figures.answered, columns, palette)]
+    review = list(_review(figures.review, columns, palette))
     tail = list(_notes_and_next(figures, next_steps, columns, palette))
     trend = list(_trend(figures, columns, palette))
     urgent = list(_urgent(figures.urgent, columns, palette, lines=2))
 
     def room() -> int:
         # Each block needs an empty line before it, and the shell's prompt a line below.
-        blocks = (head, judgements, fields, trend, splits, urgent, tail)
+        blocks = (head, judgements, fields, review, trend, splits, urgent, tail)
         return rows - sum(len(block) + 1 for block in blocks if block) - 1
 
     if room() < _MIN_THEMES:
@@ -68,7 +78,7 @@ def report_lines(
     if room() < _MIN_THEMES:
         urgent = list(_urgent(figures.urgent, columns, palette, lines=1))
     themes = list(_themes(figures, columns, max(_MIN_THEMES, room()), palette))
-    blocks = [block for block in (head, judgements, fields, themes, trend, splits, urgent, tail) if block]
+    blocks = [block for block in (head, judgements, fields, themes, review, trend, splits, urgent, tail) if block]
     for index, block in enumerate(blocks):
         if index:
             yield ()
@@ -104,6 +114,29 @@ def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Li
         return
     for first, second in itertools.zip_longest(left, right, fillvalue=()):
         yield (*pad(first, room + 2), *second)
+
+
+def _review(review: ReviewFigures | None, columns: int, palette: Palette) -> Iterator[Line]:
+    """The shares by the model and as corrected by the reviewed sample."""
+    if review is None:
+        return
+    for part in wrap(palette.safe(review_sentence(review)), columns):
+        yield (("strong", part),)
+    for field in review.fields:
+        head = f"{field.right:,} of {field.reviewed:,} right"
+        yield clip((_label(shorten(palette.safe(field.name), _LABEL_CELLS - 1, palette.glyphs.cut)), ("quiet", head)), columns)
+        shown = field.values[:_MAX_VALUES]
+        names = [shorten(palette.safe(one.name), _LONGEST_NAME, palette.glyphs.cut) for one in shown]
+        widest = max(map(cells_of, names), default=0)
+        for name, one in zip(names, shown, strict=True):
+            model = palette.fit(share_range(one.model, one.model_interval))
+            corrected = palette.fit(share_range(one.corrected, one.interval))
+            spans: Line = (
+                *pad((_label(""), (judgement_role(one.name), name)), _LABEL_CELLS + widest + 2),
+                ("quiet", f"model {model:<14}"),
+                ("strong", f"  corrected {corrected}"),
+            )
+            yield clip(spans, columns)
 
 
 _MAX_VALUES = 6
