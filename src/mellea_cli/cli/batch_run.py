@@ -524,9 +524,11 @@ def confirm_changes(
 
 
 def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
-    """Note in the journal which columns are own fields, so that reports know their types."""
-    from mellea_cli.report.results import OWN_FIELDS
+    """Note in the journal which columns are own fields, so that reports know their types, and which values they have."""
+    from mellea_cli.report.results import CHOICES, OWN_FIELDS
 
+    if choices := {column.name: column.choices for column in columns if column.choices}:
+        run_io.answers.note_facts({CHOICES: json.dumps(choices)})
     own = [[column.name, column.type, column.joint] for column in columns if column.type]
     if own or OWN_FIELDS in run_io.answers.facts():
         run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})

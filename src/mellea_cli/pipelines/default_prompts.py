@@ -448,11 +448,12 @@ def built_in_columns(issues: Any, written: str, summary: str, labels: Collection
     }
 
 
-_COLUMNS = (
-    Column("summary"),
-    Column("sentiment"),
-    Column("issues", ("main_complaint", "positive_aspect", "urgency")),
-)
+def _columns(labels: tuple[str, ...]) -> tuple[Column, ...]:
+    return (
+        Column("summary"),
+        Column("sentiment", choices=labels),
+        Column("issues", ("main_complaint", "positive_aspect", "urgency")),
+    )
 
 
 def built_in(name: str, wording: Wording | None = None) -> Pipeline:
@@ -484,7 +485,7 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
                 fallback=_shortened,
             ),
         ),
-        columns=_COLUMNS,
+        columns=_columns(labels),
         assemble=lambda answers: built_in_columns(
             answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, labels
         ),
@@ -522,7 +523,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
                 needs=("summary",),
             ),
         ),
-        columns=_COLUMNS,
+        columns=_columns(labels),
         assemble=lambda answers: built_in_columns(
             answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, labels
         ),

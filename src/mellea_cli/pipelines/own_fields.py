@@ -181,7 +181,7 @@ class OwnField:
             return Column(self.name, type="model")
         choices = self.spec.choices if self.spec.type == "categories" else {}
         plain = bool(choices) and not any("|" in choice or choice[:1] in '["' for choice in choices)
-        return Column(self.name, type=self.spec.type, joint=JOINT if plain else "")
+        return Column(self.name, type=self.spec.type, joint=JOINT if plain else "", choices=tuple(self.spec.choices))
 
     def value(self, answer: Any, text: str) -> Any:
         """The column's value of an answer about `text`."""

@@ -8,17 +8,136 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from mellea_cli.io.corrections import Corrections
+from mellea_cli.errors import name_some
+from mellea_cli.io.corrections import Corrections, Sample
 from mellea_cli.pipelines.pipeline import Column
+from mellea_cli.pipelines.theme_prompts import anchored
 from mellea_cli.report.figures import CorrectedShare, FieldReview, ReviewFigures, value_name, value_names
 from mellea_cli.report.intervals import Interval, Z, correction, share_interval
 from mellea_cli.report.results import SENTIMENTS, URGENCIES, Record
+
+# What a reviewer sees.
+
+BUILT_IN_KINDS = {
+    "sentiment": "label",
+    "urgency": "label",
+    "main_complaint": "text",
+    "positive_aspect": "text",
+    "summary": "text",
+}
+"""The fields of the built-in pipelines that are judged, and their kind."""
+_LONG_WORD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewField:
+    """A field that is judged.
+
+    Args:
+        name: its name.
+        kind: `label` or `text` for a built-in one, `themes`, or the type of an own field.
+        choices: its values in the order of their keys; empty for any text.
+        joint: separates the values of a list when it is typed.
+    """
+
+    name: str
+    kind: str
+    choices: tuple[str, ...] = ()
+    joint: str = " | "
+
+    @property
+    def has_choices(self) -> bool:
+        return self.kind in ("label", "bool", "category", "categories", "themes")
+
+    @property
+    def is_list(self) -> bool:
+        return self.kind in ("categories", "themes", "list")
+
+    def shown(self, value: Any) -> str:
+        """The value for people; empty for null."""
+        if isinstance(value, list):
+            return self.joint.join(map(str, value))
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    def typed(self, text: str) -> Any:
+        """The value that a person has typed; nothing is null.
+
+        Raises:
+            ValueError: it is none of this type; the message says what to type.
+        """
+        from mellea_cli.pipelines.pipeline_spec import as_date
+
+        text = " ".join(text.split())
+        if not text:
+            return [] if self.is_list else None
+        if self.is_list:
+            return [self._one(part.strip()) for part in text.split(self.joint.strip() or "|") if part.strip()]
+        if self.kind in ("int", "number"):
+            try:
+                return int(text) if self.kind == "int" else float(text)
+            except ValueError:
+                raise ValueError("type a number") from None
+        if self.kind == "date" and as_date(text) is None:
+            raise ValueError("type a date such as 2026-01-31")
+        if self.kind == "bool":
+            return self._one(text) == "true"
+        return self._one(text)
+
+    def _one(self, text: str) -> str:
+        found = next((choice for choice in self.choices if choice.casefold() == text.casefold()), None)
+        if found is None and self.choices and self.has_choices:
+            raise ValueError(f"type one of {name_some(self.choices, 12)}")
+        return found or text
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """A row to judge."""
+
+    record: Record
+    sample: Sample
+    seed: int | None = None
+    confidence: float | None = None
+
+
+def evidence(record: Record, text: str) -> list[tuple[int, int, str]]:
+    """The passages of a text that the answers rest on: start, end, and `complaint`, `praise` or `quote`.
+
+    A quote is marked where it stands. Complaint and praise are the model's own words, so the words that they share
+    with the text are marked.
+    """
+    marks: list[tuple[int, int, str]] = []
+    quotes = [*record.quotes.values(), *(value for value in record.own.values() if isinstance(value, str))]
+    for quote in quotes:
+        passage = anchored(quote, text) if len(quote) > _LONG_WORD else None
+        if passage and (start := text.find(passage)) >= 0:
+            marks.append((start, start + len(passage), "quote"))
+    for kind, said in (("complaint", record.complaint), ("praise", record.praise)):
+        words = {word.casefold() for word in re.findall(r"\w+", said) if len(word) >= _LONG_WORD}
+        for word in re.finditer(r"\w+", text):
+            if len(word[0]) >= _LONG_WORD and any(_same_word(word[0].casefold(), one) for one in words):
+                marks.append((word.start(), word.end(), kind))
+    kept: list[tuple[int, int, str]] = []
+    for start, end, kind in sorted(marks):
+        if not kept or start >= kept[-1][1]:
+            kept.append((start, end, kind))
+    return kept
+
+
+def _same_word(one: str, other: str) -> bool:
+    """Whether two words are equal but for their last letters."""
+    shorter = min(len(one), len(other))
+    return one == other or (shorter > _LONG_WORD and one[: shorter - 1] == other[: shorter - 1])
+
 
 # Totals corrected by a sample.
 

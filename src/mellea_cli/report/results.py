@@ -124,6 +124,20 @@ def own_columns(path: str) -> tuple[Column, ...]:
         return ()  # the report says what the file itself says
 
 
+CHOICES = "choices"
+"""The fact of a journal with the values that its columns may have, by column."""
+
+
+def known_choices(path: str) -> dict[str, list[str]]:
+    """The values that the columns of an output may have, by its journal; none where there is no journal."""
+    try:
+        with closing(peek_answers(resolve_output(path))) as answers:
+            found: dict[str, list[str]] = json.loads(answers.facts().get(CHOICES, "{}"))
+            return found
+    except (OutputError, ValueError):
+        return {}
+
+
 def reviewed_rows(path: str) -> Corrections:
     """The corrections of an output.
 

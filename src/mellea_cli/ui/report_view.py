@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
+from mellea_cli.report.agreement import Agreement, Estimate, FieldEvaluation, Share
 from mellea_cli.report.comparison import Change, Comparison, group_name, points, row_sentence, theme_notes
 from mellea_cli.report.figures import (
     FieldFigures,
@@ -316,3 +317,84 @@ def _change_role(change: Change) -> Role:
     if change.name in _BAD_WHEN_MORE:
         return "bad" if up else "good"
     return "strong"
+
+
+def print_evaluation(
+    fields: Sequence[FieldEvaluation],
+    people: Sequence[Agreement],
+    notes: Sequence[str],
+    stream: IO[str],
+    environ: Mapping[str, str],
+) -> None:
+    """Print how right the model is in each field, and how far people agree."""
+    console = make_console(stream, environ)
+    palette = Palette(console)
+    columns = max(24, console.width - 1) if is_terminal(stream, environ) else 100
+    lines: list[Line] = [(("strong", part),) for note in notes for part in wrap(palette.safe(note), columns)]
+    for field in fields:
+        lines += [(), *(clip(line, columns) for line in _evaluated(field, palette))]
+    if people:
+        lines += [(), (("label", "agreement of people"),)]
+        lines += [clip(line, columns) for one in people for line in _agreed(one, palette)]
+    palette.print(lines, stream)
+
+
+def _share(share: Share) -> str:
+    return f"{share_range(share.value, share.interval)}, {count(share.number)} of {count(share.size)}"
+
+
+def _estimate(one: Estimate) -> str:
+    return f"{one.value:.2f} ({one.interval.low:.2f}–{one.interval.high:.2f})"  # noqa: RUF001 - the dash is meant
+
+
+def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
+    yield (("strong", palette.safe(field.name)), ("quiet", f"  {count(field.rows)} rows"))
+    figures = [("right", field.right), ("opposite label", field.opposite)]
+    figures += [("null where null", field.null_found), ("value where value", field.value_found)]
+    for name, share in figures:
+        if share is not None and share.size:
+            yield (("plain", f"  {name:<18}{palette.fit(_share(share))}"),)
+        if name == "right" and field.macro_f1 is not None:
+            yield (("plain", f"  {'macro F1':<18}{palette.fit(_estimate(field.macro_f1))}"),)
+    yield from _confusion(field, palette)
+    for column, value, share in field.groups:
+        name = palette.safe(f"{column} {value}")
+        yield (("plain", f"  {shorten(name, 28, palette.glyphs.cut):<30}{palette.fit(_share(share))}"),)
+
+
+_MAX_LABELS = 8
+
+
+def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
+    """The table of the person's labels and the model's; the most frequent ones where there are many."""
+    totals: dict[str, int] = {}
+    for person, said, rows in field.confusion:
+        totals[person] = totals.get(person, 0) + rows
+        totals.setdefault(said, 0)
+    labels = sorted(totals, key=lambda label: -totals[label])[:_MAX_LABELS]
+    if len(labels) < 2:
+        return
+    cells = {(person, said): rows for person, said, rows in field.confusion}
+    names = {label: shorten(palette.safe(label), 14, palette.glyphs.cut) for label in labels}
+    widest = max(map(cells_of, names.values()))
+    head = "".join(f"{names[label]:>{max(7, cells_of(names[label]) + 2)}}" for label in labels)
+    yield (("quiet", f"  {'person / model':<{widest + 9}}{head}"),)
+    for person in labels:
+        spans: list[Span] = [("plain", f"  {names[person]:<{max(widest + 9, 14)}}")]
+        for said in labels:
+            rows = cells.get((person, said), 0)
+            role: Role = "good" if person == said else "bad" if rows else "quiet"
+            spans.append((role, f"{count(rows):>{max(7, cells_of(names[said]) + 2)}}"))
+        yield tuple(spans)
+    if len(totals) > len(labels):
+        yield (("quiet", f"  {len(totals) - len(labels)} more labels: --json has all"),)
+
+
+def _agreed(one: Agreement, palette: Palette) -> Iterator[Line]:
+    who = palette.safe(" and ".join(one.people))
+    yield (("plain", f"  {palette.safe(one.field)}: {who}, "), ("quiet", f"{count(one.rows)} rows"))
+    parts = [f"same label {_share(one.same)}"] if one.same is not None else []
+    parts += [f"Cohen's kappa {_estimate(one.kappa)}"] if one.kappa is not None else []
+    parts += [f"Krippendorff's alpha {_estimate(one.alpha)}"]
+    for part in parts:
+        yield (("plain", f"    {palette.fit(part)}"),)
