@@ -9,8 +9,11 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import math
 import os
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -134,6 +137,14 @@ class Corrections:
             for of_item in items.values():
                 yield from (last for people in of_item.values() if (last := _last(people)) is not None)
 
+    def rows(self) -> Iterator[tuple[str, dict[str, Correction]]]:
+        """The text of each judged row, and the judgements of its fields."""
+        for items in self._rows.values():
+            for of_item in items.values():
+                said = {name: last for name, people in of_item.items() if (last := _last(people)) is not None}
+                if said:
+                    yield next(iter(said.values())).text, said
+
     def row(self, item: object, text: str) -> dict[str, Correction]:
         """The judgements of a row by field: its own, else those of another row with the same text."""
         items = self._rows.get(key := text_key(text))
@@ -232,6 +243,108 @@ def _read(line: bytes, path: Path, number: int) -> Correction:
     if not isinstance(record.get("seed", 0), int) or not isinstance(record.get("withdrawn", False), bool):
         raise bad("'seed' must be a whole number, and 'withdrawn' true or false")
     return Correction(**record)
+
+
+# Rows that teach.
+
+EXAMPLES = 6
+"""The rows that a prompt shows as worked examples."""
+_LONGEST_EXAMPLE = 800
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedRow:
+    """What is known about all fields of a judged row.
+
+    Args:
+        text: the feedback.
+        values: the person's values by field.
+        wrong: the fields in which the model had another value.
+    """
+
+    text: str
+    values: Mapping[str, Any]
+    wrong: frozenset[str]
+
+
+def reviewed_rows(corrections: Corrections, names: Iterable[str]) -> list[ReviewedRow]:
+    """The rows with a text in which all these fields are judged, in the order of the file."""
+    wanted = set(names)
+    found = []
+    for text, said in corrections.rows():
+        if text.strip() and len(text) <= _LONGEST_EXAMPLE and wanted <= said.keys():
+            values = {name: said[name].person for name in said if name in wanted}
+            wrong = frozenset(name for name in wanted if said[name].person != said[name].model)
+            found.append(ReviewedRow(text, values, wrong))
+    return found
+
+
+def teaching_rows(rows: Sequence[ReviewedRow], label: str, most: int = EXAMPLES) -> list[ReviewedRow]:
+    """Choose the rows that a prompt shows as examples: by the similarity of their texts, the same ones in each run.
+
+    Only the corrections decide, not the rows of a run, so that the prompt stays the same while the input grows. Each
+    value of `label` gets one row, so that no value is forgotten. The others go to the values with most errors. Within
+    a value, rows where the model was wrong come first, and each next one is that which makes the chosen ones most
+    similar to all of them (facility location, greedily; cosine of TF-IDF vectors of words).
+
+    Args:
+        rows: the judged rows.
+        label: the field whose values are kept in balance; empty for none.
+        most: the number of rows.
+    """
+    groups: dict[str, list[ReviewedRow]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps(row.values.get(label), sort_keys=True), []).append(row)
+    errors = {name: sum(bool(row.wrong) for row in group) for name, group in groups.items()}
+    if not any(errors.values()):
+        return []
+    vectors = _vectors([row.text for row in rows])
+    by_text = {row.text: vector for row, vector in zip(rows, vectors, strict=True)}
+    ranked = {name: _representative(group, by_text) for name, group in groups.items()}
+    order = sorted(groups, key=lambda name: (-errors[name], -len(groups[name]), name))
+    chosen = [ranked[name].pop(0) for name in order[:most]]
+    # One more row for whichever value has the most errors for each row that it has already.
+    shown = Counter(order[:most])
+    while len(chosen) < most:
+        left = [name for name in order if ranked[name] and ranked[name][0].wrong]
+        if not left:
+            break
+        name = max(left, key=lambda one: (errors[one] / (shown[one] + 1), -order.index(one)))
+        chosen.append(ranked[name].pop(0))
+        shown[name] += 1
+    return chosen
+
+
+def _representative(rows: Sequence[ReviewedRow], vectors: Mapping[str, Mapping[str, float]]) -> list[ReviewedRow]:
+    """The first rows of a group, the most telling one first."""
+    wrong = [row for row in rows if row.wrong]
+    found: list[ReviewedRow] = []
+    for pool in (wrong, [row for row in rows if not row.wrong]):
+        covered = [0.0] * len(pool)
+        similar = [[_cosine(vectors[one.text], vectors[other.text]) for other in pool] for one in pool]
+        left = list(range(len(pool)))
+        while left and len(found) < EXAMPLES:
+            best = max(left, key=lambda at: sum(max(0.0, s - c) for s, c in zip(similar[at], covered, strict=True)))
+            covered = [max(pair) for pair in zip(covered, similar[best], strict=True)]
+            left.remove(best)
+            found.append(pool[best])
+    return found
+
+
+def _vectors(texts: Sequence[str]) -> list[dict[str, float]]:
+    words = [Counter(re.findall(r"\w+", text.casefold())) for text in texts]
+    rows = Counter(word for one in words for word in one)
+    vectors = []
+    for one in words:
+        weights = {word: number * math.log((1 + len(texts)) / rows[word]) for word, number in one.items()}
+        length = math.sqrt(sum(weight**2 for weight in weights.values())) or 1.0
+        vectors.append({word: weight / length for word, weight in weights.items()})
+    return vectors
+
+
+def _cosine(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    shorter, longer = (one, other) if len(one) < len(other) else (other, one)
+    return sum(weight * longer.get(word, 0.0) for word, weight in shorter.items())
 
 
 class CorrectionsFile:

@@ -123,11 +123,13 @@ class Wording:
         context: what the feedback is, such as "Reviews of a bicycle shop".
         language: of generated text: a code, a name, or `same` for the feedback's own.
         labels: the labels of the sentiment, each with its definition; empty for the usual ones.
+        examples: further worked examples: texts, and answers by field.
     """
 
     context: str = ""
     language: str = "en"
     labels: tuple[tuple[str, str], ...] = ()
+    examples: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def frame(self) -> str:
         """The instructions that stand before the fields."""
@@ -420,7 +422,9 @@ def worked(wording: Wording, names: Iterable[str]) -> list[tuple[str, dict[str, 
     # A small model copies the last example where it has little to say, so the neutral one stands in the middle.
     shown.insert(len(shown) // 2, shown.pop())
     known = [(text, answer) for text, answer in shown if answer["sentiment"] in wording.names]
-    return [(text, {name: answer[name] for name in names}) for text, answer in known]
+    wanted = list(names)
+    known += [(text, dict(answer)) for text, answer in wording.examples if all(name in answer for name in wanted)]
+    return [(text, {name: answer[name] for name in wanted}) for text, answer in known]
 
 
 def _examples(wording: Wording, model: type[BaseModel], *, of_summary: bool = False) -> tuple[Example, ...]:
