@@ -24,11 +24,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from quality import labelled, macro_f1
+from rows import Row, tell
+
 from mellea_cli.io.corrections import Correction, CorrectionsFile
 from mellea_cli.report.agreement import corrected_share
 from mellea_cli.report.intervals import share_interval
-from quality import labelled, macro_f1
-from rows import Row, tell
 
 RATED = Path(__file__).parent / "quality" / "rated.tsv"
 REVIEWED, DRAWS = 150, 200
@@ -50,7 +51,7 @@ def totals(part: str) -> None:
     """Review a sample again and again, and print how often the interval holds and how wide it is."""
     rows = rated(part)
     chance = random.Random(18)  # noqa: S311 - no secret
-    held = {name: 0 for name in NAMES}
+    held = dict.fromkeys(NAMES, 0)
     widths = {name: [0.0, 0.0] for name in NAMES}
     for _ in range(DRAWS):
         sample = chance.sample(rows, REVIEWED)
@@ -101,14 +102,25 @@ def examples(model: str | None) -> None:
         ends = share_interval(right, len(truths))
         note = f"{right} of {len(truths)}, 95 % interval {ends.low:.0%} to {ends.high:.0%}"
         tell(Row("review", f"sentiment right {when} corrected examples", 100 * right / len(truths), "%", note=note))
-        tell(Row("review", f"macro F1 {when} corrected examples", macro_f1(Counter(zip(truths, said, strict=True))), ""))
+        tell(
+            Row("review", f"macro F1 {when} corrected examples", macro_f1(Counter(zip(truths, said, strict=True))), "")
+        )
 
 
 def _answers(folder: Path, items: list[tuple[str, str]], model: str | None, *flags: str) -> list[str | None]:
     source, output = folder / f"in{len(items)}.jsonl", folder / f"out{len(items)}.jsonl"
     lines = (json.dumps({"id": at + 1, "text": text}) + "\n" for at, (_, text) in enumerate(items))
     source.write_text("".join(lines), encoding="utf-8")
-    command = [sys.executable, "-m", "mellea_cli", "run", str(folder / "sentiment.toml"), str(source), "-o", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "mellea_cli",
+        "run",
+        str(folder / "sentiment.toml"),
+        str(source),
+        "-o",
+        str(output),
+    ]
     command += ["-b", "local", "-q", *(["-m", model] if model else []), *flags]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode not in {0, 3}:

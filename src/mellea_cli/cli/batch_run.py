@@ -524,7 +524,7 @@ def confirm_changes(
 
 
 def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
-    """Note in the journal which columns are own fields, so that reports know their types, and which values they have."""
+    """Note in the journal which columns are own fields, with their types, and which values columns may have."""
     from mellea_cli.report.results import CHOICES, OWN_FIELDS
 
     if choices := {column.name: column.choices for column in columns if column.choices}:

@@ -201,7 +201,9 @@ class _Plan:
         for column in own:
             choices = known.get(column.name) or usual.get(column.type) or seen.get(column.name, ())
             listed = column.is_categorical
-            fields.append(ReviewField(column.name, column.type, tuple(choices) if listed else (), column.joint or " | "))
+            fields.append(
+                ReviewField(column.name, column.type, tuple(choices) if listed else (), column.joint or " | ")
+            )
         if "themes" in seen:
             fields.append(ReviewField("themes", "themes", tuple(seen["themes"])))
         return self._wanted(fields)
@@ -233,8 +235,9 @@ class _Plan:
         found = []
         for row in self._again:
             record = row.record
-            for one in self._said.row(record.id, record.text).values():
-                found.append(replace(one, item=record.id, who=who, when=now(), sample="random", seed=self.seed))
+            said = self._said.row(record.id, record.text).values()
+            drawn = {"item": record.id, "who": who, "when": now(), "sample": "random", "seed": self.seed}
+            found += [replace(one, **drawn) for one in said]
         return found
 
     def judgements(self) -> "list[dict[str, Any]]":
@@ -275,9 +278,7 @@ def confidence_of(record: "Record") -> float | None:
 def _source_options(flags: Any) -> "SourceOptions":
     from mellea_cli.io.source import SourceOptions
 
-    return SourceOptions(
-        format=flags.input_format, text_field=tuple(flags.text_field or ()), id_field=flags.id_field
-    )
+    return SourceOptions(format=flags.input_format, text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
 
 
 def _write_page(flags: ReviewFlags, plan: _Plan, who: str) -> None:
@@ -331,7 +332,9 @@ def evaluate(flags: EvaluateFlags) -> ExitCode:
     from mellea_cli.ui.report_view import print_evaluation
 
     if (flags.gold is None) == (not flags.corrections):
-        raise UsageError("name what is right: either --gold FILE or --corrections", hint="mellea evaluate OUT --gold FILE")
+        raise UsageError(
+            "name what is right: either --gold FILE or --corrections", hint="mellea evaluate OUT --gold FILE"
+        )
     if flags.results == "-":
         raise UsageError("an evaluation needs the output's file", hint="name it: mellea evaluate OUT --gold FILE")
     found = _by_gold(flags) if flags.gold is not None else _by_review(flags)
@@ -374,7 +377,9 @@ class _Found:
         parts = [f"{counts['unmatched']:,} rows of the output have no gold"] if counts["unmatched"] else []
         parts += [f"{counts['gold_unmatched']:,} gold rows are not in the output"] if counts["gold_unmatched"] else []
         parts += [f"{counts['other_text']:,} rows have another text in the gold file"] if counts["other_text"] else []
-        parts += [f"{counts['unanswered']:,} matched rows have no answer and do not count"] if counts["unanswered"] else []
+        parts += (
+            [f"{counts['unanswered']:,} matched rows have no answer and do not count"] if counts["unanswered"] else []
+        )
         return ["; ".join([by, *parts])]
 
 

@@ -129,9 +129,7 @@ def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
     rows = [replace(row, values=values) for row in judged if (values := _coherent(row.values)) is not None]
     # A person may type what the model must not answer.
     rows = [
-        row
-        for row in rows
-        if not any(field.problem(row.values[one], row.text) for one, field in spec.fields.items())
+        row for row in rows if not any(field.problem(row.values[one], row.text) for one, field in spec.fields.items())
     ]
     labelled = [one for one, field in spec.fields.items() if field.type in ("category", "bool")]
     chosen = teaching_rows(rows, "sentiment" if spec.extends else next(iter(labelled), ""))

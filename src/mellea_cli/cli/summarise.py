@@ -412,7 +412,9 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
     if options.examples_from:
-        show.say(f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all")
+        show.say(
+            f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
+        )
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)

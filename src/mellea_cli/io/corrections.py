@@ -176,7 +176,7 @@ class Corrections:
                 yield from (people for people in of_item.values() if people)
 
 
-def _last(people: Mapping[str, Correction]) -> Correction | None:
+def _last(people: dict[str, Correction]) -> Correction | None:
     return next(reversed(people.values())) if people else None
 
 

@@ -19,7 +19,7 @@ from mellea_cli.errors import name_some
 from mellea_cli.io.corrections import Corrections, Sample
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import anchored
-from mellea_cli.report.figures import CorrectedShare, FieldReview, ReviewFigures, value_name, value_names
+from mellea_cli.report.figures import CorrectedShare, FieldReview, ReviewFigures, value_names
 from mellea_cli.report.intervals import Interval, Z, correction, share_interval
 from mellea_cli.report.results import SENTIMENTS, URGENCIES, Record
 
@@ -123,9 +123,11 @@ def evidence(record: Record, text: str) -> list[tuple[int, int, str]]:
             marks.append((start, start + len(passage), "quote"))
     for kind, said in (("complaint", record.complaint), ("praise", record.praise)):
         words = {word.casefold() for word in re.findall(r"\w+", said) if len(word) >= _LONG_WORD}
-        for word in re.finditer(r"\w+", text):
-            if len(word[0]) >= _LONG_WORD and any(_same_word(word[0].casefold(), one) for one in words):
-                marks.append((word.start(), word.end(), kind))
+        marks += [
+            (word.start(), word.end(), kind)
+            for word in re.finditer(r"\w+", text)
+            if len(word[0]) >= _LONG_WORD and any(_same_word(word[0].casefold(), one) for one in words)
+        ]
     kept: list[tuple[int, int, str]] = []
     for start, end, kind in sorted(marks):
         if not kept or start >= kept[-1][1]:
@@ -505,6 +507,7 @@ def _binomial(size: int, share: float, chance: random.Random) -> int:
 
 
 def evaluation_to_json(record: Mapping[str, Any]) -> str:
+    """Render an evaluation as JSON."""
     return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
 
 
@@ -537,8 +540,3 @@ def agreement_record(one: Agreement) -> dict[str, Any]:
         "kappa": one.kappa.record() if one.kappa is not None else None,
         "alpha": one.alpha.record(),
     }
-
-
-def group_name(value: Any) -> str:
-    """The name of a row's group."""
-    return value_name(value)

@@ -257,7 +257,7 @@ def review_sentence(review: ReviewFigures) -> str:
 
 
 def share_range(share: float, interval: Interval) -> str:
-    """A share with its interval, such as `38% (35–41)`."""
+    """A share with the ends of its interval in parentheses."""
     return f"{percent(share)} ({100 * interval.low:.0f}–{100 * interval.high:.0f})"  # noqa: RUF001 - the dash is meant
 
 

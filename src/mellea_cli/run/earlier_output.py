@@ -594,7 +594,7 @@ class Reviewed:
             mine = {name: values[name] for name in (column.parts or (column.name,)) if name in values}
             if not mine:
                 continue
-            self._note_model(item, said, mine, _fields(added, form))
+            self._note_model(said, mine, _fields(added, form))
             if not column.parts:
                 added = {**added, **mine}
                 edited.pop(column.name, None)
@@ -608,14 +608,12 @@ class Reviewed:
         return added
 
     def _is_news(self, name: str, value: Any, said: Mapping[str, Correction]) -> bool:
-        """Whether an edited cell says more than the corrections: a review has seen the cells that were edited before."""
+        """Whether an edited cell is newer than the corrections: a review has seen the cells edited before it."""
         if (one := said.get(name)) is None:
             return self._adopt
         return canonical(value) not in (canonical(one.model), canonical(one.person))
 
-    def _note_model(
-        self, item: Item, said: Mapping[str, Correction], values: Iterable[str], answered: Mapping[str, Any]
-    ) -> None:
+    def _note_model(self, said: Mapping[str, Correction], values: Iterable[str], answered: Mapping[str, Any]) -> None:
         for name in values:
             if name in said and canonical(said[name].model) != canonical(answered.get(name)):
                 self._later.append((said[name].item, name, answered.get(name)))

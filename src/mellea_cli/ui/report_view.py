@@ -125,7 +125,9 @@ def _review(review: ReviewFigures | None, columns: int, palette: Palette) -> Ite
         yield (("strong", part),)
     for field in review.fields:
         head = f"{field.right:,} of {field.reviewed:,} right"
-        yield clip((_label(shorten(palette.safe(field.name), _LABEL_CELLS - 1, palette.glyphs.cut)), ("quiet", head)), columns)
+        yield clip(
+            (_label(shorten(palette.safe(field.name), _LABEL_CELLS - 1, palette.glyphs.cut)), ("quiet", head)), columns
+        )
         shown = field.values[:_MAX_VALUES]
         names = [shorten(palette.safe(one.name), _LONGEST_NAME, palette.glyphs.cut) for one in shown]
         widest = max(map(cells_of, names), default=0)

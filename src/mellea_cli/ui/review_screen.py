@@ -20,6 +20,7 @@ from prompt_toolkit.styles import Style
 from mellea_cli.errors import OutputError
 from mellea_cli.io.corrections import Correction, Corrections, CorrectionsFile, now
 from mellea_cli.report.agreement import ReviewField, ReviewRow, evidence
+from mellea_cli.report.figures import many
 from mellea_cli.ui.chat_screen import editing_mode
 from mellea_cli.ui.console import clean, make_console
 from mellea_cli.ui.theme import Line, Palette, Role, Span, cells_of, clip, judgement_role, pad, shorten, width, wrap
@@ -83,15 +84,13 @@ class Review:
 
     def value(self, field: ReviewField) -> Any:
         """The value of a field of this row: this person's, else the model's. Others' would lead a second opinion."""
-        assert self.row is not None
-        record = self.row.record
+        record = self.rows[self.at].record
         said = self._said.get((record.number, field.name))
         return said.person if said is not None else record.model_value(field.name)
 
     def is_changed(self, field: ReviewField) -> bool:
         """Whether the person's value of a field of this row is not the model's."""
-        assert self.row is not None
-        return not _same(self.value(field), self.row.record.model_value(field.name))
+        return not _same(self.value(field), self.rows[self.at].record.model_value(field.name))
 
     def choose(self, step: int) -> None:
         """Choose another field."""
@@ -157,8 +156,7 @@ class Review:
         self._file.add(restored)
 
     def _judge(self, values: Sequence[tuple[ReviewField, Any]], *, moved: bool = False) -> None:
-        assert self.row is not None
-        row, record, time = self.row, self.row.record, now()
+        row, record, time = self.rows[self.at], self.rows[self.at].record, now()
         before = [(field.name, self._said.get((record.number, field.name))) for field, _ in values]
         judged = [
             Correction(
@@ -220,7 +218,7 @@ def screen_lines(review: Review, size: tuple[int, int], palette: Palette, scroll
     start = max(0, min(scroll, len(text) - space))
     shown = text[start : start + space]
     if len(text) > start + space:
-        more = f"{palette.glyphs.cut} {len(text) - start - space} more lines: PageDown"
+        more = f"{palette.glyphs.cut} {many(len(text) - start - space + 1, 'more line')}: PageDown"
         shown[-1] = clip((("quiet", more),), columns)
     shown += [()] * (space - len(shown))
     return [*head, *shown, (), *fields, *foot][:rows]
@@ -249,8 +247,8 @@ def _text(row: ReviewRow, columns: int, palette: Palette) -> Iterator[Line]:
 
 def _spans(line: str, start: int, marks: Sequence[tuple[int, int, str]]) -> Iterator[Span]:
     at = start
-    for begin, end, kind in marks:
-        begin, end = max(begin, at), min(end, start + len(line))
+    for first, last, kind in marks:
+        begin, end = max(first, at), min(last, start + len(line))
         if begin < end:
             yield ("plain", line[at - start : begin - start])
             yield (_KINDS[kind], line[begin - start : end - start])
@@ -271,7 +269,12 @@ def _field(review: Review, field: ReviewField, columns: int, palette: Palette, *
     lines = lines if is_chosen else lines[:1]
     mark = palette.glyphs.arrow if is_chosen else ""
     for index, line in enumerate(lines):
-        start: Line = ((("cursor" if is_chosen else "label"), f"{mark if not index else '':<2} {name if not index else '':<{widest}} "),)
+        start: Line = (
+            (
+                ("cursor" if is_chosen else "label"),
+                f"{mark if not index else '':<2} {name if not index else '':<{widest}} ",
+            ),
+        )
         yield clip((*start, (role, line), ("quiet", before if index == len(lines) - 1 else "")), columns)
     if is_chosen and field.has_choices:
         keys: list[Span] = [("quiet", " " * (widest + 4))]

@@ -106,6 +106,7 @@
       legend.append(element("span", { className: "was" }, " (model: " + (shown(field, rows[at].model[field.name]) || "nothing") + ")"));
     }
     const set = element("fieldset", { className: index === chosen ? "chosen" : "" }, legend);
+    if (index === chosen) set.setAttribute("aria-current", "true");
     if (hasChoices(field)) {
       const there = field.list ? given || [] : [shown(field, given)];
       const buttons = field.choices.map((choice, number) => {
