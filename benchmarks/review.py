@@ -58,7 +58,8 @@ def totals(part: str) -> None:
         for name in NAMES:
             truth = sum(person == name for person, _ in rows) / len(rows)
             found = [(person == name, said == name) for person, said in sample]
-            cells = tuple(found.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False)))
+            both, missed = found.count((True, True)), found.count((True, False))
+            cells = (both, missed, found.count((False, True)), found.count((False, False)))
             _, interval = corrected_share(len(rows), sum(said == name for _, said in rows), cells)
             alone = share_interval(cells[0] + cells[1], REVIEWED, len(rows))
             held[name] += interval.low <= truth <= interval.high
@@ -66,10 +67,10 @@ def totals(part: str) -> None:
             widths[name][1] += alone.high - alone.low
     right = sum(person == said for person, said in rows) / len(rows)
     for name in NAMES:
-        ours, alone = widths[name]
+        ours, sample_alone = widths[name]
         note = f"{part}: {DRAWS} samples of {REVIEWED} of {len(rows):,} rows, the answers are right in {right:.0%}"
         tell(Row("review", f"{part}, {name}: interval holds the truth", 100 * held[name] / DRAWS, "%", note=note))
-        tell(Row("review", f"{part}, {name}: width to that of the sample alone", ours / alone, "x"))
+        tell(Row("review", f"{part}, {name}: width to that of the sample alone", ours / sample_alone, "x"))
 
 
 PIPELINE = """\

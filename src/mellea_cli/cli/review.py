@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,6 +135,7 @@ class _Plan:
         if self.seed is None:
             self.seed = int.from_bytes(os.urandom(3))
         self._values: dict[str, Counter[str]] = {}
+        self._built_in: set[str] = set()
         drawn, doubtful, self._results = self._read()
         self.fields = self._fields()
         names = {field.name for field in self.fields}
@@ -173,8 +175,10 @@ class _Plan:
 
     def _count(self, record: "Record") -> None:
         """Count the values of fields, which are the choices where the journal does not tell them."""
+        from mellea_cli.report.agreement import BUILT_IN_KINDS
         from mellea_cli.report.figures import value_names
 
+        self._built_in.update(name for name in BUILT_IN_KINDS if record.value(name) is not None)
         for name in ("sentiment", *record.own, *(("themes",) if record.themes is not None else ())):
             counts = self._values.setdefault(name, Counter())
             if len(counts) < _MOST_VALUES:
@@ -182,7 +186,7 @@ class _Plan:
 
     def _fields(self) -> "list[ReviewField]":
         from mellea_cli.report.agreement import BUILT_IN_KINDS, ReviewField
-        from mellea_cli.report.results import SENTIMENTS, URGENCIES, known_choices
+        from mellea_cli.report.results import URGENCIES, known_choices
 
         known = known_choices(self._flags.results)
         usual: Mapping[str, Sequence[str]] = {
@@ -192,14 +196,17 @@ class _Plan:
         }
         seen = {name: [value for value, _ in counts.most_common()] for name, counts in self._values.items()}
         own = self._results.own
-        fields = []
-        if any(value in SENTIMENTS for value in seen.get("sentiment", ())) or not own:
+        fields: list[ReviewField] = []
+        own_names = {column.name for column in own}
+        if self._built_in - own_names:
             for name, kind in BUILT_IN_KINDS.items():
-                choices = known.get(name) or usual.get(name, ()) if kind == "label" else ()
+                if name in own_names:
+                    continue
+                choices = (known.get(name) or usual.get(name, ())) if kind == "label" else ()
                 more = [value for value in seen.get(name, ()) if value not in choices] if choices else []
                 fields.append(ReviewField(name, kind, (*choices, *more)))
         for column in own:
-            choices = known.get(column.name) or usual.get(column.type) or seen.get(column.name, ())
+            choices = known.get(column.name) or usual.get(column.type) or seen.get(column.name) or ()
             listed = column.is_categorical
             fields.append(
                 ReviewField(column.name, column.type, tuple(choices) if listed else (), column.joint or " | ")
@@ -236,7 +243,7 @@ class _Plan:
         for row in self._again:
             record = row.record
             said = self._said.row(record.id, record.text).values()
-            drawn = {"item": record.id, "who": who, "when": now(), "sample": "random", "seed": self.seed}
+            drawn: dict[str, Any] = {"item": record.id, "who": who, "when": now(), "sample": "random", "seed": self.seed}
             found += [replace(one, **drawn) for one in said]
         return found
 
@@ -266,12 +273,10 @@ def confidence_of(record: "Record") -> float | None:
     """The least confidence of a row's fields, where the output has a column for that."""
     value = record.rest.get("confidence")
     values = value.values() if isinstance(value, Mapping) else [value]
-    found = []
+    found: list[float] = []
     for one in values:
-        try:
-            found.append(float(one))
-        except (TypeError, ValueError):
-            continue
+        with suppress(TypeError, ValueError):
+            found.append(float(one))  # type: ignore[arg-type]  # what is no number is left out
     return min(found, default=None)
 
 
@@ -490,10 +495,10 @@ class _Gold:
         self._columns = dict(_named_columns(flags.gold_column or ()))
         self._rows: list[Mapping[str, Any]] = []
         with closing(open_bytes(self._name)) as data:
-            for row in open_rows(data, SourceOptions()).stream:
-                if isinstance(row, InputError):
-                    raise row
-                self._rows.append(row[1])
+            for found in open_rows(data, SourceOptions()).stream:
+                if isinstance(found, InputError):
+                    raise found
+                self._rows.append(found[1])
         self._names = dict.fromkeys(name for row in self._rows for name in row)
         ident = flags.id_field or "id"
         self.by_id = ident in self._names

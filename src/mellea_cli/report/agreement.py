@@ -11,7 +11,8 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from itertools import combinations
 from typing import Any
 
@@ -183,7 +184,9 @@ class ReviewedTotals:
 
     def __init__(self, corrections: Corrections, own: Sequence[Column] = ()) -> None:
         self._corrections = corrections
-        self._names = ["sentiment", "urgency", *(one.name for one in own if one.is_categorical), "themes"]
+        labelled = [one.name for one in own if one.is_categorical]
+        # An own field may be called sentiment, too.
+        self._names = list(dict.fromkeys(["sentiment", "urgency", *labelled, "themes"]))
         self._rows = self._sampled = self._others = self._unreviewed = 0
         self._model: dict[str, Counter[str]] = {name: Counter() for name in self._names}
         self._pairs: dict[str, Counter[tuple[frozenset[str], frozenset[str]]]] = defaultdict(Counter)
@@ -283,7 +286,7 @@ class Judged:
     type: str  # Of an own field; `label` for the built-in ones with labels, `text` for those with text
     person: Any
     model: Any
-    groups: Mapping[str, str] = field(default_factory=dict)  # The row's values in the columns to group by
+    groups: Mapping[str, str] = dataclass_field(default_factory=dict)  # The row's values in the columns to group by
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,18 +407,17 @@ def agreements(corrections: Corrections, names: Iterable[str]) -> list[Agreement
         if len(people) > 1 and first.field in wanted:
             units[first.field].append({who: _labels(one.person) for who, one in people.items()})
     for name, rows in units.items():
-        people = tuple(sorted({who for row in rows for who in row}))
-        for one, other in combinations(people, 2):
+        whole = tuple(sorted({who for row in rows for who in row}))
+        for one, other in combinations(whole, 2):
             cells = Counter((row[one], row[other]) for row in rows if one in row and other in row)
             if cells:
                 size = cells.total()
                 same = Share(sum(number for (a, b), number in cells.items() if a == b), size)
-                ratings = Counter({(a, b): number for (a, b), number in cells.items()})
-                kappa, alpha = bootstrap(cells, cohen_kappa), bootstrap(ratings, krippendorff_alpha)
+                kappa, alpha = bootstrap(cells, cohen_kappa), bootstrap(cells, krippendorff_alpha)
                 found.append(Agreement(name, (one, other), size, same, kappa, alpha))
-        if len(people) > 2:
+        if len(whole) > 2:
             ratings = Counter(tuple(row.values()) for row in rows)
-            found.append(Agreement(name, people, len(rows), None, None, bootstrap(ratings, krippendorff_alpha)))
+            found.append(Agreement(name, whole, len(rows), None, None, bootstrap(ratings, krippendorff_alpha)))
     return found
 
 
@@ -438,7 +440,7 @@ def krippendorff_alpha(units: Mapping[Any, int]) -> float:
     Args:
         units: the labels that people gave to a row, and the number of such rows.
     """
-    together: Counter[tuple[Any, Any]] = Counter()
+    together: defaultdict[tuple[Any, Any], float] = defaultdict(float)
     for labels, number in units.items():
         if len(labels) < 2:
             continue
@@ -446,8 +448,8 @@ def krippendorff_alpha(units: Mapping[Any, int]) -> float:
         for one, times in counts.items():
             for other, others in counts.items():
                 pairs = times * (others - (one == other))
-                together[one, other] += number * pairs / (len(labels) - 1)  # type: ignore[assignment]  # a weight
-    totals: Counter[Any] = Counter()
+                together[one, other] += number * pairs / (len(labels) - 1)
+    totals: defaultdict[Any, float] = defaultdict(float)
     for (one, _), weight in together.items():
         totals[one] += weight
     size = sum(totals.values())

@@ -94,7 +94,7 @@ class Record:
             plain["themes"] = tuple(corrections["themes"].person or ()) or None
         own = {name: one.person for name, one in corrections.items() if name in self.own}
         rest = {name: value for name, value in own.items() if name in self.rest}
-        changed = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
+        changed: dict[str, Any] = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
         return replace(self, **changed, reviewed=corrections, is_sampled=is_sampled)
 
     @property

@@ -228,7 +228,7 @@ def _head(review: Review, row: ReviewRow, columns: int, palette: Palette) -> Lin
     dot = f" {palette.glyphs.dot} "
     parts = [f"row {palette.safe(row.record.id)}", _SAMPLES[row.sample]]
     parts += [f"confidence {row.confidence:.2f}"] if row.confidence is not None else []
-    left = (("strong", f"{review.at + 1} of {len(review.rows)}"), ("plain", dot + dot.join(parts)))
+    left: Line = (("strong", f"{review.at + 1} of {len(review.rows)}"), ("plain", dot + dot.join(parts)))
     right = f"{review.changed} changed"
     line = pad(clip(left, columns), columns - len(right) - 1)
     return (*line, ("quiet", f" {right}")) if width(line) + len(right) < columns else line
