@@ -243,7 +243,13 @@ class _Plan:
         for row in self._again:
             record = row.record
             said = self._said.row(record.id, record.text).values()
-            drawn: dict[str, Any] = {"item": record.id, "who": who, "when": now(), "sample": "random", "seed": self.seed}
+            drawn: dict[str, Any] = {
+                "item": record.id,
+                "who": who,
+                "when": now(),
+                "sample": "random",
+                "seed": self.seed,
+            }
             found += [replace(one, **drawn) for one in said]
         return found
 

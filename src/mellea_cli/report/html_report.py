@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import math
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -118,7 +119,8 @@ def review_page(
         {"name": one.name, "kind": one.kind, "choices": one.choices, "joint": one.joint, "list": one.is_list}
         for one in fields
     ]
-    facts = {"who": who, "target": target, "fields": shown}
+    # Judgements outlive a reload of this page, and are not those of another page about the same rows.
+    facts = {"page": secrets.token_hex(8), "who": who, "target": target, "fields": shown}
     yield from environment.get_template("review.html.j2").generate(
         count=len(rows),
         target=target,

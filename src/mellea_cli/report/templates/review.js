@@ -5,8 +5,8 @@
   const facts = read("facts");
   const rows = read("data");
   const fields = facts.fields;
-  // The judgements of this page outlive a reload; two pages with the same rows share them.
-  const store = "mellea-review:" + facts.target + ":" + facts.who + ":" + rows.map(row => row.item).join(",").slice(0, 2000);
+  // The judgements of this page outlive a reload.
+  const store = "mellea-review:" + facts.page;
   const same = (one, other) => JSON.stringify(empty(one)) === JSON.stringify(empty(other));
   const empty = value => (value === undefined || value === "" || (Array.isArray(value) && !value.length) ? null : value);
   let judged = rows.map(row => ({ ...row.said }));
