@@ -361,8 +361,12 @@ def open_output(
         if journal is None:
             yield run_io
             return
-        file = CorrectionsFile(corrections_path(target.path))
-        judged = None if reviewed is None else Reviewed(file, reviewed, adopt=options.adopt_edits)
+        judged = None
+        if reviewed is not None:
+            file = CorrectionsFile(corrections_path(target.path))
+            judged = Reviewed(file, reviewed, adopt=options.adopt_edits)
+            # A row without any correction must not take a longer way.
+            judged = judged if judged.has_work else None
         edited = EditedRows(ordered, form, journal, target, opened.source.name, judged)
         edited.keep(earlier, opened.source.reread() if opened.source.repeatable else None, overwrite=options.overwrite)
         for note in edited.notes():

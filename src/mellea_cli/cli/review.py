@@ -63,7 +63,7 @@ def review(flags: ReviewFlags) -> ExitCode:
     """Judge a random sample and the doubtful rows of a finished run.
 
     One row a screen; each key is saved at once in OUT.corrections.jsonl. The judgements win on every later run, and the
-    random sample corrects the totals of mellea report. The same command again goes on where you left.
+    random sample corrects the totals of mellea report. The same command again continues.
     """
     from mellea_cli.io.corrections import Corrections, CorrectionsFile, corrections_path, read_lines, this_person
     from mellea_cli.ui.console import say
@@ -101,7 +101,7 @@ def review(flags: ReviewFlags) -> ExitCode:
         done = f"{judged.reviewed:,} of {len(plan.rows):,} rows judged, {judged.changed:,} changed"
         say(sys.stderr, f"{done}; saved in {path.name}")
     name = shlex.quote(flags.results)
-    say(sys.stderr, f"go on: mellea review {name}; corrected totals: mellea report {name}")
+    say(sys.stderr, f"continue: mellea review {name}; corrected totals: mellea report {name}")
     return ExitCode.OK
 
 

@@ -252,7 +252,7 @@ def review_sentence(review: ReviewFigures) -> str:
         review.others
     )
     if review.unreviewed:
-        parts.append(f"{many(review.unreviewed, 'row')} of the sample not reviewed: mellea review goes on")
+        parts.append(f"{many(review.unreviewed, 'row')} of the sample not reviewed: mellea review continues")
     return "; ".join(parts)
 
 

@@ -566,6 +566,11 @@ class Reviewed:
         self._new: list[Correction] = []
         self._later: list[tuple[str, str, Any]] = []
 
+    @property
+    def has_work(self) -> bool:
+        """Whether any row may change."""
+        return self._adopt or bool(self._corrections)
+
     def notes(self) -> Iterator[str]:
         """What the user should know, a sentence each."""
         if number := len(self._corrections):

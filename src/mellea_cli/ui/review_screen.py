@@ -97,7 +97,7 @@ class Review:
         self.chosen = (self.chosen + step) % len(self.fields)
 
     def accept(self) -> None:
-        """Say that every field of this row is right as it stands, and go on to the next row."""
+        """Say that every field of this row is right as it stands, and show the next row."""
         if self.row is None:
             return
         self.reviewed += 1
@@ -127,7 +127,7 @@ class Review:
             self._judge([(self.field, self.field.typed(text))])
 
     def skip(self) -> None:
-        """Go on to the next row without a judgement."""
+        """Show the next row, without a judgement of this one."""
         if self.row is not None:
             self._actions.append(_Action(self.at, (), moved=True))
             self.at += 1
