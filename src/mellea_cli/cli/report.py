@@ -98,7 +98,8 @@ def report(flags: ReportFlags) -> ExitCode:
     records: list[Record] = []
     with open_results(flags.results, options) as results:
         wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes)
-        aggregator = Aggregator(wishes, ReviewedTotals(results.corrections, results.own))
+        reviewed = ReviewedTotals(results.corrections, results.own) if results.corrections else None
+        aggregator = Aggregator(wishes, reviewed)
         for record in results:
             aggregator.add(record)
             if form == "html":

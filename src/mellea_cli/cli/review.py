@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mellea_cli.report.results import Record, Results
 
 REVIEW = "Review"
+CONFIDENCE = "confidence"
+"""The column that says how sure the model is; nobody judges it."""
 # A variable such as MELLEA_OUTPUT is for the batch commands.
 _flag = partial(option, env=False)
 
@@ -195,7 +197,7 @@ class _Plan:
             "bool": ("true", "false"),
         }
         seen = {name: [value for value, _ in counts.most_common()] for name, counts in self._values.items()}
-        own = self._results.own
+        own = [column for column in self._results.own if column.name != CONFIDENCE]
         fields: list[ReviewField] = []
         own_names = {column.name for column in own}
         if self._built_in - own_names:
@@ -277,7 +279,7 @@ def _keep(heap: list[Any], entry: tuple[Any, ...], most: int) -> None:
 
 def confidence_of(record: "Record") -> float | None:
     """The least confidence of a row's fields, where the output has a column for that."""
-    value = record.rest.get("confidence")
+    value = record.rest.get(CONFIDENCE)
     values = value.values() if isinstance(value, Mapping) else [value]
     found: list[float] = []
     for one in values:
@@ -464,7 +466,8 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
 def _kinds(results: "Results") -> dict[str, str]:
     from mellea_cli.report.agreement import BUILT_IN_KINDS
 
-    return {**BUILT_IN_KINDS, **{column.name: column.type for column in results.own}}
+    own = {column.name: column.type for column in results.own if column.name != CONFIDENCE}
+    return {**BUILT_IN_KINDS, **own}
 
 
 def _groups(record: "Record", columns: Sequence[str] | None) -> dict[str, str]:

@@ -127,6 +127,9 @@ class Corrections:
             self._random[key, record.item] = record.seed or 0
             self.seed = record.seed if record.seed is not None else self.seed
 
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
     def __len__(self) -> int:
         """The number of fields with a judgement."""
         return sum(1 for _ in self)
