@@ -92,6 +92,7 @@ class InputScan:
     columns: tuple[str, ...]  # Every column that occurs, in the order of its first appearance
     skipped: int  # Bad rows; the iteration will skip them
     longest: int = 0  # Bytes of the longest text in UTF-8
+    all_items: int = 0  # Items of the input, also those that a sample or a limit leaves out
 
 
 Report = Callable[[InputError], None]
@@ -176,9 +177,10 @@ class Source:
         if bad and (self._fails or not count):
             raise _refusal(bad, usable=count)
         self._surveyed = signature
+        all_items = count
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad), longest)
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest, all_items)
 
     @property
     def repeatable(self) -> bool:
