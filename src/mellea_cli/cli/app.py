@@ -44,10 +44,14 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "report": CommandEntry("report:report", "Show a finished run: sentiment, urgency, themes, trends, quotes."),
     "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
+    "review": CommandEntry("review:review", "Judge a random sample and the doubtful rows of a finished run."),
+    "evaluate": CommandEntry("review:evaluate", "Say how right a run is, by gold labels or by its review."),
     "watch": CommandEntry("watch:watch", "Exit with 10 when a share or score has moved beyond chance. For cron."),
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),
+    "skill": CommandEntry("agents:skill", "Print a SKILL.md for coding agents."),
+    "mcp": CommandEntry("agents:mcp", "Serve feedback to an assistant over the Model Context Protocol."),
     "doctor": CommandEntry("doctor:doctor", "Show version, settings, backends, models and terminal."),
 }
 """The subcommands, in the order of the help."""

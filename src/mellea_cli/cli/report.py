@@ -85,6 +85,7 @@ def report(flags: ReportFlags) -> ExitCode:
     """
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
+    from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
 
     form = _output_format(flags.output, flags.format, ("text", "html", "md", "json"))
@@ -97,11 +98,12 @@ def report(flags: ReportFlags) -> ExitCode:
         encoding=flags.encoding,
         delimiter=flags.delimiter,
     )
-    wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes, parse_score(flags.score))
-    aggregator = Aggregator(wishes)
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
+        wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes, parse_score(flags.score))
+        reviewed = ReviewedTotals(results.corrections, results.own) if results.corrections else None
+        aggregator = Aggregator(wishes, reviewed)
         for record in results:
             aggregator.add(record)
             if form == "html":

@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mellea_cli.report.figures import FieldFigures, Figures, Mix, Quote, Split, Trend, in_order, many
+from mellea_cli.report.figures import (
+    FieldFigures,
+    Figures,
+    Mix,
+    Quote,
+    ReviewFigures,
+    Split,
+    Trend,
+    in_order,
+    many,
+    review_sentence,
+    with_interval,
+)
 from mellea_cli.report.score import ScoreFigures
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$&])")
@@ -35,6 +47,8 @@ def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) ->
     if figures.score is not None:
         lines += [*_score(figures.score), ""]
     lines += _themes(figures)
+    if figures.review is not None:
+        lines += _review(figures.review)
     if figures.urgent:
         lines += ["## Most urgent", "", *(_quote(quote) for quote in figures.urgent), ""]
     if figures.trend is not None and figures.trend.points:
@@ -125,6 +139,22 @@ def _themes(figures: Figures) -> Iterator[str]:
         if theme.kind == "both":
             about += f" ({', '.join(f'{number:,} {name}' for name, number in in_order(theme.polarity) if number)})"
         yield from (f"**{plain(theme.name)}**{about}", "", *(_quote(quote) for quote in theme.quotes[:2]), "")
+
+
+def _review(review: ReviewFigures) -> Iterator[str]:
+    yield from ("## Corrected by review", "", f"{review_sentence(review)}.", "")
+    for field in review.fields:
+        rows = [
+            [
+                plain(one.name),
+                with_interval(one.model, one.model_interval),
+                with_interval(one.corrected, one.interval),
+                with_interval(one.sample, one.sample_interval),
+            ]
+            for one in field.values
+        ]
+        right = f"{field.right:,} of {field.reviewed:,} right"
+        yield from (*table([f"{plain(field.name)} ({right})", "model", "corrected", "sample alone"], rows), "")
 
 
 def _quote(quote: Quote) -> str:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, Self
 
@@ -26,6 +26,7 @@ from mellea_cli.io.columns import (
     listed,
     same_names,
 )
+from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
 from mellea_cli.io.files import resolve_output
 from mellea_cli.io.formats import RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
@@ -43,6 +44,15 @@ _ADDED = ("summary", "sentiment", "issues", "themes", "theme_quotes", "error")
 _ISSUE_PARTS = ("main_complaint", "positive_aspect", "urgency")
 _FORMULA_GUARD = re.compile(r"'[=+\-@\t\r]")
 _THEME_SEPARATOR = " | "
+
+
+_FIELD_NAMES = {
+    "sentiment": "sentiment",
+    "urgency": "urgency",
+    "main_complaint": "complaint",
+    "positive_aspect": "praise",
+    "summary": "summary",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,30 @@ class Record:
     error_kind: str = ""
     rest: Mapping[str, Any] = field(default_factory=dict)  # The input's other columns, unchanged
     own: Mapping[str, Any] = field(default_factory=dict)  # The values of own fields, whose columns are in `rest`, too
+    reviewed: Mapping[str, Correction] = field(default_factory=dict)  # What people have said, by field
+    is_sampled: bool = False  # Whether it is in the random sample that a person has reviewed
+
+    def value(self, name: str) -> Any:
+        """The value of a field; `main_complaint` and the like by their names in the output, null for nothing."""
+        if name in _FIELD_NAMES:
+            return getattr(self, _FIELD_NAMES[name]) or None
+        return list(self.themes) if name == "themes" and self.themes else self.own.get(name)
+
+    def model_value(self, name: str) -> Any:
+        """The model's value of a field, also where a person has corrected it."""
+        return self.reviewed[name].model if name in self.reviewed else self.value(name)
+
+    def corrected(self, corrections: Mapping[str, Correction], *, is_sampled: bool) -> Record:
+        """The row with what people have said about it."""
+        plain = {_FIELD_NAMES[name]: one.person or "" for name, one in corrections.items() if name in _FIELD_NAMES}
+        if "themes" in corrections:
+            plain["themes"] = tuple(corrections["themes"].person or ()) or None
+        own = {name: one.person for name, one in corrections.items() if name in self.own}
+        rest = {name: value for name, value in own.items() if name in self.rest}
+        changed: dict[str, Any] = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
+        if self.state == "failed" and plain.get("sentiment"):
+            changed["state"] = "answered"
+        return replace(self, **changed, reviewed=corrections, is_sampled=is_sampled)
 
     @property
     def words(self) -> str:
@@ -75,8 +109,9 @@ class Record:
 
 def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
+    corrections = Corrections() if path == "-" else reviewed_rows(path)
     facts = _facts(path)
-    return Results(open_bytes(path), options or SourceOptions(), own_columns(path, facts), _sample(facts))
+    return Results(open_bytes(path), options or SourceOptions(), own_columns(path, facts), _sample(facts), corrections)
 
 
 OWN_FIELDS = "own fields"
@@ -126,6 +161,38 @@ def _sample(facts: Mapping[str, str]) -> Sample | None:
         return None
 
 
+CHOICES = "choices"
+"""The fact of a journal with the values that its columns may have, by column."""
+
+
+def known_choices(path: str) -> dict[str, list[str]]:
+    """The values that the columns of an output may have, by its journal; none where there is no journal."""
+    try:
+        with closing(peek_answers(resolve_output(path))) as answers:
+            found: dict[str, list[str]] = json.loads(answers.facts().get(CHOICES, "{}"))
+            return found
+    except (OutputError, ValueError):
+        return {}
+
+
+def reviewed_rows(path: str) -> Corrections:
+    """The corrections of an output.
+
+    Raises:
+        InputError: a line of the corrections file is bad.
+    """
+    corrections = read_lines(corrections_path(path))
+    if not corrections:
+        return Corrections()
+    try:
+        with closing(peek_answers(resolve_output(path))) as answers:
+            later = {(item, name): value for item, name, value in json.loads(answers.facts().get(MODEL_VALUES, "[]"))}
+    except (OutputError, ValueError, TypeError):
+        later = {}
+    keys = ((one, (one.item, one.field)) for one in corrections)
+    return Corrections(replace(one, model=later[key]) if key in later else one for one, key in keys)
+
+
 @dataclass(frozen=True, slots=True)
 class _Columns:
     """The role of each column in rows with the same set of columns; nothing for a role that no column has."""
@@ -144,7 +211,12 @@ class Results:
     """
 
     def __init__(
-        self, data: ByteInput, options: SourceOptions, own: Sequence[Column] = (), sample: Sample | None = None
+        self,
+        data: ByteInput,
+        options: SourceOptions,
+        own: Sequence[Column] = (),
+        sample: Sample | None = None,
+        corrections: Corrections | None = None,
     ) -> None:
         self.sample = sample  # `None` for all rows of an input, and where nothing is known
         self.name = data.name  # The path, or `<stdin>`
@@ -152,6 +224,7 @@ class Results:
         self.unreadable = 0  # The number of rows that could not be used
         # The input's columns other than text and id, in the order of their first occurrence
         self.columns: dict[str, None] = {}
+        self.corrections = corrections or Corrections()
         self.own = tuple(own)  # The columns of own fields, which are among the others in `columns`
         self.labelled = False  # Whether there is a column with themes
         self.has_ids = False
@@ -277,7 +350,7 @@ class Results:
             # Whatever a model made of it, nothing was said: no judgement, no theme, no value of an own field.
             state, sentiment, urgency, own = "non-answer", "", None, {}
             themes = (NONE,) if themes is not None else None
-        return Record(
+        found = Record(
             number=number,
             id=ident or str(number),
             text=text,
@@ -294,6 +367,9 @@ class Results:
             rest={name: self._cell(fields.get(name)) for name in rest},
             own=own,
         )
+        if state == "non-answer" or not self.corrections or not (said := self.corrections.row(found.id, found.text)):
+            return found
+        return found.corrected(said, is_sampled=self.corrections.is_random(found.id, found.text))
 
     def _own(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         if not self.own:
