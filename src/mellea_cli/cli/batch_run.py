@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mellea_cli.cli.backend_setup import ModelChoice, model_identity
+from mellea_cli.cli.flags import row_filter
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError
@@ -276,12 +277,22 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
         sample=options.sample,
         seed=options.seed,
         on_bad_row=options.on_bad_row,
+        where=row_filter(options.where),
     )
     with open_source(options.input, source_options, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
             show.say(f"{scan.skipped} bad rows are skipped")
+        if scan and options.where:
+            show.say(_selected(options, scan))
         yield Input(source, scan)
+
+
+def _selected(options: RunOptions, scan: InputScan) -> str:
+    """How many rows meet the condition, as far as they were read."""
+    if options.limit is not None or options.sample is not None:
+        return f"--where, then {'--sample' if options.sample is not None else '-n'}: {scan.count:,} rows"
+    return f"--where selects {scan.count:,} of {scan.count + scan.unselected:,} rows"
 
 
 @contextmanager
@@ -575,6 +586,8 @@ def preview(
         ("text", listed(opened.source.text_columns)),
         *(("", note.removeprefix(f"{opened.source.name}: ")) for note in opened.source.notes),
         *(_masked(opened) if plan.redacted else ()),
+        *([("where", options.where)] if options.where else ()),
+        *([("", _selected(options, opened.scan))] if options.where and opened.scan else ()),
         ("items", "unknown: the input is a stream" if found is None else _item_counts(opened.total or 0, found)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         *_asked_fields(found),

@@ -22,6 +22,7 @@ from mellea_cli.errors import ExitCode, UsageError
 from mellea_cli.extensions import ExtensionPoint
 
 if TYPE_CHECKING:
+    from mellea_cli.io.row_filter import RowFilter
     from mellea_cli.run.plan import ErrorLimit
 
 T = TypeVar("T")
@@ -191,6 +192,22 @@ def extension(group: str, *known: str) -> dict[str, Any]:
 BACKENDS = extension("mellea.backends", "auto", "ollama", "openai", "local", "scripted")
 FORMATS = extension("mellea.formats", "jsonl", "json", "csv", "tsv")
 EXECUTORS = extension("mellea.executors", "here", "ray")
+
+
+def row_filter(expression: str | None) -> "RowFilter | None":
+    """The condition of `--where`; `None` without one.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if expression is None:
+        return None
+    from mellea_cli.io.row_filter import RowFilter
+
+    return RowFilter(expression)
+
+
+WHERE_HELP = "Only rows that meet a condition: 'rating <= 2 and country == \"DE\"', see mellea help filters."
 
 # Flags that `mellea chat` has, too.
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command
+from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, WHERE_HELP, option, options_command, row_filter
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class ReportFlags:
         None
     )
     title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
+    where: Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")] = None
     by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN")] = None
     date: Annotated[
         str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN")
@@ -92,6 +93,7 @@ def report(flags: ReportFlags) -> ExitCode:
         id_field=flags.id_field,
         encoding=flags.encoding,
         delimiter=flags.delimiter,
+        where=row_filter(flags.where),
     )
     aggregator = Aggregator(ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes))
     # Only the page shows every row; without it memory does not grow with them.

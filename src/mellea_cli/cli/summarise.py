@@ -29,6 +29,7 @@ from mellea_cli.cli.flags import (
     RUN,
     SAFETY,
     THEMES,
+    WHERE_HELP,
     AllowHttpFlag,
     BackendFlag,
     BadRowPolicy,
@@ -157,6 +158,7 @@ class RunOptions:
     skip_rows: Annotated[
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
+    where: Annotated[str | None, option(INPUT, WHERE_HELP, metavar="EXPR")] = None
     limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
     seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0

@@ -136,17 +136,23 @@ class Results:
         self._flat = bool(rows.header)
         if rows.header:
             self._added(rows.header, rows.header_line)
+        where = self._options.where
+        if where is not None:
+            rows = where.checked(rows, self.name)
         stream = self._find_text(rows)
         self.notes = [*rows.notes]
         if rows.header:
             self._assign(rows.header, rows.header_line)
-        number = 0
+        number = unselected = 0
         for row in stream:
             try:
                 if isinstance(row, InputError):
                     raise row
                 line, fields, _ = row
-                record = self._record(fields, self._assign(tuple(fields), line), number + 1)
+                if where is not None and not where.matches(fields):
+                    unselected += 1
+                    continue
+                record = self._record(fields, self._assign(tuple(fields), line), number + unselected + 1)
             except InputError as error:
                 self.unreadable += 1
                 if len(self.bad) < 3:
@@ -154,7 +160,7 @@ class Results:
                 continue
             number += 1
             yield record
-        if self.bad and not number:
+        if self.bad and not (number or unselected):
             raise self.bad[0]
 
     def _find_text(self, rows: RowStream) -> Iterator[RawRow | InputError]:
