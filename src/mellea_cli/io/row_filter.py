@@ -94,7 +94,7 @@ class RowFilter:
 
     def __init__(self, expression: str) -> None:
         self.expression = expression
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, NamedColumn] = {}
         self._test = _parse(expression, self._column)
 
     @property
@@ -112,33 +112,44 @@ class RowFilter:
         Raises:
             InputError: a column does not exist.
         """
-        taken: list[RawRow | InputError] = []
-        known = dict.fromkeys(rows.header)
-        missing = [name for name, column in self._columns.items() if not column.is_in(known, rows.header)]
-        if missing and rows.header:
-            raise self._unknown(missing[0], known, path, rows.header_line)
-        while missing and len(taken) < PATH_ROWS and (row := next(rows.stream, None)) is not None:
-            taken.append(row)
-            if not isinstance(row, InputError):
-                known.update(dict.fromkeys(row[1]))
-                known.update(dict.fromkeys(_parts(row[1])))
-                missing = [name for name in missing if not self._columns[name].is_in(row[1], ())]
-        if missing and any(not isinstance(row, InputError) for row in taken):
-            raise self._unknown(missing[0], known, path, None)
-        return replace(rows, stream=chain(taken, rows.stream)) if taken else rows
+        return require_columns(self._columns.values(), rows, path, FLAG)
 
     def _column(self, name: str, *, quoted: bool = False) -> Callable[[Row], Any]:
-        return self._columns.setdefault(name, _Column(name, path=not quoted and is_path(name))).value
+        return self._columns.setdefault(name, NamedColumn(name, quoted=quoted)).value
 
-    def _unknown(self, name: str, known: Iterable[str], path: str, line: int | None) -> InputError:
-        names = list(known)
-        close = nearest(name, names)
-        shown = close if re.fullmatch(r"[^\W\d]\w*(\.\w+)*", close) else f"`{close}`"
-        hint = f"did you mean {shown}?" if close else f'write text in quotes: "{name}"; a column with blanks: `{name}`'
-        if not close and " " in name:
-            hint = "write a column as the header has it, in backticks"
-        message = f"{FLAG}: no column {name!r}; columns seen: {listed(names)}"
-        return InputError(message, path=path, line=line, hint=hint)
+
+def require_columns(columns: Iterable[NamedColumn], rows: RowStream, path: str, flag: str) -> RowStream:
+    """Return the rows, after looking at as many of them as tell whether all columns exist.
+
+    Raises:
+        InputError: a column does not exist.
+    """
+    taken: list[RawRow | InputError] = []
+    known = dict.fromkeys(rows.header)
+    missing = [column for column in columns if not column.is_in(known, rows.header)]
+    if missing and rows.header:
+        raise _unknown(missing[0].name, known, path, rows.header_line, flag)
+    while missing and len(taken) < PATH_ROWS and (row := next(rows.stream, None)) is not None:
+        taken.append(row)
+        if not isinstance(row, InputError):
+            known.update(dict.fromkeys((*row[1], *_parts(row[1]))))
+            missing = [column for column in missing if not column.is_in(row[1], ())]
+    if missing and any(not isinstance(row, InputError) for row in taken):
+        raise _unknown(missing[0].name, known, path, None, flag)
+    return replace(rows, stream=chain(taken, rows.stream)) if taken else rows
+
+
+def _unknown(name: str, known: Iterable[str], path: str, line: int | None, flag: str) -> InputError:
+    names = list(known)
+    close = nearest(name, names)
+    if close:
+        bare = flag != FLAG or re.fullmatch(r"[^\W\d]\w*(\.\w+)*", close)
+        hint = f"did you mean {close if bare else f'`{close}`'}?"
+    elif flag == FLAG:
+        hint = f'write text in quotes: "{name}"; a column with blanks: `{name}`'
+    else:
+        hint = f"name one of the columns with {flag}"
+    return InputError(f"{flag}: no column {name!r}; columns seen: {listed(names)}", path=path, line=line, hint=hint)
 
 
 def _parts(fields: Row) -> Iterator[str]:
@@ -148,12 +159,17 @@ def _parts(fields: Row) -> Iterator[str]:
             yield from (f"{name}.{part}" for part in value)
 
 
-class _Column:
-    """One named column, found in rows that may differ in their columns."""
+class NamedColumn:
+    """One named column, found in rows that may differ in their columns.
 
-    def __init__(self, name: str, *, path: bool) -> None:
+    Args:
+        name: a column, a path into JSON, or an answer inside `issues`.
+        quoted: whether it is a column's name as a whole, never a path.
+    """
+
+    def __init__(self, name: str, *, quoted: bool = False) -> None:
         self.name = name
-        self._path = path
+        self._path = not quoted and is_path(name)
         self._known: dict[tuple[str, ...], str | None] = {}
 
     def value(self, fields: Row) -> Any:
@@ -245,7 +261,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"…{text[-59:]}"
 
 
-def _builder(column: Callable[..., Callable[[Row], Any]]) -> Any:  # noqa: C901, PLR0915 - one method for each rule
+def _builder(column: Callable[..., Callable[[Row], Any]]) -> Any:  # noqa: C901 - one method for each rule
     from lark import v_args
     from lark.visitors import Transformer_NonRecursive
 
@@ -302,7 +318,7 @@ def _builder(column: Callable[..., Callable[[Row], Any]]) -> Any:  # noqa: C901,
             return replace(part, levels=levels(part))
 
         def compared(self, left: _Value, sign: Any, right: _Value) -> _Value:
-            if sign == "!=" or sign == "<>":
+            if sign in {"!=", "<>"}:
                 return negated(check(_equal, left, right))
             if sign in ("==", "="):
                 return check(_equal, left, right)
@@ -348,7 +364,7 @@ def _builder(column: Callable[..., Callable[[Row], Any]]) -> Any:  # noqa: C901,
 
         def lower(self, part: _Value) -> _Value:
             value = part.of
-            return _Value(lambda row: _text(value(row)).casefold(), levels=levels(part))
+            return _Value(lambda row: cell_text(value(row)).casefold(), levels=levels(part))
 
         def column(self, name: Any) -> _Value:
             return _Value(column(str(name)))
@@ -414,7 +430,8 @@ def _number(value: Any) -> int | float | None:
     return int(text) if text.lstrip("+-").isdecimal() and len(text) < _MOST_DIGITS else float(text)
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """A cell as text: JSON for what is nested."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -430,13 +447,13 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> Iterator[str]:
     """The texts in a cell: its own, or those of a list."""
     if isinstance(value, list):
-        yield from map(_text, value)
+        yield from map(cell_text, value)
     elif value is not None:
-        yield _text(value)
+        yield cell_text(value)
 
 
 def _is_null(value: Any) -> bool:
-    return value is None or value == "" or value == []
+    return value is None or value in ("", [])
 
 
 def _is_true(value: Any) -> bool:
@@ -463,10 +480,10 @@ def _equal(left: Any, right: Any) -> bool:
         if one is True or one is False:
             return _is_true(other) if one else _is_false(other)
         if isinstance(one, _NESTED_TYPES):
-            return isinstance(other, _NESTED_TYPES) and _text(one) == _text(other)
+            return isinstance(other, _NESTED_TYPES) and cell_text(one) == cell_text(other)
     if (numbers := _as_numbers(left, right)) is not None:
         return numbers[0] == numbers[1]
-    return _text(left) == _text(right)
+    return cell_text(left) == cell_text(right)
 
 
 def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
@@ -477,7 +494,7 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
             return compare(*numbers)
         if any(isinstance(side, int | float) for side in (left, right)):
             return False  # a number and text that is none
-        return compare(_text(left), _text(right))
+        return compare(cell_text(left), cell_text(right))
 
     return test
 
@@ -495,10 +512,10 @@ def _within(part: Any, whole: Any) -> bool:
     if isinstance(whole, tuple):
         return any(_equal(one, part) for one in whole)
     if isinstance(whole, list):
-        wanted = _text(part).casefold()
+        wanted = cell_text(part).casefold()
         return any(_equal(one, part) or (isinstance(one, str) and one.casefold() == wanted) for one in whole)
     if isinstance(whole, Mapping):
-        return _text(part) in whole
+        return cell_text(part) in whole
     return _on_texts(str.__contains__)(whole, part)
 
 
@@ -506,7 +523,7 @@ def _on_texts(test: Callable[[str, str], bool]) -> Callable[[Any, Any], bool]:
     def compare(whole: Any, part: Any) -> bool:
         if part is None or isinstance(part, list | tuple | Mapping):
             return False
-        wanted = _text(part).casefold()
+        wanted = cell_text(part).casefold()
         return any(test(text.casefold(), wanted) for text in _texts(whole))
 
     return compare
@@ -515,4 +532,23 @@ def _on_texts(test: Callable[[str, str], bool]) -> Callable[[Any, Any], bool]:
 def _length(value: Any) -> int | None:
     if value is None:
         return None
-    return len(value) if isinstance(value, list | Mapping) else len(_text(value))
+    return len(value) if isinstance(value, list | Mapping) else len(cell_text(value))
+
+
+_RANKED = {"high": "\0", "medium": "\1", "low": "\2"}
+
+
+def sort_key(value: Any) -> tuple[int, Any]:
+    """How cells are ordered: numbers, then text in any case, then nothing; high before medium before low."""
+    if _is_null(value):
+        return (2, "")
+    if (number := _number(value)) is not None:
+        return (0, number if number == number else 0)  # noqa: PLR0124 - NaN has no place
+    text = cell_text(value).casefold()
+    return (1, _RANKED.get(text, text))
+
+
+def has_text(fields: Row, text: str) -> bool:
+    """Whether a text, in any case, is in one of the cells."""
+    wanted = text.casefold()
+    return any(wanted in cell_text(value).casefold() for value in fields.values())
