@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from mellea_cli.cli.error_boundary import boundary
+from mellea_cli.cli.error_boundary import asks_for_json, boundary
 from mellea_cli.errors import MelleaError
 
 
@@ -149,6 +149,10 @@ class LazyGroup(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = LazyCommands(COMMANDS)  # type: ignore[assignment]  # no command is added or removed
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["json"] = asks_for_json(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         with boundary(ctx.meta):

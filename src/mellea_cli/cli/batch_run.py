@@ -56,6 +56,7 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
         # Log lines would tear the panels.
         live=options.live and not options.nightly and options.log_level is None,
         json=options.json or options.nightly,
+        json_errors=options.json,
         summary_file=options.summary_file,
         log_file=options.log_file,
     )
@@ -67,7 +68,7 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
         except MelleaError as error:
             if not options.nightly:
                 raise
-            show.error(error.message, error.hint)
+            show.error(error)
             show.end(
                 RunSummary(
                     model=options.model or "",
@@ -682,8 +683,10 @@ def finish(
     tally = result.tally
     if result.error is not None and not (tally.done or tally.failed or options.nightly):
         raise result.error
-    if result.error is not None and options.nightly:
-        show.error(result.error.message, result.error.hint)
+    # The summary is the last line where a program reads it.
+    told = options.nightly or options.json
+    if result.error is not None and told:
+        show.error(result.error)
     show.end(
         RunSummary(
             model=plan.model,
@@ -718,7 +721,7 @@ def finish(
             theme_counts=themed,
         )
     )
-    if result.error is not None and not options.nightly:
+    if result.error is not None and not told:
         show.ended_by(result.error)
 
 

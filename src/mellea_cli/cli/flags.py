@@ -242,6 +242,7 @@ def options_command(
         def run(ctx: typer.Context, **values: Any) -> None:
             # For the error boundary, which keeps the file's key out of reports.
             ctx.meta["key_file"] = values.get("key_file")
+            ctx.meta["json"] = ctx.meta.get("json") or bool(values.get("json"))
             raise typer.Exit(command(options_type(**(prepare(ctx, values) if prepare else values))))
 
         parameters = [Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
@@ -266,6 +267,20 @@ def options_command(
         return run
 
     return decorate
+
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+"""`--json` of a command that prints what it found."""
+
+
+def write_json(value: Any) -> None:
+    """Print a value as one line of JSON on stdout."""
+    import json
+
+    try:
+        typer.echo(json.dumps(value, ensure_ascii=False))
+    except UnicodeEncodeError:  # a lone surrogate, as in the name of a file
+        typer.echo(json.dumps(value))
 
 
 def stdin_has_data() -> bool:

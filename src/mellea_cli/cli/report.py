@@ -48,6 +48,7 @@ class ReportFlags:
     format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
         None
     )
+    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
     title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
     where: Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")] = None
     by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN")] = None
@@ -87,7 +88,7 @@ def report(flags: ReportFlags) -> ExitCode:
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
     from mellea_cli.report.results import open_results
 
-    form = _output_format(flags.output, flags.format, ("text", "html", "md", "json"))
+    form = _output_format(flags, ("text", "html", "md", "json"))
     _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
     themes = _themes(flags)
     options = SourceOptions(
@@ -162,6 +163,7 @@ class CompareFlags:
     format: Annotated[
         ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
     ] = None
+    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
     text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
         None
     )
@@ -183,7 +185,7 @@ def compare(flags: CompareFlags) -> ExitCode:
 
     if (flags.old, flags.new) == ("-", "-"):
         raise UsageError("both files cannot come from stdin", hint="name at least one of them: mellea compare OLD -")
-    form = _output_format(flags.output, flags.format, ("text", "md", "json"))
+    form = _output_format(flags, ("text", "md", "json"))
     _check_output(flags.output, (flags.old, flags.new))
     options = SourceOptions(text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
     with open_results(flags.old, options) as old, open_results(flags.new, options) as new:
@@ -327,6 +329,7 @@ class ExportFlags:
     output_format: Annotated[str | None, _flag(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = None
     columns: _Columns = None
     overwrite: Annotated[bool, _flag(OUTPUT, "Replace a file that exists.")] = False
+    json: Annotated[bool, _flag(OUTPUT, "The closing line as JSON on stderr.")] = False
     raw_csv: Annotated[bool, _flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
     where: _Where = None
     limit: _Limit = None
@@ -348,7 +351,7 @@ def export(flags: ExportFlags) -> ExitCode:
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
     from mellea_cli.report.results import OutputRows
-    from mellea_cli.ui.console import say
+    from mellea_cli.ui.console import say, say_record
 
     target = resolve_output(flags.output)
     _check_output(flags.output, (flags.results,))
@@ -369,15 +372,22 @@ def export(flags: ExportFlags) -> ExitCode:
             cells = kept if nested else rows.flat(kept)
             sink.write(Row(Item(position, position + 1, "", cells, line, raw if nested and not names else None), {}))
         sink.finish()
-    if target.kind == "file":
+    code = _unreadable(rows)
+    if flags.json:
+        output = flags.output if target.kind == "file" else None
+        say_record(sys.stderr, {"output": output, "rows": rows.count, "unreadable": rows.unreadable})
+    elif target.kind == "file":
         say(sys.stderr, f"{flags.output}: {rows.count:,} row{'s' * (rows.count != 1)}")
-    return _unreadable(rows)
+    return code
 
 
-def _output_format(output: str | None, wanted: str | None, known: tuple[str, ...]) -> str:
+def _output_format(flags: ReportFlags | CompareFlags, known: tuple[str, ...]) -> str:
     """The format to write: the wanted one, else by the output's suffix; text for stdout."""
-    if wanted is not None:
-        return wanted
+    output = flags.output
+    if flags.json and flags.format not in (None, "json"):
+        raise UsageError(f"--json and --format {flags.format} ask for two formats", hint="omit one of them")
+    if flags.json or flags.format is not None:
+        return flags.format or "json"
     if output is None or output == "-" or output.startswith("/dev/"):
         return "text"
     suffix = PurePath(output).suffix.lower()

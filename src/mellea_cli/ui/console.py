@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from mellea_cli.ui.terminal import is_terminal
 
@@ -85,6 +85,16 @@ def say_error(stream: IO[str], environ: Mapping[str, str], message: str, hint: s
 
     palette = Palette(make_console(stream, environ))
     _write(stream, "".join(f"{palette.ansi((('plain', 'mellea: '), *line))}\n" for line in lines))
+
+
+def say_record(stream: IO[str], record: Mapping[str, Any]) -> None:
+    """Print one line of JSON for programs."""
+    import json
+
+    try:
+        _write(stream, json.dumps(record, ensure_ascii=False) + "\n")
+    except UnicodeEncodeError:  # a lone surrogate, as in the name of a file
+        _write(stream, json.dumps(record) + "\n")
 
 
 def print_table(
