@@ -49,6 +49,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),
+    "help": CommandEntry(
+        "help_pages:help_command", "Show a short page: exit codes, variables, settings, formats, filters, or a command."
+    ),
     "doctor": CommandEntry("doctor:doctor", "Show version, settings, backends, models and terminal."),
 }
 """The subcommands, in the order of the help."""
@@ -63,8 +66,14 @@ HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100
 _NAMES_WIDTH = 32
 
 
-def _write_flags(parameters: Iterable[Any], ctx: Any, formatter: Any) -> None:
-    """Write arguments, then flags panel by panel."""
+class UsualPanel(str):
+    """The panel of a flag that most people need: the short help of a command with many flags has only these."""
+
+    __slots__ = ()
+
+
+def flag_sections(parameters: Iterable[Any], ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Arguments, then flags panel by panel: spellings and text of each."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in parameters:
         record = parameter.get_help_record(ctx)
@@ -79,8 +88,17 @@ def _write_flags(parameters: Iterable[Any], ctx: Any, formatter: Any) -> None:
         text = re.sub(r"\[default: \((\w+)\)", r"[default: \1", text)
         sections.setdefault(panel, []).append((names, text))
     # Click adds the help flag last; its section must not come before the others.
-    for panel in sorted(sections, key=lambda name: (name != "Arguments", name == "Options")):
-        _write_section(formatter, panel, sections[panel])
+    return sorted(sections.items(), key=lambda one: (one[0] != "Arguments", one[0] == "Options"))
+
+
+def _write_flags(parameters: Iterable[Any], ctx: Any, formatter: Any) -> None:
+    for panel, rows in flag_sections(parameters, ctx):
+        _write_section(formatter, panel, rows)
+
+
+def _is_usual(parameter: Any) -> bool:
+    argument = parameter.param_type_name == "argument"
+    return argument or isinstance(getattr(parameter, "rich_help_panel", None), UsualPanel) or parameter.name == "help"
 
 
 def _write_section(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
@@ -97,11 +115,26 @@ class SectionedCommand(TyperCommand):
         settings["context_settings"] = {**HELP_SETTINGS, **(settings.get("context_settings") or {})}
         super().__init__(*args, **settings)
 
+    @property
+    def has_short_help(self) -> bool:
+        """Whether `--help` shows only the usual flags."""
+        return any(isinstance(getattr(one, "rich_help_panel", None), UsualPanel) for one in self.params)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_flags(self.get_params(ctx), ctx, formatter)
+        parameters = self.get_params(ctx)
+        if not self.has_short_help or ctx.meta.get("help_all"):
+            _write_flags(parameters, ctx, formatter)
+            return
+        _write_flags([one for one in parameters if _is_usual(one)], ctx, formatter)
+        others = len([one for one in parameters if not _is_usual(one)])
+        formatter.write(f"\n{ctx.command_path} --help-all shows {others} more flags; mellea help lists topics.\n")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
+            flags = args[: args.index("--")] if "--" in args else args
+            if self.has_short_help and "--help-all" in flags:
+                ctx.meta["help_all"] = True
+                args = ["--help"]
             return super().parse_args(ctx, args)
         # A completion needs no converted values, and what converts them is slow to load.
         values, ctx.args, _ = self.make_parser(ctx).parse_args(args=list(args))
@@ -152,6 +185,11 @@ class LazyGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["json"] = asks_for_json(args)
+        if not args and not ctx.resilient_parsing and sys.stdout.isatty():
+            from mellea_cli.cli.help_pages import first_minute
+
+            typer.echo(first_minute())
+            raise typer.Exit(0)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, WHERE_HELP, option, options_command, row_filter
+from mellea_cli.cli.flags import COLUMN, FORMATS, INPUT, OUTPUT, WHERE_HELP, option, options_command, row_filter
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class ReportFlags:
     json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
     title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
     where: Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")] = None
-    by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN")] = None
+    by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
     date: Annotated[
-        str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN")
+        str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN)
     ] = None
     month_first: Annotated[
         bool | None,
@@ -70,10 +70,10 @@ class ReportFlags:
     input_format: Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)] = (
         None
     )
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    text_field: Annotated[
+        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
+    ] = None
+    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
     encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None
     delimiter: Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")] = None
 
@@ -164,10 +164,10 @@ class CompareFlags:
         ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
     ] = None
     json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    text_field: Annotated[
+        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
+    ] = None
+    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
 
 
 @options_command(CompareFlags)
@@ -201,7 +201,8 @@ def compare(flags: CompareFlags) -> ExitCode:
 
 _Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Output of a run, or any table; - for stdin.")]
 _Columns = Annotated[
-    list[str] | None, _flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES")
+    list[str] | None,
+    _flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
 ]
 _Where = Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")]
 _Limit = Annotated[int | None, _flag(INPUT, "Only the first N rows.", "-n", min=1)]
@@ -216,9 +217,12 @@ class ShowFlags:
 
     results: _Results
     columns: _Columns = None
-    sort: Annotated[str | None, _flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME")] = None
+    sort: Annotated[str | None, _flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)] = (
+        None
+    )
     json: Annotated[
-        str | None, _flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS")
+        str | None,
+        _flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS", **COLUMN),
     ] = None
     pager: Annotated[bool, _flag(OUTPUT, "Page at a terminal, or print lines.", "--pager/--no-pager")] = True
     where: _Where = None

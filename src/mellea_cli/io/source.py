@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from types import TracebackType
@@ -348,6 +349,18 @@ def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     if rows.dialect is None and (options.header_row is not None or options.skip_rows is not None):
         raise InputError("has no header", path=data.name, hint="omit --header-row and --skip-rows")
     return rows
+
+
+def first_columns(path: str, options: SourceOptions) -> tuple[str, ...]:
+    """The columns of a table, or those of the first row of JSON.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    with closing(open_bytes(path)) as data:
+        rows = open_rows(data, options)
+        row = () if rows.header else next(rows.stream, ())
+        return rows.header or (tuple(row[1]) if isinstance(row, tuple) and row else ())
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:
