@@ -257,7 +257,7 @@ def test_without_input_the_help_is_shown_at_a_terminal(tmp_path: Path) -> None:
         os.close(master)
         os.close(slave)
     assert done.returncode == 0
-    assert "Usage: mellea summarise" in done.stdout
+    assert "  mellea summarise feedback.csv -o results.csv  " in done.stdout
 
 
 def test_a_forgotten_input_is_an_error_under_a_scheduler(mellea: Run) -> None:

@@ -107,6 +107,16 @@ def _write_section(formatter: Any, heading: str, rows: list[tuple[str, str]]) ->
         formatter.write_dl(rows, col_max=_NAMES_WIDTH)
 
 
+def _show_first_minute(command: str) -> None:
+    """Show what the program, or a command, does and end; nothing for a command that has no such page."""
+    from mellea_cli.cli.help_pages import first_minute, has_first_minute
+
+    name = "summarise" if command == "summarize" else command
+    if has_first_minute(name):
+        typer.echo(first_minute(name))
+        raise typer.Exit(0)
+
+
 class SectionedCommand(TyperCommand):
     """A command with help in sections, and with completion that loads nothing heavy."""
 
@@ -131,6 +141,8 @@ class SectionedCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
+            if not args and sys.stdout.isatty() and sys.stdin is not None and sys.stdin.isatty():
+                _show_first_minute(self.name or "")
             flags = args[: args.index("--")] if "--" in args else args
             if self.has_short_help and "--help-all" in flags:
                 ctx.meta["help_all"] = True
@@ -186,10 +198,7 @@ class LazyGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["json"] = asks_for_json(args)
         if not args and not ctx.resilient_parsing and sys.stdout.isatty():
-            from mellea_cli.cli.help_pages import first_minute
-
-            typer.echo(first_minute())
-            raise typer.Exit(0)
+            _show_first_minute("")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -365,6 +365,7 @@ _ROFF_START = re.compile(r"^([.'])", re.MULTILINE)
 
 def _roff(text: str) -> str:
     text = text.replace("\\", "\\e").replace("-", "\\-")
+    text = "".join(char if char.isascii() else f"\\[u{ord(char):04X}]" for char in text)
     return _ROFF_START.sub(r"\\&\1", text)
 
 
@@ -428,18 +429,18 @@ _FIRST: Mapping[str, tuple[str, Sequence[tuple[str, str]], str]] = {
     "": (
         "mellea runs a large set of feedback through a language model: summaries, sentiment, issues, your own fields.",
         (
-            ("mellea summarise feedback.csv -o results.csv", "summary, sentiment and issues for each row"),
-            ("mellea report results.csv", "what they say, on one screen"),
-            ("mellea show results.csv --where 'urgency == \"high\"'", "page through rows"),
+            ("mellea summarise feedback.csv -o results.csv", "summary, sentiment, issues"),
+            ("mellea report results.csv", "what the rows say"),
+            ("mellea show results.csv", "page through the rows"),
         ),
         "mellea doctor says whether a run works here. mellea --help lists the commands, mellea help the topics.",
     ),
     "summarise": (
         "mellea summarise writes a summary, the sentiment and the issues for each row of a table or JSON file.",
         (
-            ("mellea summarise feedback.csv -o results.csv", "the column with the text is found"),
-            ("mellea summarise feedback.csv --dry-run", "what would be sent; nothing is"),
-            ("mellea summarise feedback.csv -o results.csv -n 20 -m llama3.2", "the first 20 rows, a model of Ollama"),
+            ("mellea summarise feedback.csv -o results.csv", "finds the column by itself"),
+            ("mellea summarise feedback.csv --dry-run", "what would be sent"),
+            ("mellea summarise feedback.csv -o results.csv -n 20", "the first 20 rows"),
         ),
         "The same command again continues. mellea summarise --help shows the usual flags, --help-all every flag.",
     ),
@@ -447,7 +448,7 @@ _FIRST: Mapping[str, tuple[str, Sequence[tuple[str, str]], str]] = {
         "mellea run asks your own questions about each row of a table or JSON file; a pipeline file has them.",
         (
             ("mellea pipeline new support-tickets -o fields.toml", "a file to start from"),
-            ("mellea pipeline try fields.toml feedback.csv", "a few rows, with prompts and answers"),
+            ("mellea pipeline try fields.toml feedback.csv", "a few rows"),
             ("mellea run fields.toml feedback.csv -o results.csv", "all rows"),
         ),
         "The same command again continues. mellea run --help shows the usual flags, --help-all every flag.",
@@ -456,12 +457,17 @@ _FIRST: Mapping[str, tuple[str, Sequence[tuple[str, str]], str]] = {
         "mellea themes finds themes in complaints and praise, and labels every row of an output with them.",
         (
             ("mellea summarise feedback.csv -o results.jsonl", "first the summaries"),
-            ("mellea themes results.jsonl -o themes.jsonl", "then the themes, in themes.jsonl.toml"),
+            ("mellea themes results.jsonl -o themes.jsonl", "then the themes"),
             ("mellea report themes.jsonl -o report.html", "a page with both"),
         ),
-        "Edit the themes file, and the same command labels again. mellea themes --help shows the flags.",
+        "Edit themes.jsonl.toml, and the same command labels again. mellea themes --help shows the usual flags.",
     ),
-}  # fmt: skip
+}
+
+
+def has_first_minute(command: str) -> bool:
+    """Whether a command alone, at a terminal, shows what it does instead of an error."""
+    return command in _FIRST
 
 
 def first_minute(command: str = "") -> str:
@@ -472,8 +478,8 @@ def first_minute(command: str = "") -> str:
     what, examples, read = _FIRST[command]
     width = min(shutil.get_terminal_size().columns, 100)
     longest = max(len(line) for line, _ in examples)
+    wide = width >= longest + 4 + max(len(meaning) for _, meaning in examples)
     lines = [textwrap.fill(what, width), ""]
     for line, meaning in examples:
-        one = f"  {line.ljust(longest)}  {meaning}"
-        lines += [one] if len(one) <= width else [f"  {line}", f"      {meaning}"]
+        lines += [f"  {line.ljust(longest)}  {meaning}"] if wide else [f"  {line}", f"      {meaning}"]
     return "\n".join([*lines, "", textwrap.fill(read, width)])
