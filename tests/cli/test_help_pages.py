@@ -151,8 +151,9 @@ def test_a_manual_page_is_sound(words: tuple[str, ...]) -> None:
     """Groff has nothing to complain about, and shows flags with their dashes."""
     group: Any = typer.main.get_command(app)
     page = manual_page(group.make_context("mellea", [], resilient_parsing=True), words)
-    done = subprocess.run(  # noqa: S607 - wherever it is installed
-        ["groff", "-man", "-Tutf8", "-ww", "-P-bcou"], input=page, capture_output=True, text=True, check=True
+    groff = str(shutil.which("groff"))
+    done = subprocess.run(
+        [groff, "-man", "-Tutf8", "-ww", "-P-bcou"], input=page, capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
     shown = done.stdout
@@ -183,7 +184,7 @@ def complete(mellea: Run) -> Complete:
             "COMP_WORDS": "mellea " + " ".join(words),
             "COMP_CWORD": str(len(words)),
         }
-        return mellea(env=asked | environ).stdout.splitlines()
+        return [line for line in mellea(env=asked | environ).stdout.splitlines() if line]
 
     return run
 
@@ -193,7 +194,7 @@ def test_columns_of_the_named_input_are_completed(complete: Complete, mellea: Ru
     (tmp_path / "in.csv").write_text("id,Order number,text\n1,2,fine\n")
     write_rows(tmp_path / "out.jsonl", [{"id": 1, "text": "fine", "sentiment": "positive"}])
     assert complete("summarise", "in.csv", "--text-field", "") == ["id", "Order\\ number", "text"]
-    assert complete("summarise", "in.csv", "--id-field", "o") == ["Order\\ number"]
+    assert complete("summarise", "in.csv", "--id-field", "O") == ["Order\\ number"]
     assert complete("show", "out.jsonl", "--columns", "id,s") == ["id,sentiment"]
     assert complete("report", "out.jsonl", "--by", "t") == ["text"]
     assert complete("show", "none.jsonl", "--columns", "") == []

@@ -149,7 +149,9 @@ class SectionedCommand(TyperCommand):
                 args = ["--help"]
             return super().parse_args(ctx, args)
         # A completion needs no converted values, and what converts them is slow to load.
-        values, ctx.args, _ = self.make_parser(ctx).parse_args(args=list(args))
+        # Without the flag whose value is completed: the parser gives up where that is missing.
+        whole = args[:-1] if args and args[-1].startswith("-") else args
+        values, ctx.args, _ = self.make_parser(ctx).parse_args(args=list(whole))
         ctx.params = {parameter.name: values.get(parameter.name) for parameter in self.get_params(ctx)}
         return list(ctx.args)
 

@@ -228,7 +228,7 @@ def complete_column(ctx: typer.Context, incomplete: str) -> list[str]:
         columns = first_columns(named, SourceOptions())
     except MelleaError:
         return []
-    found = [f"{before}{comma}{name}" for name in columns if name.casefold().startswith(last.casefold())]
+    found = [f"{before}{comma}{name}" for name in columns if name.startswith(last)]
     # bash puts in what it gets; the other shells quote it.
     return [name.replace(" ", "\\ ") for name in found] if "bash" in shell else found
 

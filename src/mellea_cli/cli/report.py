@@ -247,7 +247,8 @@ def show(flags: ShowFlags) -> ExitCode:
     names = _names([flags.json] if flags.json not in (None, "all") else flags.columns)
     sort = flags.sort.removeprefix("-") if flags.sort else None
     paged = flags.json is None and flags.pager and all(is_terminal(one, os.environ) for one in (sys.stdout, sys.stdin))
-    with OutputRows(flags.results, _source_options(flags), names, sort) as rows:
+    flag = "--json" if flags.json is not None else "--columns"
+    with OutputRows(flags.results, _source_options(flags), names, flag=flag, sort=sort) as rows:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
             found = (fields for fields in found if has_text(fields, flags.search))

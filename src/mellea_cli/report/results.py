@@ -326,12 +326,21 @@ class OutputRows:
         path: the file, or `-` for standard input.
         options: how to read it, and which rows.
         columns: columns that must exist, as the user names them.
+        flag: the flag that names them.
         sort: one more such column, from `--sort`.
 
     Iterate once, in a `with` block; iterating raises `InputError` as `Results` does.
     """
 
-    def __init__(self, path: str, options: SourceOptions, columns: Sequence[str] = (), sort: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        options: SourceOptions,
+        columns: Sequence[str] = (),
+        *,
+        flag: str = "--columns",
+        sort: str | None = None,
+    ) -> None:
         self._data = open_bytes(path)
         self.name = self._data.name
         self.bad: list[InputError] = []  # The first rows that could not be read
@@ -340,6 +349,7 @@ class OutputRows:
         self.dialect: CsvDialect | None = None
         self._options = options
         self._columns = [NamedColumn(name) for name in columns]
+        self._flag = flag
         self._sort = [NamedColumn(sort)] if sort else []
         own = own_columns(path)
         self.own = tuple(column.name for column in own)
@@ -352,7 +362,7 @@ class OutputRows:
         self._data.close()
 
     def __iter__(self) -> Iterator[RawRow]:
-        rows = require_columns(self._columns, open_rows(self._data, self._options), self.name, "--columns")
+        rows = require_columns(self._columns, open_rows(self._data, self._options), self.name, self._flag)
         rows = require_columns(self._sort, rows, self.name, "--sort")
         where = self._options.where
         if where is not None:
