@@ -91,10 +91,9 @@ def say_record(stream: IO[str], record: Mapping[str, Any]) -> None:
     """Print one line of JSON for programs."""
     import json
 
-    try:
-        _write(stream, json.dumps(record, ensure_ascii=False) + "\n")
-    except UnicodeEncodeError:  # a lone surrogate, as in the name of a file
-        _write(stream, json.dumps(record) + "\n")
+    text = json.dumps(record, ensure_ascii=False)
+    # What a terminal would obey, and what cannot be encoded, is escaped.
+    _write(stream, (text if clean(text, one_line=False) == text else json.dumps(record)) + "\n")
 
 
 def print_table(
