@@ -146,6 +146,7 @@ def told_keys(value: Any) -> set[str]:
         ("pipeline check", ("pipeline", "check", "wrong.toml")),
         ("pipeline show", ("pipeline", "show", "fields.toml")),
         ("doctor", ("doctor",)),
+        ("skill", ("skill",)),
         ("help", ("help",)),
         ("help", ("help", "exit-codes")),
     ],

@@ -52,6 +52,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "help": CommandEntry(
         "help_pages:help_command", "Show a short page: exit codes, variables, settings, formats, filters, or a command."
     ),
+    "skill": CommandEntry("agents:skill", "Print a SKILL.md for coding agents."),
+    "mcp": CommandEntry("agents:mcp", "Serve feedback to an assistant over the Model Context Protocol."),
     "doctor": CommandEntry("doctor:doctor", "Show version, settings, backends, models and terminal."),
 }
 """The subcommands, in the order of the help."""
