@@ -252,7 +252,11 @@ def test_hand_in_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         elsewhere = invoke("jobs", "list", "out.jsonl", "--base-url", "http://127.0.0.1:9/v1")
         assert "was submitted to" in elsewhere.stderr
         assert invoke("jobs", "cancel", "out.jsonl", "batch_9", "--base-url", server.openai_url).exit_code == 2
-        assert invoke("jobs", "cancel", "out.jsonl", "--base-url", server.openai_url).exit_code == 0
+        told = json.loads(invoke("jobs", "list", "--json", "--base-url", server.openai_url).stdout)
+        assert [(job["output"], job["batch"]) for job in told["jobs"]] == [("out.jsonl", "batch_0000")]
+        assert told["problems"] == []
+        cancelled = invoke("jobs", "cancel", "out.jsonl", "--json", "--base-url", server.openai_url)
+        assert json.loads(cancelled.stdout) == {"output": "out.jsonl", "cancelled": ["batch_0000"]}
         gate.set()
         done = case.offload()
         state = server.state

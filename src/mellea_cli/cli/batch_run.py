@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mellea_cli.cli.backend_setup import ModelChoice, model_identity
+from mellea_cli.cli.flags import row_filter
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError
@@ -55,6 +56,7 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
         # Log lines would tear the panels.
         live=options.live and not options.nightly and options.log_level is None,
         json=options.json or options.nightly,
+        json_errors=options.json,
         summary_file=options.summary_file,
         log_file=options.log_file,
     )
@@ -66,7 +68,7 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
         except MelleaError as error:
             if not options.nightly:
                 raise
-            show.error(error.message, error.hint)
+            show.error(error)
             show.end(
                 RunSummary(
                     model=options.model or "",
@@ -276,12 +278,22 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
         sample=options.sample,
         seed=options.seed,
         on_bad_row=options.on_bad_row,
+        where=row_filter(options.where),
     )
     with open_source(options.input, source_options, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
             show.say(f"{scan.skipped} bad rows are skipped")
+        if scan and options.where:
+            show.say(_selected(options, scan))
         yield Input(source, scan)
+
+
+def _selected(options: RunOptions, scan: InputScan) -> str:
+    """How many rows meet the condition, as far as they were read."""
+    if options.limit is not None or options.sample is not None:
+        return f"--where, then {'--sample' if options.sample is not None else '-n'}: {scan.count:,} rows"
+    return f"--where selects {scan.count:,} of {scan.count + scan.unselected:,} rows"
 
 
 @contextmanager
@@ -575,6 +587,8 @@ def preview(
         ("text", listed(opened.source.text_columns)),
         *(("", note.removeprefix(f"{opened.source.name}: ")) for note in opened.source.notes),
         *(_masked(opened) if plan.redacted else ()),
+        *([("where", options.where)] if options.where else ()),
+        *([("", _selected(options, opened.scan))] if options.where and opened.scan else ()),
         ("items", "unknown: the input is a stream" if found is None else _item_counts(opened.total or 0, found)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         *_asked_fields(found),
@@ -669,8 +683,10 @@ def finish(
     tally = result.tally
     if result.error is not None and not (tally.done or tally.failed or options.nightly):
         raise result.error
-    if result.error is not None and options.nightly:
-        show.error(result.error.message, result.error.hint)
+    # The summary is the last line where a program reads it.
+    told = options.nightly or options.json
+    if result.error is not None and told:
+        show.error(result.error)
     show.end(
         RunSummary(
             model=plan.model,
@@ -705,7 +721,7 @@ def finish(
             theme_counts=themed,
         )
     )
-    if result.error is not None and not options.nightly:
+    if result.error is not None and not told:
         show.ended_by(result.error)
 
 

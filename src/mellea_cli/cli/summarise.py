@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mellea_cli.cli.flags import (
+    COLUMN,
     DISPLAY,
     EXECUTORS,
     FIELDS,
@@ -29,6 +30,7 @@ from mellea_cli.cli.flags import (
     RUN,
     SAFETY,
     THEMES,
+    WHERE_HELP,
     AllowHttpFlag,
     BackendFlag,
     BadRowPolicy,
@@ -97,6 +99,7 @@ class RunOptions:
             "One more column: 'product: the product', 'refund(bool): …', see mellea run. Repeatable.",
             metavar="'NAME(TYPE): WHAT'",
             env=False,
+            usual=True,
         ),
         SUMMARISE,
     ] = None
@@ -107,6 +110,7 @@ class RunOptions:
             "One more column with one of these values; 'NAME[]=…' takes several. Repeatable.",
             metavar="NAME=A,B,C",
             env=False,
+            usual=True,
         ),
         SUMMARISE,
     ] = None
@@ -122,14 +126,20 @@ class RunOptions:
     ] = None
 
     themes_file: Annotated[
-        str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
+        str | None,
+        option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml).", usual=True),
+        THEMES_ONLY,
     ] = None
     max_themes: Annotated[
-        int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
+        int,
+        option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50, usual=True),
+        THEMES_ONLY,
     ] = 12
-    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
+    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
 
-    output: Annotated[str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output: Annotated[
+        str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o", usual=True)
+    ] = "-"
     output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
         None
     )
@@ -148,16 +158,19 @@ class RunOptions:
             INPUT,
             "Column with the feedback, or path in JSON (default: found). Repeatable: joined.",
             metavar="NAME",
+            **COLUMN,
+            usual=True,
         ),
     ] = None
-    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
+    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).", **COLUMN)] = None
     encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
     delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
     header_row: Annotated[int | None, option(INPUT, "Line of the CSV header (default: found).", min=1)] = None
     skip_rows: Annotated[
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
-    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
+    where: Annotated[str | None, option(INPUT, WHERE_HELP, metavar="EXPR", usual=True)] = None
+    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1, usual=True)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
     seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
     on_bad_row: Annotated[
@@ -168,7 +181,9 @@ class RunOptions:
     backend: BackendFlag = "auto"
     base_url: Annotated[
         list[str] | None,
-        option(MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL"),
+        option(
+            MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL", usual=True
+        ),
     ] = None
     pool: Annotated[str | None, option(MODEL, "Servers of [pool.NAME] in the configuration file.", metavar="NAME")] = (
         None
@@ -205,6 +220,7 @@ class RunOptions:
             parser=concurrency_limit,
             metavar="N|auto",
             show_default="auto",
+            usual=True,
         ),
     ] = None
     max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
@@ -229,7 +245,7 @@ class RunOptions:
     yes: Annotated[bool, option(RUN, "Agree to ask answered rows again with other settings.", "-y")] = False
     no_lock: Annotated[bool, option(RUN, "Do not lock the output, where the file system has no locks.")] = False
     nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
-    dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
+    dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.", usual=True)] = False
 
     timeout: Annotated[float, _time_limit(LIMITS, "Maximum time for one request: 90s, 15m.", show_default="10m")] = (
         600.0
@@ -362,7 +378,9 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 
     if not values["input"]:
         if stdin_is_terminal() and not values["nightly"]:
-            typer.echo(ctx.get_help())
+            from mellea_cli.cli.help_pages import first_minute
+
+            typer.echo(first_minute("summarise" if ctx.info_name == "summarize" else str(ctx.info_name)))
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
         values["input"] = "-" if stdin_has_data() else ""

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal, Self
 
 from mellea_cli.errors import InputError, MelleaError, OutputError
 from mellea_cli.events import Fanout, Observer
-from mellea_cli.ui.console import make_console, say, say_error
+from mellea_cli.ui.console import make_console, say, say_error, say_record
 from mellea_cli.ui.run_state import RunState
 from mellea_cli.ui.terminal import Writable, in_foreground, is_terminal
 
@@ -61,6 +61,7 @@ class DisplayOptions:
     verbose: int = 0  # 1: say why attempts failed; 2: show the model server's log, without panels
     live: bool = True  # Panels, where there is a terminal for them
     json: bool = False  # The summary as one line of JSON instead of a table
+    json_errors: bool = False  # Errors, too
     summary_file: str | None = None  # A file that gets the summary as JSON
     log_file: str | None = None  # A file that gets every event but the tokens, as JSON lines
 
@@ -109,13 +110,17 @@ class RunDisplay:
         else:
             self.say(line)
 
-    def error(self, message: str, hint: str) -> None:
-        say_error(self._stream, self._environ, message, hint)
+    def error(self, error: MelleaError) -> None:
+        """Print an error: as one line of JSON where programs read."""
+        if self._options.json_errors:
+            say_record(self._stream, error.record)
+        else:
+            say_error(self._stream, self._environ, error.message, error.hint)
 
     def ended_by(self, error: MelleaError) -> None:
         """Print what ended the run, unless the summary has said it, and what to type next."""
-        if self._options.quiet or self._options.json:
-            self.error(error.message, error.hint)
+        if self._options.quiet:
+            self.error(error)
         elif error.hint:
             say(self._stream, f"try: {error.hint}")
 
