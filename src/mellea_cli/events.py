@@ -6,7 +6,7 @@ raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mellea_cli.messages import Usage
@@ -92,6 +92,32 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPaused:
+    """The user has paused the run: no request starts until `RunResumed`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    """The user has resumed the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The durable answers so far, by category; comes with each group of answers that becomes durable."""
+
+    values: Mapping[str, Mapping[str, int]]
+    """How often each value occurs, by column. The run goes on to count in these mappings."""
+    usage: Usage
+    """Tokens of all outcomes so far."""
+    urgent_id: str = ""
+    """The id of the latest row of high urgency; empty while there is none."""
+    urgent_text: str = ""
+    """Why it is urgent, in the model's words, else its text."""
+
+
+@dataclass(frozen=True, slots=True)
 class ItemFinished:
     """The outcome of an item is durable."""
 
@@ -137,6 +163,9 @@ Event = (
     | RetryScheduled
     | StepFinished
     | Paused
+    | RunPaused
+    | RunResumed
+    | Counted
     | ItemFinished
     | Note
     | RunFinished

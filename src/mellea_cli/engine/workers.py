@@ -199,6 +199,7 @@ async def run_workers(
     stop: Stop,
     grace_s: float,
     slots: WorkerSlots | None = None,
+    on_start: Callable[[Callable[[int], None]], None] = lambda _: None,
 ) -> bool:
     """Call `work` on every item, `workers` at a time, until the items end or `stop` is asked for.
 
@@ -209,6 +210,7 @@ async def run_workers(
         stop: when asked, no new item is taken; the rest stays in `items`.
         grace_s: how long items in flight may go on after that, in seconds.
         slots: which workers may take items; `None` for all.
+        on_start: gets a function that raises the number of workers while the pool works.
 
     Returns:
         Whether every item that was taken has been finished.
@@ -249,9 +251,18 @@ async def run_workers(
 
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(worker(number)) for number in range(workers)]
+            tasks: list[asyncio.Task[None]] = []
+
+            def raise_to(number: int) -> None:
+                if tasks and all(task.done() for task in tasks):
+                    return  # the items are over
+                tasks.extend(group.create_task(worker(new)) for new in range(len(tasks), number))
+
+            raise_to(workers)
+            on_start(raise_to)
             watching = group.create_task(watch_for_stop(deadline))
-            await asyncio.wait(tasks, return_when=asyncio.ALL_COMPLETED)
+            while pending := [task for task in tasks if not task.done()]:
+                await asyncio.wait(pending)
             watching.cancel()
     except TimeoutError:
         if not stop.asked.is_set():

@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 from mellea_cli.errors import OutputError
 from mellea_cli.events import (
     AttemptFailed,
+    Counted,
     Event,
     ItemFinished,
     ItemStarted,
@@ -251,7 +252,7 @@ class EventLog:
         self.close()
 
     def __call__(self, event: Event) -> None:
-        if self.fault is not None or self._file.closed:
+        if self.fault is not None or self._file.closed or isinstance(event, Counted):
             return
         now = time.monotonic()
         if isinstance(event, TokensReceived):
