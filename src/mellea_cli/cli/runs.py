@@ -130,7 +130,13 @@ def _print_table(runs: Sequence[RunRecord], *, history: bool = False) -> None:
         else:
             row += [clock(run.finish_at) if run.finish_at else "-", cost, str(run.pid)]
         rows.append(row)
-    headers = ("output", "state", "done", "rate", *(("started", "cost", "model") if history else ("finish", "cost", "pid")))
+    headers = (
+        "output",
+        "state",
+        "done",
+        "rate",
+        *(("started", "cost", "model") if history else ("finish", "cost", "pid")),
+    )
     print_table(rows, headers=headers, stream=sys.stdout, environ=os.environ)
 
 

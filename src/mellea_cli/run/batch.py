@@ -181,6 +181,8 @@ class Tally:
     calls: int = 0
     """Requests that were sent, retries included."""
     usage: Usage = field(default_factory=Usage)
+    queue_usage: Usage = field(default_factory=Usage)
+    """Part of `usage` that a batch queue has taken."""
     failures: Counter[str] = field(default_factory=Counter)
     """Failed items by kind."""
     messages: dict[str, Counter[str]] = field(default_factory=dict)

@@ -134,6 +134,11 @@ class Sampler:
             self._rows = self._rows[::2]
             self._every *= 2
 
+    @property
+    def answered(self) -> int:
+        """Rows that were timed."""
+        return self._seen
+
     def sample(self, concurrency: int, pipeline: str) -> Sample | None:
         """The rows; `None` when none was answered."""
         if not self._rows:
@@ -383,7 +388,9 @@ def listed_prices(backend: str, model: str, url: str | None) -> Prices | None:
     return Prices(prompt, completion, cached, "$")
 
 
-def price_of_run(own: Prices | None, backend: str, model: str, url: str | None, max_cost: float | None) -> Prices | None:
+def price_of_run(
+    own: Prices | None, backend: str, model: str, url: str | None, max_cost: float | None
+) -> Prices | None:
     """The prices of a run: the user's own, else the listed ones.
 
     Raises:
@@ -396,4 +403,3 @@ def price_of_run(own: Prices | None, backend: str, model: str, url: str | None, 
             hint="add --price IN,OUT per million tokens, or install the price list: pip install 'mellea-cli[prices]'",
         )
     return prices
-
