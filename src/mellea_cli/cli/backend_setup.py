@@ -294,7 +294,7 @@ async def open_servers(
 
 
 def connections(chosen: ModelChoice) -> int:
-    """Connections to the server, or slots of the embedded one: `mellea tune` may ask for more than the run began with."""
+    """Connections to the server, or the embedded one's slots: `mellea tune` may ask for more than a run began with."""
     if chosen.backend == "local":
         return chosen.concurrency
     return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)

@@ -168,7 +168,8 @@ def own_prices(text: str) -> "Prices":
         numbers = []
     if len(numbers) not in (2, 3) or not all(0 <= number < math.inf for number in numbers):
         raise UsageError(f"--price {text}: is not a price of prompts and one of answers", hint="write it as 0.15,0.60")
-    return Prices(*numbers)
+    prompt, completion, *cached = numbers
+    return Prices(prompt, completion, cached[0] if cached else None)
 
 
 def set_log_level(level: str | None) -> str | None:

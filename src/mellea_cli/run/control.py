@@ -314,7 +314,7 @@ class RunControl:
         try:
             path = self._socket_path()
             server = await asyncio.start_unix_server(self._answer, path, limit=_MOST_BYTES)
-            os.chmod(path, 0o600)
+            path.chmod(0o600)
         except OSError:
             return None
         self.record = replace(self.record, socket=str(path))
@@ -372,7 +372,7 @@ class RunControl:
         # Another run may tidy up, and the disk may be full: neither may cost the run anything.
         with suppress(OSError):
             fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
                 json.dump(asdict(self.record), file)
             scratch.replace(path)
 
@@ -394,7 +394,7 @@ def make_private(folder: Path) -> None:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name != "nt":
-        os.chmod(folder, 0o700)
+        folder.chmod(0o700)
 
 
 # Other processes' runs.

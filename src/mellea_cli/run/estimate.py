@@ -113,8 +113,9 @@ class Sampler:
         if isinstance(event, ItemStarted):
             self._characters[event.position] = len(event.text)
             self._started += 1
-        elif isinstance(event, ItemFinished) and (length := self._characters.pop(event.position, None)) is not None:
-            if event.ok and not event.reused:
+        elif isinstance(event, ItemFinished):
+            length = self._characters.pop(event.position, None)
+            if length is not None and event.ok and not event.reused:
                 self._take(event, length)
 
     def _take(self, event: ItemFinished, length: int) -> None:
