@@ -161,6 +161,8 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "prompt_tokens": 48210,
         "cached_tokens": 0,
         "completion_tokens": 21902,
+        "cost": None,
+        "currency": None,
         "elapsed_s": 192.0,
         "items_per_s": 2.5,
         "output": "out.jsonl",

@@ -1,4 +1,4 @@
-"""`mellea status`, `runs`, `pause`, `resume`, `stop` and `tune`: this machine's runs, seen and controlled from outside."""
+"""`mellea status`, `runs`, `pause`, `resume`, `stop` and `tune`: this machine's runs, seen from outside."""
 
 from __future__ import annotations
 

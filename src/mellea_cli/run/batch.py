@@ -365,7 +365,7 @@ class _Run:
     def raise_workers(self, number: int) -> None:
         self._raise_workers(number)
 
-    async def to_end(self, control: Control | None) -> RunResult:
+    async def to_end(self, control: Control | None = None) -> RunResult:
         """Run, record, finish the output."""
         clock = asyncio.get_running_loop().time
         start = clock()

@@ -211,8 +211,10 @@ def _same_terminal(one: IO[str], other: IO[str]) -> bool:
     return first.st_rdev == second.st_rdev
 
 
-_MIN_PANEL_ROWS, _GOOD_PANEL_ROWS, _TALL_PANEL_ROWS, _MAX_PANEL_ROWS = 5, 8, 14, 22
-_MIN_PANEL_COLUMNS, _MIN_WIDE_PANEL_COLUMNS, _MAX_PANEL_COLUMNS = 38, 46, 100
+_MIN_PANEL_ROWS, _GOOD_PANEL_ROWS, _MAX_PANEL_ROWS = 5, 8, 11
+_MIN_PANEL_COLUMNS, _MIN_WIDE_PANEL_COLUMNS, _MAX_PANEL_COLUMNS = 38, 46, 76
+# On a screen as tall as this, few panels grow; on a lower one, what is printed above them keeps its place.
+_TALL_SCREEN_ROWS, _TALLEST_PANEL_ROWS, _WIDEST_PANEL_COLUMNS = 40, 22, 100
 _WIDE_SCREEN_COLUMNS = 120
 
 
@@ -242,13 +244,17 @@ def plan_grid(size: tuple[int, int], most: int, figures: int = 0) -> Grid:
     least = _MIN_WIDE_PANEL_COLUMNS if size[0] >= _WIDE_SCREEN_COLUMNS else _MIN_PANEL_COLUMNS
     across = min(most, max(1, (columns + 1) // (least + 1)))
     down = min(-(-most // across), max(1, rows // _GOOD_PANEL_ROWS))
-    # A few tall panels side by side would leave half of a large screen empty: they get wider instead.
-    while across > 1 and rows // down > _TALL_PANEL_ROWS and (columns + 1) // (across - 1) - 1 <= _MAX_PANEL_COLUMNS:
+    tall = size[1] >= _TALL_SCREEN_ROWS
+    most_rows, most_columns = (
+        (_TALLEST_PANEL_ROWS, _WIDEST_PANEL_COLUMNS) if tall else (_MAX_PANEL_ROWS, _MAX_PANEL_COLUMNS)
+    )
+    # A few tall panels side by side would leave the rest of a large screen empty: they get wider instead.
+    while tall and across > 1 and rows // down > most_rows and (columns + 1) // (across - 1) - 1 <= most_columns:
         across -= 1
         down = min(-(-most // across), max(1, rows // _GOOD_PANEL_ROWS))
-    panel_columns = min((columns + 1) // across - 1, _MAX_PANEL_COLUMNS)
+    panel_columns = min((columns + 1) // across - 1, most_columns)
     granted = min(figures, max(0, rows - down * _GOOD_PANEL_ROWS))
-    return Grid(across, down, (panel_columns, min((rows - granted) // down, _MAX_PANEL_ROWS)), granted)
+    return Grid(across, down, (panel_columns, min((rows - granted) // down, most_rows)), granted)
 
 
 class FrameRenderer:
@@ -470,7 +476,7 @@ def _body(panel: PanelSnapshot, entries: list[_Entry], size: tuple[int, int], pa
     excerpt = wrap(palette.safe(panel.text), inner)
     # Until there is an answer the feedback gets the room; then the answer does.
     unanswered = panel.status is ItemStatus.RUNNING and all(not step.text for step in panel.steps)
-    most = max(1, room - len(entries) - 1) if unanswered else max(room // 3, 2) if room >= 7 else 1
+    most = max(1, room - len(entries) - 1) if unanswered else max(room // 4, 2) if room >= 7 else 1
     shown = min(len(excerpt), most if room >= 4 else 0)
     if 0 < shown < len(excerpt):
         excerpt[shown - 1] = shorten(f"{excerpt[shown - 1]} {excerpt[shown]}", inner, palette.glyphs.cut)
