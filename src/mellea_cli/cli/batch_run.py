@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.control import RunControl
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
-    from mellea_cli.run.estimate import Candidates, Sample
+    from mellea_cli.run.estimate import Candidates, Estimate, Sample
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
     from mellea_cli.ui.summary import ThemeCounts
@@ -588,6 +588,9 @@ def preview(
     if first is None and item is None:
         item = next(iter(opened.source), None)
     calls = f"{len(plan.pipeline.steps)} per item" + (f", {found.calls:,} in all" if found is not None else "")
+    estimate, expected = None, []
+    if first is None and found is not None and found.asked:
+        estimate, expected = _expected(options, plan, found, candidates, sampled or sample)
     lines = [
         ("input", opened.source.name),
         ("text", listed(opened.source.text_columns)),
@@ -597,7 +600,7 @@ def preview(
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         *_asked_fields(found),
         ("calls", calls),
-        *(_expected(options, plan, found, candidates, sampled or sample) if first is None else ()),
+        *expected,
         ("backend", plan.backend),
         ("model", plan.model),
         ("in flight", f"{plan.concurrency} at most" + (f", {plan.start} at the start" if plan.start else "")),
@@ -613,17 +616,27 @@ def preview(
         asked = plan.pipeline.narrowed(item.known or {}).steps[0]
         step, messages = asked.name, asked.prompt.messages(variables(plan.pipeline, item, mask))
     print_preview(Preview(lines, step, messages), sys.stdout, os.environ)
+    if options.json and found is not None:
+        from mellea_cli.run.estimate import Estimate, Interval
+
+        nothing = Estimate(0, Interval(0, 0, 0), Interval(0, 0, 0), Interval(0, 0, 0))
+        prices = plan.caps.prices
+        record = {
+            **(estimate or nothing).to_json(),
+            "calls": found.calls,
+            "currency": prices.currency or None if prices is not None else None,
+            "exit_code": 0,
+        }
+        sys.stderr.write(json.dumps(record) + "\n")
 
 
 def _expected(
-    options: RunOptions, plan: RunPlan, found: Forecast | None, candidates: Candidates, sample: Sample | None
-) -> Iterator[tuple[str, str]]:
+    options: RunOptions, plan: RunPlan, found: Forecast, candidates: Candidates, sample: Sample | None
+) -> tuple[Estimate, list[tuple[str, str]]]:
     """Tokens, time and cost of the rows that would be asked, from a sample, else the tokens alone."""
     from mellea_cli.run.estimate import FEWEST, MOST, from_sample, known_speed, shared_prompts, without_sample
     from mellea_cli.ui.status import estimate_lines
 
-    if found is None or not found.asked:
-        return
     hint, whence = "", ""
     if sample is None and plan.backend == "local":
         from mellea_cli.models.store import default_root
@@ -638,7 +651,7 @@ def _expected(
         hint = f"unknown until some rows are timed: --estimate asks {FEWEST} to {MOST}, and keeps their answers"
         if options.output == "-":
             hint += " (name a file with -o)"
-    yield from estimate_lines(estimate, plan.caps.prices, hint=hint, whence=whence)
+    return estimate, list(estimate_lines(estimate, plan.caps.prices, hint=hint, whence=whence))
 
 
 def _counted_by_model(plan: RunPlan, texts: Sequence[str]) -> list[int] | None:

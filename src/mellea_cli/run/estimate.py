@@ -102,6 +102,8 @@ class Sampler:
         self._expected = rows
         self._first_alone = first_alone
         self._most = most
+        self.answered = 0
+        """Rows with an answer. Failed ones are timed, too: the run will have such rows as well."""
         self._characters: dict[int, int] = {}
         self._first_s: float | None = None
         self._rows: list[SampledRow] = []
@@ -115,7 +117,8 @@ class Sampler:
             self._started += 1
         elif isinstance(event, ItemFinished):
             length = self._characters.pop(event.position, None)
-            if length is not None and event.ok and not event.reused:
+            if length is not None and not event.reused:
+                self.answered += event.ok
                 self._take(event, length)
 
     def _take(self, event: ItemFinished, length: int) -> None:
@@ -135,14 +138,9 @@ class Sampler:
             self._rows = self._rows[::2]
             self._every *= 2
 
-    @property
-    def answered(self) -> int:
-        """Rows that were timed."""
-        return self._seen
-
     def sample(self, concurrency: int, pipeline: str) -> Sample | None:
         """The rows; `None` when none was answered."""
-        if not self._rows:
+        if not (self._rows and self.answered):
             return None
         usual = fmean(row.latency_s for row in self._rows)
         startup = max(0.0, self._first_s - usual) if self._first_s is not None else 0.0
@@ -251,6 +249,10 @@ class Estimate:
     """Whether a tokenizer counted the tokens of prompts; a sample's were counted by its server."""
     searches: bool = False
     """Whether the run looks for the best number of requests in flight, so that its time has wide bounds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures by name; an interval as its three values, and null for what is unknown."""
+        return asdict(self)
 
 
 def from_sample(sample: Sample, found: Forecast, plan: RunPlan, prices: Prices | None) -> Estimate:
