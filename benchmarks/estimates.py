@@ -4,7 +4,7 @@
     python benchmarks/estimates.py                     # a server with 1 s of latency, and the embedded model
     python benchmarks/estimates.py --only server --latency 0.2
 
-The server on loopback answers after 1 s on average, evenly spread over 50 % around it. Each run is estimated by a sample
+The server on loopback answers after 1 s on average, evenly spread over 50 % around it. A run is estimated by a sample
 first, whose answers are kept, and then goes on to its end; its summary says how long it took and what it cost. The
 prices are made up: 0.15 and 0.60 for a million tokens.
 """
@@ -107,8 +107,8 @@ def main() -> None:
                 flags = ("-b", "openai", "-m", "test-model", "--base-url", server.openai_url, "-c", str(SERVER_AT_ONCE))
                 measure("server", options.runs, options.rows or SERVER_ROWS, folder, *flags)
         if options.only != "server":
-            flags = ("-b", "local", "-m", options.model)
-            measure("embedded", options.runs, options.rows or EMBEDDED_ROWS, folder, *flags, labels=True)
+            rows = options.rows or EMBEDDED_ROWS
+            measure("embedded", options.runs, rows, folder, "-b", "local", "-m", options.model, labels=True)
 
 
 if __name__ == "__main__":

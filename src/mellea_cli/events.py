@@ -7,7 +7,8 @@ raise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mellea_cli.messages import Usage
 
@@ -104,6 +105,16 @@ class RunResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTuned:
+    """The user has changed a limit of the run."""
+
+    message: str
+    """What holds from now on."""
+    concurrency: int | None
+    """Requests in flight at most; `None` where that has not changed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     """The durable answers so far, by category; comes with each group of answers that becomes durable."""
 
@@ -131,6 +142,8 @@ class ItemFinished:
     latency_s: float
     reused: bool
     """The answer was known (from an earlier run, or an identical text) and nothing was asked."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The columns of the answer; empty for a failed item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +178,7 @@ Event = (
     | Paused
     | RunPaused
     | RunResumed
+    | RunTuned
     | Counted
     | ItemFinished
     | Note

@@ -588,7 +588,8 @@ def preview(
     if first is None and item is None:
         item = next(iter(opened.source), None)
     calls = f"{len(plan.pipeline.steps)} per item" + (f", {found.calls:,} in all" if found is not None else "")
-    estimate, expected = None, []
+    estimate: Estimate | None = None
+    expected: list[tuple[str, str]] = []
     if first is None and found is not None and found.asked:
         estimate, expected = _expected(options, plan, found, candidates, sampled or sample)
     lines = [
@@ -817,6 +818,7 @@ def controlled(
         model=plan.model,
         concurrency=plan.start or plan.concurrency,
         rpm=plan.rpm,
+        next_command=same_command(options),
     )
     stop = Stop(show.say)
     with RunControl(record, stop, prices=plan.caps.prices, most=most) as control:
@@ -958,9 +960,13 @@ def _unwritten(options: RunOptions, result: RunResult) -> str:
 
 
 def next_command(options: RunOptions, result: RunResult) -> str:
-    """The command that continues an incomplete run: the same one, if there is a journal and the input is a file."""
-    complete = not (result.tally.failed or result.stopped)
-    if complete or options.output == "-" or options.input == "-":
+    """The command that continues an incomplete run."""
+    return same_command(options) if result.tally.failed or result.stopped else ""
+
+
+def same_command(options: RunOptions) -> str:
+    """The command of this process, if it continues the run: there is a journal, and the input is a file."""
+    if options.output == "-" or options.input == "-":
         return ""
     # With --fresh again it would ask for everything once more.
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]

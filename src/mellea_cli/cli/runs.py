@@ -40,8 +40,8 @@ def status(as_json: _Json = False) -> None:
     elif runs:
         _print_table(runs)
         for run in runs:
-            if run.state == "lost" and run.output != "-":
-                say(sys.stderr, f"{_short(run.output)}: its rows are safe; the command that started it continues")
+            if run.state == "lost" and run.next_command:
+                say(sys.stderr, f"{_short(run.output)}: its answers are safe; to continue: {run.next_command}")
     else:
         say(sys.stderr, "no run goes on; mellea runs shows those that have ended")
 

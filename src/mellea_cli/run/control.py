@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mellea_cli.errors import ExitCode, MelleaError, UsageError
-from mellea_cli.events import Note, RunPaused, RunResumed
+from mellea_cli.events import RunPaused, RunResumed, RunTuned
 
 if TYPE_CHECKING:
     from mellea_cli.engine.workers import Stop
@@ -304,7 +304,7 @@ class RunControl:
             client.set_rpm(rpm or None)
             done.append(f"{rpm:g} requests a minute" if rpm else "no limit of requests a minute")
         text = f"at most {' and '.join(done)}" if rpm != 0 or concurrency is not None else done[0]
-        run.observer(Note(f"tuned: {text}"))
+        run.observer(RunTuned(f"tuned: {text}", concurrency))
         self._seen.clear()
         return text
 

@@ -134,7 +134,8 @@ class LiveDisplay:
 
     def refresh(self) -> None:
         size = self._area.size()
-        snapshot = self._state.snapshot(plan_grid(size, self._most_panels, self._most_figures).panels)
+        tall = size[1] >= _TALL_SCREEN_ROWS
+        snapshot = self._state.snapshot(plan_grid(size, self._most_panels, self._most_figures).panels, latest=tall)
         # A run that has just begun says how many panels it can fill; they appear with the next frame.
         total = snapshot.progress.total
         self._most_panels = snapshot.concurrency if total is None else min(snapshot.concurrency, total)
@@ -214,7 +215,7 @@ def _same_terminal(one: IO[str], other: IO[str]) -> bool:
 _MIN_PANEL_ROWS, _GOOD_PANEL_ROWS, _MAX_PANEL_ROWS = 5, 8, 11
 _MIN_PANEL_COLUMNS, _MIN_WIDE_PANEL_COLUMNS, _MAX_PANEL_COLUMNS = 38, 46, 76
 # On a screen as tall as this, few panels grow; on a lower one, what is printed above them keeps its place.
-_TALL_SCREEN_ROWS, _TALLEST_PANEL_ROWS, _WIDEST_PANEL_COLUMNS = 40, 22, 100
+_TALL_SCREEN_ROWS, _TALLEST_PANEL_ROWS, _WIDEST_PANEL_COLUMNS = 40, 14, 100
 _WIDE_SCREEN_COLUMNS = 120
 
 
@@ -226,6 +227,7 @@ class Grid:
     rows: int = 0
     panel: tuple[int, int] = (0, 0)
     figures: int = 0  # Lines below the panels for what has been counted
+    latest: int = 0  # Lines below these for the latest answers
 
     @property
     def panels(self) -> int:
@@ -254,7 +256,8 @@ def plan_grid(size: tuple[int, int], most: int, figures: int = 0) -> Grid:
         down = min(-(-most // across), max(1, rows // _GOOD_PANEL_ROWS))
     panel_columns = min((columns + 1) // across - 1, most_columns)
     granted = min(figures, max(0, rows - down * _GOOD_PANEL_ROWS))
-    return Grid(across, down, (panel_columns, min((rows - granted) // down, most_rows)), granted)
+    panel_rows = min((rows - granted) // down, most_rows)
+    return Grid(across, down, (panel_columns, panel_rows), granted, rows - granted - down * panel_rows if tall else 0)
 
 
 class FrameRenderer:
@@ -264,6 +267,7 @@ class FrameRenderer:
         self._palette = palette
         self._cache: dict[int, tuple[PanelSnapshot, tuple[int, int], int, list[str]]] = {}
         self._figures: tuple[object, list[str]] = (None, [])
+        self._latest: dict[tuple[PanelSnapshot, int], str] = {}
 
     def frame(self, snapshot: Snapshot, grid: Grid, size: tuple[int, int], number: int = 0) -> list[str]:
         """The lines of frame `number`, with their escape sequences.
@@ -276,6 +280,7 @@ class FrameRenderer:
         head = progress_line(snapshot.progress, columns, self._palette, paused_s=snapshot.paused_s, held=snapshot.held)
         lines = [self._palette.ansi(head), *self._panels(snapshot, grid, number)]
         lines += self._figure_lines(snapshot, columns, grid.figures)
+        lines += self._latest_lines(snapshot, columns, grid.latest)
         if rows >= 3:
             lines.append(self._palette.ansi(self._status_line(snapshot, columns)))
         return lines[:rows]
@@ -298,6 +303,16 @@ class FrameRenderer:
             lines = [self._palette.ansi(line) for line in render_figures(snapshot, columns, number, self._palette)]
             self._figures = (key, lines)
         return self._figures[1]
+
+    def _latest_lines(self, snapshot: Snapshot, columns: int, number: int) -> list[str]:
+        """At most `number` lines, one for each of the latest answers."""
+        shown = snapshot.latest[:number]
+        kept = {id_of: self._latest[id_of] for id_of in ((item, columns) for item in shown) if id_of in self._latest}
+        for item in shown:
+            if (item, columns) not in kept:
+                kept[item, columns] = self._palette.ansi(render_latest(item, columns, self._palette))
+        self._latest = kept
+        return [kept[item, columns] for item in shown]
 
     def _panel(self, place: int, panel: PanelSnapshot, size: tuple[int, int], number: int) -> list[str]:
         # Only a spinner changes though nothing arrives.
@@ -379,6 +394,24 @@ def render_figures(snapshot: Snapshot, columns: int, number: int, palette: Palet
         )
         lines.append((*head, ("plain", shorten(why, max(0, columns - width(head)), cut))))
     return [clip(line, columns) for line in lines] + [()] * (number - len(lines))
+
+
+_SHORT_ANSWER_CELLS = 14
+
+
+def render_latest(item: PanelSnapshot, columns: int, palette: Palette) -> Line:
+    """Draw a finished item as one line: its id, what was judged in a word or two, then its longest answer."""
+    cut = palette.glyphs.cut
+    line: list[Span] = [*pad((("quiet", shorten(palette.safe(item.id), 11, cut)),), _FIGURE_LABEL_CELLS)]
+    if item.status is ItemStatus.FAILED:
+        text = palette.fit(f"{palette.glyphs.bad} {clean(item.kind)}: {clean(item.message)}")
+        return (*line, ("bad", shorten(text, max(0, columns - width(line)), cut)))
+    fields = [palette.safe(one.value) for one in item.answer if one.value]
+    judged = [value for value in fields if judgement_role(value) != "plain"]
+    for value in dict.fromkeys(judged):
+        line += pad(((judgement_role(value), shorten(value, _SHORT_ANSWER_CELLS, cut)),), 10)
+    answer = max((value for value in fields if value not in judged), key=len, default="")
+    return (*line, ("plain", shorten(answer or palette.safe(item.text), max(0, columns - width(line)), cut)))
 
 
 def _stacked(pairs: list[tuple[str, int]], total: int, palette: Palette) -> Line:
@@ -565,19 +598,23 @@ def _top_border(panel: PanelSnapshot, entries: list[_Entry], columns: int, borde
 def _badge(panel: PanelSnapshot, entries: list[_Entry], palette: Palette) -> Span | None:
     """The few words at the right of the title: the sentiment, a failure or a retry."""
     glyphs = palette.glyphs
-    judged = (one for one in entries if one.label == "sentiment" and judgement_role(one.value) != "plain")
-    sentiment = next(judged, None)
+    # The answer that is kept may say more than what has streamed: its sentiment follows from praise and complaint.
+    values = [(one.label, palette.safe(one.value)) for one in panel.answer] or [
+        (one.label, one.value) for one in entries
+    ]
+    judged = (value for label, value in values if label == "sentiment" and judgement_role(value) != "plain")
+    sentiment = next(judged, "")
     if panel.status is ItemStatus.FAILED:
         return "bad", f"{glyphs.bad} {palette.fit(clean(panel.kind))}".rstrip()
     if panel.status is ItemStatus.OK:
-        return (sentiment.role, f"{glyphs.ok} {sentiment.value}") if sentiment else ("good", glyphs.ok)
+        return (judgement_role(sentiment), f"{glyphs.ok} {sentiment}") if sentiment else ("good", glyphs.ok)
     for step in panel.steps:
         if step.phase is Phase.RETRYING:
             return "warn", f"{glyphs.retry} {step.attempt} in {step.retry_in_s}s"
         if step.phase is Phase.FAILED:
             return "warn", f"{glyphs.bad} {step.attempt}"
     if sentiment:
-        return sentiment.role, sentiment.value
+        return judgement_role(sentiment), sentiment
     attempt = max((step.attempt for step in panel.steps), default=1)
     return ("warn", f"{glyphs.retry} {attempt}") if attempt > 1 else None
 

@@ -283,6 +283,7 @@ class EventLog:
             pieces, chars, first = self._streams.pop((event.position, event.step), (0, 0, now))
             record |= {"pieces": pieces, "chars": chars, "streamed_s": round(now - first, 3)}
         elif isinstance(event, ItemFinished):
+            del record["values"]
             for key in [key for key in self._streams if key[0] == event.position]:
                 del self._streams[key]
         try:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from threading import Lock
@@ -28,6 +28,7 @@ from mellea_cli.events import (
     RunPaused,
     RunResumed,
     RunStarted,
+    RunTuned,
     StepFinished,
     StepStarted,
     TokensReceived,
@@ -89,6 +90,19 @@ class ItemStatus(Enum):
     FAILED = "failed"
 
 
+# Shorter names for columns whose names would leave too little room for their values.
+_LABELS = {"positive_aspect": "praise", "main_complaint": "complaint"}
+_MAX_FIELDS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a structured answer."""
+
+    label: str
+    value: str  # Empty for a value that is null or has not begun
+
+
 @dataclass(frozen=True, slots=True)
 class StepSnapshot:
     """A step at one moment."""
@@ -115,6 +129,7 @@ class PanelSnapshot:
     message: str = ""
     latency_s: float = 0.0
     tokens: int = 0
+    answer: tuple[Field, ...] = ()  # The fields of the answer that is kept, once it is finished
     waits: str = ""  # Why it is not answered now, such as that the run is paused
 
 
@@ -134,10 +149,12 @@ class Snapshot:
     held: bool = False  # Whether the user has paused the run
     values: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
     """How often each value occurs so far, by column."""
+    latest: tuple[PanelSnapshot, ...] = ()  # The last items that were finished, the latest first
     urgent: tuple[str, str] = ("", "")  # The id of the latest row of high urgency, and why it is urgent
 
 
 _NOTES_KEPT = 200
+_LATEST_KEPT = 16
 
 
 class RunState:
@@ -159,6 +176,7 @@ class RunState:
         self._usage = Usage()
         self._values: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
         self._urgent = ("", "")
+        self._latest: deque[ItemState] = deque(maxlen=_LATEST_KEPT)
         self._clock = clock
         self._lock = Lock()
         self._run = RunStarted("", (), "", "", 1, None)
@@ -195,14 +213,12 @@ class RunState:
                 self._meter.finish(event, item.streamed() if item is not None else 0.0)
                 if item is not None:
                     item.fold(event, now)
+                    self._latest.append(item)
             case Paused():
                 self._pause = event
                 self._paused_until = now + event.delay_s
-            case RunPaused():
-                self._held = event.reason or "mellea pause"
-            case RunResumed():
-                self._held = ""
-                self._meter.restart(now)
+            case RunPaused() | RunResumed() | RunTuned():
+                self._fold_request(event, now)
             case Counted():
                 # Copied: the run goes on to count while a display reads.
                 self._values = tuple((column, tuple(counts.items())) for column, counts in event.values.items())
@@ -217,8 +233,23 @@ class RunState:
                 if (item := self._active.get(event.position)) is not None:
                     item.fold(event, now)
 
-    def snapshot(self, panels: int | None = None) -> Snapshot:
+    def _fold_request(self, event: RunPaused | RunResumed | RunTuned, now: float) -> None:
+        """What the user has asked for from another terminal."""
+        match event:
+            case RunPaused():
+                self._held = event.reason or "mellea pause"
+            case RunResumed():
+                self._held = ""
+                self._meter.restart(now)
+            case RunTuned():
+                self._notes.append(event.message)
+                if event.concurrency is not None:
+                    self._run = dataclasses.replace(self._run, concurrency=event.concurrency)
+
+    def snapshot(self, panels: int | None = None, *, latest: bool = False) -> Snapshot:
         """What there is to show now, with panels for so many items; `None` leaves the panels as they are.
+
+        `latest` adds the last items that were finished.
 
         An item stays in its panel as long as this number does not shrink.
         """
@@ -254,6 +285,7 @@ class RunState:
                 paused_s=0 if self._held else math.ceil(paused_s),
                 held=bool(self._held),
                 values=self._values,
+                latest=tuple(item.snapshot(now) for item in reversed(self._latest)) if latest else (),
                 urgent=self._urgent,
             )
 
@@ -481,6 +513,7 @@ class ItemState:
         self._excerpt = text[:_EXCERPT_CHARS]
         self._steps = {name: _Step(name) for name in steps}
         self._finish: ItemFinished | None = None
+        self._answer: tuple[Field, ...] = ()
         self._void_tokens = 0.0
 
     def receive(self, step_name: str, text: str) -> None:
@@ -513,6 +546,7 @@ class ItemState:
                 self.status = ItemStatus.OK if event.ok else ItemStatus.FAILED
                 self.finished_at = now
                 self._finish = event
+                self._answer = tuple(_flatten(event.values))[:_MAX_FIELDS]
             case _:
                 pass
 
@@ -537,6 +571,7 @@ class ItemState:
             message=finish.message[:_REASON_CHARS],
             latency_s=finish.latency_s,
             tokens=finish.usage.completion_tokens,
+            answer=self._answer,
         )
 
 
@@ -585,19 +620,6 @@ def _is_over(item: ItemState, active: dict[int, ItemState]) -> bool:
     return item.status is not ItemStatus.RUNNING or active.get(item.position) is not item
 
 
-# Shorter names for columns whose names would leave too little room for their values.
-_LABELS = {"positive_aspect": "praise", "main_complaint": "complaint"}
-_MAX_FIELDS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a structured answer."""
-
-    label: str
-    value: str  # Empty for a value that is null or has not begun
-
-
 def answer_fields(text: str) -> list[Field] | None:
     """The fields of a JSON object that may still be streaming, in their order, nested objects flattened one level.
 
@@ -619,7 +641,7 @@ def answer_fields(text: str) -> list[Field] | None:
     return list(_flatten(value))[:_MAX_FIELDS] if isinstance(value, dict) else None
 
 
-def _flatten(value: dict[str, Any]) -> Iterator[Field]:
+def _flatten(value: Mapping[str, Any]) -> Iterator[Field]:
     for key, inner in value.items():
         for name, leaf in inner.items() if isinstance(inner, dict) else [(key, inner)]:
             yield Field(_LABELS.get(name, name.replace("_", " ")), _words(leaf))
