@@ -67,8 +67,8 @@ def took_s(rows: list[SampledRow], places: int) -> float:
 
 @pytest.mark.parametrize("serves", [even, by_length])
 def test_the_true_time_and_cost_lie_in_the_interval(serves: Serves) -> None:
-    """In 200 simulated runs of 300 rows, estimated by 20 others each, at least 9 of 10 times; the cost is within 5 %."""
-    draw, within, cost_within = random.Random(5), 0, 0
+    """In 200 simulated runs of 300 rows, estimated by 20 others each: 9 of 10 times; the cost is within 5 %."""
+    draw, within, cost_within = random.Random(5), 0, 0  # noqa: S311 - no secret
     for _ in range(200):
         sample = Sample(tuple(row(draw, serves) for _ in range(20)), 4)
         rest = [row(draw, serves) for _ in range(300)]
@@ -86,7 +86,7 @@ def test_the_true_time_and_cost_lie_in_the_interval(serves: Serves) -> None:
 
 def test_limits_per_minute_take_their_time() -> None:
     """60 requests a minute for 300 rows last five minutes, however fast the server is."""
-    draw = random.Random(1)
+    draw = random.Random(1)  # noqa: S311 - no secret
     sample = Sample(tuple(row(draw, even) for _ in range(20)), 4)
     found = Forecast(asked=300, characters=90_000)
     slow = from_sample(sample, found, replace(PLAN, rpm=60), None).seconds
@@ -102,7 +102,7 @@ def test_limits_per_minute_take_their_time() -> None:
 
 def test_a_search_for_the_best_number_has_wide_bounds() -> None:
     """Between the speed of the sample and that of the highest number."""
-    draw = random.Random(1)
+    draw = random.Random(1)  # noqa: S311 - no secret
     sample = Sample(tuple(row(draw, even) for _ in range(20)), 4)
     found = Forecast(asked=800, characters=200_000)
     fixed = from_sample(sample, found, PLAN, None)

@@ -429,7 +429,7 @@ def find_run(output: str, folder: Path | None = None) -> RunRecord:
         raise RunGone(f"no run on this machine writes {output}", hint=hint)
     last = matching[0]
     raise RunGone(
-        f"the run that wrote {output} {ending(last)}", hint=last.next_command or "the command that started it continues"
+        f"the run that wrote {output} {ending(last)}", hint=last.next_command or "mellea runs shows how runs have ended"
     )
 
 

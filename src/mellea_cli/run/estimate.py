@@ -349,7 +349,9 @@ def _seconds(sample: Sample, mean_length: float, rows: int, plan: RunPlan, token
         # At the end the places become free one after the other: on average each waits for half of a row.
         likely = sample.startup_s + rows * mean / places + (mean / 2 if places > 1 else 0.0)
         half = _student(count) * rows / places * spread * _uncertain(count, rows)
-        return Interval.around(likely, math.hypot(half, _Z * drift * likely))
+        # In logarithms: a time is half as likely as twice as long, and never below zero.
+        off = math.exp(math.hypot(half / likely, _Z * drift)) if likely else 1.0
+        return Interval(likely / off, likely, likely * off)
 
     # Where the run may have more at once than the sample had, the server may answer each as fast, or share its speed.
     best, worst = at(plan.concurrency), at(min(sample.concurrency, plan.concurrency))
