@@ -52,6 +52,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "stop": CommandEntry("runs:stop", "Stop a run as Ctrl-C does."),
     "tune": CommandEntry("runs:tune", "Change the limits of a run while it goes on."),
     "runs": CommandEntry("runs:runs", "Show the latest runs on this machine."),
+    "review": CommandEntry("review:review", "Judge a random sample and the doubtful rows of a finished run."),
+    "evaluate": CommandEntry("review:evaluate", "Say how right a run is, by gold labels or by its review."),
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),

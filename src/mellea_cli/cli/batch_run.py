@@ -309,7 +309,12 @@ def _selected(options: RunOptions, scan: InputScan) -> str:
 
 @contextmanager
 def open_output(
-    options: RunOptions, opened: Input, added: AddedColumns, show: RunDisplay, command: str
+    options: RunOptions,
+    opened: Input,
+    added: AddedColumns,
+    show: RunDisplay,
+    command: str,
+    reviewed: Sequence[Column] | None = None,
 ) -> Iterator[RunIO]:
     """Open the sink, its lock and its journal; what a run that is refused has created is removed again.
 
@@ -319,18 +324,21 @@ def open_output(
         added: the columns that the run adds.
         show: the display.
         command: the command that writes it.
+        reviewed: the pipeline's columns, where the corrections of people go into the rows.
 
     Raises:
+        InputError: a line of the corrections file is bad.
         OutputError: the output cannot be written, or another run is writing it.
         UsageError: its format is unknown, an option does not fit it, or something that a person made would be lost.
     """
     from mellea_cli.io.columns import ID_COLUMN
+    from mellea_cli.io.corrections import CorrectionsFile, corrections_path
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.formats import known_format, output_format
     from mellea_cli.io.journal import MemoryAnswers
     from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
     from mellea_cli.run.batch import RunIO
-    from mellea_cli.run.earlier_output import EditedRows, OutputForm
+    from mellea_cli.run.earlier_output import EditedRows, OutputForm, Reviewed
 
     target = resolve_output(options.output)
     if options.unordered and target.kind == "file":
@@ -376,7 +384,13 @@ def open_output(
         if journal is None:
             yield run_io
             return
-        edited = EditedRows(ordered, form, journal, target, opened.source.name)
+        judged = None
+        if reviewed is not None:
+            file = CorrectionsFile(corrections_path(target.path))
+            judged = Reviewed(file, reviewed, adopt=options.adopt_edits)
+            # A row without any correction must not take a longer way.
+            judged = judged if judged.has_work else None
+        edited = EditedRows(ordered, form, journal, target, opened.source.name, judged)
         edited.keep(earlier, opened.source.reread() if opened.source.repeatable else None, overwrite=options.overwrite)
         for note in edited.notes():
             show.say(note)
@@ -537,9 +551,11 @@ def confirm_changes(
 
 
 def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
-    """Note in the journal which columns are own fields, so that reports know their types."""
-    from mellea_cli.report.results import OWN_FIELDS
+    """Note in the journal which columns are own fields, with their types, and which values columns may have."""
+    from mellea_cli.report.results import CHOICES, OWN_FIELDS
 
+    if choices := {column.name: column.choices for column in columns if column.choices}:
+        run_io.answers.note_facts({CHOICES: json.dumps(choices)})
     own = [[column.name, column.type, column.joint] for column in columns if column.type]
     if own or OWN_FIELDS in run_io.answers.facts():
         run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})

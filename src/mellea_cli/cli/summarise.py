@@ -122,6 +122,13 @@ class RunOptions:
         option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
         SUMMARISE,
     ] = None
+    examples_from: Annotated[
+        str | None,
+        option(
+            FIELDS, "Show the model a few rows of this corrections file, see docs/review.md.", metavar="CORRECTIONS"
+        ),
+        SUMMARISE,
+    ] = None
     language: Annotated[
         str | None,
         option(FIELDS, "Language of generated text, such as de or German; same: the row's own (default: en)."),
@@ -149,6 +156,9 @@ class RunOptions:
     unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
     errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
     overwrite: Annotated[bool, option(OUTPUT, "Replace a file that is not this run's, or by fewer rows.")] = False
+    adopt_edits: Annotated[
+        bool, option(OUTPUT, "Write cells that were edited by hand into the corrections file.", env=False), SUMMARISE
+    ] = False
     raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
 
     format: Annotated[
@@ -424,6 +434,10 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
 
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
+    if options.examples_from:
+        show.say(
+            f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
+        )
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
@@ -437,7 +451,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             batch_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
         added = AddedColumns(tuple(Added(column.name, column.parts, column.joint) for column in pipeline.columns))
-        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
+        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
             show.say(line)

@@ -249,7 +249,10 @@ class Tally:
         issues = outcome.values.get("issues")
         urgency = issues.get("urgency") if isinstance(issues, dict) else None
         for column, value in (("sentiment", outcome.values.get("sentiment")), ("urgency", urgency)):
-            if isinstance(value, str) and column not in edited and (column != "urgency" or "issues" not in edited):
+            # An own field of that name is counted below.
+            if column in edited or column in counted or (column == "urgency" and "issues" in edited):
+                continue
+            if isinstance(value, str):
                 self.values.setdefault(column, Counter())[value] += 1
         for column in counted:
             value = outcome.values.get(column)
