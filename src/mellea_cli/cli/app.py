@@ -54,6 +54,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "runs": CommandEntry("runs:runs", "Show the latest runs on this machine."),
     "review": CommandEntry("review:review", "Judge a random sample and the doubtful rows of a finished run."),
     "evaluate": CommandEntry("review:evaluate", "Say how right a run is, by gold labels or by its review."),
+    "watch": CommandEntry("watch:watch", "Exit with 10 when a share or score has moved beyond chance. For cron."),
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),

@@ -561,6 +561,22 @@ def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
         run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})
 
 
+def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: str = "") -> None:
+    """Note in the journal of how many items the rows are a random sample, so that reports know how sure they are.
+
+    `carried` is the note of the output that this run reads as its input.
+    """
+    from mellea_cli.report.results import SAMPLE
+
+    scan = opened.scan
+    noted = carried if options.sample is None and options.limit is None else ""
+    # The first rows of a sample are those that came first in the input, and no sample.
+    if scan is not None and options.sample is not None and options.limit is None and scan.count < scan.all_items:
+        noted = json.dumps({"size": scan.count, "population": scan.all_items})
+    if noted or SAMPLE in run_io.answers.facts():
+        run_io.answers.note_facts({SAMPLE: noted})
+
+
 def _agreed(question: str) -> bool:
     if not (is_terminal(sys.stdin, {}) and is_terminal(sys.stderr, {})):
         return False

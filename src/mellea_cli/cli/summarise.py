@@ -458,6 +458,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         plan = plan_for(chosen)
         batch_run.confirm_changes(options, plan, opened, run_io, show)
         batch_run.note_own_fields(pipeline.columns, run_io)
+        batch_run.note_sample(options, opened, run_io)
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
         if options.estimate:

@@ -24,7 +24,7 @@ from mellea_cli.io.files import resolve_output
 from mellea_cli.io.themes_file import JOINT, read_themes, write_themes
 from mellea_cli.io.writers import Added, AddedColumns
 from mellea_cli.pipelines.theme_prompts import Theme, label_pipeline
-from mellea_cli.report.results import own_columns
+from mellea_cli.report.results import own_columns, sample_note
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -93,6 +93,7 @@ class _ThemeRun:
                 return ExitCode.OK
             run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show, "themes"))
             batch_run.note_own_fields(own_columns(options.input), run_io)
+            batch_run.note_sample(options, opened, run_io, carried=sample_note(options.input))
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
                 show.say(line)

@@ -98,6 +98,7 @@ class InputScan:
     skipped: int  # Bad rows; the iteration will skip them
     longest: int = 0  # Bytes of the longest text in UTF-8
     unselected: int = 0  # Rows that the condition on rows leaves out
+    all_items: int = 0  # Items of the input, also those that a sample or a limit leaves out
 
 
 Report = Callable[[InputError], None]
@@ -183,9 +184,10 @@ class Source:
         if bad and (self._fails or not (count or self._unselected)):
             raise _refusal(bad, usable=count)
         self._surveyed = signature
+        all_items = count
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected)
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected, all_items)
 
     @property
     def repeatable(self) -> bool:
