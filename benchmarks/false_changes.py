@@ -1,3 +1,4 @@
+# ruff: noqa: T201 - it prints what it found
 """False changes: how often `mellea compare` marks a change between two samples of one population.
 
 Every mark is a false one. The procedure promises that at most 5 % of the pairs have any.
@@ -44,6 +45,7 @@ def marked(folder: Path, rows: int, seed: int) -> tuple[int, int, int]:
 
 
 def main() -> None:
+    """Print the figures for each size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--rows", type=int, nargs="*", default=[100, 500, 2000])

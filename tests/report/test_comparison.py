@@ -159,7 +159,7 @@ def test_samples_of_one_population_rarely_differ(tmp_path: Path) -> None:
     """Of 200 pairs of samples at most one in twenty has a single change that holds."""
     coloured = 0
     for seed in range(200):
-        found = compared(tmp_path, judged(150, SHARES, CHANCES, 2 * seed), judged(150, SHARES, CHANCES, 2 * seed + 1))
+        found = compared(tmp_path, judged(100, SHARES, CHANCES, 2 * seed), judged(100, SHARES, CHANCES, 2 * seed + 1))
         coloured += bool(found.held)
     assert coloured <= 10
 

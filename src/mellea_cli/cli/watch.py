@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`, see `mellea_cli.cli.flags`.
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -256,22 +255,10 @@ def _check_address(url: str, policy: "NetworkPolicy") -> None:
 
 
 def _post(url: str, text: str) -> None:
-    """Post a message; its address is often a secret, so errors name the host only."""
-    import httpx
+    from mellea_cli.backends.http import post_json
 
-    from mellea_cli.backends.security import check_certificates, is_loopback
-
-    check_certificates(url)
-    host = urlsplit(url).hostname
-    hint = "the message is on stdout; correct --notify, or run the same command again"
     try:
-        body = json.dumps({"text": text}, ensure_ascii=False).encode()
-        headers = {"Content-Type": "application/json"}
-        # A proxy from the environment would take the message to another machine. No redirect is followed.
-        direct = is_loopback(url)
-        answer = httpx.post(url, content=body, headers=headers, timeout=_NOTIFY_S, trust_env=not direct)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else "cannot connect"
-        raise BackendUnavailable(f"--notify: {host}: {reason}", hint=hint) from error
-    if not answer.is_success:
-        raise BackendUnavailable(f"--notify: {host} refused the message: status {answer.status_code}", hint=hint)
+        post_json(url, {"text": text}, _NOTIFY_S)
+    except BackendUnavailable as error:
+        hint = "the message is on stdout; correct --notify, or run the same command again"
+        raise BackendUnavailable(f"--notify: {error.message}", hint=hint) from error
