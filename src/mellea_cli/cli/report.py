@@ -235,7 +235,7 @@ class ShowFlags:
 
 @options_command(ShowFlags)
 def show(flags: ShowFlags) -> ExitCode:
-    """Show the rows of a finished run.
+    """Show the rows of a finished run: search, sort, select.
 
     At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
     whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
