@@ -251,7 +251,7 @@ def show(flags: ShowFlags) -> ExitCode:
     with OutputRows(flags.results, _source_options(flags), names, flag=flag, sort=sort) as rows:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
-            found = (fields for fields in found if has_text(fields, flags.search))
+            found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
         if sort:
             reverse = str(flags.sort).startswith("-")
             # What has no value stays last.
