@@ -229,6 +229,7 @@ def test_rows_are_lines_off_a_terminal(mellea: Run, output: Path) -> None:
     [
         (("--where", 'urgency == "high" or error is not null'), ["R-1", "R-3"]),
         (("--search", "REFUND"), ["R-1"]),
+        (("--search", "main_complaint"), []),
         (("--sort", "order number"), ["R-2", "R-1", "R-3"]),
         (("--sort", "-Order number"), ["R-1", "R-2", "R-3"]),
         (("--sort", "urgency"), ["R-1", "R-2", "R-3"]),

@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "themes:themes", "Find themes in complaints and praise, and label every row of RESULTS with them."
     ),
     "report": CommandEntry("report:report", "Show a finished run: sentiment, urgency, themes, trends, quotes."),
-    "show": CommandEntry("report:show", "Page through the rows of a finished run: columns, search, sort, --where."),
+    "show": CommandEntry("report:show", "Show the rows of a finished run: search, sort, select."),
     "export": CommandEntry("report:export", "Write rows of a finished run to a file of another format."),
     "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
     "status": CommandEntry("runs:status", "Show the runs on this machine: done, rate, finish time."),

@@ -298,7 +298,7 @@ class ShowFlags:
 
 @options_command(ShowFlags)
 def show(flags: ShowFlags) -> ExitCode:
-    """Show the rows of a finished run.
+    """Show the rows of a finished run: search, sort, select.
 
     At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
     whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
@@ -314,7 +314,7 @@ def show(flags: ShowFlags) -> ExitCode:
     with OutputRows(flags.results, _source_options(flags), names, flag=flag, sort=sort) as rows:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
-            found = (fields for fields in found if has_text(fields, flags.search))
+            found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
         if sort:
             reverse = str(flags.sort).startswith("-")
             # What has no value stays last.
