@@ -425,7 +425,7 @@ def find_run(output: str, folder: Path | None = None) -> RunRecord:
         return going
     if not matching:
         names = [run.output for run in runs if run.goes_on]
-        hint = f"those that go on write {', '.join(names[:3])}" if names else "mellea status lists the runs"
+        hint = f"current runs write {', '.join(names[:3])}" if names else "mellea status lists the runs"
         raise RunGone(f"no run on this machine writes {output}", hint=hint)
     last = matching[0]
     raise RunGone(
@@ -437,7 +437,7 @@ def ending(run: RunRecord) -> str:
     """How a run ended, in a few words."""
     when = clock(run.updated)
     if run.state == "lost":
-        return f"ended without a word, it was last seen at {when}"
+        return f"ended without notice, it was last seen at {when}"
     code = f", exit code {run.exit_code}" if run.exit_code is not None else ""
     return f"has ended at {when}{code}" + (f": {run.reason}" if run.reason else "")
 
