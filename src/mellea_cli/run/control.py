@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.batch import LiveRun
     from mellea_cli.run.plan import Prices
 
-_EVERY_S = 1.0
+EVERY_S = 1.0
 # Without locks, or with a process that was stopped, a record that is older than this is old.
 SILENT_S = 15.0
 _KEPT = 200
@@ -193,7 +193,7 @@ class RunControl:
                 self._observe(run)
                 self._write()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _EVERY_S)
+                    await asyncio.wait_for(self._changed.wait(), EVERY_S)
                 self._changed.clear()
         finally:
             self._observe(run)
