@@ -103,7 +103,7 @@ def test_a_process_that_stands_still_is_called_silent(mellea: Run) -> None:
     """Its lock is held, and its record is old."""
     from filelock import FileLock
 
-    record(id="x", updated=time.time() - 100)
+    record(id="x", socket="x.sock", updated=time.time() - 100)
     with FileLock(state_folder() / "x.lock"):
         assert "its process stands still" in mellea("status").stdout
 

@@ -150,7 +150,8 @@ def _state(run: RunRecord) -> tuple[str, str]:
     text = f"{run.state}: {run.reason}" if run.reason else run.state
     if run.state == "lost":
         text = f"ended without notice, last seen {clock(run.updated)}"
-    elif run.goes_on and time.time() - run.updated > SILENT_S:
+    elif run.socket and time.time() - run.updated > SILENT_S:
+        # A run with a socket writes its record once a second; one that prepares, or waits for a batch queue, does not.
         text = f"silent since {clock(run.updated)}: its process stands still"
     elif run.exit_code:
         text = f"{text} (exit code {run.exit_code})"
