@@ -559,6 +559,6 @@ async def _run(
             if options.uses_batch_files:
                 if isinstance(servers, Sequence):
                     raise UsageError("a batch queue belongs to one provider, not to a pool", hint="name one --base-url")
-                return await run_queued(QueuedRun(options, plan, run_io, servers, show, stop))
+                return await run_queued(QueuedRun(options, plan, run_io, servers, show, stop, control))
             with measured(plan, opened, show.begin(plan.caps.prices)) as observer:
                 return await run_batch(plan, servers, run_io, observer=observer, stop=stop, control=control)
