@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mellea_cli.cli.summarise import RunOptions, batch_command, run_pipeline
+from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline, run_pipeline
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 @batch_command(
-    "run", pipeline=typer.Argument(metavar="PIPELINE", help="Pipeline file, single, steps, or MODULE:NAME in Python.")
+    "run",
+    pipeline=typer.Argument(
+        metavar="PIPELINE",
+        help="Pipeline file, single, steps, or MODULE:NAME in Python.",
+        autocompletion=complete_pipeline,
+    ),
 )
 def run(options: RunOptions) -> ExitCode:
     """Your own fields for each row of INPUT.

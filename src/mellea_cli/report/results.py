@@ -28,9 +28,11 @@ from mellea_cli.io.columns import (
 )
 from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.formats import RawRow, RowStream
+from mellea_cli.io.formats import CsvDialect, RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
+from mellea_cli.io.row_filter import NamedColumn, require_columns
 from mellea_cli.io.source import SourceOptions, open_rows
+from mellea_cli.io.writers import Added
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import NONE
 
@@ -247,17 +249,23 @@ class Results:
         self._flat = bool(rows.header)
         if rows.header:
             self._added(rows.header, rows.header_line)
+        where = self._options.where
+        if where is not None:
+            rows = where.checked(rows, self.name)
         stream = self._find_text(rows)
         self.notes = [*rows.notes]
         if rows.header:
             self._assign(rows.header, rows.header_line)
-        number = 0
+        number = unselected = 0
         for row in stream:
             try:
                 if isinstance(row, InputError):
                     raise row
                 line, fields, _ = row
-                record = self._record(fields, self._assign(tuple(fields), line), number + 1)
+                if where is not None and not where.matches(fields):
+                    unselected += 1
+                    continue
+                record = self._record(fields, self._assign(tuple(fields), line), number + unselected + 1)
             except InputError as error:
                 self.unreadable += 1
                 if len(self.bad) < 3:
@@ -265,7 +273,7 @@ class Results:
                 continue
             number += 1
             yield record
-        if self.bad and not number:
+        if self.bad and not (number or unselected):
             raise self.bad[0]
 
     def _find_text(self, rows: RowStream) -> Iterator[RawRow | InputError]:
@@ -459,3 +467,104 @@ def is_non_answer(text: str) -> bool:
 def _last(name: str, columns: tuple[str, ...]) -> str | None:
     pattern = re.compile(rf"(?:mellea_)?{name}|mellea_{name}_\d+")
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
+
+
+class OutputRows:
+    """The rows of a table or a JSON file as they are, for `mellea show` and `mellea export`.
+
+    Args:
+        path: the file, or `-` for standard input.
+        options: how to read it, and which rows.
+        columns: columns that must exist, as the user names them.
+        flag: the flag that names them.
+        sort: one more such column, from `--sort`.
+
+    Iterate once, in a `with` block; iterating raises `InputError` as `Results` does.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        options: SourceOptions,
+        columns: Sequence[str] = (),
+        *,
+        flag: str = "--columns",
+        sort: str | None = None,
+    ) -> None:
+        self._data = open_bytes(path)
+        self.name = self._data.name
+        self.bad: list[InputError] = []  # The first rows that could not be read
+        self.unreadable = 0
+        self.count = 0  # Rows that were yielded
+        self.dialect: CsvDialect | None = None
+        self._options = options
+        self._columns = [NamedColumn(name) for name in columns]
+        self._flag = flag
+        self._sort = [NamedColumn(sort)] if sort else []
+        own = own_columns(path)
+        self.own = tuple(column.name for column in own)
+        self._joints = {"themes": _THEME_SEPARATOR} | {one.name: one.joint for one in own if one.joint}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
+
+    def __iter__(self) -> Iterator[RawRow]:
+        rows = require_columns(self._columns, open_rows(self._data, self._options), self.name, self._flag)
+        rows = require_columns(self._sort, rows, self.name, "--sort")
+        where = self._options.where
+        if where is not None:
+            rows = where.checked(rows, self.name)
+        self.dialect = rows.dialect
+        seen = False
+        for row in rows.stream if self._options.limit != 0 else ():
+            if isinstance(row, InputError):
+                self.unreadable += 1
+                self.bad = [*self.bad, row][:3]
+                continue
+            seen = True
+            if where is not None and not where.matches(row[1]):
+                continue
+            self.count += 1
+            yield row
+            if self.count == self._options.limit:
+                break
+        if self.bad and not seen:
+            raise self.bad[0]
+
+    def chosen(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a row that were named, in their order; without names all of them."""
+        return {one.name: one.value(fields) for one in self._columns} if self._columns else dict(fields)
+
+    def sorting(self, fields: Mapping[str, Any]) -> Any:
+        """The value of the column of `--sort`."""
+        return self._sort[0].value(fields)
+
+    def flat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A row as tables have it: the parts of `issues` in columns of their own, lists joined, an error as text."""
+        cells: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name == "issues" and isinstance(value, Mapping | None):
+                cells |= {part: (value or {}).get(part) for part in _ISSUE_PARTS}
+            elif name == "error" and isinstance(value, Mapping):
+                cells[name] = f"{value.get('kind', name)}: {value.get('message', '')}"
+            else:
+                cells[name] = Added(name, joint=self._joints.get(name, "")).cell(value)
+        return cells
+
+
+def usual_columns(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list[str]:
+    """The columns to show first when nobody chooses: id, text and the answers; then the others.
+
+    Args:
+        rows: the first rows, as tables have them.
+        own: the columns of own fields.
+    """
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    answers = [_last(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
+    added = [name for name in answers if name is not None]
+    found = find_text([name for name in names if name not in (*added, *_ISSUE_PARTS)], rows) if rows else None
+    first = [*same_names(ID_COLUMN, names), *(found or ())[:1], *added]
+    return list(dict.fromkeys((*first, *names)))
