@@ -129,6 +129,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         concurrency=chosen.concurrency,
         start=chosen.start,
         dedupe=options.dedupe,
+        # A quote is verbatim from its own row, so its text is not that of another row.
+        normalise=options.dedupe and options.normalise and not any(one.type == "quote" for one in pipeline.columns),
         policy=RetryPolicy(max_retries=options.max_retries, retry_after_cap_s=options.max_wait),
         deadlines=Deadlines(options.first_token_timeout or options.timeout, options.stall_timeout, options.timeout),
         max_wait_s=options.max_wait,
@@ -681,6 +683,7 @@ def finish(
             failed=tally.failed,
             reused=tally.reused,
             same=tally.same,
+            alike=tally.alike,
             offloaded=tally.offloaded,
             failures=dict(tally.failures),
             skipped=opened.bad_rows,

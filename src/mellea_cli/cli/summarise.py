@@ -211,6 +211,15 @@ class RunOptions:
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
     )
+    normalise: Annotated[
+        bool,
+        option(
+            RUN,
+            "Short texts that differ only in capitals, blanks or a last full stop share an answer.",
+            "--normalise/--no-normalise",
+        ),
+        SUMMARISE,
+    ] = True
     engine: Annotated[
         str, option(RUN, "ray: run on a Ray cluster, see docs/ray.md.", show_default="here", **EXECUTORS), SUMMARISE
     ] = "here"

@@ -168,8 +168,13 @@ class AnswerCache:
         await question.done.wait()
         return Claim.ANSWERED
 
-    def settle(self, key: bytes, outcome: Outcome | None) -> list[Item]:
+    def settle(self, key: bytes, outcome: Outcome | None, own: bytes = b"") -> list[Item]:
         """End the question for `key`; `outcome` is `None` when it was given up.
+
+        Args:
+            key: the key that was claimed.
+            outcome: what became of it.
+            own: the key of the text that was asked, where nearly identical ones share `key`.
 
         Returns:
             The items that waited for it.
@@ -177,6 +182,7 @@ class AnswerCache:
         question = self._in_flight.pop(key)
         if outcome is not None:
             self._uncommitted[key] = outcome
+            self._uncommitted[own or key] = outcome
         self._parked -= len(question.followers)
         question.done.set()
         return question.followers
@@ -200,7 +206,7 @@ class Forecast:
     blank: int = 0
     """Without any text: nothing is asked."""
     identical: int = 0
-    """Same text as an earlier item of the input: asked once."""
+    """Same text as an earlier item of the input, or one that is nearly identical: asked once."""
     again: int = 0
     """Those of the new ones that were answered with other settings."""
     calls: int = 0
@@ -242,11 +248,12 @@ def forecast(
             found.blank += 1
             continue
         key = plan.key(item.text, item.id, item.fields)
-        if key in seen:
+        shared = plan.shared_key(item, key)
+        if shared in seen:
             found.identical += 1
             continue
-        seen.add(key)
-        outcome = rows.lookup(key)
+        seen.add(shared)
+        outcome = rows.lookup(key) or (rows.lookup(shared) if shared != key else None)
         if not isinstance(outcome, Success) and carried is not None:
             outcome = carried(item) or outcome
         if isinstance(outcome, Success):

@@ -154,7 +154,9 @@ class Tally:
     reused: int = 0
     """Items with a text whose outcome was known already, from an earlier run or an identical text."""
     same: int = 0
-    """Reused items that share the answer of an identical text of this run."""
+    """Reused items that share the answer of an identical text of this run, or of a nearly identical one."""
+    alike: int = 0
+    """Reused items that have the answer of a nearly identical text, of any run."""
     blank: int = 0
     """Items without any text: nothing was asked."""
     offloaded: int = 0
@@ -420,33 +422,33 @@ class _Run:
 
     async def _take(self, item: Item) -> None:
         """Answer one item: use a known answer, wait for an identical text in flight, or ask."""
-        key = self._plan.key(item.text, item.id, item.fields)
-        while (outcome := self._known(key, item)) is None:
-            if self._stop.asked.is_set():
+        cache, key = self._cache, self._plan.key(item.text, item.id, item.fields)
+        shared = self._plan.shared_key(item, key)
+        carried = self._io.carried
+        while True:
+            outcome = cache.known(key) or (cache.known(shared) if shared != key else None)
+            if carried is not None and not isinstance(outcome, Success):
+                outcome = carried(item) or outcome
+            if outcome is None and self._stop.asked.is_set():
                 # Nothing is asked any more; a failure of an earlier run is better than no row.
-                outcome = self._cache.stored(key)
+                outcome = cache.stored(key) or cache.stored(shared)
                 if outcome is None:
                     return
+            if outcome is not None:
                 break
-            claim = await self._cache.claim(key, item)
+            claim = await cache.claim(shared, item)
             if claim is Claim.ASK:
-                await self._ask(key, item)
+                await self._ask(key, shared, item)
                 return
             if claim is Claim.PARKED:
                 return
-        same = self._cache.is_of_this_run(key)
+        alike = shared != key and cache.stored(key) is None and cache.stored(shared) is not None
+        same = cache.is_of_this_run(shared if alike else key)
         if not same:
             self._first_rows.known(outcome)
-        await self._recorder.put(Finished(item, outcome, key, reused=True, same=same))
+        await self._recorder.put(Finished(item, outcome, key, reused=True, same=same, alike=alike))
 
-    def _known(self, key: bytes, item: Item) -> Outcome | None:
-        """The outcome of an item that need not be asked about."""
-        outcome = self._cache.known(key)
-        if self._io.carried is None or isinstance(outcome, Success):
-            return outcome
-        return self._io.carried(item) or outcome
-
-    async def _ask(self, key: bytes, item: Item) -> None:
+    async def _ask(self, key: bytes, shared: bytes, item: Item) -> None:
         outcome, unanswered = None, [item]
         failed_before = self._cache.stored(key) is not None
         answer = self._executor.work if self._budget is None else partial(self._within_budget, budget=self._budget)
@@ -461,7 +463,7 @@ class _Run:
         finally:
             # The answer is settled before it is recorded: the commit that makes it durable must come afterwards.
             unanswered = [] if outcome is not None else unanswered
-            unanswered += self._cache.settle(key, outcome)
+            unanswered += self._cache.settle(shared, outcome, key)
             if self._stop.asked.is_set():
                 # The sweep gives these items a row if their outcome is known.
                 self._cut += unanswered
@@ -470,7 +472,8 @@ class _Run:
             self._new += 1
             if hopeless := self._first_rows.asked(outcome, failed_before=failed_before):
                 self._end_early(hopeless)
-            await self._recorder.put(Finished(item, outcome, key, reused=False))
+            also = shared if shared != key else b""
+            await self._recorder.put(Finished(item, outcome, key, reused=False, shared=also))
         for follower in unanswered:
             await self._take(follower)
 
@@ -508,10 +511,11 @@ class _Run:
 
     def _announce(self, group: Sequence[Finished]) -> None:
         """Count and publish outcomes that have become durable."""
-        self._cache.committed(one.key for one in group if not one.reused)
+        self._cache.committed(key for one in group if not one.reused for key in (one.key, one.shared))
         for one in group:
             edited = self._io.edited.get(one.item.position, {})
             self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
+            self._tally.alike += one.alike
             self._tally.count_edited(one.item, edited)
             self._observer(finished_event(one))
 

@@ -49,6 +49,7 @@ class RunSummary:
     failed: int = 0
     reused: int = 0  # Items that were not sent: their answer was known, or comes from an identical text of this run
     same: int = 0  # Those of them with the answer of an identical text of this run
+    alike: int = 0  # Reused items with the answer of a nearly identical text, of any run
     offloaded: int = 0  # Texts that a batch queue has answered
     failures: Mapping[str, int] = field(default_factory=dict)  # Failed items by kind
     skipped: int = 0  # Input rows that could not be read
@@ -237,6 +238,9 @@ def _item_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         yield "queue", "plain", f"{plural(summary.offloaded, 'answer', 'answers')} by batches"
     if summary.same:
         yield "same", "plain", f"{count(summary.same)} answered with an identical text, without a call"
+    if summary.alike:
+        what = "capitals, blanks or a full stop"
+        yield "alike", "plain", f"{plural(summary.alike, 'row', 'rows')} shared the answer of a text with other {what}"
 
 
 def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
