@@ -46,6 +46,7 @@ class UnitAnswers:
             sum((one.usage for one in good), Usage()),
             max(one.latency_s for one in good),
             max(one.attempts for one in good),
+            answered_by=max(one.answered_by for one in good),
         )
 
     def known(self, key: bytes) -> dict[str, Any]:
@@ -77,7 +78,8 @@ class UnitAnswers:
                 continue
             if all(column in answered for column in unit.columns):
                 values = {column: answered[column] for column in unit.columns}
-                yield part, Success(values, usage, outcome.latency_s, outcome.attempts)
+                by = outcome.answered_by if isinstance(outcome, Success) else ""
+                yield part, Success(values, usage, outcome.latency_s, outcome.attempts, answered_by=by)
             else:
                 yield part, replace(outcome, usage=usage)
             usage = Usage()  # what they have cost together counts once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +30,10 @@ _SIGNALLED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP)
 _FIRST_ROWS = (20, 50)
 # Messages that differ in every row, such as those about a model's bad answers, must not fill the memory.
 _MOST_MESSAGES = 50
+
+
+Answer = Callable[[Item], Awaitable[Outcome | None]]
+"""Answers an item; `None` when it was given back because the run is stopping."""
 
 
 class Items(Protocol):
@@ -129,6 +133,8 @@ class RunIO:
             that a person has filled in; `None` from it means to ask.
         edited: the cells that a person has changed in the output, by the position of the item and the column.
         check: raises when so many rows must not be put into the place of an earlier output.
+        reading: answers an item by the full reading, which it gets before the item, or by a cheaper one; `None` for
+            always the full one.
     """
 
     source: Items
@@ -142,6 +148,7 @@ class RunIO:
     carried: Callable[[Item], Outcome | None] | None = None
     edited: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     check: Callable[[int], None] = lambda _: None
+    reading: Callable[[Answer, Item], Awaitable[Outcome | None]] | None = None
 
 
 @dataclass(slots=True)
@@ -159,6 +166,8 @@ class Tally:
     """Reused items that have the answer of a nearly identical text, of any run."""
     blank: int = 0
     """Items without any text: nothing was asked."""
+    learned: int = 0
+    """Items that a row model has answered in this run, without a call."""
     offloaded: int = 0
     """Texts that a batch queue has answered in this run."""
     calls: int = 0
@@ -211,12 +220,14 @@ class Tally:
             edited: the cells that a person has changed: they are not counted as the model's.
             counted: the categorical columns among the own fields.
         """
-        if isinstance(outcome, Success) and not outcome.attempts and not outcome.asked:
+        by = outcome.answered_by if isinstance(outcome, Success) else ""
+        if isinstance(outcome, Success) and not outcome.attempts and not outcome.asked and not by:
             self.blank += 1  # nothing would have been asked, so nothing was saved
         elif reused:
             self.reused += 1
             self.same += same
         else:
+            self.learned += bool(by)
             self.calls += outcome.attempts
             self.usage += outcome.usage
         if isinstance(outcome, Failure):
@@ -451,7 +462,11 @@ class _Run:
     async def _ask(self, key: bytes, shared: bytes, item: Item) -> None:
         outcome, unanswered = None, [item]
         failed_before = self._cache.stored(key) is not None
-        answer = self._executor.work if self._budget is None else partial(self._within_budget, budget=self._budget)
+        answer: Answer = self._executor.work
+        if self._budget is not None:
+            answer = partial(self._within_budget, budget=self._budget)
+        if (reading := self._io.reading) is not None:
+            answer = partial(reading, answer)
         try:
             if isinstance(self._answers, UnitAnswers) and (known := self._answers.known(key)):
                 outcome = await answer(replace(item, known=known))
