@@ -229,7 +229,9 @@ class RunOptions:
     ] = False
     learn_fields: Annotated[
         str | None,
-        option(RUN, "Fields that learned rows need; other own fields stay empty there (default: all).", metavar="NAMES"),
+        option(
+            RUN, "Fields that learned rows need; other own fields stay empty there (default: all).", metavar="NAMES"
+        ),
         SUMMARISE,
     ] = None
     accuracy: Annotated[
@@ -365,7 +367,9 @@ class RunOptions:
                     hint="write it as 0.95 or 95%, or best for the full reading of every row",
                 )
         if text == "best" and self.learn:
-            raise UsageError("--accuracy best gives every row the full reading, so --learn has no rows", hint="omit one")
+            raise UsageError(
+                "--accuracy best gives every row the full reading, so --learn has no rows", hint="omit one"
+            )
         if target is None and self.learn_fields:
             raise UsageError("--learn-fields is for --learn", hint="add --learn, or omit it")
         if target is not None and self.uses_batch_files:

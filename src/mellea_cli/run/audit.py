@@ -1,8 +1,8 @@
 """Audit: how often a cheap reading of rows agrees with the full one, and which rows may therefore have the cheap one.
 
-A cheap reading gives each row a score, higher where it is surer. Rows from a threshold on keep the cheap answer. A random
-part of all rows is answered by the full reading in any case, and tells how often both agree. The threshold is the lowest
-one that these rows let pass:
+A cheap reading gives each row a score, higher where it is surer. Rows from a threshold on keep the cheap answer. A
+random part of all rows is answered by the full reading in any case, and tells how often both agree. The threshold is
+the lowest one that these rows let pass:
 
 - A threshold passes if the agreement of the rows above it would be as good as it is by chance in at most `RISK` of all
   cases, were the true agreement below the target. This is the binomial tail test of "Learn then Test" (A. Angelopoulos,
@@ -24,7 +24,7 @@ CONFIDENCE = 0.95
 """Of the interval of the agreement that was measured."""
 
 # Where the sequences of tests start, as shares of the rows; each sequence has its part of the risk.
-_STARTS = (0.1, 0.3, 0.5)
+_STARTS = (0.2, 0.4, 0.7)
 _STEP = 0.05
 # A change in the rows is recognised when so bad an agreement would be rarer than this at the target.
 _ALARM = 0.01

@@ -176,7 +176,6 @@ SHORT_TEXT = 80
 _UNSAID = re.compile(r"\A[-*\u2013\u2022] |(?<=\w) ?[.,;\u3001\u3002\uff0c\uff1b]\Z")
 
 
-
 @dataclass(frozen=True)
 class RunPlan:
     """What one batch run will do.

@@ -127,7 +127,7 @@ class LearnedFields:
 
 
 def _facts(text: str, sentiment: Any, tone: Callable[[str], float]) -> tuple[str | None, str | None]:
-    """Praise and complaint of a learned row: its most positive and its most negative sentence, as the sentiment says."""
+    """Praise and complaint of a learned row: its most positive and its most negative sentence."""
     if sentiment not in ("positive", "negative", "mixed"):
         return None, None
     pieces = sentences(" ".join(text.split()))
@@ -207,7 +207,7 @@ class RowModel:
 
         start = [text[:_MOST_CHARACTERS] for text in texts]
         vectorizers = [
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\b\w+\b|[!?]").fit(start),
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\b\w+\b|[!?]").fit(start),  # noqa: S106 - no secret
             TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=30_000).fit(start),
         ]
         matrix = _matrix(vectorizers, start)
@@ -278,13 +278,14 @@ class RowLearner:
     audit: Audit
     rows: int = 0
     """Rows of the output that the model has answered."""
+    audited: dict[bytes, list[bool]] = field(default_factory=dict)
+    """Audited rows that are not in the journal yet: for each key whether the fields agree."""
     _examples: list[_Example] = field(default_factory=list)
     _seen: set[bytes] = field(default_factory=set)
     _next_fit: float = _FIRST_FIT
     _model: RowModel | None = None
     _taking: bool = False
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _audited: dict[bytes, list[bool]] = field(default_factory=dict)
 
     def run_io(self, run_io: RunIO) -> RunIO:
         """The ends of the run with learned answers: read by this model, kept in the journal under keys of their own."""
@@ -319,7 +320,7 @@ class RowLearner:
             agreed = tuple(said == right for said, right in zip(guess.labels, labels, strict=True))
             self.audit.compare(Compared(guess.score, agreed), audited=sure)
             if sure:
-                self._audited[key[:KEY_BYTES]] = list(agreed)
+                self.audited[key[:KEY_BYTES]] = list(agreed)
             if self.audit.changed:
                 self._learn_again()
         return outcome
@@ -357,7 +358,9 @@ class RowLearner:
             texts, labels = [one.text for one in examples], [one.labels for one in examples]
             model, guesses = await asyncio.to_thread(RowModel.fit, texts, labels)
             sample = [
-                Compared(guess.score, tuple(said == right for said, right in zip(guess.labels, one.labels, strict=True)))
+                Compared(
+                    guess.score, tuple(said == right for said, right in zip(guess.labels, one.labels, strict=True))
+                )
                 for one, guess in zip(examples, guesses, strict=True)
                 if one.is_random
             ]
@@ -418,7 +421,7 @@ class _LearnedAnswers:
                 stored.append((self._own(key), outcome))
                 continue
             stored.append((key, outcome))
-            if (agreed := self._learner._audited.pop(key, None)) is not None:
+            if (agreed := self._learner.audited.pop(key, None)) is not None:
                 self._counted.add(key)
                 stored.append((self._own(key), Success({"agreed": agreed}, attempts=0, answered_by=_AUDITED)))
         self._answers.commit(stored)
