@@ -526,8 +526,9 @@ class _Run:
 
     def _announce(self, group: Sequence[Finished]) -> None:
         """Count and publish outcomes that have become durable."""
-        self._cache.committed(key for one in group if not one.reused for key in (one.key, one.shared))
         for one in group:
+            if not one.reused:
+                self._cache.committed((one.key, one.shared))
             edited = self._io.edited.get(one.item.position, {})
             self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
             self._tally.alike += one.alike
