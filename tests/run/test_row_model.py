@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_io import Listed, plan
 
 from inprocess import run_in_process
 from loopback import ModelServer
 from mellea_cli.errors import UsageError
+from mellea_cli.io.journal import MemoryAnswers
+from mellea_cli.io.writers import AddedColumns
+from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.pipelines.default_prompts import PIPELINES
 from mellea_cli.pipelines.own_fields import own_pipeline
 from mellea_cli.pipelines.pipeline_spec import PipelineSpec
-from mellea_cli.run.row_model import LearnedFields, RowModel, audit_share
+from mellea_cli.run.audit import Audit
+from mellea_cli.run.batch import RunIO
+from mellea_cli.run.row_model import LearnedFields, RowLearner, RowModel, audit_share
 from rowfiles import Process, read_rows, write_rows
 
 WORDS = {
@@ -62,6 +68,15 @@ def answer(prompt: str, _: Mapping[str, Any] | None) -> str:
             "summary": "The customer says something.",
         }
     )
+
+
+class Unwritten:
+    """A sink that keeps nothing."""
+
+    def add(self, row: Row) -> None: ...
+    def flush(self) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
 
 
 # What a learned row has.
@@ -157,6 +172,31 @@ def test_the_model_learns_from_rows() -> None:
 def test_the_share_that_is_audited() -> None:
     """About three hundred rows, within limits; a stream has a fixed share."""
     assert [audit_share(rows) for rows in (600, 3_000, 50_000, None)] == [0.15, 0.1, 0.02, 0.05]
+
+
+async def test_a_change_of_the_rows_is_noticed() -> None:
+    """Where the answers turn into their opposite, the model soon takes no more rows, and learns again."""
+    chosen = plan()
+    fields = LearnedFields.of(chosen.pipeline)
+    learner = RowLearner(chosen, fields, Audit(0.95, fields.names, 0.15))
+    rows, taken = feedback(1_400), []
+    run_io = learner.run_io(RunIO(Listed(()), Unwritten(), AddedColumns.of("sentiment").row, MemoryAnswers()))
+    for place, row in enumerate(rows):
+        turned = place >= 700
+
+        async def ask(item: Item, turned: bool = turned) -> Outcome:
+            said = json.loads(answer(item.text, None))
+            label = {"positive": "negative", "negative": "positive"}[said["sentiment"]] if turned else said["sentiment"]
+            return Success({"sentiment": label, "issues": {"urgency": "low"}})
+
+        item = Item(place, place, row["text"])
+        outcome = await learner.read(ask, item)
+        assert outcome is not None
+        run_io.to_row(item, outcome)
+        taken.append(isinstance(outcome, Success) and outcome.answered_by == "learned")
+    assert sum(taken[:700]) > 100
+    assert sum(taken[700:]) < 100
+    assert learner.figures().rows == sum(taken)
 
 
 # Whole runs.
