@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from mellea_cli.messages import Message
     from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
+    from mellea_cli.run.audit import AuditFigures
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.control import RunControl
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
     from mellea_cli.run.estimate import Candidates, Estimate, Sample
     from mellea_cli.run.plan import RunPlan
+    from mellea_cli.run.row_model import LearnedFields, RowLearner
     from mellea_cli.ui.run_display import RunDisplay
     from mellea_cli.ui.summary import ThemeCounts
 
@@ -142,6 +144,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         concurrency=chosen.concurrency,
         start=chosen.start,
         dedupe=options.dedupe,
+        # A quote is verbatim from its own row, so its text is not that of another row.
+        normalise=options.dedupe and options.normalise and not any(one.type == "quote" for one in pipeline.columns),
         policy=RetryPolicy(max_retries=options.max_retries, retry_after_cap_s=options.max_wait),
         deadlines=Deadlines(options.first_token_timeout or options.timeout, options.stall_timeout, options.timeout),
         max_wait_s=options.max_wait,
@@ -152,6 +156,27 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         redacted=options.redact,
         first_alone_s=_FIRST_ALONE_S if chosen.backend == "local" else 0.0,
     )
+
+
+def learned_fields(options: RunOptions, pipeline: Pipeline) -> LearnedFields:
+    """What rows have that a row model answers.
+
+    Raises:
+        UsageError: a field cannot be learned, or scikit-learn is not installed.
+    """
+    from mellea_cli.run.row_model import LearnedFields, require_scikit_learn
+
+    require_scikit_learn()
+    wanted = [name.strip() for name in (options.learn_fields or "").split(",")]
+    return LearnedFields.of(pipeline, [name for name in wanted if name])
+
+
+def row_learner(target: float, fields: LearnedFields, plan: RunPlan, opened: Input) -> RowLearner:
+    """What answers rows without the full reading, at an agreement with it of at least `target`."""
+    from mellea_cli.run.audit import Audit
+    from mellea_cli.run.row_model import RowLearner, audit_share
+
+    return RowLearner(plan, fields, Audit(target, fields.names, audit_share(opened.total)))
 
 
 # The files of a run.
@@ -940,6 +965,7 @@ def finish(
     result: RunResult,
     show: RunDisplay,
     themed: ThemeCounts | None = None,
+    audit: AuditFigures | None = None,
 ) -> None:
     """Show how the run ended.
 
@@ -966,6 +992,9 @@ def finish(
             failed=tally.failed,
             reused=tally.reused,
             same=tally.same,
+            alike=tally.alike,
+            learned=tally.learned,
+            audit=audit,
             offloaded=tally.offloaded,
             failures=dict(tally.failures),
             skipped=opened.bad_rows,

@@ -6,6 +6,7 @@
 # No `from __future__ import annotations`, see `mellea_cli.cli.flags`.
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
 # provider's batch queue and Ray are for `summarise` and `run` only.
 SUMMARISE = ("summarise", "run")
 THEMES_ONLY = ("themes",)
+
+DEFAULT_AGREEMENT = 0.95
+LEAST_AGREEMENT = 0.5
 
 _time_limit = partial(option, parser=time_limit, metavar="DURATION")
 _duration = partial(option, parser=duration, metavar="DURATION")
@@ -240,6 +244,35 @@ class RunOptions:
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
     )
+    normalise: Annotated[
+        bool,
+        option(
+            RUN,
+            "Short texts that differ only in capitals, blanks or a last full stop share an answer.",
+            "--normalise/--no-normalise",
+        ),
+        SUMMARISE,
+    ] = True
+    learn: Annotated[
+        bool, option(RUN, "A small model learns from the first answers and takes the rows it is sure of."), SUMMARISE
+    ] = False
+    learn_fields: Annotated[
+        str | None,
+        option(
+            RUN, "Fields that learned rows need; other own fields stay empty there (default: all).", metavar="NAMES"
+        ),
+        SUMMARISE,
+    ] = None
+    accuracy: Annotated[
+        str | None,
+        option(
+            RUN,
+            "How often rows without the full reading must agree with it; best: all rows get it.",
+            metavar="SHARE|best",
+            show_default="0.95 with --learn",
+        ),
+        SUMMARISE,
+    ] = None
     engine: Annotated[
         str, option(RUN, "ray: run on a Ray cluster, see docs/ray.md.", show_default="here", **EXECUTORS), SUMMARISE
     ] = "here"
@@ -353,6 +386,35 @@ class RunOptions:
         """Whether answers come from batch files."""
         return bool(self.offload or self.export_batch or self.import_batch)
 
+    @property
+    def target_agreement(self) -> float | None:
+        """The agreement with the full reading that rows without it must have; `None` where all rows get it.
+
+        Raises:
+            UsageError: `--accuracy` is neither a share nor `best`, or flags do not go together.
+        """
+        text = (self.accuracy or "").strip().lower()
+        target: float | None = DEFAULT_AGREEMENT if self.learn else None
+        if text and text != "best":
+            try:
+                target = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            except ValueError:
+                target = math.nan
+            if not LEAST_AGREEMENT <= target < 1:
+                raise UsageError(
+                    f"--accuracy {self.accuracy}: is not a share from {LEAST_AGREEMENT} to below 1",
+                    hint="write it as 0.95 or 95%, or best for the full reading of every row",
+                )
+        if text == "best" and self.learn:
+            raise UsageError(
+                "--accuracy best gives every row the full reading, so --learn has no rows", hint="omit one"
+            )
+        if target is None and self.learn_fields:
+            raise UsageError("--learn-fields is for --learn", hint="add --learn, or omit it")
+        if target is not None and self.uses_batch_files:
+            raise UsageError("--learn is for live runs, not for a batch queue", hint="omit one of them")
+        return target
+
     def caps(self, now: datetime | None = None, prices: "Prices | None" = None) -> "Caps":
         """The limits that stop the run.
 
@@ -430,7 +492,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.cli import batch_run, offload
     from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
     from mellea_cli.cli.run import check_columns
-    from mellea_cli.io.writers import Added, AddedColumns
+    from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
 
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
@@ -438,6 +500,8 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         show.say(
             f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
         )
+    target = options.target_agreement
+    learned = None if target is None else batch_run.learned_fields(options, pipeline)
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
@@ -450,7 +514,8 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.estimate:
             batch_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
-        added = AddedColumns(tuple(Added(column.name, column.parts, column.joint) for column in pipeline.columns))
+        columns = [Added(column.name, column.parts, column.joint) for column in pipeline.columns]
+        added = AddedColumns((*columns, Added(ANSWERED_BY)) if target is not None else tuple(columns))
         run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
@@ -459,6 +524,8 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         batch_run.confirm_changes(options, plan, opened, run_io, show)
         batch_run.note_own_fields(pipeline.columns, run_io)
         batch_run.note_sample(options, opened, run_io)
+        learner = batch_run.row_learner(target, learned, plan, opened) if target is not None and learned else None
+        run_io = run_io if learner is None else learner.run_io(run_io)
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
         if options.estimate:
@@ -472,7 +539,8 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
                 ensure_model(chosen, options, show.say)
                 result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show, stop, control))
             control.ended(int(result.exit_code), result.stopped, batch_run.next_command(options, result))
-        batch_run.finish(options, plan, opened, result, show)
+        audit = None if learner is None else learner.figures()
+        batch_run.finish(options, plan, opened, result, show, audit=audit)
     return result.exit_code
 
 

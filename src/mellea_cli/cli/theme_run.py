@@ -281,7 +281,8 @@ class _ThemeRun:
         return True
 
     def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:
-        return batch_run.run_plan(self._options, chosen, label_pipeline(themes), self._longest)
+        plan = batch_run.run_plan(self._options, chosen, label_pipeline(themes), self._longest)
+        return dataclasses.replace(plan, normalise=False)  # quotes are verbatim from each row's own text
 
 
 def _count(themes: Sequence[Theme]) -> str:

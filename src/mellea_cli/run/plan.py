@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.items import Failure, Outcome
+from mellea_cli.items import Failure, Item, Outcome
 from mellea_cli.messages import Message, Options, Usage
 from mellea_cli.pipelines.pipeline import Pipeline
 
@@ -174,6 +175,11 @@ class Budget:
 
 KEY_BYTES = 16
 """Bytes of the key of one unit's answer."""
+SHORT_TEXT = 80
+"""Characters of the longest text that shares the answer of one that is nearly identical."""
+# A bullet before the text, and one stop, comma or semicolon after a letter or digit. No more of the ends: "great?",
+# "great...", "great!" and "great :)" say something else than "great".
+_UNSAID = re.compile(r"\A[-*\u2013\u2022] |(?<=\w) ?[.,;\u3001\u3002\uff0c\uff1b]\Z")
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,7 @@ class RunPlan:
         caps: limits on the whole run.
         redacted: mask personal numbers and addresses before a text leaves.
         dedupe: ask about identical texts once.
+        normalise: short texts that are nearly identical share an answer, too, see `shared_key`.
         first_alone_s: the first request has the server for itself until it is answered, or for so many seconds.
     """
 
@@ -219,6 +226,7 @@ class RunPlan:
     redacted: bool = False
     start: int | None = None
     dedupe: bool = True
+    normalise: bool = False
     first_alone_s: float = 0.0
 
     @cached_property
@@ -293,6 +301,18 @@ class RunPlan:
                 hashed.update(b"\1" + json.dumps(shown, sort_keys=True, default=str).encode())
             key += hashed.digest()
         return key
+
+    def shared_key(self, item: Item, key: bytes) -> bytes:
+        """The key of the answer that nearly identical short texts share; for any other text its own, `key`.
+
+        Such texts differ only in capitals, blanks, a bullet before them, and one stop at their end.
+        """
+        text = item.text
+        if not self.normalise or len(text) > SHORT_TEXT:
+            return key
+        # Not `casefold`: that would make one word of the German "Masse" and "Maße".
+        same = _UNSAID.sub("", " ".join(text.split())).lower()
+        return key if same == text else self.key(same, item.id, item.fields)
 
     @cached_property
     def _inputs(self) -> Mapping[bytes, tuple[str, ...]]:
