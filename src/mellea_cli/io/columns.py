@@ -254,7 +254,7 @@ class ColumnMapping:
     def __init__(self, text_fields: Sequence[str], id_field: str | None, path: str) -> None:
         self.text_fields: tuple[str, ...] = tuple(text_fields)  # The columns with the text; empty until they are found
         self.notes: list[str] = []
-        self._id_field = ID_COLUMN if id_field is None else id_field
+        self.id_field = ID_COLUMN if id_field is None else id_field
         self._id_required = id_field is not None
         self._path = path
 
@@ -271,9 +271,9 @@ class ColumnMapping:
         """
         self.text_fields = tuple(self._same(name, "--text-field", columns, line, labels) for name in self.text_fields)
         if self._id_required:
-            self._id_field = self._same(self._id_field, "--id-field", columns, line, labels)
-        elif self._id_field not in columns and len(same := same_names(self._id_field, columns)) == 1:
-            self._id_field = same[0]
+            self.id_field = self._same(self.id_field, "--id-field", columns, line, labels)
+        elif self.id_field not in columns and len(same := same_names(self.id_field, columns)) == 1:
+            self.id_field = same[0]
 
     def _same(
         self, wanted: str, flag: str, columns: Sequence[str], line: int, labels: Mapping[str, str] | None = None
@@ -371,7 +371,7 @@ class ColumnMapping:
             text = ""
         elif not text.isascii():
             text = without_surrogates(text)
-        ident = fields.get(self._id_field)
+        ident = fields.get(self.id_field)
         if ident.__class__ not in _ID_TYPES or ident == "":
             ident = self._other_id(fields, position, line)
         return Item(position, ident, text, fields, line, raw)
@@ -397,15 +397,15 @@ class ColumnMapping:
 
     def _other_id(self, fields: Mapping[str, Any], position: int, line: int) -> str | int | float:
         """The id that a path leads to, else the 1-based position."""
-        value = _value(fields, self._id_field)
+        value = _value(fields, self.id_field)
         if isinstance(value, _ID_TYPES) and not isinstance(value, bool) and value != "":
             return value
         if not self._id_required:
             return position + 1
         if value is _MISSING:
-            raise self._missing(self._id_field, "--id-field", fields, line)
+            raise self._missing(self.id_field, "--id-field", fields, line)
         hint = "without --id-field the rows are numbered"
-        raise self._error(f"the id column {self._id_field!r} holds no string or number", line, hint)
+        raise self._error(f"the id column {self.id_field!r} holds no string or number", line, hint)
 
     def _no_text(self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]], line: int) -> InputError:
         hint = "name the column with the feedback: --text-field NAME"
