@@ -62,8 +62,10 @@ if TYPE_CHECKING:
 
 # The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
 # provider's batch queue and Ray are for `summarise` and `run` only.
-SUMMARISE = ("summarise", "run")
+SUMMARISE = ("summarise", "run", "watch-folder")
 THEMES_ONLY = ("themes",)
+WATCH_ONLY = ("watch-folder",)
+ONE_RUN = ("summarise", "run", "themes")  # `watch-folder` names the outputs itself
 
 _time_limit = partial(option, parser=time_limit, metavar="DURATION")
 _duration = partial(option, parser=duration, metavar="DURATION")
@@ -83,12 +85,14 @@ class RunOptions:
     keeps its default.
     """
 
-    input: Annotated[
-        str,
+    inputs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
+            metavar="INPUT...",
+            help="Tables (JSONL, CSV, XLSX, Parquet, FILE.db::TABLE, …) or folders with them; - for stdin.",
+            show_default=False,
         ),
-    ] = ""
+    ] = None
 
     field: Annotated[
         list[str] | None,
@@ -129,7 +133,14 @@ class RunOptions:
     ] = 12
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
 
-    output: Annotated[str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output: Annotated[
+        str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o"), ONE_RUN
+    ] = "-"
+    output_dir: Annotated[
+        str | None,
+        option(OUTPUT, "One output in this folder for each input.", metavar="DIR"),
+        SUMMARISE,
+    ] = None
     output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
         None
     )
@@ -157,6 +168,23 @@ class RunOptions:
     skip_rows: Annotated[
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
+    sheet: Annotated[
+        str | None, option(INPUT, "Sheet of a workbook: name or number (default: the first).", metavar="NAME")
+    ] = None
+    range: Annotated[
+        str | None, option(INPUT, "Part of the sheet with the table: A3:F200, A:F or B2.", metavar="CELLS")
+    ] = None
+    query: Annotated[
+        str | None, option(INPUT, "SQL whose rows are read from an SQLite or DuckDB file.", metavar="SQL")
+    ] = None
+    pattern: Annotated[
+        str | None, option(INPUT, "Files of a folder: '*.csv', '**/*.xlsx' (default: every table).", metavar="GLOB")
+    ] = None
+    settle: Annotated[
+        float,
+        _duration(INPUT, "A file is complete once it is unchanged for this time.", show_default="2s"),
+        WATCH_ONLY,
+    ] = 2.0
     limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
     seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
@@ -293,6 +321,11 @@ class RunOptions:
     log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
 
     @property
+    def input(self) -> str:
+        """The first input; empty for none."""
+        return self.inputs[0] if self.inputs else ""
+
+    @property
     def server_url(self) -> str | None:
         """The address of the only server; `None` for none or several."""
         return self.base_url[0] if self.base_url and len(self.base_url) == 1 else None
@@ -360,12 +393,12 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     from mellea_cli.cli.settings import choose_servers
 
-    if not values["input"]:
+    if not values["inputs"]:
         if stdin_is_terminal() and not values["nightly"]:
             typer.echo(ctx.get_help())
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
-        values["input"] = "-" if stdin_has_data() else ""
+        values["inputs"] = ["-"] if stdin_has_data() else []
     if getattr(ctx.get_parameter_source("text_field"), "name", "") == "ENVIRONMENT":
         # Typer splits a variable at blanks, which columns' names contain: several stand on lines of their own.
         values["text_field"] = os.environ["MELLEA_TEXT_FIELD"].splitlines()
@@ -376,13 +409,13 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 def summarise(options: RunOptions) -> ExitCode:
     """Write a summary, the sentiment and the issues for each row of INPUT.
 
-    The same command again asks only for items that are missing, edited or failed.
+    The same command again asks only for items that are missing, edited or failed. Several files, or the files of a
+    folder, become one output with a column source, or one output each with --output-dir.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
     from mellea_cli.cli.run import chosen_pipeline
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
@@ -400,6 +433,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.io.writers import Added, AddedColumns
 
     elsewhere = _executor_factory(options, show)
+    options = batch_run.with_files(options)
     batch_run.check_options(options)
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
@@ -411,7 +445,9 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             batch_run.preview(options, plan_for(choose_for_run(options)), opened)
             return ExitCode.OK
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
-        added = AddedColumns(tuple(Added(column.name, column.parts, column.joint) for column in pipeline.columns))
+        added = AddedColumns(
+            tuple(Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns)
+        )
         run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):

@@ -257,7 +257,6 @@ class ByteInput:
         if not self.stopped:
             raise InputError("the gzip data end too early", path=self.name, hint="fetch or write the file again")
 
-
     def _unpacked_zstd(self, packed: Iterator[bytes]) -> Iterator[bytes]:
         zstd = zstd_module()
         unzip = zstd.ZstdDecompressor()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from statistics import fmean
 from typing import Any
 
@@ -479,3 +482,51 @@ def listed(columns: Iterable[str]) -> str:
     shown = [name if len(name) <= _SHOWN_LENGTH else name[: _SHOWN_LENGTH - 1] + "…" for name in names[:_SHOWN_COLUMNS]]
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     return (", ".join(shown) or "none") + more
+
+
+def plain_value(value: Any) -> Any:  # noqa: PLR0911 - one for each type
+    """A value of a typed input as JSON has it: dates and times as in ISO 8601, decimals as numbers where they fit."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value == value else None  # noqa: PLR0124 - NaN is not equal to itself
+    if isinstance(value, datetime | date | time):
+        text = value.isoformat()
+        return f"{text[:-6]}Z" if text.endswith("+00:00") else text
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return None
+        if value.as_tuple().exponent == 0:
+            return int(value)
+        return number if Decimal(repr(number := float(value))) == value else str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _text_of_bytes(bytes(value))
+    if isinstance(value, Mapping):
+        return {str(name): plain_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain_value(part) for part in value]
+    return str(value)
+
+
+def _text_of_bytes(data: bytes) -> str:
+    # Older programs write text without saying that it is one.
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return b64encode(data).decode()
+
+
+def duration_text(value: timedelta) -> str:
+    """A duration as hours, minutes and seconds: `26:03:04`."""
+    sign = "-" * (value < timedelta(0))
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    fraction = f".{micros:06d}".rstrip("0") if micros else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{fraction}"
+
+
+def seconds_of_text(text: str) -> float:
+    """The seconds of a duration such as `26:03:04`."""
+    hours, minutes, seconds = map(float, text.lstrip("-").split(":"))
+    return (-1 if text.startswith("-") else 1) * ((hours * 60 + minutes) * 60 + seconds)

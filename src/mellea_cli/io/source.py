@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
@@ -132,7 +132,7 @@ def open_source(
     Raises:
         InputError: the file cannot be opened.
     """
-    paths = [path] if isinstance(path, str) else list(path)
+    paths = [path] if isinstance(path, str) else list(dict.fromkeys(path))
     data = open_bytes(paths[0], stream) if len(paths) == 1 else FileList(paths)
     return Source(data, options or SourceOptions(), report, note)
 
@@ -152,8 +152,8 @@ class FileList:
         for path in paths:
             if path == "-":
                 raise InputError("standard input cannot be one of several inputs", path=path, hint="name it alone")
-            file, _ = split_part(path)
-            if not os.path.exists(file) or stat.S_ISDIR(os.stat(file).st_mode):
+            file = Path(split_part(path)[0])
+            if not file.exists() or file.is_dir():
                 open_bytes(path).close()  # says what is wrong
 
     @property
@@ -164,13 +164,18 @@ class FileList:
     @property
     def size(self) -> int | None:
         """Bytes on disk of all files, or `None` when one is not a regular file."""
-        states = [os.stat(split_part(path)[0]) for path in self._paths]
+        states = self._states()
         return sum(one.st_size for one in states) if all(stat.S_ISREG(one.st_mode) for one in states) else None
 
     def signature(self) -> tuple[object, ...]:
         """Size and time of the last change of each file."""
-        states = [os.stat(split_part(path)[0]) for path in self._paths]
-        return tuple((one.st_size, one.st_mtime_ns) for one in states)
+        return tuple((one.st_size, one.st_mtime_ns) for one in self._states())
+
+    def _states(self) -> list[os.stat_result]:
+        try:
+            return [Path(split_part(path)[0]).stat() for path in self._paths]
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", path=str(error.filename or self.name)) from error
 
     @property
     def delivered(self) -> int:
@@ -348,7 +353,7 @@ class Source:
         if self._changed():
             self._note_once(f"{self.name}: changed while it was being read")
 
-    def _read(self, on_bad: Report) -> Iterator[Item]:
+    def _read(self, on_bad: Report) -> Iterator[Item]:  # noqa: PLR0912 - the path of every item, in one piece
         """Yield the items from the start of the input, and pass bad rows to `on_bad`."""
         position = 0
         first_bad: InputError | None = None
@@ -500,6 +505,10 @@ def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     return rows
 
 
+def _is_one_of(binary: BinaryFormat | None, names: Iterable[str]) -> bool:
+    return binary is not None and any(type(binary) is FORMATS.require(name) for name in names)
+
+
 def _refuse_options(data: ByteInput, options: SourceOptions, binary: BinaryFormat | None) -> None:
     """Raise a `UsageError` for an option that is for another format."""
     for value, flag, forms, what in (
@@ -507,10 +516,10 @@ def _refuse_options(data: ByteInput, options: SourceOptions, binary: BinaryForma
         (options.cells, "--range", WORKBOOKS, "workbooks"),
         (options.query, "--query", DATABASES, "databases"),
     ):
-        if value is not None and not any(isinstance(binary, FORMATS.require(form)) for form in forms):  # type: ignore[arg-type]  # they are classes
+        if value is not None and not _is_one_of(binary, forms):
             raise UsageError(f"{data.name}: {flag} is for {what}", hint=f"omit {flag}")
-    parts = any(isinstance(binary, FORMATS.require(form)) for form in (*WORKBOOKS, *DATABASES))  # type: ignore[arg-type]  # as above
-    if data.part and not parts and data.packed_name == data.path:
+    in_archive = data.packed_name != data.path
+    if data.part and not in_archive and not _is_one_of(binary, (*WORKBOOKS, *DATABASES)):
         raise UsageError(f"{data.name}: has no parts to choose from", hint=f"name the file alone: {data.path}")
 
 
