@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from itertools import islice
 from pathlib import Path
@@ -82,14 +83,17 @@ def sheet_names(path: str, name: str) -> list[str]:
     Raises:
         InputError: it cannot be read.
     """
-    return [sheet.name for sheet in _open_workbook(path, name).sheets_metadata]
+    with _open_workbook(path, name) as book:
+        return [sheet.name for sheet in book.sheets_metadata]
 
 
-def _open_workbook(path: str, name: str) -> Any:
+@contextmanager
+def _open_workbook(path: str, name: str) -> Iterator[Any]:
     calamine = extra_module("python_calamine", "workbooks")
     try:
         # By its content: a temporary file has no suffix.
-        return calamine.CalamineWorkbook.from_filelike(Path(path).open("rb"))
+        with Path(path).open("rb") as file, calamine.CalamineWorkbook.from_filelike(file) as book:
+            yield book
     except calamine.PasswordError as error:
         hint = "open it in the spreadsheet program and save it without a password"
         raise InputError("is a workbook with a password", path=name, hint=hint) from error
@@ -107,13 +111,12 @@ def _reason(error: Exception) -> str:
 def _open_sheet(source: FileInput) -> tuple[Any, list[str]]:
     """The sheet that was named, else the first one with rows that is not hidden, and what to say about it."""
     calamine = extra_module("python_calamine", "workbooks")
-    book = _open_workbook(source.path, source.name)
-    every = [sheet for sheet in book.sheets_metadata if sheet.typ == calamine.SheetTypeEnum.WorkSheet]
-    names = [sheet.name for sheet in every]
-    visible = [sheet.name for sheet in every if sheet.visible == calamine.SheetVisibleEnum.Visible]
-    wanted = source.options.sheet or source.part
-    try:
-        if wanted:
+    # A sheet that was read is in memory, and needs the file no longer.
+    with _open_workbook(source.path, source.name) as book:
+        every = [sheet for sheet in book.sheets_metadata if sheet.typ == calamine.SheetTypeEnum.WorkSheet]
+        names = [sheet.name for sheet in every]
+        visible = [sheet.name for sheet in every if sheet.visible == calamine.SheetVisibleEnum.Visible]
+        if wanted := source.options.sheet or source.part:
             return book.get_sheet_by_name(_named_sheet(wanted, names, source.name)), []
         for name in visible or names:
             sheet = book.get_sheet_by_name(name)
@@ -121,8 +124,6 @@ def _open_sheet(source: FileInput) -> tuple[Any, list[str]]:
                 others = [other for other in visible if other != name]
                 note = f"{source.name}: the sheet is {name!r}; not read: {name_some(map(repr, others))}"
                 return sheet, [note] if others else []
-    except (calamine.CalamineError, OSError) as error:
-        raise InputError(f"cannot be read: {_reason(error)}", path=source.name, hint=_OPEN) from error
     raise InputError("has no sheet with rows", path=source.name)
 
 
@@ -142,7 +143,9 @@ def _named_sheet(wanted: str, names: list[str], path: str) -> str:
 class _Range:
     """A part of a sheet, such as `A3:F200`, `A:F` or `B2`, which goes on to the end."""
 
-    _FORM = re.compile(r"\$?([A-Z]{1,3})?\$?([1-9]\d{0,6})?(?::\$?([A-Z]{1,3})?\$?([1-9]\d{0,6})?)?", re.IGNORECASE)
+    _FORM = re.compile(
+        r"\$?([A-Z]{1,3})?\$?([1-9]\d{0,6})?(?::(?!$)\$?([A-Z]{1,3})?\$?([1-9]\d{0,6})?)?", re.IGNORECASE
+    )
 
     def __init__(self, left: int = 0, top: int = 1, right: int | None = None, bottom: int | None = None) -> None:
         self.left, self.top, self.right, self.bottom = left, top, right, bottom
