@@ -70,7 +70,13 @@ def run(language: str, tool: str, code: str, folder: Path) -> subprocess.Complet
     # Questions are answered by a script, and messages are left out.
     own = {"MELLEA_BACKEND": "scripted", "MELLEA_QUIET": "1", "XDG_CONFIG_HOME": str(folder)}
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **own, "PATH": path}, capture_output=True, text=True, timeout=100, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **own, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
 
