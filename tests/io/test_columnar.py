@@ -174,7 +174,7 @@ def test_rows_of_several_groups_keep_their_order(tmp_path: Path) -> None:
     """Groups are written and read one after the other."""
     rows = [{"text": f"row {number}"} for number in range(45_000)]
     write_table(tmp_path / "long.parquet", rows)
-    assert pq.ParquetFile(tmp_path / "long.parquet").num_row_groups == 3
+    assert pq.ParquetFile(tmp_path / "long.parquet").num_row_groups == 5
     assert read_table(tmp_path / "long.parquet") == rows
 
 

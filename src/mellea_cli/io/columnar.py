@@ -15,7 +15,7 @@ from mellea_cli.io.formats import ColumnType, FileInput, RawRow, RowOutput, RowS
 from mellea_cli.io.writers import TypedTable, cell_text
 
 _BATCH_ROWS = 2_000
-_GROUP_ROWS = 20_000  # Rows of a written group: what is in memory at once
+_GROUP_ROWS = 10_000  # Rows of a written group: what is in memory at once
 
 
 class ParquetFormat:
