@@ -213,7 +213,9 @@ def extension(group: str, *known: str) -> dict[str, Any]:
 
 
 BACKENDS = extension("mellea.backends", "auto", "ollama", "openai", "local", "scripted")
-FORMATS = extension("mellea.formats", "jsonl", "json", "csv", "tsv")
+FORMATS = extension(
+    "mellea.formats", "jsonl", "json", "csv", "tsv", "xlsx", "ods", "parquet", "arrow", "sqlite", "duckdb"
+)
 EXECUTORS = extension("mellea.executors", "here", "ray")
 
 

@@ -251,7 +251,9 @@ class TryFlags:
     """The flags of `mellea pipeline try`."""
 
     file: _File
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL, JSON, CSV or TSV file.", show_default=False)]
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A table: JSONL, CSV, XLSX, Parquet, …", show_default=False)
+    ]
     rows: Annotated[int, option(INPUT, "How many rows.", "-n", "--rows", min=1, max=200, env=False)] = 5
     sample: Annotated[bool, option(INPUT, "Rows chosen at random instead of the first ones.", env=False)] = False
     seed: Annotated[int, option(INPUT, "Seed of --sample.", env=False)] = 0
@@ -275,7 +277,7 @@ class TryFlags:
         """The flags of the run over these rows."""
         shared = {one.name for one in dataclasses.fields(RunOptions)}
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name in shared}
-        values["base_url"] = [self.base_url] if self.base_url else None
+        values |= {"inputs": [self.input], "base_url": [self.base_url] if self.base_url else None}
         values |= {"limit": None, "sample": self.rows} if self.sample else {"limit": self.rows, "sample": None}
         return RunOptions(**{**values, "pipeline": str(self.file), "quiet": self.json, "json": False})
 

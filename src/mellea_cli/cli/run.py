@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline, run_pipeline
+from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def run(options: RunOptions) -> ExitCode:
     Pipeline in a Python module. The same command again asks only for what is missing: a field that was added or
     reworded asks that field alone.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def chosen_pipeline(options: RunOptions) -> Pipeline:

@@ -68,8 +68,10 @@ if TYPE_CHECKING:
 
 # The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
 # provider's batch queue and Ray are for `summarise` and `run` only.
-SUMMARISE = ("summarise", "run")
+SUMMARISE = ("summarise", "run", "watch-folder")
 THEMES_ONLY = ("themes",)
+WATCH_ONLY = ("watch-folder",)
+ONE_RUN = ("summarise", "run", "themes")  # `watch-folder` names the outputs itself
 
 DEFAULT_AGREEMENT = 0.95
 LEAST_AGREEMENT = 0.5
@@ -92,12 +94,14 @@ class RunOptions:
     keeps its default.
     """
 
-    input: Annotated[
-        str,
+    inputs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
+            metavar="INPUT...",
+            help="Tables (JSONL, CSV, XLSX, Parquet, FILE.db::TABLE, …) or folders with them; - for stdin.",
+            show_default=False,
         ),
-    ] = ""
+    ] = None
 
     field: Annotated[
         list[str] | None,
@@ -152,8 +156,15 @@ class RunOptions:
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
 
     output: Annotated[
-        str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o", usual=True)
+        str,
+        option(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o", usual=True),
+        ONE_RUN,
     ] = "-"
+    output_dir: Annotated[
+        str | None,
+        option(OUTPUT, "One output in this folder for each input.", metavar="DIR"),
+        SUMMARISE,
+    ] = None
     output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
         None
     )
@@ -186,6 +197,23 @@ class RunOptions:
     skip_rows: Annotated[
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
+    sheet: Annotated[
+        str | None, option(INPUT, "Sheet of a workbook: name or number (default: the first).", metavar="NAME")
+    ] = None
+    range: Annotated[
+        str | None, option(INPUT, "Part of the sheet with the table: A3:F200, A:F or B2.", metavar="CELLS")
+    ] = None
+    query: Annotated[
+        str | None, option(INPUT, "SQL whose rows are read from an SQLite or DuckDB file.", metavar="SQL")
+    ] = None
+    pattern: Annotated[
+        str | None, option(INPUT, "Files of a folder: '*.csv', '**/*.xlsx' (default: every table).", metavar="GLOB")
+    ] = None
+    settle: Annotated[
+        float,
+        _duration(INPUT, "A file is complete once it is unchanged for this time.", show_default="2s"),
+        WATCH_ONLY,
+    ] = 2.0
     where: Annotated[str | None, option(INPUT, WHERE_HELP, metavar="EXPR", usual=True)] = None
     limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1, usual=True)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
@@ -365,6 +393,11 @@ class RunOptions:
     log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
 
     @property
+    def input(self) -> str:
+        """The first input; empty for none."""
+        return self.inputs[0] if self.inputs else ""
+
+    @property
     def server_url(self) -> str | None:
         """The address of the only server; `None` for none or several."""
         return self.base_url[0] if self.base_url and len(self.base_url) == 1 else None
@@ -453,14 +486,14 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     from mellea_cli.cli.settings import choose_servers
 
-    if not values["input"]:
+    if not values["inputs"]:
         if stdin_is_terminal() and not values["nightly"]:
             from mellea_cli.cli.help_pages import first_minute
 
             typer.echo(first_minute("summarise" if ctx.info_name == "summarize" else str(ctx.info_name)))
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
-        values["input"] = "-" if stdin_has_data() else ""
+        values["inputs"] = ["-"] if stdin_has_data() else []
     if getattr(ctx.get_parameter_source("text_field"), "name", "") == "ENVIRONMENT":
         # Typer splits a variable at blanks, which columns' names contain: several stand on lines of their own.
         values["text_field"] = os.environ["MELLEA_TEXT_FIELD"].splitlines()
@@ -471,13 +504,13 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 def summarise(options: RunOptions) -> ExitCode:
     """Write a summary, the sentiment and the issues for each row of INPUT.
 
-    The same command again asks only for items that are missing, edited or failed.
+    The same command again asks only for items that are missing, edited or failed. Several files, or the files of a
+    folder, become one output with a column source, or one output each with --output-dir.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
     from mellea_cli.cli.run import chosen_pipeline
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
@@ -495,6 +528,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
 
     elsewhere = _executor_factory(options, show)
+    options = batch_run.with_files(options)
     batch_run.check_options(options)
     if options.examples_from:
         show.say(
@@ -514,7 +548,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.estimate:
             batch_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
-        columns = [Added(column.name, column.parts, column.joint) for column in pipeline.columns]
+        columns = [Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns]
         added = AddedColumns((*columns, Added(ANSWERED_BY)) if target is not None else tuple(columns))
         run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)

@@ -74,7 +74,8 @@ class _ThemeRun:
             self._path = Path(f"{options.output}.toml")
 
     def run(self) -> ExitCode:
-        options, show = self._options, self._show
+        self._options = options = batch_run.with_files(self._options)
+        show = self._show
         batch_run.check_options(options)
         self._check_themes_path()
         if options.themes_file and not options.find_only and not Path(options.themes_file).exists():
@@ -92,7 +93,8 @@ class _ThemeRun:
                 self._preview(opened, themes, phrases)
                 return ExitCode.OK
             run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show, "themes"))
-            batch_run.note_own_fields(own_columns(options.input), run_io)
+            own = {column.name: column for path in options.inputs or () for column in own_columns(path)}
+            batch_run.note_own_fields(tuple(own.values()), run_io)
             batch_run.note_sample(options, opened, run_io, carried=sample_note(options.input))
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
@@ -105,7 +107,7 @@ class _ThemeRun:
                 return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases, control, stop))
 
     def _check_themes_path(self) -> None:
-        others = [self._options.input, self._options.output, self._options.errors_file]
+        others = [*(self._options.inputs or ()), self._options.output, self._options.errors_file]
         if self._path and os.path.realpath(self._path) in {os.path.realpath(name) for name in others if name}:
             raise UsageError(
                 f"{self._path}: is the themes file and another file of the run", hint="choose another name"
@@ -269,7 +271,10 @@ class _ThemeRun:
             return False
         whole = dataclasses.replace(
             options,
-            input=options.output,
+            inputs=[options.output],
+            sheet=None,
+            range=None,
+            query=None,
             format=options.output_format,
             limit=None,
             sample=None,

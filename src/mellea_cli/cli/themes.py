@@ -10,7 +10,7 @@ from mellea_cli.errors import ExitCode
 
 @batch_command(
     "themes",
-    input=typer.Argument(metavar="RESULTS", help="Output of mellea summarise; - for stdin.", show_default=False),
+    inputs=typer.Argument(metavar="RESULTS...", help="Output of mellea summarise; - for stdin.", show_default=False),
 )
 def themes(options: RunOptions) -> ExitCode:
     """Find themes in complaints and praise, and label every row of RESULTS with them.
