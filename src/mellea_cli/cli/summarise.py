@@ -124,6 +124,11 @@ class RunOptions:
     themes_file: Annotated[
         str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
     ] = None
+    theme_field: Annotated[
+        str | None,
+        option(THEMES, "Column with the texts, lists or quotes to use, not complaints and praise.", metavar="NAME"),
+        THEMES_ONLY,
+    ] = None
     max_themes: Annotated[
         int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
     ] = 12

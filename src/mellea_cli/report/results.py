@@ -164,14 +164,14 @@ class Results:
         taken = list(islice(rows.stream, SAMPLE_ROWS))
         sample = [row[1] for row in taken if not isinstance(row, InputError)]
         names = rows.header or tuple(dict.fromkeys(key for fields in sample for key in fields))
-        added = {_last(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
+        added = {added_column(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
         found = find_text([name for name in names if name not in added], sample)
         self._text_fields = tuple(found or ()) if found and len(found) == 1 else ()
         return chain(taken, rows.stream)
 
     def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
         """The run's columns by their usual names."""
-        added = {name: found for name in _ADDED if (found := _last(name, names)) is not None}
+        added = {name: found for name in _ADDED if (found := added_column(name, names)) is not None}
         if "sentiment" not in added and not any(column.name in names for column in self.own):
             file = "FILE" if self.name.startswith("<") else self.name
             raise InputError(
@@ -196,7 +196,7 @@ class Results:
         nested = not self._flat and "issues" in added
         if not nested:
             added.pop("issues", None)
-            added |= {name: found for name in _ISSUE_PARTS if (found := _last(name, names)) is not None}
+            added |= {name: found for name in _ISSUE_PARTS if (found := added_column(name, names)) is not None}
         options = self._options
         if options.text_fields:
             text = tuple(self._named(name, "--text-field", names, line) for name in options.text_fields)
@@ -306,6 +306,7 @@ class Results:
         return InputError(seen, path=self.name, line=line, hint=hint)
 
 
-def _last(name: str, columns: tuple[str, ...]) -> str | None:
+def added_column(name: str, columns: tuple[str, ...]) -> str | None:
+    """The column that a run has added under a name or a name that was free; `None` where there is none."""
     pattern = re.compile(rf"(?:mellea_)?{name}|mellea_{name}_\d+")
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
