@@ -28,7 +28,7 @@ from rows import Row, tell
 FOLDER = Path(__file__).parent / "quality"
 LABELS = ("positive", "negative", "mixed")
 WITH_NEUTRAL = (*LABELS, "neutral")
-ABSENT = {"positive": ("main_complaint",), "negative": ("positive_aspect",)}
+ABSENT: dict[str, tuple[str, ...]] = {"positive": ("main_complaint",), "negative": ("positive_aspect",)}
 ABSENT["neutral"] = (*ABSENT["positive"], *ABSENT["negative"])
 
 

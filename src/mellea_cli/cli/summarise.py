@@ -213,6 +213,9 @@ class RunOptions:
         ),
     ] = None
     max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
+    rows_per_call: Annotated[
+        int, option(RUN, "Rows in one request, for servers that charge by the request.", min=1, max=50), SUMMARISE
+    ] = 1
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
     )
@@ -404,6 +407,9 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.cli.run import check_columns
     from mellea_cli.io.writers import Added, AddedColumns
 
+    if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
+        other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
+        raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
     with ExitStack() as stack:
@@ -501,7 +507,7 @@ async def _run(
     if plan.pipeline.units and opened.scan is not None:
         # Where only some fields are missing, the prompts are those of the pipeline that asks these.
         first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
-        prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
+        prefixes = plan.prefixes_of(plan.pipeline.narrowed(first.known or {})) if first is not None else ()
     stop = Stop(show.say)
     async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
         plan = await start_at_server_slots(plan, servers)
