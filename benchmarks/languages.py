@@ -5,8 +5,9 @@
     python benchmarks/languages.py --languages de -n 10 -m qwen2.5-coder-1.5b
 
 The rows are English ones of `quality/items.tsv`, so a text that the model leaves in the feedback's language counts as
-wrong. py3langid judges each summary among eight languages. Complaints and praise are a few words long, too few for
-that, so it only says whether they are in English or in the language.
+wrong. Their labels show what the language costs: the sentiment follows from praise and complaint. py3langid judges each
+summary among eight languages. Complaints and praise are a few words long, too few for that, so it only says whether
+they are in English or in the language.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def detector(languages: Sequence[str]) -> Callable[[str], str]:
     return lambda text: str(identifier.classify(text)[0])
 
 
-def english_rows(number: int) -> list[str]:
-    """The first English texts of the labelled items."""
+def english_rows(number: int) -> list[tuple[str, str]]:
+    """The first English ones of the labelled items: labels and texts."""
     judge = detector(CANDIDATES)
-    return [text for _, text in labelled() if judge(text) == "en"][:number]
+    return [(label, text) for label, text in labelled() if judge(text) == "en"][:number]
 
 
 def answers(texts: Sequence[str], language: str, model: str | None, folder: Path) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def answers(texts: Sequence[str], language: str, model: str | None, folder: Path
     return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
-def judge(language: str, rows: Sequence[dict[str, Any]]) -> None:
+def judge(language: str, labels: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Print the shares of one language."""
     of_all, of_two = detector(CANDIDATES), detector(("en", language))
     summaries = [row["summary"] for row in rows if row["summary"]]
@@ -69,6 +70,8 @@ def judge(language: str, rows: Sequence[dict[str, Any]]) -> None:
     tell(Row("languages", f"{language}: summaries in it", share, "%", bar, at_least=True, note=others))
     share, note = 100 * right / max(1, len(phrases)), f"{len(phrases)} phrases"
     tell(Row("languages", f"{language}: complaints and praise in it", share, "%", note=note))
+    alike = sum(row["sentiment"] == label for label, row in zip(labels, rows, strict=True))
+    tell(Row("languages", f"{language}: sentiment right", 100 * alike / len(rows), "%"))
     share, note = 100 * len(summaries) / len(rows), f"{len(rows)} rows"
     tell(Row("languages", f"{language}: rows answered", share, "%", note=note))
 
@@ -84,9 +87,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        texts = english_rows(args.limit)
+        labels, texts = zip(*english_rows(args.limit), strict=True)
         for language in args.languages.split(","):
-            judge(language, answers(texts, language, args.model, folder))
+            judge(language, labels, answers(texts, language, args.model, folder))
 
 
 if __name__ == "__main__":
