@@ -93,6 +93,12 @@ def test_the_second_command_is_the_one_that_ci_runs() -> None:
     assert "mellea summarise samples/feedback.jsonl" in commands[0]
 
 
+def test_the_row_shown_is_one_that_the_default_model_wrote() -> None:
+    """It stands letter by letter in the sample's results."""
+    (shown,) = [line for line in README.splitlines() if line.startswith('{"id": "F-')]
+    assert shown in (ROOT / "samples" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+
+
 def parse(command: str) -> None:
     name, *arguments = shlex.split(command)[1:]
     inner = GROUP.commands[name]

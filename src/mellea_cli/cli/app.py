@@ -47,6 +47,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),
+    "skill": CommandEntry("agents:skill", "Print a SKILL.md for coding agents."),
+    "mcp": CommandEntry("agents:mcp", "Serve feedback to an assistant over the Model Context Protocol."),
     "doctor": CommandEntry("doctor:doctor", "Show version, settings, backends, models and terminal."),
 }
 """The subcommands, in the order of the help."""
