@@ -214,7 +214,7 @@ class RunOptions:
     ] = None
     max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
     rows_per_call: Annotated[
-        int, option(RUN, "Rows in one request, for servers that charge by the request.", min=1, max=50), SUMMARISE
+        int, option(RUN, "Most rows in one request, see docs/scaling.md.", min=1, max=50), SUMMARISE
     ] = 1
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
