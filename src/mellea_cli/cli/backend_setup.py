@@ -239,6 +239,10 @@ def _at_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+# Tokens of one more row in a request, its answer included.
+_ROW_TOKENS = 512
+
+
 @asynccontextmanager
 async def open_servers(
     options: RunOptions,
@@ -274,6 +278,8 @@ async def open_servers(
         network=network_policy(options),
         secrets=secrets(options),
     )
+    if (more := options.rows_per_call - 1) > 0:
+        settings = dataclasses.replace(settings, context_per_slot=settings.context_per_slot + more * _ROW_TOKENS)
     if options.import_batch and not names_provider(options):
         # Nothing is sent there: the run refuses before that to ask what the import has not answered.
         settings = dataclasses.replace(settings, base_url="http://localhost:9/v1")

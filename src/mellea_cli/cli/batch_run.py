@@ -100,19 +100,20 @@ UNKNOWN_TEXT = 16_384
 _REPROMPT_TOKENS = 768
 
 
-def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None) -> int:
+def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None, rows: int = 1) -> int:
     """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
 
     Args:
         pipeline: what is asked.
         longest: bytes of the longest text, or `None` when unknown.
         max_tokens: most tokens of an answer; `None` for the steps' own.
+        rows: rows in one request.
     """
     needed = 0
     for step in pipeline.steps:
         prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
-        read = (prompt + (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
-        needed = max(needed, read + (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
+        read = (prompt + rows * (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
+        needed = max(needed, read + rows * (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
     return next((window for window in _WINDOWS if window >= needed), _WINDOWS[-1])
 
 
@@ -128,7 +129,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)
     # An Ollama loads the model again for another window: the whole run has one.
-    window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
+    rows = options.rows_per_call
+    window = context_window(pipeline, longest, options.max_tokens, rows) if chosen.backend == "ollama" else None
     return RunPlan(
         pipeline=pipeline,
         backend=chosen.backend,
@@ -156,6 +158,7 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         caps=options.caps(prices=prices),
         redacted=options.redact,
         first_alone_s=_FIRST_ALONE_S if chosen.backend == "local" else 0.0,
+        rows_per_call=rows,
     )
 
 
@@ -804,7 +807,9 @@ def preview(
     item = found.first if found is not None else None
     if first is None and item is None:
         item = next(iter(opened.source), None)
-    calls = f"{len(plan.pipeline.steps)} per item" + (f", {found.calls:,} in all" if found is not None else "")
+    rows = plan.rows_per_call
+    calls = f"{len(plan.pipeline.steps)} per " + ("item" if rows == 1 else f"{rows} items")
+    calls += f", {-(-found.calls // rows):,} in all" if found is not None else ""
     estimate: Estimate | None = None
     expected: list[tuple[str, str]] = []
     if first is None and found is not None and found.asked:

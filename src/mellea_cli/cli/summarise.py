@@ -148,6 +148,11 @@ class RunOptions:
         option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml).", usual=True),
         THEMES_ONLY,
     ] = None
+    theme_field: Annotated[
+        str | None,
+        option(THEMES, "Column with the texts, lists or quotes to use, not complaints and praise.", metavar="NAME"),
+        THEMES_ONLY,
+    ] = None
     max_themes: Annotated[
         int,
         option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50, usual=True),
@@ -269,6 +274,9 @@ class RunOptions:
         ),
     ] = None
     max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
+    rows_per_call: Annotated[
+        int, option(RUN, "Most rows in one request, see docs/scaling.md.", min=1, max=50), SUMMARISE
+    ] = 1
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
     )
@@ -527,6 +535,9 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.cli.run import check_columns
     from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
 
+    if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
+        other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
+        raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
     elsewhere = _executor_factory(options, show)
     options = batch_run.with_files(options)
     batch_run.check_options(options)
@@ -654,7 +665,7 @@ async def _run(
     if plan.pipeline.units and opened.scan is not None:
         # Where only some fields are missing, the prompts are those of the pipeline that asks these.
         first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
-        prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
+        prefixes = plan.prefixes_of(plan.pipeline.narrowed(first.known or {})) if first is not None else ()
     async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
