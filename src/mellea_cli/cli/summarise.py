@@ -72,7 +72,7 @@ _duration = partial(option, parser=duration, metavar="DURATION")
 def complete_pipeline(incomplete: str) -> list[str]:
     """The built-in pipelines and the pipeline files of this folder that begin so."""
     files = [str(path) for path in Path().glob("*.toml")]
-    return [name for name in ("single", "steps", *sorted(files)) if name.startswith(incomplete)]
+    return [name for name in ("single", "steps", "fast", *sorted(files)) if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,10 @@ class RunOptions:
         option(FIELDS, "Language of generated text, such as de or German; same: the row's own (default: en)."),
         SUMMARISE,
     ] = None
+
+    confidence: Annotated[
+        bool, option(FIELDS, "One more column for -p fast: how sure the sentiment is, from 0 to 1."), SUMMARISE
+    ] = False
 
     themes_file: Annotated[
         str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
@@ -178,7 +182,7 @@ class RunOptions:
         str,
         option(
             MODEL,
-            "single: one request per item; steps: the tutorial's three; or a pipeline as in mellea run.",
+            "single: one request per item; steps: the tutorial's three; fast: by clause; or as in mellea run.",
             "-p",
             metavar="PIPELINE",
             autocompletion=complete_pipeline,
@@ -399,6 +403,11 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.cli.run import check_columns
     from mellea_cli.io.writers import Added, AddedColumns
 
+    if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here"):
+        raise UsageError(
+            f"-p {pipeline.name} reads log-probabilities, which a batch queue and --engine {options.engine} do not give",
+            hint="omit --offload, --export-batch, --import-batch and --engine, or use -p single",
+        )
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)
     with ExitStack() as stack:
@@ -425,7 +434,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             with elsewhere.connect(plan) as plan:
                 result = asyncio.run(_run_elsewhere(elsewhere, options, plan, run_io, show))
         else:
-            ensure_model(chosen, options, show.say)
+            ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
             result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show))
         batch_run.finish(options, plan, opened, result, show)
     return result.exit_code
@@ -480,7 +489,7 @@ async def _run_elsewhere(
 async def _run(
     options: RunOptions, chosen: "ModelChoice", plan: "RunPlan", opened: "Input", run_io: "RunIO", show: "RunDisplay"
 ) -> "RunResult":
-    from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
+    from mellea_cli.cli.backend_setup import check_logprobs, open_servers, start_at_server_slots
     from mellea_cli.cli.offload import QueuedRun, run_queued
     from mellea_cli.engine.workers import Stop
     from mellea_cli.run.answer_cache import forecast
@@ -498,7 +507,10 @@ async def _run(
         first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
         prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
     stop = Stop(show.say)
-    async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
+    small = plan.pipeline.small_prefixes
+    async with open_servers(options, chosen, prefixes, show, nothing_to_ask, small_prefixes=small) as servers:
+        if plan.pipeline.reads_logprobs and chosen.backend != "local" and not nothing_to_ask():
+            await check_logprobs(servers, plan.model)
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:

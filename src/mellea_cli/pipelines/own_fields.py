@@ -98,11 +98,15 @@ def pipeline_of(source: Any) -> Pipeline:
     name = os.fspath(source)
     if name in PIPELINES:
         return PIPELINES[name]
+    if name == "fast":
+        from mellea_cli.pipelines.fast import FAST
+
+        return FAST
     if (module := re.fullmatch(r"((?:\w+\.)*\w+):(\w+)", name)) and not Path(name).exists():
         return replace(pipeline_of(_imported(module[1], module[2])), source=name)
     if not Path(name).exists() and not name.endswith(".toml"):
-        near = nearest(name, PIPELINES)
-        hint = f"did you mean {near!r}?" if near else f"name a pipeline file, {' or '.join(PIPELINES)}, or MODULE:NAME"
+        near = nearest(name, (*PIPELINES, "fast"))
+        hint = f"did you mean {near!r}?" if near else f"name a pipeline file, {', '.join(PIPELINES)}, fast, or MODULE:NAME"
         raise UsageError(f"there is no pipeline {name!r}", hint=hint)
     return own_pipeline(load_pipeline(name), Path(name).stem)
 

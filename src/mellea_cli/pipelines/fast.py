@@ -1,0 +1,196 @@
+"""The pipeline `fast`: a text's clauses, one word for each, read off the log-probabilities of a small model.
+
+The small model reads each clause of a text, and writes one token. Its log-probabilities of the labels go
+into a small classifier (`confidence.py`). The default model reads the least sure texts once more. Complaint and praise
+are the strongest clauses as they stand; summary and urgency follow from rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from mellea_cli.pipelines import confidence
+from mellea_cli.pipelines.confidence import LABELS, Reading
+from mellea_cli.pipelines.default_prompts import ISSUE_LENGTH, SUMMARY_LENGTH, SUMMARY_WORDS, cut
+from mellea_cli.pipelines.pipeline import Column, Example, LabelReading, OutputType, Pipeline, Prompt, Step
+from mellea_cli.requirements.requirement import sentences
+
+_SYSTEM = "You label customer feedback in one word: positive, negative, mixed or neutral."
+_EXAMPLES = (
+    ("We love the new editor.", "positive"),
+    ("Billed twice, and nobody answers.", "negative"),
+    ("Great food, but a long wait.", "mixed"),
+    ("I bought it in May for my sister.", "neutral"),
+    ("The technician came on a Sunday and stayed until it worked.", "positive"),
+    ("It stopped working after a week.", "negative"),
+    ("Kind staff, dirty room.", "mixed"),
+    ("Promised a call back, still waiting.", "negative"),
+    ("Does what it says.", "positive"),
+    ("Could be faster.", "negative"),
+    ("Then I compared it with the other models:", "neutral"),
+    ("No complaints at all.", "positive"),
+    ("I wish it had a timer.", "negative"),
+    ("Nice idea, poorly made.", "mixed"),
+)
+# No mark around the text: of the answer only the probabilities of four words are read, so a text cannot instruct.
+_PROMPT = Prompt(
+    _SYSTEM, "{{ text }}", tuple(Example((("text", text),), label) for text, label in _EXAMPLES)
+)
+
+_CUT = re.compile(
+    r"""
+    (?<=[.!?\u2026])["'\u201d\u2019)\]]*\s+                     # the end of a sentence
+    | (?<=[\u3002\uff01\uff1f])
+    | \s*[\r\n]+\s*
+    | ;\s+ | \s+[-\u2013\u2014]+\s+
+    | \s*,?\s+(?=(?:but|however|although|though|except|whereas|despite|unfortunately|sadly|pity|shame
+        |aber|jedoch|obwohl|leider|doch|mais|cependant|malheureusement|pourtant|pero|aunque|lamentablemente
+        |ma|per\u00f2|maar|helaas)\b)
+    | ,\s+(?=(?:only|yet|while|just|otherwise|shame|nur|seulement|solo)\b)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_MOST_CLAUSES = 12
+_SHORT_CLAUSE = 8  # Characters of a single word that is no clause of its own
+
+
+def clauses(text: str) -> list[str]:
+    """Cut a text at ends of sentences and at words such as but, however and although; at most 12 parts."""
+    found: list[str] = []
+    for part in _CUT.split(text.strip()):
+        clause = (part or "").strip(" ,")
+        if not re.search(r"\w", clause):
+            continue
+        if found and (_is_fragment(clause) or _is_fragment(found[-1])):
+            found[-1] += f" {clause}"
+        else:
+            found.append(clause)
+    while len(found) > _MOST_CLAUSES:
+        place = min(range(len(found) - 1), key=lambda place: len(found[place]) + len(found[place + 1]))
+        found[place : place + 2] = [f"{found[place]} {found[place + 1]}"]
+    return found or [text.strip()]
+
+
+def _is_fragment(clause: str) -> bool:
+    return len(clause) < _SHORT_CLAUSE and len(clause.split()) < 2
+
+
+def _reading(answers: Mapping[str, Any]) -> Reading:
+    looked = answers.get("second_look")
+    return confidence.read(
+        [one.logprobs for one in answers["clauses"]], looked[0].logprobs if looked else None
+    )
+
+
+def _is_unsure(variables: Mapping[str, Any]) -> bool:
+    return _reading({"clauses": variables["clauses"]}).confidence < confidence.coefficients()["second_look_below"]
+
+
+_LEADING = re.compile(
+    r"(?:but|however|although|though|and|yet|only|while|aber|jedoch|mais|pero)\b[\s,]*(?=\w)", re.IGNORECASE
+)
+
+
+def _phrase(clause: str) -> str:
+    """A clause as it stands, without the word that joins it to the one before."""
+    bare = _LEADING.sub("", clause, count=1) if _LEADING.match(clause) else clause
+    return cut(bare.strip().rstrip(".;,"), ISSUE_LENGTH)
+
+
+# What makes a complaint urgent: safety, money, lost data or access, and a customer who leaves.
+_URGENT = re.compile(
+    r"""\b(?:
+    injur\w+ | hurt(?:s|ing)?\s+(?:my|him|her|us)\w* | burn(?:ed|t|s)? | burning | caught\s+fire | fire\s+hazard
+    | smoke[ds]? \s+ and | electric\s+shock | poison\w* | allerg\w+ | ambulance | unsafe | dangerous | hazard\w*
+    | bed\s?bugs | rats | hospital(?:i[sz]ed) | bullied | overdose | wrong\s+(?:dose|medicine|tablets)
+    | (?:charged|billed|debited|paid)\s+(?:me\s+|us\s+)?(?:twice|double|two\s+times|again) | twice\s+(?:billed|charged)
+    | double[\s-](?:charged|billed) | money\s+back | refund(?!\s+was|\s+came|\s+in) | fraud\w* | scam\w* | stole[n]?
+    | took\s+(?:the\s+)?\S*\s*(?:euros?|dollars?|pounds?|money|fee) | still\s+(?:billing|charging)
+    | (?:lost|deleted|erased|wiped|vanished|disappeared)\s+(?:all|my|our|the|every)\w*
+    | (?:notes|data|photos|files|playlists|drafts|presets|documents?|account)\s+(?:\w+\s+)?(?:are|is|were|was)?\s*(?:all\s+)?
+      (?:gone|lost|vanished|deleted|hacked)
+    | hacked | data\s+breach | locked\s+out | cannot\s+log\s*in | can't\s+log\s*in | could\s+read\s+my\s+private
+    | (?:i\s+am|i'm|we\s+are|we're|are|am)\s+(?:leaving|cancel\w+|switching|moving\s+(?:to\s+another|away)|done\s+with)
+    | will\s+(?:cancel|leave|switch|sue) | never\s+(?:again|buy|come\s+back|return)
+    | (?:my|our|a)\s+(?:lawyer|solicitor) | legal\s+action | last\s+time\s+(?:i|we) | i\s+(?:have\s+)?(?:quit|cancelled)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def urgency(text: str, sentiment: str) -> str:
+    """The urgency of a text: high for safety, money, lost data and a customer who leaves; low for praise."""
+    if sentiment == "positive":
+        return "low"
+    return "high" if _URGENT.search(text) else "medium"
+
+
+def summary(text: str, praise: str | None, complaint: str | None) -> str:
+    """A lone sentence of fewer than 30 words as it stands; else the strongest clauses, in the order of the text."""
+    whole = " ".join(text.split())
+    if len(sentences(whole)) == 1 and len(whole.split()) < SUMMARY_WORDS and len(whole) <= SUMMARY_LENGTH:
+        return whole
+    chosen = sorted({one for one in (praise, complaint) if one}, key=text.find)
+    if not chosen:
+        return cut(sentences(whole)[0], SUMMARY_LENGTH, SUMMARY_WORDS)
+    words = SUMMARY_WORDS // len(chosen)
+    return "; ".join(cut(" ".join(one.split()), SUMMARY_LENGTH // len(chosen), words) for one in chosen)
+
+
+def _assemble(answers: Mapping[str, Any]) -> dict[str, Any]:
+    text, found = answers["text"], _reading(answers)
+    said: Sequence[LabelReading] = answers["clauses"]
+    ranked = sorted(said, key=lambda one: confidence.polarity(one.logprobs))
+    praise = _phrase(ranked[-1].text) if found.label != "negative" else None
+    complaint = _phrase(ranked[0].text) if found.label != "positive" else None
+    return {
+        "summary": summary(text, praise, complaint),
+        "sentiment": found.label,
+        "issues": {
+            "main_complaint": complaint,
+            "positive_aspect": praise,
+            "urgency": urgency(text, found.label),
+        },
+        "confidence": round(found.confidence, 3),
+    }
+
+
+_READ = OutputType(Literal["positive", "negative", "mixed", "neutral"])
+
+FAST = Pipeline(
+    name="fast",
+    steps=(
+        Step(
+            name="clauses",
+            prompt=_PROMPT,
+            output=_READ,
+            max_tokens=1,
+            labels=LABELS,
+            parts=clauses,
+            small=True,
+        ),
+        Step(
+            name="second_look",
+            prompt=_PROMPT,
+            output=_READ,
+            max_tokens=1,
+            needs=("clauses",),
+            when=_is_unsure,
+            labels=LABELS,
+            second_look=True,
+        ),
+    ),
+    columns=(
+        Column("summary"),
+        Column("sentiment"),
+        Column("issues", ("main_complaint", "positive_aspect", "urgency")),
+    ),
+    assemble=_assemble,
+    version=hashlib.blake2b(
+        f"{_CUT.pattern} {_URGENT.pattern} {json.dumps(confidence.coefficients())}".encode(), digest_size=8
+    ).hexdigest(),
+)
