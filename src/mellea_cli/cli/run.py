@@ -54,7 +54,7 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
     if options.confidence:
         if not pipeline.reads_logprobs:
             raise UsageError(f"-p {options.pipeline} has no confidence", hint="use -p fast, or omit --confidence")
-        pipeline = replace(pipeline, columns=(*pipeline.columns, Column("confidence")))
+        pipeline = replace(pipeline, columns=(*pipeline.columns, Column("confidence", type="number")))
     if not extended:
         return pipeline
     if pipeline.reads_logprobs:
