@@ -1,11 +1,11 @@
 """Fit the coefficients of `mellea_cli.pipelines.confidence` on stored readings of labelled feedback.
 
-    python benchmarks/fit.py                  # from quality/readings.jsonl, prints what held-out sources say
-    python benchmarks/fit.py --read           # ask the two embedded models again first; an hour on two cores
+    python benchmarks/fit.py              # from quality/readings.jsonl; prints what the held-out sources say
+    python benchmarks/fit.py --read       # ask the two embedded models first; half an hour on two idle cores
 
-Each line of `quality/readings.jsonl` is a text of `quality/sources.tsv` or `quality/items.tsv` with its source and label,
-the small model's log-probabilities of the labels for each clause and, where the text was among the least sure, the
-default model's for the whole. A source is held out, the classifier is fitted on the others, and the held-out rows are
+Each line of `quality/readings.jsonl` is a text of `quality/sources.tsv` or `quality/items.tsv` with its source and
+label, the small model's log-probabilities of the labels for each clause and, where the text was among the least sure,
+the default model's for the whole. A source is held out, the classifier is fitted on the others, and the held-out rows are
 judged; the shipped coefficients are fitted on all rows. The objective is convex and regularized, so it has one optimum:
 Newton's method finds it, and a test finds no gradient at the shipped coefficients.
 """
@@ -13,6 +13,7 @@ Newton's method finds it, and a test finds no gradient at the shipped coefficien
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import sys
@@ -20,15 +21,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from quality import FOLDER, calibration_error, labelled_rows, surest
+
+from mellea_cli.backends.local import LocalBackend
+from mellea_cli.engine.generate import generate
+from mellea_cli.messages import GenerateRequest, Options
+from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
 from mellea_cli.pipelines import confidence
 from mellea_cli.pipelines.confidence import SENTIMENTS, features, features_of_second_look, log_softmax
+from mellea_cli.pipelines.fast import FAST
+from mellea_cli.pipelines.pipeline import Step, read_labels
 
-HERE = Path(__file__).parent / "quality"
-READINGS = HERE / "readings.jsonl"
+READINGS = FOLDER / "readings.jsonl"
 FITTED = Path(confidence.__file__).with_name("confidence.json")
 PENALTY = 2.0
+SLOTS = 4
 SECOND_LOOKS = 0.10
 """The share of texts that the default model reads too."""
+READ_TWICE = 0.2
+"""The share that it reads for the fit: of a held-out source more than a tenth may be in doubt."""
 
 Weights = list[list[float]]
 Sample = tuple[Sequence[float], int]
@@ -135,25 +146,56 @@ def judged(row: dict[str, Any], found: dict[str, Any]) -> tuple[str, float, bool
     return SENTIMENTS[best], math.exp(chances[best]), again
 
 
-def calibration_error(judgements: Sequence[tuple[float, bool]], bins: int = 10) -> float:
-    """The expected calibration error: how far confidence and accuracy lie apart, weighted over bins of equal width."""
-    total = 0.0
-    for number in range(bins):
-        inside = [one for one in judgements if number / bins < one[0] <= (number + 1) / bins]
-        if inside:
-            total += abs(sum(sure for sure, _ in inside) - sum(right for _, right in inside))
-    return total / len(judgements)
+async def read_all(rows: list[dict[str, Any]]) -> None:
+    """Ask the small model about every clause, and the default one about the texts of which the first is least sure."""
+    first, second = FAST.steps
+    small = LocalBackend(SMALL_MODEL, slots=SLOTS)
+    small.share_prefixes([first.prompt.prefix], print)
+    found = await each(small, SMALL_MODEL, first, [row["text"] for row in rows])
+    for row, clauses in zip(rows, found, strict=True):
+        row["clauses"] = clauses
+    weights = fit(first_samples(rows))
+    ranked = sorted(rows, key=lambda row: max(log_softmax(weights, features(row["clauses"]))))
+    doubtful = ranked[: round(READ_TWICE * len(rows))]
+    large = LocalBackend(DEFAULT_MODEL, slots=SLOTS)
+    large.share_prefixes([second.prompt.prefix], print)
+    for row, wholes in zip(
+        doubtful, await each(large, DEFAULT_MODEL, second, [row["text"] for row in doubtful]), strict=True
+    ):
+        row["whole"] = wholes[0]
 
 
-def surest(judgements: Sequence[tuple[float, bool]], share: float = 0.8) -> float:
-    """The share of right labels among the surest."""
-    ranked = sorted(judgements, reverse=True)[: max(1, round(share * len(judgements)))]
-    return sum(right for _, right in ranked) / len(ranked)
+async def each(backend: LocalBackend, model: str, step: Step, texts: Sequence[str]) -> list[list[list[float]]]:
+    """The readings of each text's parts, a few texts at a time."""
+    found: list[list[list[float]]] = [[] for _ in texts]
+    left = iter(enumerate(texts))
+
+    async def worker() -> None:
+        for place, text in left:
+            for part, request in step.label_requests(model, Options(temperature=0.0), text):
+                logprobs = (await generate(backend, as_large(request))).logprobs or {}
+                found[place].append([round(one, 4) for one in read_labels(part, step.labels, logprobs).logprobs])
+
+    try:
+        await asyncio.gather(*(worker() for _ in range(SLOTS)))
+    finally:
+        await backend.aclose()
+    return found
+
+
+def as_large(request: GenerateRequest) -> GenerateRequest:
+    """The request for a backend of one model."""
+    return GenerateRequest(request.model, request.messages, request.options, top_logprobs=request.top_logprobs)
 
 
 def main() -> None:
     """Judge each source by the others, fit all, and write the coefficients."""
-    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--read", action="store_true", help="ask the models first")
+    if parser.parse_args().read:
+        rows = [{"source": row.source, "label": row.label, "text": row.text} for row in labelled_rows()]
+        asyncio.run(read_all(rows))
+        READINGS.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     rows = readings()
     held: list[tuple[float, bool]] = []
     looked = opposite = 0

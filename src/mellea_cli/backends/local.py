@@ -326,7 +326,7 @@ class LocalBackend:
     ) -> None:
         if slots < 1 or context_per_slot < 1:
             raise UsageError(f"the embedded server needs at least one slot and one token, not {slots}")
-        self._model = model
+        self.model = model
         self.slots = slots
         self._context_per_slot = context_per_slot
         self._log = log
@@ -384,7 +384,7 @@ class LocalBackend:
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         self._check_model(request.model)
         if request.small and self._small is not None:
-            async with aclosing(self._small.stream(replace(request, model=self._small._model, small=False))) as chunks:
+            async with aclosing(self._small.stream(replace(request, model=self._small.model, small=False))) as chunks:
                 async for chunk in chunks:
                     yield chunk
             return
@@ -403,7 +403,7 @@ class LocalBackend:
             raise
 
     async def models(self) -> list[str]:
-        return [self._model]
+        return [self.model]
 
     async def aclose(self) -> None:
         self._closed = True
@@ -415,9 +415,9 @@ class LocalBackend:
                 await self._stop()
 
     def _check_model(self, model: str) -> None:
-        if model != self._model:
+        if model != self.model:
             raise ModelMissing(
-                f"the embedded server runs {self._model}, not {model}", hint=f"ask for it with -m {self._model}"
+                f"the embedded server runs {self.model}, not {model}", hint=f"ask for it with -m {self.model}"
             )
 
     async def _ensure_running(self) -> _Running:
@@ -452,7 +452,7 @@ class LocalBackend:
             server = await EmbeddedServer.start(
                 ServerConfig(
                     model=str(path),
-                    name=self._model,
+                    name=self.model,
                     slots=self.slots,
                     context_per_slot=self._context_per_slot,
                     log=self._log,
@@ -472,11 +472,13 @@ class LocalBackend:
         if prompt_cache is not None and self._prefixes:
             facts = path.stat()
             engine = importlib.metadata.version("xllamacpp")
-            identity = f"{path.name} {facts.st_size} {facts.st_mtime_ns} {self._context_per_slot} {self.slots} xllamacpp {engine}"
+            # A state that was saved with another number of slots cannot be restored.
+            shape = f"{self._context_per_slot} {self.slots}"
+            identity = f"{path.name} {facts.st_size} {facts.st_mtime_ns} {shape} xllamacpp {engine}"
             wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
             try:
                 cache = PromptCache(wire, client, prompt_cache, identity, self.slots)
-                await cache.warm(self._model, self._prefixes, self._notify)
+                await cache.warm(self.model, self._prefixes, self._notify)
             finally:
                 await wire.aclose()
         return _Running(server, client)
@@ -486,10 +488,10 @@ class LocalBackend:
         from mellea_cli.models.store import ModelStore
 
         store = self._store or ModelStore()
-        path = store.find(self._model)
+        path = store.find(self.model)
         if path is None:
             raise ModelFileError(
-                f"the model {self._model} is not on this machine yet", hint=f"mellea models pull {self._model}"
+                f"the model {self.model} is not on this machine yet", hint=f"mellea models pull {self.model}"
             )
         folder = self._prompt_cache or store.root.with_name("prompts")
         try:

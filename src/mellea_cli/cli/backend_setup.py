@@ -165,8 +165,8 @@ def ensure_model(
     """Download the model where it is missing: an embedded model's file, or on Ollama servers.
 
     The default embedded model, which a first run needs, is downloaded without asking, and so is the small one where the
-    run needs it; any other one with `--pull`, or after a yes at a terminal. An Ollama server downloads only with `--pull`. Servers that cannot be reached are left to
-    whoever opens them.
+    run needs it; any other one with `--pull`, or after a yes at a terminal. An Ollama server downloads only with
+    `--pull`. Servers that cannot be reached are left to whoever opens them.
 
     Raises:
         ModelFileError: the embedded model is missing and may not be downloaded, or the download failed.

@@ -405,8 +405,8 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
 
     if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here"):
         raise UsageError(
-            f"-p {pipeline.name} reads log-probabilities, which a batch queue and --engine {options.engine} do not give",
-            hint="omit --offload, --export-batch, --import-batch and --engine, or use -p single",
+            f"-p {pipeline.name} reads log-probabilities: not from a batch queue, and not with --engine",
+            hint="use -p single, or omit --engine, --offload, --export-batch and --import-batch",
         )
     elsewhere = _executor_factory(options, show)
     batch_run.check_options(options)

@@ -61,7 +61,7 @@ def features(clauses: Sequence[Logprobs]) -> list[float]:
 
 
 def features_of_second_look(first: Sequence[float], whole: Logprobs) -> list[float]:
-    """The features of a text that two models have read: the first classifier's log-probabilities, and a whole reading."""
+    """The features of a text that both models have read; `first` has the first classifier's log-probabilities."""
     return [*first, _squash(polarity(whole)), _squash(_against(whole, 2)), _squash(_against(whole, 3))]
 
 

@@ -37,9 +37,7 @@ _EXAMPLES = (
     ("Nice idea, poorly made.", "mixed"),
 )
 # No mark around the text: of the answer only the probabilities of four words are read, so a text cannot instruct.
-_PROMPT = Prompt(
-    _SYSTEM, "{{ text }}", tuple(Example((("text", text),), label) for text, label in _EXAMPLES)
-)
+_PROMPT = Prompt(_SYSTEM, "{{ text }}", tuple(Example((("text", text),), label) for text, label in _EXAMPLES))
 
 _CUT = re.compile(
     r"""
@@ -81,9 +79,7 @@ def _is_fragment(clause: str) -> bool:
 
 def _reading(answers: Mapping[str, Any]) -> Reading:
     looked = answers.get("second_look")
-    return confidence.read(
-        [one.logprobs for one in answers["clauses"]], looked[0].logprobs if looked else None
-    )
+    return confidence.read([one.logprobs for one in answers["clauses"]], looked[0].logprobs if looked else None)
 
 
 def _is_unsure(variables: Mapping[str, Any]) -> bool:
@@ -111,8 +107,8 @@ _URGENT = re.compile(
     | double[\s-](?:charged|billed) | money\s+back | refund(?!\s+was|\s+came|\s+in) | fraud\w* | scam\w* | stole[n]?
     | took\s+(?:the\s+)?\S*\s*(?:euros?|dollars?|pounds?|money|fee) | still\s+(?:billing|charging)
     | (?:lost|deleted|erased|wiped|vanished|disappeared)\s+(?:all|my|our|the|every)\w*
-    | (?:notes|data|photos|files|playlists|drafts|presets|documents?|account)\s+(?:\w+\s+)?(?:are|is|were|was)?\s*(?:all\s+)?
-      (?:gone|lost|vanished|deleted|hacked)
+    | (?:notes|data|photos|files|playlists|drafts|presets|documents?|account)\s+
+      (?:\w+\s+)?(?:are|is|were|was)?\s*(?:all\s+)?(?:gone|lost|vanished|deleted|hacked)
     | hacked | data\s+breach | locked\s+out | cannot\s+log\s*in | can't\s+log\s*in | could\s+read\s+my\s+private
     | (?:i\s+am|i'm|we\s+are|we're|are|am)\s+(?:leaving|cancel\w+|switching|moving\s+(?:to\s+another|away)|done\s+with)
     | will\s+(?:cancel|leave|switch|sue) | never\s+(?:again|buy|come\s+back|return)
