@@ -83,7 +83,8 @@ def _reading(answers: Mapping[str, Any]) -> Reading:
 
 
 def _is_unsure(variables: Mapping[str, Any]) -> bool:
-    return _reading({"clauses": variables["clauses"]}).confidence < confidence.coefficients()["second_look_below"]
+    below: float = confidence.coefficients()["second_look_below"]
+    return _reading({"clauses": variables["clauses"]}).confidence < below
 
 
 _LEADING = re.compile(
