@@ -5,9 +5,11 @@
 
 Each line of `quality/readings.jsonl` is a text of `quality/sources.tsv` or `quality/items.tsv` with its source and
 label, the small model's log-probabilities of the labels for each clause and, where the text was among the least sure,
-the default model's for the whole. A source is held out, the classifier is fitted on the others, and the held-out rows
-are judged; the shipped coefficients are fitted on all rows. The objective is convex and regularized, so it has one optimum:
-Newton's method finds it, and a test finds no gradient at the shipped coefficients.
+the default model's for the whole.
+
+A source is held out, the classifier is fitted on the others, and the held-out rows are judged; the shipped coefficients
+are fitted on all rows. The objective is convex and regularized, so it has one optimum: Newton's method finds it, and a
+test finds no gradient at the shipped coefficients.
 """
 
 from __future__ import annotations
