@@ -1,4 +1,4 @@
-"""Fit the coefficients of `mellea_cli.pipelines.confidence` on stored readings of labelled feedback.
+"""Fit the coefficients of `mellea_cli.pipelines.fast` on stored readings of labelled feedback.
 
     python benchmarks/fit.py              # from quality/readings.jsonl; prints what the held-out sources say
     python benchmarks/fit.py --read       # ask the two embedded models first; half an hour on two idle cores
@@ -29,14 +29,13 @@ from mellea_cli.backends.local import LocalBackend
 from mellea_cli.engine.generate import generate
 from mellea_cli.messages import GenerateRequest, Options
 from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
-from mellea_cli.pipelines import confidence
-from mellea_cli.pipelines.confidence import SENTIMENTS, features, features_of_second_look, log_softmax
-from mellea_cli.pipelines.fast import FAST
+from mellea_cli.pipelines import fast
+from mellea_cli.pipelines.fast import FAST, SENTIMENTS, features, features_of_second_look, log_softmax
 from mellea_cli.pipelines.pipeline import Step, read_labels
 
 READINGS = FOLDER / "readings.jsonl"
-FITTED = Path(confidence.__file__).with_name("confidence.json")
-PENALTY = 2.0
+FITTED = Path(fast.__file__).with_name("fast.json")
+PENALTY = 1.0
 SLOTS = 4
 SECOND_LOOKS = 0.10
 """The share of texts that the default model reads too."""

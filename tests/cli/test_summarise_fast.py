@@ -98,7 +98,7 @@ def test_flags_that_do_not_fit_are_refused(mellea: Run, tmp_path: Path, flags: t
     assert f"-p {flags[1]}" in done.stderr
 
 
-def test_answers_are_kept_beside_those_of_other_pipelines(mellea: Run, tmp_path: Path) -> None:
+def test_answers_are_kept_next_to_those_of_other_pipelines(mellea: Run, tmp_path: Path) -> None:
     """Identical texts are asked once, a second run asks nothing, and `single` finds its own answers again."""
     write_rows(tmp_path / "in.jsonl", [{"id": n, "text": "I love it, but it is stuck."} for n in range(5)])
     with ModelServer(logprobs=likely) as server:

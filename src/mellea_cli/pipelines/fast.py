@@ -1,20 +1,23 @@
 """The pipeline `fast`: a text's clauses, one word for each, read off the log-probabilities of a small model.
 
-The small model reads each clause of a text, and writes one token. Its log-probabilities of the labels go
-into a small classifier (`confidence.py`). The default model reads the least sure texts once more. Complaint and praise
-are the strongest clauses as they stand; summary and urgency follow from rules.
+The small model reads each clause of a text, and writes one token. Its log-probabilities of the labels go into a softmax
+regression, whose probability of the chosen label is the confidence; `benchmarks/fit.py` fits its coefficients. The
+default model reads the least sure texts once more. Complaint and praise are the strongest clauses as they stand;
+summary and urgency follow from rules.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
-from mellea_cli.pipelines import confidence
-from mellea_cli.pipelines.confidence import LABELS, Reading
 from mellea_cli.pipelines.default_prompts import ISSUE_LENGTH, SUMMARY_LENGTH, SUMMARY_WORDS, cut
 from mellea_cli.pipelines.pipeline import Column, Example, LabelReading, OutputType, Pipeline, Prompt, Step
 from mellea_cli.requirements.requirement import sentences
@@ -77,13 +80,95 @@ def _is_fragment(clause: str) -> bool:
     return len(clause) < _SHORT_CLAUSE and len(clause.split()) < 2
 
 
+LABELS = ("positive", "negative", "mixed", "neutral")
+"""The words that the model writes. A text's sentiment is one of the first three."""
+SENTIMENTS = LABELS[:3]
+
+Logprobs = Sequence[float]
+"""Log-probabilities of the labels, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A sentiment and its probability."""
+
+    label: str
+    confidence: float
+
+
+def polarity(logprobs: Logprobs) -> float:
+    """Log-odds of positive against negative."""
+    return logprobs[0] - logprobs[1]
+
+
+def _against(logprobs: Logprobs, label: int) -> float:
+    """Log-odds of another label against positive and negative together."""
+    high, low = max(logprobs[:2]), min(logprobs[:2])
+    return logprobs[label] - high - math.log1p(math.exp(low - high))
+
+
+def _squash(value: float) -> float:
+    """Extreme log-odds say no more than large ones."""
+    return 6 * math.tanh(value / 6)
+
+
+def features(clauses: Sequence[Logprobs]) -> list[float]:
+    """The features of a text from the readings of its clauses."""
+    polarities = [_squash(polarity(one)) for one in clauses]
+    best, worst = max(polarities), min(polarities)
+    return [
+        best,
+        worst,
+        max(0.0, min(best, -worst)),  # both signs
+        sum(polarities) / len(polarities),
+        max(_squash(_against(one, 2)) for one in clauses),
+        min(_squash(_against(one, 3)) for one in clauses),
+        float(len(clauses) > 1),
+    ]
+
+
+def features_of_second_look(first: Sequence[float], whole: Logprobs) -> list[float]:
+    """The features of a text that both models have read; `first` has the first classifier's log-probabilities."""
+    return [*first, _squash(polarity(whole)), _squash(_against(whole, 2)), _squash(_against(whole, 3))]
+
+
+def log_softmax(weights: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    """Log-probabilities of the sentiments. Each row of `weights` has a label's coefficients, and its intercept last."""
+    scores = [row[-1] + sum(weight * value for weight, value in zip(row, values, strict=False)) for row in weights]
+    most = max(scores)
+    total = most + math.log(sum(math.exp(score - most) for score in scores))
+    return [score - total for score in scores]
+
+
+def read(clauses: Sequence[Logprobs], whole: Logprobs | None = None) -> Reading:
+    """The sentiment of a text.
+
+    Args:
+        clauses: what the small model says of each clause.
+        whole: what the default model says of the whole text; `None` where it was not asked.
+    """
+    fitted = coefficients()
+    found = log_softmax(fitted["first"], features(clauses))
+    if whole is not None:
+        found = log_softmax(fitted["second"], features_of_second_look(found, whole))
+    best = max(range(len(SENTIMENTS)), key=lambda place: found[place])
+    return Reading(SENTIMENTS[best], math.exp(found[best]))
+
+
+@cache
+def coefficients() -> dict[str, Any]:
+    """The coefficients that `benchmarks/fit.py` has written."""
+    fitted: dict[str, Any] = json.loads(Path(__file__).with_name("fast.json").read_text(encoding="utf-8"))
+    return fitted
+
+
 def _reading(answers: Mapping[str, Any]) -> Reading:
     looked = answers.get("second_look")
-    return confidence.read([one.logprobs for one in answers["clauses"]], looked[0].logprobs if looked else None)
+    return read([one.logprobs for one in answers["clauses"]], looked[0].logprobs if looked else None)
 
 
 def _is_unsure(variables: Mapping[str, Any]) -> bool:
-    below: float = confidence.coefficients()["second_look_below"]
+    below: float = coefficients()["second_look_below"]
     return _reading({"clauses": variables["clauses"]}).confidence < below
 
 
@@ -141,7 +226,7 @@ def summary(text: str, praise: str | None, complaint: str | None) -> str:
 def _assemble(answers: Mapping[str, Any]) -> dict[str, Any]:
     text, found = answers["text"], _reading(answers)
     said: Sequence[LabelReading] = answers["clauses"]
-    ranked = sorted(said, key=lambda one: confidence.polarity(one.logprobs))
+    ranked = sorted(said, key=lambda one: polarity(one.logprobs))
     praise = _phrase(ranked[-1].text) if found.label != "negative" else None
     complaint = _phrase(ranked[0].text) if found.label != "positive" else None
     return {
@@ -188,6 +273,6 @@ FAST = Pipeline(
     ),
     assemble=_assemble,
     version=hashlib.blake2b(
-        f"{_CUT.pattern} {_URGENT.pattern} {json.dumps(confidence.coefficients())}".encode(), digest_size=8
+        f"{_CUT.pattern} {_URGENT.pattern} {json.dumps(coefficients())}".encode(), digest_size=8
     ).hexdigest(),
 )

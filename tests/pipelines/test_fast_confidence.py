@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mellea_cli.pipelines import confidence
-from mellea_cli.pipelines.confidence import features, log_softmax, read
+from mellea_cli.pipelines import fast
+from mellea_cli.pipelines.fast import features, log_softmax, read
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -52,7 +52,7 @@ def test_the_second_look_counts() -> None:
 def test_shipped_coefficients_are_the_optimum_of_the_stored_readings() -> None:
     """The penalized loss, which is convex, has no gradient there: the script would write the same again."""
     rows = fit.readings()
-    shipped = confidence.coefficients()
+    shipped = fast.coefficients()
     assert max(map(abs, fit.gradient(shipped["first"], fit.first_samples(rows)))) < 1e-6
     assert max(map(abs, fit.gradient(shipped["second"], fit.second_samples(rows, shipped["first"])))) < 1e-6
 
@@ -78,6 +78,6 @@ def test_the_calibration_error_is_the_gap() -> None:
 
 def test_weights_that_differ_only_in_the_intercept_give_its_odds() -> None:
     """The softmax is one of scores with an intercept."""
-    weights = [[0.0] * 6 + [1.0], [0.0] * 7, [0.0] * 7]
+    weights = [[0.0] * 7 + [1.0], [0.0] * 8, [0.0] * 8]
     found = log_softmax(weights, features([GOOD]))
     assert found[0] - found[1] == pytest.approx(1.0)
