@@ -109,9 +109,10 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
+    from mellea_cli.models.catalogue import SMALL_MODEL
     from mellea_cli.run.plan import RunPlan
 
-    if chosen.backend != "local":
+    if chosen.backend != "local" or chosen.model == SMALL_MODEL:
         pipeline = pipeline.of_one_model()
     # An Ollama loads the model again for another window: the whole run has one.
     window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
