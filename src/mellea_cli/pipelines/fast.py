@@ -55,12 +55,19 @@ _CUT = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_CONTRAST = re.compile(
+    r"\W*(?:while|although|though|even though|despite|obwohl|bien que|aunque|hoewel)\b", re.IGNORECASE
+)
+_COMMA_WORDS = 20  # Words of a text of one clause that is cut at its commas
 _MOST_CLAUSES = 12
 _SHORT_CLAUSE = 8  # Characters of a single word that is no clause of its own
 
 
 def clauses(text: str) -> list[str]:
-    """Cut a text at ends of sentences and at words such as but, however and although; at most 12 parts."""
+    """Cut a text at ends of sentences and at words such as but, however and although; at most 12 parts.
+
+    A text of one short clause is cut at its commas.
+    """
     found: list[str] = []
     for part in _CUT.split(text.strip()):
         clause = (part or "").strip(" ,")
@@ -70,10 +77,20 @@ def clauses(text: str) -> list[str]:
             found[-1] += f" {clause}"
         else:
             found.append(clause)
+    found = [half for clause in found for half in _halves(clause)]
+    if len(found) == 1 and len(found[0].split()) <= _COMMA_WORDS:
+        listed = re.split(r",\s+", found[0])
+        found = listed if all(len(one.split()) > 1 for one in listed) else found
     while len(found) > _MOST_CLAUSES:
         place = min(range(len(found) - 1), key=lambda place: len(found[place]) + len(found[place + 1]))
         found[place : place + 2] = [f"{found[place]} {found[place + 1]}"]
     return found or [text.strip()]
+
+
+def _halves(clause: str) -> list[str]:
+    """The clause, cut at the comma that ends a contrast at its beginning, as in "While the food was good, …"."""
+    cut_at = clause.find(", ") if _CONTRAST.match(clause) else -1
+    return [clause] if cut_at < 0 else [clause[:cut_at], clause[cut_at + 2 :]]
 
 
 def _is_fragment(clause: str) -> bool:
