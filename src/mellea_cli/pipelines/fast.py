@@ -203,7 +203,8 @@ def _phrase(clause: str) -> str:
 # What makes a complaint urgent: safety, money, lost data or access, and a customer who leaves.
 _URGENT = re.compile(
     r"""\b(?:
-    injur\w+ | hurt(?:s|ing)?\s+(?:my|him|her|us)\w* | burn(?:ed|t|s)?\s+(?:my|me|him|her|us|a\s+mark|through|down) | caught\s+fire | fire\s+hazard
+    injur\w+ | hurt(?:s|ing)?\s+(?:my|him|her|us)\w* | burn(?:ed|t|s)?\s+(?:my|me|him|her|us|a\s+mark|through|down)
+    | caught\s+fire | fire\s+hazard
     | electric\s+shock | poison\w* | allerg\w+ | ambulance | unsafe | dangerous | hazard\w*
     | bed\s?bugs | rats | hospitali[sz]ed | bullied | overdose | wrong\s+(?:dose|medicine|tablets)
     | (?:charged|billed|debited|paid)\s+(?:me\s+|us\s+)?(?:twice|double|two\s+times|again) | twice\s+(?:billed|charged)
@@ -213,7 +214,8 @@ _URGENT = re.compile(
     | (?:notes|data|photos|files|playlists|drafts|presets|documents?|account)\s+
       (?:\w+\s+)?(?:are|is|were|was)?\s*(?:all\s+)?(?:gone|lost|vanished|deleted|hacked)
     | hacked | data\s+breach | locked\s+out | (?:cannot|can't|can\s+not)\s+(?:log|sign)\s*in | read\s+my\s+private
-    | passwords?\s+(?:is|are)\s+(?:written|visible|stored|shown) | api\s+key | of\s+other\s+customers
+    | passwords?\s+(?:is|are)\s+(?:written|visible|stored|shown)
+    | api\s+key | of\s+other\s+customers
     | login\s+from | (?:can|could)\s+still\s+(?:log|sign)\s+in | euros?\s+back | (?:all|every)\s+\w+\s+(?:are|is)\s+down
     | (?:i\s+am|i'm|we\s+are|we're|are|am)\s+(?:leaving|cancel\w+|switching|moving\s+(?:to\s+another|away)|done\s+with)
     | will\s+(?:cancel|leave|switch|sue) | never\s+(?:again|buy|come\s+back|return)
