@@ -122,9 +122,12 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
+    from mellea_cli.models.catalogue import SMALL_MODEL
     from mellea_cli.run.estimate import price_of_run
     from mellea_cli.run.plan import RunPlan
 
+    if chosen.backend != "local" or chosen.model == SMALL_MODEL:
+        pipeline = pipeline.of_one_model()
     # For an extension's executor or a pool, the address is not that of one provider.
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)
@@ -952,7 +955,8 @@ async def ask_sample(
             stop.ask_once(_LONG_ENOUGH, ExitCode.OK)
 
     sample_io = replace(run_io, source=_Sampled(rows), rows=_NoRows(), total=len(rows), can_sweep=False)
-    async with open_servers(options, chosen, plan.prefixes, show) as servers:
+    small = plan.pipeline.small_prefixes
+    async with open_servers(options, chosen, plan.prefixes, show, small_prefixes=small) as servers:
         plan = await start_at_server_slots(plan, servers)
         at_once = min(plan.start or plan.concurrency, len(rows))
         sampled_plan = replace(plan, concurrency=at_once, start=None)

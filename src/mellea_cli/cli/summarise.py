@@ -83,7 +83,7 @@ _duration = partial(option, parser=duration, metavar="DURATION")
 def complete_pipeline(incomplete: str) -> list[str]:
     """The built-in pipelines and the pipeline files of this folder that begin so."""
     files = [str(path) for path in Path().glob("*.toml")]
-    return [name for name in ("single", "steps", *sorted(files)) if name.startswith(incomplete)]
+    return [name for name in ("single", "steps", "fast", *sorted(files)) if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,10 @@ class RunOptions:
         option(FIELDS, "Language of generated text, such as de or German; same: the row's own (default: en)."),
         SUMMARISE,
     ] = None
+
+    confidence: Annotated[
+        bool, option(FIELDS, "One more column for -p fast: how sure the sentiment is, from 0 to 1."), SUMMARISE
+    ] = False
 
     themes_file: Annotated[
         str | None,
@@ -243,7 +247,7 @@ class RunOptions:
         str,
         option(
             MODEL,
-            "single: one request per item; steps: the tutorial's three; or a pipeline as in mellea run.",
+            "single: one request per item; steps: the tutorial's three; fast: by clause; or as in mellea run.",
             "-p",
             metavar="PIPELINE",
             autocompletion=complete_pipeline,
@@ -535,9 +539,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.cli.run import check_columns
     from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
 
-    if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
-        other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
-        raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
+    _check_together(options, pipeline)
     elsewhere = _executor_factory(options, show)
     options = batch_run.with_files(options)
     batch_run.check_options(options)
@@ -574,14 +576,14 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
         if options.estimate:
-            ensure_model(chosen, options, show.say)
+            ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
             return batch_run.run_on_loop(batch_run.ask_sample(options, chosen, plan, opened, run_io, show))
         with batch_run.controlled(options, plan, "summarise", show, chosen) as (control, stop):
             if elsewhere is not None:
                 with elsewhere.connect(plan) as plan:
                     result = asyncio.run(_run_elsewhere(elsewhere, options, plan, run_io, show, stop, control))
             else:
-                ensure_model(chosen, options, show.say)
+                ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
                 result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show, stop, control))
             control.ended(int(result.exit_code), result.stopped, batch_run.next_command(options, result))
         audit = None if learner is None else learner.figures()
@@ -611,6 +613,17 @@ def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFacto
     factory = EXECUTORS.require(options.engine)(flags, show.say)
     factory.check()
     return factory
+
+
+def _check_together(options: RunOptions, pipeline: "Pipeline") -> None:
+    if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
+        other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
+        raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
+    if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here" or options.rows_per_call > 1):
+        raise UsageError(
+            f"-p {pipeline.name} reads log-probabilities: it works with single rows and live servers only",
+            hint="use -p single, or omit --engine, --rows-per-call, --offload, --export-batch and --import-batch",
+        )
 
 
 async def _run_elsewhere(
@@ -649,7 +662,7 @@ async def _run(
     stop: "Stop",
     control: "RunControl",
 ) -> "RunResult":
-    from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
+    from mellea_cli.cli.backend_setup import check_logprobs, open_servers, start_at_server_slots
     from mellea_cli.cli.batch_run import measured
     from mellea_cli.cli.offload import QueuedRun, run_queued
     from mellea_cli.run.answer_cache import forecast
@@ -666,7 +679,10 @@ async def _run(
         # Where only some fields are missing, the prompts are those of the pipeline that asks these.
         first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
         prefixes = plan.prefixes_of(plan.pipeline.narrowed(first.known or {})) if first is not None else ()
-    async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
+    small = plan.pipeline.small_prefixes
+    async with open_servers(options, chosen, prefixes, show, nothing_to_ask, small_prefixes=small) as servers:
+        if plan.pipeline.reads_logprobs and chosen.backend != "local" and not nothing_to_ask():
+            await check_logprobs(servers, plan.model)
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:

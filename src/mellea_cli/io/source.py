@@ -362,7 +362,7 @@ class Source:
         if self._changed():
             self._note_once(f"{self.name}: changed while it was being read")
 
-    def _read(self, on_bad: Report) -> Iterator[Item]:  # noqa: PLR0912 - the path of every item, in one piece
+    def _read(self, on_bad: Report) -> Iterator[Item]:  # noqa: C901, PLR0912 - the path of every item, in one piece
         """Yield the items from the start of the input, and pass bad rows to `on_bad`."""
         where, position, self._unselected = self._options.where, 0, 0
         first_bad: InputError | None = None
