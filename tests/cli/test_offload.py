@@ -440,7 +440,7 @@ def test_a_cap_on_tokens_holds_before_they_are_spent(tmp_path: Path) -> None:
 def test_a_cap_on_money_counts_half(tmp_path: Path) -> None:
     """At 1 for a million tokens, 0.003 pays for 6,000 of the queue's."""
     counts = []
-    for cap in (["--max-cost", "0.003", "--price-in", "1", "--price-out", "1"], ["--max-tokens-total", "6000"]):
+    for cap in (["--max-cost", "0.003", "--price", "1,1"], ["--max-tokens-total", "6000"]):
         folder = tmp_path / cap[0]
         folder.mkdir()
         with queue() as server:

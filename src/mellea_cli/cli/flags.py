@@ -8,6 +8,7 @@ and its key in the configuration file follow from the name. Each command's modul
 
 import dataclasses
 import logging
+import math
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ from mellea_cli.extensions import ExtensionPoint
 
 if TYPE_CHECKING:
     from mellea_cli.io.row_filter import RowFilter
-    from mellea_cli.run.plan import ErrorLimit
+    from mellea_cli.run.plan import ErrorLimit, Prices
 
 T = TypeVar("T")
 
@@ -156,6 +157,24 @@ def error_limit(text: str) -> "ErrorLimit":
     if value <= 0 or (percent and value > 100):
         raise UsageError(f"--max-errors {text}: is not a number of items", hint="write it as 20, or as 5%")
     return ErrorLimit(share=value / 100) if percent else ErrorLimit(count=int(value))
+
+
+def own_prices(text: str) -> "Prices":
+    """Parse the prices of a million tokens: of prompts and answers, and of cached prompt tokens if they differ.
+
+    Raises:
+        UsageError: the text is neither two prices nor three.
+    """
+    from mellea_cli.run.plan import Prices
+
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 3) or not all(0 <= number < math.inf for number in numbers):
+        raise UsageError(f"--price {text}: is not a price of prompts and one of answers", hint="write it as 0.15,0.60")
+    prompt, completion, *cached = numbers
+    return Prices(prompt, completion, cached[0] if cached else None)
 
 
 def set_log_level(level: str | None) -> str | None:

@@ -86,6 +86,7 @@ def report(flags: ReportFlags) -> ExitCode:
     """
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
+    from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
 
     form = _output_format(flags, ("text", "html", "md", "json"))
@@ -99,10 +100,12 @@ def report(flags: ReportFlags) -> ExitCode:
         delimiter=flags.delimiter,
         where=row_filter(flags.where),
     )
-    aggregator = Aggregator(ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes))
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
+        wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes)
+        reviewed = ReviewedTotals(results.corrections, results.own) if results.corrections else None
+        aggregator = Aggregator(wishes, reviewed)
         for record in results:
             aggregator.add(record)
             if form == "html":

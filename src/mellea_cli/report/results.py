@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, Self
 
@@ -26,6 +26,7 @@ from mellea_cli.io.columns import (
     listed,
     same_names,
 )
+from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
 from mellea_cli.io.files import resolve_output
 from mellea_cli.io.formats import CsvDialect, RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
@@ -44,6 +45,15 @@ _ADDED = ("summary", "sentiment", "issues", "themes", "theme_quotes", "error")
 _ISSUE_PARTS = ("main_complaint", "positive_aspect", "urgency")
 _FORMULA_GUARD = re.compile(r"'[=+\-@\t\r]")
 _THEME_SEPARATOR = " | "
+
+
+_FIELD_NAMES = {
+    "sentiment": "sentiment",
+    "urgency": "urgency",
+    "main_complaint": "complaint",
+    "positive_aspect": "praise",
+    "summary": "summary",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,28 @@ class Record:
     error_kind: str = ""
     rest: Mapping[str, Any] = field(default_factory=dict)  # The input's other columns, unchanged
     own: Mapping[str, Any] = field(default_factory=dict)  # The values of own fields, whose columns are in `rest`, too
+    reviewed: Mapping[str, Correction] = field(default_factory=dict)  # What people have said, by field
+    is_sampled: bool = False  # Whether it is in the random sample that a person has reviewed
+
+    def value(self, name: str) -> Any:
+        """The value of a field; `main_complaint` and the like by their names in the output, null for nothing."""
+        if name in _FIELD_NAMES:
+            return getattr(self, _FIELD_NAMES[name]) or None
+        return list(self.themes) if name == "themes" and self.themes else self.own.get(name)
+
+    def model_value(self, name: str) -> Any:
+        """The model's value of a field, also where a person has corrected it."""
+        return self.reviewed[name].model if name in self.reviewed else self.value(name)
+
+    def corrected(self, corrections: Mapping[str, Correction], *, is_sampled: bool) -> Record:
+        """The row with what people have said about it."""
+        plain = {_FIELD_NAMES[name]: one.person or "" for name, one in corrections.items() if name in _FIELD_NAMES}
+        if "themes" in corrections:
+            plain["themes"] = tuple(corrections["themes"].person or ()) or None
+        own = {name: one.person for name, one in corrections.items() if name in self.own}
+        rest = {name: value for name, value in own.items() if name in self.rest}
+        changed: dict[str, Any] = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
+        return replace(self, **changed, reviewed=corrections, is_sampled=is_sampled)
 
     @property
     def words(self) -> str:
@@ -75,7 +107,8 @@ class Record:
 
 def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
-    return Results(open_bytes(path), options or SourceOptions(), own_columns(path))
+    corrections = Corrections() if path == "-" else reviewed_rows(path)
+    return Results(open_bytes(path), options or SourceOptions(), own_columns(path), corrections)
 
 
 OWN_FIELDS = "own fields"
@@ -91,6 +124,38 @@ def own_columns(path: str) -> tuple[Column, ...]:
         return tuple(Column(name, type=kind, joint=joint) for name, kind, joint in described)
     except (OutputError, ValueError, TypeError):
         return ()  # the report says what the file itself says
+
+
+CHOICES = "choices"
+"""The fact of a journal with the values that its columns may have, by column."""
+
+
+def known_choices(path: str) -> dict[str, list[str]]:
+    """The values that the columns of an output may have, by its journal; none where there is no journal."""
+    try:
+        with closing(peek_answers(resolve_output(path))) as answers:
+            found: dict[str, list[str]] = json.loads(answers.facts().get(CHOICES, "{}"))
+            return found
+    except (OutputError, ValueError):
+        return {}
+
+
+def reviewed_rows(path: str) -> Corrections:
+    """The corrections of an output.
+
+    Raises:
+        InputError: a line of the corrections file is bad.
+    """
+    corrections = read_lines(corrections_path(path))
+    if not corrections:
+        return Corrections()
+    try:
+        with closing(peek_answers(resolve_output(path))) as answers:
+            later = {(item, name): value for item, name, value in json.loads(answers.facts().get(MODEL_VALUES, "[]"))}
+    except (OutputError, ValueError, TypeError):
+        later = {}
+    keys = ((one, (one.item, one.field)) for one in corrections)
+    return Corrections(replace(one, model=later[key]) if key in later else one for one, key in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +175,19 @@ class Results:
     Iterating raises `InputError` when the file cannot be read further, or no row has the columns that a run adds.
     """
 
-    def __init__(self, data: ByteInput, options: SourceOptions, own: Sequence[Column] = ()) -> None:
+    def __init__(
+        self,
+        data: ByteInput,
+        options: SourceOptions,
+        own: Sequence[Column] = (),
+        corrections: Corrections | None = None,
+    ) -> None:
         self.name = data.name  # The path, or `<stdin>`
         self.bad: list[InputError] = []  # The first rows that could not be used
         self.unreadable = 0  # The number of rows that could not be used
         # The input's columns other than text and id, in the order of their first occurrence
         self.columns: dict[str, None] = {}
+        self.corrections = corrections or Corrections()
         self.own = tuple(own)  # The columns of own fields, which are among the others in `columns`
         self.labelled = False  # Whether there is a column with themes
         self.has_ids = False
@@ -241,7 +313,7 @@ class Results:
         text = joined_texts({name: self._text(column_value(fields, name)) for name in columns.text})
         # Without built-in columns every row with a text is answered, unless it failed.
         answered = bool(sentiment) or ("sentiment" not in columns.added and not reason and bool(text.strip()))
-        return Record(
+        found = Record(
             number=number,
             id=ident or str(number),
             text=text,
@@ -258,6 +330,9 @@ class Results:
             rest={name: self._cell(fields.get(name)) for name in rest},
             own=self._own(fields),
         )
+        if not self.corrections or not (said := self.corrections.row(found.id, found.text)):
+            return found
+        return found.corrected(said, is_sampled=self.corrections.is_random(found.id, found.text))
 
     def _own(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         if not self.own:
