@@ -118,9 +118,9 @@ FILTERS = """\
 `report`, `show` and `export` have it.
 
 ```console
-mellea summarise tickets.csv -o german.csv --where 'country == "DE" and rating <= 2'
+mellea summarise feedback.csv -o web.csv --where 'channel == "web" and length(text) > 40'
 mellea report results.jsonl --where 'urgency == "high"'
-mellea export results.jsonl -o refunds.csv --where 'text contains "refund" and not (id in [7, 12])'
+mellea export results.jsonl -o refunds.csv --where 'text contains "refund" and not (id in ["F-007", "F-012"])'
 ```
 
 ## What can be written
