@@ -92,7 +92,7 @@ def test_a_recipe_works(outputs: Path, language: str, tool: str, code: str) -> N
 
 
 def test_every_tool_has_recipes() -> None:
-    """Mellea itself, jq, Miller, sqlite3, DuckDB and pandas."""
+    """Those of the program itself, jq, Miller, sqlite3, DuckDB and pandas."""
     assert {recipe.values[1] for recipe in RECIPES} == {"mellea", "jq", "mlr", "sqlite3", "duckdb", "pandas"}
 
 

@@ -173,7 +173,7 @@ def test_a_workbook_with_sheets_of_one_s_own_is_not_replaced(mellea: Run, tmp_pa
     _save(tmp_path / "out.xlsx", Feedback=_rows(tmp_path / "out.xlsx"), Pivot=[["x"]])
     done = mellea("summarise", "in.jsonl", "-o", "out.xlsx", *SCRIPTED)
     assert done.returncode == 2
-    assert "has the sheet 'Pivot', which this run would remove" in done.stderr
+    assert "has sheet 'Pivot', which this run would remove" in done.stderr
 
 
 def _rows(path: Path) -> list[list[object]]:

@@ -177,7 +177,7 @@ CSV = "text\nGood.\n"
 
 
 def test_a_zip_archive_with_one_file_is_that_file(tmp_path: Path) -> None:
-    """Also with what macOS puts beside it, through a pipe, and with a workbook inside."""
+    """Also with what macOS adds, through a pipe, and with a workbook inside."""
     path = archive(tmp_path / "in.zip", {"export/jan.tsv": "text\tn\nGood.\t1\n", "__MACOSX/._jan.tsv": "x", "d/": ""})
     assert read_table(path) == [{"text": "Good.", "n": "1"}]
     with open_source("-", stream=io.BytesIO(path.read_bytes())) as source:

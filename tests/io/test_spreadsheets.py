@@ -240,7 +240,7 @@ def test_a_sheet_is_ready_to_work_with(tmp_path: Path) -> None:
 
 
 def test_what_a_sheet_cannot_hold_is_text(tmp_path: Path) -> None:
-    """Long numbers keep their digits, old dates their day, times their microseconds; time zones are dropped and said."""
+    """Long numbers keep their digits, old dates their day, times their microseconds; a lost time zone has a note."""
     row = {
         "text": "a",
         "number": 12345678901234567,
@@ -330,7 +330,7 @@ def test_other_workbooks_are_only_read(tmp_path: Path, name: str) -> None:
 
     with pytest.raises(UsageError, match=f"rows cannot be written as {Path(name).suffix}"):
         output_format(str(tmp_path / name))
-    with pytest.raises(UsageError, match="cannot be written as .ods"):
+    with pytest.raises(UsageError, match=r"cannot be written as \.ods"):
         open_sink(resolve_output(str(tmp_path / "out")), AddedColumns(), SinkOptions(format="ods"))
 
 
@@ -339,7 +339,7 @@ def test_other_workbooks_are_only_read(tmp_path: Path, name: str) -> None:
 OFFICE: list[dict[str, Any]] = [
     {"text": "Späte Lieferung 😀", "n": 5, "share": 0.25, "ok": True, "on": "2026-01-31", "at": "2026-01-31T10:11:12"},
     {"text": "=1+1", "n": None, "share": -3.5, "ok": False, "on": None, "at": None},
-    {"text": "two\nlines, \"quotes\"", "n": 0, "share": None, "ok": None, "on": "1999-12-31", "at": "2000-01-01T00:00:01"},
+    {"text": "two\nlines, \"quotes\"", "n": 0, "share": None, "ok": None, "on": None, "at": "2000-01-01T00:00:01"},
 ]  # fmt: skip
 
 

@@ -34,6 +34,9 @@ class ParquetFormat:
 
         return arrow_rows(batches(), schema, source)
 
+    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
+        return []
+
     def layout(self, output: RowOutput) -> ParquetTable:
         return ParquetTable(output)
 
@@ -52,6 +55,9 @@ class ArrowFormat:
                     yield batch.slice(start, _BATCH_ROWS)
 
         return arrow_rows(batches(), file.schema, source)
+
+    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
+        return []
 
     def layout(self, output: RowOutput) -> ArrowTable:
         return ArrowTable(output)

@@ -53,6 +53,9 @@ class SqliteFormat:
 
         return RowStream(rows(), tuple(columns))
 
+    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
+        return []
+
     def layout(self, output: RowOutput) -> Layout:  # noqa: ARG002 - the protocol's
         raise _read_only("an SQLite database")
 
@@ -85,6 +88,9 @@ class DuckDbFormat:
                 yield from reader
 
         return arrow_rows(batches(), reader.schema, source)
+
+    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
+        return []
 
     def layout(self, output: RowOutput) -> Layout:  # noqa: ARG002 - the protocol's
         raise _read_only("a DuckDB database")

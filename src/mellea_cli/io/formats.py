@@ -185,6 +185,14 @@ class BinaryFormat(Protocol):
     def read_file(self, source: FileInput) -> RowStream:
         """Start reading an input."""
 
+    def other_parts(self, path: str, name: str) -> list[str]:
+        """Return what is in an output besides the rows, such as more sheets, and would be lost with it.
+
+        Args:
+            path: the file.
+            name: its name in messages.
+        """
+
     def layout(self, output: RowOutput) -> Layout:
         """Return the form of an output.
 

@@ -57,6 +57,10 @@ class XlsxFormat:
             types=types,
         )
 
+    def other_parts(self, path: str, name: str) -> list[str]:
+        with _open_workbook(path, name) as book:
+            return [f"sheet {sheet.name!r}" for sheet in book.sheets_metadata if sheet.name != SHEET]
+
     def layout(self, output: RowOutput) -> Worksheet:
         return Worksheet(output)
 
@@ -75,16 +79,6 @@ _DIALECT = CsvDialect(mark=True)
 
 
 # Reading.
-
-
-def sheet_names(path: str, name: str) -> list[str]:
-    """The sheets of a workbook.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    with _open_workbook(path, name) as book:
-        return [sheet.name for sheet in book.sheets_metadata]
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from mellea_cli.io.corrections import (
     this_person,
 )
 from mellea_cli.io.files import OutputTarget
-from mellea_cli.io.formats import FLAT_FORMATS, TEXT_TABLES
+from mellea_cli.io.formats import FLAT_FORMATS, FORMATS, TEXT_TABLES, BinaryFormat
 from mellea_cli.io.journal import Journal, WrittenRow
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import ERROR, AddedColumns
@@ -399,8 +399,7 @@ def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
 def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any]]:
     """The rows of the file, in whatever encoding a spreadsheet has saved it."""
     encoding = "cp1252" if form.format in TEXT_TABLES and not _is_unicode(target.path) else None
-    if form.format == "xlsx":
-        _check_sheets(target)
+    _check_parts(target, form)
     try:
         with closing(open_bytes(str(target.path))) as data:
             for row in open_rows(data, SourceOptions(format=form.format, encoding=encoding)).stream:
@@ -414,18 +413,16 @@ def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any
         ) from error
 
 
-def _check_sheets(target: OutputTarget) -> None:
-    """Refuse to replace a workbook in which a person has made more sheets.
+def _check_parts(target: OutputTarget, form: OutputForm) -> None:
+    """Refuse to replace a file in which a person has made more than rows, such as a sheet.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such a part.
     """
-    from mellea_cli.io.spreadsheets import SHEET, sheet_names
-
-    names = sheet_names(str(target.path), target.name)
-    if own := [name for name in names if name != SHEET]:
-        sheets = f"the sheet{'s' * (len(own) > 1)} {', '.join(map(repr, own))}"
-        raise UsageError(f"{target.name}: has {sheets}, which this run would remove", hint=REPLACE)
+    known = FORMATS.require(form.format)()
+    parts = known.other_parts(str(target.path), target.name) if isinstance(known, BinaryFormat) else []
+    if parts:
+        raise UsageError(f"{target.name}: has {', '.join(parts)}, which this run would remove", hint=REPLACE)
 
 
 def _is_unicode(path: Path) -> bool:
