@@ -143,9 +143,7 @@ def compare(*outputs: Results, themes: Sequence[Theme] = (), score: tuple[ScoreK
     by_id = old.has_ids and new.has_ids
     kept, edited, rejudged = _matched_by_id(before, after) if by_id else _matched_by_text(before, after)
     figures = [one for one, _ in read]
-    changes = list(_changes(figures))
-    moved = score_change(old_figures.score, new_figures.score)
-    holding = benjamini_hochberg([change.p for change in changes] + ([moved.p] if moved else []))
+    changes, moved = compared_figures(figures)
     return Comparison(
         old=old_figures,
         new=new_figures,
@@ -155,10 +153,19 @@ def compare(*outputs: Results, themes: Sequence[Theme] = (), score: tuple[ScoreK
         gone=old_figures.rows - kept,
         edited=edited,
         rejudged=rejudged,
-        changes=[replace(change, holds=holds) for change, holds in zip(changes, holding, strict=False)],
+        changes=changes,
         earlier=figures[:-2],
-        score=replace(moved, holds=holding[-1]) if moved else None,
+        score=moved,
     )
+
+
+def compared_figures(files: Sequence[Figures]) -> tuple[list[Change], ScoreChange | None]:
+    """What moved between the last two of some files, and which moves hold with all of them taken together."""
+    changes = list(_changes(files))
+    score = score_change(files[-2].score, files[-1].score)
+    holding = benjamini_hochberg([change.p for change in changes] + ([score.p] if score else []))
+    marked = [replace(change, holds=holds) for change, holds in zip(changes, holding, strict=False)]
+    return marked, replace(score, holds=holding[-1]) if score else None
 
 
 @dataclass(slots=True)

@@ -361,7 +361,7 @@ def _changes(group: str, changes: list[Change], columns: int, palette: Palette, 
             return change.in_series().replace("→", arrow)
         if columns >= _WIDE_COMPARISON:
             return f"{change.side('old')} {arrow} {change.side('new')}"
-        return f"{percent(change.old_share):>5} {arrow} {percent(change.new_share):>5}"
+        return f"{percent(change.old_share)} {arrow} {percent(change.new_share)}"
 
     named = [(palette.safe(change.name), palette.safe(shares(change)), change) for change in changes]
     digits = max(len(count(number)) for change in changes for number in (change.old, change.new))
