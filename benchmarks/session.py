@@ -4,10 +4,11 @@
     python benchmarks/session.py                  # needs the dev extra
     python benchmarks/session.py --peer PYTHON    # an interpreter that has the bench extra: Mellea 0.8.0
 
-Prints two figures. `fan-out` is the wall time of 2,000 thunks fired at once (limiter 16, a server that takes 10 ms to
-answer) over the time that a bare loop of 16 workers needs for the same requests over the same client; the server counts
-the requests that it ever had at once. `cpu` is the processor time of one `ainstruct` call, ours and the peer's, on one
-server in one run.
+Prints two kinds of figures. `fan-out` is the wall time of 2,000 thunks fired at once (limiter 16, a server that takes
+10 ms to answer) over the time that a bare loop of 16 workers needs for the same requests over the same client; the
+server counts the requests that it ever had at once. `cpu` is the processor time of one `ainstruct` call against that of
+the same request over the bare client, and against the peer's call, on one server in one run. The calls come one after
+the other there, so each of them wakes the session's thread and the caller's.
 """
 
 from __future__ import annotations
@@ -54,6 +55,30 @@ async def main():
         await one(number)
     print("CPU", (time.process_time() - before) / calls)
 logging.disable(logging.CRITICAL)
+asyncio.run(main())
+"""
+
+# The same requests over the bare client.
+ONE_REQUEST_AFTER_ANOTHER = """
+import asyncio, sys, time
+from contextlib import aclosing
+from mellea_cli.backends.ollama import OllamaBackend
+from mellea_cli.messages import GenerateRequest, Message
+url, calls, warm_up = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+async def main():
+    backend = OllamaBackend(base_url=url)
+    await backend.prepare("{model}")
+    async def one(number):
+        request = GenerateRequest("{model}", (Message("user", f"Summarise: MARK-{{number}}"),))
+        async with aclosing(backend.stream(request)) as chunks:
+            "".join([chunk.text async for chunk in chunks])
+    for number in range(warm_up):
+        await one(number)
+    before = time.process_time()
+    for number in range(calls):
+        await one(number)
+    print("CPU", (time.process_time() - before) / calls)
+    await backend.aclose()
 asyncio.run(main())
 """
 
@@ -135,9 +160,8 @@ def fan_out() -> None:
     tell(Row("session", what, statistics.median(ratios), bar=1.3, note=", ".join(notes)))
 
 
-def cpu_per_call(python: str, package: str, url: str) -> float:
+def cpu_per_call(python: str, program: str, url: str) -> float:
     """Seconds of processor time for one call, measured in a process of its own."""
-    program = ONE_CALL_AFTER_ANOTHER.format(package=package, model=MODEL)
     ran = subprocess.run(
         [python, "-c", program, url, str(CALLS), str(WARM_UP)], capture_output=True, text=True, check=True
     )
@@ -145,15 +169,20 @@ def cpu_per_call(python: str, package: str, url: str) -> float:
 
 
 def cpu(peer: str | None) -> None:
-    """Print the processor time of a call, and the peer's when there is one."""
-    ours, theirs = [], []
+    """Print the processor time of a call against the bare client's, and the peer's when there is one."""
+    ours, bare_client, theirs = [], [], []
+    our_calls = ONE_CALL_AFTER_ANOTHER.format(package="mellea_cli", model=MODEL)
     with model_server() as url:
         for _ in range(3):
-            ours.append(cpu_per_call(sys.executable, "mellea_cli", url))
+            bare_client.append(cpu_per_call(sys.executable, ONE_REQUEST_AFTER_ANOTHER.format(model=MODEL), url))
+            ours.append(cpu_per_call(sys.executable, our_calls, url))
             if peer is not None:
-                theirs.append(cpu_per_call(peer, "mellea", url))
-    our_ms = statistics.median(ours) * 1e3
-    tell(Row("session", "processor time of an instruction", our_ms, "ms"))
+                theirs.append(cpu_per_call(peer, ONE_CALL_AFTER_ANOTHER.format(package="mellea", model=MODEL), url))
+    our_ms, bare_ms = statistics.median(ours) * 1e3, statistics.median(bare_client) * 1e3
+    note = f"{our_ms:.2f} / {bare_ms:.2f} ms"
+    tell(
+        Row("session", "processor time of an instruction / of the bare client's", our_ms / bare_ms, bar=1.3, note=note)
+    )
     if theirs:
         their_ms = statistics.median(theirs) * 1e3
         note = f"{our_ms:.2f} / {their_ms:.2f} ms"

@@ -8,7 +8,7 @@ import pytest
 
 from chatmodels import EchoModel
 from mellea_cli.chat.chat_session import Chat, ChatHistory
-from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, is_command, run_command
+from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, as_command, is_command, run_command
 from mellea_cli.errors import UsageError
 
 
@@ -26,6 +26,35 @@ def test_a_path_is_no_command() -> None:
     assert [is_command(line) for line in ("/help", "/modle x", "/etc/hosts is what?", "no /help", "")] == [
         True, True, False, False, False,
     ]  # fmt: skip
+
+
+def test_words_that_leave_or_ask_for_help_are_commands() -> None:
+    """A line of one such word is a command; a question that holds one is not."""
+    assert [as_command(word) for word in ("exit", "Quit", " bye ", ":q", "?", "help")] == [
+        "/exit", "/exit", "/exit", "/exit", "/help", "/help",
+    ]  # fmt: skip
+    assert [as_command(line) for line in ("exit the shop?", "why quit", "/model")] == [
+        "exit the shop?", "why quit", "/model",
+    ]  # fmt: skip
+
+
+async def test_other_spellings_of_exit_and_help(chat: Chat) -> None:
+    """/quit, /bye and /q leave, /? helps."""
+    for line in ("/quit", "/bye", "/q", "/EXIT"):
+        assert (await run_command(chat, line)).exit
+    assert (await run_command(chat, "/?")).rows == (await run_command(chat, "/help")).rows
+
+
+async def test_an_export_asks_before_it_replaces_a_file(chat: Chat, tmp_path: Path) -> None:
+    """An existing file stays until the question is answered with yes."""
+    await say(chat, "one")
+    target = tmp_path / "my notes.md"
+    target.write_text("mine")
+    asked = await run_command(chat, f"/export {target}")
+    assert asked.confirm == f"{target} exists; replace it?"
+    assert target.read_text() == "mine"
+    await run_command(chat, asked.confirmed)
+    assert "## You" in target.read_text()
 
 
 async def test_an_unknown_command_names_the_nearest(chat: Chat) -> None:

@@ -507,6 +507,29 @@ def test_slash_export(talk: Talk) -> None:
     assert text == "# a question\n\n## You\n\na question\n\n## test-model\n\nYou said <a question>.\n"
 
 
+def test_slash_export_asks_before_it_replaces(talk: Talk) -> None:
+    """Only yes replaces a file."""
+    (talk.folder / "notes.md").write_text("mine")
+    talk.say("a question")
+    for answer, said in (("no", "nothing is written"), ("y", "written to notes.md")):
+        talk.terminal.type("/export notes.md\r")
+        talk.terminal.wait(lambda shown: shown.rstrip().endswith("replace it? [y/N]"))
+        assert (talk.folder / "notes.md").read_text() == "mine"
+        talk.terminal.type(f"{answer}\r")
+        talk.terminal.wait(lambda shown, said=said: said in shown and at_prompt(shown))
+    assert "## You" in (talk.folder / "notes.md").read_text()
+
+
+def test_exit_as_a_word_leaves(chat: Start, server: ModelServer) -> None:
+    """The first chat shows a tip, and `exit` ends it without a request."""
+    with chat() as terminal:
+        terminal.wait(at_prompt)
+        assert "first time here?" in terminal.text
+        terminal.type("exit\r")
+        assert terminal.end() == 0
+    assert server.state.requests == 0
+
+
 def test_slash_usage(talk: Talk) -> None:
     """/usage shows what the server has counted, of the window when that is known."""
     talk.say("three words here")

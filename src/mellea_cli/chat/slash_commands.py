@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mellea_cli.chat.chat_model import CHAT_OPTIONS, read_option
 from mellea_cli.chat.chat_session import Chat
@@ -24,6 +25,8 @@ class CommandResult:
     draft: str | None = None  # Put this into the prompt
     edit: bool = False  # Open the editor with the draft
     toggle_multiline: bool = False  # Change what Enter does
+    confirm: str = ""  # Ask this, and run `confirmed` after a yes
+    confirmed: str = ""
     exit: bool = False
 
 
@@ -36,6 +39,16 @@ class Command:
     help: str
     run: Callable[[Chat, str], Awaitable[CommandResult]]
     completes: str = ""  # What its argument is completed with: `model`, `path`, `option`, `session`; empty for nothing
+
+
+# What people type to leave or to get help in other programs. Nobody asks a model this.
+_WORDS = {"exit": "/exit", "quit": "/exit", "bye": "/exit", ":q": "/exit", "?": "/help", "help": "/help"}
+_ALIASES = {"quit": "exit", "bye": "exit", "q": "exit", "?": "help"}
+
+
+def as_command(line: str) -> str:
+    """The command that a line such as `exit`, `quit` or `?` stands for; any other line as it is."""
+    return _WORDS.get(line.strip().lower(), line)
 
 
 def is_command(line: str) -> bool:
@@ -52,7 +65,8 @@ async def run_command(chat: Chat, line: str) -> CommandResult:
         MelleaError: it failed.
     """
     name, _, argument = line[1:].strip().partition(" ")
-    command = COMMANDS.get(name.strip().lower())
+    wanted = name.strip().lower()
+    command = COMMANDS.get(_ALIASES.get(wanted, wanted))
     if command is None:
         near = nearest(name, COMMANDS, 0.5)
         hint = f"did you mean /{near}?" if near else "/help lists the commands"
@@ -198,7 +212,16 @@ async def _sessions(chat: Chat, _: str) -> CommandResult:
 async def _export(chat: Chat, path: str) -> CommandResult:
     if not path:
         raise UsageError("/export needs a file", hint="/export FILE.md")
+    first, _, rest = path.partition(" ")
+    overwrite = first == "--overwrite"
+    path = rest.strip() if overwrite else path
+    if not overwrite and _exists(path):
+        return CommandResult(confirm=f"{path} exists; replace it?", confirmed=f"/export --overwrite {path}")
     return CommandResult(notes=[f"written to {write_export(chat.conversation, path)}"])
+
+
+def _exists(path: str) -> bool:
+    return Path(path).expanduser().exists()
 
 
 async def _usage(chat: Chat, _: str) -> CommandResult:

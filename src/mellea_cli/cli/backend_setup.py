@@ -279,7 +279,7 @@ async def open_servers(
         model=chosen.model,
         small_model=SMALL_MODEL if small_prefixes else "",
         base_url=options.server_url,
-        concurrency=chosen.concurrency,
+        concurrency=connections(chosen),
         merge_chunks=True,
         verbose=options.verbose > 1,
         network=network_policy(options),
@@ -334,6 +334,13 @@ async def check_logprobs(servers: Servers, model: str) -> None:
                 f"{name} gives no log-probabilities for {its_model}, and -p fast reads nothing else",
                 hint="use -p single, or the embedded model: -b local",
             )
+
+
+def connections(chosen: ModelChoice) -> int:
+    """Connections to the server, or the embedded one's slots: `mellea tune` may ask for more than a run began with."""
+    if chosen.backend == "local":
+        return chosen.concurrency
+    return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)
 
 
 def names_provider(options: RunOptions) -> bool:

@@ -78,9 +78,11 @@ def chat(options: ChatOptions) -> ExitCode:
 
     if sys.stdin.isatty() and sys.stdout.isatty() and not (options.json or options.turns):
         chat, notes = _open(options)
-        from mellea_cli.cli.chat_repl import converse
+        from mellea_cli.cli.chat_repl import FIRST_TIME, converse
 
         history = None if options.no_history else _state_folder() / "chat_history"
+        if history is not None and not history.exists():
+            notes.append(FIRST_TIME)
         return asyncio.run(converse(chat, options.prompt or "", notes, history))
     questions = _questions(options)
     chat, notes = _open(options)
@@ -211,6 +213,8 @@ async def _run_command(chat: "Chat", line: str) -> bool:
     result = await run_command(chat, line)
     if result.edit or result.toggle_multiline or result.copy:
         raise UsageError(f"{line.split(maxsplit=1)[0]} needs a terminal", hint="leave it out of the script")
+    if result.confirm:
+        raise UsageError(result.confirm.replace("; replace it?", " already"), hint=result.confirmed)
     for note in result.notes:
         _note(note)
     for row in result.rows:

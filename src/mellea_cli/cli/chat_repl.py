@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mellea_cli.chat.chat_model import CHAT_OPTIONS
 from mellea_cli.chat.chat_session import Chat, PendingAnswer
 from mellea_cli.chat.citations import evidence
-from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, is_command, run_command
+from mellea_cli.chat.slash_commands import COMMANDS, CommandResult, as_command, is_command, run_command
 from mellea_cli.errors import AnswerError, ExitCode, MelleaError, RunawayAnswer
 from mellea_cli.ui.chat_screen import AnswerView, ChatCompleter, ChatPrompt, ChatScreen, edit
 from mellea_cli.ui.terminal import NoEcho
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mellea_cli.session.thunk import ModelOutputThunk
 
 _SHOWN_TURNS = 2
+FIRST_TIME = "first time here? Ask anything. /file PATH attaches feedback, ? lists the commands, exit leaves"
 # How an answer ended, by its `Turn.finish`.
 _ENDINGS = {
     "stop": "",
@@ -104,6 +105,7 @@ class Repl:
 
     async def _do(self, text: str) -> bool:
         """Run or ask what was typed; returns whether that ends the chat."""
+        text = as_command(text)
         if not is_command(text):
             await self._ask(text)
             return False
@@ -120,6 +122,10 @@ class Repl:
         if result.copy and not screen.copy(result.copy):
             screen.error("this is too long for the clipboard", "/export FILE.md writes all of it")
             return False
+        if result.confirm:
+            if await self._prompt.confirm(result.confirm):
+                return await self._do(result.confirmed)
+            screen.note("nothing is written")
         for note in result.notes:
             screen.note(note)
         if result.rows:

@@ -240,6 +240,11 @@ _TEXT_HEAD = 200
 _OTHER_FILE = "name a JSONL, JSON, CSV or TSV file"
 
 
+def suffixes_of(name: str) -> list[str]:
+    """The suffixes that stand for a format; that of its name for one of another package."""
+    return [suffix for suffix, one in _SUFFIXES.items() if one == name] or [f".{name}"]
+
+
 def known_format(name: str) -> str:
     """Return the format with the name that the user gave.
 

@@ -6,10 +6,11 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import (
@@ -37,6 +38,9 @@ from mellea_cli.io.formats import (
 from mellea_cli.io.json_reader import is_page, rows_inside
 from mellea_cli.items import Item
 
+if TYPE_CHECKING:
+    from mellea_cli.io.row_filter import RowFilter
+
 # Regular files up to this size, packed and unpacked, are checked whole before the first item is processed
 SURVEY_BYTES = 64 << 20
 
@@ -63,6 +67,7 @@ class SourceOptions:
     seed: int = 0  # The same seed takes the same sample
     # `auto` fails before the first item when the input can be checked first, else it skips and reports
     on_bad_row: Literal["auto", "fail", "skip"] = "auto"
+    where: RowFilter | None = None  # Take only rows that meet this condition; sample and limit then apply to them
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -92,6 +97,7 @@ class InputScan:
     columns: tuple[str, ...]  # Every column that occurs, in the order of its first appearance
     skipped: int  # Bad rows; the iteration will skip them
     longest: int = 0  # Bytes of the longest text in UTF-8
+    unselected: int = 0  # Rows that the condition on rows leaves out
 
 
 Report = Callable[[InputError], None]
@@ -140,6 +146,7 @@ class Source:
         self.notes: list[str] = []  # What was said about the input so far
         self.text_columns: tuple[str, ...] = ()  # The columns with the text, once the first row has been read
         self.dialect: CsvDialect | None = None  # How a table is written, once its header has been read; `None` for JSON
+        self._unselected = 0  # Rows of the last reading that do not meet the condition
         self._header: tuple[str, ...] = ()
         self._surveyed: tuple[int, int] | None = None
         checkable = data.size is not None and data.size <= SURVEY_BYTES
@@ -173,12 +180,12 @@ class Source:
                 # A small packed file can hold gigabytes.
                 self._fails = options.on_bad_row == "fail"
                 return None
-        if bad and (self._fails or not count):
+        if bad and (self._fails or not (count or self._unselected)):
             raise _refusal(bad, usable=count)
         self._surveyed = signature
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad), longest)
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected)
 
     @property
     def repeatable(self) -> bool:
@@ -229,7 +236,7 @@ class Source:
         data = self._data
         data.rewind()
         mapping = ColumnMapping(self._options.text_fields, self._options.id_field, self.name)
-        position = 0
+        where, position, self._unselected = self._options.where, 0, 0
         first_bad: InputError | None = None
         rows: RowStream | None = None
         try:
@@ -240,13 +247,17 @@ class Source:
                 try:
                     if isinstance(row, InputError):
                         raise row
-                    item = mapping.item(row, position)
+                    if where is not None and not where.matches(row[1]):
+                        self._unselected += 1
+                        continue
+                    item = mapping.item(row, position + self._unselected)
                 except InputError as error:
                     bad = _numbered(error, number) if rows.numbered else error
                     first_bad = first_bad or bad
                     on_bad(bad)
                     continue
-                yield item
+                # Positions have no gaps; a row without an id keeps its number in the input.
+                yield replace(item, position=position) if self._unselected else item
                 position += 1
         except InputError:
             if not data.stopped:  # what was cut off by `stop` is not broken
@@ -254,13 +265,15 @@ class Source:
         finally:
             for sentence in rows.left_out.sentences() if rows is not None else ():
                 self._note_once(f"{self.name}: {sentence}")
-        if first_bad is not None and not position and not data.stopped:
+        if first_bad is not None and not (position or self._unselected) and not data.stopped:
             raise first_bad
 
     def _open_rows(self, mapping: ColumnMapping) -> RowStream:
         rows = open_rows(self._data, self._options)
         self._header, self.dialect = rows.header, rows.dialect
         rows = with_columns(rows, mapping)
+        if self._options.where is not None:
+            rows = self._options.where.checked(rows, self.name)
         for note in (*rows.notes, *mapping.notes):
             self._note_once(note)
         self.text_columns = mapping.text_fields
@@ -336,6 +349,18 @@ def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     if rows.dialect is None and (options.header_row is not None or options.skip_rows is not None):
         raise InputError("has no header", path=data.name, hint="omit --header-row and --skip-rows")
     return rows
+
+
+def first_columns(path: str, options: SourceOptions) -> tuple[str, ...]:
+    """The columns of a table, or those of the first row of JSON.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    with closing(open_bytes(path)) as data:
+        rows = open_rows(data, options)
+        row = () if rows.header else next(rows.stream, ())
+        return rows.header or (tuple(row[1]) if isinstance(row, tuple) and row else ())
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:

@@ -33,6 +33,7 @@ _REFERENCE = r"""
     |\w*(?:bestell|rechnungs|auftrags|sendungs|kunden|vertrags|vorgangs|artikel)(?:nummer|nr))
 (?:[ ](?:number|no|nr|id|code|n[°º]|№|nº))?[ .:#№]{1,3}
 |(?:订单号?|訂單號?|注文番号|주문번호)[ :\uff1a]{0,2})"""
+# The Cyrillic letters in it are meant.
 _CURRENCY = r"[€$£¥₹₽₺₩₫]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|ft|huf|zł|pln|kč|czk|vnd|đ|idr|inr|jpy|krw|rub|руб)\b"  # noqa: RUF001
 _NO_PHONE = rf"""
     (?:\d{{4}}[./-]\d{{1,2}}[./-]\d{{1,2}} | \d{{1,2}}[./-]\d{{1,2}}[./-](?:\d{{4}}|\d{{2}}))(?![\d./-]*\d)  # a date

@@ -218,7 +218,7 @@ def _own_validate(kind: type[Requirement]) -> Callable[[Requirement, Any], Any] 
             continue
         if len(args) == 3:
             return lambda self, subject: self.validate(JUDGE.get(), subject, **keywords)
-        return lambda self, subject: self.validate(subject)  # type: ignore[call-arg]
+        return lambda self, subject: self.validate(subject)  # type: ignore[call-arg]  # the user's own
     raise TypeError(f"{kind.__name__}.validate takes (self, backend, context), not {parameters}")
 
 
@@ -324,7 +324,7 @@ def simple_validate(
 
     async def validate_async(subject: Subject) -> ValidationResult:
         verdict = validate(subject)
-        return await verdict if inspect.isawaitable(verdict) else verdict  # type: ignore[no-any-return]
+        return await verdict if inspect.isawaitable(verdict) else verdict  # type: ignore[no-any-return]  # validate gives Any
 
     return validate_async if inspect.iscoroutinefunction(fn) else validate
 

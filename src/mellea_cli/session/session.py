@@ -173,7 +173,7 @@ def start_backend(
         given = {
             {"retry_for": "retry_for_s", "timeout": "timeout_s"}.get(key, key): one for key, one in settings.items()
         }
-        connection = Connection(backend_name, model_id, **given)  # type: ignore[arg-type]
+        connection = Connection(backend_name, model_id, **given)  # type: ignore[arg-type]  # renamed keys
     except MelleaError as error:
         raise in_api_words(error) from None
     context = ctx if ctx is not None else ChatContext() if context_type == "chat" else SimpleContext()
@@ -186,6 +186,7 @@ def _parameters_of(method: Callable[..., Any]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         signature = inspect.signature(method)
         parameters = [one for one in signature.parameters.values() if one.name != "await_result"]
+        # inspect reads this attribute of any callable.
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return function
 

@@ -92,6 +92,15 @@ class ChatPrompt:
             return text[len(_QUOTES) : -len(_QUOTES)].strip("\n")
         return text
 
+    async def confirm(self, question: str) -> bool:
+        """Ask a question that only y or yes answers with yes."""
+        asked: PromptSession[str] = PromptSession(history=InMemoryHistory())
+        try:
+            answer = await asked.prompt_async(f"{clean(question)} [y/N] ", handle_sigint=False)
+        except (EOFError, KeyboardInterrupt):
+            return False
+        return answer.strip().lower() in {"y", "yes"}
+
     def toggle_multiline(self) -> bool:
         """Change what Enter does; returns whether it breaks lines now."""
         self._multiline = not self._multiline
