@@ -37,10 +37,10 @@ READINGS = FOLDER / "readings.jsonl"
 FITTED = Path(fast.__file__).with_name("fast.json")
 PENALTY = 2.0
 SLOTS = 4
-SECOND_LOOKS = 0.25
+SECOND_LOOKS = 0.3
 """The share of texts that the default model reads too."""
-READ_TWICE = 0.33
-"""The share that it reads for the fit: of a held-out source more than a quarter may be in doubt."""
+READ_TWICE = 0.35
+"""The share that it reads for the fit: of a held-out source more than a third may be in doubt."""
 
 Weights = list[list[float]]
 Sample = tuple[Sequence[float], int]

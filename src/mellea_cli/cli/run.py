@@ -64,7 +64,7 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
     if pipeline.reads_logprobs:
         raise UsageError(
             f"-p {options.pipeline} has fields of its own only",
-            hint="omit --field, --category, --labels and --language, or use -p single",
+            hint="omit --field, --category, --labels, --language and --examples-from, or use -p single",
         )
     spec = _spec(pipeline, options)
     if extended:
