@@ -62,6 +62,7 @@ ONLY_IN = {
     "xllamacpp": {"backends"},
     "jinja2": {"pipelines", "report"},
     "sqlite3": {"io"},
+    "lark": {"io"},
     "ray": {"cluster"},
 }
 

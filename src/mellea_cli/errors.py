@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum, IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
@@ -81,6 +81,26 @@ class MelleaError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The error for programs: the keys of docs/json.md."""
+        return error_record(
+            self.kind,
+            self.message,
+            self.hint,
+            self.exit_code,
+            file=getattr(self, "path", ""),
+            line=getattr(self, "line", None),
+        )
+
+
+def error_record(
+    code: str, message: str, hint: str, exit_code: int, *, file: str = "", line: int | None = None
+) -> dict[str, Any]:
+    """What programs are told about an error."""
+    told = {"code": code, "message": message, "hint": hint or None, "file": file or None, "line": line}
+    return {"error": {**told, "exit_code": int(exit_code)}}
 
 
 class UsageError(MelleaError):

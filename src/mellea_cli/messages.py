@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,6 +111,28 @@ class Completion:
 
 CHARACTERS_PER_TOKEN = 4
 """Mean of English text, for estimates before a server has counted."""
+
+
+# Characters for each token by script, for the vocabularies of current models: a token holds a word or a part of one of
+# Latin letters, but only about one sign of Chinese. Each entry ends before the next one's first code point.
+_CHARACTERS_BY_SCRIPT: tuple[tuple[int, float], ...] = (
+    (0x0000, CHARACTERS_PER_TOKEN),
+    (0x0080, 2.0),  # Latin letters with marks
+    (0x0370, 2.5),  # Greek, Cyrillic, Armenian, Hebrew, Arabic
+    (0x0900, 1.5),  # The scripts of India and South-East Asia
+    (0x2000, 1.0),  # Punctuation, signs
+    (0x2E80, 1.1),  # Chinese, Japanese, Korean
+    (0x10000, 0.5),  # Emoji and rare scripts take several tokens
+)
+_SCRIPT_STARTS = [start for start, _ in _CHARACTERS_BY_SCRIPT]
+
+
+def estimate_tokens_of(text: str) -> int:
+    """Return the estimated number of tokens of a text by the scripts of its characters, rounded up."""
+    if text.isascii():
+        return estimate_tokens(len(text))
+    places = Counter(bisect_right(_SCRIPT_STARTS, ord(character)) - 1 for character in text)
+    return math.ceil(sum(number / _CHARACTERS_BY_SCRIPT[place][1] for place, number in places.items()))
 
 
 def estimate_tokens(characters: int) -> int:

@@ -183,8 +183,9 @@ class _Answer:
         await response.prepare(self._request)
         for part in pieces(self._settings.thinking):
             await response.write(self._protocol.piece(part, thinking=True))
-        if self._settings.latency_s:
-            await asyncio.sleep(self._settings.latency_s)
+        latency_s = self._settings.latency_s if fault.latency_s is None else fault.latency_s
+        if latency_s:
+            await asyncio.sleep(latency_s)
         text = self._text(fault)
         parts = [text[at : at + 4096] for at in range(0, len(text), 4096)] if len(text) > 100_000 else pieces(text)
         for part in parts:

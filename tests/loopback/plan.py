@@ -52,6 +52,8 @@ class Fault:
     """Stream this for ever."""
     drip_s: float = 0.0
     """Seconds between two pieces, instead of the server's own."""
+    latency_s: float | None = None
+    """Seconds before the first piece of this answer, instead of the server's own."""
 
 
 Reply = Callable[[str, Mapping[str, Any] | None], str]

@@ -379,6 +379,15 @@ class LocalBackend:
     async def models(self) -> list[str]:
         return [self._model]
 
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts by the model's own tokenizer."""
+        running = await self._ensure_running()
+        wire = WireClient(running.server.url, api_key=running.server.api_key, headers={"Connection": "close"})
+        try:
+            return [len((await wire.post_json("/tokenize", {"content": text}))["tokens"]) for text in texts]
+        finally:
+            await wire.aclose()
+
     async def aclose(self) -> None:
         self._closed = True
         async with self._starting:

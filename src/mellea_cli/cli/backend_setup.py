@@ -268,7 +268,7 @@ async def open_servers(
     settings = BackendSettings(
         model=chosen.model,
         base_url=options.server_url,
-        concurrency=chosen.concurrency,
+        concurrency=connections(chosen),
         merge_chunks=True,
         verbose=options.verbose > 1,
         network=network_policy(options),
@@ -291,6 +291,13 @@ async def open_servers(
         yield backend
     finally:
         await backend.aclose()
+
+
+def connections(chosen: ModelChoice) -> int:
+    """Connections to the server, or the embedded one's slots: `mellea tune` may ask for more than a run began with."""
+    if chosen.backend == "local":
+        return chosen.concurrency
+    return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)
 
 
 def names_provider(options: RunOptions) -> bool:

@@ -265,12 +265,13 @@ async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgres
     if run.stop.asked.is_set() and jobs:
         run.show.say(f"{_batches_are(jobs)} still on the server; the same command takes the answers")
     backend = ReplayBackend(run.backend, store, progress.replays)
-    result = await run_batch(plan, backend, run.run_io, observer=run.show.begin(), stop=run.stop)
+    result = await run_batch(plan, backend, run.run_io, observer=run.show.begin(plan.caps.prices), stop=run.stop)
     tally = result.tally
     tally.offloaded = progress.settled
     tally.reused = max(0, tally.reused - progress.settled)
     tally.calls += progress.calls
     tally.usage += progress.usage
+    tally.queue_usage = progress.usage
     return result
 
 

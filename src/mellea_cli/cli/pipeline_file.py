@@ -24,6 +24,7 @@ from mellea_cli.cli.flags import (
     RUN,
     AllowHttpFlag,
     BackendFlag,
+    JsonFlag,
     KeyFileFlag,
     LocalOnlyFlag,
     ModelFlag,
@@ -31,6 +32,7 @@ from mellea_cli.cli.flags import (
     ThinkingLevel,
     option,
     options_command,
+    write_json,
 )
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, OutputError, UsageError, nearest
@@ -61,7 +63,6 @@ pipeline_app.callback()(show_help_without_command)
 
 _STARTER = "starter"
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 TEMPLATES: Mapping[str, str] = {
     "nps-reasons": "reasons for a score from 0 to 10",
@@ -103,6 +104,7 @@ def new_pipeline(
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="FILE", help="The file to write; - for stdout.")
     ] = "-",
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a pipeline file to start from."""
     from mellea_cli.io.files import AtomicFile
@@ -110,7 +112,10 @@ def new_pipeline(
 
     text = template_path(name or _STARTER).read_text(encoding="utf-8")
     if output == "-":
-        typer.echo(text, nl=False)
+        if as_json:
+            write_json({"template": name or _STARTER, "file": None, "text": text})
+        else:
+            typer.echo(text, nl=False)
         return
     path = Path(output)
     if path.is_dir():
@@ -121,6 +126,9 @@ def new_pipeline(
             file.commit(overwrite=False)
     except FileExistsError as error:
         raise UsageError(f"{path}: exists already", hint="choose another name for -o") from error
+    if as_json:
+        write_json({"template": name or _STARTER, "file": output})
+        return
     shown = shlex.quote(output)
     say(sys.stderr, f"{output} is written; edit it, then: mellea pipeline try {shown} INPUT")
 
@@ -128,7 +136,7 @@ def new_pipeline(
 @pipeline_app.command("check", cls=SectionedCommand)
 def check_pipelines(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pipeline files.", show_default=False)],
-    as_json: _Json = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Say what is wrong in pipeline files.
 
@@ -143,7 +151,7 @@ def check_pipelines(
         if problems:
             code = ExitCode.USAGE
         if as_json:
-            typer.echo(json.dumps(_check_record(path, spec, problems), ensure_ascii=False))
+            write_json(_check_record(path, spec, problems))
             continue
         for problem in problems:
             place = f"{path}:{problem.line}" if problem.line else f"{path}"
@@ -173,7 +181,7 @@ def _count(number: int, what: str) -> str:
 
 
 @pipeline_app.command("show", cls=SectionedCommand)
-def show_pipeline(file: _File, as_json: _Json = False) -> None:
+def show_pipeline(file: _File, as_json: JsonFlag = False) -> None:
     """Show what is sent for a row.
 
     The prompt, the worked examples and the schema of each step, and the columns that are added.
@@ -197,7 +205,7 @@ def show_pipeline(file: _File, as_json: _Json = False) -> None:
             }
             for step in steps
         ]
-        typer.echo(json.dumps({"columns": columns, "steps": told}, ensure_ascii=False))
+        write_json({"columns": columns, "steps": told})
         return
     named = [f"{name} ({', '.join(parts)})" if parts else name for name, parts in columns.items()]
     print_lines(

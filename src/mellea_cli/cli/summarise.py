@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mellea_cli.cli.flags import (
+    COLUMN,
     DISPLAY,
     EXECUTORS,
     FIELDS,
@@ -29,6 +30,7 @@ from mellea_cli.cli.flags import (
     RUN,
     SAFETY,
     THEMES,
+    WHERE_HELP,
     AllowHttpFlag,
     BackendFlag,
     BadRowPolicy,
@@ -44,6 +46,7 @@ from mellea_cli.cli.flags import (
     error_limit,
     option,
     options_command,
+    own_prices,
     stdin_has_data,
     stdin_is_terminal,
     time_limit,
@@ -53,8 +56,10 @@ from mellea_cli.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from mellea_cli.cli.backend_setup import ModelChoice
     from mellea_cli.cli.batch_run import Input
+    from mellea_cli.engine.workers import Stop
     from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.run.batch import RunIO, RunResult
+    from mellea_cli.run.control import RunControl
     from mellea_cli.run.executor import ExecutorFactory
     from mellea_cli.run.plan import Caps, Prices, RunPlan
     from mellea_cli.ui.run_display import RunDisplay
@@ -101,6 +106,7 @@ class RunOptions:
             "One more column: 'product: the product', 'refund(bool): …', see mellea run. Repeatable.",
             metavar="'NAME(TYPE): WHAT'",
             env=False,
+            usual=True,
         ),
         SUMMARISE,
     ] = None
@@ -111,12 +117,20 @@ class RunOptions:
             "One more column with one of these values; 'NAME[]=…' takes several. Repeatable.",
             metavar="NAME=A,B,C",
             env=False,
+            usual=True,
         ),
         SUMMARISE,
     ] = None
     labels: Annotated[
         str | None,
         option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
+        SUMMARISE,
+    ] = None
+    examples_from: Annotated[
+        str | None,
+        option(
+            FIELDS, "Show the model a few rows of this corrections file, see docs/review.md.", metavar="CORRECTIONS"
+        ),
         SUMMARISE,
     ] = None
     language: Annotated[
@@ -126,15 +140,21 @@ class RunOptions:
     ] = None
 
     themes_file: Annotated[
-        str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
+        str | None,
+        option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml).", usual=True),
+        THEMES_ONLY,
     ] = None
     max_themes: Annotated[
-        int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
+        int,
+        option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50, usual=True),
+        THEMES_ONLY,
     ] = 12
-    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
+    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
 
     output: Annotated[
-        str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o"), ONE_RUN
+        str,
+        option(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o", usual=True),
+        ONE_RUN,
     ] = "-"
     output_dir: Annotated[
         str | None,
@@ -147,6 +167,9 @@ class RunOptions:
     unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
     errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
     overwrite: Annotated[bool, option(OUTPUT, "Replace a file that is not this run's, or by fewer rows.")] = False
+    adopt_edits: Annotated[
+        bool, option(OUTPUT, "Write cells that were edited by hand into the corrections file.", env=False), SUMMARISE
+    ] = False
     raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
 
     format: Annotated[
@@ -159,9 +182,11 @@ class RunOptions:
             INPUT,
             "Column with the feedback, or path in JSON (default: found). Repeatable: joined.",
             metavar="NAME",
+            **COLUMN,
+            usual=True,
         ),
     ] = None
-    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
+    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).", **COLUMN)] = None
     encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
     delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
     header_row: Annotated[int | None, option(INPUT, "Line of the CSV header (default: found).", min=1)] = None
@@ -185,7 +210,8 @@ class RunOptions:
         _duration(INPUT, "A file is complete once it is unchanged for this time.", show_default="2s"),
         WATCH_ONLY,
     ] = 2.0
-    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
+    where: Annotated[str | None, option(INPUT, WHERE_HELP, metavar="EXPR", usual=True)] = None
+    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1, usual=True)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
     seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
     on_bad_row: Annotated[
@@ -196,7 +222,9 @@ class RunOptions:
     backend: BackendFlag = "auto"
     base_url: Annotated[
         list[str] | None,
-        option(MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL"),
+        option(
+            MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL", usual=True
+        ),
     ] = None
     pool: Annotated[str | None, option(MODEL, "Servers of [pool.NAME] in the configuration file.", metavar="NAME")] = (
         None
@@ -233,6 +261,7 @@ class RunOptions:
             parser=concurrency_limit,
             metavar="N|auto",
             show_default="auto",
+            usual=True,
         ),
     ] = None
     max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
@@ -257,7 +286,12 @@ class RunOptions:
     yes: Annotated[bool, option(RUN, "Agree to ask answered rows again with other settings.", "-y")] = False
     no_lock: Annotated[bool, option(RUN, "Do not lock the output, where the file system has no locks.")] = False
     nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
-    dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
+    dry_run: Annotated[
+        bool, option(RUN, "Show what would run, its tokens, time and cost; send nothing.", usual=True)
+    ] = False
+    estimate: Annotated[
+        bool, option(RUN, "Ask 5 to 20 rows, keep their answers, and show time and cost of the rest."), SUMMARISE
+    ] = False
 
     timeout: Annotated[float, _time_limit(LIMITS, "Maximum time for one request: 90s, 15m.", show_default="10m")] = (
         600.0
@@ -276,11 +310,15 @@ class RunOptions:
         str | None, option(LIMITS, "Stop after this many failed rows, or this share.", metavar="N|P%")
     ] = None
     max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
-    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more; needs both prices.", min=0.0)] = (
-        None
-    )
-    price_in: Annotated[float | None, option(LIMITS, "Price of a million prompt tokens.", min=0.0)] = None
-    price_out: Annotated[float | None, option(LIMITS, "Price of a million answer tokens.", min=0.0)] = None
+    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more.", min=0.0)] = None
+    price: Annotated[
+        str | None,
+        option(
+            LIMITS,
+            "Prices of a million tokens: of prompts, answers, cached prompts (default: listed ones).",
+            metavar="IN,OUT[,CACHED]",
+        ),
+    ] = None
 
     redact: Annotated[bool, option(SAFETY, "Mask e-mail, phone, card and IBAN numbers in what is sent.")] = False
     local_only: LocalOnlyFlag = False
@@ -318,6 +356,7 @@ class RunOptions:
     live: Annotated[bool, option(DISPLAY, "Panels at a terminal, or plain lines.", "--live/--no-live")] = True
     json: Annotated[bool, option(DISPLAY, "The closing summary as one line of JSON on stderr.")] = False
     summary_file: Annotated[str | None, option(DISPLAY, "Write the closing summary to this file as JSON.")] = None
+    bell: Annotated[bool, option(DISPLAY, "Ring the terminal's bell at the end.")] = False
     log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
 
     @property
@@ -347,11 +386,15 @@ class RunOptions:
         """Whether answers come from batch files."""
         return bool(self.offload or self.export_batch or self.import_batch)
 
-    def caps(self, now: datetime | None = None) -> "Caps":
+    def caps(self, now: datetime | None = None, prices: "Prices | None" = None) -> "Caps":
         """The limits that stop the run.
 
+        Args:
+            now: the time; `None` for the clock's.
+            prices: the listed prices, for a run without the user's own.
+
         Raises:
-            UsageError: a limit cannot be read or allows nothing, or `--max-cost` has no prices.
+            UsageError: a limit or a price cannot be read, or a limit allows nothing.
         """
         from mellea_cli.run.plan import Caps, ErrorLimit
 
@@ -364,20 +407,8 @@ class RunOptions:
             errors=error_limit(self.max_errors) if self.max_errors else ErrorLimit(),
             tokens=self.max_tokens_total,
             cost=self.max_cost,
-            prices=self._prices(),
+            prices=own_prices(self.price) if self.price else prices,
         )
-
-    def _prices(self) -> "Prices | None":
-        from mellea_cli.run.plan import Prices
-
-        if self.max_cost is None:
-            return None
-        if self.price_in is None or self.price_out is None:
-            raise UsageError(
-                "--max-cost needs the price of tokens",
-                hint="add --price-in and --price-out, each per million tokens, or set them in the configuration file",
-            )
-        return Prices(self.price_in, self.price_out)
 
 
 def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions], ExitCode]], Callable[..., None]]:
@@ -395,7 +426,9 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 
     if not values["inputs"]:
         if stdin_is_terminal() and not values["nightly"]:
-            typer.echo(ctx.get_help())
+            from mellea_cli.cli.help_pages import first_minute
+
+            typer.echo(first_minute("summarise" if ctx.info_name == "summarize" else str(ctx.info_name)))
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
         values["inputs"] = ["-"] if stdin_has_data() else []
@@ -435,6 +468,10 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     elsewhere = _executor_factory(options, show)
     options = batch_run.with_files(options)
     batch_run.check_options(options)
+    if options.examples_from:
+        show.say(
+            f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
+        )
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
@@ -444,11 +481,13 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.dry_run:
             batch_run.preview(options, plan_for(choose_for_run(options)), opened)
             return ExitCode.OK
+        if options.estimate:
+            batch_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
         added = AddedColumns(
             tuple(Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns)
         )
-        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
+        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
             show.say(line)
@@ -457,12 +496,17 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         batch_run.note_own_fields(pipeline.columns, run_io)
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
-        if elsewhere is not None:
-            with elsewhere.connect(plan) as plan:
-                result = asyncio.run(_run_elsewhere(elsewhere, options, plan, run_io, show))
-        else:
+        if options.estimate:
             ensure_model(chosen, options, show.say)
-            result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show))
+            return batch_run.run_on_loop(batch_run.ask_sample(options, chosen, plan, opened, run_io, show))
+        with batch_run.controlled(options, plan, "summarise", show, chosen) as (control, stop):
+            if elsewhere is not None:
+                with elsewhere.connect(plan) as plan:
+                    result = asyncio.run(_run_elsewhere(elsewhere, options, plan, run_io, show, stop, control))
+            else:
+                ensure_model(chosen, options, show.say)
+                result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show, stop, control))
+            control.ended(int(result.exit_code), result.stopped, batch_run.next_command(options, result))
         batch_run.finish(options, plan, opened, result, show)
     return result.exit_code
 
@@ -492,11 +536,16 @@ def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFacto
 
 
 async def _run_elsewhere(
-    factory: "ExecutorFactory", options: RunOptions, plan: "RunPlan", run_io: "RunIO", show: "RunDisplay"
+    factory: "ExecutorFactory",
+    options: RunOptions,
+    plan: "RunPlan",
+    run_io: "RunIO",
+    show: "RunDisplay",
+    stop: "Stop",
+    control: "RunControl",
 ) -> "RunResult":
     from mellea_cli.backends.base import BackendSettings
     from mellea_cli.cli.backend_setup import network_policy, secrets
-    from mellea_cli.engine.workers import Stop
     from mellea_cli.run.batch import run_with
 
     settings = BackendSettings(
@@ -506,19 +555,25 @@ async def _run_elsewhere(
         network=network_policy(options),
         secrets=secrets(options),
     )
-    stop = Stop(show.say)
-    observer = show.begin()
+    observer = show.begin(plan.caps.prices)
     with stop.on_signals():
         async with factory.open(plan, settings, observer, stop) as executor:
-            return await run_with(plan, executor, run_io, observer=observer, stop=stop)
+            return await run_with(plan, executor, run_io, observer=observer, stop=stop, control=control)
 
 
 async def _run(
-    options: RunOptions, chosen: "ModelChoice", plan: "RunPlan", opened: "Input", run_io: "RunIO", show: "RunDisplay"
+    options: RunOptions,
+    chosen: "ModelChoice",
+    plan: "RunPlan",
+    opened: "Input",
+    run_io: "RunIO",
+    show: "RunDisplay",
+    stop: "Stop",
+    control: "RunControl",
 ) -> "RunResult":
     from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
+    from mellea_cli.cli.batch_run import measured
     from mellea_cli.cli.offload import QueuedRun, run_queued
-    from mellea_cli.engine.workers import Stop
     from mellea_cli.run.answer_cache import forecast
     from mellea_cli.run.batch import run_batch
 
@@ -533,7 +588,6 @@ async def _run(
         # Where only some fields are missing, the prompts are those of the pipeline that asks these.
         first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
         prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
-    stop = Stop(show.say)
     async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
@@ -541,4 +595,5 @@ async def _run(
                 if isinstance(servers, Sequence):
                     raise UsageError("a batch queue belongs to one provider, not to a pool", hint="name one --base-url")
                 return await run_queued(QueuedRun(options, plan, run_io, servers, show, stop))
-            return await run_batch(plan, servers, run_io, observer=show.begin(), stop=stop)
+            with measured(plan, opened, show.begin(plan.caps.prices)) as observer:
+                return await run_batch(plan, servers, run_io, observer=observer, stop=stop, control=control)

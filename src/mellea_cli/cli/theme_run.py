@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.pipelines.theme_prompts import Polarity
     from mellea_cli.run.batch import RunIO, RunResult
+    from mellea_cli.run.control import RunControl
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.theme_discovery import SubRun
@@ -101,7 +102,8 @@ class _ThemeRun:
             plan = self._plan(chosen, ())
             batch_run.confirm_changes(options, plan, opened, run_io, show, rows=opened.total or 0)
             ensure_model(chosen, options, show.say)
-            return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases))
+            with batch_run.controlled(options, plan, "themes", show, chosen) as (control, stop):
+                return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases, control, stop))
 
     def _check_themes_path(self) -> None:
         others = [*(self._options.inputs or ()), self._options.output, self._options.errors_file]
@@ -153,11 +155,12 @@ class _ThemeRun:
         chosen: ModelChoice,
         themes: tuple[Theme, ...] | None,
         phrases: Phrases | None,
+        control: RunControl,
+        stop: Stop,
     ) -> ExitCode:
-        from mellea_cli.engine.workers import Stop
         from mellea_cli.run.theme_discovery import SubRunStopped
 
-        stop, discovery = Stop(self._show.say), None
+        discovery = None
         try:
             if themes is None:
                 async with open_servers(self._options, chosen, (), self._show) as servers:
@@ -168,9 +171,11 @@ class _ThemeRun:
             elif self._path:
                 self._show.say(f"{_count(themes)} from {self._path}")
             if self._options.find_only:
+                control.ended(int(ExitCode.OK), "", "")
                 return self._finish_without_labels(opened, chosen, themes, discovery)
-            return await self._label(opened, run_io, chosen, themes, stop, discovery)
+            return await self._label(opened, run_io, chosen, themes, stop, discovery, control)
         except SubRunStopped as early:
+            control.ended(int(early.result.exit_code), early.result.stopped, "")
             batch_run.finish(self._options, self._plan(chosen, themes or ()), opened, early.result, self._show)
             return early.result.exit_code
 
@@ -181,7 +186,7 @@ class _ThemeRun:
 
         def begin(pipeline: Pipeline, questions: int) -> Observer:
             show.say(f"finding {pipeline.name}: {questions} question{'s' if questions > 1 else ''}")
-            return show.begin()
+            return show.begin(plan.caps.prices)
 
         return SubRun(plan, servers, run_io.answers, begin=begin, stop=stop, retry_failed=self._options.retry_failed)
 
@@ -222,6 +227,7 @@ class _ThemeRun:
         themes: tuple[Theme, ...],
         stop: Stop,
         discovery: SubRun | None,
+        control: RunControl,
     ) -> ExitCode:
         from mellea_cli.run.batch import run_batch
         from mellea_cli.run.theme_labels import LabelRun, settle_question
@@ -235,7 +241,9 @@ class _ThemeRun:
         async with open_servers(self._options, chosen, plan.prefixes, self._show) as servers:
             plan = await start_at_server_slots(plan, servers)
             with stop.on_signals():
-                result = await run_batch(plan, servers, labelled.run_io, observer=self._show.begin(), stop=stop)
+                observer = self._show.begin(plan.caps.prices)
+                result = await run_batch(plan, servers, labelled.run_io, observer=observer, stop=stop, control=control)
+        control.ended(int(result.exit_code), result.stopped, batch_run.next_command(self._options, result))
         result = result if discovery is None else discovery.added_to(result)
         audited = self._audit(labelled, result)
         figures = labelled.counts

@@ -335,6 +335,11 @@ _TEXT_HEAD = 200
 _OTHER_FILE = "name a table: JSONL, CSV, XLSX, Parquet"
 
 
+def suffixes_of(name: str) -> list[str]:
+    """The suffixes that stand for a format; that of its name for one of another package."""
+    return [suffix for suffix, one in _SUFFIXES.items() if one == name] or [f".{name}"]
+
+
 def known_format(name: str) -> str:
     """Return the format with the name that the user gave.
 

@@ -8,11 +8,12 @@ import random
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import (
@@ -48,6 +49,9 @@ from mellea_cli.io.formats import (
 from mellea_cli.io.json_reader import is_page, rows_inside
 from mellea_cli.items import Item
 
+if TYPE_CHECKING:
+    from mellea_cli.io.row_filter import RowFilter
+
 # Regular files up to this size, packed and unpacked, are checked whole before the first item is processed
 SURVEY_BYTES = 64 << 20
 
@@ -77,6 +81,7 @@ class SourceOptions:
     seed: int = 0  # The same seed takes the same sample
     # `auto` fails before the first item when the input can be checked first, else it skips and reports
     on_bad_row: Literal["auto", "fail", "skip"] = "auto"
+    where: RowFilter | None = None  # Take only rows that meet this condition; sample and limit then apply to them
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -106,6 +111,7 @@ class InputScan:
     columns: tuple[str, ...]  # Every column that occurs, in the order of its first appearance
     skipped: int  # Bad rows; the iteration will skip them
     longest: int = 0  # Bytes of the longest text in UTF-8
+    unselected: int = 0  # Rows that the condition on rows leaves out
 
 
 Report = Callable[[InputError], None]
@@ -268,6 +274,7 @@ class Source:
         self.text_columns: tuple[str, ...] = ()  # The columns with the text, once the first row has been read
         self.dialect: CsvDialect | None = None  # How a table is written, once its header has been read; `None` for JSON
         self.types: dict[str, ColumnType] = {}  # The types of columns, complete after the last row
+        self._unselected = 0  # Rows of the last reading that do not meet the condition
         self._header: tuple[str, ...] = ()
         self._surveyed: tuple[object, ...] | None = None
         self._unified = _Unified() if isinstance(data, FileList) else None
@@ -302,12 +309,12 @@ class Source:
                 # A small packed file can hold gigabytes.
                 self._fails = options.on_bad_row == "fail"
                 return None
-        if bad and (self._fails or not count):
+        if bad and (self._fails or not (count or self._unselected)):
             raise _refusal(bad, usable=count)
         self._surveyed = signature
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad), longest)
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected)
 
     @property
     def repeatable(self) -> bool:
@@ -355,7 +362,7 @@ class Source:
 
     def _read(self, on_bad: Report) -> Iterator[Item]:  # noqa: PLR0912 - the path of every item, in one piece
         """Yield the items from the start of the input, and pass bad rows to `on_bad`."""
-        position = 0
+        where, position, self._unselected = self._options.where, 0, 0
         first_bad: InputError | None = None
         unified = self._unified
         for data in self._inputs():
@@ -374,7 +381,10 @@ class Source:
                     try:
                         if isinstance(row, InputError):
                             raise row
-                        item = mapping.item(row, position)
+                        if where is not None and not where.matches(row[1]):
+                            self._unselected += 1
+                            continue
+                        item = mapping.item(row, position + self._unselected)
                     except InputError as error:
                         bad = _numbered(error, number) if rows.numbered else error
                         first_bad = first_bad or bad
@@ -383,7 +393,8 @@ class Source:
                     if unified is not None:
                         seen.update(dict.fromkeys(item.fields))
                         item = unified.labelled(item, data.name, renamed, mapping.id_field)
-                    yield item
+                    # Positions have no gaps; a row without an id keeps its number in the input.
+                    yield replace(item, position=position) if self._unselected else item
                     position += 1
             except InputError:
                 if not data.stopped:  # what was cut off by `stop` is not broken
@@ -395,7 +406,7 @@ class Source:
                         self._note_once(f"{data.name}: {sentence}")
             if unified is not None and (difference := unified.difference(data.name, seen)):
                 self._note_once(difference)
-        if first_bad is not None and not position and not self._data.stopped:
+        if first_bad is not None and not (position or self._unselected) and not self._data.stopped:
             raise first_bad
 
     def _inputs(self) -> Iterator[ByteInput]:
@@ -410,6 +421,8 @@ class Source:
         self._header = tuple(dict.fromkeys((*self._header, *rows.header)))
         self.dialect = self.dialect or rows.dialect
         rows = with_columns(rows, mapping)
+        if self._options.where is not None:
+            rows = self._options.where.checked(rows, data.name)
         for note in (*rows.notes, *mapping.notes):
             self._note_once(note)
         self.text_columns = tuple(dict.fromkeys((*self.text_columns, *mapping.text_fields)))
@@ -521,6 +534,18 @@ def _refuse_options(data: ByteInput, options: SourceOptions, binary: BinaryForma
     in_archive = data.packed_name != data.path
     if data.part and not in_archive and not _is_one_of(binary, (*WORKBOOKS, *DATABASES)):
         raise UsageError(f"{data.name}: has no parts to choose from", hint=f"name the file alone: {data.path}")
+
+
+def first_columns(path: str, options: SourceOptions) -> tuple[str, ...]:
+    """The columns of a table, or those of the first row of JSON.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    with closing(open_bytes(path)) as data:
+        rows = open_rows(data, options)
+        row = () if rows.header else next(rows.stream, ())
+        return rows.header or (tuple(row[1]) if isinstance(row, tuple) and row else ())
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:

@@ -132,7 +132,8 @@ def own_pipeline(spec: PipelineSpec, name: str = "") -> Pipeline:
     """The pipeline of a `PipelineSpec` without problems."""
     if not spec.fields and not spec.steps and spec.extends:
         # No own field: the built-in pipeline with its own key.
-        wording = Wording(spec.context, spec.language, tuple(spec.labels.items()))
+        examples = tuple((one.text, one.answer) for one in spec.examples)
+        wording = Wording(spec.context, spec.language, tuple(spec.labels.items()), examples)
         return replace(built_in(spec.extends, wording), source=spec)
     fields = {field: _spec_field(field, definition) for field, definition in spec.fields.items()}
     return _Builder(name or spec.extends or "own", spec, fields, spec).whole
@@ -181,7 +182,7 @@ class OwnField:
             return Column(self.name, type="model")
         choices = self.spec.choices if self.spec.type == "categories" else {}
         plain = bool(choices) and not any("|" in choice or choice[:1] in '["' for choice in choices)
-        return Column(self.name, type=self.spec.type, joint=JOINT if plain else "")
+        return Column(self.name, type=self.spec.type, joint=JOINT if plain else "", choices=tuple(self.spec.choices))
 
     def value(self, answer: Any, text: str) -> Any:
         """The column's value of an answer about `text`."""

@@ -111,12 +111,14 @@ class Column:
         parts: for a nested column the names inside it.
         type: for an own field its type, such as `category`; empty for a built-in column.
         joint: for a column of lists the text between their parts in a table; empty writes the list as JSON.
+        choices: the values that it may have; empty for any.
     """
 
     name: str
     parts: tuple[str, ...] = ()
     type: str = ""
     joint: str = ""
+    choices: tuple[str, ...] = ()
 
     @property
     def is_categorical(self) -> bool:

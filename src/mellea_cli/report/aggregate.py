@@ -14,6 +14,7 @@ from typing import Any
 
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Theme
+from mellea_cli.report.agreement import ReviewedTotals
 from mellea_cli.report.dates import DATE_COLUMNS, Bucket, DayCounts, bucket_name, bucket_start, buckets, fitting_bucket
 from mellea_cli.report.figures import (
     FieldFigures,
@@ -54,8 +55,9 @@ class ReportOptions:
 class Aggregator:
     """Takes rows one by one; `figures` gives the result so far."""
 
-    def __init__(self, options: ReportOptions | None = None) -> None:
+    def __init__(self, options: ReportOptions | None = None, reviewed: ReviewedTotals | None = None) -> None:
         self._options = options or ReportOptions()
+        self._reviewed = reviewed
         self._mix = Mix()
         self._blank = 0
         self._failures: Counter[str] = Counter()
@@ -71,6 +73,8 @@ class Aggregator:
 
     def add(self, record: Record) -> None:
         self._mix.add(record)
+        if self._reviewed is not None:
+            self._reviewed.add(record)
         for name, value in record.own.items() if record.state == "answered" else ():
             if name not in self._fields:
                 self._fields[name] = _FieldValues()
@@ -134,6 +138,7 @@ class Aggregator:
             splits=[self._split(column, groups) for column, groups in self._splits.items()] if self._mix.rows else (),
             notes=list(_notes(results, trend)),
             fields=[self._fields[one.name].figures(one) for one in results.own if one.name in self._fields],
+            review=self._reviewed.figures() if self._reviewed is not None else None,
         )
 
     def _theme_figures(self) -> list[ThemeFigures]:

@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any
 
 from mellea_cli.report.dates import Bucket
+from mellea_cli.report.intervals import Interval
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
 
 
@@ -161,6 +162,39 @@ class FieldFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectedShare:
+    """The share of one value: by the model, by the reviewed sample alone, and by both together."""
+
+    name: str
+    model: float
+    model_interval: Interval  # About all rows of the kind
+    sample: float
+    sample_interval: Interval  # About the rows of this file, as the next one
+    corrected: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class FieldReview:
+    """The corrected shares of one field."""
+
+    name: str
+    reviewed: int  # Rows of the random sample in which this field was judged
+    right: int  # Of these, those in which the person has the model's value
+    values: Sequence[CorrectedShare]
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewFigures:
+    """What the review of an output says."""
+
+    sampled: int  # Reviewed rows of the random sample
+    others: int  # Other rows with a judgement: they correct themselves, but no total
+    unreviewed: int  # Rows that belong to the sample and were not reviewed: skipped, or added later
+    fields: Sequence[FieldReview]
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Everything that a report says. Answered, blank and failed rows add up to all rows."""
 
@@ -177,6 +211,7 @@ class Figures:
     splits: Sequence[Split] = ()
     notes: Sequence[str] = ()  # What a reader should know about the figures
     fields: Sequence[FieldFigures] = ()  # Own fields, in the order of their columns
+    review: ReviewFigures | None = None  # `None` when nobody has reviewed a row
 
     @property
     def rows(self) -> int:
@@ -208,6 +243,22 @@ class Figures:
         named = ((labels.other, "other"), (labels.none, "none"), (labels.unlabelled, "not labelled"))
         parts += [f"{number:,} {name}" for number, name in named if number]
         return f"{many(self.rows, 'row')} = {' + '.join(parts)}"
+
+
+def review_sentence(review: ReviewFigures) -> str:
+    """What the corrected totals rest on."""
+    parts = [f"{many(review.sampled, 'row')} of a random sample reviewed"]
+    parts += [f"{many(review.others, 'other row')}, which correct{'s' * (review.others == 1)} no total"] * bool(
+        review.others
+    )
+    if review.unreviewed:
+        parts.append(f"{many(review.unreviewed, 'row')} of the sample not reviewed: mellea review continues")
+    return "; ".join(parts)
+
+
+def share_range(share: float, interval: Interval) -> str:
+    """A share with the ends of its interval in parentheses."""
+    return f"{percent(share)} ({100 * interval.low:.0f}–{100 * interval.high:.0f})"  # noqa: RUF001 - the dash is meant
 
 
 EMPTY_VALUE = "(empty)"

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import math
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -20,8 +21,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mellea_cli.report.agreement import ReviewField, ReviewRow, evidence
 from mellea_cli.report.dates import read_day, resolve_order
-from mellea_cli.report.figures import FieldFigures, Figures, in_order, many, percent, value_names
+from mellea_cli.report.figures import (
+    FieldFigures,
+    Figures,
+    in_order,
+    many,
+    percent,
+    review_sentence,
+    share_range,
+    value_names,
+)
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
 
 _STATES = ("answered", "blank", "failed")
@@ -58,6 +69,8 @@ def to_html(
         "in_order": in_order,
         "ring_segments": _ring_segments,
         "axis_ticks": _axis_ticks,
+        "review_sentence": review_sentence,
+        "share_range": share_range,
     }
     points = figures.trend.points if figures.trend is not None else ()
     occurring = {name: 1 for point in points for name in point.mix}
@@ -78,6 +91,66 @@ def to_html(
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def review_page(
+    rows: Sequence[ReviewRow],
+    fields: Sequence[ReviewField],
+    said: Sequence[Mapping[str, Any]],
+    *,
+    who: str,
+    target: str,
+) -> Iterator[str]:
+    """Render the page on which a person judges rows in a browser, in pieces.
+
+    Args:
+        rows: the rows.
+        fields: the fields to judge.
+        said: for each row, the values that the person has given to fields already.
+        who: the person.
+        target: the name of the corrections file that the page offers to save.
+    """
+    folder = files("mellea_cli.report") / "templates"
+    style, script = ((folder / f"review.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mellea_cli.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    shown = [
+        {"name": one.name, "kind": one.kind, "choices": one.choices, "joint": one.joint, "list": one.is_list}
+        for one in fields
+    ]
+    # Judgements outlive a reload of this page, and are not those of another page about the same rows.
+    facts = {"page": secrets.token_hex(8), "who": who, "target": target, "fields": shown}
+    yield from environment.get_template("review.html.j2").generate(
+        count=len(rows),
+        target=target,
+        facts=_inert(facts),
+        rows=[_inert(_review_row(row, fields, values)) for row, values in zip(rows, said, strict=True)],
+        style=Markup(style),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - as above
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def _review_row(row: ReviewRow, fields: Sequence[ReviewField], said: Mapping[str, Any]) -> dict[str, Any]:
+    record, words = row.record, row.record.words
+    # Parts of the text: offsets would not be those of JavaScript, which counts other units.
+    parts: list[tuple[str, str]] = []
+    at = 0
+    for start, end, kind in evidence(record, words):
+        parts += [(words[at:start], ""), (words[start:end], kind)]
+        at = end
+    return {
+        "item": record.id,
+        "text": record.text,
+        "parts": [*parts, (words[at:], "")],
+        "sample": row.sample,
+        "seed": row.seed,
+        "confidence": row.confidence,
+        "model": {field.name: record.model_value(field.name) for field in fields},
+        "said": said,
+    }
 
 
 def _data_block(figures: Figures, records: Sequence[Record], columns: Sequence[str]) -> tuple[Markup, Iterator[Markup]]:

@@ -5,7 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mellea_cli.report.figures import FieldFigures, Figures, Mix, Quote, Split, Trend, in_order, many, percent, ratio
+from mellea_cli.report.figures import (
+    FieldFigures,
+    Figures,
+    Mix,
+    Quote,
+    ReviewFigures,
+    Split,
+    Trend,
+    in_order,
+    many,
+    percent,
+    ratio,
+    review_sentence,
+    share_range,
+)
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$&])")
 _LEADING = re.compile(r"^(?:([#=+-])|(\d+)([.)]))")
@@ -30,6 +44,8 @@ def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) ->
     for field in figures.fields:
         lines += [*_field(field, figures.answered), ""]
     lines += _themes(figures)
+    if figures.review is not None:
+        lines += _review(figures.review)
     if figures.urgent:
         lines += ["## Most urgent", "", *(_quote(quote) for quote in figures.urgent), ""]
     if figures.trend is not None and figures.trend.points:
@@ -97,6 +113,22 @@ def _themes(figures: Figures) -> Iterator[str]:
             continue
         about = f": {plain(theme.definition)}" if theme.definition else ""
         yield from (f"**{plain(theme.name)}**{about}", "", *(_quote(quote) for quote in theme.quotes[:2]), "")
+
+
+def _review(review: ReviewFigures) -> Iterator[str]:
+    yield from ("## Corrected by review", "", f"{review_sentence(review)}.", "")
+    for field in review.fields:
+        rows = [
+            [
+                plain(one.name),
+                share_range(one.model, one.model_interval),
+                share_range(one.corrected, one.interval),
+                share_range(one.sample, one.sample_interval),
+            ]
+            for one in field.values
+        ]
+        right = f"{field.right:,} of {field.reviewed:,} right"
+        yield from (*table([f"{plain(field.name)} ({right})", "model", "corrected", "sample alone"], rows), "")
 
 
 def _quote(quote: Quote) -> str:

@@ -89,6 +89,11 @@ class Executor(Protocol):
         return ()
 
     @property
+    def client(self) -> ModelClient | None:
+        """The client whose requests can be paused and limited in mid-run; `None` where that is impossible."""
+        return None
+
+    @property
     def unassigned(self) -> tuple[Usage, int]:
         """Tokens and requests, so far, that belong to no outcome: items cut short, and probes."""
         return Usage(), 0
@@ -198,6 +203,10 @@ class LocalExecutor(Executor):
         self._cut_calls += calls
 
     @property
+    def client(self) -> ModelClient:
+        return self._client
+
+    @property
     def places(self) -> int:
         return self._concurrency
 
@@ -230,7 +239,7 @@ class LocalExecutor(Executor):
 
     @property
     def concurrency(self) -> int:
-        return min(self._client.concurrency, self._concurrency)
+        return int(min(self._client.concurrency, self._client.balancer.limit))
 
     @property
     def retries(self) -> int:

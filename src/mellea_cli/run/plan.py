@@ -49,10 +49,16 @@ class Prices:
 
     prompt: float
     completion: float
+    cached: float | None = None
+    """Of prompt tokens that the server had in its cache; `None` when they cost as much as others."""
+    currency: str = ""
+    """Sign before an amount; empty for the user's own prices."""
 
     def of(self, usage: Usage) -> float:
         """What these tokens cost."""
-        return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / _MILLION
+        cached = 0 if self.cached is None else min(usage.cached_tokens, usage.prompt_tokens)
+        prompt = (usage.prompt_tokens - cached) * self.prompt + cached * (self.cached or 0.0)
+        return (prompt + usage.completion_tokens * self.completion) / _MILLION
 
 
 @dataclass(frozen=True, slots=True)

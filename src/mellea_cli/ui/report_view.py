@@ -6,8 +6,18 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
+from mellea_cli.report.agreement import Agreement, Estimate, FieldEvaluation, Share
 from mellea_cli.report.comparison import Change, Comparison, group_name, points, row_sentence, theme_notes
-from mellea_cli.report.figures import FieldFigures, Figures, Quote, in_order, percent
+from mellea_cli.report.figures import (
+    FieldFigures,
+    Figures,
+    Quote,
+    ReviewFigures,
+    in_order,
+    percent,
+    review_sentence,
+    share_range,
+)
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.number_format import count
 from mellea_cli.ui.terminal import is_terminal
@@ -54,13 +64,14 @@ def report_lines(
     judgements = list(_judgements(figures, columns, palette))
     splits = list(_splits(figures, columns, palette))
     fields = [line for field in figures.fields for line in _field(field, figures.answered, columns, palette)]
+    review = list(_review(figures.review, columns, palette))
     tail = list(_notes_and_next(figures, next_steps, columns, palette))
     trend = list(_trend(figures, columns, palette))
     urgent = list(_urgent(figures.urgent, columns, palette, lines=2))
 
     def room() -> int:
         # Each block needs an empty line before it, and the shell's prompt a line below.
-        blocks = (head, judgements, fields, trend, splits, urgent, tail)
+        blocks = (head, judgements, fields, review, trend, splits, urgent, tail)
         return rows - sum(len(block) + 1 for block in blocks if block) - 1
 
     if room() < _MIN_THEMES:
@@ -68,7 +79,7 @@ def report_lines(
     if room() < _MIN_THEMES:
         urgent = list(_urgent(figures.urgent, columns, palette, lines=1))
     themes = list(_themes(figures, columns, max(_MIN_THEMES, room()), palette))
-    blocks = [block for block in (head, judgements, fields, themes, trend, splits, urgent, tail) if block]
+    blocks = [block for block in (head, judgements, fields, themes, review, trend, splits, urgent, tail) if block]
     for index, block in enumerate(blocks):
         if index:
             yield ()
@@ -104,6 +115,31 @@ def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Li
         return
     for first, second in itertools.zip_longest(left, right, fillvalue=()):
         yield (*pad(first, room + 2), *second)
+
+
+def _review(review: ReviewFigures | None, columns: int, palette: Palette) -> Iterator[Line]:
+    """The shares by the model and as corrected by the reviewed sample."""
+    if review is None:
+        return
+    for part in wrap(palette.safe(review_sentence(review)), columns):
+        yield (("strong", part),)
+    for field in review.fields:
+        head = f"{field.right:,} of {field.reviewed:,} right"
+        yield clip(
+            (_label(shorten(palette.safe(field.name), _LABEL_CELLS - 1, palette.glyphs.cut)), ("quiet", head)), columns
+        )
+        shown = field.values[:_MAX_VALUES]
+        names = [shorten(palette.safe(one.name), _LONGEST_NAME, palette.glyphs.cut) for one in shown]
+        widest = max(map(cells_of, names), default=0)
+        for name, one in zip(names, shown, strict=True):
+            model = palette.fit(share_range(one.model, one.model_interval))
+            corrected = palette.fit(share_range(one.corrected, one.interval))
+            spans: Line = (
+                *pad((_label(""), (judgement_role(one.name), name)), _LABEL_CELLS + widest + 2),
+                ("quiet", f"model {model:<14}"),
+                ("strong", f"  corrected {corrected}"),
+            )
+            yield clip(spans, columns)
 
 
 _MAX_VALUES = 6
@@ -283,3 +319,84 @@ def _change_role(change: Change) -> Role:
     if change.name in _BAD_WHEN_MORE:
         return "bad" if up else "good"
     return "strong"
+
+
+def print_evaluation(
+    fields: Sequence[FieldEvaluation],
+    people: Sequence[Agreement],
+    notes: Sequence[str],
+    stream: IO[str],
+    environ: Mapping[str, str],
+) -> None:
+    """Print how right the model is in each field, and how far people agree."""
+    console = make_console(stream, environ)
+    palette = Palette(console)
+    columns = max(24, console.width - 1) if is_terminal(stream, environ) else 100
+    lines: list[Line] = [(("strong", part),) for note in notes for part in wrap(palette.safe(note), columns)]
+    for field in fields:
+        lines += [(), *(clip(line, columns) for line in _evaluated(field, palette))]
+    if people:
+        lines += [(), (("label", "agreement of people"),)]
+        lines += [clip(line, columns) for one in people for line in _agreed(one, palette)]
+    palette.print(lines, stream)
+
+
+def _share(share: Share) -> str:
+    return f"{share_range(share.value, share.interval)}, {count(share.number)} of {count(share.size)}"
+
+
+def _estimate(one: Estimate) -> str:
+    return f"{one.value:.2f} ({one.interval.low:.2f}–{one.interval.high:.2f})"  # noqa: RUF001 - the dash is meant
+
+
+def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
+    yield (("strong", palette.safe(field.name)), ("quiet", f"  {count(field.rows)} rows"))
+    figures = [("right", field.right), ("opposite label", field.opposite)]
+    figures += [("null where null", field.null_found), ("value where value", field.value_found)]
+    for name, share in figures:
+        if share is not None and share.size:
+            yield (("plain", f"  {name:<18}{palette.fit(_share(share))}"),)
+        if name == "right" and field.macro_f1 is not None:
+            yield (("plain", f"  {'macro F1':<18}{palette.fit(_estimate(field.macro_f1))}"),)
+    yield from _confusion(field, palette)
+    for column, value, share in field.groups:
+        name = palette.safe(f"{column} {value}")
+        yield (("plain", f"  {shorten(name, 28, palette.glyphs.cut):<30}{palette.fit(_share(share))}"),)
+
+
+_MAX_LABELS = 8
+
+
+def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
+    """The table of the person's labels and the model's; the most frequent ones where there are many."""
+    totals: dict[str, int] = {}
+    for person, said, rows in field.confusion:
+        totals[person] = totals.get(person, 0) + rows
+        totals.setdefault(said, 0)
+    labels = sorted(totals, key=lambda label: -totals[label])[:_MAX_LABELS]
+    if len(labels) < 2:
+        return
+    cells = {(person, said): rows for person, said, rows in field.confusion}
+    names = {label: shorten(palette.safe(label), 14, palette.glyphs.cut) for label in labels}
+    widest = max(map(cells_of, names.values()))
+    head = "".join(f"{names[label]:>{max(7, cells_of(names[label]) + 2)}}" for label in labels)
+    yield (("quiet", f"  {'person / model':<{widest + 9}}{head}"),)
+    for person in labels:
+        spans: list[Span] = [("plain", f"  {names[person]:<{max(widest + 9, 14)}}")]
+        for said in labels:
+            rows = cells.get((person, said), 0)
+            role: Role = "good" if person == said else "bad" if rows else "quiet"
+            spans.append((role, f"{count(rows):>{max(7, cells_of(names[said]) + 2)}}"))
+        yield tuple(spans)
+    if len(totals) > len(labels):
+        yield (("quiet", f"  {len(totals) - len(labels)} more labels: --json has all"),)
+
+
+def _agreed(one: Agreement, palette: Palette) -> Iterator[Line]:
+    who = palette.safe(" and ".join(one.people))
+    yield (("plain", f"  {palette.safe(one.field)}: {who}, "), ("quiet", f"{count(one.rows)} rows"))
+    parts = [f"same label {_share(one.same)}"] if one.same is not None else []
+    parts += [f"Cohen's kappa {_estimate(one.kappa)}"] if one.kappa is not None else []
+    parts += [f"Krippendorff's alpha {_estimate(one.alpha)}"]
+    for part in parts:
+        yield (("plain", f"    {palette.fit(part)}"),)
