@@ -82,7 +82,7 @@ def test_a_message_of_the_troubleshooting_page_is_one_of_the_program(message: st
 def test_every_kind_of_a_failed_row_is_described() -> None:
     """The table has each kind with which a row can fail, and no other."""
     table = TROUBLESHOOTING.split("## A row with an error")[1]
-    ends_the_run = {"backend", "not-authorized", "quota-spent", "endpoint-missing", "model-missing"}
+    ends_the_run = {"backend", "not-authorized", "quota-spent", "endpoint-missing", "model-missing", "no-logprobs"}
     kinds = {
         one.kind
         for one in vars(errors).values()
@@ -116,7 +116,7 @@ def test_every_key_of_the_json_is_described(tmp_path: Path) -> None:
     for event in read_rows(tmp_path / "log.jsonl"):
         row = next(line for line in page.splitlines() if line.startswith(f"| `{event['event']}` |"))
         assert {"time", "t", "event", *re.findall(r"`(\w+)`", row)[1:]} == set(event)
-    assert keys_of("Events") == {one.__name__ for one in get_args(events.Event)} - {"TokensReceived"}
+    assert keys_of("Events") == {one.__name__ for one in get_args(events.Event)} - {"TokensReceived", "Counted"}
     report = run_in_process(("report", "out.jsonl", "--format", "json"), tmp_path).stdout
     assert set(json.loads(report)) == keys_of("A report")
     compared = json.loads(run_in_process(("compare", "out.jsonl", "out.jsonl", "--format", "json"), tmp_path).stdout)

@@ -22,7 +22,8 @@ The tree::
     |  |- NotAuthorized                wrong or missing key                           RUN
     |  |- QuotaSpent                   the account's quota is used up                 RUN
     |  |- EndpointMissing              no chat endpoint at this address               RUN
-    |  `- ModelMissing                 the server does not have this model            RUN
+    |  |- ModelMissing                 the server does not have this model            RUN
+    |  `- NoLogprobs                   the server gives no log-probabilities          RUN
     `- AnswerError                     the model's answer cannot be used
        |- EmptyAnswer                  nothing but white space
        |- CutAnswer                    stopped by the length limit
@@ -49,6 +50,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 3
     STOPPED_EARLY = 4
     CANNOT_WRITE = 5
+    ALERT = 10
     HUNG_UP = 129
     INTERRUPTED = 130
     READER_GONE = 141
@@ -246,6 +248,11 @@ class EndpointMissing(BackendError):
 
 class ModelMissing(BackendError):
     kind = "model-missing"
+    scope = Scope.RUN
+
+
+class NoLogprobs(BackendError):
+    kind = "no-logprobs"
     scope = Scope.RUN
 
 

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from mellea_cli.messages import Message
     from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
+    from mellea_cli.run.audit import AuditFigures
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.control import RunControl
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
     from mellea_cli.run.estimate import Candidates, Estimate, Sample
     from mellea_cli.run.plan import RunPlan
+    from mellea_cli.run.row_model import LearnedFields, RowLearner
     from mellea_cli.ui.run_display import RunDisplay
     from mellea_cli.ui.summary import ThemeCounts
 
@@ -98,19 +100,20 @@ UNKNOWN_TEXT = 16_384
 _REPROMPT_TOKENS = 768
 
 
-def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None) -> int:
+def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None, rows: int = 1) -> int:
     """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
 
     Args:
         pipeline: what is asked.
         longest: bytes of the longest text, or `None` when unknown.
         max_tokens: most tokens of an answer; `None` for the steps' own.
+        rows: rows in one request.
     """
     needed = 0
     for step in pipeline.steps:
         prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
-        read = (prompt + (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
-        needed = max(needed, read + (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
+        read = (prompt + rows * (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
+        needed = max(needed, read + rows * (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
     return next((window for window in _WINDOWS if window >= needed), _WINDOWS[-1])
 
 
@@ -119,14 +122,18 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
+    from mellea_cli.models.catalogue import SMALL_MODEL
     from mellea_cli.run.estimate import price_of_run
     from mellea_cli.run.plan import RunPlan
 
+    if chosen.backend != "local" or chosen.model == SMALL_MODEL:
+        pipeline = pipeline.of_one_model()
     # For an extension's executor or a pool, the address is not that of one provider.
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)
     # An Ollama loads the model again for another window: the whole run has one.
-    window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
+    rows = options.rows_per_call
+    window = context_window(pipeline, longest, options.max_tokens, rows) if chosen.backend == "ollama" else None
     return RunPlan(
         pipeline=pipeline,
         backend=chosen.backend,
@@ -143,6 +150,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         concurrency=chosen.concurrency,
         start=chosen.start,
         dedupe=options.dedupe,
+        # A quote is verbatim from its own row, so its text is not that of another row.
+        normalise=options.dedupe and options.normalise and not any(one.type == "quote" for one in pipeline.columns),
         policy=RetryPolicy(max_retries=options.max_retries, retry_after_cap_s=options.max_wait),
         deadlines=Deadlines(options.first_token_timeout or options.timeout, options.stall_timeout, options.timeout),
         max_wait_s=options.max_wait,
@@ -152,7 +161,29 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         caps=options.caps(prices=prices),
         redacted=options.redact,
         first_alone_s=_FIRST_ALONE_S if chosen.backend == "local" else 0.0,
+        rows_per_call=rows,
     )
+
+
+def learned_fields(options: RunOptions, pipeline: Pipeline) -> LearnedFields:
+    """What rows have that a row model answers.
+
+    Raises:
+        UsageError: a field cannot be learned, or scikit-learn is not installed.
+    """
+    from mellea_cli.run.row_model import LearnedFields, require_scikit_learn
+
+    require_scikit_learn()
+    wanted = [name.strip() for name in (options.learn_fields or "").split(",")]
+    return LearnedFields.of(pipeline, [name for name in wanted if name])
+
+
+def row_learner(target: float, fields: LearnedFields, plan: RunPlan, opened: Input) -> RowLearner:
+    """What answers rows without the full reading, at an agreement with it of at least `target`."""
+    from mellea_cli.run.audit import Audit
+    from mellea_cli.run.row_model import RowLearner, audit_share
+
+    return RowLearner(plan, fields, Audit(target, fields.names, audit_share(opened.total)))
 
 
 # The files of a run.
@@ -709,6 +740,22 @@ def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
         run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})
 
 
+def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: str = "") -> None:
+    """Note in the journal of how many items the rows are a random sample, so that reports know how sure they are.
+
+    `carried` is the note of the output that this run reads as its input.
+    """
+    from mellea_cli.report.results import SAMPLE
+
+    scan = opened.scan
+    noted = carried if options.sample is None and options.limit is None else ""
+    # The first rows of a sample are those that came first in the input, and no sample.
+    if scan is not None and options.sample is not None and options.limit is None and scan.count < scan.all_items:
+        noted = json.dumps({"size": scan.count, "population": scan.all_items})
+    if noted or SAMPLE in run_io.answers.facts():
+        run_io.answers.note_facts({SAMPLE: noted})
+
+
 def _agreed(question: str) -> bool:
     if not (is_terminal(sys.stdin, {}) and is_terminal(sys.stderr, {})):
         return False
@@ -763,7 +810,9 @@ def preview(
     item = found.first if found is not None else None
     if first is None and item is None:
         item = next(iter(opened.source), None)
-    calls = f"{len(plan.pipeline.steps)} per item" + (f", {found.calls:,} in all" if found is not None else "")
+    rows = plan.rows_per_call
+    calls = f"{len(plan.pipeline.steps)} per " + ("item" if rows == 1 else f"{rows} items")
+    calls += f", {-(-found.calls // rows):,} in all" if found is not None else ""
     estimate: Estimate | None = None
     expected: list[tuple[str, str]] = []
     if first is None and found is not None and found.asked:
@@ -906,7 +955,8 @@ async def ask_sample(
             stop.ask_once(_LONG_ENOUGH, ExitCode.OK)
 
     sample_io = replace(run_io, source=_Sampled(rows), rows=_NoRows(), total=len(rows), can_sweep=False)
-    async with open_servers(options, chosen, plan.prefixes, show) as servers:
+    small = plan.pipeline.small_prefixes
+    async with open_servers(options, chosen, plan.prefixes, show, small_prefixes=small) as servers:
         plan = await start_at_server_slots(plan, servers)
         at_once = min(plan.start or plan.concurrency, len(rows))
         sampled_plan = replace(plan, concurrency=at_once, start=None)
@@ -1072,6 +1122,7 @@ def finish(
     result: RunResult,
     show: RunDisplay,
     themed: ThemeCounts | None = None,
+    audit: AuditFigures | None = None,
 ) -> None:
     """Show how the run ended.
 
@@ -1098,6 +1149,9 @@ def finish(
             failed=tally.failed,
             reused=tally.reused,
             same=tally.same,
+            alike=tally.alike,
+            learned=tally.learned,
+            audit=audit,
             offloaded=tally.offloaded,
             failures=dict(tally.failures),
             skipped=opened.bad_rows,

@@ -373,6 +373,7 @@ class _Try:
         return Row(item, {})
 
     def _print(self, result: "RunResult") -> None:
+        from mellea_cli.ui.number_format import duration
         from mellea_cli.ui.pipeline_view import print_lines, system_lines, try_lines
 
         rows = [self._row(position) for position in sorted(self.outcomes)]
@@ -392,11 +393,11 @@ class _Try:
         parts += [f"{_count(len(rows) - len(asked), 'row')} remembered"] if len(asked) < len(rows) else []
         parts += [f"{repaired} repaired"] if repaired else []
         parts += [f"{result.tally.failed} failed"] if result.tally.failed else []
-        self.show.say(f"{', '.join(parts)}; {result.elapsed_s:.1f} s")
+        self.show.say(f"{', '.join(parts)}; {duration(result.elapsed_s)}")
         file, source = shlex.quote(str(self.flags.file)), shlex.quote(self.flags.input)
-        self.show.say(
-            f"edit {file} and try again: only what has changed is asked; all rows: mellea run {file} {source} -o OUT"
-        )
+        # Two lines: one would be longer than a usual terminal is wide.
+        self.show.say(f"edit {file} and try again: only what has changed is asked")
+        self.show.say(f"all rows: mellea run {file} {source} -o OUT")
 
     def _row(self, position: int) -> "TriedRow":
         from mellea_cli.engine.pipeline_runner import variables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +47,25 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
         UsageError: there is no such pipeline, or a flag does not fit it.
     """
     from mellea_cli.pipelines.default_prompts import PIPELINES
+    from mellea_cli.pipelines.pipeline import Column
 
     extended = bool(options.field or options.category or options.labels or options.language)
-    if not extended and not options.examples_from and options.pipeline in PIPELINES:
+    if not (extended or options.confidence or options.examples_from) and options.pipeline in PIPELINES:
         return PIPELINES[options.pipeline]
     from mellea_cli.pipelines.own_fields import own_pipeline, pipeline_of
 
     pipeline = pipeline_of(options.pipeline)
+    if options.confidence:
+        if not pipeline.reads_logprobs:
+            raise UsageError(f"-p {options.pipeline} has no confidence", hint="use -p fast, or omit --confidence")
+        pipeline = replace(pipeline, columns=(*pipeline.columns, Column("confidence", type="number")))
     if not extended and not options.examples_from:
         return pipeline
+    if pipeline.reads_logprobs:
+        raise UsageError(
+            f"-p {options.pipeline} has fields of its own only",
+            hint="omit --field, --category, --labels, --language and --examples-from, or use -p single",
+        )
     spec = _spec(pipeline, options)
     if extended:
         spec = _with_flags(spec, options)

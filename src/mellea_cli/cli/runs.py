@@ -27,7 +27,7 @@ _RECENT_S = 86_400.0
 
 
 def status(as_json: _Json = False) -> None:
-    """Show the runs on this machine that go on, and those that were killed in the last day."""
+    """Show the current runs on this machine, and those that were killed in the last day."""
     from mellea_cli.run.control import read_runs
     from mellea_cli.ui.console import say
 
@@ -43,7 +43,7 @@ def status(as_json: _Json = False) -> None:
             if run.state == "lost" and run.next_command:
                 say(sys.stderr, f"{_short(run.output)}: its answers are safe; to continue: {run.next_command}")
     else:
-        say(sys.stderr, "no run goes on; mellea runs shows those that have ended")
+        say(sys.stderr, "nothing is running; mellea runs shows the runs that have ended")
 
 
 def runs(
@@ -72,7 +72,7 @@ def pause(
 
 
 def resume(output: _Output) -> None:
-    """Let a paused run go on."""
+    """Continue a paused run."""
     _ask(output, {"do": "resume"})
 
 
@@ -88,7 +88,7 @@ def tune(
     ] = None,
     rpm: Annotated[float | None, typer.Option(min=0.0, help="Requests per minute at most; 0: no limit.")] = None,
 ) -> None:
-    """Change the limits of a run while it goes on."""
+    """Change the limits of a running run."""
     if concurrency is None and rpm is None:
         raise UsageError("nothing was named to change", hint=f"mellea tune {output} -c 8, or --rpm 60")
     number = concurrency_limit(concurrency) if concurrency is not None else None
@@ -149,8 +149,9 @@ def _state(run: RunRecord) -> tuple[str, str]:
 
     text = f"{run.state}: {run.reason}" if run.reason else run.state
     if run.state == "lost":
-        text = f"ended without a word, last seen {clock(run.updated)}"
-    elif run.goes_on and time.time() - run.updated > SILENT_S:
+        text = f"ended without notice, last seen {clock(run.updated)}"
+    elif run.socket and time.time() - run.updated > SILENT_S:
+        # A run with a socket writes its record once a second; one that prepares, or waits for a batch queue, does not.
         text = f"silent since {clock(run.updated)}: its process stands still"
     elif run.exit_code:
         text = f"{text} (exit code {run.exit_code})"

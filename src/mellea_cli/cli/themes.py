@@ -15,6 +15,8 @@ from mellea_cli.errors import ExitCode
 def themes(options: RunOptions) -> ExitCode:
     """Find themes in complaints and praise, and label every row of RESULTS with them.
 
+    With --theme-field the texts of any other column take their place, such as those of an own field.
+
     The same command again asks only for rows that are missing, failed, or affected by an edit of the themes file.
     """
     from mellea_cli.cli.theme_run import run_themes

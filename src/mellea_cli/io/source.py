@@ -112,6 +112,7 @@ class InputScan:
     skipped: int  # Bad rows; the iteration will skip them
     longest: int = 0  # Bytes of the longest text in UTF-8
     unselected: int = 0  # Rows that the condition on rows leaves out
+    all_items: int = 0  # Items of the input, also those that a sample or a limit leaves out
 
 
 Report = Callable[[InputError], None]
@@ -273,8 +274,8 @@ class Source:
         self.notes: list[str] = []  # What was said about the input so far
         self.text_columns: tuple[str, ...] = ()  # The columns with the text, once the first row has been read
         self.dialect: CsvDialect | None = None  # How a table is written, once its header has been read; `None` for JSON
-        self.types: dict[str, ColumnType] = {}  # The types of columns, complete after the last row
         self._unselected = 0  # Rows of the last reading that do not meet the condition
+        self.types: dict[str, ColumnType] = {}  # The types of columns, complete after the last row
         self._header: tuple[str, ...] = ()
         self._surveyed: tuple[object, ...] | None = None
         self._unified = _Unified() if isinstance(data, FileList) else None
@@ -312,9 +313,10 @@ class Source:
         if bad and (self._fails or not (count or self._unselected)):
             raise _refusal(bad, usable=count)
         self._surveyed = signature
+        all_items = count
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected)
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected, all_items)
 
     @property
     def repeatable(self) -> bool:
@@ -360,7 +362,7 @@ class Source:
         if self._changed():
             self._note_once(f"{self.name}: changed while it was being read")
 
-    def _read(self, on_bad: Report) -> Iterator[Item]:  # noqa: PLR0912 - the path of every item, in one piece
+    def _read(self, on_bad: Report) -> Iterator[Item]:  # noqa: C901, PLR0912 - the path of every item, in one piece
         """Yield the items from the start of the input, and pass bad rows to `on_bad`."""
         where, position, self._unselected = self._options.where, 0, 0
         first_bad: InputError | None = None
@@ -390,11 +392,13 @@ class Source:
                         first_bad = first_bad or bad
                         on_bad(bad)
                         continue
+                    if self._unselected:
+                        # Positions have no gaps; a row without an id keeps its number in the input.
+                        item = replace(item, position=position)
                     if unified is not None:
                         seen.update(dict.fromkeys(item.fields))
                         item = unified.labelled(item, data.name, renamed, mapping.id_field)
-                    # Positions have no gaps; a row without an id keeps its number in the input.
-                    yield replace(item, position=position) if self._unselected else item
+                    yield item
                     position += 1
             except InputError:
                 if not data.stopped:  # what was cut off by `stop` is not broken
@@ -518,6 +522,18 @@ def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     return rows
 
 
+def first_columns(path: str, options: SourceOptions) -> tuple[str, ...]:
+    """The columns of a table, or those of the first row of JSON.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    with closing(open_bytes(path)) as data:
+        rows = open_rows(data, options)
+        row = () if rows.header else next(rows.stream, ())
+        return rows.header or (tuple(row[1]) if isinstance(row, tuple) and row else ())
+
+
 def _is_one_of(binary: BinaryFormat | None, names: Iterable[str]) -> bool:
     return binary is not None and any(type(binary) is FORMATS.require(name) for name in names)
 
@@ -534,18 +550,6 @@ def _refuse_options(data: ByteInput, options: SourceOptions, binary: BinaryForma
     in_archive = data.packed_name != data.path
     if data.part and not in_archive and not _is_one_of(binary, (*WORKBOOKS, *DATABASES)):
         raise UsageError(f"{data.name}: has no parts to choose from", hint=f"name the file alone: {data.path}")
-
-
-def first_columns(path: str, options: SourceOptions) -> tuple[str, ...]:
-    """The columns of a table, or those of the first row of JSON.
-
-    Raises:
-        InputError: the input cannot be read.
-    """
-    with closing(open_bytes(path)) as data:
-        rows = open_rows(data, options)
-        row = () if rows.header else next(rows.stream, ())
-        return rows.header or (tuple(row[1]) if isinstance(row, tuple) and row else ())
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:
