@@ -82,7 +82,7 @@ def test_a_message_of_the_troubleshooting_page_is_one_of_the_program(message: st
 def test_every_kind_of_a_failed_row_is_described() -> None:
     """The table has each kind with which a row can fail, and no other."""
     table = TROUBLESHOOTING.split("## A row with an error")[1]
-    ends_the_run = {"backend", "not-authorized", "quota-spent", "endpoint-missing", "model-missing"}
+    ends_the_run = {"backend", "not-authorized", "quota-spent", "endpoint-missing", "model-missing", "no-logprobs"}
     kinds = {
         one.kind
         for one in vars(errors).values()

@@ -22,7 +22,8 @@ The tree::
     |  |- NotAuthorized                wrong or missing key                           RUN
     |  |- QuotaSpent                   the account's quota is used up                 RUN
     |  |- EndpointMissing              no chat endpoint at this address               RUN
-    |  `- ModelMissing                 the server does not have this model            RUN
+    |  |- ModelMissing                 the server does not have this model            RUN
+    |  `- NoLogprobs                   the server gives no log-probabilities          RUN
     `- AnswerError                     the model's answer cannot be used
        |- EmptyAnswer                  nothing but white space
        |- CutAnswer                    stopped by the length limit
@@ -247,6 +248,11 @@ class EndpointMissing(BackendError):
 
 class ModelMissing(BackendError):
     kind = "model-missing"
+    scope = Scope.RUN
+
+
+class NoLogprobs(BackendError):
+    kind = "no-logprobs"
     scope = Scope.RUN
 
 

@@ -53,6 +53,10 @@ class GenerateRequest:
     options: Options = Options()
     output_schema: Mapping[str, Any] | None = None
     """A JSON schema for the answer; servers that can constrain their output by it."""
+    top_logprobs: int = 0
+    """The most likely tokens whose log-probabilities are wanted for the answer's first token; 0 for none."""
+    small: bool = False
+    """Whether the backend's small model may answer, where it runs two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Chunk:
     """`stop`, `length`, `content_filter` or `error`: set once, on the chunk that ends the answer."""
     usage: Usage | None = None
     """Set at most once, on or after the chunk that ends the answer."""
+    logprobs: Mapping[str, float] | None = None
+    """Log-probabilities of the most likely first tokens, where the request wants them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class Completion:
     thinking: str = ""
     attempts: int = 1
     """How often the request was sent until it succeeded."""
+    logprobs: Mapping[str, float] | None = None
+    """Log-probabilities of the most likely first tokens; `None` when not asked for, or not to be had."""
 
 
 CHARACTERS_PER_TOKEN = 4

@@ -72,6 +72,8 @@ class Settings:
     port: int = 0
     reply: Reply = default_reply
     """(prompt, schema) → the answer's text."""
+    logprobs: Callable[[str], Mapping[str, float]] | None = None
+    """prompt → the log-probabilities of the first token, whose likeliest is the answer; `None` gives none."""
     thinking: str = ""
     """Reasoning text that is streamed before each answer."""
     latency_s: float = 0.0

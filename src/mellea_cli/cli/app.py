@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "summarise": CommandEntry("summarise:summarise", "Write a summary, the sentiment and the issues for each row."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "run": CommandEntry("run:run", "Your own fields for each row of INPUT."),
+    "watch-folder": CommandEntry(
+        "watch_folder:watch_folder", "Process each file that appears in a folder once, when it is complete."
+    ),
     "pipeline": CommandEntry(
         "pipeline_file:pipeline_app", "Write, check, show and try a pipeline file: your own fields."
     ),

@@ -46,6 +46,8 @@ After 129, 130 and 143 the output holds all finished rows. The message prints th
 | `mellea stop OUTPUT` | the run that is stopped ends with 4 |
 | `mellea pause`, `resume`, `stop`, `tune` | 2 if there is no such run now, or it cannot do that |
 | `--estimate` | 4 if no row of the sample was answered |
+| `--output-dir` | the first code other than 0; the other files are processed unless the code is 4 or more |
+| `mellea watch-folder` | 0 after Ctrl-C or SIGTERM while it waits; 130 or 143 if a file was in progress |
 | `mellea themes` | 5 if the figures do not match the output; the message names the row |
 | `mellea report`, `mellea compare` | 0 also for an empty file |
 | `mellea watch` | 10 if a condition holds beyond chance, 0 if none does, 4 if `--notify` fails |
@@ -116,9 +118,9 @@ FILTERS = """\
 `report`, `show` and `export` have it.
 
 ```console
-mellea summarise tickets.csv -o german.csv --where 'country == "DE" and rating <= 2'
+mellea summarise feedback.csv -o web.csv --where 'channel == "web" and length(text) > 40'
 mellea report results.jsonl --where 'urgency == "high"'
-mellea export results.jsonl -o refunds.csv --where 'text contains "refund" and not (id in [7, 12])'
+mellea export results.jsonl -o refunds.csv --where 'text contains "refund" and not (id in ["F-007", "F-012"])'
 ```
 
 ## What can be written

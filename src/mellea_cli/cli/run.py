@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline, run_pipeline
+from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def run(options: RunOptions) -> ExitCode:
     Pipeline in a Python module. The same command again asks only for what is missing: a field that was added or
     reworded asks that field alone.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def chosen_pipeline(options: RunOptions) -> Pipeline:
@@ -48,15 +47,25 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
         UsageError: there is no such pipeline, or a flag does not fit it.
     """
     from mellea_cli.pipelines.default_prompts import PIPELINES
+    from mellea_cli.pipelines.pipeline import Column
 
     extended = bool(options.field or options.category or options.labels or options.language)
-    if not extended and not options.examples_from and options.pipeline in PIPELINES:
+    if not (extended or options.confidence or options.examples_from) and options.pipeline in PIPELINES:
         return PIPELINES[options.pipeline]
     from mellea_cli.pipelines.own_fields import own_pipeline, pipeline_of
 
     pipeline = pipeline_of(options.pipeline)
+    if options.confidence:
+        if not pipeline.reads_logprobs:
+            raise UsageError(f"-p {options.pipeline} has no confidence", hint="use -p fast, or omit --confidence")
+        pipeline = replace(pipeline, columns=(*pipeline.columns, Column("confidence", type="number")))
     if not extended and not options.examples_from:
         return pipeline
+    if pipeline.reads_logprobs:
+        raise UsageError(
+            f"-p {options.pipeline} has fields of its own only",
+            hint="omit --field, --category, --labels, --language and --examples-from, or use -p single",
+        )
     spec = _spec(pipeline, options)
     if extended:
         spec = _with_flags(spec, options)

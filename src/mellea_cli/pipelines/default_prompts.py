@@ -385,14 +385,14 @@ def shortened(values: Mapping[str, Any]) -> dict[str, Any]:
     """The built-in texts that are too long for their requirements, cut: a row never fails because of its summary."""
     short: dict[str, Any] = {}
     if summary := values.get("summary"):
-        short["summary"] = _cut(sentences(" ".join(summary.split()))[0], SUMMARY_LENGTH, SUMMARY_WORDS)
+        short["summary"] = cut(sentences(" ".join(summary.split()))[0], SUMMARY_LENGTH, SUMMARY_WORDS)
     for name in ("positive_aspect", "main_complaint"):
         if phrase := values.get(name):
-            short[name] = _cut(phrase, ISSUE_LENGTH)
+            short[name] = cut(phrase, ISSUE_LENGTH)
     return {name: text for name, text in short.items() if text != values[name]}
 
 
-def _cut(text: str, length: int, words: int = ISSUE_LENGTH) -> str:
+def cut(text: str, length: int, words: int = ISSUE_LENGTH) -> str:
     """Whole words of a text, below these limits, with an ellipsis where some are left out."""
     if len(text) < length and len(text.split()) < words:
         return text

@@ -96,15 +96,25 @@ def pipeline_of(source: Any) -> Pipeline:
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"{source!r} is no pipeline", hint="give a pipeline file, a pydantic model or a Pipeline")
     name = os.fspath(source)
-    if name in PIPELINES:
-        return PIPELINES[name]
+    if name in (*PIPELINES, "fast"):
+        return _built_in(name)
     if (module := re.fullmatch(r"((?:\w+\.)*\w+):(\w+)", name)) and not Path(name).exists():
         return replace(pipeline_of(_imported(module[1], module[2])), source=name)
     if not Path(name).exists() and not name.endswith(".toml"):
-        near = nearest(name, PIPELINES)
-        hint = f"did you mean {near!r}?" if near else f"name a pipeline file, {' or '.join(PIPELINES)}, or MODULE:NAME"
+        near = nearest(name, (*PIPELINES, "fast"))
+        hint = (
+            f"did you mean {near!r}?" if near else f"name a pipeline file, {', '.join(PIPELINES)}, fast, or MODULE:NAME"
+        )
         raise UsageError(f"there is no pipeline {name!r}", hint=hint)
     return own_pipeline(load_pipeline(name), Path(name).stem)
+
+
+def _built_in(name: str) -> Pipeline:
+    if name in PIPELINES:
+        return PIPELINES[name]
+    from mellea_cli.pipelines.fast import FAST
+
+    return FAST
 
 
 def _imported(module: str, name: str) -> Any:

@@ -28,7 +28,7 @@ from mellea_cli.io.columns import (
 )
 from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.formats import CsvDialect, RawRow, RowStream
+from mellea_cli.io.formats import ColumnType, CsvDialect, RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
 from mellea_cli.io.row_filter import NamedColumn, require_columns
 from mellea_cli.io.source import SourceOptions, open_rows
@@ -283,14 +283,14 @@ class Results:
         taken = list(islice(rows.stream, SAMPLE_ROWS))
         sample = [row[1] for row in taken if not isinstance(row, InputError)]
         names = rows.header or tuple(dict.fromkeys(key for fields in sample for key in fields))
-        added = {_last(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
+        added = {added_column(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
         found = find_text([name for name in names if name not in added], sample)
         self._text_fields = tuple(found or ()) if found and len(found) == 1 else ()
         return chain(taken, rows.stream)
 
     def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
         """The run's columns by their usual names."""
-        added = {name: found for name in _ADDED if (found := _last(name, names)) is not None}
+        added = {name: found for name in _ADDED if (found := added_column(name, names)) is not None}
         if "sentiment" not in added and not any(column.name in names for column in self.own):
             file = "FILE" if self.name.startswith("<") else self.name
             raise InputError(
@@ -315,7 +315,7 @@ class Results:
         nested = not self._flat and "issues" in added
         if not nested:
             added.pop("issues", None)
-            added |= {name: found for name in _ISSUE_PARTS if (found := _last(name, names)) is not None}
+            added |= {name: found for name in _ISSUE_PARTS if (found := added_column(name, names)) is not None}
         options = self._options
         if options.text_fields:
             text = tuple(self._named(name, "--text-field", names, line) for name in options.text_fields)
@@ -464,7 +464,8 @@ def is_non_answer(text: str) -> bool:
     return len(unit) >= 4 and any(unit in row or unit in row[::-1] for row in _KEYBOARD_ROWS)
 
 
-def _last(name: str, columns: tuple[str, ...]) -> str | None:
+def added_column(name: str, columns: tuple[str, ...]) -> str | None:
+    """The column that a run has added under a name or a name that was free; `None` where there is none."""
     pattern = re.compile(rf"(?:mellea_)?{name}|mellea_{name}_\d+")
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
 
@@ -497,6 +498,7 @@ class OutputRows:
         self.unreadable = 0
         self.count = 0  # Rows that were yielded
         self.dialect: CsvDialect | None = None
+        self.types: Mapping[str, ColumnType] = {}
         self._options = options
         self._columns = [NamedColumn(name) for name in columns]
         self._flag = flag
@@ -517,7 +519,7 @@ class OutputRows:
         where = self._options.where
         if where is not None:
             rows = where.checked(rows, self.name)
-        self.dialect = rows.dialect
+        self.dialect, self.types = rows.dialect, rows.types
         seen = False
         for row in rows.stream if self._options.limit != 0 else ():
             if isinstance(row, InputError):
@@ -563,7 +565,7 @@ def usual_columns(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list
         own: the columns of own fields.
     """
     names = tuple(dict.fromkeys(name for row in rows for name in row))
-    answers = [_last(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
+    answers = [added_column(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
     added = [name for name in answers if name is not None]
     found = find_text([name for name in names if name not in (*added, *_ISSUE_PARTS)], rows) if rows else None
     first = [*same_names(ID_COLUMN, names), *(found or ())[:1], *added]
