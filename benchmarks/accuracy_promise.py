@@ -55,7 +55,7 @@ def plan_for(labels: set[str]) -> RunPlan:
 
 
 class _Stored:
-    """A source without rows: the simulation hands them in one by one."""
+    """A source without rows: the simulation gives them one by one."""
 
     skipped = 0
 

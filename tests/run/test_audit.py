@@ -73,7 +73,7 @@ def test_a_threshold_rarely_passes_below_the_target() -> None:
     """True agreement 0.94, target 0.95: no more than about the stated risk of 5 % of 600 samples pass one."""
     passed = sum(passing_threshold(sample(300, 0.94, seed), 0.95) < math.inf for seed in range(600))
     assert passed / 600 < 0.07
-    good = sum(passing_threshold(sample(600, 0.99, seed), 0.95) < math.inf for seed in range(100))
+    good = sum(passing_threshold(sample(1_000, 0.99, seed), 0.95) < math.inf for seed in range(100))
     assert good > 90
 
 

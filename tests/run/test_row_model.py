@@ -298,7 +298,7 @@ def test_a_killed_run_keeps_both_kinds(tmp_path: Path) -> None:
 
 
 def test_a_small_input_is_asked_as_ever(tmp_path: Path) -> None:
-    """Up to five hundred rows there is nothing to learn; the column is there all the same."""
+    """Up to five hundred rows there is nothing to learn, and the column is there."""
     write_rows(tmp_path / "in.jsonl", feedback(450))
     with ModelServer(reply=answer, record=False) as server:
         told = run(tmp_path, server, "--learn")
