@@ -59,7 +59,8 @@ def test_a_run_is_controlled_by_another_process(serve: Serve, mellea_process: Ru
     assert "socket" not in listed
     tuned = mellea_process("tune", str(listed["pid"]), "-c", "3", "--rpm", "5")
     assert "at most 3 in flight and 5 requests a minute" in tuned.stderr
-    assert "resumed" in mellea_process("resume", "out.jsonl").stderr
+    resumed = json.loads(mellea_process("resume", "out.jsonl", "--json").stdout)
+    assert (Path(resumed["output"]).name, resumed["answer"]) == ("out.jsonl", "resumed")
     assert "stopping" in mellea_process("stop", "out.jsonl").stderr
     run.join(TIMEOUT_S)
     assert found[0].returncode == 4

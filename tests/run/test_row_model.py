@@ -280,7 +280,7 @@ def test_a_killed_run_keeps_both_kinds(tmp_path: Path) -> None:
     with ModelServer(reply=answer, latency_s=0.005) as server:
         command = [sys.executable, "-m", "mellea_cli", *arguments(server, "--learn")]
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-        server.wait(lambda state: state.completed >= 420, timeout=100)
+        server.wait(lambda state: state.completed >= 465, timeout=100)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         partial = (tmp_path / "out.jsonl.partial").read_text()

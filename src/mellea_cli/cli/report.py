@@ -433,7 +433,9 @@ def export(flags: ExportFlags) -> ExitCode:
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
-        options = SinkOptions(format=form, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect)
+        options = SinkOptions(
+            format=form, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect, types=lambda: rows.types
+        )
         sink = stack.enter_context(open_sink(target, AddedColumns(), options, note=partial(say, sys.stderr)))
         for position, (line, fields, raw) in enumerate(rows):
             kept = rows.chosen(fields)

@@ -28,7 +28,7 @@ from mellea_cli.io.columns import (
 )
 from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.formats import CsvDialect, RawRow, RowStream
+from mellea_cli.io.formats import ColumnType, CsvDialect, RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
 from mellea_cli.io.row_filter import NamedColumn, require_columns
 from mellea_cli.io.source import SourceOptions, open_rows
@@ -498,6 +498,7 @@ class OutputRows:
         self.unreadable = 0
         self.count = 0  # Rows that were yielded
         self.dialect: CsvDialect | None = None
+        self.types: Mapping[str, ColumnType] = {}
         self._options = options
         self._columns = [NamedColumn(name) for name in columns]
         self._flag = flag
@@ -518,7 +519,7 @@ class OutputRows:
         where = self._options.where
         if where is not None:
             rows = where.checked(rows, self.name)
-        self.dialect = rows.dialect
+        self.dialect, self.types = rows.dialect, rows.types
         seen = False
         for row in rows.stream if self._options.limit != 0 else ():
             if isinstance(row, InputError):

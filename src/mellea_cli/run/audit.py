@@ -4,10 +4,11 @@ A cheap reading gives each row a score, higher where it is surer. Rows from a th
 random part of all rows is answered by the full reading in any case, and tells how often both agree. The threshold is
 the lowest one that these rows let pass:
 
-- A threshold passes if the agreement of the rows above it would be as good as it is by chance in at most `RISK` of all
-  cases, were the true agreement below the target. This is the binomial tail test of "Learn then Test" (A. Angelopoulos,
-  S. Bates, E. Candès, M. Jordan, L. Lei, Annals of Applied Statistics 19, 2025), with its fixed sequence of tests: from
-  the surest rows down to the first threshold that fails.
+- A threshold passes if the agreement of the rows above it would be as good by chance in at most a small share of all
+  cases, were the true agreement below the target. The cheap reading may change ten times; together they have `RISK`.
+  This is the binomial tail test of "Learn then Test" (A. Angelopoulos, S. Bates, E. Candès, M. Jordan, L. Lei, Annals
+  of Applied Statistics 19, 2025), with its fixed sequence of tests: from the surest rows down to the first threshold
+  that fails.
 - The agreement that was measured has the interval of C. Clopper and E. Pearson (Biometrika 26, 1934), which is exact.
 """
 
@@ -19,13 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RISK = 0.05
-"""Share of the cases in which a threshold may pass although the agreement is below the target."""
+"""Share of the runs in which a threshold may pass although the agreement is below the target."""
 CONFIDENCE = 0.95
 """Of the interval of the agreement that was measured."""
 
-# Where the sequences of tests start, as shares of the rows; each sequence has its part of the risk.
-_STARTS = (0.2, 0.4, 0.7)
-_STEP = 0.05
+# The sequence of tests starts at this share of the rows and goes down in such steps.
+_START, _STEP = 0.3, 0.05
+# The risk is divided among so many readings: each is a chance for a bad threshold to pass.
+_READINGS = 10
 # A change in the rows is recognised when so bad an agreement would be rarer than this at the target.
 _ALARM = 0.01
 _DIGEST_BYTES = 8
@@ -127,14 +129,13 @@ def passing_threshold(rows: Sequence[Compared], target: float, risk: float = RIS
         if place in places:
             steps.append((place, max(misses)))
     best = 0
-    for start in _STARTS:
-        for place, most in steps:
-            if place < start * len(ranked):
-                continue
-            # All fields must hold, so the largest of their p-values counts, without a part of the risk for each.
-            if binomial_tail(most, place, 1 - target) > risk / len(_STARTS):
-                break
-            best = max(best, place)
+    for place, most in steps:
+        if place < _START * len(ranked):
+            continue
+        # All fields must hold, so the largest of their p-values counts, without a part of the risk for each.
+        if binomial_tail(most, place, 1 - target) > risk:
+            break
+        best = place
     return ranked[best - 1].score if best else math.inf
 
 
@@ -168,7 +169,7 @@ class Audit:
     def calibrate(self, sample: Sequence[Compared]) -> None:
         """Set the threshold by a random sample of the rows, where the cheap reading is a new one."""
         self._sample, self._recent, self.changed = list(sample), [], False
-        self.threshold = passing_threshold(self._sample, self.target)
+        self.threshold = passing_threshold(self._sample, self.target, RISK / _READINGS)
 
     def compare(self, row: Compared, *, audited: bool) -> None:
         """Take a drawn row; one that would have kept the cheap answer is audited, and can end the present threshold."""
@@ -183,7 +184,7 @@ class Audit:
                 self.changed, self.threshold = True, math.inf
                 return
         if not all(row.agreed):
-            self.threshold = max(self.threshold, passing_threshold(self._sample, self.target))
+            self.threshold = max(self.threshold, passing_threshold(self._sample, self.target, RISK / _READINGS))
 
     def count(self, agreed: Sequence[bool]) -> None:
         """Count an audited row, also one of an earlier run."""

@@ -32,8 +32,8 @@ _BY_MODEL = "model"
 SMALLEST_INPUT = 500
 """With no more rows than this, a row model would save less than it costs."""
 _FIRST_FIT = 300
-# The next fit is at so many times the answers; sooner while the model takes no rows.
-_GROWTH, _SMALL_GROWTH = 1.5, 1.25
+# The next fit is at so many times the answers: nine fits up to the most examples, as the audit divides its risk.
+_GROWTH = 1.5
 # A change in the rows: so many more are asked before the model takes rows again.
 _RELEARN = 100
 _MOST_EXAMPLES = 10_000
@@ -367,8 +367,7 @@ class RowLearner:
             self._model = model
             self.audit.calibrate(sample)
             self._taking = self._taking or self.audit.threshold <= 1.0
-            growth = _GROWTH if self.audit.threshold <= 1.0 else _SMALL_GROWTH
-            self._next_fit = max(len(examples) + _RELEARN, int(len(examples) * growth))
+            self._next_fit = int(len(examples) * _GROWTH)
 
     def _learn_again(self) -> None:
         """Ask rows again after a change in them: what was random before says nothing about those to come."""
