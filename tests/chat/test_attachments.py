@@ -198,8 +198,8 @@ def test_own_fields_next_to_the_built_in_ones(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     head = "id,text,summary,sentiment,main_complaint,positive_aspect,urgency,team,parts,stars,again,error\n"
     path.write_text(
-        head + '7,x,It broke.,negative,broke,,high,workshop,"[""pump""]",1,false,\n'
-        "8,y,It is fine.,positive,,fine,low,workshop,[],5,true,\n9,z,,,,,,,,,,parse: it is empty\n"
+        head + '7,The pump broke.,It broke.,negative,broke,,high,workshop,"[""pump""]",1,false,\n'
+        "8,The pump is fine.,It is fine.,positive,,fine,low,workshop,[],5,true,\n9,z,,,,,,,,,,parse: it is empty\n"
     )
     with closing(Journal.open(resolve_output(str(path)).journal)) as journal:
         journal.note_facts({OWN_FIELDS: json.dumps(COLUMNS)})
