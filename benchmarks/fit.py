@@ -20,6 +20,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,13 @@ def main() -> None:
         report(source, judgements, wrong)
     report("all, each held out", held, opposite)
     sys.stdout.write(f"second looks: {looked / len(rows):.3f}\n")
+    for low, high in pairwise((0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)):
+        inside = [one for one in held if low < one[0] <= high]
+        if inside:
+            mean, right = (sum(one[place] for one in inside) / len(inside) for place in (0, 1))
+            sys.stdout.write(
+                f"confidence {low:.2f} to {high:.2f}: {len(inside):>4} rows, mean {mean:.2f}, right {right:.2f}\n"
+            )
     FITTED.write_text(json.dumps(fitted(rows)) + "\n", encoding="utf-8")
 
 
