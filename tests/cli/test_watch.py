@@ -177,3 +177,15 @@ def test_nothing_leaves_the_machine_with_local_only(mellea: Run) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "--local-only allows nothing else" in done.stderr
     assert "is no address" in mellea(*WATCH, "--when", "negative +5pp", "--notify", "team-channel").stderr
+
+
+@pytest.mark.usefixtures("weeks")
+def test_json_tells_what_was_checked_and_what_holds(mellea: Run) -> None:
+    """One object, also when nothing holds; the exit code is the same."""
+    done = mellea("watch", "old.jsonl", "new.jsonl", "--when", "negative +5pp", "--when", "high +5pp", "--json")
+    assert done.returncode == 10
+    told = json.loads(done.stdout)
+    assert told["checked"] == ["negative +5pp", "high +5pp"]
+    assert [(one["condition"], one["what"]) for one in told["alerts"]] == [("negative +5pp", "negative")]
+    done = mellea("watch", "old.jsonl", "old.jsonl", "--when", "negative +5pp", "--json")
+    assert (done.returncode, json.loads(done.stdout)["alerts"], done.stderr) == (0, [], "")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from mellea_cli.cli.flags import INPUT, OUTPUT, AllowHttpFlag, LocalOnlyFlag, option, options_command
+from mellea_cli.cli.flags import INPUT, OUTPUT, AllowHttpFlag, LocalOnlyFlag, option, options_command, write_json
 from mellea_cli.cli.report import REPORT, SCORE_HELP, parse_score, read_comparison
 from mellea_cli.errors import BackendUnavailable, ExitCode, UsageError, nearest
 
@@ -50,6 +50,7 @@ class WatchFlags:
         None
     )
     id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    json: Annotated[bool, _flag(OUTPUT, "JSON on stdout, also when no condition holds.")] = False
     local_only: LocalOnlyFlag = False
     allow_http: AllowHttpFlag = False
 
@@ -76,11 +77,21 @@ def watch(flags: WatchFlags) -> ExitCode:
         id_field=flags.id_field,
     )
     alerts = find_alerts(conditions, comparison)
+    if flags.json:
+        write_json(
+            {
+                "old": comparison.old.name,
+                "new": comparison.new.name,
+                "checked": [condition.text for condition in conditions],
+                "alerts": [{"condition": one.condition.text, "what": one.what, "how": one.how} for one in alerts],
+            }
+        )
     if not alerts:
-        if sys.stderr.isatty():
+        if not flags.json and sys.stderr.isatty():
             typer.echo(f"no condition holds beyond chance ({len(conditions)} checked)", err=True)
         return ExitCode.OK
-    typer.echo(message(alerts, comparison))
+    if not flags.json:
+        typer.echo(message(alerts, comparison))
     if flags.notify is not None:
         sys.stdout.flush()
         _post(flags.notify, message(alerts, comparison, slack=True))
