@@ -90,6 +90,16 @@ async def test_a_run_and_its_report(folder: Path) -> None:
     assert len((folder / "out.jsonl").read_text().splitlines()) == 4
 
 
+async def test_rows_are_shown_by_condition(folder: Path) -> None:
+    """Only the named columns, only the rows that meet the condition, at most as many as asked for."""
+    async with assistant(folder) as client:
+        arguments = {"file": "in.jsonl", "columns": ["id", "channel"], "where": 'id != "r0"', "first": 2}
+        rows = value(await client.call_tool("show_rows", arguments))
+        refused = error(await client.call_tool("show_rows", {"file": "in.jsonl", "columns": ["idd"]}))
+    assert rows == [{"id": "r1", "channel": "email"}, {"id": "r2", "channel": "email"}]
+    assert "did you mean id?" in refused
+
+
 async def test_no_path_leads_out_of_the_folder(folder: Path) -> None:
     """A relative path, an absolute one and a link are refused with the reason."""
     async with assistant(folder) as client:
