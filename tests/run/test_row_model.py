@@ -280,13 +280,14 @@ def test_a_killed_run_keeps_both_kinds(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", feedback(ROWS))
     with ModelServer(reply=answer, latency_s=0.005) as server:
         command = [sys.executable, "-m", "mellea_cli", *arguments(server, "--learn")]
+        unfinished = tmp_path / "out.jsonl.partial"
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
         try:
-            server.wait(lambda state: state.completed >= 465, timeout=200)
+            server.wait(lambda _: unfinished.exists() and '"learned"' in unfinished.read_text(), timeout=200)
         finally:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        partial = (tmp_path / "out.jsonl.partial").read_text()
+        partial = unfinished.read_text()
         finished = run(tmp_path, server, "--learn")
         asked = Counter(server.state.attempts)
     written = [json.loads(line) for line in partial.splitlines() if line.endswith("}")]
