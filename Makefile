@@ -32,7 +32,7 @@ coverage:        ## The quick tests with their coverage: at least 92 %, branches
 structure:       ## Modules, lines, importers, comments (limits in tests/test_structure.py)
 	python tests/structure.py
 
-reference:       ## Write docs/commands.md and docs/settings.md again: after a change of flags or help texts
+reference:       ## Write the generated pages of docs/ and man/ again: after a change of flags or help texts
 	python scripts/reference.py
 	python scripts/pipelines_page.py
 

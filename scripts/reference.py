@@ -1,59 +1,32 @@
 """Writes the pages that follow from the program: `python scripts/reference.py`.
 
-`docs/commands.md` and `docs/settings.md` come from the Typer app. tests/test_reference.py compares the files with
-what this script writes.
+`docs/commands.md`, `docs/settings.md` and the manual pages in `man/` come from the Typer app, other pages from the
+topics of `mellea help`. tests/test_reference.py compares the files with what this script writes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer.main
 
 from mellea_cli.cli.app import COMMANDS, app
+from mellea_cli.cli.help_pages import CONFIG, environment_text, manual_page
+from mellea_cli.cli.help_pages import PAGES as TOPICS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+MANUAL = ROOT / "man"
 
-# Variables that no flag has, with what they do. tests/test_reference.py finds every variable that the source reads.
-VARIABLES = {
-    "MELLEA_CONFIG": "path of the configuration file",
-    "MELLEA_CACHE_DIR": "folder for embedded models and saved prompts, instead of the cache folder",
-    "MELLEA_LOOP": "`asyncio` keeps Python's own event loop where uvloop is installed",
-    "OPENAI_API_KEY": "key of an OpenAI-compatible server",
-    "OPENAI_BASE_URL": "address of an OpenAI-compatible server; `--base-url` beats it",
-    "OLLAMA_HOST": "address of the Ollama server, as for Ollama itself",
-    "OLLAMA_API_KEY": "key of an Ollama server behind a proxy, or of Ollama's cloud",
-    "OLLAMA_NUM_PARALLEL": "requests that a local Ollama server works on at once; sets where `-c auto` starts",
-    "RAY_ADDRESS": "the Ray cluster, if `--ray-address` is not given",
-    "RAY_AUTH_MODE": "authentication of a Ray cluster, as for Ray itself",
-    "RAY_AUTH_TOKEN": "token of a Ray cluster, as for Ray itself",
-    "HF_ENDPOINT": "address of the model hub from which embedded models are downloaded",
-    "HF_HOME": "folder of the hub's own cache, which `mellea` reads",
-    "HF_HUB_CACHE": "folder of the hub's cached models, which `mellea` reads",
-    "HF_HUB_OFFLINE": "`1` does not ask the hub",
-    "HF_TOKEN": "token of the hub; the models of the catalogue need none",
-    "XDG_CACHE_HOME": "cache folder of your user account, for the hub's cache",
-    "SSL_CERT_FILE": "file with the certificates to trust",
-    "SSL_CERT_DIR": "folder with the certificates to trust",
-    "NO_COLOR": "any value turns colours off",
-    "FORCE_COLOR": "any value turns colours on, also in a pipe",
-    "TERM": "`dumb` turns panels and colours off",
-    "TTY_COMPATIBLE": "`0` treats the screen as no terminal, `1` as a terminal",
-    "TTY_INTERACTIVE": "`0` shows plain lines instead of panels",
-    "CI": "any value but `0` and `false` shows plain lines instead of panels",
-    "EDITOR": "editor of `/edit` in the chat",
-    "VISUAL": "editor of `/edit` in the chat; it beats `EDITOR`",
-    "INPUTRC": "settings file of the line editor; Vi keys in the chat follow it",
-}
-
-_NOTE = "<!-- `make reference` writes this page from the program. Change the help texts, or scripts/reference.py. -->\n"
+_NOTE = "<!-- `make reference` writes this page from the program. Change the help texts. -->\n"
 _ABOUT_COMMANDS = """\
-`mellea COMMAND --help` shows the same text at the terminal. Every flag of a batch command is also a variable and a key
-of the configuration file: [settings.md](settings.md). [exit-codes.md](exit-codes.md) describes the exit codes.
+`mellea COMMAND --help-all` shows the same text at the terminal; `--help` shows the usual flags. Every flag of a batch
+command is also a variable and a key of the configuration file: [settings.md](settings.md).
+[exit-codes.md](exit-codes.md) describes the exit codes.
 """
 
 
@@ -131,7 +104,6 @@ def settings_page() -> str:
                 )
                 entry[2].add(name)
     rows = [f"{row} {', '.join(f'`{name}`' for name in sorted(names))} |" for row, _, names in sorted(flags.values())]
-    variables = [f"| `{name}` | {text} |" for name, text in VARIABLES.items()]
     text = f"""# Settings and variables
 
 {_NOTE}
@@ -140,41 +112,15 @@ of the configuration file, and every setting that differs from its default.
 
 ## The configuration file
 
-The file is TOML. Its keys are the names in the third column of the next table. A key at the top applies to every
-command that has the flag. A key in a table applies to the command of that name. `[pool.NAME]` describes several
-servers: [scaling.md](scaling.md).
-
-```toml
-backend = "ollama"
-
-[summarise]
-concurrency = 8
-max-errors = "5%"
-
-[report]
-by = ["channel"]
-```
-
-An unknown key is an error, and the message names the nearest key. `MELLEA_CONFIG` names another file.
-
+CONFIG
 ## Flags, variables and keys
 
 | flag | variable | key | commands |
 |---|---|---|---|
 ROWS
 
-A variable for a switch takes `1` or `0`. `MELLEA_TEXT_FIELD` takes several columns on separate lines.
-
-## Other variables
-
-| variable | meaning |
-|---|---|
-VARIABLES
-
-Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. A pool names its own variables for keys with
-`key_env`.
-"""
-    return text.replace("ROWS", "\n".join(rows)).replace("VARIABLES", "\n".join(variables))
+VARIABLES"""
+    return text.replace("ROWS", "\n".join(rows)).replace("VARIABLES", environment_text()).replace("CONFIG\n", CONFIG)
 
 
 def _cell(text: str) -> str:
@@ -185,9 +131,33 @@ def _slug(heading: str) -> str:
     return heading.lower().replace(" ", "-")
 
 
-PAGES = {"commands.md": commands_page, "settings.md": settings_page}
+def topic_page(topic: str) -> str:
+    """A topic of `mellea help` as a page."""
+    title, _, rest = TOPICS[topic]().partition("\n\n")
+    return f"{title}\n\n{_NOTE}\n{rest}"
+
+
+def manual_pages() -> Iterator[tuple[str, str]]:
+    """The manual pages: of the program, and of each command."""
+    group = typer.main.get_command(app)
+    root: Any = group.make_context("mellea", [], resilient_parsing=True)
+    yield "mellea.1", manual_page(root)
+    for name, _, _ in commands():
+        yield f"mellea-{name.replace(' ', '-')}.1", manual_page(root, name.split())
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands_page,
+    "settings.md": settings_page,
+    "exit-codes.md": partial(topic_page, "exit-codes"),
+    "filters.md": partial(topic_page, "filters"),
+    "formats.md": partial(topic_page, "formats"),
+}
 
 
 if __name__ == "__main__":
-    for file, text in PAGES.items():
-        (DOCS / file).write_text(text(), encoding="utf-8")
+    for file, make in PAGES.items():
+        (DOCS / file).write_text(make(), encoding="utf-8")
+    MANUAL.mkdir(exist_ok=True)
+    for file, text in manual_pages():
+        (MANUAL / file).write_text(text, encoding="utf-8")

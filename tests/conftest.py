@@ -42,13 +42,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the settings of the machine that runs the tests."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hide the settings of the machine that runs the tests, and keep its list of runs free of theirs."""
     for name in list(os.environ):
         if name.upper().startswith(_FOREIGN):
             monkeypatch.delenv(name)
     # uvloop is there for the tests that are about it; most users have Python's own loop.
     monkeypatch.setenv("MELLEA_LOOP", "asyncio")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 @pytest.fixture

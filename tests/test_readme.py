@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 from inprocess import run_in_process
 from mellea_cli.cli.app import app
 from mellea_cli.errors import ExitCode
+from mellea_cli.io.corrections import Correction, CorrectionsFile
 from rowfiles import write_rows
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,8 @@ _PAGES = [path for path in DOCUMENTS if path.name not in {"commands.md", "extend
 # What needs a provider, servers, a cluster or a download is only parsed.
 _NEEDS_MORE = re.compile(
     r" --(?:offload|export-batch|import-batch|engine|pool|base-url|pull)\b|^mellea (?:jobs|models) "
+    # A terminal.
+    r"|^mellea review \S+$"
 )
 
 
@@ -79,7 +82,26 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("results.jsonl", "results.csv", "out.jsonl", "last-week.jsonl"):
         done = run_in_process(("summarise", "products.jsonl", "-o", name, "-q"), folder, env=SCRIPTED)
         assert done.returncode == 0, done.stderr
+    labels = [f"{row['id']},{('positive', 'negative')[number % 2]}" for number, row in enumerate(rows)]
+    (folder / "labels.csv").write_text("\n".join(["id,label", *labels]) + "\n", encoding="utf-8")
+    (folder / "gold.csv").write_text("\n".join(["id,sentiment", *labels]) + "\n", encoding="utf-8")
+    for name in ("results.csv.corrections.jsonl", "saved.jsonl"):
+        CorrectionsFile(folder / name).add([one for row in rows[:8] for one in _judged(row)])
     return folder
+
+
+def _judged(row: dict[str, Any]) -> list[Correction]:
+    values = {
+        "sentiment": "negative",
+        "urgency": "high",
+        "main_complaint": "too slow",
+        "positive_aspect": None,
+        "summary": "The customer finds it too slow.",
+    }
+    return [
+        Correction(row["id"], row["text"], name, "positive", value, "eva", when=row["id"], seed=1)
+        for name, value in values.items()
+    ]
 
 
 SCRIPTED = {"MELLEA_BACKEND": "scripted", "MELLEA_MODEL": "scripted"}
@@ -135,7 +157,7 @@ def test_every_example_runs(document: Path, files: Path, tmp_path: Path, monkeyp
         if _NEEDS_MORE.search(command):
             continue
         arguments = shlex.split(command.replace("/data/", ""))[1:]
-        for name in (*arguments, *before.split()):
+        for name in (*arguments, *(f"{name}.corrections.jsonl" for name in arguments), *before.split()):
             if (files / name).is_file() and not (tmp_path / name).exists():
                 shutil.copy(files / name, tmp_path)
         if "-o" in arguments and not (tmp_path / f"{arguments[arguments.index('-o') + 1]}.journal").exists():

@@ -13,6 +13,7 @@ import pytest
 
 from inprocess import run_in_process
 from mellea_cli import errors, events
+from mellea_cli.cli.help_pages import VARIABLES
 from rowfiles import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,14 @@ def test_every_variable_is_described() -> None:
     settings = (DOCS / "settings.md").read_text(encoding="utf-8")
     described = set(re.findall(r"`([A-Z][A-Z_]+)`", settings))
     assert named - described - _NOT_SETTINGS == set()
-    assert set(REFERENCE["VARIABLES"]) <= named
+    assert set(VARIABLES) <= named
+
+
+def test_the_manual_pages_are_what_the_script_writes() -> None:
+    """One for the program and one for each command; no other file is in their folder."""
+    written = dict(REFERENCE["manual_pages"]())
+    assert {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "man").iterdir()} == written
+    assert {"mellea.1", "mellea-summarise.1", "mellea-models-pull.1"} <= set(written)
 
 
 @pytest.mark.parametrize("message", QUOTED)
@@ -74,7 +82,7 @@ def test_a_message_of_the_troubleshooting_page_is_one_of_the_program(message: st
 def test_every_kind_of_a_failed_row_is_described() -> None:
     """The table has each kind with which a row can fail, and no other."""
     table = TROUBLESHOOTING.split("## A row with an error")[1]
-    ends_the_run = {"backend", "not-authorized", "quota-spent", "endpoint-missing", "model-missing"}
+    ends_the_run = {"backend", "not-authorized", "quota-spent", "endpoint-missing", "model-missing", "no-logprobs"}
     kinds = {
         one.kind
         for one in vars(errors).values()
@@ -108,10 +116,62 @@ def test_every_key_of_the_json_is_described(tmp_path: Path) -> None:
     for event in read_rows(tmp_path / "log.jsonl"):
         row = next(line for line in page.splitlines() if line.startswith(f"| `{event['event']}` |"))
         assert {"time", "t", "event", *re.findall(r"`(\w+)`", row)[1:]} == set(event)
-    assert keys_of("Events") == {one.__name__ for one in get_args(events.Event)} - {"TokensReceived"}
+    assert keys_of("Events") == {one.__name__ for one in get_args(events.Event)} - {"TokensReceived", "Counted"}
     report = run_in_process(("report", "out.jsonl", "--format", "json"), tmp_path).stdout
     assert set(json.loads(report)) == keys_of("A report")
     compared = json.loads(run_in_process(("compare", "out.jsonl", "out.jsonl", "--format", "json"), tmp_path).stdout)
     assert all(f"`{key}`" in page for key in compared)
     answer = json.loads(run_in_process(("chat", "Why?", "-b", "scripted", "--json", "--no-history"), tmp_path).stdout)
     assert all(f"`{key}`" in page for key in answer)
+
+
+def told_keys(value: Any) -> set[str]:
+    """The keys of an object, and of the objects in its lists one level below."""
+    if isinstance(value, list):
+        return set().union(*map(told_keys, value))
+    below = [
+        told_keys(one) for part in value.values() if isinstance(part, list) for one in part if isinstance(one, dict)
+    ]
+    return set(value).union(*below)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("models list", ("models", "list")),
+        ("jobs list", ("jobs", "list", "--all")),
+        ("pipeline new", ("pipeline", "new", "nps-reasons")),
+        ("pipeline new", ("pipeline", "new", "-o", "new.toml")),
+        ("pipeline check", ("pipeline", "check", "fields.toml")),
+        ("pipeline check", ("pipeline", "check", "wrong.toml")),
+        ("pipeline show", ("pipeline", "show", "fields.toml")),
+        ("doctor", ("doctor",)),
+        ("skill", ("skill",)),
+        ("help", ("help",)),
+        ("help", ("help", "exit-codes")),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_every_key_of_the_other_commands_is_described(command: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    """The row of the command in docs/json.md has each key that the command writes."""
+    (tmp_path / "fields.toml").write_text('[fields.product]\ndescription = "the product"\n')
+    (tmp_path / "wrong.toml").write_text("[fields.product]\ndescripton = 1\n")
+    done = run_in_process(
+        (*words, "--json"), tmp_path, env={"OLLAMA_HOST": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    )
+    page = (DOCS / "json.md").read_text(encoding="utf-8").split("## Other commands")[1]
+    row = next(line for line in page.splitlines() if line.startswith(f"| `mellea {command}`"))
+    keys = told_keys(json.loads(done.stdout))
+    assert keys
+    assert keys - {"headers", "rows"} <= set(re.findall(r"`(\w+)`", row))
+
+
+def test_the_keys_of_errors_and_of_an_export_are_described(tmp_path: Path) -> None:
+    """An error of an input has a place; the closing line of an export counts."""
+    (tmp_path / "in.jsonl").write_text('{"text": "fine"}\n{broken\n')
+    done = run_in_process(("summarise", "in.jsonl", "-b", "scripted", "--json"), tmp_path)
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert {"error", *told["error"]} | {"line"} == keys_of("Errors") - {"usage", "input", "output"}
+    assert (told["error"]["code"], told["error"]["file"], told["error"]["line"]) == ("input", "in.jsonl", 2)
+    done = run_in_process(("export", "in.jsonl", "--json"), tmp_path)
+    assert set(json.loads(done.stderr.splitlines()[-1])) == keys_of("Rows")

@@ -22,7 +22,8 @@ The tree::
     |  |- NotAuthorized                wrong or missing key                           RUN
     |  |- QuotaSpent                   the account's quota is used up                 RUN
     |  |- EndpointMissing              no chat endpoint at this address               RUN
-    |  `- ModelMissing                 the server does not have this model            RUN
+    |  |- ModelMissing                 the server does not have this model            RUN
+    |  `- NoLogprobs                   the server gives no log-probabilities          RUN
     `- AnswerError                     the model's answer cannot be used
        |- EmptyAnswer                  nothing but white space
        |- CutAnswer                    stopped by the length limit
@@ -37,7 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum, IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
@@ -49,6 +50,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 3
     STOPPED_EARLY = 4
     CANNOT_WRITE = 5
+    ALERT = 10
     HUNG_UP = 129
     INTERRUPTED = 130
     READER_GONE = 141
@@ -81,6 +83,26 @@ class MelleaError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The error for programs: the keys of docs/json.md."""
+        return error_record(
+            self.kind,
+            self.message,
+            self.hint,
+            self.exit_code,
+            file=getattr(self, "path", ""),
+            line=getattr(self, "line", None),
+        )
+
+
+def error_record(
+    code: str, message: str, hint: str, exit_code: int, *, file: str = "", line: int | None = None
+) -> dict[str, Any]:
+    """What programs are told about an error."""
+    told = {"code": code, "message": message, "hint": hint or None, "file": file or None, "line": line}
+    return {"error": {**told, "exit_code": int(exit_code)}}
 
 
 class UsageError(MelleaError):
@@ -226,6 +248,11 @@ class EndpointMissing(BackendError):
 
 class ModelMissing(BackendError):
     kind = "model-missing"
+    scope = Scope.RUN
+
+
+class NoLogprobs(BackendError):
+    kind = "no-logprobs"
     scope = Scope.RUN
 
 

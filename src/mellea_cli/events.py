@@ -6,8 +6,9 @@ raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from mellea_cli.messages import Usage
 
@@ -92,6 +93,42 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPaused:
+    """The user has paused the run: no request starts until `RunResumed`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    """The user has resumed the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTuned:
+    """The user has changed a limit of the run."""
+
+    message: str
+    """What holds from now on."""
+    concurrency: int | None
+    """Requests in flight at most; `None` where that has not changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The durable answers so far, by category; comes with each group of answers that becomes durable."""
+
+    values: Mapping[str, Mapping[str, int]]
+    """How often each value occurs, by column. The run goes on to count in these mappings."""
+    usage: Usage
+    """Tokens of all outcomes so far."""
+    urgent_id: str = ""
+    """The id of the latest row of high urgency; empty while there is none."""
+    urgent_text: str = ""
+    """Why it is urgent, in the model's words, else its text."""
+
+
+@dataclass(frozen=True, slots=True)
 class ItemFinished:
     """The outcome of an item is durable."""
 
@@ -105,6 +142,8 @@ class ItemFinished:
     latency_s: float
     reused: bool
     """The answer was known (from an earlier run, or an identical text) and nothing was asked."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The columns of the answer; empty for a failed item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +176,10 @@ Event = (
     | RetryScheduled
     | StepFinished
     | Paused
+    | RunPaused
+    | RunResumed
+    | RunTuned
+    | Counted
     | ItemFinished
     | Note
     | RunFinished

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +53,10 @@ class GenerateRequest:
     options: Options = Options()
     output_schema: Mapping[str, Any] | None = None
     """A JSON schema for the answer; servers that can constrain their output by it."""
+    top_logprobs: int = 0
+    """The most likely tokens whose log-probabilities are wanted for the answer's first token; 0 for none."""
+    small: bool = False
+    """Whether the backend's small model may answer, where it runs two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class Chunk:
     """`stop`, `length`, `content_filter` or `error`: set once, on the chunk that ends the answer."""
     usage: Usage | None = None
     """Set at most once, on or after the chunk that ends the answer."""
+    logprobs: Mapping[str, float] | None = None
+    """Log-probabilities of the most likely first tokens, where the request wants them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +113,34 @@ class Completion:
     thinking: str = ""
     attempts: int = 1
     """How often the request was sent until it succeeded."""
+    logprobs: Mapping[str, float] | None = None
+    """Log-probabilities of the most likely first tokens; `None` when not asked for, or not to be had."""
 
 
 CHARACTERS_PER_TOKEN = 4
 """Mean of English text, for estimates before a server has counted."""
+
+
+# Characters for each token by script, for the vocabularies of current models: a token holds a word or a part of one of
+# Latin letters, but only about one sign of Chinese. Each entry ends before the next one's first code point.
+_CHARACTERS_BY_SCRIPT: tuple[tuple[int, float], ...] = (
+    (0x0000, CHARACTERS_PER_TOKEN),
+    (0x0080, 2.0),  # Latin letters with marks
+    (0x0370, 2.5),  # Greek, Cyrillic, Armenian, Hebrew, Arabic
+    (0x0900, 1.5),  # The scripts of India and South-East Asia
+    (0x2000, 1.0),  # Punctuation, signs
+    (0x2E80, 1.1),  # Chinese, Japanese, Korean
+    (0x10000, 0.5),  # Emoji and rare scripts take several tokens
+)
+_SCRIPT_STARTS = [start for start, _ in _CHARACTERS_BY_SCRIPT]
+
+
+def estimate_tokens_of(text: str) -> int:
+    """Return the estimated number of tokens of a text by the scripts of its characters, rounded up."""
+    if text.isascii():
+        return estimate_tokens(len(text))
+    places = Counter(bisect_right(_SCRIPT_STARTS, ord(character)) - 1 for character in text)
+    return math.ceil(sum(number / _CHARACTERS_BY_SCRIPT[place][1] for place, number in places.items()))
 
 
 def estimate_tokens(characters: int) -> int:

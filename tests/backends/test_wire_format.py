@@ -22,6 +22,7 @@ from mellea_cli.backends.wire_format import (
     decode,
     decode_all,
     encode,
+    read_logprobs,
     valid_unicode,
 )
 from mellea_cli.errors import StreamBroken, UsageError
@@ -254,3 +255,32 @@ def test_shared_messages_are_encoded_as_any_other() -> None:
     body = {'na"me': 1, "messages": [cached_message("system", "x"), plain]}
     assert cached_message("system", "x") is cached_message("system", "x")
     assert json.loads(encode(body)) == {'na"me': 1, "messages": [{"role": "system", "content": "x"}, plain]}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "found"),
+    [
+        (
+            [
+                {
+                    "token": "a",
+                    "logprob": -0.1,
+                    "top_logprobs": [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -3}],
+                }
+            ],
+            {"a": -0.1, "b": -3.0},
+        ),
+        ([{"token": "a", "logprob": -0.1, "top_logprobs": []}], None),
+        ([{"token": "a", "logprob": -0.1}], None),
+        (
+            [{"top_logprobs": [{"token": None, "logprob": -1}, {"token": "b"}, "c", {"token": "d", "logprob": -2.5}]}],
+            {"d": -2.5},
+        ),
+        ([], None),
+        (None, None),
+        ("positive", None),
+    ],
+)
+def test_log_probabilities_are_those_of_the_first_token(tokens: object, found: dict[str, float] | None) -> None:
+    """Whatever has another form is nothing, and never an error."""
+    assert read_logprobs(tokens) == found

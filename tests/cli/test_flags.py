@@ -15,7 +15,7 @@ import typer
 
 import mellea_cli
 from mellea_cli.cli.app import app
-from mellea_cli.cli.flags import deadline_s, error_limit, seconds, set_log_level
+from mellea_cli.cli.flags import deadline_s, error_limit, own_prices, seconds, set_log_level
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import UsageError
 from mellea_cli.run.plan import ErrorLimit, Prices
@@ -72,12 +72,16 @@ def test_error_limits() -> None:
             error_limit(text)
 
 
-def test_a_cost_needs_prices() -> None:
-    """Without them the run is refused before anything is sent."""
-    for prices in ({}, {"price_in": 1.0}, {"price_out": 1.0}):
-        with pytest.raises(UsageError, match="price of tokens"):
-            RunOptions(max_cost=5.0, **prices).caps()
-    assert RunOptions(max_cost=5.0, price_in=1.0, price_out=2.0).caps().prices == Prices(1.0, 2.0)
+def test_prices() -> None:
+    """Of prompts and answers, and of cached prompts where they differ; listed ones count only without them."""
+    assert own_prices("0.15,0.60") == Prices(0.15, 0.6)
+    assert own_prices("1, 2, 0.5") == Prices(1.0, 2.0, 0.5)
+    for text in ("1", "1,2,3,4", "a,b", "-1,2", "nan,1", "1,inf", ""):
+        with pytest.raises(UsageError, match="--price"):
+            own_prices(text)
+    listed = Prices(3.0, 4.0, currency="$")
+    assert RunOptions(price="1,2").caps(prices=listed).prices == Prices(1.0, 2.0)
+    assert RunOptions().caps(prices=listed).prices == listed
 
 
 def test_nothing_set_is_no_limit() -> None:
@@ -90,7 +94,7 @@ def test_a_limit_that_allows_nothing_is_refused() -> None:
     """Zero and less are no budgets: it is said before anything is sent."""
     for changes in ({"max_cost": 0.0}, {"max_cost": -1.0}, {"max_cost": float("nan")}):
         with pytest.raises(UsageError, match="--max-cost"):
-            RunOptions(price_in=1.0, price_out=1.0, **changes).caps()
+            RunOptions(price="1,1", **changes).caps()
     for tokens in (0, -5):
         with pytest.raises(UsageError, match="--max-tokens-total"):
             RunOptions(max_tokens_total=tokens).caps()

@@ -265,7 +265,11 @@ def test_hand_in_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         elsewhere = invoke("jobs", "list", "out.jsonl", "--base-url", "http://127.0.0.1:9/v1")
         assert "was submitted to" in elsewhere.stderr
         assert invoke("jobs", "cancel", "out.jsonl", "batch_9", "--base-url", server.openai_url).exit_code == 2
-        assert invoke("jobs", "cancel", "out.jsonl", "--base-url", server.openai_url).exit_code == 0
+        told = json.loads(invoke("jobs", "list", "--json", "--base-url", server.openai_url).stdout)
+        assert [(job["output"], job["batch"]) for job in told["jobs"]] == [("out.jsonl", "batch_0000")]
+        assert told["problems"] == []
+        cancelled = invoke("jobs", "cancel", "out.jsonl", "--json", "--base-url", server.openai_url)
+        assert json.loads(cancelled.stdout) == {"output": "out.jsonl", "cancelled": ["batch_0000"]}
         gate.set()
         done = case.offload()
         state = server.state
@@ -449,7 +453,7 @@ def test_a_cap_on_tokens_holds_before_they_are_spent(tmp_path: Path) -> None:
 def test_a_cap_on_money_counts_half(tmp_path: Path) -> None:
     """At 1 for a million tokens, 0.003 pays for 6,000 of the queue's."""
     counts = []
-    for cap in (["--max-cost", "0.003", "--price-in", "1", "--price-out", "1"], ["--max-tokens-total", "6000"]):
+    for cap in (["--max-cost", "0.003", "--price", "1,1"], ["--max-tokens-total", "6000"]):
         folder = tmp_path / cap[0]
         folder.mkdir()
         with queue() as server:

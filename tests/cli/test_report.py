@@ -22,7 +22,7 @@ def test_one_screen_says_what_matters(mellea: Run, results: Path) -> None:
     done = mellea("report", str(results))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("60 rows = 50 answered + 6 without text + 4 failed\n")
-    for word in ("sentiment  negative", "urgency    high", "themes     ", "urgent     [R-", "by month   2026-01"):
+    for word in ("sentiment  negative", "urgency high", "themes     ", "urgent     [R-", "by month   2026-01"):
         assert word in done.stdout
     assert f"mellea report {results} -o report.html" in done.stdout
     assert "\x1b" not in done.stdout
@@ -65,7 +65,8 @@ def test_without_themes_it_says_how_to_get_them(mellea: Run, tmp_path: Path) -> 
     assert f"next       mellea themes {path} -o themes.jsonl\n" in mellea("report", str(path)).stdout
     mellea("report", str(path), "-o", "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert f"<code>mellea themes {path} -o themes.jsonl</code>" in page
+    assert "These rows have no themes yet." in page
+    assert str(tmp_path) not in page
 
 
 def test_definitions_come_from_the_themes_file(mellea: Run, results: Path, tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_comparison_shows_what_moved(mellea: Run, tmp_path: Path) -> None:
     done = mellea("compare", "old.jsonl", "new.jsonl")
     assert (done.returncode, done.stderr) == (0, "")
     assert "rows       rows by id: 40 new, 30 gone, 50 in both" in done.stdout
-    for word in ("old        old.jsonl: 80 rows = ", "sentiment  negative", "urgency    high", "theme      "):
+    for word in ("old        old.jsonl: 80 rows = ", "sentiment  negative", "urgency    high", "complaints "):
         assert word in done.stdout
     assert all(len(line) < 80 for line in done.stdout.splitlines())
 
@@ -166,4 +167,162 @@ def test_errors_of_a_comparison_name_the_file(mellea: Run, tmp_path: Path) -> No
     before = good.read_bytes()
     assert mellea("compare", "good.jsonl", "bad.jsonl", "-o", "good.jsonl", "--format", "md").returncode == 2
     assert good.read_bytes() == before
-    assert "both files cannot come from stdin" in mellea("compare", "-", "-", stdin="").stderr
+    assert "two files cannot come from stdin" in mellea("compare", "-", "-", stdin="").stderr
+
+
+# Rows: `mellea show` and `mellea export`.
+
+ROWS = [
+    {
+        "id": "R-1",
+        "text": "Never again,\nrefund me",
+        "Order number": 17,
+        "summary": "A refund.",
+        "sentiment": "negative",
+        "issues": {"main_complaint": "price", "positive_aspect": None, "urgency": "high"},
+        "themes": ["Billing", "Mobile app"],
+    },
+    {
+        "id": "R-2",
+        "text": "=fine",
+        "Order number": 4,
+        "summary": "Fine.",
+        "sentiment": "positive",
+        "issues": {"main_complaint": None, "positive_aspect": "all", "urgency": "low"},
+        "themes": ["other"],
+    },
+    {
+        "id": "R-3",
+        "text": "broken",
+        "Order number": None,
+        "summary": None,
+        "sentiment": None,
+        "issues": None,
+        "themes": None,
+        "error": {"kind": "parse", "message": "not JSON", "attempts": 3},
+    },
+]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Three rows: an urgent one, a good one and a failed one."""
+    return write_rows(tmp_path / "out.jsonl", ROWS)
+
+
+def test_rows_are_lines_off_a_terminal(mellea: Run, output: Path) -> None:
+    """A header and a line for each row, with tabs; every column unless some are chosen; no control characters."""
+    done = mellea("show", str(output))
+    assert (done.returncode, done.stderr) == (0, "")
+    head, first, _, last = done.stdout.splitlines()
+    assert head.split("\t")[:4] == ["id", "text", "Order number", "summary"]
+    assert head.split("\t")[-3:] == ["urgency", "themes", "error"]
+    assert first.split("\t")[:3] == ["R-1", "Never again, refund me", "17"]
+    assert "Billing | Mobile app" in first
+    assert last.endswith("parse: not JSON")
+    chosen = mellea("show", str(output), "--columns", "urgency, `Order number`", "--columns", "issues.main_complaint")
+    assert chosen.stdout.splitlines()[:2] == ["urgency\tOrder number\tissues.main_complaint", "high\t17\tprice"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "ids"),
+    [
+        (("--where", 'urgency == "high" or error is not null'), ["R-1", "R-3"]),
+        (("--search", "REFUND"), ["R-1"]),
+        (("--search", "main_complaint"), []),
+        (("--sort", "order number"), ["R-2", "R-1", "R-3"]),
+        (("--sort", "-Order number"), ["R-1", "R-2", "R-3"]),
+        (("--sort", "urgency"), ["R-1", "R-2", "R-3"]),
+        (("-n", "2"), ["R-1", "R-2"]),
+        (("--where", "text is null"), []),
+    ],
+)
+def test_rows_are_selected_searched_and_sorted(
+    mellea: Run, output: Path, flags: tuple[str, ...], ids: list[str]
+) -> None:
+    """Numbers by value, what has no value last."""
+    done = mellea("show", str(output), *flags, "--json", "id")
+    assert done.returncode == 0
+    assert [row["id"] for row in json.loads(done.stdout)] == ids
+
+
+def test_json_has_the_named_fields(mellea: Run, output: Path) -> None:
+    """As the file has them; all of them for `all`; the same rows from stdin."""
+    told = json.loads(mellea("show", str(output), "--json", "id,urgency,themes").stdout)
+    assert told[0] == {"id": "R-1", "urgency": "high", "themes": ["Billing", "Mobile app"]}
+    assert told[2] == {"id": "R-3", "urgency": None, "themes": None}
+    assert json.loads(mellea("show", "-", "--json", "all", stdin=output.read_bytes()).stdout) == ROWS
+
+
+def test_a_wrong_column_is_named_with_its_flag(mellea: Run, output: Path) -> None:
+    """Each flag that names a column suggests the nearest one."""
+    for flag in ("--columns", "--sort", "--json", "--where"):
+        value = "urgncy is null" if flag == "--where" else "urgncy"
+        done = mellea("show", str(output), flag, value)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{flag}: no column 'urgncy'" in done.stderr
+        assert "did you mean issues.urgency?" in done.stderr
+
+
+def test_an_export_is_a_table_like_the_runs_own(mellea: Run, output: Path, tmp_path: Path) -> None:
+    """Parts of answers are columns, lists are joined, an error is text, a formula is escaped."""
+    done = mellea("export", str(output), "-o", "out.csv")
+    assert (done.returncode, done.stderr) == (0, "mellea: out.csv: 3 rows\n")
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        "id,text,Order number,summary,sentiment,main_complaint,positive_aspect,urgency,themes,error",
+        'R-1,"Never again,',
+        'refund me",17,A refund.,negative,price,,high,Billing | Mobile app,',
+        "R-2,'=fine,4,Fine.,positive,,all,low,other,",
+        "R-3,broken,,,,,,,,parse: not JSON",
+    ]
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"out.jsonl", "out.csv"}
+
+
+def test_an_export_of_some_rows_and_columns(mellea: Run, output: Path, tmp_path: Path) -> None:
+    """In the named order; JSON rows are written unchanged when no columns are chosen."""
+    where = ("--where", "urgency == 'high'")
+    assert mellea("export", str(output), "-o", "a.tsv", *where, "--columns", "urgency,id").returncode == 0
+    assert (tmp_path / "a.tsv").read_text() == "urgency\tid\nhigh\tR-1\n"
+    first = output.read_text().splitlines()[0]
+    assert mellea("export", str(output), *where).stdout == first + "\n"
+    assert json.loads(mellea("export", str(output), "--output-format", "json", "--columns", "id").stdout) == [
+        {"id": "R-1"},
+        {"id": "R-2"},
+        {"id": "R-3"},
+    ]
+    mellea("export", "a.tsv", "-o", "a.jsonl")
+    assert (tmp_path / "a.jsonl").read_text() == '{"urgency": "high", "id": "R-1"}\n'
+
+
+def test_an_export_replaces_nothing_unasked(mellea: Run, output: Path, tmp_path: Path) -> None:
+    """An existing file needs --overwrite, the input itself is never replaced, and a refused one leaves nothing."""
+    (tmp_path / "old.csv").write_text("mine")
+    done = mellea("export", str(output), "-o", "old.csv")
+    assert (done.returncode, (tmp_path / "old.csv").read_text()) == (2, "mine")
+    assert "old.csv: exists" in done.stderr
+    assert mellea("export", str(output), "-o", "old.csv", "--overwrite", "--json").returncode == 0
+    assert (tmp_path / "old.csv").read_text().startswith("id,")
+    assert mellea("export", str(output), "-o", str(output), "--overwrite").returncode == 2
+    assert mellea("export", str(output), "-o", "new.csv", "--columns", "idd").returncode == 2
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"out.jsonl", "old.csv"}
+
+
+def test_rows_that_cannot_be_read_are_said(mellea: Run, output: Path) -> None:
+    """The others are shown and written, and the exit code says that some are missing."""
+    with output.open("a") as file:
+        file.write("{broken\n" * 5)
+    for command in ("show", "export"):
+        done = mellea(command, str(output))
+        assert done.returncode == 3
+        assert done.stderr.count("skipped: ") == 4
+        assert "skipped: 5 rows in all" in done.stderr
+        assert "R-3" in done.stdout
+
+
+def test_a_report_of_some_rows(mellea: Run, results: Path) -> None:
+    """--where counts only what it selects; --json is --format json."""
+    told = json.loads(mellea("report", str(results), "--json", "--where", 'urgency == "high"').stdout)
+    assert 0 < told["rows"] == told["mix"]["urgency"]["high"] < 60
+    done = mellea("report", str(results), "--json", "--format", "md")
+    assert done.returncode == 2
+    assert json.loads(done.stderr)["error"]["message"] == "--json and --format md ask for two formats"

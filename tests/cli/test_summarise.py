@@ -257,7 +257,7 @@ def test_without_input_the_help_is_shown_at_a_terminal(tmp_path: Path) -> None:
         os.close(master)
         os.close(slave)
     assert done.returncode == 0
-    assert "Usage: mellea summarise" in done.stdout
+    assert "  mellea summarise feedback.csv -o results.csv  " in done.stdout
 
 
 def test_a_forgotten_input_is_an_error_under_a_scheduler(mellea: Run) -> None:
@@ -655,3 +655,79 @@ def test_an_output_that_is_full_is_an_error_of_its_own(mellea: Run, feedback: Pa
     done = mellea("summarise", str(feedback), "-o", "/dev/full", *SCRIPTED)
     assert done.returncode == 5
     assert "/dev/full" in done.stderr
+
+
+# Conditions on rows: `--where`.
+
+TICKETS = [
+    {"id": number, "text": f"ticket {number} is slow", "rating": number % 5, "country": "DE" if number % 2 else "FR"}
+    for number in range(20)
+]
+
+
+def test_where_selects_rows_before_anything_is_asked(mellea: Run, tmp_path: Path) -> None:
+    """Only these reach the server and the output, in input order; -n takes the first of them."""
+    write_rows(tmp_path / "in.jsonl", TICKETS)
+    done = mellea("summarise", "in.jsonl", "-o", "out.jsonl", "--where", 'country == "DE" and rating <= 2', *SCRIPTED)
+    assert done.returncode == 0
+    assert "--where selects 6 of 20 rows" in done.stderr
+    assert [row["id"] for row in read_rows(tmp_path / "out.jsonl")] == [1, 5, 7, 11, 15, 17]
+    limited = mellea("summarise", "in.jsonl", "--where", "rating == 4", "-n", "2", *SCRIPTED)
+    assert [json.loads(line)["id"] for line in limited.stdout.splitlines()] == [4, 9]
+    sampled = mellea("summarise", "in.jsonl", "--where", "rating == 4", "--sample", "3", *SCRIPTED)
+    assert {json.loads(line)["id"] for line in sampled.stdout.splitlines()} < {4, 9, 14, 19}
+
+
+def test_a_dry_run_counts_the_selected_rows(mellea: Run, tmp_path: Path) -> None:
+    """With the condition, and how many rows there are."""
+    write_rows(tmp_path / "in.jsonl", TICKETS)
+    done = mellea("summarise", "in.jsonl", "--dry-run", "--where", "rating == 4", *SCRIPTED)
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "where rating == 4" in lines
+    assert "--where selects 4 of 20 rows" in lines
+    assert "items 4" in lines
+
+
+def test_a_selection_does_not_replace_all_rows(mellea: Run, tmp_path: Path) -> None:
+    """A finished output stays, unless --overwrite says otherwise; then the answers of all rows are still known."""
+    write_rows(tmp_path / "in.jsonl", TICKETS)
+    run = ("summarise", "in.jsonl", "-o", "out.jsonl", "--json", *SCRIPTED)
+    assert mellea(*run).returncode == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    refused = mellea(*run, "--where", "rating == 4")
+    assert (refused.returncode, (tmp_path / "out.jsonl").read_bytes()) == (2, before)
+    told = json.loads(refused.stderr.splitlines()[-1])["error"]
+    assert told["message"] == "out.jsonl: holds 20 rows, and this run would leave 4"
+    assert "--overwrite" in told["hint"]
+    for more, rows in ((("--where", "rating == 4", "--overwrite"), 4), ((), 20)):
+        done = mellea(*run, *more)
+        summary = json.loads(done.stderr.splitlines()[-1])
+        assert (done.returncode, summary["done"], summary["reused"], summary["calls"]) == (0, rows, rows, 0)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_a_condition_applies_to_a_stream_and_to_themes(mellea: Run, tmp_path: Path) -> None:
+    """A pipe is selected row by row; `mellea themes` labels only the selected rows."""
+    rows = "".join(json.dumps(row) + "\n" for row in TICKETS)
+    done = mellea("summarise", "-", "--where", "rating == 4", *SCRIPTED, stdin=rows)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [4, 9, 14, 19]
+    write_rows(tmp_path / "in.jsonl", TICKETS)
+    assert mellea("summarise", "in.jsonl", "-o", "out.jsonl", *SCRIPTED).returncode == 0
+    where = ("--where", 'country == "DE"')
+    assert mellea("themes", "out.jsonl", "-o", "themes.jsonl", *where, *SCRIPTED).returncode == 0
+    assert [row["id"] for row in read_rows(tmp_path / "themes.jsonl")] == list(range(1, 20, 2))
+
+
+@pytest.mark.parametrize("command", [("summarise",), ("run", "steps"), ("themes",)])
+def test_a_wrong_condition_is_refused_first(mellea: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A syntax error with its place, a wrong column with the nearest one; nothing is written."""
+    write_rows(tmp_path / "in.jsonl", TICKETS)
+    for expression, said in (
+        ("rating = = 1", "--where: character 10: '=' is not expected after 'rating ='"),
+        ("ratng == 1", "in.jsonl: --where: no column 'ratng'"),
+    ):
+        done = mellea(*command, "in.jsonl", "-o", "out.jsonl", "--where", expression, *SCRIPTED)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+    assert "did you mean rating?" in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["in.jsonl"]

@@ -18,16 +18,19 @@ from typing import Any
 
 from field.model import Answer, Case, Edit, Expect, Put, Run, Save, Words
 from field.server import Behaviour, FieldServer, holds
+from field.starter import Starter
 from field.wire import ANSWER, whole
 
 FILES = Path(__file__).parent / "files"
 _NOBODY = "http://127.0.0.1:9"
 _FOREIGN = ("OLLAMA_", "OPENAI_", "MELLEA_", "RAY_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
 _KILLED = -9
+# What an interpreter reads when it starts.
+_AT_START = ("PYTHON", "LC_", "LANG", "TZ")
 _PROGRESS = re.compile(r"mellea: [\d,]+(/[\d,]+)? done")
 
 
-def run_case(case: Case, server: FieldServer, folder: Path) -> list[str]:
+def run_case(case: Case, server: FieldServer, folder: Path, starter: Starter | None = None) -> list[str]:
     """Run a case in a folder of its own; returns what is wrong, which is nothing when it is right."""
     work = folder / "work"
     work.mkdir()
@@ -36,7 +39,7 @@ def run_case(case: Case, server: FieldServer, folder: Path) -> list[str]:
     behaviour = server.add(case.id, case.rules, case.models)
     for step in case.steps:
         if isinstance(step, Run):
-            if wrong := _run(step, folder, behaviour, server.url(case.id)):
+            if wrong := _run(step, folder, behaviour, server.url(case.id), starter):
                 return wrong
         elif isinstance(step, Put):
             _put(step, work)
@@ -50,12 +53,12 @@ def run_case(case: Case, server: FieldServer, folder: Path) -> list[str]:
     return []
 
 
-def _run(step: Run, folder: Path, behaviour: Behaviour, url: str) -> list[str]:
+def _run(step: Run, folder: Path, behaviour: Behaviour, url: str, starter: Starter | None) -> list[str]:
     """Run the program and compare what came of it with what should."""
     work = folder / "work"
     before = {name: _bytes(work / name) for name in step.expect.untouched}
     seen = len(behaviour.requests)
-    code, stdout, stderr = _process(step, folder, url)
+    code, stdout, stderr = _process(step, folder, url, starter)
     requests = behaviour.requests[seen:]
     expect = step.expect
     wrong: list[str] = []
@@ -96,7 +99,7 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | own | fixed
 
 
-def _process(step: Run, folder: Path, url: str) -> tuple[int, str, str]:
+def _process(step: Run, folder: Path, url: str, starter: Starter | None) -> tuple[int, str, str]:
     """Run the program to its end; what does not end is killed."""
     arguments = [argument.replace("{url}", url).replace("{nobody}", _NOBODY) for argument in step.args]
     variables = environment(folder)
@@ -105,15 +108,35 @@ def _process(step: Run, folder: Path, url: str) -> tuple[int, str, str]:
         variables.pop(name, None)
         if value is not None:
             variables[name] = re.sub(r"\{\w+\}", lambda found: places[found[0]], value)
+    given = None if step.stdin is None else step.stdin.encode()
+    if starter is None or step.closed or any(name.startswith(_AT_START) for name in step.env):
+        code, stdout, stderr = _real_start(step, arguments, folder / "work", variables, given)
+    else:
+        started = starter.start(arguments, folder / "work", variables, given)
+        for after, name in step.signals:
+            time.sleep(after)
+            os.kill(started.pid, signal.Signals[name])
+        code, stdout, stderr = started.communicate(step.seconds)
+    # A shell says 128 and the signal's number.
+    return (
+        code if code >= 0 or code == _KILLED else 128 - code,
+        stdout.decode("utf-8", "replace"),
+        stderr.decode("utf-8", "replace"),
+    )
+
+
+def _real_start(
+    step: Run, arguments: list[str], work: Path, variables: dict[str, str], given: bytes | None
+) -> tuple[int, bytes, bytes]:
     command = [sys.executable, "-m", "mellea_cli", *arguments]
     if step.closed:
         # The shell closes them, as `>&-` does.
         command = ["sh", "-c", 'exec "$0" "$@" ' + " ".join(f"{number}>&-" for number in step.closed), *command]
     process = subprocess.Popen(
         command,
-        cwd=folder / "work",
+        cwd=work,
         env=variables,
-        stdin=subprocess.DEVNULL if step.stdin is None else subprocess.PIPE,
+        stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -121,18 +144,11 @@ def _process(step: Run, folder: Path, url: str) -> tuple[int, str, str]:
         for after, name in step.signals:
             time.sleep(after)
             process.send_signal(signal.Signals[name])
-        given = None if step.stdin is None else step.stdin.encode()
         stdout, stderr = process.communicate(given, timeout=step.seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         stdout, stderr = process.communicate()
-    code = process.returncode
-    # A shell says 128 and the signal's number.
-    return (
-        code if code >= 0 or code == _KILLED else 128 - code,
-        stdout.decode("utf-8", "replace"),
-        stderr.decode("utf-8", "replace"),
-    )
+    return process.returncode, stdout, stderr
 
 
 def _bytes(path: Path) -> bytes:

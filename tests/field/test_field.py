@@ -11,11 +11,12 @@ from field.cases import CASES
 from field.model import Case
 from field.runner import run_case
 from field.server import FieldServer
+from field.starter import Starter
 
 Results = dict[str, "Future[list[str]]"]
 
 _AT_ONCE = 4
-"""Most of a case's time is the program's start and the waits of a server."""
+"""Most of a case's time is spent waiting for a server."""
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.field]
@@ -27,9 +28,9 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     chosen = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
     server = FieldServer()
     server.start()
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with Starter() as starter, ThreadPoolExecutor(_AT_ONCE) as pool:
         yield {
-            case.id: pool.submit(run_case, case, server, tmp_path_factory.mktemp(case.id))
+            case.id: pool.submit(run_case, case, server, tmp_path_factory.mktemp(case.id), starter)
             for case in chosen
             if isinstance(case, Case)
         }

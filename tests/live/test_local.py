@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,20 @@ async def test_a_schema_is_followed_and_usage_is_told(backend: LocalBackend) -> 
     assert len(usage) == 1
     assert usage[0].prompt_tokens > 5
     assert usage[0].completion_tokens > 5
+
+
+async def test_a_small_model_answers_what_it_may(small_store: ModelStore, small_model: Path) -> None:
+    """It has a server of its own; the other one does not start for that, and log-probabilities come along."""
+    backend = LocalBackend(NAME, slots=1, context_per_slot=512, store=small_store, small_model=str(small_model))
+    try:
+        asked = replace(ask("Is the sky blue? Answer yes or no.", max_tokens=1), top_logprobs=20, small=True)
+        found = [chunk.logprobs for chunk in await answer(backend, asked) if chunk.logprobs]
+        assert len(found) == 1
+        assert len(found[0]) == 20
+        assert max(found[0].values()) < 0
+        assert backend._running is None
+    finally:
+        await backend.aclose()
 
 
 async def test_the_same_question_has_the_same_answer(backend: LocalBackend) -> None:

@@ -183,9 +183,15 @@ class _Answer:
         await response.prepare(self._request)
         for part in pieces(self._settings.thinking):
             await response.write(self._protocol.piece(part, thinking=True))
-        if self._settings.latency_s:
-            await asyncio.sleep(self._settings.latency_s)
+        latency_s = self._settings.latency_s if fault.latency_s is None else fault.latency_s
+        if latency_s:
+            await asyncio.sleep(latency_s)
         text = self._text(fault)
+        if self._settings.logprobs is not None and self._call.body.get("logprobs") and fault.text is None:
+            likely = self._settings.logprobs(self._call.prompt)
+            text, self._sent = max(likely, key=lambda token: likely[token]), 1
+            await response.write(self._protocol.likely(text, likely))
+            text = ""
         parts = [text[at : at + 4096] for at in range(0, len(text), 4096)] if len(text) > 100_000 else pieces(text)
         for part in parts:
             if fault.after == self._sent:

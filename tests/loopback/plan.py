@@ -52,6 +52,8 @@ class Fault:
     """Stream this for ever."""
     drip_s: float = 0.0
     """Seconds between two pieces, instead of the server's own."""
+    latency_s: float | None = None
+    """Seconds before the first piece of this answer, instead of the server's own."""
 
 
 Reply = Callable[[str, Mapping[str, Any] | None], str]
@@ -70,6 +72,8 @@ class Settings:
     port: int = 0
     reply: Reply = default_reply
     """(prompt, schema) → the answer's text."""
+    logprobs: Callable[[str], Mapping[str, float]] | None = None
+    """prompt → the log-probabilities of the first token, whose likeliest is the answer; `None` gives none."""
     thinking: str = ""
     """Reasoning text that is streamed before each answer."""
     latency_s: float = 0.0

@@ -21,6 +21,9 @@ class ChatProtocol(Protocol):
     def piece(self, text: str, *, thinking: bool = False) -> bytes:
         """Write one piece of text."""
 
+    def likely(self, text: str, logprobs: Mapping[str, float]) -> bytes:
+        """Write one piece of text with the log-probabilities of the most likely tokens."""
+
     def end(self, finish: str, usage: tuple[int, int], body: Body) -> bytes:
         """Write what follows the last piece."""
 
@@ -32,6 +35,11 @@ class ChatProtocol(Protocol):
 
     def refusal(self, body: Body, refuse: frozenset[str]) -> str:
         """Return the body of the 400 for a parameter that the server refuses, or nothing."""
+
+
+def _likely(text: str, logprobs: Mapping[str, float]) -> list[dict[str, Any]]:
+    top = [{"token": token, "logprob": value} for token, value in logprobs.items()]
+    return [{"token": text, "logprob": logprobs.get(text, 0.0), "top_logprobs": top}]
 
 
 class OpenAIProtocol:
@@ -54,6 +62,10 @@ class OpenAIProtocol:
             .join(("data: ", "\n\n"))
             .encode()
         )
+
+    def likely(self, text: str, logprobs: Mapping[str, float]) -> bytes:
+        choice = {"index": 0, "delta": {"content": text}, "logprobs": {"content": _likely(text, logprobs)}}
+        return self._event({"choices": [{**choice, "finish_reason": None}]})
 
     def end(self, finish: str, usage: tuple[int, int], body: Body) -> bytes:
         events: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}]
@@ -111,6 +123,10 @@ class OllamaProtocol:
             '{"model":"m","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant",'
             f'{content}}},"done":false}}\n'
         ).encode()
+
+    def likely(self, text: str, logprobs: Mapping[str, float]) -> bytes:
+        message = {"role": "assistant", "content": text}
+        return json.dumps({"message": message, "logprobs": _likely(text, logprobs), "done": False}).encode() + b"\n"
 
     def end(self, finish: str, usage: tuple[int, int], body: Body) -> bytes:
         return json.dumps(self.whole("", finish, usage, body)).encode() + b"\n"

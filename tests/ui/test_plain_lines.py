@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class Clock:
         return self.now
 
 
+NOON = time.mktime((2026, 3, 5, 12, 0, 0, 0, 0, -1))
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -48,7 +52,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def state(clock: Clock) -> RunState:
-    state = RunState(clock)
+    state = RunState(clock, wall=lambda: NOON)
     state(RunStarted("single", ("analysis",), "m", "b", 2, 500))
     return state
 
@@ -65,7 +69,7 @@ def test_a_line_says_it_in_words(state: RunState, clock: Clock) -> None:
     for position in range(120):
         finish(state, clock, position, ok=position not in {3, 30, 60})
         snapshot = state.snapshot()
-    assert plain_line(snapshot) == "120/500 done, 3 failed, 2.0 items/s, 62 tok/s, 3m 10s left"
+    assert plain_line(snapshot) == "120/500 done, 3 failed, 2.0 items/s, 62 tok/s, 3m 10s left until 12:03"
     state(RetryScheduled(0, "analysis", 1.0, 2))
     state(ItemFinished(200, "x", True, "", "", Usage(), 0.0, True))
     state(Paused("too\nmany \x1b[31mrequests", 7.0))

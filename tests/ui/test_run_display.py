@@ -122,6 +122,19 @@ def test_the_summary_and_the_log_go_where_they_should(tmp_path: Path) -> None:
         shown(DisplayOptions(summary_file=str(tmp_path / "missing" / "s.json")))
 
 
+def test_the_bell_rings_at_a_terminal_only() -> None:
+    """Once, at the end of the run, where it was asked for."""
+    for stream, options, rings in (
+        (TerminalStream(), DisplayOptions(bell=True, live=False), 1),
+        (TerminalStream(), DisplayOptions(live=False), 0),
+        (io.StringIO(), DisplayOptions(bell=True), 0),
+    ):
+        with RunDisplay(stream, {"TERM": "xterm"}, options) as show:
+            show.begin()
+            show.end(RunSummary(done=1))
+        assert stream.getvalue().count("\a") == rings
+
+
 def test_rows_take_a_detour_only_where_they_must() -> None:
     """A replaced stdout is written through another stream, which is the plain one while nothing is drawn."""
     rows = io.StringIO()

@@ -162,6 +162,8 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "prompt_tokens": 48210,
         "cached_tokens": 0,
         "completion_tokens": 21902,
+        "cost": None,
+        "currency": None,
         "elapsed_s": 192.0,
         "items_per_s": 2.5,
         "output": "out.jsonl",
@@ -241,6 +243,17 @@ def test_cached_tokens_are_named_where_the_server_says_them() -> None:
     """Next to the prompt's tokens, of which they are a part."""
     summary = RunSummary(total=3, done=3, usage=Usage(4_800, 60, cached_tokens=4_096), elapsed_s=1.0)
     assert "tokens: 4,800 in (4,096 of them cached), 60 out" in plain_summary(summary)
+
+
+def test_the_cost_is_named_where_it_is_known() -> None:
+    """With the sign of a listed price, and as it is by the user's own."""
+    usage = Usage(1_000_000, 1000)
+    listed = RunSummary(done=1, elapsed_s=1.0, usage=usage, cost=12.4, currency="$")
+    own = RunSummary(done=1, elapsed_s=1.0, usage=usage, cost=0.00421)
+    assert "cost: $12.40" in list(plain_summary(listed))
+    assert "cost: 0.00421" in list(plain_summary(own))
+    assert not [line for line in plain_summary(RunSummary(done=1, usage=usage)) if line.startswith("cost")]
+    assert '"cost": 12.4, "currency": "$"' in to_json(listed)
 
 
 def test_an_output_that_was_not_written_is_not_named_as_such() -> None:

@@ -51,6 +51,7 @@ class BackendSettings:
     """Settings for opening a backend; each backend uses those that concern it."""
 
     model: str = ""  # The model that the run will use; the embedded server loads it
+    small_model: str = ""  # A second model of the embedded backend, for requests that a small one may answer
     base_url: str | None = None  # The server's address; `None` takes it from the environment
     api_key: str | None = field(default=None, repr=False)  # `None` takes the key from `secrets`
     # The variable with the key of an OpenAI-compatible server; empty for a server without a key

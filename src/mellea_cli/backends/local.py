@@ -304,6 +304,8 @@ class LocalBackend:
         log: pass the server's log on to stderr.
         store: where model files are; `None` for the user's own.
         prompt_cache: folder for saved prefixes; `None` for one next to the store's models.
+        small_model: a second model, in a server of its own, for the requests that a small one may answer; empty for
+            none. Each of the two servers starts with its first request.
 
     Raises:
         UsageError: `slots` or `context_per_slot` is not positive.
@@ -320,10 +322,11 @@ class LocalBackend:
         log: bool = False,
         store: ModelStore | None = None,
         prompt_cache: Path | None = None,
+        small_model: str = "",
     ) -> None:
         if slots < 1 or context_per_slot < 1:
             raise UsageError(f"the embedded server needs at least one slot and one token, not {slots}")
-        self._model = model
+        self.model = model
         self.slots = slots
         self._context_per_slot = context_per_slot
         self._log = log
@@ -336,6 +339,16 @@ class LocalBackend:
         self._exits = 0
         self._last_exit = ""
         self._closed = False
+        self._small: LocalBackend | None = None
+        if small_model and small_model != model:
+            self._small = LocalBackend(
+                small_model,
+                slots=slots,
+                context_per_slot=context_per_slot,
+                log=log,
+                store=store,
+                prompt_cache=prompt_cache,
+            )
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
@@ -344,24 +357,37 @@ class LocalBackend:
             slots=settings.concurrency or 1,
             context_per_slot=settings.context_per_slot,
             log=settings.verbose,
+            small_model=settings.small_model,
         )
 
     async def prepare(self, model: str) -> None:
         self._check_model(model)
         await self._ensure_running()
 
-    def share_prefixes(self, prefixes: Sequence[Prefix], notify: Callable[[str], None]) -> None:
+    def share_prefixes(
+        self, prefixes: Sequence[Prefix], notify: Callable[[str], None], *, small: Sequence[Prefix] = ()
+    ) -> None:
         """Set the shared prefixes of a run's prompts: each start of the server loads them into its slots.
 
         Args:
             prefixes: in the order in which they will be needed.
             notify: called with a sentence when that takes time.
+            small: those of the small model's prompts.
         """
+        if self._small is not None:
+            self._small.share_prefixes(small, notify)
+        else:
+            prefixes = (*small, *prefixes)
         self._prefixes = tuple(prefixes)
         self._notify = notify
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         self._check_model(request.model)
+        if request.small and self._small is not None:
+            async with aclosing(self._small.stream(replace(request, model=self._small.model, small=False))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
         running = await self._ensure_running()
         try:
             async with aclosing(running.client.stream(request)) as chunks:
@@ -377,17 +403,30 @@ class LocalBackend:
             raise
 
     async def models(self) -> list[str]:
-        return [self._model]
+        return [self.model]
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts by the model's own tokenizer."""
+        running = await self._ensure_running()
+        wire = WireClient(running.server.url, api_key=running.server.api_key, headers={"Connection": "close"})
+        try:
+            return [len((await wire.post_json("/tokenize", {"content": text}))["tokens"]) for text in texts]
+        finally:
+            await wire.aclose()
 
     async def aclose(self) -> None:
         self._closed = True
-        async with self._starting:
-            await self._stop()
+        try:
+            if self._small is not None:
+                await self._small.aclose()
+        finally:
+            async with self._starting:
+                await self._stop()
 
     def _check_model(self, model: str) -> None:
-        if model != self._model:
+        if model != self.model:
             raise ModelMissing(
-                f"the embedded server runs {self._model}, not {model}", hint=f"ask for it with -m {self._model}"
+                f"the embedded server runs {self.model}, not {model}", hint=f"ask for it with -m {self.model}"
             )
 
     async def _ensure_running(self) -> _Running:
@@ -422,7 +461,7 @@ class LocalBackend:
             server = await EmbeddedServer.start(
                 ServerConfig(
                     model=str(path),
-                    name=self._model,
+                    name=self.model,
                     slots=self.slots,
                     context_per_slot=self._context_per_slot,
                     log=self._log,
@@ -442,11 +481,13 @@ class LocalBackend:
         if prompt_cache is not None and self._prefixes:
             facts = path.stat()
             engine = importlib.metadata.version("xllamacpp")
-            identity = f"{path.name} {facts.st_size} {facts.st_mtime_ns} {self._context_per_slot} xllamacpp {engine}"
+            # A state that was saved with another number of slots cannot be restored.
+            shape = f"{self._context_per_slot} {self.slots}"
+            identity = f"{path.name} {facts.st_size} {facts.st_mtime_ns} {shape} xllamacpp {engine}"
             wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
             try:
                 cache = PromptCache(wire, client, prompt_cache, identity, self.slots)
-                await cache.warm(self._model, self._prefixes, self._notify)
+                await cache.warm(self.model, self._prefixes, self._notify)
             finally:
                 await wire.aclose()
         return _Running(server, client)
@@ -456,10 +497,10 @@ class LocalBackend:
         from mellea_cli.models.store import ModelStore
 
         store = self._store or ModelStore()
-        path = store.find(self._model)
+        path = store.find(self.model)
         if path is None:
             raise ModelFileError(
-                f"the model {self._model} is not on this machine yet", hint=f"mellea models pull {self._model}"
+                f"the model {self.model} is not on this machine yet", hint=f"mellea models pull {self.model}"
             )
         folder = self._prompt_cache or store.root.with_name("prompts")
         try:

@@ -24,6 +24,7 @@ from mellea_cli.backends.wire_format import (
     as_text,
     as_token_count,
     cached_message,
+    read_logprobs,
 )
 from mellea_cli.errors import (
     BackendError,
@@ -282,7 +283,8 @@ class _Answer:
                 text = self._call  # As of a proxy that imitates the schema by a tool
             if text:
                 self._parts.append(text)
-            if self._merge_chunks and text and not thinking and not done:
+            logprobs = read_logprobs(event["logprobs"]) if "logprobs" in event else None
+            if self._merge_chunks and text and not thinking and not done and logprobs is None:
                 texts.append(text)
                 continue
             if texts:
@@ -295,9 +297,9 @@ class _Answer:
                 self.finished = True
                 self.prompt_tokens = as_token_count(event.get("prompt_eval_count"))
                 usage = Usage(self.prompt_tokens, as_token_count(event.get("eval_count")))
-                chunks.append(Chunk(text, thinking, reason, usage))
+                chunks.append(Chunk(text, thinking, reason, usage, logprobs))
             elif text or thinking:
-                chunks.append(Chunk(text, thinking))
+                chunks.append(Chunk(text, thinking, logprobs=logprobs))
         if texts:
             chunks.append(Chunk("".join(texts)))
         return chunks
@@ -338,6 +340,8 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
     if chosen.context_window is not None:
         # Without it Ollama cuts a prompt that is too long, and leaves out the instructions. Older ones ignore it.
         body["truncate"] = False
+    if request.top_logprobs:
+        body.update(logprobs=True, top_logprobs=request.top_logprobs)
     if chosen.thinking is not None:
         body["think"] = chosen.thinking
     if request.output_schema is not None:

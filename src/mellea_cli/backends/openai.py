@@ -25,6 +25,7 @@ from mellea_cli.backends.wire_format import (
     as_text,
     as_token_count,
     cached_message,
+    read_logprobs,
     valid_unicode,
 )
 from mellea_cli.errors import (
@@ -279,6 +280,8 @@ def chat_body(request: GenerateRequest, *, is_openai: bool) -> dict[str, Any]:
         "stop": list(options.stop) or None,
     }
     body.update({name: value for name, value in parameters.items() if value is not None})
+    if request.top_logprobs:
+        body.update(logprobs=True, top_logprobs=request.top_logprobs)
     if options.thinking is not None:
         body.update(_thinking_parameters(options, is_openai=is_openai))
     if request.output_schema is not None:
@@ -509,7 +512,8 @@ class _Answer:
         if finish := as_text(choice.get("finish_reason")) or as_text(choice.get("finishReason")):
             self._finish = finish.lower()
             self.finished = True
-        return Chunk(text, thinking) if text or thinking else None
+        logprobs = read_logprobs(as_object(choice.get("logprobs")).get("content"))
+        return Chunk(text, thinking, logprobs=logprobs) if text or thinking or logprobs else None
 
     def _with_half(self, content: object) -> object:
         """`content` with the half of a surrogate pair that the chunk before ended in; its own last half is kept."""
@@ -584,7 +588,7 @@ def _plain_text(event: Event) -> str | None:
     if type(choices) is not list or not choices or event.get("usage"):
         return None
     choice = choices[0]
-    if type(choice) is not dict or choice.get("finish_reason"):
+    if type(choice) is not dict or choice.get("finish_reason") or choice.get("logprobs"):
         return None
     delta = choice.get("delta")
     if type(delta) is not dict or len(delta) != 1 or type(text := delta.get("content")) is not str or not text:

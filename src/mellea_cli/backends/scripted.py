@@ -61,6 +61,10 @@ class ScriptedBackend:
         if self._closed:
             raise UsageError("the scripted backend has been closed")
         reply = self._reply(request)
+        if request.top_logprobs and not isinstance(reply, Exception):
+            likely = plausible_logprobs(request)
+            yield Chunk(max(likely, key=lambda label: likely[label]), logprobs=likely)
+            reply = ""
         if isinstance(reply, Exception):
             raise reply
         size = self._chunk_characters
@@ -95,6 +99,14 @@ def plausible_reply(request: GenerateRequest) -> str:
     if request.output_schema is None:
         return first_sentence(subject)
     return json.dumps(SchemaFaker(subject).value(request.output_schema), ensure_ascii=False, separators=(",", ":"))
+
+
+def plausible_logprobs(request: GenerateRequest) -> dict[str, float]:
+    """Log-probabilities of the usual labels for the last user message, from its known words."""
+    said = request.messages[-1].content.lower()
+    good, bad = _POSITIVE.search(said) is not None, _NEGATIVE.search(said) is not None
+    label = "mixed" if good and bad else "positive" if good else "negative" if bad else "neutral"
+    return {one: -0.1 if one == label else -3.6 for one in ("positive", "negative", "mixed", "neutral")}
 
 
 _POSITIVE = re.compile(r"\b(love[sd]?|great|good|excellent|friendly|fast|thanks?|happy|perfect|best|easy|nice)\b")

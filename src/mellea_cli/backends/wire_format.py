@@ -292,6 +292,18 @@ def as_text(value: object) -> str:
 _MAX_TOKENS = 1 << 40
 
 
+def read_logprobs(tokens: object) -> dict[str, float] | None:
+    """The log-probabilities of the most likely tokens in the first place, as OpenAI and Ollama write them."""
+    first = as_object(tokens[0]) if isinstance(tokens, list) and tokens else {}
+    listed = first.get("top_logprobs")
+    found = {
+        token: float(value)
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(value := as_object(entry).get("logprob"), int | float) and (token := as_text(entry.get("token")))
+    }
+    return found or None
+
+
 def as_token_count(value: object) -> int:
     """Return `value` if it can be a number of tokens, else 0."""
     return value if type(value) is int and 0 <= value < _MAX_TOKENS else 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mellea_cli.cli.flags import JsonFlag, write_json
 from mellea_cli.errors import ExitCode, MelleaError, UsageError
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ _MOST_ROWS = 200
 _STOPPING_S = 30.0
 
 
-def skill() -> None:
+def skill(as_json: JsonFlag = False) -> None:
     """Print a SKILL.md for coding agents."""
-    sys.stdout.write(skill_text())
+    if as_json:
+        write_json({"text": skill_text()})
+    else:
+        sys.stdout.write(skill_text())
 
 
 def skill_text() -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from mellea_cli.cli.error_boundary import boundary
+from mellea_cli.cli.error_boundary import asks_for_json, boundary
 from mellea_cli.errors import MelleaError
 
 
@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "summarise": CommandEntry("summarise:summarise", "Write a summary, the sentiment and the issues for each row."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "run": CommandEntry("run:run", "Your own fields for each row of INPUT."),
+    "watch-folder": CommandEntry(
+        "watch_folder:watch_folder", "Process each file that appears in a folder once, when it is complete."
+    ),
     "pipeline": CommandEntry(
         "pipeline_file:pipeline_app", "Write, check, show and try a pipeline file: your own fields."
     ),
@@ -43,10 +46,24 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "themes:themes", "Find themes in complaints and praise, and label every row of RESULTS with them."
     ),
     "report": CommandEntry("report:report", "Show a finished run: sentiment, urgency, themes, trends, quotes."),
+    "show": CommandEntry("report:show", "Show the rows of a finished run: search, sort, select."),
+    "export": CommandEntry("report:export", "Write rows of a finished run to a file of another format."),
     "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
+    "status": CommandEntry("runs:status", "Show the runs on this machine: done, rate, finish time."),
+    "pause": CommandEntry("runs:pause", "Pause a run on this machine."),
+    "resume": CommandEntry("runs:resume", "Continue a paused run."),
+    "stop": CommandEntry("runs:stop", "Stop a run as Ctrl-C does."),
+    "tune": CommandEntry("runs:tune", "Change the limits of a running run."),
+    "runs": CommandEntry("runs:runs", "Show the latest runs on this machine."),
+    "review": CommandEntry("review:review", "Judge a random sample and the doubtful rows of a finished run."),
+    "evaluate": CommandEntry("review:evaluate", "Say how right a run is, by gold labels or by its review."),
+    "watch": CommandEntry("watch:watch", "Exit with 10 when a share or score has moved beyond chance. For cron."),
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),
+    "help": CommandEntry(
+        "help_pages:help_command", "Show a short page: exit codes, variables, settings, formats, filters, or a command."
+    ),
     "skill": CommandEntry("agents:skill", "Print a SKILL.md for coding agents."),
     "mcp": CommandEntry("agents:mcp", "Serve feedback to an assistant over the Model Context Protocol."),
     "doctor": CommandEntry("doctor:doctor", "Show version, settings, backends, models and terminal."),
@@ -63,8 +80,14 @@ HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100
 _NAMES_WIDTH = 32
 
 
-def _write_flags(parameters: Iterable[Any], ctx: Any, formatter: Any) -> None:
-    """Write arguments, then flags panel by panel."""
+class UsualPanel(str):
+    """The panel of a flag that most people need: the short help of a command with many flags has only these."""
+
+    __slots__ = ()
+
+
+def flag_sections(parameters: Iterable[Any], ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Arguments, then flags panel by panel: spellings and text of each."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in parameters:
         record = parameter.get_help_record(ctx)
@@ -79,14 +102,33 @@ def _write_flags(parameters: Iterable[Any], ctx: Any, formatter: Any) -> None:
         text = re.sub(r"\[default: \((\w+)\)", r"[default: \1", text)
         sections.setdefault(panel, []).append((names, text))
     # Click adds the help flag last; its section must not come before the others.
-    for panel in sorted(sections, key=lambda name: (name != "Arguments", name == "Options")):
-        _write_section(formatter, panel, sections[panel])
+    return sorted(sections.items(), key=lambda one: (one[0] != "Arguments", one[0] == "Options"))
+
+
+def _write_flags(parameters: Iterable[Any], ctx: Any, formatter: Any) -> None:
+    for panel, rows in flag_sections(parameters, ctx):
+        _write_section(formatter, panel, rows)
+
+
+def _is_usual(parameter: Any) -> bool:
+    argument = parameter.param_type_name == "argument"
+    return argument or isinstance(getattr(parameter, "rich_help_panel", None), UsualPanel) or parameter.name == "help"
 
 
 def _write_section(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
     with formatter.section(heading if plain else typer.style(heading, bold=True)):
         formatter.write_dl(rows, col_max=_NAMES_WIDTH)
+
+
+def _show_first_minute(command: str) -> None:
+    """Show what the program, or a command, does and end; nothing for a command that has no such page."""
+    from mellea_cli.cli.help_pages import first_minute, has_first_minute
+
+    name = "summarise" if command == "summarize" else command
+    if has_first_minute(name):
+        typer.echo(first_minute(name))
+        raise typer.Exit(0)
 
 
 class SectionedCommand(TyperCommand):
@@ -97,14 +139,33 @@ class SectionedCommand(TyperCommand):
         settings["context_settings"] = {**HELP_SETTINGS, **(settings.get("context_settings") or {})}
         super().__init__(*args, **settings)
 
+    @property
+    def has_short_help(self) -> bool:
+        """Whether `--help` shows only the usual flags."""
+        return any(isinstance(getattr(one, "rich_help_panel", None), UsualPanel) for one in self.params)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_flags(self.get_params(ctx), ctx, formatter)
+        parameters = self.get_params(ctx)
+        if not self.has_short_help or ctx.meta.get("help_all"):
+            _write_flags(parameters, ctx, formatter)
+            return
+        _write_flags([one for one in parameters if _is_usual(one)], ctx, formatter)
+        others = len([one for one in parameters if not _is_usual(one)])
+        formatter.write(f"\n{ctx.command_path} --help-all shows {others} more flags; mellea help lists topics.\n")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
+            if not args and sys.stdout.isatty() and sys.stdin is not None and sys.stdin.isatty():
+                _show_first_minute(self.name or "")
+            flags = args[: args.index("--")] if "--" in args else args
+            if self.has_short_help and "--help-all" in flags:
+                ctx.meta["help_all"] = True
+                args = ["--help"]
             return super().parse_args(ctx, args)
         # A completion needs no converted values, and what converts them is slow to load.
-        values, ctx.args, _ = self.make_parser(ctx).parse_args(args=list(args))
+        # Without the flag whose value is completed: the parser gives up where that is missing.
+        whole = args[:-1] if args and args[-1].startswith("-") else args
+        values, ctx.args, _ = self.make_parser(ctx).parse_args(args=list(whole))
         ctx.params = {parameter.name: values.get(parameter.name) for parameter in self.get_params(ctx)}
         return list(ctx.args)
 
@@ -149,6 +210,12 @@ class LazyGroup(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = LazyCommands(COMMANDS)  # type: ignore[assignment]  # no command is added or removed
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["json"] = asks_for_json(args)
+        if not args and not ctx.resilient_parsing and sys.stdout.isatty():
+            _show_first_minute("")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         with boundary(ctx.meta):

@@ -159,20 +159,26 @@ def secrets(options: RunOptions | ChatOptions) -> Secrets:
     return Secrets(options.key_file or "", os.environ)
 
 
-def ensure_model(chosen: ModelChoice, options: RunOptions | ChatOptions, say: Callable[[str], None]) -> None:
+def ensure_model(
+    chosen: ModelChoice, options: RunOptions | ChatOptions, say: Callable[[str], None], *, small: bool = False
+) -> None:
     """Download the model where it is missing: an embedded model's file, or on Ollama servers.
 
-    The default embedded model, which a first run needs, is downloaded without asking; any other one with `--pull`, or
-    after a yes at a terminal. An Ollama server downloads only with `--pull`. Servers that cannot be reached are left to
-    whoever opens them.
+    The default embedded model, which a first run needs, is downloaded without asking, and so is the small one where the
+    run needs it; any other one with `--pull`, or after a yes at a terminal. An Ollama server downloads only with
+    `--pull`. Servers that cannot be reached are left to whoever opens them.
 
     Raises:
         ModelFileError: the embedded model is missing and may not be downloaded, or the download failed.
         BackendError: the only server could not download it.
     """
+    from mellea_cli.models.catalogue import SMALL_MODEL
+
     network = network_policy(options)
     if chosen.backend == "local":
         _ensure_file(chosen.model, network, pull=options.pull, say=say)
+        if small:
+            _ensure_file(SMALL_MODEL, network, pull=True, say=say)
     elif options.pull and chosen.pool is None and chosen.backend == "ollama":
         asyncio.run(_ensure_on_server(options.server_url, chosen.model, options))
     elif options.pull and chosen.pool is not None:
@@ -239,6 +245,10 @@ def _at_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+# Tokens of one more row in a request, its answer included.
+_ROW_TOKENS = 512
+
+
 @asynccontextmanager
 async def open_servers(
     options: RunOptions,
@@ -246,6 +256,8 @@ async def open_servers(
     prefixes: Sequence[tuple[Message, ...]],
     show: RunDisplay,
     nothing_to_ask: Callable[[], bool] = lambda: False,
+    *,
+    small_prefixes: Sequence[tuple[Message, ...]] = (),
 ) -> AsyncIterator[Servers]:
     """Open the model server, or those of a pool, and close them at the end.
 
@@ -255,11 +267,13 @@ async def open_servers(
         prefixes: what the prompts of each step have in common; the embedded server keeps its state.
         show: the display.
         nothing_to_ask: whether every answer is known, so that a server that cannot be used does not matter.
+        small_prefixes: the same as `prefixes` for the prompts of the small model, which then runs too.
 
     Raises:
         BackendError: the server cannot be used, or does not have the model.
     """
     from mellea_cli.backends.local import LocalBackend
+    from mellea_cli.models.catalogue import SMALL_MODEL
 
     if chosen.pool is not None:
         async with _open_pool(chosen.pool, options, show.say) as endpoints:
@@ -267,13 +281,16 @@ async def open_servers(
         return
     settings = BackendSettings(
         model=chosen.model,
+        small_model=SMALL_MODEL if small_prefixes else "",
         base_url=options.server_url,
-        concurrency=chosen.concurrency,
+        concurrency=connections(chosen),
         merge_chunks=True,
         verbose=options.verbose > 1,
         network=network_policy(options),
         secrets=secrets(options),
     )
+    if (more := options.rows_per_call - 1) > 0:
+        settings = dataclasses.replace(settings, context_per_slot=settings.context_per_slot + more * _ROW_TOKENS)
     if options.import_batch and not names_provider(options):
         # Nothing is sent there: the run refuses before that to ask what the import has not answered.
         settings = dataclasses.replace(settings, base_url="http://localhost:9/v1")
@@ -281,7 +298,7 @@ async def open_servers(
     try:
         if isinstance(backend, LocalBackend):
             # It starts with the first question: a run that finds every answer in the journal needs no model.
-            backend.share_prefixes(prefixes, show.say)
+            backend.share_prefixes(prefixes, show.say, small=small_prefixes)
         else:
             try:
                 await backend.prepare(chosen.model)
@@ -291,6 +308,45 @@ async def open_servers(
         yield backend
     finally:
         await backend.aclose()
+
+
+def connections(chosen: ModelChoice) -> int:
+    """Connections to the server, or the embedded one's slots: `mellea tune` may ask for more than a run began with."""
+    if chosen.backend == "local":
+        return chosen.concurrency
+    return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)
+
+
+async def check_logprobs(servers: Servers, model: str) -> None:
+    """Ask every server a short question of the program's own, to see that it gives log-probabilities.
+
+    Raises:
+        BackendError: one cannot be used.
+        UsageError: one gives none.
+    """
+    from mellea_cli.engine.endpoint import PROBE_MESSAGES
+    from mellea_cli.engine.generate import generate
+    from mellea_cli.errors import RequestRefused
+    from mellea_cli.messages import GenerateRequest, Options
+    from mellea_cli.pipelines.pipeline import TOP_LOGPROBS
+
+    if isinstance(servers, Sequence):
+        asked = [(one.name, one.backend, one.model) for one in servers if one.error is None]
+    else:
+        asked = [(servers.name, servers, model)]
+    for name, backend, its_model in asked:
+        request = GenerateRequest(
+            its_model, PROBE_MESSAGES, Options(temperature=0.0, max_tokens=1), top_logprobs=TOP_LOGPROBS
+        )
+        try:
+            found = (await generate(backend, request)).logprobs
+        except RequestRefused:
+            found = None
+        if found is None:
+            raise UsageError(
+                f"{name} gives no log-probabilities for {its_model}, and -p fast reads nothing else",
+                hint="use -p single, or the embedded model: -b local",
+            )
 
 
 def names_provider(options: RunOptions) -> bool:

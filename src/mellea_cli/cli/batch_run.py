@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
@@ -17,23 +17,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mellea_cli.cli.backend_setup import ModelChoice, model_identity
+from mellea_cli.cli.flags import row_filter
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions
-from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError
+from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError, name_some
+from mellea_cli.io.byte_input import split_part
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success
 from mellea_cli.ui.terminal import is_terminal
 
 if TYPE_CHECKING:
+    from mellea_cli.engine.workers import Stop
+    from mellea_cli.events import Observer
     from mellea_cli.io.files import OutputTarget
-    from mellea_cli.io.journal import Journal
+    from mellea_cli.io.journal import Answers, Journal
     from mellea_cli.io.source import InputScan, Source
+    from mellea_cli.items import Item, Row
     from mellea_cli.messages import Message
     from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
     from mellea_cli.run.audit import AuditFigures
     from mellea_cli.run.batch import RunIO, RunResult
+    from mellea_cli.run.control import RunControl
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
+    from mellea_cli.run.estimate import Candidates, Estimate, Sample
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.row_model import LearnedFields, RowLearner
     from mellea_cli.ui.run_display import RunDisplay
@@ -57,6 +64,9 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
         # Log lines would tear the panels.
         live=options.live and not options.nightly and options.log_level is None,
         json=options.json or options.nightly,
+        json_errors=options.json,
+        title=Path(options.output).name if options.output != "-" else "stdout",
+        bell=options.bell,
         summary_file=options.summary_file,
         log_file=options.log_file,
     )
@@ -68,7 +78,7 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
         except MelleaError as error:
             if not options.nightly:
                 raise
-            show.error(error.message, error.hint)
+            show.error(error)
             show.end(
                 RunSummary(
                     model=options.model or "",
@@ -90,19 +100,20 @@ UNKNOWN_TEXT = 16_384
 _REPROMPT_TOKENS = 768
 
 
-def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None) -> int:
+def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None, rows: int = 1) -> int:
     """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
 
     Args:
         pipeline: what is asked.
         longest: bytes of the longest text, or `None` when unknown.
         max_tokens: most tokens of an answer; `None` for the steps' own.
+        rows: rows in one request.
     """
     needed = 0
     for step in pipeline.steps:
         prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
-        read = (prompt + (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
-        needed = max(needed, read + (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
+        read = (prompt + rows * (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
+        needed = max(needed, read + rows * (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
     return next((window for window in _WINDOWS if window >= needed), _WINDOWS[-1])
 
 
@@ -111,10 +122,18 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
+    from mellea_cli.models.catalogue import SMALL_MODEL
+    from mellea_cli.run.estimate import price_of_run
     from mellea_cli.run.plan import RunPlan
 
+    if chosen.backend != "local" or chosen.model == SMALL_MODEL:
+        pipeline = pipeline.of_one_model()
+    # For an extension's executor or a pool, the address is not that of one provider.
+    url = options.server_url if chosen.pool is None else "http://localhost"
+    prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)
     # An Ollama loads the model again for another window: the whole run has one.
-    window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
+    rows = options.rows_per_call
+    window = context_window(pipeline, longest, options.max_tokens, rows) if chosen.backend == "ollama" else None
     return RunPlan(
         pipeline=pipeline,
         backend=chosen.backend,
@@ -139,9 +158,10 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         grace_s=options.grace,
         rpm=options.rpm,
         tpm=options.tpm,
-        caps=options.caps(),
+        caps=options.caps(prices=prices),
         redacted=options.redact,
         first_alone_s=_FIRST_ALONE_S if chosen.backend == "local" else 0.0,
+        rows_per_call=rows,
     )
 
 
@@ -167,6 +187,148 @@ def row_learner(target: float, fields: LearnedFields, plan: RunPlan, opened: Inp
 
 
 # The files of a run.
+
+
+def run_inputs(options: RunOptions, pipeline: Pipeline) -> ExitCode:
+    """Run a pipeline over the inputs: into one output, or into one each with `--output-dir`."""
+    from mellea_cli.cli.summarise import run_pipeline
+
+    if options.output_dir is None:
+        return with_display(options, pipeline.name, lambda show: run_pipeline(options, pipeline, show))
+    if options.output != "-":
+        raise UsageError("-o and --output-dir do not go together", hint="omit one of them")
+    worst = ExitCode.OK
+    for one in runs_by_file(with_files(options)):
+        code = run_file(one, pipeline)
+        if code not in (ExitCode.OK, ExitCode.SOME_FAILED, ExitCode.USAGE):
+            return code
+        worst = worst or code
+    return worst
+
+
+def run_file(options: RunOptions, pipeline: Pipeline) -> ExitCode:
+    """Run a pipeline over one of several inputs; an input that cannot be read is told, and ends only its own run."""
+    from mellea_cli.cli.summarise import run_pipeline
+    from mellea_cli.ui.console import say, say_error
+
+    if not options.quiet and not options.nightly:
+        say(sys.stderr, f"{options.input}: to {options.output}")
+    try:
+        return with_display(options, pipeline.name, lambda show: run_pipeline(options, pipeline, show))
+    except InputError as error:
+        say_error(sys.stderr, os.environ, error.message, error.hint)
+        return error.exit_code
+
+
+def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
+    """The options of a run for each input, with its output in the folder of `--output-dir`.
+
+    Raises:
+        InputError: an input is no file.
+        UsageError: two inputs would have the same output, or the folder is that of an input.
+        OutputError: the folder cannot be made.
+    """
+    folder = Path(options.output_dir or ".")
+    taken: dict[Path, str] = {}
+    for path in options.inputs or ():
+        if path == "-":
+            raise InputError("standard input has no name for an output", path=path, hint="name files, or use -o")
+        output = folder / output_name(path, options.output_format)
+        if os.path.realpath(folder) == os.path.realpath(Path(split_part(path)[0]).parent):
+            raise UsageError(f"{folder}: is the folder of the inputs", hint="choose another --output-dir")
+        if (other := taken.setdefault(output, path)) != path:
+            raise UsageError(f"{other} and {path}: both would be written to {output}", hint="rename one of them")
+    make_folder(folder)
+    for output, path in taken.items():
+        yield replace(options, inputs=[path], output=str(output), output_dir=None, pattern=None)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    from mellea_cli.io.files import output_error
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(str(folder), error) from error
+
+
+_READ_ONLY_BOOKS = (".ods", ".xls", ".xlsm", ".xlsb")
+
+
+def output_name(path: str, output_format: str | None) -> str:
+    """The name of an input's output in a folder: the input's, with the suffix of a format that can be written."""
+    from mellea_cli.io.formats import DATABASES, format_of_name
+
+    file, part = split_part(path)
+    name, form = Path(file).name, format_of_name(file)
+    for suffix in (".gz", ".zst", ".zip"):
+        name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
+    stem, suffix = (Path(name).stem, Path(name).suffix) if form else (name, "")
+    if output_format:
+        suffix = f".{output_format}"
+    elif suffix.lower() in _READ_ONLY_BOOKS:
+        suffix = ".xlsx"
+    elif form is None or form in DATABASES:
+        suffix = ".jsonl"
+    return f"{stem}{f'-{part}' if part else ''}{suffix}".replace("/", "-")
+
+
+_SIDE_FILES = (".journal", ".journal-wal", ".journal-shm", ".partial", ".lock", ".new", ".part", ".tmp", ".crdownload")
+
+
+def folder_files(folder: Path, pattern: str | None, but: Sequence[Path] = ()) -> list[Path]:
+    """The files of a folder that may be inputs: those that fit the pattern, else every table, in order of their names.
+
+    Args:
+        folder: the folder.
+        pattern: a glob pattern, or `None`.
+        but: files that are none.
+    """
+    from mellea_cli.io.formats import format_of_name
+
+    others = {os.path.realpath(path) for path in but}
+    return sorted(
+        path
+        for path in folder.glob(pattern or "*")
+        if path.is_file()
+        and not path.name.startswith((".", "~$"))
+        and not path.name.endswith(_SIDE_FILES)
+        and (pattern or format_of_name(path.name) or path.suffix.lower() == ".zip")
+        and os.path.realpath(path) not in others
+    )
+
+
+def with_files(options: RunOptions) -> RunOptions:
+    """The options with the files of each folder among the inputs in its place.
+
+    Raises:
+        InputError: a folder has no such file.
+        UsageError: `--pattern` was given without a folder.
+    """
+    folders = [path for path in options.inputs or () if path != "-" and Path(path).is_dir()]
+    if options.pattern and not folders:
+        raise UsageError("--pattern is for folders", hint="name a folder, or omit it")
+    if not folders:
+        return options
+    own = [Path(name) for name in (options.output, options.errors_file) if name and name != "-"]
+    found: list[str] = []
+    for path in options.inputs or ():
+        if path not in folders:
+            found.append(path)
+            continue
+        files = folder_files(Path(path), options.pattern, own)
+        if not files:
+            wanted = f"file that fits {options.pattern}" if options.pattern else "table"
+            names = [one.name for one in sorted(Path(path).iterdir())]
+            has = f"it has {name_some(names)}" if names else "it is empty"
+            raise InputError(f"is a folder without a {wanted}", path=path, hint=has)
+        found.extend(map(str, files))
+    return replace(options, inputs=list(dict.fromkeys(found)), pattern=None)
 
 
 def check_options(options: RunOptions) -> None:
@@ -200,8 +362,8 @@ def _files(options: RunOptions) -> Iterator[tuple[str, Path]]:
     """Every file of the run with its role in messages."""
     from mellea_cli.io.files import resolve_output
 
-    if options.input != "-":
-        yield "the input", Path(options.input)
+    inputs = [name for name in options.inputs or () if name != "-"]
+    yield from (("the input" if len(inputs) == 1 else "an input", Path(split_part(name)[0])) for name in inputs)
     for role, name in (("the output", options.output), ("the errors file", options.errors_file)):
         target = resolve_output(name) if name else None
         # Stdout and devices may serve twice.
@@ -297,21 +459,39 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
         delimiter=options.delimiter,
         header_row=options.header_row,
         skip_rows=options.skip_rows,
+        sheet=options.sheet,
+        cells=options.range,
+        query=options.query,
         limit=options.limit,
         sample=options.sample,
         seed=options.seed,
         on_bad_row=options.on_bad_row,
+        where=row_filter(options.where),
     )
-    with open_source(options.input, source_options, report=show.trouble, note=show.note) as source:
+    with open_source(options.inputs or (), source_options, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
             show.say(f"{scan.skipped} bad rows are skipped")
+        if scan and options.where:
+            show.say(_selected(options, scan))
         yield Input(source, scan)
+
+
+def _selected(options: RunOptions, scan: InputScan) -> str:
+    """How many rows meet the condition, as far as they were read."""
+    if options.limit is not None or options.sample is not None:
+        return f"--where, then {'--sample' if options.sample is not None else '-n'}: {scan.count:,} rows"
+    return f"--where selects {scan.count:,} of {scan.count + scan.unselected:,} rows"
 
 
 @contextmanager
 def open_output(
-    options: RunOptions, opened: Input, added: AddedColumns, show: RunDisplay, command: str
+    options: RunOptions,
+    opened: Input,
+    added: AddedColumns,
+    show: RunDisplay,
+    command: str,
+    reviewed: Sequence[Column] | None = None,
 ) -> Iterator[RunIO]:
     """Open the sink, its lock and its journal; what a run that is refused has created is removed again.
 
@@ -321,18 +501,21 @@ def open_output(
         added: the columns that the run adds.
         show: the display.
         command: the command that writes it.
+        reviewed: the pipeline's columns, where the corrections of people go into the rows.
 
     Raises:
+        InputError: a line of the corrections file is bad.
         OutputError: the output cannot be written, or another run is writing it.
         UsageError: its format is unknown, an option does not fit it, or something that a person made would be lost.
     """
     from mellea_cli.io.columns import ID_COLUMN
+    from mellea_cli.io.corrections import CorrectionsFile, corrections_path
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.formats import known_format, output_format
     from mellea_cli.io.journal import MemoryAnswers
     from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
     from mellea_cli.run.batch import RunIO
-    from mellea_cli.run.earlier_output import EditedRows, OutputForm
+    from mellea_cli.run.earlier_output import EditedRows, OutputForm, Reviewed
 
     target = resolve_output(options.output)
     if options.unordered and target.kind == "file":
@@ -343,8 +526,10 @@ def open_output(
         columns=columns,
         raw_csv=options.raw_csv,
         dialect=lambda: opened.source.dialect,
+        types=lambda: opened.source.types,
+        rows=opened.total,
     )
-    failed_options = SinkOptions(dialect=sink_options.dialect)
+    failed_options = SinkOptions(dialect=sink_options.dialect, types=sink_options.types)
     with ExitStack() as stack:
         journal: Journal | None = None
         if target.kind == "file":
@@ -378,7 +563,13 @@ def open_output(
         if journal is None:
             yield run_io
             return
-        edited = EditedRows(ordered, form, journal, target, opened.source.name)
+        judged = None
+        if reviewed is not None:
+            file = CorrectionsFile(corrections_path(target.path))
+            judged = Reviewed(file, reviewed, adopt=options.adopt_edits)
+            # A row without any correction must not take a longer way.
+            judged = judged if judged.has_work else None
+        edited = EditedRows(ordered, form, journal, target, opened.source.name, judged)
         edited.keep(earlier, opened.source.reread() if opened.source.repeatable else None, overwrite=options.overwrite)
         for note in edited.notes():
             show.say(note)
@@ -539,12 +730,30 @@ def confirm_changes(
 
 
 def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
-    """Note in the journal which columns are own fields, so that reports know their types."""
-    from mellea_cli.report.results import OWN_FIELDS
+    """Note in the journal which columns are own fields, with their types, and which values columns may have."""
+    from mellea_cli.report.results import CHOICES, OWN_FIELDS
 
+    if choices := {column.name: column.choices for column in columns if column.choices}:
+        run_io.answers.note_facts({CHOICES: json.dumps(choices)})
     own = [[column.name, column.type, column.joint] for column in columns if column.type]
     if own or OWN_FIELDS in run_io.answers.facts():
         run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})
+
+
+def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: str = "") -> None:
+    """Note in the journal of how many items the rows are a random sample, so that reports know how sure they are.
+
+    `carried` is the note of the output that this run reads as its input.
+    """
+    from mellea_cli.report.results import SAMPLE
+
+    scan = opened.scan
+    noted = carried if options.sample is None and options.limit is None else ""
+    # The first rows of a sample are those that came first in the input, and no sample.
+    if scan is not None and options.sample is not None and options.limit is None and scan.count < scan.all_items:
+        noted = json.dumps({"size": scan.count, "population": scan.all_items})
+    if noted or SAMPLE in run_io.answers.facts():
+        run_io.answers.note_facts({SAMPLE: noted})
 
 
 def _agreed(question: str) -> bool:
@@ -575,8 +784,11 @@ def preview(
     opened: Input,
     facts: Sequence[tuple[str, str]] = (),
     first: tuple[Step, str] | None = None,
+    *,
+    sampled: Sample | None = None,
+    answers: Answers | None = None,
 ) -> None:
-    """Print what would run; nothing is sent.
+    """Print what would run, with an estimate of tokens, time and cost; nothing is sent.
 
     Args:
         options: the run's flags.
@@ -584,26 +796,39 @@ def preview(
         opened: the input.
         facts: further lines.
         first: the step and the text of the first request, if that is not the first item's.
+        sampled: the timed rows of this command.
+        answers: the journal, where it is open.
     """
     from mellea_cli.engine.pipeline_runner import variables
     from mellea_cli.io.columns import listed
     from mellea_cli.pipelines.redact import redact
+    from mellea_cli.run.estimate import Candidates
     from mellea_cli.ui.status import Preview, print_preview
 
-    found = _forecast(options, plan, opened)
+    candidates = Candidates(options.seed)
+    found, sample = _forecast(options, plan, opened, candidates.offer, answers)
     item = found.first if found is not None else None
     if first is None and item is None:
         item = next(iter(opened.source), None)
-    calls = f"{len(plan.pipeline.steps)} per item" + (f", {found.calls:,} in all" if found is not None else "")
+    rows = plan.rows_per_call
+    calls = f"{len(plan.pipeline.steps)} per " + ("item" if rows == 1 else f"{rows} items")
+    calls += f", {-(-found.calls // rows):,} in all" if found is not None else ""
+    estimate: Estimate | None = None
+    expected: list[tuple[str, str]] = []
+    if first is None and found is not None and found.asked:
+        estimate, expected = _expected(options, plan, found, candidates, sampled or sample)
     lines = [
         ("input", opened.source.name),
         ("text", listed(opened.source.text_columns)),
         *(("", note.removeprefix(f"{opened.source.name}: ")) for note in opened.source.notes),
         *(_masked(opened) if plan.redacted else ()),
+        *([("where", options.where)] if options.where else ()),
+        *([("", _selected(options, opened.scan))] if options.where and opened.scan else ()),
         ("items", "unknown: the input is a stream" if found is None else _item_counts(opened.total or 0, found)),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         *_asked_fields(found),
         ("calls", calls),
+        *expected,
         ("backend", plan.backend),
         ("model", plan.model),
         ("in flight", f"{plan.concurrency} at most" + (f", {plan.start} at the start" if plan.start else "")),
@@ -615,10 +840,217 @@ def preview(
     messages: Sequence[Message] = ()
     if first is not None:
         step, messages = first[0].name, first[0].prompt.messages({"text": mask(first[1])})
-    elif item is not None:
+    elif item is not None and sampled is None:
         asked = plan.pipeline.narrowed(item.known or {}).steps[0]
         step, messages = asked.name, asked.prompt.messages(variables(plan.pipeline, item, mask))
     print_preview(Preview(lines, step, messages), sys.stdout, os.environ)
+    if options.json and found is not None:
+        from mellea_cli.run.estimate import Estimate, Interval
+
+        nothing = Estimate(0, Interval(0, 0, 0), Interval(0, 0, 0), Interval(0, 0, 0))
+        prices = plan.caps.prices
+        record = {
+            **(estimate or nothing).to_json(),
+            "calls": found.calls,
+            "currency": prices.currency or None if prices is not None else None,
+            "exit_code": 0,
+        }
+        sys.stderr.write(json.dumps(record) + "\n")
+
+
+def _expected(
+    options: RunOptions, plan: RunPlan, found: Forecast, candidates: Candidates, sample: Sample | None
+) -> tuple[Estimate, list[tuple[str, str]]]:
+    """Tokens, time and cost of the rows that would be asked, from a sample, else the tokens alone."""
+    from mellea_cli.run.estimate import FEWEST, MOST, from_sample, known_speed, shared_prompts, without_sample
+    from mellea_cli.ui.status import estimate_lines
+
+    hint, whence = "", ""
+    if sample is None and plan.backend == "local":
+        from mellea_cli.models.store import default_root
+
+        if sample := known_speed(default_root(), plan.model, plan.fingerprint.hex()):
+            whence = "measured on this machine"
+    if sample is not None:
+        estimate = from_sample(sample, found, plan, plan.caps.prices)
+    else:
+        texts = [*shared_prompts(plan), *candidates.texts]
+        estimate = without_sample(found, plan, texts, _counted_by_model(plan, texts))
+        hint = f"unknown until some rows are timed: --estimate asks {FEWEST} to {MOST}, and keeps their answers"
+        if options.output == "-":
+            hint += " (name a file with -o)"
+    return estimate, list(estimate_lines(estimate, plan.caps.prices, hint=hint, whence=whence))
+
+
+def _counted_by_model(plan: RunPlan, texts: Sequence[str]) -> list[int] | None:
+    """Tokens by the embedded model's own tokenizer; `None` for other models, and where the file is not here."""
+    if plan.backend != "local":
+        return None
+    from mellea_cli.backends.local import LocalBackend
+    from mellea_cli.models.store import ModelStore
+
+    async def counted() -> list[int]:
+        backend = LocalBackend(plan.model, slots=1, context_per_slot=256)
+        try:
+            return await backend.count_tokens(texts)
+        finally:
+            await backend.aclose()
+
+    try:
+        return asyncio.run(counted()) if ModelStore().find(plan.model) is not None else None
+    except MelleaError:
+        return None  # what is wrong with the model is said by the run
+
+
+def check_estimate(options: RunOptions, opened: Input) -> None:
+    """Refuse `--estimate` where its answers could not be kept.
+
+    Raises:
+        UsageError: the output has no journal, or the rows cannot be counted.
+    """
+    if options.output == "-":
+        raise UsageError("--estimate keeps its answers for the run", hint="name the run's output with -o")
+    if opened.scan is None:
+        raise UsageError("--estimate needs an input that can be read twice", hint="write the rows to a file first")
+    if options.uses_batch_files or options.engine != "here":
+        raise UsageError("--estimate is for a live run on this machine", hint="omit it, or the batch queue or --engine")
+
+
+async def ask_sample(
+    options: RunOptions, chosen: ModelChoice, plan: RunPlan, opened: Input, run_io: RunIO, show: RunDisplay
+) -> ExitCode:
+    """Ask a sample of the rows, keep their answers in the journal, and print what the rest would take.
+
+    Raises:
+        MelleaError: no row was answered.
+    """
+    from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
+    from mellea_cli.engine.workers import Stop
+    from mellea_cli.events import Event, Fanout
+    from mellea_cli.run.answer_cache import forecast
+    from mellea_cli.run.batch import NothingAnswered, run_batch
+    from mellea_cli.run.estimate import FEWEST, SAMPLE_S, Candidates, Sampler, sample_facts
+
+    candidates = Candidates(options.seed)
+    forecast(
+        opened.source.reread(),
+        plan,
+        run_io.answers,
+        carried=run_io.carried,
+        retry_failed=options.retry_failed,
+        asked=candidates.offer,
+    )
+    rows = candidates.choose()
+    if not rows:
+        preview(options, plan, opened, answers=run_io.answers)
+        return ExitCode.OK
+    show.say(f"asking {len(rows)} rows to time them; their answers are kept")
+    sampler, stop = Sampler(len(rows), first_alone=plan.first_alone_s > 0), Stop(show.say)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + SAMPLE_S
+
+    def end_long_sample(event: Event) -> None:
+        sampler(event)
+        if loop.time() > until and sampler.answered >= FEWEST:
+            stop.ask_once(_LONG_ENOUGH, ExitCode.OK)
+
+    sample_io = replace(run_io, source=_Sampled(rows), rows=_NoRows(), total=len(rows), can_sweep=False)
+    small = plan.pipeline.small_prefixes
+    async with open_servers(options, chosen, plan.prefixes, show, small_prefixes=small) as servers:
+        plan = await start_at_server_slots(plan, servers)
+        at_once = min(plan.start or plan.concurrency, len(rows))
+        sampled_plan = replace(plan, concurrency=at_once, start=None)
+        observer = Fanout(end_long_sample, show.begin(plan.caps.prices))
+        with stop.on_signals():
+            result = await run_batch(sampled_plan, servers, sample_io, observer=observer, stop=stop)
+    show.stop()
+    sample = sampler.sample(at_once, plan.fingerprint.hex())
+    if sample is None:
+        if result.error is not None:
+            raise result.error
+        message, _ = result.tally.commonest_failure()
+        raise NothingAnswered(
+            result.stopped or f"none of the sample's {len(rows)} rows was answered: {message}",
+            hint="correct the cause, then type the same command again",
+        )
+    run_io.answers.note_facts(sample_facts(sample, plan))
+    if plan.backend == "local":
+        _remember(plan, sample)
+    if result.stopped and result.stopped != _LONG_ENOUGH:
+        show.say(result.stopped)
+    preview(options, plan, opened, sampled=sample, answers=run_io.answers)
+    return ExitCode.OK if result.stopped == _LONG_ENOUGH else result.exit_code
+
+
+_LONG_ENOUGH = "the sample has taken long enough"
+
+
+class _Sampled(list["Item"]):
+    """The rows of a sample as a source."""
+
+    skipped = 0
+
+    def stop(self) -> None: ...
+
+
+class _NoRows:
+    """A sample writes no rows: its answers are in the journal."""
+
+    def add(self, row: Row) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _remember(plan: RunPlan, sample: Sample) -> None:
+    from mellea_cli.models.store import default_root
+    from mellea_cli.run.estimate import remember_speed
+
+    remember_speed(default_root(), plan.model, sample)
+
+
+@contextmanager
+def measured(plan: RunPlan, opened: Input, observer: Observer) -> Iterator[Observer]:
+    """Time the rows of a run of the embedded model, and keep its speed with the model's file."""
+    from mellea_cli.events import Fanout
+    from mellea_cli.run.estimate import FEWEST, Sampler
+
+    if plan.backend != "local":
+        yield observer
+        return
+    sampler = Sampler(opened.total, first_alone=plan.first_alone_s > 0)
+    yield Fanout(sampler, observer)
+    if sampler.answered >= FEWEST and (sample := sampler.sample(plan.concurrency, plan.fingerprint.hex())):
+        _remember(plan, sample)
+
+
+@contextmanager
+def controlled(
+    options: RunOptions, plan: RunPlan, command: str, show: RunDisplay, chosen: ModelChoice
+) -> Iterator[tuple[RunControl, Stop]]:
+    """Let other terminals see and control the run."""
+    from mellea_cli.cli.backend_setup import connections
+    from mellea_cli.engine.workers import Stop
+    from mellea_cli.run.control import RunControl, new_record
+
+    most = chosen.concurrency if chosen.pool is not None else connections(chosen)
+    record = new_record(
+        command,
+        options.output,
+        options.input,
+        pipeline=plan.pipeline.name,
+        backend=plan.backend,
+        model=plan.model,
+        concurrency=plan.start or plan.concurrency,
+        rpm=plan.rpm,
+        next_command=same_command(options),
+    )
+    stop = Stop(show.say)
+    with RunControl(record, stop, prices=plan.caps.prices, most=most) as control:
+        yield control, stop
 
 
 def _asked_fields(found: Forecast | None) -> Iterator[tuple[str, str]]:
@@ -653,16 +1085,23 @@ def _masked(opened: Input) -> Iterator[tuple[str, str]]:
         yield "", " ".join(text.split())
 
 
-def _forecast(options: RunOptions, plan: RunPlan, opened: Input) -> Forecast | None:
-    """What the input holds, compared with the journal of the output; `None` for a stream."""
+def _forecast(
+    options: RunOptions, plan: RunPlan, opened: Input, asked: Callable[[Item], None], answers: Answers | None
+) -> tuple[Forecast | None, Sample | None]:
+    """What the input holds, compared with the journal of the output, and its timed sample; `None` for a stream."""
     from mellea_cli.io.files import resolve_output
     from mellea_cli.io.journal import MemoryAnswers, peek_answers
     from mellea_cli.run.answer_cache import forecast
+    from mellea_cli.run.estimate import kept_sample
 
     if opened.scan is None:
-        return None
-    with closing(MemoryAnswers() if options.fresh else peek_answers(resolve_output(options.output))) as answers:
-        return forecast(opened.source.reread(), plan, answers, retry_failed=options.retry_failed)
+        return None, None
+    with ExitStack() as stack:
+        if answers is None:
+            answers = MemoryAnswers() if options.fresh else peek_answers(resolve_output(options.output))
+            stack.callback(answers.close)
+        found = forecast(opened.source.reread(), plan, answers, retry_failed=options.retry_failed, asked=asked)
+        return found, kept_sample(answers.facts(), plan)
 
 
 def _item_counts(total: int, found: Forecast) -> str:
@@ -690,13 +1129,16 @@ def finish(
     Raises:
         MelleaError: the error that stopped the run before its first row.
     """
+    from mellea_cli.run.batch_planner import BATCH_PRICE
     from mellea_cli.ui.summary import RunSummary
 
-    tally = result.tally
+    tally, prices = result.tally, plan.caps.prices
     if result.error is not None and not (tally.done or tally.failed or options.nightly):
         raise result.error
-    if result.error is not None and options.nightly:
-        show.error(result.error.message, result.error.hint)
+    # The summary is the last line where a program reads it.
+    told = options.nightly or options.json
+    if result.error is not None and told:
+        show.error(result.error)
     show.end(
         RunSummary(
             model=plan.model,
@@ -717,13 +1159,15 @@ def finish(
             retries=result.retries,
             repairs=result.repairs,
             usage=tally.usage,
+            cost=None if prices is None else prices.of(tally.usage) - prices.of(tally.queue_usage) * (1 - BATCH_PRICE),
+            currency=prices.currency if prices is not None else "",
             elapsed_s=result.elapsed_s,
             concurrency=result.concurrency if plan.start else None,
             output="" if options.output == "-" or not result.finished else options.output,
             unwritten=_unwritten(options, result),
             values={column: dict(counts) for column, counts in tally.values.items()},
             stopped=result.stopped,
-            next_command=_next_command(options, result),
+            next_command=next_command(options, result),
             exit_code=int(result.exit_code),
             endpoints=result.endpoints,
             blank=tally.blank,
@@ -734,7 +1178,7 @@ def finish(
             theme_counts=themed,
         )
     )
-    if result.error is not None and not options.nightly:
+    if result.error is not None and not told:
         show.ended_by(result.error)
 
 
@@ -749,10 +1193,14 @@ def _unwritten(options: RunOptions, result: RunResult) -> str:
     return f"{options.output} {state}{where}"
 
 
-def _next_command(options: RunOptions, result: RunResult) -> str:
-    """The command that continues an incomplete run: the same one, if there is a journal and the input is a file."""
-    complete = not (result.tally.failed or result.stopped)
-    if complete or options.output == "-" or options.input == "-":
+def next_command(options: RunOptions, result: RunResult) -> str:
+    """The command that continues an incomplete run."""
+    return same_command(options) if result.tally.failed or result.stopped else ""
+
+
+def same_command(options: RunOptions) -> str:
+    """The command of this process, if it continues the run: there is a journal, and the input is a file."""
+    if options.output == "-" or options.input == "-":
         return ""
     # With --fresh again it would ask for everything once more.
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]

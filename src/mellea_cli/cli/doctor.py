@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from mellea_cli.cli.flags import JsonFlag, write_json
 from mellea_cli.errors import ExitCode, MelleaError
 from mellea_cli.ui.status import Finding
 
 
-def doctor(ctx: typer.Context) -> None:
+def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Show version, settings, backends, models and terminal; say what to run if something is missing."""
     import asyncio
 
@@ -30,8 +32,12 @@ def doctor(ctx: typer.Context) -> None:
     ]
     works, sentence, command = asyncio.run(_default_run())
     findings.append(Finding("default run", "mellea summarise", "ok" if works else "bad", sentence))
-    print_findings(findings, command, stream=sys.stdout, environ=os.environ)
-    raise typer.Exit(ExitCode.USAGE if any(finding.state == "bad" for finding in findings) else ExitCode.OK)
+    good = all(finding.state != "bad" for finding in findings)
+    if as_json:
+        write_json({"ok": good, "findings": [asdict(finding) for finding in findings], "fix": command or None})
+    else:
+        print_findings(findings, command, stream=sys.stdout, environ=os.environ)
+    raise typer.Exit(ExitCode.OK if good else ExitCode.USAGE)
 
 
 def _program() -> Iterator[Finding]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mellea_cli.errors import ExitCode, MelleaError, ReaderGone
+from mellea_cli.errors import ExitCode, MelleaError, ReaderGone, error_record
 
 if TYPE_CHECKING:
     from mellea_cli.backends.security import Secrets
@@ -23,10 +23,12 @@ NO_META: Mapping[str, Any] = {}
 def boundary(meta: Mapping[str, Any] = NO_META) -> Iterator[None]:
     """Turn every error into `typer.Exit` with the exit code, after at most one line and a hint on stderr.
 
-    The traceback of an unexpected error goes to a report file; the screen names the file.
+    With `--json` it is one line of JSON. The traceback of an unexpected error goes to a report file; the screen names
+    the file.
 
     Args:
-        meta: Click's data of the running command; `key_file` names a file whose key must not be written anywhere.
+        meta: Click's data of the running command: `key_file` names a file whose key must not be written anywhere, and
+            `json` says that a program reads.
     """
     try:
         yield
@@ -35,10 +37,10 @@ def boundary(meta: Mapping[str, Any] = NO_META) -> Iterator[None]:
         _discard_stdout()
         raise typer.Exit(ExitCode.READER_GONE) from None
     except MelleaError as error:
-        _say_error(error.message, error.hint)
+        _say_error(meta, error.record)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt:
-        _say_error("interrupted", "")
+        _say_error(meta, error_record("interrupted", "interrupted", "", ExitCode.INTERRUPTED))
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except (typer.Exit, typer.Abort):
         raise
@@ -47,13 +49,14 @@ def boundary(meta: Mapping[str, Any] = NO_META) -> Iterator[None]:
             error.show()  # type: ignore[attr-defined]  # Typer's own Click has no public name for it
             raise typer.Exit(ExitCode.USAGE) from None
         if is_click_error(error):
-            _say_error(*describe_click_error(error))
+            _say_error(meta, error_record("usage", *describe_click_error(error), ExitCode.USAGE))
             raise typer.Exit(ExitCode.USAGE) from error
         from mellea_cli.backends.security import KEY_FILE, Secrets
 
         secrets = Secrets(meta.get("key_file") or os.environ.get(KEY_FILE, ""), os.environ)
         message = secrets.scrub(f"this is a bug in mellea: {type(error).__name__}: {error}")
-        _say_error(message, f"the report is in {_write_report(error, secrets)}")
+        path = _write_report(error, secrets)
+        _say_error(meta, error_record("bug", message, f"the report is in {path}", ExitCode.BUG))
         raise typer.Exit(ExitCode.BUG) from error
 
 
@@ -78,10 +81,20 @@ def describe_click_error(error: Any) -> tuple[str, str]:
     return message.rstrip("."), f"{command} --help"
 
 
-def _say_error(message: str, hint: str) -> None:
-    from mellea_cli.ui.console import say_error
+def _say_error(meta: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    from mellea_cli.ui.console import say_error, say_record
 
-    say_error(sys.stderr, os.environ, message, hint)
+    if meta.get("json"):
+        say_record(sys.stderr, record)
+    else:
+        told = record["error"]
+        say_error(sys.stderr, os.environ, told["message"], told["hint"] or "")
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json` is among the arguments: errors in the other ones are told as JSON, too."""
+    flags = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(one == "--json" or one.startswith("--json=") for one in flags)
 
 
 def _discard_stdout() -> None:

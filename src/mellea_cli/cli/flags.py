@@ -8,21 +8,25 @@ and its key in the configuration file follow from the name. Each command's modul
 
 import dataclasses
 import logging
+import math
 import os
 import re
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
-from mellea_cli.errors import ExitCode, UsageError
+from mellea_cli.cli.app import UsualPanel
+from mellea_cli.errors import ExitCode, MelleaError, UsageError
 from mellea_cli.extensions import ExtensionPoint
 
 if TYPE_CHECKING:
-    from mellea_cli.run.plan import ErrorLimit
+    from mellea_cli.io.row_filter import RowFilter
+    from mellea_cli.run.plan import ErrorLimit, Prices
 
 T = TypeVar("T")
 
@@ -45,7 +49,7 @@ DISPLAY = "Display"
 _PREFIX = "MELLEA_"
 
 
-def option(panel: str, help: str, *names: str, env: bool = True, **more: Any) -> Any:
+def option(panel: str, help: str, *names: str, env: bool = True, usual: bool = False, **more: Any) -> Any:
     """A flag of an options dataclass, by default with a `MELLEA_*` variable.
 
     Args:
@@ -53,10 +57,12 @@ def option(panel: str, help: str, *names: str, env: bool = True, **more: Any) ->
         help: one line.
         names: further spellings, such as `-o`; the long one is the field's name unless it is among them.
         env: whether there is a variable.
+        usual: whether the short help has it.
         more: further arguments of `typer.Option`.
     """
     variable = _PREFIX if env else None
-    flag = typer.Option(help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **more)
+    section = UsualPanel(panel) if usual else panel
+    flag = typer.Option(help=help, envvar=variable, show_envvar=False, rich_help_panel=section, **more)
     flag.param_decls = names
     return flag
 
@@ -153,6 +159,24 @@ def error_limit(text: str) -> "ErrorLimit":
     return ErrorLimit(share=value / 100) if percent else ErrorLimit(count=int(value))
 
 
+def own_prices(text: str) -> "Prices":
+    """Parse the prices of a million tokens: of prompts and answers, and of cached prompt tokens if they differ.
+
+    Raises:
+        UsageError: the text is neither two prices nor three.
+    """
+    from mellea_cli.run.plan import Prices
+
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 3) or not all(0 <= number < math.inf for number in numbers):
+        raise UsageError(f"--price {text}: is not a price of prompts and one of answers", hint="write it as 0.15,0.60")
+    prompt, completion, *cached = numbers
+    return Prices(prompt, completion, cached[0] if cached else None)
+
+
 def set_log_level(level: str | None) -> str | None:
     """Send the program's own log to stderr from this level on; the callback of `--log-level`."""
     if level is not None:
@@ -189,18 +213,87 @@ def extension(group: str, *known: str) -> dict[str, Any]:
 
 
 BACKENDS = extension("mellea.backends", "auto", "ollama", "openai", "local", "scripted")
-FORMATS = extension("mellea.formats", "jsonl", "json", "csv", "tsv")
+FORMATS = extension(
+    "mellea.formats", "jsonl", "json", "csv", "tsv", "xlsx", "ods", "parquet", "arrow", "sqlite", "duckdb"
+)
 EXECUTORS = extension("mellea.executors", "here", "ray")
+
+
+# Completions: what is on this machine, without a request.
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Models that begin so: of the catalogue, of an Ollama on this machine, and files in this folder."""
+    from mellea_cli.models.catalogue import CATALOGUE
+
+    folder = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models") / "manifests"
+    ollama = []
+    for path in sorted(folder.glob("*/*/*/*")):
+        owner, model, tag = path.parts[-3:]
+        name = model if owner == "library" else f"{owner}/{model}"
+        ollama.append(name if tag == "latest" else f"{name}:{tag}")
+    files = sorted(str(path) for path in Path().glob("*.gguf"))
+    return [name for name in dict.fromkeys((*CATALOGUE, *ollama, *files)) if name.startswith(incomplete)]
+
+
+def complete_column(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Columns of the input that the command line names, one or several with commas between them."""
+    named = next((ctx.params[name] for name in ("inputs", "input", "results", "new") if ctx.params.get(name)), None)
+    named = named[0] if isinstance(named, list | tuple) else named
+    if not isinstance(named, str) or named == "-" or not Path(named).is_file():
+        return []
+    from mellea_cli.io.source import SourceOptions, first_columns
+
+    before, comma, last = incomplete.rpartition(",")
+    shell = os.environ.get("_MELLEA_COMPLETE", "")
+    try:
+        columns = first_columns(named, SourceOptions())
+    except MelleaError:
+        return []
+    found = [f"{before}{comma}{name}" for name in columns if name.startswith(last)]
+    # bash puts in what it gets; the other shells quote it.
+    return [name.replace(" ", "\\ ") for name in found] if "bash" in shell else found
+
+
+COLUMN: dict[str, Any] = {"autocompletion": complete_column}
+"""Arguments of `option` for a flag that names a column of the input."""
+
+
+def row_filter(expression: str | None) -> "RowFilter | None":
+    """The condition of `--where`; `None` without one.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if expression is None:
+        return None
+    from mellea_cli.io.row_filter import RowFilter
+
+    return RowFilter(expression)
+
+
+WHERE_HELP = "Only rows that meet a condition: 'rating <= 2 and country == \"DE\"', see mellea help filters."
 
 # Flags that `mellea chat` has, too.
 
-ModelFlag = Annotated[str | None, option(MODEL, "Model name, or a .gguf file.", "-m", show_default=False)]
+ModelFlag = Annotated[
+    str | None,
+    option(MODEL, "Model name, or a .gguf file.", "-m", show_default=False, usual=True, autocompletion=complete_model),
+]
 BackendFlag = Annotated[
-    str, option(MODEL, "auto: a running Ollama that has the model, else local.", "-b", show_default="auto", **BACKENDS)
+    str,
+    option(
+        MODEL,
+        "auto: a running Ollama that has the model, else local.",
+        "-b",
+        show_default="auto",
+        usual=True,
+        **BACKENDS,
+    ),
 ]
 KeyFileFlag = Annotated[str | None, option(MODEL, "File with the server's key, readable only by you.", metavar="FILE")]
 PullFlag = Annotated[bool, option(MODEL, "Download the model if it is missing.")]
-LocalOnlyFlag = Annotated[bool, option(SAFETY, "Connect to nothing outside this machine.")]
+LocalOnlyFlag = Annotated[bool, option(SAFETY, "Connect to nothing outside this machine.", usual=True)]
 AllowHttpFlag = Annotated[bool, option(SAFETY, "Allow http without TLS to other machines.")]
 LogLevelFlag = Annotated[LogLevel | None, option(DISPLAY, "Log to stderr from this level on.", callback=set_log_level)]
 
@@ -225,6 +318,7 @@ def options_command(
         def run(ctx: typer.Context, **values: Any) -> None:
             # For the error boundary, which keeps the file's key out of reports.
             ctx.meta["key_file"] = values.get("key_file")
+            ctx.meta["json"] = ctx.meta.get("json") or bool(values.get("json"))
             raise typer.Exit(command(options_type(**(prepare(ctx, values) if prepare else values))))
 
         parameters = [Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
@@ -249,6 +343,20 @@ def options_command(
         return run
 
     return decorate
+
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+"""`--json` of a command that prints what it found."""
+
+
+def write_json(value: Any) -> None:
+    """Print a value as one line of JSON on stdout."""
+    import json
+
+    try:
+        typer.echo(json.dumps(value, ensure_ascii=False))
+    except UnicodeEncodeError:  # a lone surrogate, as in the name of a file
+        typer.echo(json.dumps(value))
 
 
 def stdin_has_data() -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mellea_cli.cli.app import HELP_SETTINGS, show_help_without_command
-from mellea_cli.cli.flags import MODEL
+from mellea_cli.cli.flags import MODEL, JsonFlag, write_json
 
 if TYPE_CHECKING:
     from mellea_cli.backends.openai_batch import Batch, BatchClient
@@ -52,6 +52,7 @@ def list_jobs(
     ] = None,
     base_url: _BaseUrl = None,
     all_jobs: Annotated[bool, typer.Option("--all", help="Include finished batches.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Show the batches of runs and their progress."""
     from mellea_cli.ui.console import print_table, say
@@ -60,10 +61,10 @@ def list_jobs(
     journals = [_journal(output) for output in outputs] if outputs else sorted(Path().glob("*.journal"))
     places = [(path, job) for path in journals for job in _jobs(path, named=bool(outputs))]
     places = [place for place in places if all_jobs or place[1].state != "over"]
-    if not places:
+    if not places and not as_json:
         say(sys.stderr, "no batch is under way" + ("" if outputs else " for an output in this folder"))
         return
-    seen, problems = asyncio.run(_check([job for _, job in places], base_url))
+    seen, problems = asyncio.run(_check([job for _, job in places], base_url)) if places else ({}, [])
     rows = []
     for path, job in places:
         batch = seen.get(job.tag)
@@ -71,6 +72,11 @@ def list_jobs(
         when = datetime.fromtimestamp(job.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         rows.append((path.name.removesuffix(".journal"), job.batch_id or "-", when, f"{job.requests:,}", state))
     headers = ("output", "batch", "submitted", "requests", "state")
+    if as_json:
+        facts = [{**dict(zip(headers, row, strict=True)), "requests": job.requests, "batch": job.batch_id or None}
+                 for row, (_, job) in zip(rows, places, strict=True)]  # fmt: skip
+        write_json({"jobs": facts, "problems": problems})
+        return
     print_table(rows, headers=headers, stream=sys.stdout, environ=os.environ)
     for line in problems:
         say(sys.stderr, line)
@@ -83,6 +89,7 @@ def cancel_jobs(
         list[str] | None, typer.Argument(help="Batches (default: all of this output).", show_default=False)
     ] = None,
     base_url: _BaseUrl = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Cancel batches; the next run with --offload collects the answers that they already have."""
     from mellea_cli.errors import UsageError
@@ -101,9 +108,14 @@ def cancel_jobs(
         )
     if not chosen:
         say(sys.stderr, f"{output}: no batch is under way")
+        if as_json:
+            write_json({"output": output, "cancelled": []})
         return
     asyncio.run(_cancel(chosen, base_url))
     _note_cancelled(output, chosen)
+    if as_json:
+        write_json({"output": output, "cancelled": [job.batch_id for job in chosen]})
+        return
     say(sys.stderr, f"cancelled {', '.join(job.batch_id for job in chosen)}; it may take the server some minutes")
     say(sys.stderr, "the same summarise command with --offload takes the answers and submits the rest")
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mellea_cli.cli.app import HELP_SETTINGS, show_help_without_command
+from mellea_cli.cli.flags import JsonFlag, write_json
 
 models_app = typer.Typer(
     help="List, download and remove the embedded backend's models.",
@@ -28,7 +29,7 @@ def _megabytes(size: int) -> str:
 
 
 @models_app.command("list")
-def list_models() -> None:
+def list_models(as_json: JsonFlag = False) -> None:
     """List the models of the catalogue, and say which are on this machine."""
     from mellea_cli.models.catalogue import DEFAULT_MODEL
     from mellea_cli.models.store import ModelStore
@@ -36,6 +37,21 @@ def list_models() -> None:
 
     store = ModelStore()
     words = {"verified": "here", "unchecked": "here, not checked yet", "partial": "partly here", "absent": "not here"}
+    if as_json:
+        write_json(
+            [
+                {
+                    "name": entry.model.name,
+                    "bytes": entry.model.size,
+                    "state": entry.state,
+                    "licence": entry.model.licence,
+                    "for": entry.model.note,
+                    "default": entry.model.name == DEFAULT_MODEL,
+                }
+                for entry in store.entries()
+            ]
+        )
+        return
     rows = []
     for entry in store.entries():
         name = f"{entry.model.name} (default)" if entry.model.name == DEFAULT_MODEL else entry.model.name
@@ -44,7 +60,7 @@ def list_models() -> None:
 
 
 @models_app.command("pull")
-def pull_model(name: _Name) -> None:
+def pull_model(name: _Name, as_json: JsonFlag = False) -> None:
     """Download a model, or continue its download, and verify it."""
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
@@ -54,13 +70,16 @@ def pull_model(name: _Name) -> None:
     model = lookup(name)
     with Download(sys.stderr, os.environ, label=model.name) as download:
         path = ModelStore().pull(model.name, download)
-    say(sys.stderr, f"{model.name} is at {path}")
+    if as_json:
+        write_json({"name": model.name, "path": str(path)})
+    else:
+        say(sys.stderr, f"{model.name} is at {path}")
     if model.quality_warning:
         say(sys.stderr, model.quality_warning)
 
 
 @models_app.command("path")
-def path_of_model(name: _Name) -> None:
+def path_of_model(name: _Name, as_json: JsonFlag = False) -> None:
     """Print the path of a model's file; fails when it is missing."""
     from mellea_cli.errors import ModelFileError
     from mellea_cli.models.catalogue import lookup
@@ -72,11 +91,14 @@ def path_of_model(name: _Name) -> None:
         raise ModelFileError(
             f"{model.name} is not on this machine", hint=f"download it with: mellea models pull {name}"
         )
-    typer.echo(str(path))
+    if as_json:
+        write_json({"name": model.name, "path": str(path)})
+    else:
+        typer.echo(str(path))
 
 
 @models_app.command("rm")
-def remove_model(name: _Name) -> None:
+def remove_model(name: _Name, as_json: JsonFlag = False) -> None:
     """Remove a model's file, or a part of it."""
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
@@ -84,4 +106,7 @@ def remove_model(name: _Name) -> None:
 
     model = lookup(name)
     freed = ModelStore().remove(model.name)
-    say(sys.stderr, f"removed {model.name}: {_megabytes(freed)} are free")
+    if as_json:
+        write_json({"name": model.name, "freed_bytes": freed})
+    else:
+        say(sys.stderr, f"removed {model.name}: {_megabytes(freed)} are free")

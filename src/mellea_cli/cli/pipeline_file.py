@@ -24,6 +24,7 @@ from mellea_cli.cli.flags import (
     RUN,
     AllowHttpFlag,
     BackendFlag,
+    JsonFlag,
     KeyFileFlag,
     LocalOnlyFlag,
     ModelFlag,
@@ -31,6 +32,7 @@ from mellea_cli.cli.flags import (
     ThinkingLevel,
     option,
     options_command,
+    write_json,
 )
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, OutputError, UsageError, nearest
@@ -61,7 +63,6 @@ pipeline_app.callback()(show_help_without_command)
 
 _STARTER = "starter"
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 TEMPLATES: Mapping[str, str] = {
     "nps-reasons": "reasons for a score from 0 to 10",
@@ -103,6 +104,7 @@ def new_pipeline(
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="FILE", help="The file to write; - for stdout.")
     ] = "-",
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a pipeline file to start from."""
     from mellea_cli.io.files import AtomicFile
@@ -110,7 +112,10 @@ def new_pipeline(
 
     text = template_path(name or _STARTER).read_text(encoding="utf-8")
     if output == "-":
-        typer.echo(text, nl=False)
+        if as_json:
+            write_json({"template": name or _STARTER, "file": None, "text": text})
+        else:
+            typer.echo(text, nl=False)
         return
     path = Path(output)
     if path.is_dir():
@@ -121,6 +126,9 @@ def new_pipeline(
             file.commit(overwrite=False)
     except FileExistsError as error:
         raise UsageError(f"{path}: exists already", hint="choose another name for -o") from error
+    if as_json:
+        write_json({"template": name or _STARTER, "file": output})
+        return
     shown = shlex.quote(output)
     say(sys.stderr, f"{output} is written; edit it, then: mellea pipeline try {shown} INPUT")
 
@@ -128,7 +136,7 @@ def new_pipeline(
 @pipeline_app.command("check", cls=SectionedCommand)
 def check_pipelines(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pipeline files.", show_default=False)],
-    as_json: _Json = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Say what is wrong in pipeline files.
 
@@ -143,7 +151,7 @@ def check_pipelines(
         if problems:
             code = ExitCode.USAGE
         if as_json:
-            typer.echo(json.dumps(_check_record(path, spec, problems), ensure_ascii=False))
+            write_json(_check_record(path, spec, problems))
             continue
         for problem in problems:
             place = f"{path}:{problem.line}" if problem.line else f"{path}"
@@ -173,7 +181,7 @@ def _count(number: int, what: str) -> str:
 
 
 @pipeline_app.command("show", cls=SectionedCommand)
-def show_pipeline(file: _File, as_json: _Json = False) -> None:
+def show_pipeline(file: _File, as_json: JsonFlag = False) -> None:
     """Show what is sent for a row.
 
     The prompt, the worked examples and the schema of each step, and the columns that are added.
@@ -197,7 +205,7 @@ def show_pipeline(file: _File, as_json: _Json = False) -> None:
             }
             for step in steps
         ]
-        typer.echo(json.dumps({"columns": columns, "steps": told}, ensure_ascii=False))
+        write_json({"columns": columns, "steps": told})
         return
     named = [f"{name} ({', '.join(parts)})" if parts else name for name, parts in columns.items()]
     print_lines(
@@ -243,7 +251,9 @@ class TryFlags:
     """The flags of `mellea pipeline try`."""
 
     file: _File
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL, JSON, CSV or TSV file.", show_default=False)]
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A table: JSONL, CSV, XLSX, Parquet, …", show_default=False)
+    ]
     rows: Annotated[int, option(INPUT, "How many rows.", "-n", "--rows", min=1, max=200, env=False)] = 5
     sample: Annotated[bool, option(INPUT, "Rows chosen at random instead of the first ones.", env=False)] = False
     seed: Annotated[int, option(INPUT, "Seed of --sample.", env=False)] = 0
@@ -267,7 +277,7 @@ class TryFlags:
         """The flags of the run over these rows."""
         shared = {one.name for one in dataclasses.fields(RunOptions)}
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name in shared}
-        values["base_url"] = [self.base_url] if self.base_url else None
+        values |= {"inputs": [self.input], "base_url": [self.base_url] if self.base_url else None}
         values |= {"limit": None, "sample": self.rows} if self.sample else {"limit": self.rows, "sample": None}
         return RunOptions(**{**values, "pipeline": str(self.file), "quiet": self.json, "json": False})
 
@@ -363,6 +373,7 @@ class _Try:
         return Row(item, {})
 
     def _print(self, result: "RunResult") -> None:
+        from mellea_cli.ui.number_format import duration
         from mellea_cli.ui.pipeline_view import print_lines, system_lines, try_lines
 
         rows = [self._row(position) for position in sorted(self.outcomes)]
@@ -382,11 +393,11 @@ class _Try:
         parts += [f"{_count(len(rows) - len(asked), 'row')} remembered"] if len(asked) < len(rows) else []
         parts += [f"{repaired} repaired"] if repaired else []
         parts += [f"{result.tally.failed} failed"] if result.tally.failed else []
-        self.show.say(f"{', '.join(parts)}; {result.elapsed_s:.1f} s")
+        self.show.say(f"{', '.join(parts)}; {duration(result.elapsed_s)}")
         file, source = shlex.quote(str(self.flags.file)), shlex.quote(self.flags.input)
-        self.show.say(
-            f"edit {file} and try again: only what has changed is asked; all rows: mellea run {file} {source} -o OUT"
-        )
+        # Two lines: one would be longer than a usual terminal is wide.
+        self.show.say(f"edit {file} and try again: only what has changed is asked")
+        self.show.say(f"all rows: mellea run {file} {source} -o OUT")
 
     def _row(self, position: int) -> "TriedRow":
         from mellea_cli.engine.pipeline_runner import variables

@@ -1,32 +1,37 @@
-"""`mellea report` and `mellea compare`: what finished runs say, on one screen, as a page, as Markdown or as figures."""
+"""`mellea report`, `compare`, `show` and `export`: what finished runs say, as figures or row by row."""
 
 # No `from __future__ import annotations`, see `mellea_cli.cli.flags`.
 
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from io import StringIO
+from itertools import chain, islice
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command
+from mellea_cli.cli.flags import COLUMN, FORMATS, INPUT, OUTPUT, WHERE_HELP, option, options_command, row_filter
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
+    from mellea_cli.io.source import SourceOptions
     from mellea_cli.pipelines.theme_prompts import Theme
+    from mellea_cli.report.comparison import Comparison
     from mellea_cli.report.figures import Figures
-    from mellea_cli.report.results import Record
+    from mellea_cli.report.results import OutputRows, Record
+    from mellea_cli.report.score import ScoreKind
 
 
 ReportFormat = Literal["text", "html", "md", "json"]
-ComparisonFormat = Literal["text", "md", "json"]
 REPORT = "Report"
+SCORE_HELP = "Score column: nps, csat or stars, then its name (default: by name)."
 
 # A variable such as MELLEA_OUTPUT is for the batch commands.
 _flag = partial(option, env=False)
@@ -45,10 +50,14 @@ class ReportFlags:
     format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
         None
     )
+    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
     title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
-    by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN")] = None
+    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
+    where: Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")] = None
+    by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
+    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
     date: Annotated[
-        str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN")
+        str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN)
     ] = None
     month_first: Annotated[
         bool | None,
@@ -65,10 +74,10 @@ class ReportFlags:
     input_format: Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)] = (
         None
     )
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    text_field: Annotated[
+        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
+    ] = None
+    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
     encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None
     delimiter: Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")] = None
 
@@ -81,22 +90,26 @@ def report(flags: ReportFlags) -> ExitCode:
     """
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
+    from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
 
-    form = _output_format(flags.output, flags.format, ("text", "html", "md", "json"))
+    form = _output_format(flags, ("text", "html", "md", "json"))
     _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
-    themes = _themes(flags)
+    themes = _themes([flags.results], flags.themes_file)
     options = SourceOptions(
         format=flags.input_format,
         text_field=tuple(flags.text_field or ()),
         id_field=flags.id_field,
         encoding=flags.encoding,
         delimiter=flags.delimiter,
+        where=row_filter(flags.where),
     )
-    aggregator = Aggregator(ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes))
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
+        wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes, parse_score(flags.score))
+        reviewed = ReviewedTotals(results.corrections, results.own) if results.corrections else None
+        aggregator = Aggregator(wishes, reviewed)
         for record in results:
             aggregator.add(record)
             if form == "html":
@@ -108,7 +121,8 @@ def report(flags: ReportFlags) -> ExitCode:
         from mellea_cli.report.html_report import to_html
 
         written = datetime.now().astimezone().replace(microsecond=0)
-        page = to_html(figures, records, list(results.columns), title=title, written=written, next_steps=next_steps)
+        columns = list(results.columns)
+        page = to_html(figures, records, columns, title=title, written=written, brand=flags.brand or "")
         _write(flags.output, page)
     elif form == "json":
         from mellea_cli.report.figures import figures_to_json
@@ -125,15 +139,15 @@ def report(flags: ReportFlags) -> ExitCode:
     return ExitCode.OK
 
 
-def _themes(flags: ReportFlags) -> "Sequence[Theme]":
-    """The themes' definitions: from the named file, else from the one next to labelled rows."""
+def _themes(results: "Sequence[str]", themes_file: str | None) -> "Sequence[Theme]":
+    """The themes' definitions: from the named file, else from the one next to labelled rows, the last ones first."""
     from mellea_cli.io.themes_file import read_themes
 
-    if flags.themes_file is None:
-        return read_themes(Path(f"{flags.results}.toml")) or ()
-    themes = read_themes(Path(flags.themes_file))
+    if themes_file is None:
+        return next(filter(None, (read_themes(Path(f"{path}.toml")) for path in reversed(results))), ())
+    themes = read_themes(Path(themes_file))
     if themes is None:
-        raise InputError("cannot be read: no such file", path=flags.themes_file, hint="name another --themes-file")
+        raise InputError("cannot be read: no such file", path=themes_file, hint="name another --themes-file")
     return themes
 
 
@@ -142,8 +156,7 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
         return []
     name = shlex.quote(flags.results)
     if figures.labels is None and figures.judged:
-        steps = [f"mellea themes {name} -o themes.jsonl", "mellea report themes.jsonl -o report.html"]
-        return steps if form == "html" else steps[:1]
+        return [f"mellea themes {name} -o themes.jsonl"]
     return [f"mellea report {name} -o report.html"] if form == "text" else []
 
 
@@ -151,51 +164,300 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
 class CompareFlags:
     """The flags of `mellea compare`."""
 
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Output of an earlier mellea summarise or themes.")]
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Output of a later one.")]
-    output: Annotated[str | None, _flag(OUTPUT, "A file (.md .json .txt) or - for stdout.", "-o")] = None
-    format: Annotated[
-        ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
-    ] = None
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="OLD... NEW", help="Two or more outputs of mellea summarise or themes, oldest first."),
+    ]
+    output: Annotated[str | None, _flag(OUTPUT, "A file (.html .md .json .txt) or - for stdout.", "-o")] = None
+    format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
         None
     )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    title: Annotated[str | None, _flag(OUTPUT, "Title of the comparison.")] = None
+    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
+    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    themes_file: Annotated[
+        str | None, _flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
+    ] = None
+    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
+    text_field: Annotated[
+        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
+    ] = None
+    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
 
 
 @options_command(CompareFlags)
 def compare(flags: CompareFlags) -> ExitCode:
     """Show what changed between two finished runs.
 
-    Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Rows are the same
-    when their ids are, or their texts where there are no ids.
+    Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Colour marks only
+    changes beyond chance. Of more than two files the last two are compared, and all are shown as a series.
     """
-    from mellea_cli.io.source import SourceOptions
-    from mellea_cli.report.comparison import compare as compare_results
     from mellea_cli.report.comparison import comparison_to_json, comparison_to_markdown
-    from mellea_cli.report.results import open_results
     from mellea_cli.ui.report_view import print_comparison
 
-    if (flags.old, flags.new) == ("-", "-"):
-        raise UsageError("both files cannot come from stdin", hint="name at least one of them: mellea compare OLD -")
-    form = _output_format(flags.output, flags.format, ("text", "md", "json"))
-    _check_output(flags.output, (flags.old, flags.new))
-    options = SourceOptions(text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
-    with open_results(flags.old, options) as old, open_results(flags.new, options) as new:
-        comparison = compare_results(old, new)
-    if form == "json":
+    form = _output_format(flags, ("text", "html", "md", "json"))
+    _check_output(flags.output, flags.results)
+    comparison = read_comparison(
+        flags.results,
+        themes_file=flags.themes_file,
+        score=parse_score(flags.score),
+        text_field=flags.text_field,
+        id_field=flags.id_field,
+    )
+    title = flags.title or "What changed"
+    if form == "html":
+        from mellea_cli.report.html_report import comparison_to_html
+
+        written = datetime.now().astimezone().replace(microsecond=0)
+        _write(flags.output, comparison_to_html(comparison, title=title, written=written, brand=flags.brand or ""))
+    elif form == "json":
         _write(flags.output, [comparison_to_json(comparison)])
     elif form == "md":
-        _write(flags.output, [comparison_to_markdown(comparison, "What changed")])
+        _write(flags.output, [comparison_to_markdown(comparison, title)])
     else:
         _write_text(flags.output, lambda out: print_comparison(comparison, out, os.environ))
     return ExitCode.OK
 
 
-def _output_format(output: str | None, wanted: str | None, known: tuple[str, ...]) -> str:
+def read_comparison(
+    paths: "Sequence[str]",
+    *,
+    themes_file: str | None,
+    score: "tuple[ScoreKind, str] | None",
+    text_field: "Sequence[str] | None" = None,
+    id_field: str | None = None,
+) -> "Comparison":
+    """Compare outputs, oldest first.
+
+    Raises:
+        UsageError: there are fewer than two, or two of them are stdin.
+        InputError: one of them cannot be read, or is not an output.
+    """
+    from contextlib import ExitStack
+
+    from mellea_cli.io.source import SourceOptions
+    from mellea_cli.report.comparison import compare as compare_results
+    from mellea_cli.report.results import open_results
+
+    if len(paths) < 2:
+        raise UsageError("one file cannot be compared", hint=f"name an earlier one, too: mellea compare OLD {paths[0]}")
+    if list(paths).count("-") > 1:
+        raise UsageError("two files cannot come from stdin", hint="name all but one of them: mellea compare OLD -")
+    options = SourceOptions(text_field=tuple(text_field or ()), id_field=id_field)
+    with ExitStack() as stack:
+        results = [stack.enter_context(open_results(path, options)) for path in paths]
+        return compare_results(*results, themes=_themes(paths, themes_file), score=score)
+
+
+def parse_score(wanted: tuple[str, str] | None) -> "tuple[ScoreKind, str] | None":
+    """Read `--score`."""
+    from mellea_cli.report.score import SCORE_KINDS
+
+    if wanted is None:
+        return None
+    kind = next((kind for kind in SCORE_KINDS if kind == wanted[0].lower()), None)
+    if kind is None:
+        names = ", ".join(SCORE_KINDS)
+        raise UsageError(f"--score {wanted[0]}: is no kind of score", hint=f"one of {names}: --score nps {wanted[1]}")
+    return kind, wanted[1]
+
+
+_Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Output of a run, or any table; - for stdin.")]
+_Columns = Annotated[
+    list[str] | None,
+    _flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
+]
+_Where = Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")]
+_Limit = Annotated[int | None, _flag(INPUT, "Only the first N rows.", "-n", min=1)]
+_InputFormat = Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)]
+_Encoding = Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")]
+_Delimiter = Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowFlags:
+    """The flags of `mellea show`."""
+
+    results: _Results
+    columns: _Columns = None
+    sort: Annotated[str | None, _flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)] = (
+        None
+    )
+    json: Annotated[
+        str | None,
+        _flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS", **COLUMN),
+    ] = None
+    pager: Annotated[bool, _flag(OUTPUT, "Page at a terminal, or print lines.", "--pager/--no-pager")] = True
+    where: _Where = None
+    search: Annotated[str | None, _flag(INPUT, "Only rows with this text in a column.", metavar="TEXT")] = None
+    limit: _Limit = None
+    input_format: _InputFormat = None
+    encoding: _Encoding = None
+    delimiter: _Delimiter = None
+
+
+@options_command(ShowFlags)
+def show(flags: ShowFlags) -> ExitCode:
+    """Show the rows of a finished run: search, sort, select.
+
+    At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
+    whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
+    """
+    from mellea_cli.io.row_filter import has_text, sort_key
+    from mellea_cli.report.results import OutputRows, usual_columns
+    from mellea_cli.ui.terminal import is_terminal
+
+    names = _names([flags.json] if flags.json not in (None, "all") else flags.columns)
+    sort = flags.sort.removeprefix("-") if flags.sort else None
+    paged = flags.json is None and flags.pager and all(is_terminal(one, os.environ) for one in (sys.stdout, sys.stdin))
+    flag = "--json" if flags.json is not None else "--columns"
+    with OutputRows(flags.results, _source_options(flags), names, flag=flag, sort=sort) as rows:
+        found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
+        if flags.search:
+            found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
+        if sort:
+            reverse = str(flags.sort).startswith("-")
+            # What has no value stays last.
+            ordered = sorted(found, key=lambda fields: sort_key(rows.sorting(fields)), reverse=reverse)
+            found = iter(sorted(ordered, key=lambda fields: sort_key(rows.sorting(fields))[0] == 2))
+        if paged:
+            from mellea_cli.ui.row_pager import RowPager
+
+            RowPager(rows.name, map(rows.flat, found), names, partial(usual_columns, own=rows.own)).run(os.environ)
+        elif flags.json is not None:
+            _write_array(rows.chosen(fields) for fields in found)
+        else:
+            _write_lines(rows, found, names)
+    return _unreadable(rows)
+
+
+def _names(texts: "Sequence[str | None] | None") -> tuple[str, ...]:
+    """The columns of `--columns` and `--json`: separated by commas."""
+    return tuple(name for text in texts or () for part in (text or "").split(",") if (name := part.strip(" `")))
+
+
+def _source_options(flags: "ShowFlags | ExportFlags") -> "SourceOptions":
+    from mellea_cli.io.source import SourceOptions
+
+    return SourceOptions(
+        format=flags.input_format,
+        encoding=flags.encoding,
+        delimiter=flags.delimiter,
+        where=row_filter(flags.where),
+        limit=flags.limit,
+    )
+
+
+def _write_array(rows: "Iterable[Mapping[str, Any]]") -> None:
+    from mellea_cli.io.writers import encoded
+
+    start = "["
+    for row in rows:
+        _print(f"{start}\n{encoded(row).decode()}")
+        start = ","
+    _print("[]\n" if start == "[" else "\n]\n")
+
+
+_HEADER_ROWS = 1_000
+
+
+def _write_lines(rows: "OutputRows", found: "Iterator[Mapping[str, Any]]", names: Sequence[str]) -> None:
+    from mellea_cli.io.row_filter import cell_text
+    from mellea_cli.ui.console import clean
+
+    first = list(islice(found, _HEADER_ROWS))
+    flat = [rows.flat(rows.chosen(fields)) for fields in first]
+    columns = list(dict.fromkeys(name for row in flat for name in row)) or list(names)
+    if columns:
+        _print("\t".join(map(clean, columns)) + "\n")
+    for row in chain(flat, (rows.flat(rows.chosen(fields)) for fields in found)):
+        _print("\t".join(clean(cell_text(row.get(name))) for name in columns) + "\n")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def _unreadable(rows: "OutputRows") -> ExitCode:
+    from mellea_cli.ui.console import say
+
+    for error in rows.bad:
+        say(sys.stderr, f"skipped: {error.message}")
+    if rows.unreadable > len(rows.bad):
+        say(sys.stderr, f"skipped: {rows.unreadable:,} rows in all")
+    return ExitCode.SOME_FAILED if rows.unreadable else ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFlags:
+    """The flags of `mellea export`."""
+
+    results: _Results
+    output: Annotated[str, _flag(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output_format: Annotated[str | None, _flag(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = None
+    columns: _Columns = None
+    overwrite: Annotated[bool, _flag(OUTPUT, "Replace a file that exists.")] = False
+    json: Annotated[bool, _flag(OUTPUT, "The closing line as JSON on stderr.")] = False
+    raw_csv: Annotated[bool, _flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
+    where: _Where = None
+    limit: _Limit = None
+    input_format: _InputFormat = None
+    encoding: _Encoding = None
+    delimiter: _Delimiter = None
+
+
+@options_command(ExportFlags)
+def export(flags: ExportFlags) -> ExitCode:
+    """Write rows of a finished run to a file of another format, or some of them.
+
+    Nothing is asked. Without --columns a row of JSON is written unchanged; a table gets the parts of nested answers as
+    columns of their own.
+    """
+    from mellea_cli.io.files import OutputLock, resolve_output
+    from mellea_cli.io.formats import known_format, output_format
+    from mellea_cli.io.sink import SinkOptions, open_sink
+    from mellea_cli.io.writers import AddedColumns
+    from mellea_cli.items import Item, Row
+    from mellea_cli.report.results import OutputRows
+    from mellea_cli.ui.console import say, say_record
+
+    target = resolve_output(flags.output)
+    _check_output(flags.output, (flags.results,))
+    form = known_format(flags.output_format) if flags.output_format else output_format(target.name)
+    if target.kind == "file" and target.path.exists() and not flags.overwrite:
+        raise UsageError(f"{flags.output}: exists", hint="choose another name with -o, or replace it with --overwrite")
+    names = _names(flags.columns)
+    nested = form in ("json", "jsonl")
+    with ExitStack() as stack:
+        rows = stack.enter_context(OutputRows(flags.results, _source_options(flags), names))
+        if target.kind == "file":
+            stack.enter_context(OutputLock(target.lock, target.name))
+            stack.callback(target.partial.unlink, missing_ok=True)
+        options = SinkOptions(
+            format=form, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect, types=lambda: rows.types
+        )
+        sink = stack.enter_context(open_sink(target, AddedColumns(), options, note=partial(say, sys.stderr)))
+        for position, (line, fields, raw) in enumerate(rows):
+            kept = rows.chosen(fields)
+            cells = kept if nested else rows.flat(kept)
+            sink.write(Row(Item(position, position + 1, "", cells, line, raw if nested and not names else None), {}))
+        sink.finish()
+    code = _unreadable(rows)
+    if flags.json:
+        output = flags.output if target.kind == "file" else None
+        say_record(sys.stderr, {"output": output, "rows": rows.count, "unreadable": rows.unreadable})
+    elif target.kind == "file":
+        say(sys.stderr, f"{flags.output}: {rows.count:,} row{'s' * (rows.count != 1)}")
+    return code
+
+
+def _output_format(flags: ReportFlags | CompareFlags, known: tuple[str, ...]) -> str:
     """The format to write: the wanted one, else by the output's suffix; text for stdout."""
-    if wanted is not None:
-        return wanted
+    output = flags.output
+    if flags.json and flags.format not in (None, "json"):
+        raise UsageError(f"--json and --format {flags.format} ask for two formats", hint="omit one of them")
+    if flags.json or flags.format is not None:
+        return flags.format or "json"
     if output is None or output == "-" or output.startswith("/dev/"):
         return "text"
     suffix = PurePath(output).suffix.lower()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mellea_cli.cli.summarise import RunOptions, batch_command, run_pipeline
+from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 
 @batch_command(
-    "run", pipeline=typer.Argument(metavar="PIPELINE", help="Pipeline file, single, steps, or MODULE:NAME in Python.")
+    "run",
+    pipeline=typer.Argument(
+        metavar="PIPELINE",
+        help="Pipeline file, single, steps, or MODULE:NAME in Python.",
+        autocompletion=complete_pipeline,
+    ),
 )
 def run(options: RunOptions) -> ExitCode:
     """Your own fields for each row of INPUT.
@@ -28,10 +34,9 @@ def run(options: RunOptions) -> ExitCode:
     Pipeline in a Python module. The same command again asks only for what is missing: a field that was added or
     reworded asks that field alone.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def chosen_pipeline(options: RunOptions) -> Pipeline:
@@ -42,17 +47,31 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
         UsageError: there is no such pipeline, or a flag does not fit it.
     """
     from mellea_cli.pipelines.default_prompts import PIPELINES
+    from mellea_cli.pipelines.pipeline import Column
 
     extended = bool(options.field or options.category or options.labels or options.language)
-    if not extended and options.pipeline in PIPELINES:
+    if not (extended or options.confidence or options.examples_from) and options.pipeline in PIPELINES:
         return PIPELINES[options.pipeline]
     from mellea_cli.pipelines.own_fields import own_pipeline, pipeline_of
 
     pipeline = pipeline_of(options.pipeline)
-    if not extended:
+    if options.confidence:
+        if not pipeline.reads_logprobs:
+            raise UsageError(f"-p {options.pipeline} has no confidence", hint="use -p fast, or omit --confidence")
+        pipeline = replace(pipeline, columns=(*pipeline.columns, Column("confidence", type="number")))
+    if not extended and not options.examples_from:
         return pipeline
+    if pipeline.reads_logprobs:
+        raise UsageError(
+            f"-p {options.pipeline} has fields of its own only",
+            hint="omit --field, --category, --labels, --language and --examples-from, or use -p single",
+        )
     spec = _spec(pipeline, options)
-    return own_pipeline(_with_flags(spec, options), pipeline.name)
+    if extended:
+        spec = _with_flags(spec, options)
+    if options.examples_from:
+        spec = _with_examples(spec, options.examples_from)
+    return own_pipeline(spec, pipeline.name)
 
 
 def _spec(pipeline: Pipeline, options: RunOptions) -> PipelineSpec:
@@ -65,7 +84,7 @@ def _spec(pipeline: Pipeline, options: RunOptions) -> PipelineSpec:
         return pipeline.source
     raise UsageError(
         f"{options.pipeline} is made in Python, and flags cannot add fields to it",
-        hint="add them there, or omit --field, --category, --labels and --language",
+        hint="add them there, or omit --field, --category, --labels, --language and --examples-from",
     )
 
 
@@ -103,6 +122,57 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
         )
         raise UsageError(f"{where}: {first.message}" if where else first.message, hint=first.hint)
     return extended
+
+
+def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
+    """The pipeline with the most telling rows of a corrections file as further worked examples.
+
+    Raises:
+        InputError: the file cannot be read, or no row in it can teach anything.
+    """
+    from dataclasses import replace
+
+    from mellea_cli.io.corrections import read_corrections, reviewed_rows, teaching_rows
+    from mellea_cli.pipelines.pipeline_spec import ExampleSpec
+
+    names = [*spec.fields, *spec.built_in_fields]
+    judged = reviewed_rows(read_corrections(Path(name), must_exist=True), names)
+    if not judged:
+        message = f"in no row are all fields judged: {name_some(names, 12)}"
+        raise InputError(message, path=name, hint="judge some rows: mellea review OUT")
+    rows = [replace(row, values=values) for row in judged if (values := _coherent(row.values)) is not None]
+    # A person may type what the model must not answer.
+    rows = [
+        row for row in rows if not any(field.problem(row.values[one], row.text) for one, field in spec.fields.items())
+    ]
+    labelled = [one for one, field in spec.fields.items() if field.type in ("category", "bool")]
+    chosen = teaching_rows(rows, "sentiment" if spec.extends else next(iter(labelled), ""))
+    if not chosen:
+        message = "the model was right in every row, so there is nothing to show to it"
+        if rows != judged and not rows:
+            message = "no row is complete: a positive row needs praise, a negative one a complaint, a mixed one both"
+        raise InputError(message, path=name, hint="review more rows, or omit --examples-from")
+    added = [ExampleSpec(text=row.text, answer=dict(row.values)) for row in chosen]
+    extended: PipelineSpec = spec.model_copy(update={"examples": [*spec.examples, *added]})
+    return extended
+
+
+def _coherent(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The built-in fields of a row so that they do not contradict each other; `None` where one is missing.
+
+    A person who changes the sentiment often leaves complaint and praise as they were, and the sentiment follows from
+    these.
+    """
+    changed = dict(values)
+    if "sentiment" not in values or "summary" not in values:
+        return changed
+    label, needs = values["sentiment"], ("positive_aspect", "main_complaint")
+    wanted = {"positive": needs[:1], "negative": needs[1:], "mixed": needs}.get(str(label), ())
+    if not label or not values["summary"] or not all(values.get(name) for name in wanted):
+        return None
+    changed |= {name: None for name in needs if name not in wanted}
+    changed["urgency"] = "low" if label == "positive" else values.get("urgency") or "medium"
+    return changed
 
 
 def _labels(text: str, spec: PipelineSpec) -> dict[str, str]:

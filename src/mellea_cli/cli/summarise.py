@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mellea_cli.cli.flags import (
+    COLUMN,
     DISPLAY,
     EXECUTORS,
     FIELDS,
@@ -30,6 +31,7 @@ from mellea_cli.cli.flags import (
     RUN,
     SAFETY,
     THEMES,
+    WHERE_HELP,
     AllowHttpFlag,
     BackendFlag,
     BadRowPolicy,
@@ -45,6 +47,7 @@ from mellea_cli.cli.flags import (
     error_limit,
     option,
     options_command,
+    own_prices,
     stdin_has_data,
     stdin_is_terminal,
     time_limit,
@@ -54,8 +57,10 @@ from mellea_cli.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from mellea_cli.cli.backend_setup import ModelChoice
     from mellea_cli.cli.batch_run import Input
+    from mellea_cli.engine.workers import Stop
     from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.run.batch import RunIO, RunResult
+    from mellea_cli.run.control import RunControl
     from mellea_cli.run.executor import ExecutorFactory
     from mellea_cli.run.plan import Caps, Prices, RunPlan
     from mellea_cli.ui.run_display import RunDisplay
@@ -63,8 +68,10 @@ if TYPE_CHECKING:
 
 # The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
 # provider's batch queue and Ray are for `summarise` and `run` only.
-SUMMARISE = ("summarise", "run")
+SUMMARISE = ("summarise", "run", "watch-folder")
 THEMES_ONLY = ("themes",)
+WATCH_ONLY = ("watch-folder",)
+ONE_RUN = ("summarise", "run", "themes")  # `watch-folder` names the outputs itself
 
 DEFAULT_AGREEMENT = 0.95
 LEAST_AGREEMENT = 0.5
@@ -76,7 +83,7 @@ _duration = partial(option, parser=duration, metavar="DURATION")
 def complete_pipeline(incomplete: str) -> list[str]:
     """The built-in pipelines and the pipeline files of this folder that begin so."""
     files = [str(path) for path in Path().glob("*.toml")]
-    return [name for name in ("single", "steps", *sorted(files)) if name.startswith(incomplete)]
+    return [name for name in ("single", "steps", "fast", *sorted(files)) if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +94,14 @@ class RunOptions:
     keeps its default.
     """
 
-    input: Annotated[
-        str,
+    inputs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
+            metavar="INPUT...",
+            help="Tables (JSONL, CSV, XLSX, Parquet, FILE.db::TABLE, …) or folders with them; - for stdin.",
+            show_default=False,
         ),
-    ] = ""
+    ] = None
 
     field: Annotated[
         list[str] | None,
@@ -101,6 +110,7 @@ class RunOptions:
             "One more column: 'product: the product', 'refund(bool): …', see mellea run. Repeatable.",
             metavar="'NAME(TYPE): WHAT'",
             env=False,
+            usual=True,
         ),
         SUMMARISE,
     ] = None
@@ -111,6 +121,7 @@ class RunOptions:
             "One more column with one of these values; 'NAME[]=…' takes several. Repeatable.",
             metavar="NAME=A,B,C",
             env=False,
+            usual=True,
         ),
         SUMMARISE,
     ] = None
@@ -119,27 +130,59 @@ class RunOptions:
         option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
         SUMMARISE,
     ] = None
+    examples_from: Annotated[
+        str | None,
+        option(
+            FIELDS, "Show the model a few rows of this corrections file, see docs/review.md.", metavar="CORRECTIONS"
+        ),
+        SUMMARISE,
+    ] = None
     language: Annotated[
         str | None,
         option(FIELDS, "Language of generated text, such as de or German; same: the row's own (default: en)."),
         SUMMARISE,
     ] = None
 
+    confidence: Annotated[
+        bool, option(FIELDS, "One more column for -p fast: how sure the sentiment is, from 0 to 1."), SUMMARISE
+    ] = False
+
     themes_file: Annotated[
-        str | None, option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml)."), THEMES_ONLY
+        str | None,
+        option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml).", usual=True),
+        THEMES_ONLY,
+    ] = None
+    theme_field: Annotated[
+        str | None,
+        option(THEMES, "Column with the texts, lists or quotes to use, not complaints and praise.", metavar="NAME"),
+        THEMES_ONLY,
     ] = None
     max_themes: Annotated[
-        int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
+        int,
+        option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50, usual=True),
+        THEMES_ONLY,
     ] = 12
-    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows."), THEMES_ONLY] = False
+    find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
 
-    output: Annotated[str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output: Annotated[
+        str,
+        option(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o", usual=True),
+        ONE_RUN,
+    ] = "-"
+    output_dir: Annotated[
+        str | None,
+        option(OUTPUT, "One output in this folder for each input.", metavar="DIR"),
+        SUMMARISE,
+    ] = None
     output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
         None
     )
     unordered: Annotated[bool, option(OUTPUT, "Write rows to stdout as they complete, not in input order.")] = False
     errors_file: Annotated[str | None, option(OUTPUT, "Write failed items to this file as input rows.")] = None
     overwrite: Annotated[bool, option(OUTPUT, "Replace a file that is not this run's, or by fewer rows.")] = False
+    adopt_edits: Annotated[
+        bool, option(OUTPUT, "Write cells that were edited by hand into the corrections file.", env=False), SUMMARISE
+    ] = False
     raw_csv: Annotated[bool, option(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
 
     format: Annotated[
@@ -152,16 +195,36 @@ class RunOptions:
             INPUT,
             "Column with the feedback, or path in JSON (default: found). Repeatable: joined.",
             metavar="NAME",
+            **COLUMN,
+            usual=True,
         ),
     ] = None
-    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).")] = None
+    id_field: Annotated[str | None, option(INPUT, "Column with the id (default: id).", **COLUMN)] = None
     encoding: Annotated[str | None, option(INPUT, "Input encoding (default: UTF-8, or UTF-16 with its mark).")] = None
     delimiter: Annotated[str | None, option(INPUT, "CSV delimiter (default: guessed from , ; tab |).", "-d")] = None
     header_row: Annotated[int | None, option(INPUT, "Line of the CSV header (default: found).", min=1)] = None
     skip_rows: Annotated[
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
-    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1)] = None
+    sheet: Annotated[
+        str | None, option(INPUT, "Sheet of a workbook: name or number (default: the first).", metavar="NAME")
+    ] = None
+    range: Annotated[
+        str | None, option(INPUT, "Part of the sheet with the table: A3:F200, A:F or B2.", metavar="CELLS")
+    ] = None
+    query: Annotated[
+        str | None, option(INPUT, "SQL whose rows are read from an SQLite or DuckDB file.", metavar="SQL")
+    ] = None
+    pattern: Annotated[
+        str | None, option(INPUT, "Files of a folder: '*.csv', '**/*.xlsx' (default: every table).", metavar="GLOB")
+    ] = None
+    settle: Annotated[
+        float,
+        _duration(INPUT, "A file is complete once it is unchanged for this time.", show_default="2s"),
+        WATCH_ONLY,
+    ] = 2.0
+    where: Annotated[str | None, option(INPUT, WHERE_HELP, metavar="EXPR", usual=True)] = None
+    limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1, usual=True)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
     seed: Annotated[int, option(INPUT, "Seed of --sample.")] = 0
     on_bad_row: Annotated[
@@ -172,7 +235,9 @@ class RunOptions:
     backend: BackendFlag = "auto"
     base_url: Annotated[
         list[str] | None,
-        option(MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL"),
+        option(
+            MODEL, "Server address; its key: OPENAI_API_KEY. Repeatable: several servers.", metavar="URL", usual=True
+        ),
     ] = None
     pool: Annotated[str | None, option(MODEL, "Servers of [pool.NAME] in the configuration file.", metavar="NAME")] = (
         None
@@ -182,7 +247,7 @@ class RunOptions:
         str,
         option(
             MODEL,
-            "single: one request per item; steps: the tutorial's three; or a pipeline as in mellea run.",
+            "single: one request per item; steps: the tutorial's three; fast: by clause; or as in mellea run.",
             "-p",
             metavar="PIPELINE",
             autocompletion=complete_pipeline,
@@ -209,9 +274,13 @@ class RunOptions:
             parser=concurrency_limit,
             metavar="N|auto",
             show_default="auto",
+            usual=True,
         ),
     ] = None
     max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
+    rows_per_call: Annotated[
+        int, option(RUN, "Most rows in one request, see docs/scaling.md.", min=1, max=50), SUMMARISE
+    ] = 1
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
     )
@@ -262,7 +331,12 @@ class RunOptions:
     yes: Annotated[bool, option(RUN, "Agree to ask answered rows again with other settings.", "-y")] = False
     no_lock: Annotated[bool, option(RUN, "Do not lock the output, where the file system has no locks.")] = False
     nightly: Annotated[bool, option(RUN, "For cron: no messages, one line of JSON on stderr at the end.")] = False
-    dry_run: Annotated[bool, option(RUN, "Show what would run; send nothing.")] = False
+    dry_run: Annotated[
+        bool, option(RUN, "Show what would run, its tokens, time and cost; send nothing.", usual=True)
+    ] = False
+    estimate: Annotated[
+        bool, option(RUN, "Ask 5 to 20 rows, keep their answers, and show time and cost of the rest."), SUMMARISE
+    ] = False
 
     timeout: Annotated[float, _time_limit(LIMITS, "Maximum time for one request: 90s, 15m.", show_default="10m")] = (
         600.0
@@ -281,11 +355,15 @@ class RunOptions:
         str | None, option(LIMITS, "Stop after this many failed rows, or this share.", metavar="N|P%")
     ] = None
     max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
-    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more; needs both prices.", min=0.0)] = (
-        None
-    )
-    price_in: Annotated[float | None, option(LIMITS, "Price of a million prompt tokens.", min=0.0)] = None
-    price_out: Annotated[float | None, option(LIMITS, "Price of a million answer tokens.", min=0.0)] = None
+    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more.", min=0.0)] = None
+    price: Annotated[
+        str | None,
+        option(
+            LIMITS,
+            "Prices of a million tokens: of prompts, answers, cached prompts (default: listed ones).",
+            metavar="IN,OUT[,CACHED]",
+        ),
+    ] = None
 
     redact: Annotated[bool, option(SAFETY, "Mask e-mail, phone, card and IBAN numbers in what is sent.")] = False
     local_only: LocalOnlyFlag = False
@@ -323,7 +401,13 @@ class RunOptions:
     live: Annotated[bool, option(DISPLAY, "Panels at a terminal, or plain lines.", "--live/--no-live")] = True
     json: Annotated[bool, option(DISPLAY, "The closing summary as one line of JSON on stderr.")] = False
     summary_file: Annotated[str | None, option(DISPLAY, "Write the closing summary to this file as JSON.")] = None
+    bell: Annotated[bool, option(DISPLAY, "Ring the terminal's bell at the end.")] = False
     log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
+
+    @property
+    def input(self) -> str:
+        """The first input; empty for none."""
+        return self.inputs[0] if self.inputs else ""
 
     @property
     def server_url(self) -> str | None:
@@ -376,11 +460,15 @@ class RunOptions:
             raise UsageError("--learn is for live runs, not for a batch queue", hint="omit one of them")
         return target
 
-    def caps(self, now: datetime | None = None) -> "Caps":
+    def caps(self, now: datetime | None = None, prices: "Prices | None" = None) -> "Caps":
         """The limits that stop the run.
 
+        Args:
+            now: the time; `None` for the clock's.
+            prices: the listed prices, for a run without the user's own.
+
         Raises:
-            UsageError: a limit cannot be read or allows nothing, or `--max-cost` has no prices.
+            UsageError: a limit or a price cannot be read, or a limit allows nothing.
         """
         from mellea_cli.run.plan import Caps, ErrorLimit
 
@@ -393,20 +481,8 @@ class RunOptions:
             errors=error_limit(self.max_errors) if self.max_errors else ErrorLimit(),
             tokens=self.max_tokens_total,
             cost=self.max_cost,
-            prices=self._prices(),
+            prices=own_prices(self.price) if self.price else prices,
         )
-
-    def _prices(self) -> "Prices | None":
-        from mellea_cli.run.plan import Prices
-
-        if self.max_cost is None:
-            return None
-        if self.price_in is None or self.price_out is None:
-            raise UsageError(
-                "--max-cost needs the price of tokens",
-                hint="add --price-in and --price-out, each per million tokens, or set them in the configuration file",
-            )
-        return Prices(self.price_in, self.price_out)
 
 
 def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions], ExitCode]], Callable[..., None]]:
@@ -422,12 +498,14 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     from mellea_cli.cli.settings import choose_servers
 
-    if not values["input"]:
+    if not values["inputs"]:
         if stdin_is_terminal() and not values["nightly"]:
-            typer.echo(ctx.get_help())
+            from mellea_cli.cli.help_pages import first_minute
+
+            typer.echo(first_minute("summarise" if ctx.info_name == "summarize" else str(ctx.info_name)))
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
-        values["input"] = "-" if stdin_has_data() else ""
+        values["inputs"] = ["-"] if stdin_has_data() else []
     if getattr(ctx.get_parameter_source("text_field"), "name", "") == "ENVIRONMENT":
         # Typer splits a variable at blanks, which columns' names contain: several stand on lines of their own.
         values["text_field"] = os.environ["MELLEA_TEXT_FIELD"].splitlines()
@@ -438,13 +516,13 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 def summarise(options: RunOptions) -> ExitCode:
     """Write a summary, the sentiment and the issues for each row of INPUT.
 
-    The same command again asks only for items that are missing, edited or failed.
+    The same command again asks only for items that are missing, edited or failed. Several files, or the files of a
+    folder, become one output with a column source, or one output each with --output-dir.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
     from mellea_cli.cli.run import chosen_pipeline
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
@@ -461,8 +539,14 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.cli.run import check_columns
     from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
 
+    _check_together(options, pipeline)
     elsewhere = _executor_factory(options, show)
+    options = batch_run.with_files(options)
     batch_run.check_options(options)
+    if options.examples_from:
+        show.say(
+            f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
+        )
     target = options.target_agreement
     learned = None if target is None else batch_run.learned_fields(options, pipeline)
     with ExitStack() as stack:
@@ -474,26 +558,34 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.dry_run:
             batch_run.preview(options, plan_for(choose_for_run(options)), opened)
             return ExitCode.OK
+        if options.estimate:
+            batch_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
-        columns = [Added(column.name, column.parts, column.joint) for column in pipeline.columns]
+        columns = [Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns]
         added = AddedColumns((*columns, Added(ANSWERED_BY)) if target is not None else tuple(columns))
-        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise"))
+        run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
             show.say(line)
         plan = plan_for(chosen)
         batch_run.confirm_changes(options, plan, opened, run_io, show)
         batch_run.note_own_fields(pipeline.columns, run_io)
+        batch_run.note_sample(options, opened, run_io)
         learner = batch_run.row_learner(target, learned, plan, opened) if target is not None and learned else None
         run_io = run_io if learner is None else learner.run_io(run_io)
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
-        if elsewhere is not None:
-            with elsewhere.connect(plan) as plan:
-                result = asyncio.run(_run_elsewhere(elsewhere, options, plan, run_io, show))
-        else:
-            ensure_model(chosen, options, show.say)
-            result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show))
+        if options.estimate:
+            ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
+            return batch_run.run_on_loop(batch_run.ask_sample(options, chosen, plan, opened, run_io, show))
+        with batch_run.controlled(options, plan, "summarise", show, chosen) as (control, stop):
+            if elsewhere is not None:
+                with elsewhere.connect(plan) as plan:
+                    result = asyncio.run(_run_elsewhere(elsewhere, options, plan, run_io, show, stop, control))
+            else:
+                ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
+                result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show, stop, control))
+            control.ended(int(result.exit_code), result.stopped, batch_run.next_command(options, result))
         audit = None if learner is None else learner.figures()
         batch_run.finish(options, plan, opened, result, show, audit=audit)
     return result.exit_code
@@ -523,12 +615,28 @@ def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFacto
     return factory
 
 
+def _check_together(options: RunOptions, pipeline: "Pipeline") -> None:
+    if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
+        other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
+        raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
+    if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here" or options.rows_per_call > 1):
+        raise UsageError(
+            f"-p {pipeline.name} reads log-probabilities: it works with single rows and live servers only",
+            hint="use -p single, or omit --engine, --rows-per-call, --offload, --export-batch and --import-batch",
+        )
+
+
 async def _run_elsewhere(
-    factory: "ExecutorFactory", options: RunOptions, plan: "RunPlan", run_io: "RunIO", show: "RunDisplay"
+    factory: "ExecutorFactory",
+    options: RunOptions,
+    plan: "RunPlan",
+    run_io: "RunIO",
+    show: "RunDisplay",
+    stop: "Stop",
+    control: "RunControl",
 ) -> "RunResult":
     from mellea_cli.backends.base import BackendSettings
     from mellea_cli.cli.backend_setup import network_policy, secrets
-    from mellea_cli.engine.workers import Stop
     from mellea_cli.run.batch import run_with
 
     settings = BackendSettings(
@@ -538,19 +646,25 @@ async def _run_elsewhere(
         network=network_policy(options),
         secrets=secrets(options),
     )
-    stop = Stop(show.say)
-    observer = show.begin()
+    observer = show.begin(plan.caps.prices)
     with stop.on_signals():
         async with factory.open(plan, settings, observer, stop) as executor:
-            return await run_with(plan, executor, run_io, observer=observer, stop=stop)
+            return await run_with(plan, executor, run_io, observer=observer, stop=stop, control=control)
 
 
 async def _run(
-    options: RunOptions, chosen: "ModelChoice", plan: "RunPlan", opened: "Input", run_io: "RunIO", show: "RunDisplay"
+    options: RunOptions,
+    chosen: "ModelChoice",
+    plan: "RunPlan",
+    opened: "Input",
+    run_io: "RunIO",
+    show: "RunDisplay",
+    stop: "Stop",
+    control: "RunControl",
 ) -> "RunResult":
-    from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
+    from mellea_cli.cli.backend_setup import check_logprobs, open_servers, start_at_server_slots
+    from mellea_cli.cli.batch_run import measured
     from mellea_cli.cli.offload import QueuedRun, run_queued
-    from mellea_cli.engine.workers import Stop
     from mellea_cli.run.answer_cache import forecast
     from mellea_cli.run.batch import run_batch
 
@@ -564,13 +678,16 @@ async def _run(
     if plan.pipeline.units and opened.scan is not None:
         # Where only some fields are missing, the prompts are those of the pipeline that asks these.
         first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
-        prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
-    stop = Stop(show.say)
-    async with open_servers(options, chosen, prefixes, show, nothing_to_ask) as servers:
+        prefixes = plan.prefixes_of(plan.pipeline.narrowed(first.known or {})) if first is not None else ()
+    small = plan.pipeline.small_prefixes
+    async with open_servers(options, chosen, prefixes, show, nothing_to_ask, small_prefixes=small) as servers:
+        if plan.pipeline.reads_logprobs and chosen.backend != "local" and not nothing_to_ask():
+            await check_logprobs(servers, plan.model)
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:
                 if isinstance(servers, Sequence):
                     raise UsageError("a batch queue belongs to one provider, not to a pool", hint="name one --base-url")
-                return await run_queued(QueuedRun(options, plan, run_io, servers, show, stop))
-            return await run_batch(plan, servers, run_io, observer=show.begin(), stop=stop)
+                return await run_queued(QueuedRun(options, plan, run_io, servers, show, stop, control))
+            with measured(plan, opened, show.begin(plan.caps.prices)) as observer:
+                return await run_batch(plan, servers, run_io, observer=observer, stop=stop, control=control)

@@ -143,6 +143,38 @@ class ModelClient:
         answers = sum(endpoint.answered for endpoint in self.endpoints)
         return tuple(endpoint.figures(answers) for endpoint in self.endpoints)
 
+    def pause(self) -> None:
+        """Start no request until `resume`; those in flight go on."""
+        self.balancer.pause()
+
+    def resume(self) -> None:
+        """Start requests again after `pause`."""
+        now = asyncio.get_running_loop().time()
+        for endpoint in self.endpoints:
+            if endpoint.limiter.adaptive is not None:
+                endpoint.limiter.adaptive.interrupted(now)
+        self.balancer.resume()
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change the number of requests in flight that are allowed; of several endpoints each keeps its own limit."""
+        if len(self.endpoints) == 1:
+            self.endpoints[0].limiter.fix(concurrency)
+        self.balancer.set_limit(concurrency)
+        if self.slots is not None:
+            self.slots.set_limit(self._allowed())
+
+    def set_rpm(self, rpm: float | None) -> None:
+        """Change the number of requests a minute that are allowed; `None` sets no limit."""
+        if self._rate_limiter is None:
+            self._rate_limiter = RateLimiter(rpm) if rpm else None
+        else:
+            self._rate_limiter.set_rpm(rpm)
+
+    @property
+    def rpm(self) -> float | None:
+        """Requests a minute that are allowed; `None` for no limit."""
+        return self._rate_limiter.rpm if self._rate_limiter is not None else None
+
     async def send(
         self, request: GenerateRequest, observer: CallObserver = UNOBSERVED, budget: RetryBudget | None = None
     ) -> Completion:
@@ -255,14 +287,14 @@ class ModelClient:
         """Wait until the rate limit allows a request, and start it.
 
         Raises:
-            _Blocked: the endpoint became unavailable, or asked for a rest, meanwhile.
+            _Blocked: the endpoint became unavailable or asked for a rest, or the run was paused, meanwhile.
         """
         clock = asyncio.get_running_loop().time
         async with self._starting:
             # Another request's usage may move the time meanwhile, so it is read again.
             while (wait := limiter.wait_s(clock())) > 0:  # noqa: ASYNC110 - it sleeps until a time, it does not poll
                 await asyncio.sleep(wait)
-            if endpoint.breaker.blocks or endpoint.rests_until > clock():
+            if endpoint.breaker.blocks or endpoint.rests_until > clock() or self.balancer.paused:
                 raise _Blocked(f"{endpoint.config.name} became unavailable")
             limiter.start(clock(), tokens)
 
@@ -473,7 +505,9 @@ class ModelClient:
                 await opened.wait()
                 continue
             wait = breaker.probe_at - asyncio.get_running_loop().time()
-            if wait > 0:
+            if self.balancer.paused:
+                await self.balancer.resumed.wait()
+            elif wait > 0:
                 await asyncio.sleep(wait)
             else:
                 await self._probe(endpoint)

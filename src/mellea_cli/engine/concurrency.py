@@ -119,6 +119,10 @@ class AdaptiveConcurrency:
         self._up, self._turned = True, False
         self._restart(now)
 
+    def interrupted(self, now: float) -> None:
+        """Judge the level from now on: nothing was sent for a while, which says nothing about it."""
+        self._restart(now)
+
     def _restart(self, now: float) -> None:
         self._changed_at, self._since, self._answers, self._held = now, None, 0, 0
 
@@ -224,6 +228,12 @@ class ConcurrencyLimiter:
         self._ceiling = math.inf
         self._rounds = _FIRST_ROUNDS
         self._cut_at = -math.inf
+
+    def fix(self, concurrency: int) -> None:
+        """Set the limit to a number of the user's, and end the search for the best one."""
+        self.concurrency, self.adaptive = concurrency, None
+        self._limit, self._ceiling, self._rounds = float(concurrency), math.inf, _FIRST_ROUNDS
+        self.allowed = 1 if self.first_alone else concurrency
 
     def open_up(self) -> None:
         """End the time of the first request alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -134,6 +135,7 @@ class _Call:
         first: float | None = None
         finish: str | None = None
         usage = Usage()
+        logprobs: Mapping[str, float] | None = None
         try:
             async with (
                 asyncio.timeout(self._deadlines.first()) as deadline,
@@ -154,6 +156,8 @@ class _Call:
                         finish = chunk.finish_reason
                     if chunk.usage is not None:
                         usage = chunk.usage
+                    if chunk.logprobs is not None and logprobs is None:
+                        logprobs = chunk.logprobs
         except TimeoutError as error:
             raise self._too_late(clock() - self._start) from error
         text = "".join(self.pieces)
@@ -167,6 +171,7 @@ class _Call:
             first_token_s=(first or now) - self._start,
             total_s=now - self._start,
             thinking="".join(self._thinking),
+            logprobs=logprobs,
         )
 
     def _next_deadline(self, now: float) -> float | None:

@@ -79,7 +79,12 @@ class LoadBalancer:
         """Requests that are still to come, or `None` while that is unknown."""
         self.peak = 0
         """Most requests that were in flight at once."""
-        self._limit = math.inf if limit is None else limit
+        self._most = math.inf if limit is None else limit
+        # What counts: nothing while the user has paused the run, so the path of a request has no check of its own.
+        self._limit = self._most
+        self.resumed = asyncio.Event()
+        """Set unless the user has paused the run."""
+        self.resumed.set()
         self._max_wait_s = max_wait_s
         self._observer = observer
         self._waiting: deque[_Waiting] = deque()
@@ -134,6 +139,36 @@ class LoadBalancer:
         if answered:
             self._unavailable_since = None
         if self._waiting:
+            self.assign()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the user has paused the run."""
+        return not self.resumed.is_set()
+
+    @property
+    def limit(self) -> float:
+        """Highest number of requests in flight over all endpoints, paused or not."""
+        return self._most
+
+    def pause(self) -> None:
+        """Assign no endpoint until `resume`; requests in flight go on. No endpoint is blamed for the wait."""
+        self.resumed.clear()
+        self._limit = 0
+        self._set_timer(math.inf)
+
+    def resume(self) -> None:
+        """Assign endpoints again."""
+        self.resumed.set()
+        self._limit = self._most
+        self._unavailable_since = None
+        self.assign()
+
+    def set_limit(self, limit: int) -> None:
+        """Change the highest number of requests in flight over all endpoints."""
+        self._most = limit
+        if not self.paused:
+            self._limit = limit
             self.assign()
 
     def probe_succeeded(self) -> None:
@@ -223,6 +258,8 @@ class LoadBalancer:
 
     def _wait_on(self, now: float) -> None:
         """Set the timer for waiting requests, or end them when waiting makes no sense."""
+        if self.paused:
+            return
         enabled = self._enabled()
         if not enabled:
             self._fail(self.none_left)

@@ -14,7 +14,7 @@ from mellea_cli.backends.security import Secrets
 from mellea_cli.engine.attempts import Answer, Question, ask
 from mellea_cli.engine.client import ModelClient
 from mellea_cli.engine.generate import CallObserver
-from mellea_cli.errors import AnswerError, BackendError, MelleaError, Scope
+from mellea_cli.errors import AnswerError, BackendError, MelleaError, NoLogprobs, Scope
 from mellea_cli.events import (
     AttemptFailed,
     ItemStarted,
@@ -26,7 +26,7 @@ from mellea_cli.events import (
 )
 from mellea_cli.items import Failure, Item, Outcome, Success
 from mellea_cli.messages import Options, Usage
-from mellea_cli.pipelines.pipeline import Pipeline, Step
+from mellea_cli.pipelines.pipeline import LabelReading, Pipeline, Step, read_labels
 from mellea_cli.requirements.requirement import Answered
 
 _log = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ class PipelineRunner:
         self._unfinished = unfinished
         self.repairs = 0
         """Answers whose form had to be repaired."""
+        self.shared = 0
+        """How often a request was counted for a row although another row's outcome counts it already."""
         self._options = {step.name: step_options(options, step) for step in pipeline.steps}
 
     async def run(self, item: Item) -> Outcome:
@@ -104,6 +106,25 @@ class PipelineRunner:
 
     def _count_repair(self) -> None:
         self.repairs += 1
+
+    async def read(self, step: Step, text: str, observer: CallObserver, into: Answer[Any]) -> tuple[LabelReading, ...]:
+        """Read a step's labels off the log-probabilities of one token for each part of a masked text.
+
+        Raises:
+            AnswerError: an answer is none of the labels.
+            BackendError: the server gives no log-probabilities, or the transport failed.
+        """
+        found = []
+        for part, request in step.label_requests(self._model, self._options[step.name], text):
+            completion = await self._client.send(request, observer)
+            into.count(completion)
+            if completion.logprobs is None:
+                raise NoLogprobs(
+                    "the model server gives no log-probabilities, which this pipeline reads",
+                    hint="use -p single, or the embedded model: -b local",
+                )
+            found.append(read_labels(part, step.labels, completion.logprobs))
+        return tuple(found)
 
     async def ask(
         self, step: Step, values: Mapping[str, Any], text: str, observer: CallObserver, into: Answer[Any]
@@ -201,10 +222,13 @@ class _RunningItem:
             return
         observer(StepStarted(position, step.name))
         answer: Answer[Any] = Answer()
+        follow = _StepObserver(observer, position, step.name)
+        value: Any = None
         try:
-            await self._runner.ask(
-                step, self._variables, self.item.text, _StepObserver(observer, position, step.name), answer
-            )
+            if step.labels:
+                value = await self._runner.read(step, self._variables["text"], follow, answer)
+            else:
+                await self._runner.ask(step, self._variables, self.item.text, follow, answer)
         except BaseException:
             self.failed_step = self.failed_step or step.name
             raise
@@ -212,13 +236,15 @@ class _RunningItem:
             # Bad answers are paid for as well, also when the transport fails after them.
             self.usage += answer.usage
             self.calls += answer.calls
-        if answer.last.error is not None:
-            self.failed_step = self.failed_step or step.name
-            if step.salvage is not None and answer.last.checked:
-                held = [bool(result) for _, result in answer.last.checked]
-                self.salvaged |= step.salvage(answer.last.value, self.item.text, held)
-            raise answer.last.error
-        value = self.values[step.name] = answer.last.value
+        if not step.labels:
+            if answer.last.error is not None:
+                self.failed_step = self.failed_step or step.name
+                if step.salvage is not None and answer.last.checked:
+                    held = [bool(result) for _, result in answer.last.checked]
+                    self.salvaged |= step.salvage(answer.last.value, self.item.text, held)
+                raise answer.last.error
+            value = answer.last.value
+        self.values[step.name] = value
         exported: Mapping[str, Any] = {step.name: value} if step.exports is None else step.exports(value)
         self._variables.update(exported)
         observer(StepFinished(position, step.name, answer.usage))

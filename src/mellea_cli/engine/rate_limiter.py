@@ -29,11 +29,16 @@ class RateLimiter:
         for limit in (rpm, tpm):
             if limit is not None and limit <= 0:
                 raise ValueError(f"a limit per minute must be above 0, not {limit}")
-        self._request_s = _MINUTE_S / rpm if rpm else 0.0
+        self.set_rpm(rpm)
         self._token_s = _MINUTE_S / tpm if tpm else 0.0
-        self._next_request = 0.0
         self._next_token = 0.0
         self._answer_tokens = _FIRST_ANSWER_TOKENS
+
+    def set_rpm(self, rpm: float | None) -> None:
+        """Change the highest number of requests per minute; the next request may start at once."""
+        self.rpm = rpm
+        self._request_s = _MINUTE_S / rpm if rpm else 0.0
+        self._next_request = 0.0
 
     def expected_tokens(self, prompt_characters: int) -> float:
         """Tokens that a request with a prompt of this length is expected to take; 0 where tokens are not limited."""

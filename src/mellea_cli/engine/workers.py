@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -191,6 +191,29 @@ class Prefetcher(Generic[T]):
             return
 
 
+class _WorkerTasks:
+    """The tasks of the workers, whose number may grow."""
+
+    def __init__(self, group: asyncio.TaskGroup, worker: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+        self._group = group
+        self._worker = worker
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def raise_to(self, number: int) -> None:
+        """Start workers until there are so many; once all have ended there is nothing left to do."""
+        if not self._tasks or self._running():
+            group, new = self._group, range(len(self._tasks), number)
+            self._tasks.extend(group.create_task(self._worker(one)) for one in new)
+
+    async def end(self) -> None:
+        """Wait until all have ended, those that were added meanwhile included."""
+        while running := self._running():
+            await asyncio.wait(running)
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [task for task in self._tasks if not task.done()]
+
+
 async def run_workers(
     items: Prefetcher[T],
     work: Callable[[T], Awaitable[None]],
@@ -199,6 +222,7 @@ async def run_workers(
     stop: Stop,
     grace_s: float,
     slots: WorkerSlots | None = None,
+    on_start: Callable[[Callable[[int], None]], None] = lambda _: None,
 ) -> bool:
     """Call `work` on every item, `workers` at a time, until the items end or `stop` is asked for.
 
@@ -209,6 +233,7 @@ async def run_workers(
         stop: when asked, no new item is taken; the rest stays in `items`.
         grace_s: how long items in flight may go on after that, in seconds.
         slots: which workers may take items; `None` for all.
+        on_start: gets a function that raises the number of workers while the pool works.
 
     Returns:
         Whether every item that was taken has been finished.
@@ -249,9 +274,11 @@ async def run_workers(
 
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(worker(number)) for number in range(workers)]
+            tasks = _WorkerTasks(group, worker)
+            tasks.raise_to(workers)
+            on_start(tasks.raise_to)
             watching = group.create_task(watch_for_stop(deadline))
-            await asyncio.wait(tasks, return_when=asyncio.ALL_COMPLETED)
+            await tasks.end()
             watching.cancel()
     except TimeoutError:
         if not stop.asked.is_set():

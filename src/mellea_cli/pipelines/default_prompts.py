@@ -123,11 +123,13 @@ class Wording:
         context: what the feedback is, such as "Reviews of a bicycle shop".
         language: of generated text: a code, a name, or `same` for the feedback's own.
         labels: the labels of the sentiment, each with its definition; empty for the usual ones.
+        examples: further worked examples: texts, and answers by field.
     """
 
     context: str = ""
     language: str = "en"
     labels: tuple[tuple[str, str], ...] = ()
+    examples: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def frame(self) -> str:
         """The instructions that stand before the fields."""
@@ -383,14 +385,14 @@ def shortened(values: Mapping[str, Any]) -> dict[str, Any]:
     """The built-in texts that are too long for their requirements, cut: a row never fails because of its summary."""
     short: dict[str, Any] = {}
     if summary := values.get("summary"):
-        short["summary"] = _cut(sentences(" ".join(summary.split()))[0], SUMMARY_LENGTH, SUMMARY_WORDS)
+        short["summary"] = cut(sentences(" ".join(summary.split()))[0], SUMMARY_LENGTH, SUMMARY_WORDS)
     for name in ("positive_aspect", "main_complaint"):
         if phrase := values.get(name):
-            short[name] = _cut(phrase, ISSUE_LENGTH)
+            short[name] = cut(phrase, ISSUE_LENGTH)
     return {name: text for name, text in short.items() if text != values[name]}
 
 
-def _cut(text: str, length: int, words: int = ISSUE_LENGTH) -> str:
+def cut(text: str, length: int, words: int = ISSUE_LENGTH) -> str:
     """Whole words of a text, below these limits, with an ellipsis where some are left out."""
     if len(text) < length and len(text.split()) < words:
         return text
@@ -420,7 +422,9 @@ def worked(wording: Wording, names: Iterable[str]) -> list[tuple[str, dict[str, 
     # A small model copies the last example where it has little to say, so the neutral one stands in the middle.
     shown.insert(len(shown) // 2, shown.pop())
     known = [(text, answer) for text, answer in shown if answer["sentiment"] in wording.names]
-    return [(text, {name: answer[name] for name in names}) for text, answer in known]
+    wanted = list(names)
+    known += [(text, dict(answer)) for text, answer in wording.examples if all(name in answer for name in wanted)]
+    return [(text, {name: answer[name] for name in wanted}) for text, answer in known]
 
 
 def _examples(wording: Wording, model: type[BaseModel], *, of_summary: bool = False) -> tuple[Example, ...]:
@@ -448,11 +452,12 @@ def built_in_columns(issues: Any, written: str, summary: str, labels: Collection
     }
 
 
-_COLUMNS = (
-    Column("summary"),
-    Column("sentiment"),
-    Column("issues", ("main_complaint", "positive_aspect", "urgency")),
-)
+def _columns(labels: tuple[str, ...]) -> tuple[Column, ...]:
+    return (
+        Column("summary"),
+        Column("sentiment", choices=labels),
+        Column("issues", ("main_complaint", "positive_aspect", "urgency")),
+    )
 
 
 def built_in(name: str, wording: Wording | None = None) -> Pipeline:
@@ -484,7 +489,7 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
                 fallback=_shortened,
             ),
         ),
-        columns=_COLUMNS,
+        columns=_columns(labels),
         assemble=lambda answers: built_in_columns(
             answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, labels
         ),
@@ -522,7 +527,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
                 needs=("summary",),
             ),
         ),
-        columns=_COLUMNS,
+        columns=_columns(labels),
         assemble=lambda answers: built_in_columns(
             answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, labels
         ),

@@ -96,15 +96,25 @@ def pipeline_of(source: Any) -> Pipeline:
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"{source!r} is no pipeline", hint="give a pipeline file, a pydantic model or a Pipeline")
     name = os.fspath(source)
-    if name in PIPELINES:
-        return PIPELINES[name]
+    if name in (*PIPELINES, "fast"):
+        return _built_in(name)
     if (module := re.fullmatch(r"((?:\w+\.)*\w+):(\w+)", name)) and not Path(name).exists():
         return replace(pipeline_of(_imported(module[1], module[2])), source=name)
     if not Path(name).exists() and not name.endswith(".toml"):
-        near = nearest(name, PIPELINES)
-        hint = f"did you mean {near!r}?" if near else f"name a pipeline file, {' or '.join(PIPELINES)}, or MODULE:NAME"
+        near = nearest(name, (*PIPELINES, "fast"))
+        hint = (
+            f"did you mean {near!r}?" if near else f"name a pipeline file, {', '.join(PIPELINES)}, fast, or MODULE:NAME"
+        )
         raise UsageError(f"there is no pipeline {name!r}", hint=hint)
     return own_pipeline(load_pipeline(name), Path(name).stem)
+
+
+def _built_in(name: str) -> Pipeline:
+    if name in PIPELINES:
+        return PIPELINES[name]
+    from mellea_cli.pipelines.fast import FAST
+
+    return FAST
 
 
 def _imported(module: str, name: str) -> Any:
@@ -132,7 +142,8 @@ def own_pipeline(spec: PipelineSpec, name: str = "") -> Pipeline:
     """The pipeline of a `PipelineSpec` without problems."""
     if not spec.fields and not spec.steps and spec.extends:
         # No own field: the built-in pipeline with its own key.
-        wording = Wording(spec.context, spec.language, tuple(spec.labels.items()))
+        examples = tuple((one.text, one.answer) for one in spec.examples)
+        wording = Wording(spec.context, spec.language, tuple(spec.labels.items()), examples)
         return replace(built_in(spec.extends, wording), source=spec)
     fields = {field: _spec_field(field, definition) for field, definition in spec.fields.items()}
     return _Builder(name or spec.extends or "own", spec, fields, spec).whole
@@ -181,7 +192,7 @@ class OwnField:
             return Column(self.name, type="model")
         choices = self.spec.choices if self.spec.type == "categories" else {}
         plain = bool(choices) and not any("|" in choice or choice[:1] in '["' for choice in choices)
-        return Column(self.name, type=self.spec.type, joint=JOINT if plain else "")
+        return Column(self.name, type=self.spec.type, joint=JOINT if plain else "", choices=tuple(self.spec.choices))
 
     def value(self, answer: Any, text: str) -> Any:
         """The column's value of an answer about `text`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Pipeline:
             also takes the answers of only some steps.
         narrow: takes names of units and returns the pipeline that asks only those.
         source: what the pipeline is made from, for processes that make it again.
+        version: what changes answers besides the prompts; empty for nothing.
 
     Raises:
         ValueError: a step's name is used twice, or a step needs one that does not come before it.
@@ -49,6 +51,7 @@ class Pipeline:
     units: tuple[AnswerUnit, ...] = ()
     narrow: Callable[[frozenset[str]], Pipeline] | None = None
     source: Any = None
+    version: str = ""
 
     def __post_init__(self) -> None:
         before: set[str] = set()
@@ -70,8 +73,23 @@ class Pipeline:
 
     @property
     def prefixes(self) -> tuple[tuple[Message, ...], ...]:
-        """The beginnings that the prompts of each step share."""
-        return tuple(step.prompt.prefix for step in self.steps)
+        """The beginnings that the prompts of each step share, without those of the small model."""
+        return tuple(step.prompt.prefix for step in self.steps if not step.small)
+
+    @property
+    def small_prefixes(self) -> tuple[tuple[Message, ...], ...]:
+        """The same for the steps that the backend's small model may answer."""
+        return tuple(step.prompt.prefix for step in self.steps if step.small)
+
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether a step reads log-probabilities, which not every server gives."""
+        return any(step.labels for step in self.steps)
+
+    def of_one_model(self) -> Pipeline:
+        """The pipeline for a backend without a small model: nothing is asked a second time."""
+        steps = tuple(replace(step, small=False) for step in self.steps if not step.second_look)
+        return replace(self, steps=steps) if any(step.small for step in self.steps) else self
 
     def narrowed(self, known: Collection[str]) -> Pipeline:
         """The pipeline that asks only for columns that are not known."""
@@ -96,9 +114,11 @@ class Pipeline:
                     "max_tokens": step.max_tokens,
                     "needs": list(step.needs),
                     "requirements": [requirement.description for requirement in step.requirements],
+                    **({"labels": list(step.labels), "small": step.small} if step.labels else {}),
                 }
                 for step in self.steps
             ],
+            **({"version": self.version} if self.version else {}),
         }
 
 
@@ -111,12 +131,14 @@ class Column:
         parts: for a nested column the names inside it.
         type: for an own field its type, such as `category`; empty for a built-in column.
         joint: for a column of lists the text between their parts in a table; empty writes the list as JSON.
+        choices: the values that it may have; empty for any.
     """
 
     name: str
     parts: tuple[str, ...] = ()
     type: str = ""
     joint: str = ""
+    choices: tuple[str, ...] = ()
 
     @property
     def is_categorical(self) -> bool:
@@ -159,6 +181,11 @@ class Step:
         exports: the variables that an answer gives to later steps; by default itself under the step's name.
         salvage: takes an answer that is refused, the item's text, and whether each requirement holds; returns the good
             columns.
+        labels: the words of which the answer is one. The step's value is then what `readings` makes of the
+            log-probabilities of the first token, a reading for each part.
+        parts: cuts the text into the parts that are asked about one by one; `None` asks about the whole text.
+        small: whether the backend's small model may answer.
+        second_look: whether it is there to check a small model's answer.
     """
 
     name: str
@@ -171,10 +198,60 @@ class Step:
     when: Callable[[Mapping[str, Any]], bool] | None = None
     exports: Callable[[Any], Mapping[str, Any]] | None = None
     salvage: Callable[[Any, str, Sequence[bool]], Mapping[str, Any]] | None = None
+    labels: tuple[str, ...] = ()
+    parts: Callable[[str], Sequence[str]] | None = None
+    small: bool = False
+    second_look: bool = False
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The first request for one item; `options` have this step's `max_tokens` already set."""
         return GenerateRequest(model, self.prompt.messages(variables), options, self.output.schema)
+
+    def label_requests(self, model: str, options: Options, text: str) -> list[tuple[str, GenerateRequest]]:
+        """The parts of a text, each with the request whose first token is read."""
+        options = replace(options, max_tokens=self.max_tokens, most_reasoning=0)
+        return [
+            (part, GenerateRequest(model, messages, options, top_logprobs=TOP_LOGPROBS, small=self.small))
+            for part in (self.parts(text) if self.parts else (text,))
+            if (messages := self.prompt.messages({"text": part}))
+        ]
+
+
+TOP_LOGPROBS = 20
+"""The most that OpenAI's protocol gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReading:
+    """The log-probabilities of a step's labels for a part of the text, in the order of the labels."""
+
+    text: str
+    logprobs: tuple[float, ...]
+
+
+def read_labels(part: str, labels: Sequence[str], logprobs: Mapping[str, float]) -> LabelReading:
+    """Read the labels off the log-probabilities of an answer's first token.
+
+    A token stands for a label that begins with it. Labels that are not among the most likely tokens are as likely as
+    the last of these.
+
+    Raises:
+        ParseError: no label is among them.
+    """
+    known = dict.fromkeys(labels, -math.inf)
+    for token, value in logprobs.items():
+        word = token.strip().lower()
+        for label in labels:
+            if len(word) >= _LABEL_START and label.startswith(word):
+                known[label] = max(known[label], value)
+    if max(known.values()) == -math.inf:
+        likely = max(logprobs, key=lambda token: logprobs[token])
+        raise ParseError(f"the answer starts with {likely!r} and with none of {', '.join(labels)}", text=likely)
+    floor = min(logprobs.values())
+    return LabelReading(part, tuple(max(value, floor) for value in known.values()))
+
+
+_LABEL_START = 3
 
 
 @dataclass(frozen=True, slots=True)

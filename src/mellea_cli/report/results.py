@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, Self
 
@@ -26,13 +26,17 @@ from mellea_cli.io.columns import (
     listed,
     same_names,
 )
+from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.formats import RawRow, RowStream
+from mellea_cli.io.formats import ColumnType, CsvDialect, RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
+from mellea_cli.io.row_filter import NamedColumn, require_columns
 from mellea_cli.io.source import SourceOptions, open_rows
+from mellea_cli.io.writers import Added
 from mellea_cli.pipelines.pipeline import Column
+from mellea_cli.pipelines.theme_prompts import NONE
 
-State = Literal["answered", "blank", "failed"]
+State = Literal["answered", "blank", "failed", "non-answer"]
 
 SENTIMENTS = ("negative", "mixed", "positive")
 URGENCIES = ("high", "medium", "low")
@@ -44,6 +48,15 @@ _FORMULA_GUARD = re.compile(r"'[=+\-@\t\r]")
 _THEME_SEPARATOR = " | "
 
 
+_FIELD_NAMES = {
+    "sentiment": "sentiment",
+    "urgency": "urgency",
+    "main_complaint": "complaint",
+    "positive_aspect": "praise",
+    "summary": "summary",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One row of a finished run: the feedback, the answers about it, and the input's other columns."""
@@ -51,7 +64,8 @@ class Record:
     number: int  # Place among the rows that could be read, counted from 1
     id: str
     text: str
-    state: State  # `answered` with a sentiment, `failed` with an error, else `blank`
+    # `answered` with a sentiment, `failed` with an error, `non-answer` with a text such as "n/a", else `blank`
+    state: State
     summary: str = ""
     sentiment: str = ""
     urgency: str = ""
@@ -64,6 +78,30 @@ class Record:
     error_kind: str = ""
     rest: Mapping[str, Any] = field(default_factory=dict)  # The input's other columns, unchanged
     own: Mapping[str, Any] = field(default_factory=dict)  # The values of own fields, whose columns are in `rest`, too
+    reviewed: Mapping[str, Correction] = field(default_factory=dict)  # What people have said, by field
+    is_sampled: bool = False  # Whether it is in the random sample that a person has reviewed
+
+    def value(self, name: str) -> Any:
+        """The value of a field; `main_complaint` and the like by their names in the output, null for nothing."""
+        if name in _FIELD_NAMES:
+            return getattr(self, _FIELD_NAMES[name]) or None
+        return list(self.themes) if name == "themes" and self.themes else self.own.get(name)
+
+    def model_value(self, name: str) -> Any:
+        """The model's value of a field, also where a person has corrected it."""
+        return self.reviewed[name].model if name in self.reviewed else self.value(name)
+
+    def corrected(self, corrections: Mapping[str, Correction], *, is_sampled: bool) -> Record:
+        """The row with what people have said about it."""
+        plain = {_FIELD_NAMES[name]: one.person or "" for name, one in corrections.items() if name in _FIELD_NAMES}
+        if "themes" in corrections:
+            plain["themes"] = tuple(corrections["themes"].person or ()) or None
+        own = {name: one.person for name, one in corrections.items() if name in self.own}
+        rest = {name: value for name, value in own.items() if name in self.rest}
+        changed: dict[str, Any] = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
+        if self.state == "failed" and plain.get("sentiment"):
+            changed["state"] = "answered"
+        return replace(self, **changed, reviewed=corrections, is_sampled=is_sampled)
 
     @property
     def words(self) -> str:
@@ -73,22 +111,88 @@ class Record:
 
 def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
-    return Results(open_bytes(path), options or SourceOptions(), own_columns(path))
+    corrections = Corrections() if path == "-" else reviewed_rows(path)
+    facts = _facts(path)
+    return Results(open_bytes(path), options or SourceOptions(), own_columns(path, facts), _sample(facts), corrections)
 
 
 OWN_FIELDS = "own fields"
 """The fact of a journal that describes the columns of own fields: a list of name, type and joint each."""
 
 
-def own_columns(path: str) -> tuple[Column, ...]:
-    """The columns of own fields in an output, by its journal; none where there is no journal."""
-    target = resolve_output(path)
+SAMPLE = "sample"
+"""The fact of a journal whose rows are a random sample: an object with `size` and `population`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The rows of an output are a random sample of its input, drawn with `--sample`."""
+
+    size: int
+    population: int  # Rows of the input
+
+
+def _facts(path: str) -> Mapping[str, str]:
+    """What the journal of an output says about its run; nothing where there is no journal."""
     try:
-        with closing(peek_answers(target)) as answers:
-            described = json.loads(answers.facts().get(OWN_FIELDS, "[]"))
+        with closing(peek_answers(resolve_output(path))) as answers:
+            return answers.facts()
+    except OutputError:
+        return {}  # the report says what the file itself says
+
+
+def own_columns(path: str, facts: Mapping[str, str] | None = None) -> tuple[Column, ...]:
+    """The columns of own fields in an output, by its journal; none where there is no journal."""
+    try:
+        described = json.loads((_facts(path) if facts is None else facts).get(OWN_FIELDS, "[]"))
         return tuple(Column(name, type=kind, joint=joint) for name, kind, joint in described)
+    except (ValueError, TypeError):
+        return ()
+
+
+def sample_note(path: str) -> str:
+    """What the journal of an output notes about its sample, unread; empty without one."""
+    return _facts(path).get(SAMPLE, "")
+
+
+def _sample(facts: Mapping[str, str]) -> Sample | None:
+    try:
+        noted = json.loads(facts.get(SAMPLE, "") or "{}")
+        return Sample(int(noted["size"]), int(noted["population"]))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+CHOICES = "choices"
+"""The fact of a journal with the values that its columns may have, by column."""
+
+
+def known_choices(path: str) -> dict[str, list[str]]:
+    """The values that the columns of an output may have, by its journal; none where there is no journal."""
+    try:
+        with closing(peek_answers(resolve_output(path))) as answers:
+            found: dict[str, list[str]] = json.loads(answers.facts().get(CHOICES, "{}"))
+            return found
+    except (OutputError, ValueError):
+        return {}
+
+
+def reviewed_rows(path: str) -> Corrections:
+    """The corrections of an output.
+
+    Raises:
+        InputError: a line of the corrections file is bad.
+    """
+    corrections = read_lines(corrections_path(path))
+    if not corrections:
+        return Corrections()
+    try:
+        with closing(peek_answers(resolve_output(path))) as answers:
+            later = {(item, name): value for item, name, value in json.loads(answers.facts().get(MODEL_VALUES, "[]"))}
     except (OutputError, ValueError, TypeError):
-        return ()  # the report says what the file itself says
+        later = {}
+    keys = ((one, (one.item, one.field)) for one in corrections)
+    return Corrections(replace(one, model=later[key]) if key in later else one for one, key in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +212,21 @@ class Results:
     Iterating raises `InputError` when the file cannot be read further, or no row has the columns that a run adds.
     """
 
-    def __init__(self, data: ByteInput, options: SourceOptions, own: Sequence[Column] = ()) -> None:
+    def __init__(
+        self,
+        data: ByteInput,
+        options: SourceOptions,
+        own: Sequence[Column] = (),
+        sample: Sample | None = None,
+        corrections: Corrections | None = None,
+    ) -> None:
+        self.sample = sample  # `None` for all rows of an input, and where nothing is known
         self.name = data.name  # The path, or `<stdin>`
         self.bad: list[InputError] = []  # The first rows that could not be used
         self.unreadable = 0  # The number of rows that could not be used
         # The input's columns other than text and id, in the order of their first occurrence
         self.columns: dict[str, None] = {}
+        self.corrections = corrections or Corrections()
         self.own = tuple(own)  # The columns of own fields, which are among the others in `columns`
         self.labelled = False  # Whether there is a column with themes
         self.has_ids = False
@@ -136,17 +249,23 @@ class Results:
         self._flat = bool(rows.header)
         if rows.header:
             self._added(rows.header, rows.header_line)
+        where = self._options.where
+        if where is not None:
+            rows = where.checked(rows, self.name)
         stream = self._find_text(rows)
         self.notes = [*rows.notes]
         if rows.header:
             self._assign(rows.header, rows.header_line)
-        number = 0
+        number = unselected = 0
         for row in stream:
             try:
                 if isinstance(row, InputError):
                     raise row
                 line, fields, _ = row
-                record = self._record(fields, self._assign(tuple(fields), line), number + 1)
+                if where is not None and not where.matches(fields):
+                    unselected += 1
+                    continue
+                record = self._record(fields, self._assign(tuple(fields), line), number + unselected + 1)
             except InputError as error:
                 self.unreadable += 1
                 if len(self.bad) < 3:
@@ -154,7 +273,7 @@ class Results:
                 continue
             number += 1
             yield record
-        if self.bad and not number:
+        if self.bad and not (number or unselected):
             raise self.bad[0]
 
     def _find_text(self, rows: RowStream) -> Iterator[RawRow | InputError]:
@@ -164,14 +283,14 @@ class Results:
         taken = list(islice(rows.stream, SAMPLE_ROWS))
         sample = [row[1] for row in taken if not isinstance(row, InputError)]
         names = rows.header or tuple(dict.fromkeys(key for fields in sample for key in fields))
-        added = {_last(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
+        added = {added_column(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
         found = find_text([name for name in names if name not in added], sample)
         self._text_fields = tuple(found or ()) if found and len(found) == 1 else ()
         return chain(taken, rows.stream)
 
     def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
         """The run's columns by their usual names."""
-        added = {name: found for name in _ADDED if (found := _last(name, names)) is not None}
+        added = {name: found for name in _ADDED if (found := added_column(name, names)) is not None}
         if "sentiment" not in added and not any(column.name in names for column in self.own):
             file = "FILE" if self.name.startswith("<") else self.name
             raise InputError(
@@ -196,7 +315,7 @@ class Results:
         nested = not self._flat and "issues" in added
         if not nested:
             added.pop("issues", None)
-            added |= {name: found for name in _ISSUE_PARTS if (found := _last(name, names)) is not None}
+            added |= {name: found for name in _ISSUE_PARTS if (found := added_column(name, names)) is not None}
         options = self._options
         if options.text_fields:
             text = tuple(self._named(name, "--text-field", names, line) for name in options.text_fields)
@@ -233,23 +352,32 @@ class Results:
         text = joined_texts({name: self._text(column_value(fields, name)) for name in columns.text})
         # Without built-in columns every row with a text is answered, unless it failed.
         answered = bool(sentiment) or ("sentiment" not in columns.added and not reason and bool(text.strip()))
-        return Record(
+        state: State = "answered" if answered else "failed" if reason else "blank"
+        themes, own = self._themes(added.get("themes")), self._own(fields)
+        if answered and is_non_answer(text):
+            # Whatever a model made of it, nothing was said: no judgement, no theme, no value of an own field.
+            state, sentiment, urgency, own = "non-answer", "", None, {}
+            themes = (NONE,) if themes is not None else None
+        found = Record(
             number=number,
             id=ident or str(number),
             text=text,
-            state="answered" if answered else "failed" if reason else "blank",
+            state=state,
             summary=self._text(added.get("summary")),
             sentiment=sentiment,
             urgency=self._text(urgency).strip().lower() if sentiment else "",
             complaint=self._text(complaint),
             praise=self._text(praise),
-            themes=self._themes(added.get("themes")),
+            themes=themes,
             quotes=self._quotes(added.get("theme_quotes")),
             error=reason,
             error_kind=kind,
             rest={name: self._cell(fields.get(name)) for name in rest},
-            own=self._own(fields),
+            own=own,
         )
+        if state == "non-answer" or not self.corrections or not (said := self.corrections.row(found.id, found.text)):
+            return found
+        return found.corrected(said, is_sampled=self.corrections.is_random(found.id, found.text))
 
     def _own(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         if not self.own:
@@ -306,6 +434,139 @@ class Results:
         return InputError(seen, path=self.name, line=line, hint=hint)
 
 
-def _last(name: str, columns: tuple[str, ...]) -> str | None:
+# Texts that people type to get past a field. "Nothing" and "all good" can be answers, so they are not among them.
+_NON_ANSWERS = frozenset((
+    *("n/a", "n.a", "n.a.", "n\\a", "na", "none", "nil", "null", "nan", "undefined", "x"),
+    *("test", "testing", "tbd", "idk"),
+    *("no comment", "no comments", "no answer", "no response", "not applicable", "nothing to say", "prefer not to say"),
+    *("k.a.", "k. a.", "keine angabe", "kein kommentar", "entfällt", "sans objet", "néant", "n.v.t."),
+    *("sin comentarios", "no aplica"),
+))  # fmt: skip
+_KEYBOARD_ROWS = ("qwertyuiop", "qwertzuiop", "asdfghjkl", "zxcvbnm", "yxcvbnm", "azertyuiop")
+_MARKS = re.compile(
+    r"[\s\-\u2013\u2014_./\\*,;~=+#?·…]+"
+)  # Without brackets, colons and `!`: a face made of them says something
+
+
+def is_non_answer(text: str) -> bool:
+    """Whether a text says nothing: `n/a`, `-`, `asdf`, `xxx`. An empty one is no text at all."""
+    text = text.strip().casefold()
+    if not text or len(text) > 20:
+        return False
+    if text in _NON_ANSWERS or text.rstrip(".!") in _NON_ANSWERS or _MARKS.fullmatch(text):
+        return True
+    letters = text.replace(" ", "")
+    if len(letters) >= 3 and letters.isascii() and letters.isalpha() and len(set(letters)) == 1:
+        return True
+    # Part of a row of keys, once or several times: asdf, asdfasdf, qwertz. A text is found in its double first at the
+    # length of the part that it repeats.
+    unit = letters[: (letters * 2).index(letters, 1)] if letters else ""
+    return len(unit) >= 4 and any(unit in row or unit in row[::-1] for row in _KEYBOARD_ROWS)
+
+
+def added_column(name: str, columns: tuple[str, ...]) -> str | None:
+    """The column that a run has added under a name or a name that was free; `None` where there is none."""
     pattern = re.compile(rf"(?:mellea_)?{name}|mellea_{name}_\d+")
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
+
+
+class OutputRows:
+    """The rows of a table or a JSON file as they are, for `mellea show` and `mellea export`.
+
+    Args:
+        path: the file, or `-` for standard input.
+        options: how to read it, and which rows.
+        columns: columns that must exist, as the user names them.
+        flag: the flag that names them.
+        sort: one more such column, from `--sort`.
+
+    Iterate once, in a `with` block; iterating raises `InputError` as `Results` does.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        options: SourceOptions,
+        columns: Sequence[str] = (),
+        *,
+        flag: str = "--columns",
+        sort: str | None = None,
+    ) -> None:
+        self._data = open_bytes(path)
+        self.name = self._data.name
+        self.bad: list[InputError] = []  # The first rows that could not be read
+        self.unreadable = 0
+        self.count = 0  # Rows that were yielded
+        self.dialect: CsvDialect | None = None
+        self.types: Mapping[str, ColumnType] = {}
+        self._options = options
+        self._columns = [NamedColumn(name) for name in columns]
+        self._flag = flag
+        self._sort = [NamedColumn(sort)] if sort else []
+        own = own_columns(path)
+        self.own = tuple(column.name for column in own)
+        self._joints = {"themes": _THEME_SEPARATOR} | {one.name: one.joint for one in own if one.joint}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
+
+    def __iter__(self) -> Iterator[RawRow]:
+        rows = require_columns(self._columns, open_rows(self._data, self._options), self.name, self._flag)
+        rows = require_columns(self._sort, rows, self.name, "--sort")
+        where = self._options.where
+        if where is not None:
+            rows = where.checked(rows, self.name)
+        self.dialect, self.types = rows.dialect, rows.types
+        seen = False
+        for row in rows.stream if self._options.limit != 0 else ():
+            if isinstance(row, InputError):
+                self.unreadable += 1
+                self.bad = [*self.bad, row][:3]
+                continue
+            seen = True
+            if where is not None and not where.matches(row[1]):
+                continue
+            self.count += 1
+            yield row
+            if self.count == self._options.limit:
+                break
+        if self.bad and not seen:
+            raise self.bad[0]
+
+    def chosen(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a row that were named, in their order; without names all of them."""
+        return {one.name: one.value(fields) for one in self._columns} if self._columns else dict(fields)
+
+    def sorting(self, fields: Mapping[str, Any]) -> Any:
+        """The value of the column of `--sort`."""
+        return self._sort[0].value(fields)
+
+    def flat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A row as tables have it: the parts of `issues` in columns of their own, lists joined, an error as text."""
+        cells: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name == "issues" and isinstance(value, Mapping | None):
+                cells |= {part: (value or {}).get(part) for part in _ISSUE_PARTS}
+            elif name == "error" and isinstance(value, Mapping):
+                cells[name] = f"{value.get('kind', name)}: {value.get('message', '')}"
+            else:
+                cells[name] = Added(name, joint=self._joints.get(name, "")).cell(value)
+        return cells
+
+
+def usual_columns(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list[str]:
+    """The columns to show first when nobody chooses: id, text and the answers; then the others.
+
+    Args:
+        rows: the first rows, as tables have them.
+        own: the columns of own fields.
+    """
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    answers = [added_column(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
+    added = [name for name in answers if name is not None]
+    found = find_text([name for name in names if name not in (*added, *_ISSUE_PARTS)], rows) if rows else None
+    first = [*same_names(ID_COLUMN, names), *(found or ())[:1], *added]
+    return list(dict.fromkeys((*first, *names)))

@@ -217,6 +217,10 @@ class Forecast:
     """How many of these rows each unit of the pipeline is asked for, where it has units."""
     first: Item | None = None
     """The first item that would be asked."""
+    asked: int = 0
+    """The new ones, and the failed ones if they are asked again."""
+    characters: int = 0
+    """Characters of the texts of these."""
 
     def asks(self, *, retry_failed: bool) -> int:
         """Items that a run would ask about."""
@@ -231,6 +235,7 @@ def forecast(
     carried: Callable[[Item], Outcome | None] | None = None,
     earlier: Sequence[bytes] = (),
     retry_failed: bool = True,
+    asked: Callable[[Item], None] = lambda _: None,
 ) -> Forecast:
     """Go through the items of an input without asking anything; holds 16 bytes for each distinct text.
 
@@ -241,6 +246,7 @@ def forecast(
         carried: finds an answer that need not be asked for, see `mellea_cli.run.batch.RunIO`.
         earlier: the fingerprints of plans of earlier runs.
         retry_failed: whether an item that failed in an earlier run is asked again.
+        asked: receives each item that would be asked.
     """
     found = Forecast(units=Counter({unit.name: 0 for unit in plan.pipeline.units}))
     seen: set[bytes] = set()
@@ -275,4 +281,7 @@ def forecast(
                 pipeline = pipeline.narrowed(item.known or {})
             found.calls += len(pipeline.steps)
             found.first = found.first or item
+            found.asked += 1
+            found.characters += len(item.text)
+            asked(item)
     return found

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from mellea_cli.engine.endpoint import EndpointFigures
 from mellea_cli.engine.workers import Prefetcher, Stop, run_workers
 from mellea_cli.errors import ExitCode, MelleaError, UsageError, first_error
-from mellea_cli.events import Observer, RunFinished, RunStarted
+from mellea_cli.events import Counted, Observer, RunFinished, RunStarted
 from mellea_cli.io.journal import Answers
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
@@ -64,6 +64,25 @@ class OrderedRows(Protocol):
 
     def close(self) -> None:
         """Close the output; without `finish` before, an earlier output stays as it was."""
+
+
+class LiveRun(Protocol):
+    """A run that goes on, as its control sees it."""
+
+    tally: Tally
+    executor: Executor
+    observer: Observer
+    total: int | None
+
+    def raise_workers(self, number: int) -> None:
+        """Let so many items be worked on at once, if there are fewer workers."""
+
+
+class Control(Protocol):
+    """What a run is controlled by from outside while it goes on."""
+
+    async def serve(self, run: LiveRun) -> None:
+        """Take requests until cancelled; must not raise."""
 
 
 class NothingAnswered(MelleaError):
@@ -173,6 +192,8 @@ class Tally:
     calls: int = 0
     """Requests that were sent, retries included."""
     usage: Usage = field(default_factory=Usage)
+    queue_usage: Usage = field(default_factory=Usage)
+    """Part of `usage` that a batch queue has taken."""
     failures: Counter[str] = field(default_factory=Counter)
     """Failed items by kind."""
     messages: dict[str, Counter[str]] = field(default_factory=dict)
@@ -241,7 +262,10 @@ class Tally:
         issues = outcome.values.get("issues")
         urgency = issues.get("urgency") if isinstance(issues, dict) else None
         for column, value in (("sentiment", outcome.values.get("sentiment")), ("urgency", urgency)):
-            if isinstance(value, str) and column not in edited and (column != "urgency" or "issues" not in edited):
+            # An own field of that name is counted below.
+            if column in edited or column in counted or (column == "urgency" and "issues" in edited):
+                continue
+            if isinstance(value, str):
                 self.values.setdefault(column, Counter())[value] += 1
         for column in counted:
             value = outcome.values.get(column)
@@ -288,7 +312,15 @@ class RunResult:
     repairs: int = 0
 
 
-async def run_batch(plan: RunPlan, servers: Servers, run_io: RunIO, *, observer: Observer, stop: Stop) -> RunResult:
+async def run_batch(
+    plan: RunPlan,
+    servers: Servers,
+    run_io: RunIO,
+    *,
+    observer: Observer,
+    stop: Stop,
+    control: Control | None = None,
+) -> RunResult:
     """Run the plan over every item of the source in this process, with one model server or the endpoints of a pool.
 
     The output is finished at every orderly end, also when the run stops early, unless there are no rows or they would
@@ -300,12 +332,22 @@ async def run_batch(plan: RunPlan, servers: Servers, run_io: RunIO, *, observer:
     Raises:
         OutputError: nothing more can be written.
     """
-    return await run_with(plan, LocalExecutor(plan, servers, observer), run_io, observer=observer, stop=stop)
+    executor = LocalExecutor(plan, servers, observer)
+    return await run_with(plan, executor, run_io, observer=observer, stop=stop, control=control)
 
 
-async def run_with(plan: RunPlan, executor: Executor, run_io: RunIO, *, observer: Observer, stop: Stop) -> RunResult:
+async def run_with(
+    plan: RunPlan,
+    executor: Executor,
+    run_io: RunIO,
+    *,
+    observer: Observer,
+    stop: Stop,
+    control: Control | None = None,
+) -> RunResult:
     """Do what `run_batch` does, with items answered by `executor`."""
-    return await _Run(plan, executor, run_io, observer, stop).to_end()
+    run = _Run(plan, executor, run_io, observer, stop)
+    return await run.to_end(control)
 
 
 class _Run:
@@ -313,9 +355,9 @@ class _Run:
 
     def __init__(self, plan: RunPlan, executor: Executor, run_io: RunIO, observer: Observer, stop: Stop) -> None:
         self._plan = plan
-        self._executor = executor
+        self.executor = executor
         self._io = run_io
-        self._observer = observer
+        self.observer = observer
         self._stop = stop
         self._error: MelleaError | None = None
         self._new = 0
@@ -323,8 +365,11 @@ class _Run:
         self._all_rows = True
         self._finished = False
         self._budget = Budget(plan.caps) if plan.caps.bind_items else None
-        self._tally = Tally()
+        self.tally = Tally()
         self._counted = [column.name for column in plan.pipeline.columns if column.is_categorical]
+        self.total = run_io.total
+        self._raise_workers: Callable[[int], None] = lambda _: None
+        self._urgent = ("", "")
         self._waits_ended = False
         self._first_rows = FirstRows(plan.concurrency)
         self._answers = row_answers(run_io.answers, plan)
@@ -333,12 +378,15 @@ class _Run:
         at_risk = max(1, plan.concurrency // 4)
         self._recorder = Recorder(self._answers, run_io.rows, run_io.to_row, self._announce, at_risk=at_risk)
 
-    async def to_end(self) -> RunResult:
+    def raise_workers(self, number: int) -> None:
+        self._raise_workers(number)
+
+    async def to_end(self, control: Control | None = None) -> RunResult:
         """Run, record, finish the output."""
         clock = asyncio.get_running_loop().time
         start = clock()
         plan = self._plan
-        self._observer(
+        self.observer(
             RunStarted(
                 plan.pipeline.name,
                 plan.pipeline.step_names,
@@ -349,8 +397,8 @@ class _Run:
             )
         )
         with self._deadline():
-            await self._record_while_working()
-        self._tally.spend(*self._executor.unassigned)
+            await self._record_while_working(control)
+        self.tally.spend(*self.executor.unassigned)
         try:
             await asyncio.to_thread(self._finish_output)
         except UsageError as error:
@@ -358,16 +406,18 @@ class _Run:
             self._end_early(error)
         result = self._result(clock() - start)
         tally = result.tally
-        self._observer(
+        self.observer(
             RunFinished(tally.done, tally.failed, tally.reused, tally.usage, result.elapsed_s, result.stopped)
         )
         return result
 
-    async def _record_while_working(self) -> None:
+    async def _record_while_working(self, control: Control | None) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recorder.run())
-                background = [group.create_task(self._executor.maintain()), group.create_task(self._end_waits())]
+                background = [group.create_task(self.executor.maintain()), group.create_task(self._end_waits())]
+                if control is not None:
+                    background.append(group.create_task(control.serve(self)))
                 try:
                     await self._work_through()
                 finally:
@@ -378,19 +428,26 @@ class _Run:
             raise first_error(failures) from None
 
     async def _end_waits(self) -> None:
-        """Once a signal asks to stop, give items up that only wait, such as for a server that is away."""
+        """Once a signal asks to stop, give items up that only wait, such as for a server that is away.
+
+        The items of a paused run wait for nothing but the user, so any reason to stop ends them.
+        """
         stop = self._stop
         await stop.asked.wait()
         waited = 0
-        while stop.exit_code in _SIGNALLED and not stop.now.is_set():
-            waited = waited + 1 if self._executor.waits else 0
+        while (stop.exit_code in _SIGNALLED or self._is_paused()) and not stop.now.is_set():
+            waited = waited + 1 if self.executor.waits else 0
             if waited == _WAITS:
                 self._waits_ended = True
                 stop.now.set()
             await asyncio.sleep(_WAIT_S)
 
+    def _is_paused(self) -> bool:
+        client = self.executor.client
+        return client is not None and client.balancer.paused
+
     async def _work_through(self) -> None:
-        executor, source = self._executor, self._io.source
+        executor, source = self.executor, self._io.source
         async with Prefetcher(iter(source), ahead=max(64, 2 * executor.places), stop=source.stop) as items:
 
             def remaining() -> int | None:
@@ -406,6 +463,7 @@ class _Run:
                     stop=self._stop,
                     grace_s=self._plan.grace_s,
                     slots=executor.slots,
+                    on_start=self._note_growth,
                 )
                 if self._waits_ended:
                     self._stop.now.clear()  # only the waits were to end at once, not what follows
@@ -415,6 +473,9 @@ class _Run:
                 # The input broke off, or a prompt could not be rendered: what is done is still written.
                 self._all_rows = False
                 self._end_early(error)
+
+    def _note_growth(self, raise_workers: Callable[[int], None]) -> None:
+        self._raise_workers = raise_workers
 
     async def _sweep(self, items: Prefetcher[Item]) -> bool:
         """Go through the rest of the input of a run that stops, for answers that are known already.
@@ -462,7 +523,7 @@ class _Run:
     async def _ask(self, key: bytes, shared: bytes, item: Item) -> None:
         outcome, unanswered = None, [item]
         failed_before = self._cache.stored(key) is not None
-        answer: Answer = self._executor.work
+        answer: Answer = self.executor.work
         if self._budget is not None:
             answer = partial(self._within_budget, budget=self._budget)
         if (reading := self._io.reading) is not None:
@@ -504,7 +565,7 @@ class _Run:
                 return None
             outcome = None
             try:
-                outcome = await self._executor.work(item)
+                outcome = await self.executor.work(item)
             finally:
                 if reason := budget.after_one(outcome):
                     self._stop.ask_once(reason, ExitCode.STOPPED_EARLY)
@@ -530,10 +591,17 @@ class _Run:
             if not one.reused:
                 self._cache.committed((one.key, one.shared))
             edited = self._io.edited.get(one.item.position, {})
-            self._tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
-            self._tally.alike += one.alike
-            self._tally.count_edited(one.item, edited)
-            self._observer(finished_event(one))
+            self.tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
+            self.tally.alike += one.alike
+            self.tally.count_edited(one.item, edited)
+            self.observer(finished_event(one))
+            values = one.outcome.values if isinstance(one.outcome, Success) else {}
+            issues = values.get("issues")
+            judged = issues if isinstance(issues, dict) else values
+            if judged.get("urgency") == "high":
+                why = judged.get("main_complaint") or values.get("summary") or one.item.text
+                self._urgent = str(one.item.id), str(why)
+        self.observer(Counted(self.tally.values, self.tally.usage, *self._urgent))
 
     def _end_early(self, error: MelleaError) -> None:
         """Stop taking items because none can be answered any more; the first reason counts."""
@@ -544,14 +612,14 @@ class _Run:
     def _finish_output(self) -> None:
         # A run that stops early must not replace an earlier output by less.
         less = not self._new or not self._all_rows
-        rows = self._tally.done + self._tally.failed > 0
+        rows = self.tally.done + self.tally.failed > 0
         if not self._stop.asked.is_set() or (rows and not (less and self._io.replaces)):
-            self._io.check(self._tally.done + self._tally.failed)
+            self._io.check(self.tally.done + self.tally.failed)
             self._io.rows.finish()
             self._finished = True
 
     def _result(self, elapsed_s: float) -> RunResult:
-        tally = self._tally
+        tally = self.tally
         bad_rows = self._io.source.skipped
         exit_code = ExitCode.SOME_FAILED if tally.failed or bad_rows else ExitCode.OK
         if self._stop.exit_code is not None:
@@ -559,14 +627,14 @@ class _Run:
         return RunResult(
             tally=tally,
             elapsed_s=elapsed_s,
-            retries=self._executor.retries,
-            peak_in_flight=self._executor.peak_in_flight,
-            concurrency=self._executor.concurrency,
+            retries=self.executor.retries,
+            peak_in_flight=self.executor.peak_in_flight,
+            concurrency=self.executor.concurrency,
             bad_rows=bad_rows,
             exit_code=exit_code,
             stopped=self._stop.reason,
             error=self._error,
             finished=self._finished,
-            endpoints=self._executor.endpoints,
-            repairs=self._executor.repairs,
+            endpoints=self.executor.endpoints,
+            repairs=self.executor.repairs,
         )

@@ -18,11 +18,21 @@ from typing import Any
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import open_bytes, without_surrogates
+from mellea_cli.io.corrections import (
+    MODEL_VALUES,
+    Correction,
+    CorrectionsFile,
+    now,
+    read_corrections,
+    this_person,
+)
 from mellea_cli.io.files import OutputTarget
+from mellea_cli.io.formats import FLAT_FORMATS, FORMATS, TEXT_TABLES, BinaryFormat
 from mellea_cli.io.journal import Journal, WrittenRow
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import ERROR, AddedColumns
 from mellea_cli.items import Item, Outcome, Row, Success
+from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.run.batch import OrderedRows
 
 REPLACE = "choose another name with -o, or replace the file with --overwrite"
@@ -36,7 +46,9 @@ _GROUP = 1_000
 _DIGITS = 15
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _ROUNDED = re.compile(r"[+-]?\d[.,]\d+[eE][+-]?\d+")
-_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}(?:[T ]+\d{1,2}:\d{2}(?::\d{2}(?:\.0+)?)?)?Z?")
+_DATE = re.compile(
+    r"(\d{1,4}([-/.])\d{1,2}\2\d{1,4}(?:[T ]+\d{1,2}:\d{2}(?::\d{2})?)?)(?:\.\d+)?(?:Z|[+-]\d{2}:?\d{2})?"
+)
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # A cell as long as this tells whose answer a row has.
 _TELLING = 20
@@ -67,8 +79,8 @@ def canonical(value: Any) -> str:  # noqa: PLR0911, PLR0912 - a case for each ki
     if start in "+-.0123456789" and len(text) < 40:
         if _NUMBER.fullmatch(number := text.replace(",", ".", 1)):
             return _canonical_number(number)
-        if _DATE.fullmatch(text):
-            return _canonical_date(text)
+        if found := _DATE.fullmatch(text):
+            return _canonical_date(found[1])
     elif start in "{[":
         try:
             return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
@@ -138,7 +150,12 @@ class OutputForm:
 
     @property
     def is_table(self) -> bool:
-        return self.format in ("csv", "tsv")
+        """Whether parts of nested values have columns of their own."""
+        return self.format in FLAT_FORMATS
+
+    @property
+    def joins_lists(self) -> bool:
+        return self.format in (*TEXT_TABLES, "xlsx")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -156,7 +173,7 @@ class OutputForm:
                 inside = value if isinstance(value, Mapping) else {}
                 cells.update((part, inside.get(part)) for part in column.parts)
             else:
-                cells[column.name] = column.cell(value)
+                cells[column.name] = column.cell(value) if self.joins_lists else value
         error = added.get(ERROR)
         cells[ERROR] = f"{error.get('kind')}: {error.get('message')}" if isinstance(error, Mapping) else error
         return cells
@@ -381,7 +398,8 @@ def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
 
 def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any]]:
     """The rows of the file, in whatever encoding a spreadsheet has saved it."""
-    encoding = "cp1252" if form.is_table and not _is_unicode(target.path) else None
+    encoding = "cp1252" if form.format in TEXT_TABLES and not _is_unicode(target.path) else None
+    _check_parts(target, form)
     try:
         with closing(open_bytes(str(target.path))) as data:
             for row in open_rows(data, SourceOptions(format=form.format, encoding=encoding)).stream:
@@ -393,6 +411,18 @@ def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any
             f"{error.message}: what a person may have changed in the output cannot be read",
             hint=f"correct the file; or {REPLACE}",
         ) from error
+
+
+def _check_parts(target: OutputTarget, form: OutputForm) -> None:
+    """Refuse to replace a file in which a person has made more than rows, such as a sheet.
+
+    Raises:
+        UsageError: there is such a part.
+    """
+    known = FORMATS.require(form.format)()
+    parts = known.other_parts(str(target.path), target.name) if isinstance(known, BinaryFormat) else []
+    if parts:
+        raise UsageError(f"{target.name}: has {', '.join(parts)}, which this run would remove", hint=REPLACE)
 
 
 def _is_unicode(path: Path) -> bool:
@@ -534,6 +564,108 @@ def _first_few(numbers: Sequence[object]) -> str:
     return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
 
 
+class Reviewed:
+    """Puts what people have said about rows into them, and takes edits by hand over into the corrections file.
+
+    A correction wins over the model. A cell that was edited by hand after the correction is newer than that, so it
+    becomes a correction itself.
+
+    Args:
+        file: the corrections file of the output.
+        columns: the columns of the run's pipeline.
+        adopt: whether all cells that were edited by hand become corrections.
+
+    Raises:
+        InputError: a line of the file is bad.
+    """
+
+    def __init__(self, file: CorrectionsFile, columns: Iterable[Column], *, adopt: bool) -> None:
+        self._file = file
+        self._corrections = read_corrections(file.path)
+        self._columns = {column.name: column for column in columns if column.type}
+        self._adopt = adopt
+        self._new: list[Correction] = []
+        self._later: list[tuple[str, str, Any]] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any row may change."""
+        return self._adopt or bool(self._corrections)
+
+    def notes(self) -> Iterator[str]:
+        """What the user should know, a sentence each."""
+        if number := len(self._corrections):
+            yield f"{self._file.path.name}: {number:,} judgement{'s' * (number > 1)} of people, which win"
+
+    def corrected(
+        self, item: Item, added: Mapping[str, Any], edited: dict[str, Any], form: OutputForm
+    ) -> Mapping[str, Any]:
+        """The added columns of a row with its corrections; cells that become corrections leave `edited`."""
+        from mellea_cli.pipelines.own_fields import read_cell
+
+        said = self._corrections.row(item.id, item.text)
+        values = {name: one.person for name, one in said.items()}
+        if edited and (said or self._adopt):
+            for name, value in _fields(edited, form).items():
+                if not self._is_news(name, value, said):
+                    continue
+                before = _fields(added, form).get(name)
+                person = read_cell(self._columns[name], value) if name in self._columns else value
+                person = None if person == "" else person
+                self._new.append(
+                    Correction(str(item.id), item.text, name, before, person, this_person(), now(), "edited")
+                )
+                values[name] = person
+        for column in form.added.columns:
+            mine = {name: values[name] for name in (column.parts or (column.name,)) if name in values}
+            if not mine:
+                continue
+            self._note_model(said, mine, _fields(added, form))
+            if not column.parts:
+                added = {**added, **mine}
+                edited.pop(column.name, None)
+                continue
+            inside, of_person = added.get(column.name), edited.get(column.name)
+            added = {**added, column.name: {**(inside if isinstance(inside, Mapping) else {}), **mine}}
+            if isinstance(of_person, Mapping):
+                edited[column.name] = {**of_person, **mine}
+            for name in mine:
+                edited.pop(name, None)
+        return added
+
+    def _is_news(self, name: str, value: Any, said: Mapping[str, Correction]) -> bool:
+        """Whether an edited cell is newer than the corrections: a review has seen the cells edited before it."""
+        if (one := said.get(name)) is None:
+            return self._adopt
+        return canonical(value) not in (canonical(one.model), canonical(one.person))
+
+    def _note_model(self, said: Mapping[str, Correction], values: Iterable[str], answered: Mapping[str, Any]) -> None:
+        for name in values:
+            if name in said and canonical(said[name].model) != canonical(answered.get(name)):
+                self._later.append((said[name].item, name, answered.get(name)))
+
+    def store(self, journal: Journal) -> None:
+        """Write the new corrections, and what the model says now about corrected rows."""
+        self._file.add(self._new)
+        self._new = []
+        if self._later or MODEL_VALUES in journal.facts():
+            journal.note_facts({MODEL_VALUES: json.dumps(self._later)})
+
+
+def _fields(cells: Mapping[str, Any], form: OutputForm) -> dict[str, Any]:
+    """The cells that a run adds by the names of fields: the parts of a nested column each for itself."""
+    found: dict[str, Any] = {}
+    for column in form.added.columns:
+        inside = cells.get(column.name)
+        if column.parts:
+            found |= {part: cells[part] for part in column.parts if part in cells}
+            if isinstance(inside, Mapping):
+                found |= {part: inside[part] for part in column.parts if part in inside}
+        elif column.name in cells:
+            found[column.name] = inside
+    return found
+
+
 class EditedRows:
     """The rows of a run with the cells that a person has changed; notes in the journal what it writes.
 
@@ -545,10 +677,17 @@ class EditedRows:
         journal: where to note what is written.
         target: the output.
         source: the input's name.
+        reviewed: what people have said about the rows; `None` where that is not for this command.
     """
 
     def __init__(
-        self, rows: OrderedRows, form: OutputForm, journal: Journal, target: OutputTarget, source: str
+        self,
+        rows: OrderedRows,
+        form: OutputForm,
+        journal: Journal,
+        target: OutputTarget,
+        source: str,
+        reviewed: Reviewed | None = None,
     ) -> None:
         self.edits: dict[int, Edit] = {}
         """What a person has changed, by the position of the item."""
@@ -574,6 +713,7 @@ class EditedRows:
         self._placed = False
         self._edits_by_place: dict[int, Edit] = {}
         self._unwritten: set[int] = set()
+        self._reviewed = reviewed
 
     def keep(self, earlier: EarlierOutput | None, items: Iterable[Item] | None, *, overwrite: bool) -> None:
         """Find the rows of the earlier output among the items.
@@ -619,6 +759,8 @@ class EditedRows:
 
     def notes(self) -> Iterator[str]:
         """What the user should know about the earlier output, a sentence each."""
+        if self._reviewed is not None:
+            yield from self._reviewed.notes()
         if (earlier := self.earlier) is None:
             return
         name = self._target.name
@@ -645,7 +787,7 @@ class EditedRows:
             return False
         if (edit := self._edits_by_place.get(known.position)) is None:
             return True
-        rounded = [name for name, value in edit.input.items() if _is_rounded(value, item.fields.get(name))]
+        rounded = [name for name, value in edit.input.items() if _is_shortened(value, item.fields.get(name))]
         for name in rounded:
             del edit.input[name]
         if cells := edit.input | edit.added:
@@ -698,8 +840,11 @@ class EditedRows:
             identity = self._look_for(item)
             if self._unplaced.rows:
                 self._place(item, identity, by_id_alone=True)
-        self._note(item, row, identity)
         edit = self.edits.get(item.position)
+        if self._reviewed is not None:
+            edited = edit.added if edit is not None else {}
+            row = replace(row, added=self._reviewed.corrected(item, row.added, edited, self._form))
+        self._note(item, row, identity)
         if edit is None:
             return row
         self._unwritten.discard(item.position)
@@ -755,6 +900,8 @@ class EditedRows:
             "digest": None,
         }
         self._journal.note_output(self._generation, json.dumps(record))
+        if self._reviewed is not None:
+            self._reviewed.store(self._journal)
         self._rows.finish()
         record["digest"] = file_digest(self._target.path)
         self._journal.note_output(self._generation, json.dumps(record))
@@ -768,9 +915,14 @@ def _rows(number: int) -> str:
     return f"{number:,} row" + ("" if number == 1 else "s")
 
 
-def _is_rounded(value: Any, was: Any) -> bool:
-    """Whether a spreadsheet has shortened a long number, as in 1.23457E+12."""
+_CELL_CHARS = 32_767
+
+
+def _is_shortened(value: Any, was: Any) -> bool:
+    """Whether a spreadsheet has shortened a long number, as in 1.23457E+12, or a very long text."""
     text = str(value).strip()
+    if len(str(value)) >= _CELL_CHARS:
+        return isinstance(was, str) and canonical(was).startswith(canonical(value)[: _CELL_CHARS - 10])
     if not _ROUNDED.fullmatch(text):
         return False
     try:

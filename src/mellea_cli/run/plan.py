@@ -50,10 +50,16 @@ class Prices:
 
     prompt: float
     completion: float
+    cached: float | None = None
+    """Of prompt tokens that the server had in its cache; `None` when they cost as much as others."""
+    currency: str = ""
+    """Sign before an amount; empty for the user's own prices."""
 
     def of(self, usage: Usage) -> float:
         """What these tokens cost."""
-        return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / _MILLION
+        cached = 0 if self.cached is None else min(usage.cached_tokens, usage.prompt_tokens)
+        prompt = (usage.prompt_tokens - cached) * self.prompt + cached * (self.cached or 0.0)
+        return (prompt + usage.completion_tokens * self.completion) / _MILLION
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +207,7 @@ class RunPlan:
         dedupe: ask about identical texts once.
         normalise: short texts that are nearly identical share an answer, too, see `shared_key`.
         first_alone_s: the first request has the server for itself until it is answered, or for so many seconds.
+        rows_per_call: rows in one request at most.
     """
 
     pipeline: Pipeline
@@ -222,6 +229,7 @@ class RunPlan:
     dedupe: bool = True
     normalise: bool = False
     first_alone_s: float = 0.0
+    rows_per_call: int = 1
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -316,8 +324,16 @@ class RunPlan:
     @property
     def prefixes(self) -> tuple[tuple[Message, ...], ...]:
         """The beginnings that the prompts of each step share, in the order in which they are needed."""
-        return self.pipeline.prefixes
+        return self.prefixes_of(self.pipeline)
+
+    def prefixes_of(self, pipeline: Pipeline) -> tuple[tuple[Message, ...], ...]:
+        """The beginnings for a pipeline that asks only a part of this plan's."""
+        if self.rows_per_call == 1:
+            return pipeline.prefixes
+        from mellea_cli.engine.row_groups import group_prefixes
+
+        return group_prefixes(pipeline, self.rows_per_call)
 
     def calls(self, items: int) -> int:
         """Model calls for that many items when nothing has to be asked again."""
-        return items * len(self.pipeline.steps)
+        return -(-items // self.rows_per_call) * len(self.pipeline.steps)

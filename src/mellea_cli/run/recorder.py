@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mellea_cli.events import ItemFinished
-from mellea_cli.items import Failure, Item, Outcome, Row
+from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
 
 # Group commit: one sync for all outcomes of this time, in seconds. One for each would halve the speed.
@@ -153,6 +153,7 @@ def finished_event(finished: Finished) -> ItemFinished:
         usage=Usage() if finished.reused else outcome.usage,
         latency_s=outcome.latency_s,
         reused=finished.reused,
+        values=outcome.values if isinstance(outcome, Success) else {},
     )
 
 

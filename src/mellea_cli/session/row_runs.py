@@ -129,8 +129,8 @@ async def arun(  # noqa: PLR0913 - the settings of `start_session`, and those of
     """Ask a pipeline about each row.
 
     Args:
-        pipeline: a pydantic model, a `Pipeline`, a `PipelineSpec`, the path of a pipeline file, `"single"` or
-            `"steps"`.
+        pipeline: a pydantic model, a `Pipeline`, a `PipelineSpec`, the path of a pipeline file, `"single"`, `"steps"`
+            or `"fast"`, which asks one model here.
         rows: texts, mappings with a text, or the path of a JSONL, JSON, CSV or TSV file.
         backend_name: as in `start_session`.
         model_id: likewise.
@@ -156,7 +156,7 @@ async def arun(  # noqa: PLR0913 - the settings of `start_session`, and those of
 
     from mellea_cli.pipelines.own_fields import pipeline_of
 
-    made = pipeline_of(pipeline)
+    made = pipeline_of(pipeline).of_one_model()
     items = _items(rows, text_field)
     connection = Connection(
         backend_name, model_id, base_url, api_key, concurrency, max_retries, retry_for_s=120.0, timeout_s=timeout

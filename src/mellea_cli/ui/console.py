@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from mellea_cli.ui.terminal import is_terminal
 
@@ -85,6 +85,15 @@ def say_error(stream: IO[str], environ: Mapping[str, str], message: str, hint: s
 
     palette = Palette(make_console(stream, environ))
     _write(stream, "".join(f"{palette.ansi((('plain', 'mellea: '), *line))}\n" for line in lines))
+
+
+def say_record(stream: IO[str], record: Mapping[str, Any]) -> None:
+    """Print one line of JSON for programs."""
+    import json
+
+    text = json.dumps(record, ensure_ascii=False)
+    # What a terminal would obey, and what cannot be encoded, is escaped.
+    _write(stream, (text if clean(text, one_line=False) == text else json.dumps(record)) + "\n")
 
 
 def print_table(

@@ -25,8 +25,8 @@ from mellea_cli.ui.run_state import (
     StepSnapshot,
     answer_fields,
 )
-from mellea_cli.ui.terminal import NoEcho, RedrawnArea, Writable, in_foreground
-from mellea_cli.ui.theme import Line, Palette, Role, Span, cells_of, judgement_role, pad, shorten, width, wrap
+from mellea_cli.ui.terminal import NoEcho, OutsideProgress, RedrawnArea, Writable, in_foreground
+from mellea_cli.ui.theme import Line, Palette, Role, Span, cells_of, clip, judgement_role, pad, shorten, width, wrap
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ _MAX_WAITING_LINES = 5_000
 class LiveDisplay:
     """Panels on a terminal while a run goes on. A context manager: afterwards the terminal is as before."""
 
-    def __init__(self, state: RunState, console: Console) -> None:
+    def __init__(self, state: RunState, console: Console, outside: OutsideProgress | None = None) -> None:
         self._state = state
         self._file = console.file
         self._palette = Palette(console)
@@ -58,6 +58,8 @@ class LiveDisplay:
         self._stop = Event()
         self._thread = Thread(target=self._draw_regularly, name="mellea-live", daemon=True)
         self._most_panels = 0
+        self._most_figures = 0
+        self._outside = outside or OutsideProgress({}, "")
         self._frame = 0
         self._hidden = False
         self._on_stop: Any = None
@@ -80,6 +82,7 @@ class LiveDisplay:
             self._thread.join(timeout=2)
         with self._drawing:
             self._area.close(above=self._take_above())
+            self._area.control(self._outside.reset())
         self._echo.stop()
         before, self._on_stop = self._on_stop, None
         if before is not None:
@@ -99,6 +102,7 @@ class LiveDisplay:
     def _hide(self) -> None:
         """Remove the panels until the process is in the foreground; the caller holds the lock."""
         self._area.close()
+        self._area.control(self._outside.reset())
         self._echo.stop()
         self._hidden = True
 
@@ -130,17 +134,20 @@ class LiveDisplay:
 
     def refresh(self) -> None:
         size = self._area.size()
-        snapshot = self._state.snapshot(plan_grid(size, self._most_panels).panels)
+        tall = size[1] >= _TALL_SCREEN_ROWS
+        snapshot = self._state.snapshot(plan_grid(size, self._most_panels, self._most_figures).panels, latest=tall)
         # A run that has just begun says how many panels it can fill; they appear with the next frame.
         total = snapshot.progress.total
         self._most_panels = snapshot.concurrency if total is None else min(snapshot.concurrency, total)
-        grid = plan_grid(size, self._most_panels) if snapshot.panels else Grid()
+        self._most_figures = wanted_figures(snapshot)
+        grid = plan_grid(size, self._most_panels, self._most_figures) if snapshot.panels else Grid()
         lines = self._renderer.frame(snapshot, grid, size, self._frame) if snapshot.started else []
         self._frame += 1
         self._above.extend(self._palette.fit(clean(note)) for note in self._state.take_notes())
         with self._drawing:
             if not self._stop.is_set():
                 self._area.draw(lines, size, above=self._take_above())
+                self._area.control(self._outside.update(_outside_progress(snapshot)))
 
     def _take_above(self) -> str:
         lines = [self._above.popleft() for _ in range(len(self._above))]
@@ -166,6 +173,13 @@ class LiveDisplay:
                     self._area.close(above=self._take_above())
             cost = time.thread_time() - before
             pause = min(max(1 / _FRAMES_PER_S, cost / _MAX_CPU_SHARE), _MAX_PAUSE_S)
+
+
+def _outside_progress(snapshot: Snapshot) -> tuple[int | None, str]:
+    """The share that is finished, in percent, and the state for `OutsideProgress.update`."""
+    progress = snapshot.progress
+    percent = None if not progress.total else min(100, 100 * progress.finished // progress.total)
+    return percent, "paused" if snapshot.paused else "running"
 
 
 class _AbovePanels(io.TextIOBase):
@@ -200,6 +214,8 @@ def _same_terminal(one: IO[str], other: IO[str]) -> bool:
 
 _MIN_PANEL_ROWS, _GOOD_PANEL_ROWS, _MAX_PANEL_ROWS = 5, 8, 11
 _MIN_PANEL_COLUMNS, _MIN_WIDE_PANEL_COLUMNS, _MAX_PANEL_COLUMNS = 38, 46, 76
+# On a screen as tall as this, few panels grow; on a lower one, what is printed above them keeps its place.
+_TALL_SCREEN_ROWS, _TALLEST_PANEL_ROWS, _WIDEST_PANEL_COLUMNS = 40, 14, 100
 _WIDE_SCREEN_COLUMNS = 120
 
 
@@ -210,16 +226,19 @@ class Grid:
     columns: int = 0
     rows: int = 0
     panel: tuple[int, int] = (0, 0)
+    figures: int = 0  # Lines below the panels for what has been counted
+    latest: int = 0  # Lines below these for the latest answers
 
     @property
     def panels(self) -> int:
         return self.columns * self.rows
 
 
-def plan_grid(size: tuple[int, int], most: int) -> Grid:
+def plan_grid(size: tuple[int, int], most: int, figures: int = 0) -> Grid:
     """Choose at most `most` panels for a terminal of `size` columns and rows, none when it is too small for one.
 
-    The grid leaves room for the progress line, the status line and the line of the cursor.
+    The grid leaves room for the progress line, the status line and the line of the cursor. `figures` lines are wanted
+    below the panels; they get what panels of a good size leave.
     """
     columns, rows = size[0] - 1, size[1] - 3
     if most <= 0 or columns < 28 or rows < _MIN_PANEL_ROWS:
@@ -227,8 +246,18 @@ def plan_grid(size: tuple[int, int], most: int) -> Grid:
     least = _MIN_WIDE_PANEL_COLUMNS if size[0] >= _WIDE_SCREEN_COLUMNS else _MIN_PANEL_COLUMNS
     across = min(most, max(1, (columns + 1) // (least + 1)))
     down = min(-(-most // across), max(1, rows // _GOOD_PANEL_ROWS))
-    panel_columns = min((columns + 1) // across - 1, _MAX_PANEL_COLUMNS)
-    return Grid(across, down, (panel_columns, min(rows // down, _MAX_PANEL_ROWS)))
+    tall = size[1] >= _TALL_SCREEN_ROWS
+    most_rows, most_columns = (
+        (_TALLEST_PANEL_ROWS, _WIDEST_PANEL_COLUMNS) if tall else (_MAX_PANEL_ROWS, _MAX_PANEL_COLUMNS)
+    )
+    # A few tall panels side by side would leave the rest of a large screen empty: they get wider instead.
+    while tall and across > 1 and rows // down > most_rows and (columns + 1) // (across - 1) - 1 <= most_columns:
+        across -= 1
+        down = min(-(-most // across), max(1, rows // _GOOD_PANEL_ROWS))
+    panel_columns = min((columns + 1) // across - 1, most_columns)
+    granted = min(figures, max(0, rows - down * _GOOD_PANEL_ROWS))
+    panel_rows = min((rows - granted) // down, most_rows)
+    return Grid(across, down, (panel_columns, panel_rows), granted, rows - granted - down * panel_rows if tall else 0)
 
 
 class FrameRenderer:
@@ -237,6 +266,8 @@ class FrameRenderer:
     def __init__(self, palette: Palette) -> None:
         self._palette = palette
         self._cache: dict[int, tuple[PanelSnapshot, tuple[int, int], int, list[str]]] = {}
+        self._figures: tuple[object, list[str]] = (None, [])
+        self._latest: dict[tuple[int, int], str] = {}
 
     def frame(self, snapshot: Snapshot, grid: Grid, size: tuple[int, int], number: int = 0) -> list[str]:
         """The lines of frame `number`, with their escape sequences.
@@ -246,8 +277,10 @@ class FrameRenderer:
         columns, rows = size[0] - 1, size[1] - 1
         if columns < 1 or rows < 1:
             return []
-        head = progress_line(snapshot.progress, columns, self._palette, paused_s=snapshot.paused_s)
+        head = progress_line(snapshot.progress, columns, self._palette, paused_s=snapshot.paused_s, held=snapshot.held)
         lines = [self._palette.ansi(head), *self._panels(snapshot, grid, number)]
+        lines += self._figure_lines(snapshot, columns, grid.figures)
+        lines += self._latest_lines(snapshot, columns, grid.latest)
         if rows >= 3:
             lines.append(self._palette.ansi(self._status_line(snapshot, columns)))
         return lines[:rows]
@@ -263,10 +296,29 @@ class FrameRenderer:
             lines += map(" ".join, zip(*row, strict=True))
         return lines
 
+    def _figure_lines(self, snapshot: Snapshot, columns: int, number: int) -> list[str]:
+        """So many lines of counts, the last one for the latest urgent row; they change only when a group is counted."""
+        key = (snapshot.values, snapshot.urgent, columns, number)
+        if self._figures[0] != key:
+            lines = [self._palette.ansi(line) for line in render_figures(snapshot, columns, number, self._palette)]
+            self._figures = (key, lines)
+        return self._figures[1]
+
+    def _latest_lines(self, snapshot: Snapshot, columns: int, number: int) -> list[str]:
+        """At most `number` lines, one for each of the latest answers."""
+        shown = snapshot.latest[:number]
+        before, self._latest = self._latest, {}
+        for item in shown:
+            key = (item.position, columns)
+            self._latest[key] = before.get(key) or self._palette.ansi(render_latest(item, columns, self._palette))
+        return list(self._latest.values())
+
     def _panel(self, place: int, panel: PanelSnapshot, size: tuple[int, int], number: int) -> list[str]:
         # Only a spinner changes though nothing arrives.
-        spins = panel.status is ItemStatus.RUNNING and any(
-            step.phase is Phase.ASKED and not step.text for step in panel.steps
+        spins = (
+            panel.status is ItemStatus.RUNNING
+            and not panel.waits
+            and any(step.phase is Phase.ASKED and not step.text for step in panel.steps)
         )
         number = number if spins else 0
         cached = self._cache.get(place)
@@ -282,7 +334,10 @@ class FrameRenderer:
         line: Line = ()
         more = f"+{snapshot.more} more in flight" if snapshot.more and snapshot.panels else ""
         room = columns - (len(more) + 2 if more else 0)
-        if snapshot.paused:
+        if snapshot.held:
+            reason = f"paused by you: {palette.fit(clean(snapshot.paused))}; mellea resume continues"
+            line = (("warn", shorten(reason, room, glyphs.cut)),)
+        elif snapshot.paused:
             reason = f"paused {snapshot.paused_s}s: {palette.fit(clean(snapshot.paused))}"
             line = (("warn", shorten(reason, room, glyphs.cut)),)
         elif snapshot.progress.failures:
@@ -298,6 +353,77 @@ class FrameRenderer:
         if name and cells_of(name) <= columns - width(line) - 2:
             line = (*pad(line, columns - cells_of(name)), ("quiet", name))
         return line
+
+
+_FIGURE_LABEL_CELLS = 12
+_FIGURE_BAR_CELLS = 30
+
+
+def wanted_figures(snapshot: Snapshot) -> int:
+    """Lines that the counts and the latest urgent row would fill."""
+    return len(snapshot.values) + bool(snapshot.urgent[0])
+
+
+def render_figures(snapshot: Snapshot, columns: int, number: int, palette: Palette) -> list[Line]:
+    """Draw `number` lines: the counts of each column, and the latest urgent row in the last one."""
+    from mellea_cli.ui.summary import ordered_values
+
+    cut = palette.glyphs.cut
+    lines: list[Line] = []
+    for column, counts in snapshot.values[: max(0, number - bool(snapshot.urgent[0]))]:
+        pairs = [(palette.safe(value), amount) for value, amount in ordered_values(dict(counts))]
+        total = sum(amount for _, amount in pairs)
+        label = shorten(palette.safe(column), _FIGURE_LABEL_CELLS - 1, cut)
+        line: list[Span] = [*pad((("label", label),), _FIGURE_LABEL_CELLS)]
+        if columns >= _WIDE_SCREEN_COLUMNS and total:
+            line += [*pad(_stacked(pairs, total, palette), _FIGURE_BAR_CELLS + 2)]
+        for value, amount in pairs:
+            line += [
+                (judgement_role(value), shorten(value, 24, cut)),
+                ("plain", f" {count(amount)}"),
+                ("quiet", f" {amount / max(1, total):.0%}  "),
+            ]
+        lines.append(clip(tuple(line), columns))
+    if snapshot.urgent[0] and len(lines) < number:
+        item, why = (palette.safe(text) for text in snapshot.urgent)
+        head: Line = (
+            *pad((("label", "urgent"),), _FIGURE_LABEL_CELLS),
+            ("bad", shorten(item, 24, cut)),
+            ("plain", "  "),
+        )
+        lines.append((*head, ("plain", shorten(why, max(0, columns - width(head)), cut))))
+    return [clip(line, columns) for line in lines] + [()] * (number - len(lines))
+
+
+_SHORT_ANSWER_CELLS = 14
+
+
+def render_latest(item: PanelSnapshot, columns: int, palette: Palette) -> Line:
+    """Draw a finished item as one line: its id, what was judged in a word or two, then its longest answer."""
+    cut = palette.glyphs.cut
+    line: list[Span] = [*pad((("quiet", shorten(palette.safe(item.id), 11, cut)),), _FIGURE_LABEL_CELLS)]
+    if item.status is ItemStatus.FAILED:
+        text = palette.fit(f"{palette.glyphs.bad} {clean(item.kind)}: {clean(item.message)}")
+        return (*line, ("bad", shorten(text, max(0, columns - width(line)), cut)))
+    fields = [palette.safe(one.value) for one in item.answer if one.value]
+    judged = [value for value in fields if judgement_role(value) != "plain"]
+    for value in dict.fromkeys(judged):
+        line += pad(((judgement_role(value), shorten(value, _SHORT_ANSWER_CELLS, cut)),), 10)
+    answer = max((value for value in fields if value not in judged), key=len, default="")
+    return (*line, ("plain", shorten(answer or palette.safe(item.text), max(0, columns - width(line)), cut)))
+
+
+def _stacked(pairs: list[tuple[str, int]], total: int, palette: Palette) -> Line:
+    """One bar with a part for each value."""
+    spans: list[Span] = []
+    sofar = 0
+    for index, (value, amount) in enumerate(pairs):
+        start, sofar = round(_FIGURE_BAR_CELLS * sofar / total), sofar + amount
+        role = judgement_role(value)
+        other: Role = "done" if index % 2 == 0 else "frame"
+        cells = round(_FIGURE_BAR_CELLS * sofar / total) - start
+        spans.append((other if role == "plain" else role, palette.glyphs.block * cells))
+    return tuple(spans)
 
 
 _MIN_LABEL_CELLS, _MAX_LABEL_CELLS = 9, 11
@@ -325,7 +451,11 @@ def render_panel(panel: PanelSnapshot, size: tuple[int, int], palette: Palette, 
     columns, rows = size
     inner, room = columns - 4, rows - 2
     alone, over = len(panel.steps) == 1, panel.status is not ItemStatus.RUNNING
-    entries = [entry for step in panel.steps for entry in _entries(step, palette, frame, alone=alone, over=over)]
+    entries = [
+        entry
+        for step in panel.steps
+        for entry in _entries(step, palette, frame, alone=alone, over=over, waits=panel.waits)
+    ]
     border = _border_role(panel)
     left: Span = (border, f"{palette.glyphs.down} ")
     right: Span = (border, f" {palette.glyphs.down}")
@@ -346,7 +476,9 @@ def _border_role(panel: PanelSnapshot) -> Role:
     return "warn" if retries and panel.status is ItemStatus.RUNNING else "frame"
 
 
-def _entries(step: StepSnapshot, palette: Palette, frame: int, *, alone: bool, over: bool) -> Iterator[_Entry]:
+def _entries(
+    step: StepSnapshot, palette: Palette, frame: int, *, alone: bool, over: bool, waits: str = ""
+) -> Iterator[_Entry]:
     name = "" if alone else step.name.replace("_", " ")
     growing = step.phase is Phase.STREAMING and not over
     fields = None if step.clipped else answer_fields(step.text)
@@ -360,6 +492,8 @@ def _entries(step: StepSnapshot, palette: Palette, frame: int, *, alone: bool, o
         return
     elif growing:
         yield _Entry(name, "", "plain", growing)
+    elif step.phase is Phase.ASKED and waits:
+        yield _Entry(name, palette.safe(waits), "warn")
     elif step.phase is Phase.ASKED:
         spinner = palette.glyphs.spinner
         yield _Entry(name, spinner[frame % len(spinner)] + (" reading" if alone else ""), "quiet")
@@ -374,7 +508,7 @@ def _body(panel: PanelSnapshot, entries: list[_Entry], size: tuple[int, int], pa
     excerpt = wrap(palette.safe(panel.text), inner)
     # Until there is an answer the feedback gets the room; then the answer does.
     unanswered = panel.status is ItemStatus.RUNNING and all(not step.text for step in panel.steps)
-    most = max(1, room - len(entries) - 1) if unanswered else 2 if room >= 9 else 1
+    most = max(1, room - len(entries) - 1) if unanswered else max(room // 4, 2) if room >= 7 else 1
     shown = min(len(excerpt), most if room >= 4 else 0)
     if 0 < shown < len(excerpt):
         excerpt[shown - 1] = shorten(f"{excerpt[shown - 1]} {excerpt[shown]}", inner, palette.glyphs.cut)
@@ -463,19 +597,23 @@ def _top_border(panel: PanelSnapshot, entries: list[_Entry], columns: int, borde
 def _badge(panel: PanelSnapshot, entries: list[_Entry], palette: Palette) -> Span | None:
     """The few words at the right of the title: the sentiment, a failure or a retry."""
     glyphs = palette.glyphs
-    judged = (one for one in entries if one.label == "sentiment" and judgement_role(one.value) != "plain")
-    sentiment = next(judged, None)
+    # The answer that is kept may say more than what has streamed: its sentiment follows from praise and complaint.
+    values = [(one.label, palette.safe(one.value)) for one in panel.answer] or [
+        (one.label, one.value) for one in entries
+    ]
+    judged = (value for label, value in values if label == "sentiment" and judgement_role(value) != "plain")
+    sentiment = next(judged, "")
     if panel.status is ItemStatus.FAILED:
         return "bad", f"{glyphs.bad} {palette.fit(clean(panel.kind))}".rstrip()
     if panel.status is ItemStatus.OK:
-        return (sentiment.role, f"{glyphs.ok} {sentiment.value}") if sentiment else ("good", glyphs.ok)
+        return (judgement_role(sentiment), f"{glyphs.ok} {sentiment}") if sentiment else ("good", glyphs.ok)
     for step in panel.steps:
         if step.phase is Phase.RETRYING:
             return "warn", f"{glyphs.retry} {step.attempt} in {step.retry_in_s}s"
         if step.phase is Phase.FAILED:
             return "warn", f"{glyphs.bad} {step.attempt}"
     if sentiment:
-        return sentiment.role, sentiment.value
+        return judgement_role(sentiment), sentiment
     attempt = max((step.attempt for step in panel.steps), default=1)
     return ("warn", f"{glyphs.retry} {attempt}") if attempt > 1 else None
 

@@ -44,3 +44,10 @@ def remaining(seconds: float) -> str:
     if whole >= 300:
         whole = math.ceil(whole / 10) * 10
     return f"{whole}s" if whole < 60 else duration(whole)
+
+
+def money(amount: float, currency: str = "") -> str:
+    """An amount with its cents, and with three digits below a hundredth: `$12.40`, `0.0042`."""
+    if amount >= 0.995:
+        return f"{currency}{amount:,.2f}"
+    return f"{currency}{amount:.3g}" if amount else f"{currency}0"

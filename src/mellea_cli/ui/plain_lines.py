@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 from mellea_cli.errors import OutputError
 from mellea_cli.events import (
     AttemptFailed,
+    Counted,
     Event,
     ItemFinished,
     ItemStarted,
@@ -25,7 +26,7 @@ from mellea_cli.events import (
     TokensReceived,
 )
 from mellea_cli.ui.console import clean, say
-from mellea_cli.ui.number_format import count, duration, plural, rate, remaining
+from mellea_cli.ui.number_format import count, duration, money, plural, rate, remaining
 from mellea_cli.ui.run_state import Progress, RunState, Snapshot
 from mellea_cli.ui.terminal import Writable
 from mellea_cli.ui.theme import Line, Palette, Role, Span, width
@@ -110,10 +111,15 @@ def plain_line(snapshot: Snapshot) -> str:
     if progress.retries:
         parts.append(plural(progress.retries, "retry", "retries"))
     parts += [f"{rate(progress.items_per_s)} items/s", f"{rate(progress.tokens_per_s)} tok/s"]
-    if snapshot.paused:
+    if progress.cost is not None:
+        parts.append(money(progress.cost, progress.currency))
+    if snapshot.held:
+        parts.append(f"paused: {clean(snapshot.paused)}")
+    elif snapshot.paused:
         parts.append(f"paused {snapshot.paused_s}s: {clean(snapshot.paused)}")
     elif progress.left_s is not None:
-        parts.append(f"{remaining(progress.left_s)} left")
+        at = f" until {progress.finish_at}" if progress.finish_at else ""
+        parts.append(f"{remaining(progress.left_s)} left{at}")
     else:
         parts.append(f"{duration(progress.elapsed_s)} so far")
     return ", ".join(parts)
@@ -123,13 +129,13 @@ _GAP = 2
 _LONGEST_BAR = 60
 
 
-def progress_line(progress: Progress, columns: int, palette: Palette, *, paused_s: int = 0) -> Line:
+def progress_line(progress: Progress, columns: int, palette: Palette, *, paused_s: int = 0, held: bool = False) -> Line:
     """Bar, counts, rates, time left and failures in at most `columns` cells.
 
-    What matters least is left out first: a zero count of retries, the rates, at last the bar. `paused_s` is shown in
-    place of the time left.
+    What matters least is left out first: a zero count of retries, the rates, at last the bar. `paused_s`, and that the
+    user has paused the run (`held`), are shown in place of the time left.
     """
-    parts = _progress_parts(progress, paused_s)
+    parts = _progress_parts(progress, paused_s, held=held)
     shortest_bar = 0 if progress.total is None or columns < 24 else 6 if columns < 60 else 8
 
     def taken() -> int:
@@ -155,10 +161,12 @@ def _counts(progress: Progress) -> str:
     return f"{count(progress.finished):>{len(total)}}/{total}"
 
 
-def _progress_parts(progress: Progress, paused_s: int) -> list[tuple[int, Line]]:
+def _progress_parts(progress: Progress, paused_s: int, *, held: bool) -> list[tuple[int, Line]]:
     """The parts in their order, each with its importance."""
-    if paused_s:
-        time_left: Line = (("warn", f"paused {remaining(paused_s)}"),)
+    if held:
+        time_left: Line = (("warn", "paused"),)
+    elif paused_s:
+        time_left = (("warn", f"paused {remaining(paused_s)}"),)
     elif progress.left_s is None:
         elapsed = duration(float(int(progress.elapsed_s))).replace(".0s", "s")
         time_left = (("plain", elapsed), ("quiet", " so far"))
@@ -166,13 +174,17 @@ def _progress_parts(progress: Progress, paused_s: int) -> list[tuple[int, Line]]
         time_left = (("plain", remaining(progress.left_s)), ("quiet", " left"))
     failed: Role = "bad" if progress.failed else "quiet"
     retries: Role = "warn" if progress.retries else "quiet"
+    finish: Line = (("quiet", "until "), ("plain", progress.finish_at))
+    cost: Line = (("plain", money(progress.cost or 0.0, progress.currency)), ("quiet", " so far"))
     return [
         (9, (("strong", _counts(progress)),)),
         (5, (("plain", f"{rate(progress.items_per_s):>3}"), ("quiet", " items/s"))),
         (4, (("plain", f"{rate(progress.tokens_per_s):>3}"), ("quiet", " tok/s"))),
         (8, time_left),
-        (7 if progress.failed else 2, ((failed, f"{count(progress.failed)} failed"),)),
-        (3 if progress.retries else 1, ((retries, plural(progress.retries, "retry", "retries")),)),
+        *([(2, finish)] if progress.finish_at else []),
+        *([(6, cost)] if progress.cost is not None else []),
+        (7 if progress.failed else 1, ((failed, f"{count(progress.failed)} failed"),)),
+        (3 if progress.retries else 0, ((retries, plural(progress.retries, "retry", "retries")),)),
     ]
 
 
@@ -251,7 +263,7 @@ class EventLog:
         self.close()
 
     def __call__(self, event: Event) -> None:
-        if self.fault is not None or self._file.closed:
+        if self.fault is not None or self._file.closed or isinstance(event, Counted):
             return
         now = time.monotonic()
         if isinstance(event, TokensReceived):
@@ -271,6 +283,7 @@ class EventLog:
             pieces, chars, first = self._streams.pop((event.position, event.step), (0, 0, now))
             record |= {"pieces": pieces, "chars": chars, "streamed_s": round(now - first, 3)}
         elif isinstance(event, ItemFinished):
+            del record["values"]
             for key in [key for key in self._streams if key[0] == event.position]:
                 del self._streams[key]
         try:

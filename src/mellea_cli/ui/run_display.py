@@ -12,11 +12,12 @@ from typing import IO, TYPE_CHECKING, Literal, Self
 
 from mellea_cli.errors import InputError, MelleaError, OutputError
 from mellea_cli.events import Fanout, Observer
-from mellea_cli.ui.console import make_console, say, say_error
+from mellea_cli.ui.console import clean, make_console, say, say_error, say_record
 from mellea_cli.ui.run_state import RunState
-from mellea_cli.ui.terminal import Writable, in_foreground, is_terminal
+from mellea_cli.ui.terminal import OutsideProgress, Writable, in_foreground, is_terminal
 
 if TYPE_CHECKING:
+    from mellea_cli.run.plan import Prices
     from mellea_cli.ui.live_panels import LiveDisplay
     from mellea_cli.ui.plain_lines import PlainDisplay
     from mellea_cli.ui.summary import RunSummary
@@ -39,9 +40,9 @@ def choose_display(stream: IO[str], environ: Mapping[str, str]) -> Display:
 
 
 def make_display(
-    name: Display, state: RunState, stream: IO[str], environ: Mapping[str, str]
+    name: Display, state: RunState, stream: IO[str], environ: Mapping[str, str], title: str = ""
 ) -> LiveDisplay | PlainDisplay:
-    """Build the display called `name`."""
+    """Build the display called `name`; with a title, a terminal shows the progress in its own title, too."""
     from mellea_cli.ui.plain_lines import PlainDisplay
 
     if name == "live":
@@ -49,7 +50,7 @@ def make_display(
 
         console = make_console(stream, environ)
         if not console.legacy_windows:
-            return LiveDisplay(state, console)
+            return LiveDisplay(state, console, OutsideProgress(environ if title else {}, clean(title)))
     return PlainDisplay(state, stream)
 
 
@@ -61,6 +62,9 @@ class DisplayOptions:
     verbose: int = 0  # 1: say why attempts failed; 2: show the model server's log, without panels
     live: bool = True  # Panels, where there is a terminal for them
     json: bool = False  # The summary as one line of JSON instead of a table
+    json_errors: bool = False  # Errors, too
+    title: str = ""  # What runs, in the title of the terminal; empty leaves the title as it is
+    bell: bool = False  # Ring the terminal's bell at the end
     summary_file: str | None = None  # A file that gets the summary as JSON
     log_file: str | None = None  # A file that gets every event but the tokens, as JSON lines
 
@@ -109,18 +113,25 @@ class RunDisplay:
         else:
             self.say(line)
 
-    def error(self, message: str, hint: str) -> None:
-        say_error(self._stream, self._environ, message, hint)
+    def error(self, error: MelleaError) -> None:
+        """Print an error: as one line of JSON where programs read."""
+        if self._options.json_errors:
+            say_record(self._stream, error.record)
+        else:
+            say_error(self._stream, self._environ, error.message, error.hint)
 
     def ended_by(self, error: MelleaError) -> None:
         """Print what ended the run, unless the summary has said it, and what to type next."""
-        if self._options.quiet or self._options.json:
-            self.error(error.message, error.hint)
+        if self._options.quiet:
+            self.error(error)
         elif error.hint:
             say(self._stream, f"try: {error.hint}")
 
-    def begin(self) -> Observer:
+    def begin(self, prices: Prices | None = None) -> Observer:
         """Start to show a run; the display of an earlier one ends.
+
+        Args:
+            prices: what tokens cost; `None` when unknown.
 
         Returns:
             The observer for the run.
@@ -138,11 +149,11 @@ class RunDisplay:
         if self._log is not None:
             observers.append(self._log)
         if not options.quiet:
-            state = RunState()
+            state = RunState(prices=prices)
             # The model server logs to the same terminal, and so may the reader of a pipe: both would tear the panels.
             live = options.live and options.verbose < 2 and not self._rows_are_piped
             name = choose_display(self._stream, self._environ) if live else "plain"
-            self._display = display = make_display(name, state, self._stream, self._environ)
+            self._display = display = make_display(name, state, self._stream, self._environ, self._options.title)
             self._run_stack.enter_context(display)
             observers.append(state)
             if options.verbose:
@@ -184,6 +195,9 @@ class RunDisplay:
 
         self.stop()
         self._command_stack.close()
+        if self._options.bell and is_terminal(self._stream, self._environ):
+            self._stream.write("\a")
+            self._stream.flush()
         if self._options.json:
             self._stream.write(to_json(summary) + "\n")
             self._stream.flush()

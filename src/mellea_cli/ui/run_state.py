@@ -9,14 +9,15 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mellea_cli.events import (
     AttemptFailed,
+    Counted,
     Event,
     ItemFinished,
     ItemStarted,
@@ -24,11 +25,18 @@ from mellea_cli.events import (
     Paused,
     RetryScheduled,
     RunFinished,
+    RunPaused,
+    RunResumed,
     RunStarted,
+    RunTuned,
     StepFinished,
     StepStarted,
     TokensReceived,
 )
+from mellea_cli.messages import Usage
+
+if TYPE_CHECKING:
+    from mellea_cli.run.plan import Prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,9 @@ class Progress:
     left_s: float | None = None  # Seconds still to go at the recent rate; `None` while unknown
     elapsed_s: float = 0.0
     failures: tuple[FailedItem, ...] = ()  # The last few, oldest first
+    finish_at: str = ""  # The time of day at which it will be finished, such as `14:05`; empty while unknown
+    cost: float | None = None  # What the tokens cost so far; `None` where no price is known
+    currency: str = ""
 
     @property
     def finished(self) -> int:
@@ -77,6 +88,19 @@ class ItemStatus(Enum):
     RUNNING = "running"
     OK = "ok"
     FAILED = "failed"
+
+
+# Shorter names for columns whose names would leave too little room for their values.
+_LABELS = {"positive_aspect": "praise", "main_complaint": "complaint"}
+_MAX_FIELDS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a structured answer."""
+
+    label: str
+    value: str  # Empty for a value that is null or has not begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +129,8 @@ class PanelSnapshot:
     message: str = ""
     latency_s: float = 0.0
     tokens: int = 0
+    answer: tuple[Field, ...] = ()  # The fields of the answer that is kept, once it is finished
+    waits: str = ""  # Why it is not answered now, such as that the run is paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +145,16 @@ class Snapshot:
     panels: tuple[PanelSnapshot | None, ...]  # One entry for each panel asked for; `None` where no item has been yet
     more: int  # Items in flight that no panel shows
     paused: str  # Why nothing is sent, or empty
-    paused_s: int  # Seconds until it continues
+    paused_s: int  # Seconds until it continues; 0 when it waits for `mellea resume`
+    held: bool = False  # Whether the user has paused the run
+    values: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+    """How often each value occurs so far, by column."""
+    latest: tuple[PanelSnapshot, ...] = ()  # The last items that were finished, the latest first
+    urgent: tuple[str, str] = ("", "")  # The id of the latest row of high urgency, and why it is urgent
 
 
 _NOTES_KEPT = 200
+_LATEST_KEPT = 16
 
 
 class RunState:
@@ -131,7 +163,20 @@ class RunState:
     Memory is bounded: an excerpt of each item in flight, at most 16 Ki characters of each stream, a few failures.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        prices: Prices | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._prices = prices
+        self._wall = wall
+        self._held = ""
+        self._usage = Usage()
+        self._values: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+        self._urgent = ("", "")
+        self._latest: deque[ItemState] = deque(maxlen=_LATEST_KEPT)
         self._clock = clock
         self._lock = Lock()
         self._run = RunStarted("", (), "", "", 1, None)
@@ -158,6 +203,7 @@ class RunState:
             case RunStarted():
                 self._run = event
                 self._started = True
+                self._values, self._urgent, self._usage = (), ("", ""), Usage()
                 self._meter.start(now, total=event.total, concurrency=event.concurrency)
             case ItemStarted():
                 self._active.pop(event.position, None)
@@ -167,9 +213,17 @@ class RunState:
                 self._meter.finish(event, item.streamed() if item is not None else 0.0)
                 if item is not None:
                     item.fold(event, now)
+                    self._latest.append(item)
             case Paused():
                 self._pause = event
                 self._paused_until = now + event.delay_s
+            case RunPaused() | RunResumed() | RunTuned():
+                self._fold_request(event, now)
+            case Counted():
+                # Copied: the run goes on to count while a display reads.
+                self._values = tuple((column, tuple(counts.items())) for column, counts in event.values.items())
+                self._usage = event.usage
+                self._urgent = event.urgent_id, event.urgent_text[:_EXCERPT_CHARS]
             case Note():
                 self._notes.append(event.message)
             case RunFinished():
@@ -179,8 +233,23 @@ class RunState:
                 if (item := self._active.get(event.position)) is not None:
                     item.fold(event, now)
 
-    def snapshot(self, panels: int | None = None) -> Snapshot:
+    def _fold_request(self, event: RunPaused | RunResumed | RunTuned, now: float) -> None:
+        """What the user has asked for from another terminal."""
+        match event:
+            case RunPaused():
+                self._held = event.reason or "mellea pause"
+            case RunResumed():
+                self._held = ""
+                self._meter.restart(now)
+            case RunTuned():
+                self._notes.append(event.message)
+                if event.concurrency is not None:
+                    self._run = dataclasses.replace(self._run, concurrency=event.concurrency)
+
+    def snapshot(self, panels: int | None = None, *, latest: bool = False) -> Snapshot:
         """What there is to show now, with panels for so many items; `None` leaves the panels as they are.
+
+        `latest` adds the last items that were finished.
 
         An item stays in its panel as long as this number does not shrink.
         """
@@ -194,16 +263,30 @@ class RunState:
                 streaming=sum(item.streamed() for item in self._active.values()),
                 paused_s=paused_s,
             )
+            if self._held:
+                progress = dataclasses.replace(progress, left_s=None)
+            progress = dataclasses.replace(
+                progress,
+                finish_at=_time_of_day(self._wall(), progress.left_s),
+                cost=None if self._prices is None else self._prices.of(self._usage),
+                currency=self._prices.currency if self._prices is not None else "",
+            )
+            paused = self._held or (self._pause.reason if paused_s else "")
+            waits = f"paused: {self._held}" if self._held else f"waits: {paused}" if paused else ""
             return Snapshot(
                 started=self._started,
                 model=self._run.model,
                 backend=self._run.backend,
                 concurrency=self._run.concurrency,
                 progress=progress,
-                panels=tuple(item.snapshot(now) if item is not None else None for item in shown),
+                panels=tuple(item.snapshot(now, waits) if item is not None else None for item in shown),
                 more=max(0, len(self._active) - running),
-                paused=self._pause.reason if paused_s else "",
-                paused_s=math.ceil(paused_s),
+                paused=paused,
+                paused_s=0 if self._held else math.ceil(paused_s),
+                held=bool(self._held),
+                values=self._values,
+                latest=tuple(item.snapshot(now) for item in reversed(self._latest)) if latest else (),
+                urgent=self._urgent,
             )
 
     def take_notes(self) -> list[str]:
@@ -214,6 +297,16 @@ class RunState:
         return notes
 
 
+def _time_of_day(now: float, left_s: float | None) -> str:
+    """When so many seconds have passed: `14:05`, and with the day where that is not today."""
+    if left_s is None or left_s > _MOST_LEFT_S:
+        return ""
+    at, today = time.localtime(now + left_s), time.localtime(now)
+    return time.strftime("%H:%M" if at.tm_yday == today.tm_yday else "%a %H:%M", at)
+
+
+# Of a time further away the day of the week says nothing.
+_MOST_LEFT_S = 6 * 86_400.0
 _ITEM_WINDOW_S = 20.0
 _TOKEN_WINDOW_S = 5.0
 _FAILURES_KEPT = 3
@@ -235,6 +328,10 @@ class ProgressMeter:
         self.total = total
         self._started = now
         self._concurrency = max(1, concurrency)
+        self.restart(now)
+
+    def restart(self, now: float) -> None:
+        """Forget the rates: nothing was sent for a while."""
         self._items = SlidingRate(_ITEM_WINDOW_S, least=2 * self._concurrency)
         self._tokens = SlidingRate(_TOKEN_WINDOW_S)
         self._items.observe(now, self.done + self.failed - self.reused)
@@ -416,6 +513,8 @@ class ItemState:
         self._excerpt = text[:_EXCERPT_CHARS]
         self._steps = {name: _Step(name) for name in steps}
         self._finish: ItemFinished | None = None
+        self._answer: tuple[Field, ...] = ()
+        self._final: PanelSnapshot | None = None  # The last one: a finished item does not change
         self._void_tokens = 0.0
 
     def receive(self, step_name: str, text: str) -> None:
@@ -448,6 +547,7 @@ class ItemState:
                 self.status = ItemStatus.OK if event.ok else ItemStatus.FAILED
                 self.finished_at = now
                 self._finish = event
+                self._answer = tuple(_flatten(event.values))[:_MAX_FIELDS]
             case _:
                 pass
 
@@ -460,18 +560,23 @@ class ItemState:
         """Raw estimate of the tokens generated for this item so far, failed attempts included."""
         return self._void_tokens + sum(step.raw_tokens() for step in self._steps.values())
 
-    def snapshot(self, now: float) -> PanelSnapshot:
+    def snapshot(self, now: float, waits: str = "") -> PanelSnapshot:
+        if self._final is not None:
+            return self._final
         steps = tuple(step.snapshot(now) for step in self._steps.values())
         panel = PanelSnapshot(self.position, self._id, self._excerpt, steps, self.status)
         if (finish := self._finish) is None:
-            return panel
-        return dataclasses.replace(
+            idle = waits and not any(step.phase is Phase.STREAMING for step in steps)
+            return dataclasses.replace(panel, waits=waits) if idle else panel
+        self._final = dataclasses.replace(
             panel,
             kind=finish.kind,
             message=finish.message[:_REASON_CHARS],
             latency_s=finish.latency_s,
             tokens=finish.usage.completion_tokens,
+            answer=self._answer,
         )
+        return self._final
 
 
 # A finished item keeps its panel at least this long, so that its result can be read: in half of the panels.
@@ -519,19 +624,6 @@ def _is_over(item: ItemState, active: dict[int, ItemState]) -> bool:
     return item.status is not ItemStatus.RUNNING or active.get(item.position) is not item
 
 
-# Shorter names for columns whose names would leave too little room for their values.
-_LABELS = {"positive_aspect": "praise", "main_complaint": "complaint"}
-_MAX_FIELDS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a structured answer."""
-
-    label: str
-    value: str  # Empty for a value that is null or has not begun
-
-
 def answer_fields(text: str) -> list[Field] | None:
     """The fields of a JSON object that may still be streaming, in their order, nested objects flattened one level.
 
@@ -553,7 +645,7 @@ def answer_fields(text: str) -> list[Field] | None:
     return list(_flatten(value))[:_MAX_FIELDS] if isinstance(value, dict) else None
 
 
-def _flatten(value: dict[str, Any]) -> Iterator[Field]:
+def _flatten(value: Mapping[str, Any]) -> Iterator[Field]:
     for key, inner in value.items():
         for name, leaf in inner.items() if isinstance(inner, dict) else [(key, inner)]:
             yield Field(_LABELS.get(name, name.replace("_", " ")), _words(leaf))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 
-from mellea_cli.messages import Message
+from mellea_cli.messages import Message, Usage
 from mellea_cli.ui.console import clean, print_table, say
-from mellea_cli.ui.number_format import count
+from mellea_cli.ui.number_format import count, duration, money
 
 if TYPE_CHECKING:
     from mellea_cli.backends.openai_batch import Batch
+    from mellea_cli.run.estimate import Estimate
+    from mellea_cli.run.plan import Prices
     from mellea_cli.ui.theme import Role
 
 
@@ -61,6 +63,46 @@ def print_preview(preview: Preview, stream: IO[str], environ: Mapping[str, str])
         # Line by line: a prompt keeps its lines, and no escape sequence in it reaches the terminal.
         stream.writelines(f"{clean(line)}\n" for line in message.content.splitlines())
     stream.flush()
+
+
+def estimate_lines(
+    estimate: Estimate, prices: Prices | None, *, hint: str = "", whence: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Tokens, time and cost that a run is expected to take.
+
+    Args:
+        estimate: what it is expected to take.
+        prices: what tokens cost; `None` when unknown.
+        hint: how to learn the time, where it is unknown.
+        whence: where the sample comes from, if it is not of this run's rows.
+    """
+    prompt, answer = estimate.prompt_tokens, estimate.completion_tokens
+    source = f"{estimate.sampled} rows {whence or 'timed'}" if estimate.sampled else ""
+    if answer is None:
+        how = "counted by the model's tokenizer" if estimate.counted else "estimated by characters"
+        yield "tokens", f"about {_rounded(prompt.likely)} in ({how}); out: unknown"
+        if prices is not None:
+            of_prompts = prices.of(Usage(round(prompt.likely)))
+            yield "cost", f"about {money(of_prompts, prices.currency)} for prompts, without the answers"
+        yield "time", hint
+        return
+    yield "tokens", f"about {_rounded(prompt.likely)} in, {_rounded(answer.likely)} out"
+    if (time := estimate.seconds) is not None:
+        search = "; -c auto finds its speed within these" if estimate.searches else ""
+        yield (
+            "time",
+            f"{duration(time.low)} to {duration(time.high)}, likely {duration(time.likely)} ({source}{search})",
+        )
+    if (cost := estimate.cost) is not None and prices is not None:
+        low, likely, high = (money(one, prices.currency) for one in (cost.low, cost.likely, cost.high))
+        yield "cost", f"{low} to {high}, likely {likely}"
+
+
+def _rounded(number: float) -> str:
+    """A number with three significant digits: an estimate has no more."""
+    whole = round(number)
+    digits = max(0, len(str(whole)) - 3)
+    return count(round(whole, -digits))
 
 
 _BATCH_STATES = {

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mellea_cli.messages import Usage
 from mellea_cli.ui.console import clean, make_console, say
-from mellea_cli.ui.number_format import count, duration, plural, rate
+from mellea_cli.ui.number_format import count, duration, money, plural, rate
 from mellea_cli.ui.terminal import is_terminal
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class RunSummary:
     retries: int | None = None  # Requests sent again because the transport failed
     repairs: int = 0  # Answers whose form had to be repaired
     usage: Usage = Usage()
+    cost: float | None = None  # What the tokens cost; `None` where no price is known
+    currency: str = ""  # The sign before the cost; empty for the user's own prices
     elapsed_s: float = 0.0
     concurrency: int | None = None
     """The number of requests in flight that adaptive concurrency found; `None` when it was given."""
@@ -91,7 +93,17 @@ class RunSummary:
 
 
 _NULL_WHEN_EMPTY = frozenset(
-    {"output", "unwritten", "stopped", "next_command", "state", "reason", "themes_file", "commonest_failure"}
+    {
+        "output",
+        "unwritten",
+        "stopped",
+        "next_command",
+        "state",
+        "reason",
+        "themes_file",
+        "commonest_failure",
+        "currency",
+    }
 )
 
 
@@ -160,7 +172,7 @@ def plain_summary(summary: RunSummary) -> Iterator[str]:
         for label, text in _theme_facts(themes):
             yield f"{label}: {text}"
     for column, counts in summary.values.items():
-        yield f"{column}: " + ", ".join(f"{value} {count(number)}" for value, number in _ordered_values(counts))
+        yield f"{column}: " + ", ".join(f"{value} {count(number)}" for value, number in ordered_values(counts))
 
 
 _LABEL_CELLS = 12
@@ -286,6 +298,8 @@ def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         cached = f" ({count(usage.cached_tokens)} of them cached)" if usage.cached_tokens else ""
         tokens = f"{count(usage.prompt_tokens)} in{cached}{between}{count(usage.completion_tokens)} out"
         yield "tokens", "plain", tokens
+    if summary.cost is not None and usage.total_tokens:
+        yield "cost", "plain", money(summary.cost, summary.currency)
     if summary.calls:
         retries = between + plural(summary.retries, "retry", "retries") if summary.retries else ""
         yield "calls", "plain", count(summary.calls) + retries
@@ -315,7 +329,7 @@ _VALUE_CELLS = 16
 _BAR_CELLS = 24
 
 
-def _ordered_values(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+def ordered_values(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Known values in their own order, others by how common they are; the rarest are added up."""
     known = {value: index for index, value in enumerate(_VALUE_ORDER)}
     pairs = sorted(counts.items(), key=lambda pair: (known.get(pair[0], len(known)), -pair[1], pair[0]))
@@ -329,7 +343,7 @@ def _value_charts(values: Mapping[str, Mapping[str, int]], columns: int, palette
     from mellea_cli.ui.theme import Bar, ChartSize, bar_chart, cells_of, judgement_role, shorten
 
     charts = [
-        (palette.fit(clean(column)), [(palette.fit(value), number) for value, number in _ordered_values(counts)])
+        (palette.fit(clean(column)), [(palette.fit(value), number) for value, number in ordered_values(counts)])
         for column, counts in values.items()
         if sum(counts.values())
     ]

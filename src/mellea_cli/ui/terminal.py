@@ -73,6 +73,59 @@ class NoEcho:
             return
 
 
+# Terminals that show a program's progress in their tab or in the taskbar (OSC 9;4, from ConEmu). Others would take the
+# sequence for the text of a notification, so it is for those that are known.
+_PROGRESS_PROGRAMS = frozenset({"ghostty", "WezTerm", "rio"})
+_NO_TITLE = frozenset({"", "linux", "dumb", "unknown"})
+
+
+class OutsideProgress:
+    """A run's progress outside of the text area: in the window's title (OSC 0) and in the taskbar (OSC 9;4).
+
+    The methods return escape sequences, empty where nothing has changed.
+
+    Args:
+        environ: the environment, which tells the terminal.
+        name: what runs, such as the name of the output.
+    """
+
+    def __init__(self, environ: Mapping[str, str], name: str) -> None:
+        self._name = name
+        self._titled = environ.get("TERM", "") not in _NO_TITLE or bool(environ.get("WT_SESSION"))
+        self._taskbar = bool(
+            environ.get("WT_SESSION")
+            or environ.get("ConEmuANSI") == "ON"
+            or environ.get("TERM_PROGRAM") in _PROGRESS_PROGRAMS
+            or "4;" in environ.get("TERM_FEATURES", "")
+        )
+        self._shown: tuple[int | None, str] | None = None
+
+    def update(self, progress: tuple[int | None, str]) -> str:
+        """The sequences for a share in percent, `None` when unknown, and a state, `running` or `paused`."""
+        if progress == self._shown or not (self._titled or self._taskbar):
+            return ""
+        first, self._shown = self._shown is None, progress
+        percent, state = progress
+        text = ""
+        if self._titled:
+            share = "" if percent is None else f"{percent}% "
+            paused = "paused " if state == "paused" else ""
+            # The title that was there is pushed on the terminal's stack of titles.
+            text += f"{_PUSH_TITLE if first else ''}\x1b]0;{paused}{share}{self._name} - mellea\x07"
+        if self._taskbar:
+            code = 3 if percent is None else 4 if state == "paused" else 1
+            text += f"\x1b]9;4;{code};{percent or 0}\x07"
+        return text
+
+    def reset(self) -> str:
+        """The sequences that restore title and taskbar."""
+        if self._shown is None:
+            return ""
+        self._shown = None
+        return (f"\x1b]0;\x07{_POP_TITLE}" if self._titled else "") + ("\x1b]9;4;0;0\x07" if self._taskbar else "")
+
+
+_PUSH_TITLE, _POP_TITLE = "\x1b[22;0t", "\x1b[23;0t"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _ERASE_BELOW = "\x1b[J"
@@ -142,6 +195,11 @@ class RedrawnArea:
         if start or above or end:
             self._write(start + above + end)
         self._lines, self._open, self._used = [], False, False
+
+    def control(self, sequence: str) -> None:
+        """Write escape sequences that move nothing, such as a title's."""
+        if sequence:
+            self._write(sequence)
 
     def abandon(self) -> None:
         """Something else has written to the terminal: start again on the line where the cursor is now."""

@@ -1,0 +1,241 @@
+"""The pager of rows: what fits a screen, how keys move, and what is typed at the bottom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from mellea_cli.ui.row_pager import RowPager
+from mellea_cli.ui.theme import width
+
+LONG = "The hotline used to pick up within a minute; yesterday I was on hold for fifty and was cut off twice. "
+
+
+def row(number: int) -> dict[str, Any]:
+    """One row as a table has it; every third one is urgent, every seventh one is long."""
+    return {
+        "id": f"R-{number:02}",
+        "stars": number % 5,
+        "text": LONG * (4 if number % 7 == 0 else 1) + f"Case {number}. 日本語 \x1b[31mred",
+        "sentiment": "negative",
+        "urgency": "high" if number % 3 == 0 else "low",
+        "summary": None if number == 2 else f"Summary {number}",
+    }
+
+
+def pager(rows: int = 40, columns: tuple[str, ...] = ()) -> RowPager:
+    return RowPager("out.jsonl", map(row, range(rows)), columns, lambda sample: list(sample[0]) if sample else [])
+
+
+def screen(shown: RowPager, columns: int = 80, lines: int = 24) -> list[str]:
+    drawn = shown.lines(columns, lines)
+    assert len(drawn) == lines
+    assert all(width(line) <= columns for line in drawn)
+    texts = ["".join(text for _, text in line).rstrip() for line in drawn]
+    assert not any("\x1b" in text for text in texts)
+    return texts
+
+
+def ids(texts: list[str]) -> list[str]:
+    return [text.split()[0] for text in texts[2:-2] if text.lstrip().startswith("R-")]
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50), (40, 10), (20, 6), (8, 5)])
+def test_a_screen_of_any_size_is_filled(columns: int, lines: int) -> None:
+    """No line is wider than the terminal, and the columns have the heads that fit."""
+    texts = screen(pager(), columns, lines)
+    assert texts[0].startswith("out.jsonl"[:columns])
+    assert texts[1].split()[0] == "id"
+    assert texts[2].split()[0] == "R-00"
+
+
+def test_text_is_wrapped_and_cut_after_five_lines() -> None:
+    """A long text ends with a mark; a short one is whole."""
+    texts = screen(pager(columns=("id", "text")), 60)
+    second = next(number for number, text in enumerate(texts) if text.startswith(" R-01"))
+    assert second - 2 == 5
+    assert texts[second - 1].endswith("…")
+    assert "Case 1. 日本語 red" in texts[second + 2]
+
+
+def test_the_arrow_keys_move_by_rows_and_screens() -> None:
+    """The selected row is always on the screen; the ends are said."""
+    shown = pager()
+    first = ids(screen(shown))
+    for _ in range(6):
+        shown.press("down")
+        assert f"R-{shown.row:02}" in ids(screen(shown))
+    shown.press("home")
+    assert ids(screen(shown)) == first
+    shown.press("up")
+    assert screen(shown)[-1] == "this is the first row"
+    shown.press("pagedown")
+    following = ids(screen(shown))
+    assert following[0] == first[-1] or following[0] > first[-1]
+    shown.press("pageup")
+    assert ids(screen(shown)) == first
+    shown.press("G")
+    assert ids(screen(shown))[-1] == "R-39"
+    shown.press("j")
+    assert screen(shown)[-1] == "this is the last row"
+    assert "row 40 of 40" in screen(shown)[0]
+    shown.press("g")
+    for _ in range(60):
+        shown.press("pagedown")
+        screen(shown)
+    assert shown.row == 39
+
+
+def test_rows_are_read_as_far_as_they_are_seen() -> None:
+    """A large file opens at once; its end is known after End."""
+    taken = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal taken
+        for number in range(5_000):
+            taken += 1
+            yield row(number)
+
+    shown = RowPager("big.jsonl", rows(), ("id",), lambda _: [])
+    assert "row 1 of 200+" in screen(shown)[0]
+    assert taken == 200
+    shown.press("end")
+    assert "row 5,000 of 5,000" in screen(shown)[0]
+
+
+def test_a_row_is_shown_as_a_whole() -> None:
+    """Enter shows every column that has something; the arrows go to the row before and after, or scroll."""
+    shown = pager()
+    shown.press("enter")
+    texts = screen(shown, 60, 12)
+    assert texts[1] == "id  R-00"
+    assert "stars  0" in texts
+    for _ in range(3):
+        shown.press("down")
+    assert screen(shown, 60, 12)[1] != "id  R-00"
+    for _ in range(30):
+        shown.press("pagedown")
+    assert screen(shown, 60, 12)[-3] == "summary  Summary 0"
+    shown.press("right")
+    shown.press("right")
+    assert screen(shown)[1] == "id  R-02"
+    assert not any(text.startswith("summary") for text in screen(shown))
+    shown.press("escape")
+    assert screen(shown)[1].split()[0] == "id"
+
+
+def test_a_search_goes_on_and_is_marked() -> None:
+    """In any case, in every column; n and N go on; what is not found is said."""
+    shown = pager()
+    shown.answer("search", "CASE 12.")
+    assert shown.row == 12
+    marked = [text for line in shown.lines(80, 24) for role, text in line if role == "cursor" and text.strip()]
+    assert marked == ["Case 12."]
+    shown.press("n")
+    assert "no further row has 'CASE 12.'" in screen(shown)[-1]
+    shown.answer("search", "high")
+    assert shown.row == 12
+    shown.press("n")
+    assert shown.row == 15
+    shown.press("N")
+    assert shown.row == 12
+    shown.answer("search", "nowhere")
+    assert "no row from here on has 'nowhere'" in screen(shown)[-1]
+    shown.answer("search", "")
+    shown.press("n")
+    assert "nothing is searched" in screen(shown)[-1]
+
+
+def test_rows_are_selected_and_sorted() -> None:
+    """Numbers by value, what is empty last, and back to the order of the file."""
+    shown = pager(8)
+    shown.answer("where", 'urgency == "high" and stars > 0')
+    assert ids(screen(shown, lines=40)) == ["R-03", "R-06"]
+    assert 'where urgency == "high" and stars > 0' in screen(shown, 120)[0]
+    shown.answer("sort by", "-stars")
+    assert ids(screen(shown, lines=40)) == ["R-03", "R-06"]
+    shown.answer("where", "")
+    assert ids(screen(shown, lines=60)) == ["R-04", "R-03", "R-02", "R-07", "R-01", "R-06", "R-00", "R-05"]
+    shown.answer("sort by", "summary")
+    assert ids(screen(shown, lines=60))[-1] == "R-02"
+    shown.answer("sort by", "urgency")
+    assert ids(screen(shown, lines=60))[:3] == ["R-00", "R-03", "R-06"]
+    shown.answer("sort by", "")
+    assert ids(screen(shown, lines=60))[:3] == ["R-00", "R-01", "R-02"]
+    shown.answer("where", "stars > 9")
+    assert "no rows" in screen(shown)[0]
+    shown.press("enter")
+    shown.press("G")
+    assert "no rows" in screen(shown)[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "said"),
+    [
+        ("where", "urgncy == 1", "no column 'urgncy': did you mean urgency?"),
+        ("where", "stars ==", "--where: stars ==: something is missing at the end"),
+        ("sort by", "-strs", "no column 'strs': did you mean stars?"),
+        ("columns", "id, txt", "no column 'txt': did you mean text?"),
+    ],
+)
+def test_a_wrong_answer_changes_nothing(question: str, text: str, said: str) -> None:
+    """The line at the bottom says what is wrong."""
+    shown = pager()
+    before = screen(shown)
+    shown.answer(question, text)
+    after = screen(shown, 120)
+    assert after[-1].startswith(said)
+    assert screen(shown)[:-1] == before[:-1]
+    shown.press("down")
+    assert screen(shown)[-1].startswith("q quit")
+
+
+def test_columns_are_chosen_and_scrolled() -> None:
+    """In the order in which they are named; those that do not fit come with the right arrow."""
+    shown = pager()
+    shown.answer("columns", "urgency, `id`")
+    assert screen(shown)[1].split() == ["urgency", "id"]
+    assert shown.initial("columns") == "urgency, id"
+    shown.answer("columns", "id, text, summary, sentiment, urgency")
+    assert screen(shown, 40)[1].split() == ["id", "text"]
+    shown.press("right")
+    assert screen(shown, 40)[1].split()[0] == "text"
+    shown.press("left")
+    shown.press("left")
+    assert screen(shown, 40)[1].split()[0] == "id"
+
+
+def test_the_keys_are_listed() -> None:
+    """? shows them, and hides them again."""
+    shown = pager()
+    shown.press("?")
+    assert any("search in every column" in text for text in screen(shown))
+    shown.press("?")
+    assert screen(shown)[1].split()[0] == "id"
+
+
+async def test_keys_reach_the_pager() -> None:
+    """A whole session of typed keys: movement, a search, a condition, an answer that is given up, the end."""
+    shown = pager()
+    with create_pipe_input() as typed:
+        application = shown._application({}, typed, DummyOutput())
+        typed.send_text("jj/case 12.\rw" + 'urgency == "high"\r' + "j?hs\x1b")
+        drawn = asyncio.Event()
+        application.after_render += lambda _: drawn.set()
+        ended = asyncio.create_task(application.run_async())
+        while shown.where is None or shown.row != 1 or shown.question or shown.mode != "table":
+            drawn.clear()
+            await drawn.wait()
+        typed.send_text("\r")
+        while shown.mode != "row":
+            drawn.clear()
+            await drawn.wait()
+        typed.send_text("q")
+        await ended
+    assert shown.search == "case 12."
+    assert shown.row == 1
