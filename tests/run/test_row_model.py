@@ -274,16 +274,20 @@ def test_another_promise_decides_again(tmp_path: Path) -> None:
     assert total == ROWS
 
 
+@pytest.mark.timeout(400)
 def test_a_killed_run_keeps_both_kinds(tmp_path: Path) -> None:
     """Killed while the row model takes rows: no answer of either kind is lost, and none is asked twice."""
     write_rows(tmp_path / "in.jsonl", feedback(ROWS))
     with ModelServer(reply=answer, latency_s=0.005) as server:
         command = [sys.executable, "-m", "mellea_cli", *arguments(server, "--learn")]
+        unfinished = tmp_path / "out.jsonl.partial"
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-        server.wait(lambda state: state.completed >= 465, timeout=100)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        partial = (tmp_path / "out.jsonl.partial").read_text()
+        try:
+            server.wait(lambda _: unfinished.exists() and '"learned"' in unfinished.read_text(), timeout=200)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        partial = unfinished.read_text()
         finished = run(tmp_path, server, "--learn")
         asked = Counter(server.state.attempts)
     written = [json.loads(line) for line in partial.splitlines() if line.endswith("}")]
