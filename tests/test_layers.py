@@ -68,6 +68,7 @@ ONLY_IN = {
 
 # Tasks that outlive the function which starts them, and who ends them.
 LOOSE_TASKS = {
+    "engine/row_groups.py": "several items wait for a group's request, and it is cancelled when none does any more",
     "session/thunk.py": "a thunk's generation owns its task, and cancels it when the thunk is dropped",
 }
 

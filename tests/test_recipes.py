@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -12,7 +13,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pytest
+import xlsxwriter
 
 from inprocess import run_in_process
 
@@ -36,7 +39,26 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
         error = {"kind": "parse", "message": "no JSON", "attempts": 3}
         file.write(json.dumps({**FAILED, "issues": None, "error": error}) + "\n")
+    _make_inputs(folder)
     return folder
+
+
+def _make_inputs(folder: Path) -> None:
+    """A workbook, a database and a folder of exports, from the sample."""
+    feedback = (ROOT / "samples" / "feedback.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in feedback.splitlines()]
+    with xlsxwriter.Workbook(folder / "weekly.xlsx") as book:
+        book.add_worksheet("About").write_row(0, 0, ["Feedback of the week"])
+        sheet = book.add_worksheet("Answers")
+        for number, row in enumerate([["id", "text"], *([row["id"], row["text"]] for row in rows)]):
+            sheet.write_row(number, 0, row)
+    with duckdb.connect(str(folder / "shop.duckdb")) as shop:
+        shop.execute("CREATE TABLE tickets (id VARCHAR, channel VARCHAR, body VARCHAR)")
+        shop.executemany("INSERT INTO tickets VALUES (?, ?, ?)", [[row["id"], "email", row["text"]] for row in rows])
+    (folder / "exports").mkdir()
+    for month, part in (("jan", rows[:5]), ("feb", rows[5:10])):
+        with (folder / "exports" / f"{month}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["id", "text"], *([row["id"], row["text"]] for row in part)])
 
 
 def run(language: str, tool: str, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -45,15 +67,23 @@ def run(language: str, tool: str, code: str, folder: Path) -> subprocess.Complet
         pytest.skip(f"{tool} is not installed")
     command = ["bash", "-euo", "pipefail", "-c", code] if language == "sh" else [sys.executable, "-c", code]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # Questions are answered by a script, and messages are left out.
+    own = {"MELLEA_BACKEND": "scripted", "MELLEA_QUIET": "1", "XDG_CONFIG_HOME": str(folder)}
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=100, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **own, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
 
 @pytest.mark.parametrize(("language", "tool", "code"), RECIPES)
 def test_a_recipe_works(outputs: Path, language: str, tool: str, code: str) -> None:
     """It ends well, complains about nothing, and says something or writes the file that it names."""
-    written = re.findall(r"(?:> |TO ')([a-z]+\.(?:jsonl|csv|parquet))", code)
+    written = re.findall(r"(?:> |TO '|-o )([a-z-]+\.(?:jsonl|csv|parquet|xlsx))", code)
     done = run(language, tool, code, outputs)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() or written
@@ -62,8 +92,8 @@ def test_a_recipe_works(outputs: Path, language: str, tool: str, code: str) -> N
 
 
 def test_every_tool_has_recipes() -> None:
-    """jq, Miller, sqlite3, DuckDB and pandas."""
-    assert {recipe.values[1] for recipe in RECIPES} == {"jq", "mlr", "sqlite3", "duckdb", "pandas"}
+    """Those of the program itself, jq, Miller, sqlite3, DuckDB and pandas."""
+    assert {recipe.values[1] for recipe in RECIPES} == {"mellea", "jq", "mlr", "sqlite3", "duckdb", "pandas"}
 
 
 def first_recipe(tool: str) -> tuple[str, str, str]:

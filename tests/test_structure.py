@@ -18,20 +18,20 @@ def structure() -> Structure:
 
 
 def test_the_number_of_modules(structure: Structure) -> None:
-    """A module is a subject."""
-    assert structure.modules <= 150
+    """A module is a subject. The features of 0.1 take 150; review, tables, control, fast and others are new ones."""
+    assert structure.modules <= 172
 
 
 def test_the_lines_of_source(structure: Structure) -> None:
     """No more than these without a reason; the target is far below."""
-    assert (
-        structure.lines <= 38_500
-    )  # target: 27,000 for the features of 0.1; own fields take 3,300, the Python API 1,400
+    # Target: 27,000 for the features of 0.1. They took 38,300 with own fields (3,300) and the Python API (1,400);
+    # tables, filters, control of runs, figures, review, learning and fast came later.
+    assert structure.lines <= 51_500
 
 
 def test_modules_with_one_importer(structure: Structure) -> None:
     """A module that only one other module needs is a part of it, unless it is a subject of its own."""
-    assert len(structure.single_importer) <= 20, structure.single_importer
+    assert len(structure.single_importer) <= 21, structure.single_importer
 
 
 def test_no_two_modules_have_one_name(structure: Structure) -> None:

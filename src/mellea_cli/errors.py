@@ -50,6 +50,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 3
     STOPPED_EARLY = 4
     CANNOT_WRITE = 5
+    ALERT = 10
     HUNG_UP = 129
     INTERRUPTED = 130
     READER_GONE = 141

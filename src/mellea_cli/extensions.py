@@ -11,6 +11,26 @@ from mellea_cli.errors import UsageError, nearest
 T = TypeVar("T")
 
 
+def extra_module(name: str, what: str, extra: str = "tables") -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        name: the module.
+        what: what needs it, for the message.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        UsageError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0] if not name.startswith("backports") else name
+        raise UsageError(
+            f"{what}: the package {package} is not installed", hint=f"pip install 'mellea-cli[{extra}]'"
+        ) from error
+
+
 class ExtensionPoint(Generic[T]):
     """One group of entry points, such as `mellea.backends`.
 

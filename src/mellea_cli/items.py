@@ -46,6 +46,8 @@ class Success:
     """Model calls over all steps."""
     asked: tuple[str, ...] = ()
     """The columns that were asked, where others were known before; empty for all."""
+    answered_by: str = ""
+    """What has answered instead of the pipeline, such as `learned`; empty for the pipeline."""
 
 
 @dataclass(frozen=True, slots=True)

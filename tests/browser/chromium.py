@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
-WINDOWS = {"desktop": (1280, 900), "phone": (390, 844)}
+WINDOWS = {"desktop": (1280, 900), "tablet": (768, 1024), "phone": (390, 844)}
 
 
 def missing() -> str:
@@ -71,6 +73,25 @@ class Browser:
     def complaints(self) -> list[str]:
         """What was written to the console since the last time: errors, warnings, what the policy refused."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def pages_on_paper(self) -> int:
+        """How many pages of A4 a printout has."""
+        paper = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
+        pdf = base64.b64decode(self.driver.execute_cdp_cmd("Page.printToPDF", paper)["data"])
+        return len(re.findall(rb"/Type\s*/Page\b", pdf))
+
+    def violations(self, axe: str) -> list[str]:
+        """What axe-core finds wrong with the page, opened details included."""
+        self.run(axe)
+        self.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        self.driver.set_script_timeout(120)
+        found: list[str] = self.driver.execute_async_script(
+            "const done = arguments[arguments.length - 1];"
+            "axe.run().then((result) => done(result.violations.flatMap("
+            "(one) => one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 200)}`))),"
+            " (error) => done([String(error)]))"
+        )
+        return found
 
     def requests(self) -> list[str]:
         """Every address that was asked for since the last time."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,26 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         pytest.skip(why)
     with browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
+
+
+_AXE = "axe-core@4.14.1"
+_AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+
+
+@pytest.fixture(scope="session")
+def axe(request: pytest.FixtureRequest) -> str:
+    """The script of axe-core, which npm brings once; it checks pages for what keyboards and screen readers need."""
+    folder = request.config.cache.mkdir("axe-core")
+    script = folder / "node_modules/axe-core/axe.min.js"
+    if not script.exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip("npm is not installed, which brings axe-core (Debian: apt-get install npm)")
+        options = ("--no-save", "--no-package-lock", "--ignore-scripts", "--silent")
+        subprocess.run([npm, "install", "--prefix", str(folder), *options, _AXE], check=True, timeout=180)
+    source = script.read_bytes()
+    assert hashlib.sha256(source).hexdigest() == _AXE_SHA256
+    return source.decode()
 
 
 @pytest.fixture

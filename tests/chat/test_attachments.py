@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,9 @@ from mellea_cli.chat.attachments import DataTable, Document, Row, read_data, rea
 from mellea_cli.chat.chat_session import system_message
 from mellea_cli.chat.conversation import TokenEstimator
 from mellea_cli.errors import InputError
+from mellea_cli.io.files import resolve_output
+from mellea_cli.io.journal import Journal
+from mellea_cli.report.results import OWN_FIELDS
 from rowfiles import write_rows
 
 JUDGED = [
@@ -150,3 +155,66 @@ def test_the_overview_counts_all_rows() -> None:
 def test_idle_words_do_not_count() -> None:
     """Words that say nothing are left out, and plurals are one word with their singular."""
     assert words("What do people complain about? The Zippers!") == {"zipper"}
+
+
+OWN = [
+    {"id": 1, "text": "The pump leaks.", "team": "workshop", "parts": ["pump", "hose"], "stars": 1, "again": False},
+    {"id": 2, "text": "It came late.", "team": "delivery", "parts": [], "stars": 2, "again": False},
+    {"id": 3, "text": "The pump is great.", "team": "workshop", "parts": ["pump"], "stars": 5, "again": True},
+    {"id": 4, "text": "?", "team": None, "parts": None, "stars": None, "again": None, "error": {"kind": "empty"}},
+]
+COLUMNS = [["team", "category", ""], ["parts", "list", ""], ["stars", "int", ""], ["again", "bool", ""]]
+
+
+def own_output(path: Path, rows: list[dict[str, Any]]) -> str:
+    """Write an output with own fields, and its journal."""
+    write_rows(path, rows)
+    with closing(Journal.open(resolve_output(str(path)).journal)) as journal:
+        journal.note_facts({OWN_FIELDS: json.dumps(COLUMNS)})
+    return str(path)
+
+
+def test_an_output_of_own_fields_alone(tmp_path: Path) -> None:
+    """Each row shows its fields, the counts are over all rows with their ids, and kinds are those of the choices."""
+    table = read_data(own_output(tmp_path / "out.jsonl", OWN))
+    assert [row.line for row in table.rows] == [
+        "[1] team: workshop | parts: pump, hose | stars: 1 | again: no | The pump leaks.",
+        "[2] team: delivery | stars: 2 | again: no | It came late.",
+        "[3] team: workshop | parts: pump | stars: 5 | again: yes | The pump is great.",
+    ]
+    assert table.skipped == 1
+    assert table.overview().splitlines() == [
+        "3 rows in all.",
+        "Kinds of rows: team workshop 2, team delivery 1",
+        "team: workshop in 2: [1] [3]; delivery in 1: [2]",
+        "parts: pump in 2: [1] [3]",
+        "stars: mean 2.67, from 1 to 5, in 3 rows",
+        "again: no in 2: [1] [2]; yes in 1: [3]",
+    ]
+
+
+def test_own_fields_next_to_the_built_in_ones(tmp_path: Path) -> None:
+    """The counts say how many of each choice are of which sentiment, also out of a table."""
+    path = tmp_path / "out.csv"
+    head = "id,text,summary,sentiment,main_complaint,positive_aspect,urgency,team,parts,stars,again,error\n"
+    path.write_text(
+        head + '7,The pump broke.,It broke.,negative,broke,,high,workshop,"[""pump""]",1,false,\n'
+        "8,The pump is fine.,It is fine.,positive,,fine,low,workshop,[],5,true,\n9,z,,,,,,,,,,parse: it is empty\n"
+    )
+    with closing(Journal.open(resolve_output(str(path)).journal)) as journal:
+        journal.note_facts({OWN_FIELDS: json.dumps(COLUMNS)})
+    table = read_data(str(path))
+    shown = "negative/high | complaint: broke | team: workshop | parts: pump | stars: 1 | again: no | It broke."
+    assert table.rows[0].line == f"[7] {shown}"
+    assert "Sentiment/urgency: negative/high 1, positive/low 1" in table.overview()
+    assert "team: workshop in 2 (1 negative, 1 positive): [7] [8]" in table.overview()
+
+
+def test_a_question_about_a_choice_gets_its_rows(tmp_path: Path) -> None:
+    """When not all rows fit, those with the choice in the question come first."""
+    many = [{**OWN[0], "id": number, "team": "shop", "text": f"Row {number}."} for number in range(10, 400)]
+    table = read_data(own_output(tmp_path / "out.jsonl", [*many, *OWN[:3]]))
+    chosen, by_words = table.pick("What does the team delivery do wrong?", 600, lambda text: len(text) // 4)
+    assert len(chosen) < len(table.rows)
+    assert by_words
+    assert "2" in {row.id for row in chosen}

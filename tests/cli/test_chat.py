@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,6 +237,28 @@ def test_data_is_asked_about_with_row_ids(ask: Ask, serve: Callable[..., ModelSe
     assert "not in the data: F-99" in done.stderr
     done = ask("--data", "out.jsonl", "--json", "what?", at=seer)
     assert (json.loads(done.stdout)["cited"], json.loads(done.stdout)["not_in_data"]) == (["F-3"], ["F-99"])
+
+
+def test_own_fields_of_a_run_are_asked_about(
+    mellea: Run, ask: Ask, serve: Callable[..., ModelServer], tmp_path: Path
+) -> None:
+    """The output of mellea run has no summary: rows show its fields, and the counts are of its choices."""
+    write_rows(tmp_path / "in.jsonl", [{"id": f"F-{number}", "text": f"Parcel {number}."} for number in range(6)])
+    fields = ("--field", "stars(int!): stars", "--category", "team=delivery,shop")
+    (tmp_path / "p.toml").write_text("[fields.again]\ntype = 'bool'\n")
+    run = mellea("run", "p.toml", "in.jsonl", "-o", "out.jsonl", "-b", "scripted", *fields)
+    assert run.returncode == 0, run.stderr
+    seer = serve(reply=lambda *_: "All of them [F-3].")
+    done = ask("--data", "out.jsonl", "which team?", at=seer)
+    assert done.returncode == 0, done.stderr
+    system = prompts(seer)[0][0]
+    assert "6 rows in all." in system
+    assert re.search(r"^team: (delivery|shop) in \d: \[F-\d\]", system, re.MULTILINE)
+    assert re.search(r"^stars: mean ", system, re.MULTILINE)
+    assert re.search(
+        r"^\[F-3\] again: (yes|no) \| stars: -?\d+ \| team: (delivery|shop) \| Parcel 3\.$", system, re.MULTILINE
+    )
+    assert "[F-3] again: " in done.stderr
 
 
 def test_rows_that_do_not_fit_are_selected_and_that_is_said(ask: Ask, server: ModelServer, tmp_path: Path) -> None:

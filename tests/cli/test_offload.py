@@ -128,6 +128,19 @@ def test_identical_texts_are_handed_in_once(tmp_path: Path) -> None:
     assert case.output.read_bytes() == case.live()
 
 
+def test_nearly_identical_texts_are_handed_in_once(tmp_path: Path) -> None:
+    """One request for short texts that share an answer, and the rows of a live run."""
+    with queue() as server:
+        case = Case(tmp_path, server)
+        texts = ["MARK-a late", "mark-a late.", "- MARK-a  LATE", "MARK-b late", "MARK-b late?"] * 2
+        write_rows(case.source, [{"id": n, "text": text} for n, text in enumerate(texts)])
+        done = case.offload()
+        state = server.state
+    assert done.exit_code == 0, done.stderr
+    assert sum(state.batch_rows.values()) + state.requests == 3
+    assert case.output.read_bytes() == case.live()
+
+
 @pytest.mark.parametrize(("flag", "limit"), [("--batch-requests", 4), ("--batch-bytes", 14_000)])
 def test_files_keep_within_the_limits(tmp_path: Path, flag: str, limit: int) -> None:
     """No file has more requests or bytes than it may, and none is missing."""

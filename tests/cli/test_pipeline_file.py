@@ -185,6 +185,7 @@ def test_try_asks_about_five_rows(mellea: Run, shop: Path, reviews: Path) -> Non
     assert done.stdout.count("asked: team, evidence") == 5
     assert "The door of car 4 is stuck." in done.stdout
     assert "5 rows asked with 5 calls" in done.stderr
+    assert all(len(line) < 80 for line in done.stderr.splitlines()[-2:])
     assert "mellea run shop.toml reviews.jsonl -o OUT" in done.stderr
 
 

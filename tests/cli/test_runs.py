@@ -59,13 +59,14 @@ def test_a_run_is_controlled_by_another_process(serve: Serve, mellea_process: Ru
     assert "socket" not in listed
     tuned = mellea_process("tune", str(listed["pid"]), "-c", "3", "--rpm", "5")
     assert "at most 3 in flight and 5 requests a minute" in tuned.stderr
-    assert "resumed" in mellea_process("resume", "out.jsonl").stderr
+    resumed = json.loads(mellea_process("resume", "out.jsonl", "--json").stdout)
+    assert (Path(resumed["output"]).name, resumed["answer"]) == ("out.jsonl", "resumed")
     assert "stopping" in mellea_process("stop", "out.jsonl").stderr
     run.join(TIMEOUT_S)
     assert found[0].returncode == 4
     assert "stopped by mellea stop" in found[0].stderr
     assert "next: mellea summarise feedback.jsonl" in found[0].stderr
-    assert mellea_process("status").stderr == "mellea: no run goes on; mellea runs shows those that have ended\n"
+    assert mellea_process("status").stderr == "mellea: nothing is running; mellea runs shows the runs that have ended\n"
     assert "stopped by mellea stop (exit code 4)" in mellea_process("runs").stdout
 
 
@@ -91,19 +92,19 @@ def test_a_killed_run_is_called_what_it_is(mellea: Run, tmp_path: Path) -> None:
         next_command="mellea summarise feedback.jsonl -o out.jsonl",
     )
     shown = mellea("status")
-    assert re.search(r"ended without a word, last seen .* 5/9 ", shown.stdout)
+    assert re.search(r"ended without notice, last seen .* 5/9 ", shown.stdout)
     assert "running" not in shown.stdout
     assert "to continue: mellea summarise feedback.jsonl -o out.jsonl" in shown.stderr
     refused = mellea("stop", "out.jsonl")
     assert refused.returncode == 2
-    assert "ended without a word" in refused.stderr
+    assert "ended without notice" in refused.stderr
 
 
 def test_a_process_that_stands_still_is_called_silent(mellea: Run) -> None:
     """Its lock is held, and its record is old."""
     from filelock import FileLock
 
-    record(id="x", updated=time.time() - 100)
+    record(id="x", socket="x.sock", updated=time.time() - 100)
     with FileLock(state_folder() / "x.lock"):
         assert "its process stands still" in mellea("status").stdout
 

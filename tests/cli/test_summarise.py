@@ -547,6 +547,50 @@ def test_no_dedupe_asks_for_each_row(mellea: Run, tmp_path: Path) -> None:
     assert json.loads(again.stderr.splitlines()[-1])["reused"] == 8
 
 
+def test_no_normalise_asks_for_each_spelling(mellea: Run, tmp_path: Path) -> None:
+    """The summary says how many rows shared the answer of a text that is spelled otherwise."""
+    write_rows(tmp_path / "in.jsonl", [{"text": text} for text in ("Fine", "fine.", "FINE", "Fine?")])
+    with ModelServer() as server:
+        once = ("summarise", "in.jsonl", "-b", "openai", "-m", "test-model", "--base-url", server.openai_url)
+        shared = mellea(*once)
+        assert server.state.requests == 2
+        assert "alike: 2 rows shared the answer of a text with other capitals, blanks or a full stop" in shared.stderr
+        each = mellea(*once, "--no-normalise", "--json")
+        assert server.state.requests == 6
+        quoted = mellea(*once, "--field", "said(quote): what stands out", "--json")
+    assert [json.loads(done.stderr.splitlines()[-1])["alike"] for done in (each, quoted)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--accuracy", "2"), "--accuracy 2: is not a share from 0.5 to below 1"),
+        (("--accuracy", "much"), "write it as 0.95 or 95%, or best"),
+        (("--accuracy", "best", "--learn"), "--accuracy best gives every row the full reading"),
+        (("--learn-fields", "sentiment"), "--learn-fields is for --learn"),
+        (("--learn", "--learn-fields", "summary"), "sentiment, urgency can be learned"),
+        (
+            ("--learn", "--field", "product: the product"),
+            "product cannot be learned: only fields with fixed values can",
+        ),
+        (("--learn", "--export-batch", "x.jsonl"), "--learn is for live runs, not for a batch queue"),
+    ],
+)
+def test_flags_of_learning_that_cannot_work(mellea: Run, feedback: Path, flags: tuple[str, ...], message: str) -> None:
+    """One line says why, before anything is sent."""
+    refused = mellea("summarise", str(feedback), "-o", "out.jsonl", *SCRIPTED, *flags)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+
+
+def test_learning_without_its_library(mellea: Run, feedback: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says what to install."""
+    monkeypatch.setattr("mellea_cli.run.row_model.find_spec", lambda _: None)
+    refused = mellea("summarise", str(feedback), *SCRIPTED, "--learn")
+    assert refused.returncode == 2
+    assert "pip install 'mellea-cli[learn]'" in refused.stderr
+
+
 def test_in_flight_is_found_by_trying(mellea: Run, tmp_path: Path) -> None:
     """Without -c the run begins with few requests at once and goes on to more while that brings more."""
     write_rows(tmp_path / "in.jsonl", [{"text": f"MARK-{n} hello"} for n in range(900)])

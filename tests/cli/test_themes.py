@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loopback import Fault, ModelServer, faults
+from mellea_cli.io.files import resolve_output
+from mellea_cli.io.journal import Journal
 from mellea_cli.io.themes_file import read_themes, write_themes
 from mellea_cli.pipelines.theme_prompts import Theme
+from mellea_cli.report.results import OWN_FIELDS
 from rowfiles import Process, Run, read_rows, write_rows
 from themed import KIND, LATE, RUDE, reply, row, rows
 
@@ -329,3 +333,115 @@ def test_limits_hold_over_finding_and_labelling(themes: Themes, results: Path, t
     summary = json.loads(done.stderr.splitlines()[-1])
     assert summary["prompt_tokens"] + summary["completion_tokens"] <= 2500
     assert summary["next_command"]
+
+
+WISHES = ("a late bus", "quick help, a kind word", None, "a quick reply", "")
+
+
+def wished(count: int) -> list[dict[str, Any]]:
+    """Rows with the own fields `wish`, `parts` and `team`, and without built-in columns."""
+    made = []
+    for number in range(count):
+        wish = WISHES[number % len(WISHES)]
+        wish = f"{wish} {number}" if wish else wish
+        parts = [part.strip() for part in wish.split(",")] if wish else []
+        made.append({"id": number, "text": f"MARK-{number}", "wish": wish, "parts": parts, "team": "shop"})
+    return made
+
+
+def note_fields(path: Path) -> None:
+    """Write the journal of an output, as a run with these own fields does."""
+    with closing(Journal.open(resolve_output(str(path)).journal)) as journal:
+        fields = [["wish", "text", ""], ["parts", "list", ""], ["team", "category", ""]]
+        journal.note_facts({OWN_FIELDS: json.dumps(fields)})
+
+
+@pytest.mark.parametrize("column", ["wish", "parts"])
+def test_themes_of_an_own_field(themes: Themes, model: ModelServer, tmp_path: Path, column: str) -> None:
+    """Its texts are proposed, sorted and labelled; quotes are from them, and an empty one has no theme."""
+    write_rows(tmp_path / "results.jsonl", wished(20))
+    note_fields(tmp_path / "results.jsonl")
+    told = figures(themes("--theme-field", column, "--json"))
+    assert (told["rows"], told["none"], told["failed"]) == (20, 8, 0)
+    out = read_rows(tmp_path / "themes.jsonl")
+    themed = [["Late delivery"], ["Kind people", "Quick help"], ["none"], ["Quick help"], ["none"]]
+    assert [sorted(one["themes"]) for one in out[:5]] == themed
+    assert out[1]["theme_quotes"] == {"Kind people": "kind", "Quick help": "quick"}
+    found = read_themes(tmp_path / "themes.jsonl.toml")
+    assert found is not None
+    assert {theme.kind for theme in found} == {"both"}
+    asked = "".join(str(request) for request in model.state.bodies)
+    assert f'about "{column}"' in asked
+    assert "MARK-0" not in asked
+    before = model.state.requests
+    figures(themes("--theme-field", column, "--json"))
+    assert model.state.requests == before
+
+
+def test_themes_of_a_list_in_a_table(themes: Themes, tmp_path: Path) -> None:
+    """A cell with JSON is a list, with the journal and without it."""
+    with (tmp_path / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "text", "parts"])
+        writer.writeheader()
+        rows = wished(10)
+        writer.writerows({"id": one["id"], "text": one["text"], "parts": json.dumps(one["parts"])} for one in rows)
+    done = themes("--theme-field", "parts", source="results.csv", output="themes.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "themes.csv").open(newline="") as file:
+        cells = [one["themes"].split(" | ") for one in csv.DictReader(file)]
+    assert [sorted(names) for names in cells[:3]] == [["Late delivery"], ["Kind people", "Quick help"], ["none"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("team", "--theme-field team: is of the type category, not text"),
+        ("whish", "results.jsonl: has no column 'whish' for --theme-field"),
+    ],
+)
+def test_a_column_without_texts_is_refused(
+    themes: Themes, model: ModelServer, tmp_path: Path, name: str, said: str
+) -> None:
+    """Before anything is asked, with the name that was meant."""
+    write_rows(tmp_path / "results.jsonl", wished(5))
+    note_fields(tmp_path / "results.jsonl")
+    done = themes("--theme-field", name)
+    assert (done.returncode, model.state.requests) == (2, 0)
+    assert said in done.stderr
+    assert "wish" in done.stderr.splitlines()[-1]
+
+
+def test_a_column_that_is_empty_is_refused(themes: Themes, tmp_path: Path) -> None:
+    """There is nothing to find themes in."""
+    write_rows(tmp_path / "results.jsonl", [{**one, "wish": ""} for one in wished(5)])
+    done = themes("--theme-field", "wish")
+    assert done.returncode == 2
+    assert "has no text in the column 'wish'" in done.stderr
+
+
+def test_a_table_keeps_one_column_with_errors(mellea: Run, serve: Callable[..., ModelServer], tmp_path: Path) -> None:
+    """The reasons of the run that wrote the table and of this one stand together, and a second run keeps them."""
+    head = ["id", "text", "summary", "sentiment", "main_complaint", "positive_aspect", "urgency", "error"]
+    said = [
+        ["1", "It was late.", "Late.", "negative", "late", "", "medium", ""],
+        ["2", "They were kind.", "", "", "", "", "", "parse: it is not valid JSON"],
+        ["3", "Quite rude.", "", "", "", "", "", "parse: it is empty"],
+        ["4", "MARK-4 and late.", "Late.", "negative", "late", "", "medium", ""],
+        ["5", "MARK-5 again.", "", "", "", "", "", "parse: it is empty"],
+    ]
+    with (tmp_path / "results.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([head, *said])
+    edit(tmp_path / "themes.csv.toml", LATE, RUDE, KIND)
+    model = serve(models=("m",), reply=reply, fault=lambda call: faults.says("{}") if "MARK-" in call.prompt else None)
+    where = ("-m", "m", "--base-url", model.openai_url, "-b", "openai")
+    for _ in range(2):
+        done = mellea("themes", "results.csv", "-o", "themes.csv", *where)
+        assert done.returncode == 3, done.stderr
+        assert "the input has a column" not in done.stderr
+        with (tmp_path / "themes.csv").open(newline="") as file:
+            out = list(csv.DictReader(file))
+        assert list(out[0]) == [*head[:-1], "themes", "theme_quotes", "error"]
+        assert [one["themes"] for one in out] == ["Late delivery", "Kind people", "Rude staff", "", ""]
+        assert [one["error"] for one in out[:3]] == ["", "parse: it is not valid JSON", "parse: it is empty"]
+        assert out[3]["error"].startswith("parse: ")
+        assert out[4]["error"].startswith("parse: it is empty; themes: parse: ")

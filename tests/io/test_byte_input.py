@@ -1,19 +1,25 @@
-"""Input bytes: gzip, read errors, encodings, and lines, however the bytes arrive."""
+"""Input bytes: packed data, read errors, encodings, and lines, however the bytes arrive."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
+import sys
+import zipfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mellea_cli.errors import InputError
-from mellea_cli.io.byte_input import ByteInput, Encoding, Lines, open_bytes
+from mellea_cli.errors import InputError, UsageError
+from mellea_cli.io.byte_input import ByteInput, Encoding, Lines, open_bytes, zstd_module
+from mellea_cli.io.source import open_source
+from tablefiles import read_table, write_table
 
 
 class Dribble(io.RawIOBase):
@@ -154,3 +160,95 @@ def test_wrong_encoding_ends_in_a_guess_that_can_be_checked(text: str, codec: st
     error = lines.undecodable(caught.value, number)
     assert error.message.startswith("in.csv:2: byte")
     assert f"--encoding {codec} if this reads right" in error.hint
+
+
+# Archives and zstd.
+
+
+def archive(path: Path, files: dict[str, str], **options: Any) -> Path:
+    """A zip archive."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **options) as packed:
+        for name, text in files.items():
+            packed.writestr(name, text)
+    return path
+
+
+CSV = "text\nGood.\n"
+
+
+def test_a_zip_archive_with_one_file_is_that_file(tmp_path: Path) -> None:
+    """Also with what macOS adds, through a pipe, and with a workbook inside."""
+    path = archive(tmp_path / "in.zip", {"export/jan.tsv": "text\tn\nGood.\t1\n", "__MACOSX/._jan.tsv": "x", "d/": ""})
+    assert read_table(path) == [{"text": "Good.", "n": "1"}]
+    with open_source("-", stream=io.BytesIO(path.read_bytes())) as source:
+        assert [item.text for item in source] == ["Good."]
+    write_table(tmp_path / "out.xlsx", [{"text": "Good."}])
+    with zipfile.ZipFile(tmp_path / "book.zip", "w") as packed:
+        packed.write(tmp_path / "out.xlsx", "out.xlsx")
+    assert read_table(tmp_path / "book.zip") == [{"text": "Good."}]
+
+
+def test_a_zip_archive_with_several_files(tmp_path: Path) -> None:
+    """All are named, and one is chosen behind the archive's name."""
+    path = archive(tmp_path / "in.zip", {"a.csv": CSV, "b.jsonl": '{"text": "Late."}\n'})
+    with pytest.raises(InputError, match=r"in\.zip: is a zip archive with 2 files: a\.csv, b\.jsonl") as caught:
+        read_table(path)
+    assert caught.value.hint == f"name one: {path}::a.csv"
+    assert read_table(f"{path}::b.jsonl") == [{"text": "Late."}]
+    with pytest.raises(InputError, match=r"no such file; it has a\.csv, b\.jsonl") as caught:
+        read_table(f"{path}::b.json")
+    assert caught.value.hint == f"did you mean {path}::b.jsonl?"
+
+
+def test_a_zip_archive_that_cannot_be_read(tmp_path: Path) -> None:
+    """Empty, cut off, or damaged inside."""
+    with pytest.raises(InputError, match="is a zip archive without a file"):
+        read_table(archive(tmp_path / "empty.zip", {"folder/": ""}))
+    whole = archive(tmp_path / "in.zip", {"a.csv": CSV * 100}).read_bytes()
+    for data in (whole[:-30], whole[:45] + b"\0\0\0\0" + whole[49:]):
+        (tmp_path / "in.zip").write_bytes(data)
+        with pytest.raises(InputError, match="broken zip archive"):
+            read_table(tmp_path / "in.zip")
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text(min_size=1).filter(lambda text: text.strip() and "\ufeff" not in text), max_size=5))
+def test_zstd_is_unpacked_however_it_was_packed(texts: list[str]) -> None:
+    """Several frames, one after the other, in pieces of any size."""
+    lines = [json.dumps({"text": text}).encode() + b"\n" for text in texts]
+    packed = b"".join(map(zstd_module().compress, [b'{"text": "first"}\n', *lines]))
+    with open_source("-", stream=Dribble(packed, 7)) as source:  # type: ignore[arg-type]  # all that is used of it is there
+        assert [item.fields["text"] for item in source] == ["first", *texts]
+
+
+@pytest.mark.parametrize(("change", "words"), [(slice(0, -5), "end too early"), (slice(0, 9), "end too early")])
+def test_zstd_that_ends_early(tmp_path: Path, change: slice, words: str) -> None:
+    """The message says what to do."""
+    (tmp_path / "in.csv.zst").write_bytes(zstd_module().compress(CSV.encode() * 50)[change])
+    with pytest.raises(InputError, match=f"the zstd data {words}"):
+        read_table(tmp_path / "in.csv.zst")
+
+
+def test_broken_zstd(tmp_path: Path) -> None:
+    """Bytes that only begin like it."""
+    (tmp_path / "in.csv.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"\xff" * 40)
+    with pytest.raises(InputError, match="broken zstd data"):
+        read_table(tmp_path / "in.csv.zst")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "package"),
+    [("in.csv.zst", b"\x28\xb5\x2f\xfd" + bytes(20), "backports.zstd"), ("in.parquet", b"PAR1" + bytes(20), "pyarrow"),
+     ("in.xlsx", b"\xd0\xcf\x11\xe0" + bytes(20), "python_calamine"), ("in.db", bytes(8) + b"DUCK", "duckdb")],
+)  # fmt: skip
+def test_without_its_package_a_format_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, package: str
+) -> None:
+    """One line with the pip command."""
+    (tmp_path / name).write_bytes(data)
+    for module in [one for one in sys.modules if one.split(".")[0] == package or one == package]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=f"the package {package} is not installed") as caught:
+        read_table(tmp_path / name)
+    assert caught.value.hint == "pip install 'mellea-cli[tables]'"

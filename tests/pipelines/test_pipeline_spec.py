@@ -163,6 +163,9 @@ MALFORMED = {
     "pattern of a number": Malformed("[fields.a]\ntype = 'int'\npattern = '1'\n", 3, "pattern is for the type text"),
     "range of a text": Malformed("[fields.a]\nminimum = 1\n", 2, "minimum is for the type int"),
     "bad pattern": Malformed("[fields.a]\n\npattern = '[a-'\n", 3, "pattern is no regular expression"),
+    "endless pattern": Malformed(
+        "[fields.a]\n\npattern = '(z|zz)+\\d'\n", 3, "pattern backtracks without end on texts such as 'zzzzzzzzzz…'"
+    ),
     "bad range": Malformed("[fields.a]\ntype='int'\nminimum = 5\nmaximum = 1\n", 3, "minimum 5 is above maximum 1"),
     "bad dates": Malformed(
         "[fields.a]\ntype='date'\nmaximum = 2025-01-01\nminimum = 2026-01-01\n", 4, "minimum 2026-01-01 is above"
@@ -425,6 +428,25 @@ _CASES: list[tuple[FieldSpec, Any, str | None]] = [
 @pytest.mark.parametrize(("field", "answer", "problem"), _CASES)
 def test_an_answer_is_checked(field: FieldSpec, answer: Any, problem: str | None) -> None:
     assert field.problem(answer, "It broke on\narrival.") == problem
+
+
+def test_a_pattern_gives_up_on_an_answer() -> None:
+    """One whose trouble is not seen before costs a moment, and the answer is refused."""
+    field = FieldSpec(pattern=r"(?:[^,;]|[^,;]{2})+[,;]")
+    text = "-" * 200
+    assert (
+        field.problem(text, "")
+        == f"{text!r} cannot be compared with the pattern {field.pattern} in time: it backtracks too much"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"), [(r"\w+", "Größe"), (r"(?i)(?!no)\w+ \d{1,3}", "Pump 12"), (r"(.)\1", "aa")]
+)
+def test_patterns_are_those_of_python(pattern: str, text: str) -> None:
+    """Letters of all languages, look-ahead and back-references."""
+    assert not list(PipelineSpec(fields={"a": FieldSpec(pattern=pattern)}).problems())
+    assert FieldSpec(pattern=pattern).problem(text, "") is None
 
 
 def test_a_pipeline_from_python_is_checked_too() -> None:

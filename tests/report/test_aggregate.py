@@ -152,7 +152,7 @@ def test_no_rows_are_figures_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0%"), (0.001, "<1%"), (0.004, "<1%"), (0.434, "43%"), (0.999, ">99%"), (1, "100%")]
+    ("share", "text"), [(0, "0 %"), (0.001, "<1 %"), (0.004, "<1 %"), (0.434, "43 %"), (0.999, ">99 %"), (1, "100 %")]
 )
 def test_a_share_that_is_not_nothing_never_looks_so(share: float, text: str) -> None:
     """Rounding does not hide a row."""

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import html
 import json
-from pathlib import Path
+import random
+import re
+from collections import Counter
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 
-from mellea_cli.report.comparison import Change, Comparison, compare, comparison_to_json, comparison_to_markdown, points
+from mellea_cli.pipelines.theme_prompts import Theme
+from mellea_cli.report.comparison import (
+    Change,
+    Comparison,
+    compare,
+    compared_figures,
+    comparison_to_json,
+    comparison_to_markdown,
+    held_sentence,
+    points,
+)
+from mellea_cli.report.figures import Figures, Labels, Mix, ThemeFigures
+from mellea_cli.report.html_report import comparison_to_html
 from mellea_cli.report.results import open_results
 from resultrows import result_rows
 from rowfiles import write_rows
@@ -97,8 +115,123 @@ def test_json_holds_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "text"), [(0.1, 0.131, "+3.1"), (0.5, 0.38, "-12"), (0.2, 0.2, "0"), (0.1, 0.0996, "0")]
+    ("old", "new", "text"), [(0.1, 0.131, "+3.1"), (0.5, 0.38, "-12.0"), (0.2, 0.2, "0"), (0.1, 0.0996, "0")]
 )
 def test_a_move_is_told_in_percentage_points(old: float, new: float, text: str) -> None:
-    """One decimal where it is small, none where it is large."""
-    assert points(Change("theme", "x", 5, 5, old, new)) == text
+    """With its unit and its interval."""
+    assert (
+        points(Change("theme", "x", 5, 5, old, new, points_low=-1.25, points_high=7)) == f"{text} points (-1.2 to 7.0)"
+    )
+
+
+def judged(count: int, shares: dict[str, float], themes: dict[str, float], seed: int) -> list[dict[str, Any]]:
+    """Rows of one population: each has a sentiment by these shares, and each theme with its chance."""
+    draw = random.Random(seed)  # noqa: S311 - a simulation
+    return [
+        {
+            "text": f"{seed} {number}",
+            "sentiment": (mood := draw.choices(list(shares), list(shares.values()))[0]),
+            "issues": {"urgency": draw.choice(("high", "medium", "low", "low")) if mood != "positive" else "low"},
+            "themes": [name for name, chance in themes.items() if draw.random() < chance] or ["none"],
+        }
+        for number in range(count)
+    ]
+
+
+SHARES = {"negative": 0.4, "mixed": 0.15, "positive": 0.45}
+CHANCES = {f"Theme {number}": chance for number, chance in enumerate((0.3, 0.2, 0.15, 0.1, 0.05, 0.03, 0.01, 0.004))}
+
+
+def test_a_large_move_holds_and_colours_by_what_it_means(tmp_path: Path) -> None:
+    """More complaints are bad, more praise is good, and what may be chance has neither colour nor words."""
+    old = judged(600, SHARES, CHANCES, 1)
+    new = judged(600, {"negative": 0.55, "mixed": 0.15, "positive": 0.3}, CHANCES | {"Theme 1": 0.4}, 2)
+    found = compared(tmp_path, old, new)
+    changes = {change.name: change for change in found.changes}
+    assert (changes["negative"].holds, changes["negative"].good, changes["negative"].verdict) == (True, False, "up")
+    assert (changes["positive"].good, changes["positive"].verdict) == (False, "down")
+    assert changes["Theme 1"].holds
+    assert changes["Theme 1"].good == (changes["Theme 1"].tone == "praise")
+    assert (changes["mixed"].holds, changes["mixed"].good, changes["mixed"].verdict) == (False, None, "no clear change")
+    text = comparison_to_markdown(found, "x")
+    assert re.search(r"\| negative \| \d+ \| \d+ \| \d+ % \(\d+ to \d+\) → .* points \(.* to .*\) \| up \|", text)
+    assert "shares have changed beyond chance" in text
+
+
+def sampled_figures(draw: random.Random, rows: int) -> Figures:
+    """The figures of so many rows of one population."""
+    moods = Counter(draw.choices(list(SHARES), list(SHARES.values()), k=rows))
+    urgencies = Counter(draw.choices(("high", "medium", "low"), (1, 2, 5), k=rows))
+    themes = [
+        ThemeFigures(name, Mix(rows=sum(draw.random() < chance for _ in range(rows))), 0.0)
+        for name, chance in CHANCES.items()
+    ]
+    return Figures("x", Mix(rows, moods, urgencies), 0, 0, labels=Labels(rows, 0, 0, 0), themes=themes)
+
+
+@pytest.mark.parametrize("rows", [100, 400])
+def test_samples_of_one_population_rarely_differ(rows: int) -> None:
+    """Of 200 pairs of samples at most one in twenty has a single change that holds."""
+    draw = random.Random(17)  # noqa: S311 - a simulation
+    marked = 0
+    for _ in range(200):
+        changes, _score = compared_figures([sampled_figures(draw, rows), sampled_figures(draw, rows)])
+        assert len(changes) >= 10
+        marked += any(change.holds for change in changes)
+    assert marked <= 10
+
+
+def test_complaints_and_praise_are_told_apart(tmp_path: Path) -> None:
+    """By the kinds of the themes; a theme of both kinds has a line under each, a mixed mention counts in both."""
+
+    def row(number: int, mood: str, theme: str, **more: Any) -> dict[str, Any]:
+        return {"id": number, "text": f"t{number}", "sentiment": mood, "issues": None, "themes": [theme]} | more
+
+    issues = {"main_complaint": "slow delivery", "positive_aspect": "kind driver", "urgency": "low"}
+    old = [row(1, "negative", "Delivery"), row(2, "positive", "Staff"), row(3, "negative", "Staff")]
+    new = [
+        row(1, "mixed", "Delivery", issues=issues, theme_quotes={"Delivery": "the delivery was slow"}),
+        row(2, "mixed", "Delivery", issues=issues, theme_quotes={"Delivery": "a kind driver"}),
+        row(3, "mixed", "Delivery", issues=issues),
+        row(4, "negative", "Bills"),
+    ]
+    themes = (Theme("Delivery", "", "both"), Theme("Staff", "", "praise"), Theme("Bills", "", "complaint"))
+    paths = write_rows(tmp_path / "old.jsonl", old), write_rows(tmp_path / "new.jsonl", new)
+    with open_results(str(paths[0])) as before, open_results(str(paths[1])) as after:
+        found = compare(before, after, themes=themes)
+    sections = {
+        heading: {change.name: (change.old, change.new) for change in changes} for heading, changes in found.sections()
+    }
+    assert sections["complaints"] == {"Delivery": (1, 2), "Bills": (0, 1)}
+    assert sections["praise"] == {"Delivery": (0, 2), "Staff": (2, 0)}
+
+
+def test_more_files_are_a_series(tmp_path: Path) -> None:
+    """The last two are compared, and each share has its value in every file."""
+    paths = [write_rows(tmp_path / f"w{seed}.jsonl", judged(50, SHARES, CHANCES, seed)) for seed in range(4)]
+    with ExitStack() as stack:
+        found = compare(*(stack.enter_context(open_results(str(path))) for path in paths))
+    assert [PurePath(figures.name).name for figures in found.files] == ["w0.jsonl", "w1.jsonl", "w2.jsonl", "w3.jsonl"]
+    for change in found.of("sentiment"):
+        assert change.series == [figures.share(figures.mix.sentiment[change.name], 50).share for figures in found.files]
+    told = json.loads(comparison_to_json(found))
+    assert len(told["earlier"]) == 2
+    assert len(told["changes"][0]["series"]) == 4
+    assert "all files" in comparison_to_markdown(found, "x")
+
+
+def test_a_comparison_page_has_every_figure_and_no_path(tmp_path: Path) -> None:
+    """What holds comes first; the folder of the files is nowhere, and there is no script."""
+    old = judged(600, SHARES, CHANCES, 1)
+    new = judged(600, {"negative": 0.55, "mixed": 0.15, "positive": 0.3}, CHANCES, 2)
+    found = compared(tmp_path, old, new)
+    page = "".join(
+        comparison_to_html(found, title="Week <48>", brand="Acme & Co", written=datetime(2026, 11, 28, tzinfo=UTC))
+    )
+    for text in ("Week &lt;48&gt;", "Acme &amp; Co", "old.jsonl", "Worse", html.escape(held_sentence(found))):
+        assert text in page
+    assert page.index("Worse") < page.index('id="section-1"')
+    for change in found.changes:
+        assert points(change) in page
+    assert str(tmp_path) not in page
+    assert "<script" not in page

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from resultrows import NASTY, make_page, nasty_rows, result_rows
+from mellea_cli.pipelines.theme_prompts import Theme
+from mellea_cli.report.aggregate import Aggregator, ReportOptions
+from mellea_cli.report.html_report import to_html
+from mellea_cli.report.results import open_results
+from resultrows import NASTY, figures_of, make_page, nasty_rows, result_rows
+from rowfiles import write_rows
 
 
 class Elements(HTMLParser):
@@ -175,3 +181,37 @@ def test_a_trend_shows_each_bucket_with_its_figures(tmp_path: Path) -> None:
 def test_the_charts_of_no_answers_are_left_out(tmp_path: Path) -> None:
     """Failed rows have no mix to draw."""
     assert charts(tmp_path, [{"text": "t", "sentiment": None, "error": {"kind": "parse", "message": "no"}}]) == []
+
+
+def test_a_shared_page_has_no_path_and_no_command(tmp_path: Path) -> None:
+    """The name of the file is enough for a reader; notes about unreadable rows name no folder either."""
+    path = write_rows(tmp_path / "rows.jsonl", result_rows(20))
+    path.write_text(path.read_text() + "{broken\n")
+    aggregator = Aggregator()
+    with open_results(str(path)) as results:
+        records = list(results)
+        for record in records:
+            aggregator.add(record)
+        figures = aggregator.figures(results)
+    page = "".join(
+        to_html(figures, records, [], title="T", brand="Acme <&>", written=datetime(2026, 11, 28, tzinfo=UTC))
+    )
+    assert "rows.jsonl:21" in page
+    assert str(tmp_path) not in page
+    assert "mellea themes" not in page
+    assert '<p class="eyebrow" dir="auto">Acme &lt;&amp;&gt;</p>' in page
+
+
+def test_top_complaint_and_top_praise_are_apart(tmp_path: Path) -> None:
+    """Each is the most frequent theme of its kind, with its share and interval."""
+    themes = (Theme("Waiting times", "", "complaint"), Theme("Friendly staff", "", "praise"))
+    figures = figures_of(tmp_path, result_rows(90, themed=True), ReportOptions(themes=themes))
+    page = make_page(tmp_path, result_rows(90, themed=True), themes=themes)
+    complaint, praise = figures.top("complaint"), figures.top("praise")
+    assert complaint is not None
+    assert praise is not None
+    assert (complaint.tone, praise.name) == ("complaint", "Friendly staff")
+    for heading, theme in (("Top complaint", complaint), ("Top praise", praise)):
+        assert re.search(
+            rf"{heading}</dt><dd[^>]*>{theme.name}</dd><dd class=\"small\">{theme.count} rows, \d+ % \(", page
+        )

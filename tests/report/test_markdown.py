@@ -21,7 +21,7 @@ def test_the_figures_are_in_tables(tmp_path: Path) -> None:
     figures = figures_of(tmp_path, result_rows(100, themed=True), ReportOptions(by=("channel",)))
     text = to_markdown(figures, "Report")
     negative = figures.mix.sentiment["negative"]
-    assert f"| negative | {negative} | {round(100 * negative / figures.answered)}% |" in text
+    assert f"| negative | {negative} | {figures.shown(negative)} |" in text
     for theme in figures.themes:
         assert f"| {theme.name} | {theme.count} |" in text
     assert f"{figures.reconciliation()}." in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from typer.testing import CliRunner
 from mellea_cli.cli.app import app
 from mellea_cli.errors import InputError
 from mellea_cli.io.source import SourceOptions
-from mellea_cli.report.results import Record, open_results
-from resultrows import result_rows
+from mellea_cli.report.results import Record, Sample, is_non_answer, open_results
+from resultrows import figures_of, result_row, result_rows
 from rowfiles import write_rows
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -145,3 +146,106 @@ def test_packed_input_is_known_by_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "r.data"
     path.write_bytes(gzip.compress(json.dumps(result_rows(1)[0]).encode()))
     assert read(path)[0].id == "R-1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n/a",
+        "N/A.",
+        "-",
+        "---",
+        ".",
+        "...",
+        "?",
+        "none",
+        "None!",
+        "asdf",
+        "ASDFGH",
+        "asdfasdf",
+        "qwertz",
+        "xxx",
+        "k.A.",
+        "x",
+        "no comment",
+    ],
+)
+def test_a_non_answer_is_a_class_of_its_own(tmp_path: Path, text: str) -> None:
+    """Whatever the model said about it, it has no judgement, no theme and no part in any share."""
+    row = result_row(1, themed=True) | {"text": text}
+    (record,) = read(write_rows(tmp_path / "rows.jsonl", [row | {"sentiment": "negative"}]))
+    assert (record.state, record.sentiment, record.urgency, record.themes) == ("non-answer", "", "", ("none",))
+    assert record.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "👍",
+        ":(",
+        ":-)",
+        "!!!",
+        "10",
+        "ok",
+        "good",
+        "Nothing",
+        "nothing works",
+        "No",
+        "bad",
+        "aa",
+        "NaN values in my export",
+        "great",
+        "tree",
+        "wer",
+        "A+++ seller",
+    ],
+)
+def test_a_short_answer_is_an_answer(text: str) -> None:
+    """Faces, numbers, words and shouts say something."""
+    assert not is_non_answer(text)
+
+
+def test_non_answers_leave_the_shares(tmp_path: Path) -> None:
+    """The sum names them, and no figure counts them among the answered."""
+    rows = [
+        result_row(1) | {"text": "fine", "sentiment": "positive"},
+        result_row(2) | {"text": "n/a", "sentiment": "negative"},
+    ]
+    figures = figures_of(tmp_path, rows)
+    assert (figures.answered, figures.non_answers, figures.mix.share("positive")) == (1, 1, 1.0)
+    assert figures.reconciliation() == '2 rows = 1 answered + 1 non-answer such as "n/a"'
+
+
+def test_a_sampled_run_narrows_the_intervals(tmp_path: Path) -> None:
+    """The journal knows of how many rows the sample is, a run over its rows too, and a full run forgets it."""
+    rows = write_rows(
+        tmp_path / "in.jsonl", [{"id": number, "text": f"It is slow, case {number}."} for number in range(40)]
+    )
+    output = tmp_path / "out.jsonl"
+    run = ["summarise", str(rows), "-o", str(output), "-b", "scripted", "-m", "scripted", "-q"]
+    themes = tmp_path / "themes.toml"
+    themes.write_text('[[theme]]\nname = "Speed"\ndefinition = "Slow or fast."\n')
+    assert CliRunner().invoke(app, [*run, "--sample", "30"]).exit_code == 0
+    with open_results(str(output)) as results:
+        assert results.sample == Sample(30, 40)
+    labelled = ["themes", str(output), "-o", str(tmp_path / "labelled.jsonl"), "--themes-file", str(themes), *run[4:]]
+    assert CliRunner().invoke(app, labelled).exit_code == 0
+    with open_results(str(tmp_path / "labelled.jsonl")) as results:
+        assert results.sample == Sample(30, 40)
+    assert CliRunner().invoke(app, ["report", str(output), "-o", str(tmp_path / "report.md")]).exit_code == 0
+    assert "The 30 rows were drawn at random from 40." in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert CliRunner().invoke(app, [*run, "--sample", "30", "--limit", "10", "--overwrite"]).exit_code == 0
+    with open_results(str(output)) as results:
+        assert results.sample is None
+    assert CliRunner().invoke(app, [*run, "--overwrite"]).exit_code == 0
+    with open_results(str(output)) as results:
+        assert results.sample is None
+
+
+def test_the_interval_of_a_sample_is_about_its_input(tmp_path: Path) -> None:
+    """Of all but ten rows little is open; without the sample the same rows say less."""
+    figures = figures_of(tmp_path, result_rows(90))
+    sampled = replace(figures, sample=Sample(90, 100))
+    whole, part = (one.share(30, one.answered) for one in (figures, sampled))
+    assert part.share == whole.share
+    assert (part.high - part.low) < 0.5 * (whole.high - whole.low)

@@ -13,7 +13,7 @@ from mellea_cli.pipelines.own_fields import own_pipeline
 from mellea_cli.pipelines.pipeline import AnswerUnit
 from mellea_cli.pipelines.pipeline_spec import PipelineSpec
 from mellea_cli.run import answer_cache
-from mellea_cli.run.answer_cache import AnswerCache, Claim, UnitAnswers, completed, row_answers
+from mellea_cli.run.answer_cache import AnswerCache, Claim, UnitAnswers, completed, forecast, row_answers
 
 KEY = b"k" * 16
 GOOD, BAD = Success({"summary": "s"}), Failure("parse", "no")
@@ -167,3 +167,15 @@ def test_a_forecast_counts_rows_by_unit() -> None:
     assert found.units == {"a": 2, "b": 3}
     assert found.first is not None
     assert (found.first.id, found.first.known) == (1, {"a": "1"})
+
+
+def test_a_forecast_counts_nearly_identical_texts_once() -> None:
+    """As a run would ask them; one that is answered answers the others."""
+    rows = [Item(place, place, text) for place, text in enumerate(["Great", "great.", "great?", " ", "Bad"])]
+    shared, answers = plan(normalise=True), MemoryAnswers()
+    found = forecast(rows, shared, answers)
+    assert (found.new, found.identical, found.blank) == (3, 1, 1)
+    answers.commit([(shared.key("great"), GOOD)])
+    found = forecast(rows, shared, answers)
+    assert (found.new, found.known, found.identical) == (2, 1, 1)
+    assert forecast(rows, plan(), MemoryAnswers()).identical == 0

@@ -73,6 +73,51 @@ async def test_identical_texts_are_asked_about_once(server: ModelServer, tmp_pat
     assert (again.tally.reused, again.tally.same) == (100, 0)
 
 
+async def test_nearly_identical_texts_share_an_answer(server: ModelServer, tmp_path: Path) -> None:
+    """One call for each; the same in another order, and the same without the setting asks what has no own answer."""
+    texts = ["Great", "great.", "GREAT", "great?", "MARK-i1x is late", "- mark-I1x is late.", "great."]
+    run, shared = Run(tmp_path / "out.jsonl", openai(server)), plan(normalise=True)
+    first = await run(items(texts), shared)
+    assert server.state.requests == 3
+    rows = [row["summary"] for row in run.rows()]
+    assert rows[0] == rows[1] == rows[2] == rows[6]
+    assert rows[4] == rows[5]
+    assert (first.tally.same, first.tally.alike, first.tally.calls) == (4, 4, 3)
+    turned = await run(items(texts[::-1]), shared)
+    assert server.state.requests == 3
+    assert [row["summary"] for row in run.rows()] == rows[::-1]
+    assert (turned.tally.reused, turned.tally.same) == (7, 0)
+    await run(items(texts), plan())
+    assert server.state.requests == 6
+    await run.backend.aclose()
+
+
+async def test_an_earlier_journal_keeps_its_own_answers(server: ModelServer, tmp_path: Path) -> None:
+    """Rows that were asked one by one are not asked again, and keep what they have."""
+    texts = ["Late again", "late again.", "LATE again"]
+    run = Run(tmp_path / "out.jsonl", openai(server))
+    await run(items(texts[1:]), plan())
+    assert server.state.requests == 2
+    done = await run(items([*texts[1:], texts[0]]), plan(normalise=True))
+    assert server.state.requests == 3
+    assert done.tally.reused == 2
+    await run.backend.aclose()
+
+
+async def test_a_failed_nearly_identical_text_fails_alone_in_the_next_run(serve: Serve, tmp_path: Path) -> None:
+    """A failure stands for the texts of its run that share it, and the next run asks once for all of them."""
+    broken = {"now": True}
+    server = serve(fault=lambda call: faults.status(400) if broken["now"] and "late" in call.prompt.lower() else None)
+    run, shared = Run(tmp_path / "out.jsonl", openai(server)), plan(normalise=True)
+    first = await run(items(["Late", "late.", "Fine"]), shared)
+    assert (first.tally.failed, first.tally.done) == (2, 1)
+    broken["now"] = False
+    asked = server.state.requests
+    second = await run(items(["Late", "late.", "Fine"]), shared)
+    assert (second.tally.failed, server.state.requests - asked) == (0, 1)
+    await run.backend.aclose()
+
+
 async def test_a_finished_run_again_asks_nothing(server: ModelServer, tmp_path: Path) -> None:
     """No request, the same bytes."""
     run = Run(tmp_path / "out.jsonl", openai(server))

@@ -230,7 +230,7 @@ def test_a_process_id_that_is_used_again_is_no_sign_of_life(folder: Path) -> Non
     _written(folder, pid=os.getpid(), state="running")
     (record,) = read_runs(folder)
     assert (record.state, record.finish_at) == ("lost", None)
-    with pytest.raises(RunGone, match="without a word"):
+    with pytest.raises(RunGone, match="without notice"):
         find_run("out.jsonl", folder)
 
 

@@ -70,3 +70,12 @@ def test_text_and_answers_stand_side_by_side() -> None:
 def test_a_narrow_terminal_has_them_below_each_other() -> None:
     """Below 60 columns."""
     assert not any("│" in line for line in shown(40))
+
+
+def test_an_entry_of_a_list_is_indented() -> None:
+    """What does not fit into its first line stands below its text; other lines stay at the edge."""
+    step = ShownStep(
+        "facts", [Message("system", "Fields:\n- product: what the customer talks about, in words")], "", {}
+    )
+    lines = ["".join(text for _, text in line) for line in system_lines([step], 34, PALETTE)]
+    assert lines[1:-1] == ["  Fields:", "  - product: what the customer", "    talks about, in words"]

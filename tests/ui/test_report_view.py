@@ -110,5 +110,5 @@ def test_a_comparison_stays_in_its_width(tmp_path: Path) -> None:
     palette = Palette(make_console(TerminalStream(), {"TERM": "xterm"}))
     lines = ["".join(text for _, text in line) for line in comparison_lines(comparison, 79, palette)]
     assert all(cell_len(line) <= 79 for line in lines)
-    assert any(line.endswith("(came)") for line in lines)
-    assert any(line.endswith("(went)") for line in lines)
+    assert any(line.endswith(") new") for line in lines)
+    assert any(line.endswith(") gone") for line in lines)

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 
 from mellea_cli.engine.endpoint import EndpointFigures
 from mellea_cli.messages import Usage
+from mellea_cli.run.audit import AuditFigures, FieldAgreement
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.summary import (
     RunSummary,
@@ -171,6 +172,9 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "next_command": "mellea summarise in.jsonl -o out.jsonl",
         "exit_code": 3,
         "same": 0,
+        "alike": 0,
+        "learned": 0,
+        "audit": None,
         "concurrency": None,
         "unwritten": None,
         "endpoints": [],
@@ -208,6 +212,31 @@ def test_identical_texts_are_no_answers_of_earlier_runs() -> None:
     assert "skipped: 1 row that could not be read" in lines
     assert next(plain_summary(RunSummary(total=1, done=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
     assert not any(line.startswith("reused") for line in plain_summary(RunSummary(total=2, done=2, reused=1, same=1)))
+
+
+def test_the_audit_says_what_was_promised_and_measured() -> None:
+    """With the interval of each field; a promise that was not kept is a warning."""
+    fields = (FieldAgreement("sentiment", 0.97, 0.93, 0.99), FieldAgreement("urgency", 0.94, 0.8912, 0.97))
+    summary = RunSummary(total=900, done=900, learned=400, audit=AuditFigures(0.95, 400, 100, fields=fields))
+    lines = list(plain_summary(summary))
+    assert "learned: 400 rows by the row model, without a call" in lines
+    assert "promised: they agree with the full reading in 95.0% or more" in lines
+    measured = "sentiment 97.0% (93.0% to 99.0%), urgency 94.0% (89.1% to 97.0%) in 100 audited rows"
+    assert f"measured: {measured}" in lines
+    assert summary.asked == 500
+    assert json.loads(to_json(summary))["audit"] == {
+        "promised": 0.95,
+        "rows": 400,
+        "audited": 100,
+        "confidence": 0.95,
+        "fields": [
+            {"field": "sentiment", "agreement": 0.97, "low": 0.93, "high": 0.99},
+            {"field": "urgency", "agreement": 0.94, "low": 0.8912, "high": 0.97},
+        ],
+        "kept": False,
+    }
+    unmeasured = dataclasses.replace(summary, audit=AuditFigures(0.95, 5, 0))
+    assert "measured: nothing: no such row was drawn for the audit" in plain_summary(unmeasured)
 
 
 def test_cached_tokens_are_named_where_the_server_says_them() -> None:

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 from mellea_cli.errors import InputError
 from mellea_cli.io.source import SourceOptions, open_source
 from mellea_cli.items import Item
+from mellea_cli.pipelines.pipeline import Column
+from mellea_cli.report.results import Record, open_results, own_columns
 
 CountTokens = Callable[[str], int]
 
@@ -73,6 +75,8 @@ class Row:
     text: str  # One line, without the id
     stratum: str = ""  # Its kind, such as `negative/high`: rows are sampled evenly over the strata
     complaint: str = ""
+    sentiment: str = ""
+    own: Mapping[str, Any] = field(default_factory=dict)  # The values of own fields by column
 
     @property
     def line(self) -> str:
@@ -86,6 +90,7 @@ class DataTable:
     name: str
     rows: Sequence[Row]
     skipped: int = 0  # Rows without a usable text
+    own: Sequence[Column] = ()  # The columns of own fields
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -116,11 +121,13 @@ class DataTable:
         return f"{head}\n<rows name={self.name!r}>\n{overview}\n{body}\n</rows>", note
 
     def overview(self) -> str:
-        """Counts over all rows: sentiment and urgency, and the words that complaints share, with ids."""
+        """Counts over all rows: sentiment and urgency, own fields, and the words that complaints share, with ids."""
         lines = [f"{len(self.rows)} rows in all."]
         strata = Counter(row.stratum for row in self.rows if row.stratum)
         if strata:
-            lines.append("Sentiment/urgency: " + ", ".join(f"{name} {count}" for name, count in strata.most_common()))
+            what = "Sentiment/urgency" if any(row.sentiment for row in self.rows) else "Kinds of rows"
+            lines.append(f"{what}: " + ", ".join(f"{name} {count}" for name, count in strata.most_common()))
+        lines += filter(None, (self._counted(column) for column in self.own))
         ids_by_word: defaultdict[str, list[str]] = defaultdict(list)
         for row in self.rows:
             for word in words(row.complaint):
@@ -134,6 +141,31 @@ class DataTable:
         if shared:
             lines.append("Words that complaints share, most frequent first: " + "; ".join(shared))
         return "\n".join(lines)
+
+    def _counted(self, column: Column) -> str:
+        """What the values of an own field are over all rows; empty where that says nothing."""
+        rows_by_value: defaultdict[Any, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            for value in value_list(row.own.get(column.name)):
+                rows_by_value[value].append(row)
+        if column.type in ("int", "number"):
+            numbers = [value for value, rows in rows_by_value.items() for _ in rows if isinstance(value, int | float)]
+            if not numbers:
+                return ""
+            mean, least, greatest = sum(numbers) / len(numbers), min(numbers), max(numbers)
+            return f"{column.name}: mean {mean:.3g}, from {least:g} to {greatest:g}, in {len(numbers)} rows"
+        frequent = sorted(rows_by_value.items(), key=lambda pair: (-len(pair[1]), str(pair[0])))
+        if not column.is_categorical:
+            # Most texts occur once, and stand in their rows.
+            frequent = [pair for pair in frequent if len(pair[1]) > 1]
+        parts = []
+        for value, rows in frequent[:_OVERVIEW_WORDS]:
+            judged = Counter(row.sentiment for row in rows if row.sentiment)
+            mix = f" ({', '.join(f'{count} {name}' for name, count in judged.most_common())})" if judged else ""
+            ids = " ".join(f"[{row.id}]" for row in rows[:_OVERVIEW_IDS])
+            parts.append(f"{shown_value(value)} in {len(rows)}{mix}: {ids}")
+        more = len(frequent) - len(parts)
+        return f"{column.name}: {'; '.join(parts)}" + (f"; and {more} more" if more else "") if parts else ""
 
     def pick(self, question: str, room: int, tokens: CountTokens) -> tuple[Sequence[Row], int]:
         """Choose rows for a question, at most `room` tokens of them, in their order.
@@ -184,6 +216,18 @@ class DataTable:
         return [place for _, place in sorted(ranked)]
 
 
+def value_list(value: Any) -> list[Any]:
+    """The values in a cell of an own field: none, one, or the entries of a list."""
+    if isinstance(value, list):
+        return [one for one in value if isinstance(one, str | int | float)]
+    return [value] if isinstance(value, str | int | float) and value != "" else []
+
+
+def shown_value(value: Any) -> str:
+    """A value of an own field, as the model is shown it."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else _cell(value)
+
+
 def words(text: str) -> set[str]:
     """The words of a text without stop words, in lower case, plurals as singulars."""
     found = {word.lower() for word in _WORD.findall(text)} - _STOP_WORDS
@@ -216,12 +260,14 @@ def read_file(path: str) -> Document | DataTable:
 
 
 def read_data(path: str) -> DataTable:
-    """Read an output of `mellea summarise`.
+    """Read an output of `mellea summarise` or `mellea run`.
 
     Raises:
         InputError: it cannot be read, or is not such an output.
     """
     path = str(Path(path).expanduser())
+    if own := own_columns(path):
+        return _read_own(path, own)
     try:
         return _read_table(path, SourceOptions(text_field="summary", on_bad_row="skip"), _summarised_row)
     except InputError as error:
@@ -242,6 +288,35 @@ def _read_table(path: str, options: SourceOptions, make_row: Callable[[Item], Ro
         if not rows:
             raise InputError("no row has a text", path=path)
         return DataTable(Path(path).name, rows, source.skipped + len(items) - len(rows))
+
+
+def _read_own(path: str, own: Sequence[Column]) -> DataTable:
+    """Read an output with own fields, with the built-in columns or without them."""
+    with open_results(path, SourceOptions(on_bad_row="skip")) as results:
+        records = list(results)
+        answered = [record for record in records if record.state == "answered"]
+        if not answered:
+            raise InputError("no row has an answer", path=path)
+        # Without a sentiment the first field with choices says of what kind a row is.
+        by = next((column.name for column in own if column.is_categorical), "")
+        rows = [_own_row(record, by) for record in answered]
+        return DataTable(Path(path).name, rows, results.unreadable + len(records) - len(rows), own)
+
+
+def _own_row(record: Record, by: str) -> Row:
+    own = {name: value_list(value) for name, value in record.own.items()}
+    stratum = "/".join(filter(None, (record.sentiment, record.urgency)))
+    shown = [
+        stratum,
+        f"complaint: {_cell(record.complaint)}" if record.complaint else "",
+        f"praise: {_cell(record.praise)}" if record.praise else "",
+        *(f"{name}: {', '.join(map(shown_value, values))}" for name, values in own.items() if values),
+        _cell(record.summary or record.text),
+    ]
+    if not stratum and by:
+        stratum = f"{by} {', '.join(map(shown_value, own[by])) or 'not said'}"
+    text = " | ".join(filter(None, shown))
+    return Row(record.id, text, stratum, record.complaint, record.sentiment, record.own)
 
 
 def _plain_row(item: Item) -> Row:
@@ -265,7 +340,7 @@ def _summarised_row(item: Item) -> Row:
         f"praise: {_cell(praise)}" if praise else "",
         _cell(item.text),
     ]
-    return Row(str(item.id), " | ".join(filter(None, shown)), stratum, complaint)
+    return Row(str(item.id), " | ".join(filter(None, shown)), stratum, complaint, _value(item.fields.get("sentiment")))
 
 
 def _value(value: Any) -> str:

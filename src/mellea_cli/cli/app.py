@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "summarise": CommandEntry("summarise:summarise", "Write a summary, the sentiment and the issues for each row."),
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "run": CommandEntry("run:run", "Your own fields for each row of INPUT."),
+    "watch-folder": CommandEntry(
+        "watch_folder:watch_folder", "Process each file that appears in a folder once, when it is complete."
+    ),
     "pipeline": CommandEntry(
         "pipeline_file:pipeline_app", "Write, check, show and try a pipeline file: your own fields."
     ),
@@ -43,17 +46,18 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "themes:themes", "Find themes in complaints and praise, and label every row of RESULTS with them."
     ),
     "report": CommandEntry("report:report", "Show a finished run: sentiment, urgency, themes, trends, quotes."),
-    "show": CommandEntry("report:show", "Page through the rows of a finished run: columns, search, sort, --where."),
+    "show": CommandEntry("report:show", "Show the rows of a finished run: search, sort, select."),
     "export": CommandEntry("report:export", "Write rows of a finished run to a file of another format."),
     "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
     "status": CommandEntry("runs:status", "Show the runs on this machine: done, rate, finish time."),
     "pause": CommandEntry("runs:pause", "Pause a run on this machine."),
-    "resume": CommandEntry("runs:resume", "Let a paused run go on."),
+    "resume": CommandEntry("runs:resume", "Continue a paused run."),
     "stop": CommandEntry("runs:stop", "Stop a run as Ctrl-C does."),
-    "tune": CommandEntry("runs:tune", "Change the limits of a run while it goes on."),
+    "tune": CommandEntry("runs:tune", "Change the limits of a running run."),
     "runs": CommandEntry("runs:runs", "Show the latest runs on this machine."),
     "review": CommandEntry("review:review", "Judge a random sample and the doubtful rows of a finished run."),
     "evaluate": CommandEntry("review:evaluate", "Say how right a run is, by gold labels or by its review."),
+    "watch": CommandEntry("watch:watch", "Exit with 10 when a share or score has moved beyond chance. For cron."),
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),

@@ -245,6 +245,10 @@ def _at_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+# Tokens of one more row in a request, its answer included.
+_ROW_TOKENS = 512
+
+
 @asynccontextmanager
 async def open_servers(
     options: RunOptions,
@@ -285,6 +289,8 @@ async def open_servers(
         network=network_policy(options),
         secrets=secrets(options),
     )
+    if (more := options.rows_per_call - 1) > 0:
+        settings = dataclasses.replace(settings, context_per_slot=settings.context_per_slot + more * _ROW_TOKENS)
     if options.import_batch and not names_provider(options):
         # Nothing is sent there: the run refuses before that to ask what the import has not answered.
         settings = dataclasses.replace(settings, base_url="http://localhost:9/v1")
@@ -302,6 +308,13 @@ async def open_servers(
         yield backend
     finally:
         await backend.aclose()
+
+
+def connections(chosen: ModelChoice) -> int:
+    """Connections to the server, or the embedded one's slots: `mellea tune` may ask for more than a run began with."""
+    if chosen.backend == "local":
+        return chosen.concurrency
+    return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)
 
 
 async def check_logprobs(servers: Servers, model: str) -> None:
@@ -334,13 +347,6 @@ async def check_logprobs(servers: Servers, model: str) -> None:
                 f"{name} gives no log-probabilities for {its_model}, and -p fast reads nothing else",
                 hint="use -p single, or the embedded model: -b local",
             )
-
-
-def connections(chosen: ModelChoice) -> int:
-    """Connections to the server, or the embedded one's slots: `mellea tune` may ask for more than a run began with."""
-    if chosen.backend == "local":
-        return chosen.concurrency
-    return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)
 
 
 def names_provider(options: RunOptions) -> bool:

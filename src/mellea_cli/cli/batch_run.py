@@ -20,7 +20,8 @@ from mellea_cli.cli.backend_setup import ModelChoice, model_identity
 from mellea_cli.cli.flags import row_filter
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions
-from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError
+from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError, name_some
+from mellea_cli.io.byte_input import split_part
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success
 from mellea_cli.ui.terminal import is_terminal
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from mellea_cli.messages import Message
     from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
+    from mellea_cli.run.audit import AuditFigures
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.control import RunControl
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
     from mellea_cli.run.estimate import Candidates, Estimate, Sample
     from mellea_cli.run.plan import RunPlan
+    from mellea_cli.run.row_model import LearnedFields, RowLearner
     from mellea_cli.ui.run_display import RunDisplay
     from mellea_cli.ui.summary import ThemeCounts
 
@@ -97,19 +100,20 @@ UNKNOWN_TEXT = 16_384
 _REPROMPT_TOKENS = 768
 
 
-def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None) -> int:
+def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None, rows: int = 1) -> int:
     """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
 
     Args:
         pipeline: what is asked.
         longest: bytes of the longest text, or `None` when unknown.
         max_tokens: most tokens of an answer; `None` for the steps' own.
+        rows: rows in one request.
     """
     needed = 0
     for step in pipeline.steps:
         prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
-        read = (prompt + (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
-        needed = max(needed, read + (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
+        read = (prompt + rows * (UNKNOWN_TEXT if longest is None else longest)) // _BYTES_PER_TOKEN
+        needed = max(needed, read + rows * (max_tokens or step.max_tokens) + _REPROMPT_TOKENS)
     return next((window for window in _WINDOWS if window >= needed), _WINDOWS[-1])
 
 
@@ -128,7 +132,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)
     # An Ollama loads the model again for another window: the whole run has one.
-    window = context_window(pipeline, longest, options.max_tokens) if chosen.backend == "ollama" else None
+    rows = options.rows_per_call
+    window = context_window(pipeline, longest, options.max_tokens, rows) if chosen.backend == "ollama" else None
     return RunPlan(
         pipeline=pipeline,
         backend=chosen.backend,
@@ -145,6 +150,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         concurrency=chosen.concurrency,
         start=chosen.start,
         dedupe=options.dedupe,
+        # A quote is verbatim from its own row, so its text is not that of another row.
+        normalise=options.dedupe and options.normalise and not any(one.type == "quote" for one in pipeline.columns),
         policy=RetryPolicy(max_retries=options.max_retries, retry_after_cap_s=options.max_wait),
         deadlines=Deadlines(options.first_token_timeout or options.timeout, options.stall_timeout, options.timeout),
         max_wait_s=options.max_wait,
@@ -154,10 +161,174 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         caps=options.caps(prices=prices),
         redacted=options.redact,
         first_alone_s=_FIRST_ALONE_S if chosen.backend == "local" else 0.0,
+        rows_per_call=rows,
     )
 
 
+def learned_fields(options: RunOptions, pipeline: Pipeline) -> LearnedFields:
+    """What rows have that a row model answers.
+
+    Raises:
+        UsageError: a field cannot be learned, or scikit-learn is not installed.
+    """
+    from mellea_cli.run.row_model import LearnedFields, require_scikit_learn
+
+    require_scikit_learn()
+    wanted = [name.strip() for name in (options.learn_fields or "").split(",")]
+    return LearnedFields.of(pipeline, [name for name in wanted if name])
+
+
+def row_learner(target: float, fields: LearnedFields, plan: RunPlan, opened: Input) -> RowLearner:
+    """What answers rows without the full reading, at an agreement with it of at least `target`."""
+    from mellea_cli.run.audit import Audit
+    from mellea_cli.run.row_model import RowLearner, audit_share
+
+    return RowLearner(plan, fields, Audit(target, fields.names, audit_share(opened.total)))
+
+
 # The files of a run.
+
+
+def run_inputs(options: RunOptions, pipeline: Pipeline) -> ExitCode:
+    """Run a pipeline over the inputs: into one output, or into one each with `--output-dir`."""
+    from mellea_cli.cli.summarise import run_pipeline
+
+    if options.output_dir is None:
+        return with_display(options, pipeline.name, lambda show: run_pipeline(options, pipeline, show))
+    if options.output != "-":
+        raise UsageError("-o and --output-dir do not go together", hint="omit one of them")
+    worst = ExitCode.OK
+    for one in runs_by_file(with_files(options)):
+        code = run_file(one, pipeline)
+        if code not in (ExitCode.OK, ExitCode.SOME_FAILED, ExitCode.USAGE):
+            return code
+        worst = worst or code
+    return worst
+
+
+def run_file(options: RunOptions, pipeline: Pipeline) -> ExitCode:
+    """Run a pipeline over one of several inputs; an input that cannot be read is told, and ends only its own run."""
+    from mellea_cli.cli.summarise import run_pipeline
+    from mellea_cli.ui.console import say, say_error
+
+    if not options.quiet and not options.nightly:
+        say(sys.stderr, f"{options.input}: to {options.output}")
+    try:
+        return with_display(options, pipeline.name, lambda show: run_pipeline(options, pipeline, show))
+    except InputError as error:
+        say_error(sys.stderr, os.environ, error.message, error.hint)
+        return error.exit_code
+
+
+def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
+    """The options of a run for each input, with its output in the folder of `--output-dir`.
+
+    Raises:
+        InputError: an input is no file.
+        UsageError: two inputs would have the same output, or the folder is that of an input.
+        OutputError: the folder cannot be made.
+    """
+    folder = Path(options.output_dir or ".")
+    taken: dict[Path, str] = {}
+    for path in options.inputs or ():
+        if path == "-":
+            raise InputError("standard input has no name for an output", path=path, hint="name files, or use -o")
+        output = folder / output_name(path, options.output_format)
+        if os.path.realpath(folder) == os.path.realpath(Path(split_part(path)[0]).parent):
+            raise UsageError(f"{folder}: is the folder of the inputs", hint="choose another --output-dir")
+        if (other := taken.setdefault(output, path)) != path:
+            raise UsageError(f"{other} and {path}: both would be written to {output}", hint="rename one of them")
+    make_folder(folder)
+    for output, path in taken.items():
+        yield replace(options, inputs=[path], output=str(output), output_dir=None, pattern=None)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    from mellea_cli.io.files import output_error
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(str(folder), error) from error
+
+
+_READ_ONLY_BOOKS = (".ods", ".xls", ".xlsm", ".xlsb")
+
+
+def output_name(path: str, output_format: str | None) -> str:
+    """The name of an input's output in a folder: the input's, with the suffix of a format that can be written."""
+    from mellea_cli.io.formats import DATABASES, format_of_name
+
+    file, part = split_part(path)
+    name, form = Path(file).name, format_of_name(file)
+    for suffix in (".gz", ".zst", ".zip"):
+        name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
+    stem, suffix = (Path(name).stem, Path(name).suffix) if form else (name, "")
+    if output_format:
+        suffix = f".{output_format}"
+    elif suffix.lower() in _READ_ONLY_BOOKS:
+        suffix = ".xlsx"
+    elif form is None or form in DATABASES:
+        suffix = ".jsonl"
+    return f"{stem}{f'-{part}' if part else ''}{suffix}".replace("/", "-")
+
+
+_SIDE_FILES = (".journal", ".journal-wal", ".journal-shm", ".partial", ".lock", ".new", ".part", ".tmp", ".crdownload")
+
+
+def folder_files(folder: Path, pattern: str | None, but: Sequence[Path] = ()) -> list[Path]:
+    """The files of a folder that may be inputs: those that fit the pattern, else every table, in order of their names.
+
+    Args:
+        folder: the folder.
+        pattern: a glob pattern, or `None`.
+        but: files that are none.
+    """
+    from mellea_cli.io.formats import format_of_name
+
+    others = {os.path.realpath(path) for path in but}
+    return sorted(
+        path
+        for path in folder.glob(pattern or "*")
+        if path.is_file()
+        and not path.name.startswith((".", "~$"))
+        and not path.name.endswith(_SIDE_FILES)
+        and (pattern or format_of_name(path.name) or path.suffix.lower() == ".zip")
+        and os.path.realpath(path) not in others
+    )
+
+
+def with_files(options: RunOptions) -> RunOptions:
+    """The options with the files of each folder among the inputs in its place.
+
+    Raises:
+        InputError: a folder has no such file.
+        UsageError: `--pattern` was given without a folder.
+    """
+    folders = [path for path in options.inputs or () if path != "-" and Path(path).is_dir()]
+    if options.pattern and not folders:
+        raise UsageError("--pattern is for folders", hint="name a folder, or omit it")
+    if not folders:
+        return options
+    own = [Path(name) for name in (options.output, options.errors_file) if name and name != "-"]
+    found: list[str] = []
+    for path in options.inputs or ():
+        if path not in folders:
+            found.append(path)
+            continue
+        files = folder_files(Path(path), options.pattern, own)
+        if not files:
+            wanted = f"file that fits {options.pattern}" if options.pattern else "table"
+            names = [one.name for one in sorted(Path(path).iterdir())]
+            has = f"it has {name_some(names)}" if names else "it is empty"
+            raise InputError(f"is a folder without a {wanted}", path=path, hint=has)
+        found.extend(map(str, files))
+    return replace(options, inputs=list(dict.fromkeys(found)), pattern=None)
 
 
 def check_options(options: RunOptions) -> None:
@@ -191,8 +362,8 @@ def _files(options: RunOptions) -> Iterator[tuple[str, Path]]:
     """Every file of the run with its role in messages."""
     from mellea_cli.io.files import resolve_output
 
-    if options.input != "-":
-        yield "the input", Path(options.input)
+    inputs = [name for name in options.inputs or () if name != "-"]
+    yield from (("the input" if len(inputs) == 1 else "an input", Path(split_part(name)[0])) for name in inputs)
     for role, name in (("the output", options.output), ("the errors file", options.errors_file)):
         target = resolve_output(name) if name else None
         # Stdout and devices may serve twice.
@@ -288,13 +459,16 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
         delimiter=options.delimiter,
         header_row=options.header_row,
         skip_rows=options.skip_rows,
+        sheet=options.sheet,
+        cells=options.range,
+        query=options.query,
         limit=options.limit,
         sample=options.sample,
         seed=options.seed,
         on_bad_row=options.on_bad_row,
         where=row_filter(options.where),
     )
-    with open_source(options.input, source_options, report=show.trouble, note=show.note) as source:
+    with open_source(options.inputs or (), source_options, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
             show.say(f"{scan.skipped} bad rows are skipped")
@@ -352,8 +526,10 @@ def open_output(
         columns=columns,
         raw_csv=options.raw_csv,
         dialect=lambda: opened.source.dialect,
+        types=lambda: opened.source.types,
+        rows=opened.total,
     )
-    failed_options = SinkOptions(dialect=sink_options.dialect)
+    failed_options = SinkOptions(dialect=sink_options.dialect, types=sink_options.types)
     with ExitStack() as stack:
         journal: Journal | None = None
         if target.kind == "file":
@@ -564,6 +740,22 @@ def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
         run_io.answers.note_facts({OWN_FIELDS: json.dumps(own)})
 
 
+def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: str = "") -> None:
+    """Note in the journal of how many items the rows are a random sample, so that reports know how sure they are.
+
+    `carried` is the note of the output that this run reads as its input.
+    """
+    from mellea_cli.report.results import SAMPLE
+
+    scan = opened.scan
+    noted = carried if options.sample is None and options.limit is None else ""
+    # The first rows of a sample are those that came first in the input, and no sample.
+    if scan is not None and options.sample is not None and options.limit is None and scan.count < scan.all_items:
+        noted = json.dumps({"size": scan.count, "population": scan.all_items})
+    if noted or SAMPLE in run_io.answers.facts():
+        run_io.answers.note_facts({SAMPLE: noted})
+
+
 def _agreed(question: str) -> bool:
     if not (is_terminal(sys.stdin, {}) and is_terminal(sys.stderr, {})):
         return False
@@ -618,7 +810,9 @@ def preview(
     item = found.first if found is not None else None
     if first is None and item is None:
         item = next(iter(opened.source), None)
-    calls = f"{len(plan.pipeline.steps)} per item" + (f", {found.calls:,} in all" if found is not None else "")
+    rows = plan.rows_per_call
+    calls = f"{len(plan.pipeline.steps)} per " + ("item" if rows == 1 else f"{rows} items")
+    calls += f", {-(-found.calls // rows):,} in all" if found is not None else ""
     estimate: Estimate | None = None
     expected: list[tuple[str, str]] = []
     if first is None and found is not None and found.asked:
@@ -928,6 +1122,7 @@ def finish(
     result: RunResult,
     show: RunDisplay,
     themed: ThemeCounts | None = None,
+    audit: AuditFigures | None = None,
 ) -> None:
     """Show how the run ended.
 
@@ -954,6 +1149,9 @@ def finish(
             failed=tally.failed,
             reused=tally.reused,
             same=tally.same,
+            alike=tally.alike,
+            learned=tally.learned,
+            audit=audit,
             offloaded=tally.offloaded,
             failures=dict(tally.failures),
             skipped=opened.bad_rows,

@@ -52,7 +52,9 @@ class ChatOptions:
     file: Annotated[
         list[str] | None, option(INPUT, "Attach a file: text, JSONL or CSV; - for stdin. Repeatable.", "-f")
     ] = None
-    data: Annotated[str | None, option(INPUT, "Ask about an output of mellea summarise; answers cite row ids.")] = None
+    data: Annotated[
+        str | None, option(INPUT, "Ask about an output of mellea summarise or run; answers cite row ids.")
+    ] = None
     turns: Annotated[bool, option(INPUT, "Each line of stdin is a turn of one conversation.")] = False
     last: Annotated[bool, option(OUTPUT, "Continue the last chat.", "--continue", "-c")] = False
     resume: Annotated[str | None, option(OUTPUT, "Continue this chat.", metavar="ID")] = None

@@ -213,7 +213,9 @@ def extension(group: str, *known: str) -> dict[str, Any]:
 
 
 BACKENDS = extension("mellea.backends", "auto", "ollama", "openai", "local", "scripted")
-FORMATS = extension("mellea.formats", "jsonl", "json", "csv", "tsv")
+FORMATS = extension(
+    "mellea.formats", "jsonl", "json", "csv", "tsv", "xlsx", "ods", "parquet", "arrow", "sqlite", "duckdb"
+)
 EXECUTORS = extension("mellea.executors", "here", "ray")
 
 
@@ -236,7 +238,8 @@ def complete_model(incomplete: str) -> list[str]:
 
 def complete_column(ctx: typer.Context, incomplete: str) -> list[str]:
     """Columns of the input that the command line names, one or several with commas between them."""
-    named = next((ctx.params[name] for name in ("input", "results", "new") if ctx.params.get(name)), None)
+    named = next((ctx.params[name] for name in ("inputs", "input", "results", "new") if ctx.params.get(name)), None)
+    named = named[0] if isinstance(named, list | tuple) else named
     if not isinstance(named, str) or named == "-" or not Path(named).is_file():
         return []
     from mellea_cli.io.source import SourceOptions, first_columns

@@ -30,6 +30,7 @@ Every command ends with one of these codes. A script can decide by the code alon
 | 3 | finished; some items failed, or rows could not be read | their `error` says why; the same command asks again |
 | 4 | stopped early: the server, the account, or a limit that you set | remove the cause; the same command continues |
 | 5 | the output cannot be written | free disk space or correct the path; the same command continues |
+| 10 | `mellea watch`: a condition holds beyond chance | read the message on stdout |
 | 129 | ended by a hang-up (SIGHUP) | type the same command to continue |
 | 130 | ended by Ctrl-C (SIGINT) | type the same command to continue |
 | 141 | the reader of stdout closed it (`mellea summarise … \\| head`) | nothing |
@@ -42,8 +43,14 @@ After 129, 130 and 143 the output holds all finished rows. The message prints th
 | command | when |
 |---|---|
 | `mellea summarise --offload --no-wait` | 4 while batches are at the server, 0 once all answers are collected |
+| `mellea stop OUTPUT` | the run that is stopped ends with 4 |
+| `mellea pause`, `resume`, `stop`, `tune` | 2 if there is no such run now, or it cannot do that |
+| `--estimate` | 4 if no row of the sample was answered |
+| `--output-dir` | the first code other than 0; the other files are processed unless the code is 4 or more |
+| `mellea watch-folder` | 0 after Ctrl-C or SIGTERM while it waits; 130 or 143 if a file was in progress |
 | `mellea themes` | 5 if the figures do not match the output; the message names the row |
 | `mellea report`, `mellea compare` | 0 also for an empty file |
+| `mellea watch` | 10 if a condition holds beyond chance, 0 if none does, 4 if `--notify` fails |
 | `mellea show`, `mellea export` | 3 if some rows could not be read; the others are shown |
 | `mellea chat` | 3 if an answer is empty or a turn failed, 4 if the server cannot be used |
 | `mellea doctor` | 2 if something is marked `bad` |
@@ -111,9 +118,9 @@ FILTERS = """\
 `report`, `show` and `export` have it.
 
 ```console
-mellea summarise tickets.csv -o german.csv --where 'country == "DE" and rating <= 2'
+mellea summarise feedback.csv -o web.csv --where 'channel == "web" and length(text) > 40'
 mellea report results.jsonl --where 'urgency == "high"'
-mellea export results.jsonl -o refunds.csv --where 'text contains "refund" and not (id in [7, 12])'
+mellea export results.jsonl -o refunds.csv --where 'text contains "refund" and not (id in ["F-007", "F-012"])'
 ```
 
 ## What can be written

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mellea_cli.io.source import Source
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.batch_planner import BatchPlanner, BatchProgress
+    from mellea_cli.run.control import RunControl
     from mellea_cli.run.plan import Caps, RunPlan
     from mellea_cli.ui.run_display import RunDisplay
 
@@ -122,6 +123,7 @@ class QueuedRun:
     backend: Backend
     show: RunDisplay
     stop: Stop
+    control: RunControl | None = None
 
 
 async def run_queued(run: QueuedRun) -> RunResult:
@@ -265,7 +267,9 @@ async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgres
     if run.stop.asked.is_set() and jobs:
         run.show.say(f"{_batches_are(jobs)} still on the server; the same command takes the answers")
     backend = ReplayBackend(run.backend, store, progress.replays)
-    result = await run_batch(plan, backend, run.run_io, observer=run.show.begin(plan.caps.prices), stop=run.stop)
+    result = await run_batch(
+        plan, backend, run.run_io, observer=run.show.begin(plan.caps.prices), stop=run.stop, control=run.control
+    )
     tally = result.tally
     tally.offloaded = progress.settled
     tally.reused = max(0, tally.reused - progress.settled)

@@ -251,7 +251,9 @@ class TryFlags:
     """The flags of `mellea pipeline try`."""
 
     file: _File
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL, JSON, CSV or TSV file.", show_default=False)]
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A table: JSONL, CSV, XLSX, Parquet, …", show_default=False)
+    ]
     rows: Annotated[int, option(INPUT, "How many rows.", "-n", "--rows", min=1, max=200, env=False)] = 5
     sample: Annotated[bool, option(INPUT, "Rows chosen at random instead of the first ones.", env=False)] = False
     seed: Annotated[int, option(INPUT, "Seed of --sample.", env=False)] = 0
@@ -275,7 +277,7 @@ class TryFlags:
         """The flags of the run over these rows."""
         shared = {one.name for one in dataclasses.fields(RunOptions)}
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name in shared}
-        values["base_url"] = [self.base_url] if self.base_url else None
+        values |= {"inputs": [self.input], "base_url": [self.base_url] if self.base_url else None}
         values |= {"limit": None, "sample": self.rows} if self.sample else {"limit": self.rows, "sample": None}
         return RunOptions(**{**values, "pipeline": str(self.file), "quiet": self.json, "json": False})
 
@@ -371,6 +373,7 @@ class _Try:
         return Row(item, {})
 
     def _print(self, result: "RunResult") -> None:
+        from mellea_cli.ui.number_format import duration
         from mellea_cli.ui.pipeline_view import print_lines, system_lines, try_lines
 
         rows = [self._row(position) for position in sorted(self.outcomes)]
@@ -390,11 +393,11 @@ class _Try:
         parts += [f"{_count(len(rows) - len(asked), 'row')} remembered"] if len(asked) < len(rows) else []
         parts += [f"{repaired} repaired"] if repaired else []
         parts += [f"{result.tally.failed} failed"] if result.tally.failed else []
-        self.show.say(f"{', '.join(parts)}; {result.elapsed_s:.1f} s")
+        self.show.say(f"{', '.join(parts)}; {duration(result.elapsed_s)}")
         file, source = shlex.quote(str(self.flags.file)), shlex.quote(self.flags.input)
-        self.show.say(
-            f"edit {file} and try again: only what has changed is asked; all rows: mellea run {file} {source} -o OUT"
-        )
+        # Two lines: one would be longer than a usual terminal is wide.
+        self.show.say(f"edit {file} and try again: only what has changed is asked")
+        self.show.say(f"all rows: mellea run {file} {source} -o OUT")
 
     def _row(self, position: int) -> "TriedRow":
         from mellea_cli.engine.pipeline_runner import variables

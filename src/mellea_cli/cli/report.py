@@ -23,13 +23,15 @@ from mellea_cli.errors import ExitCode, InputError, UsageError
 if TYPE_CHECKING:
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.pipelines.theme_prompts import Theme
+    from mellea_cli.report.comparison import Comparison
     from mellea_cli.report.figures import Figures
     from mellea_cli.report.results import OutputRows, Record
+    from mellea_cli.report.score import ScoreKind
 
 
 ReportFormat = Literal["text", "html", "md", "json"]
-ComparisonFormat = Literal["text", "md", "json"]
 REPORT = "Report"
+SCORE_HELP = "Score column: nps, csat or stars, then its name (default: by name)."
 
 # A variable such as MELLEA_OUTPUT is for the batch commands.
 _flag = partial(option, env=False)
@@ -50,8 +52,10 @@ class ReportFlags:
     )
     json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
     title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
+    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
     where: Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")] = None
     by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
+    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
     date: Annotated[
         str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN)
     ] = None
@@ -91,7 +95,7 @@ def report(flags: ReportFlags) -> ExitCode:
 
     form = _output_format(flags, ("text", "html", "md", "json"))
     _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
-    themes = _themes(flags)
+    themes = _themes([flags.results], flags.themes_file)
     options = SourceOptions(
         format=flags.input_format,
         text_field=tuple(flags.text_field or ()),
@@ -103,7 +107,7 @@ def report(flags: ReportFlags) -> ExitCode:
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
-        wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes)
+        wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes, parse_score(flags.score))
         reviewed = ReviewedTotals(results.corrections, results.own) if results.corrections else None
         aggregator = Aggregator(wishes, reviewed)
         for record in results:
@@ -117,7 +121,8 @@ def report(flags: ReportFlags) -> ExitCode:
         from mellea_cli.report.html_report import to_html
 
         written = datetime.now().astimezone().replace(microsecond=0)
-        page = to_html(figures, records, list(results.columns), title=title, written=written, next_steps=next_steps)
+        columns = list(results.columns)
+        page = to_html(figures, records, columns, title=title, written=written, brand=flags.brand or "")
         _write(flags.output, page)
     elif form == "json":
         from mellea_cli.report.figures import figures_to_json
@@ -134,15 +139,15 @@ def report(flags: ReportFlags) -> ExitCode:
     return ExitCode.OK
 
 
-def _themes(flags: ReportFlags) -> "Sequence[Theme]":
-    """The themes' definitions: from the named file, else from the one next to labelled rows."""
+def _themes(results: "Sequence[str]", themes_file: str | None) -> "Sequence[Theme]":
+    """The themes' definitions: from the named file, else from the one next to labelled rows, the last ones first."""
     from mellea_cli.io.themes_file import read_themes
 
-    if flags.themes_file is None:
-        return read_themes(Path(f"{flags.results}.toml")) or ()
-    themes = read_themes(Path(flags.themes_file))
+    if themes_file is None:
+        return next(filter(None, (read_themes(Path(f"{path}.toml")) for path in reversed(results))), ())
+    themes = read_themes(Path(themes_file))
     if themes is None:
-        raise InputError("cannot be read: no such file", path=flags.themes_file, hint="name another --themes-file")
+        raise InputError("cannot be read: no such file", path=themes_file, hint="name another --themes-file")
     return themes
 
 
@@ -151,8 +156,7 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
         return []
     name = shlex.quote(flags.results)
     if figures.labels is None and figures.judged:
-        steps = [f"mellea themes {name} -o themes.jsonl", "mellea report themes.jsonl -o report.html"]
-        return steps if form == "html" else steps[:1]
+        return [f"mellea themes {name} -o themes.jsonl"]
     return [f"mellea report {name} -o report.html"] if form == "text" else []
 
 
@@ -160,11 +164,19 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
 class CompareFlags:
     """The flags of `mellea compare`."""
 
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Output of an earlier mellea summarise or themes.")]
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Output of a later one.")]
-    output: Annotated[str | None, _flag(OUTPUT, "A file (.md .json .txt) or - for stdout.", "-o")] = None
-    format: Annotated[
-        ComparisonFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="OLD... NEW", help="Two or more outputs of mellea summarise or themes, oldest first."),
+    ]
+    output: Annotated[str | None, _flag(OUTPUT, "A file (.html .md .json .txt) or - for stdout.", "-o")] = None
+    format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
+        None
+    )
+    title: Annotated[str | None, _flag(OUTPUT, "Title of the comparison.")] = None
+    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
+    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    themes_file: Annotated[
+        str | None, _flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
     ] = None
     json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
     text_field: Annotated[
@@ -177,29 +189,77 @@ class CompareFlags:
 def compare(flags: CompareFlags) -> ExitCode:
     """Show what changed between two finished runs.
 
-    Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Rows are the same
-    when their ids are, or their texts where there are no ids.
+    Counts and shares of sentiment, urgency and themes, up and down, and rows that came and went. Colour marks only
+    changes beyond chance. Of more than two files the last two are compared, and all are shown as a series.
     """
-    from mellea_cli.io.source import SourceOptions
-    from mellea_cli.report.comparison import compare as compare_results
     from mellea_cli.report.comparison import comparison_to_json, comparison_to_markdown
-    from mellea_cli.report.results import open_results
     from mellea_cli.ui.report_view import print_comparison
 
-    if (flags.old, flags.new) == ("-", "-"):
-        raise UsageError("both files cannot come from stdin", hint="name at least one of them: mellea compare OLD -")
-    form = _output_format(flags, ("text", "md", "json"))
-    _check_output(flags.output, (flags.old, flags.new))
-    options = SourceOptions(text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
-    with open_results(flags.old, options) as old, open_results(flags.new, options) as new:
-        comparison = compare_results(old, new)
-    if form == "json":
+    form = _output_format(flags, ("text", "html", "md", "json"))
+    _check_output(flags.output, flags.results)
+    comparison = read_comparison(
+        flags.results,
+        themes_file=flags.themes_file,
+        score=parse_score(flags.score),
+        text_field=flags.text_field,
+        id_field=flags.id_field,
+    )
+    title = flags.title or "What changed"
+    if form == "html":
+        from mellea_cli.report.html_report import comparison_to_html
+
+        written = datetime.now().astimezone().replace(microsecond=0)
+        _write(flags.output, comparison_to_html(comparison, title=title, written=written, brand=flags.brand or ""))
+    elif form == "json":
         _write(flags.output, [comparison_to_json(comparison)])
     elif form == "md":
-        _write(flags.output, [comparison_to_markdown(comparison, "What changed")])
+        _write(flags.output, [comparison_to_markdown(comparison, title)])
     else:
         _write_text(flags.output, lambda out: print_comparison(comparison, out, os.environ))
     return ExitCode.OK
+
+
+def read_comparison(
+    paths: "Sequence[str]",
+    *,
+    themes_file: str | None,
+    score: "tuple[ScoreKind, str] | None",
+    text_field: "Sequence[str] | None" = None,
+    id_field: str | None = None,
+) -> "Comparison":
+    """Compare outputs, oldest first.
+
+    Raises:
+        UsageError: there are fewer than two, or two of them are stdin.
+        InputError: one of them cannot be read, or is not an output.
+    """
+    from contextlib import ExitStack
+
+    from mellea_cli.io.source import SourceOptions
+    from mellea_cli.report.comparison import compare as compare_results
+    from mellea_cli.report.results import open_results
+
+    if len(paths) < 2:
+        raise UsageError("one file cannot be compared", hint=f"name an earlier one, too: mellea compare OLD {paths[0]}")
+    if list(paths).count("-") > 1:
+        raise UsageError("two files cannot come from stdin", hint="name all but one of them: mellea compare OLD -")
+    options = SourceOptions(text_field=tuple(text_field or ()), id_field=id_field)
+    with ExitStack() as stack:
+        results = [stack.enter_context(open_results(path, options)) for path in paths]
+        return compare_results(*results, themes=_themes(paths, themes_file), score=score)
+
+
+def parse_score(wanted: tuple[str, str] | None) -> "tuple[ScoreKind, str] | None":
+    """Read `--score`."""
+    from mellea_cli.report.score import SCORE_KINDS
+
+    if wanted is None:
+        return None
+    kind = next((kind for kind in SCORE_KINDS if kind == wanted[0].lower()), None)
+    if kind is None:
+        names = ", ".join(SCORE_KINDS)
+        raise UsageError(f"--score {wanted[0]}: is no kind of score", hint=f"one of {names}: --score nps {wanted[1]}")
+    return kind, wanted[1]
 
 
 _Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Output of a run, or any table; - for stdin.")]
@@ -238,7 +298,7 @@ class ShowFlags:
 
 @options_command(ShowFlags)
 def show(flags: ShowFlags) -> ExitCode:
-    """Show the rows of a finished run.
+    """Show the rows of a finished run: search, sort, select.
 
     At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
     whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
@@ -254,7 +314,7 @@ def show(flags: ShowFlags) -> ExitCode:
     with OutputRows(flags.results, _source_options(flags), names, flag=flag, sort=sort) as rows:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
-            found = (fields for fields in found if has_text(fields, flags.search))
+            found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
         if sort:
             reverse = str(flags.sort).startswith("-")
             # What has no value stays last.
@@ -373,7 +433,9 @@ def export(flags: ExportFlags) -> ExitCode:
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
-        options = SinkOptions(format=form, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect)
+        options = SinkOptions(
+            format=form, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect, types=lambda: rows.types
+        )
         sink = stack.enter_context(open_sink(target, AddedColumns(), options, note=partial(say, sys.stderr)))
         for position, (line, fields, raw) in enumerate(rows):
             kept = rows.chosen(fields)

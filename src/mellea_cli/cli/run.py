@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline, run_pipeline
+from mellea_cli.cli.summarise import RunOptions, batch_command, complete_pipeline
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
@@ -35,10 +34,9 @@ def run(options: RunOptions) -> ExitCode:
     Pipeline in a Python module. The same command again asks only for what is missing: a field that was added or
     reworded asks that field alone.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def chosen_pipeline(options: RunOptions) -> Pipeline:
@@ -52,8 +50,7 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
     from mellea_cli.pipelines.pipeline import Column
 
     extended = bool(options.field or options.category or options.labels or options.language)
-    plain = not (extended or options.confidence or options.examples_from)
-    if plain and options.pipeline in PIPELINES:
+    if not (extended or options.confidence or options.examples_from) and options.pipeline in PIPELINES:
         return PIPELINES[options.pipeline]
     from mellea_cli.pipelines.own_fields import own_pipeline, pipeline_of
 

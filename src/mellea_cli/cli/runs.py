@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mellea_cli.cli.flags import concurrency_limit
+from mellea_cli.cli.flags import JsonFlag, concurrency_limit, write_json
 from mellea_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _RECENT_S = 86_400.0
 
 
 def status(as_json: _Json = False) -> None:
-    """Show the runs on this machine that go on, and those that were killed in the last day."""
+    """Show the current runs on this machine, and those that were killed in the last day."""
     from mellea_cli.run.control import read_runs
     from mellea_cli.ui.console import say
 
@@ -43,7 +43,7 @@ def status(as_json: _Json = False) -> None:
             if run.state == "lost" and run.next_command:
                 say(sys.stderr, f"{_short(run.output)}: its answers are safe; to continue: {run.next_command}")
     else:
-        say(sys.stderr, "no run goes on; mellea runs shows those that have ended")
+        say(sys.stderr, "nothing is running; mellea runs shows the runs that have ended")
 
 
 def runs(
@@ -66,19 +66,20 @@ def runs(
 def pause(
     output: _Output,
     reason: Annotated[str | None, typer.Option(help="What its display says.", show_default="mellea pause")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Pause a run: requests in flight are finished, and no new one is sent until mellea resume."""
-    _ask(output, {"do": "pause", "reason": reason})
+    _ask(output, {"do": "pause", "reason": reason}, as_json=as_json)
 
 
-def resume(output: _Output) -> None:
-    """Let a paused run go on."""
-    _ask(output, {"do": "resume"})
+def resume(output: _Output, as_json: JsonFlag = False) -> None:
+    """Continue a paused run."""
+    _ask(output, {"do": "resume"}, as_json=as_json)
 
 
-def stop(output: _Output) -> None:
+def stop(output: _Output, as_json: JsonFlag = False) -> None:
     """Stop a run as Ctrl-C does: rows in flight are finished, and the same command continues. Twice: at once."""
-    _ask(output, {"do": "stop"})
+    _ask(output, {"do": "stop"}, as_json=as_json)
 
 
 def tune(
@@ -87,22 +88,27 @@ def tune(
         str | None, typer.Option("-c", "--concurrency", metavar="N", help="Requests in flight at most.")
     ] = None,
     rpm: Annotated[float | None, typer.Option(min=0.0, help="Requests per minute at most; 0: no limit.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Change the limits of a run while it goes on."""
+    """Change the limits of a running run."""
     if concurrency is None and rpm is None:
         raise UsageError("nothing was named to change", hint=f"mellea tune {output} -c 8, or --rpm 60")
     number = concurrency_limit(concurrency) if concurrency is not None else None
     if concurrency is not None and number is None:
         raise UsageError("-c auto is for the start of a run", hint="name a number, such as -c 8")
-    _ask(output, {"do": "tune", "concurrency": number, "rpm": rpm})
+    _ask(output, {"do": "tune", "concurrency": number, "rpm": rpm}, as_json=as_json)
 
 
-def _ask(output: str, request: dict[str, Any]) -> None:
+def _ask(output: str, request: dict[str, Any], *, as_json: bool) -> None:
     from mellea_cli.run.control import ask_run, find_run
     from mellea_cli.ui.console import say
 
     run = find_run(output)
-    say(sys.stderr, f"{_short(run.output)}: {ask_run(run, request)}")
+    answer = ask_run(run, request)
+    if as_json:
+        write_json({"output": run.output, "answer": answer})
+    else:
+        say(sys.stderr, f"{_short(run.output)}: {answer}")
 
 
 def _print_json(runs: Sequence[RunRecord]) -> None:
@@ -149,8 +155,9 @@ def _state(run: RunRecord) -> tuple[str, str]:
 
     text = f"{run.state}: {run.reason}" if run.reason else run.state
     if run.state == "lost":
-        text = f"ended without a word, last seen {clock(run.updated)}"
-    elif run.goes_on and time.time() - run.updated > SILENT_S:
+        text = f"ended without notice, last seen {clock(run.updated)}"
+    elif run.socket and time.time() - run.updated > SILENT_S:
+        # A run with a socket writes its record once a second; one that prepares, or waits for a batch queue, does not.
         text = f"silent since {clock(run.updated)}: its process stands still"
     elif run.exit_code:
         text = f"{text} (exit code {run.exit_code})"

@@ -6,6 +6,7 @@
 # No `from __future__ import annotations`, see `mellea_cli.cli.flags`.
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,8 +68,13 @@ if TYPE_CHECKING:
 
 # The commands that take a flag, where not all batch commands do. Themes are found and labelled live by one process: the
 # provider's batch queue and Ray are for `summarise` and `run` only.
-SUMMARISE = ("summarise", "run")
+SUMMARISE = ("summarise", "run", "watch-folder")
 THEMES_ONLY = ("themes",)
+WATCH_ONLY = ("watch-folder",)
+ONE_RUN = ("summarise", "run", "themes")  # `watch-folder` names the outputs itself
+
+DEFAULT_AGREEMENT = 0.95
+LEAST_AGREEMENT = 0.5
 
 _time_limit = partial(option, parser=time_limit, metavar="DURATION")
 _duration = partial(option, parser=duration, metavar="DURATION")
@@ -88,12 +94,14 @@ class RunOptions:
     keeps its default.
     """
 
-    input: Annotated[
-        str,
+    inputs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT", help="JSONL, JSON, CSV or TSV file, also .gz; - for stdin.", show_default=False
+            metavar="INPUT...",
+            help="Tables (JSONL, CSV, XLSX, Parquet, FILE.db::TABLE, …) or folders with them; - for stdin.",
+            show_default=False,
         ),
-    ] = ""
+    ] = None
 
     field: Annotated[
         list[str] | None,
@@ -144,6 +152,11 @@ class RunOptions:
         option(THEMES, "TOML file: read if it exists, else written (default: OUTPUT.toml).", usual=True),
         THEMES_ONLY,
     ] = None
+    theme_field: Annotated[
+        str | None,
+        option(THEMES, "Column with the texts, lists or quotes to use, not complaints and praise.", metavar="NAME"),
+        THEMES_ONLY,
+    ] = None
     max_themes: Annotated[
         int,
         option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50, usual=True),
@@ -152,8 +165,15 @@ class RunOptions:
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
 
     output: Annotated[
-        str, option(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o", usual=True)
+        str,
+        option(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o", usual=True),
+        ONE_RUN,
     ] = "-"
+    output_dir: Annotated[
+        str | None,
+        option(OUTPUT, "One output in this folder for each input.", metavar="DIR"),
+        SUMMARISE,
+    ] = None
     output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
         None
     )
@@ -186,6 +206,23 @@ class RunOptions:
     skip_rows: Annotated[
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
+    sheet: Annotated[
+        str | None, option(INPUT, "Sheet of a workbook: name or number (default: the first).", metavar="NAME")
+    ] = None
+    range: Annotated[
+        str | None, option(INPUT, "Part of the sheet with the table: A3:F200, A:F or B2.", metavar="CELLS")
+    ] = None
+    query: Annotated[
+        str | None, option(INPUT, "SQL whose rows are read from an SQLite or DuckDB file.", metavar="SQL")
+    ] = None
+    pattern: Annotated[
+        str | None, option(INPUT, "Files of a folder: '*.csv', '**/*.xlsx' (default: every table).", metavar="GLOB")
+    ] = None
+    settle: Annotated[
+        float,
+        _duration(INPUT, "A file is complete once it is unchanged for this time.", show_default="2s"),
+        WATCH_ONLY,
+    ] = 2.0
     where: Annotated[str | None, option(INPUT, WHERE_HELP, metavar="EXPR", usual=True)] = None
     limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1, usual=True)] = None
     sample: Annotated[int | None, option(INPUT, "Read N items chosen at random, in input order.", min=1)] = None
@@ -241,9 +278,41 @@ class RunOptions:
         ),
     ] = None
     max_concurrency: Annotated[int | None, option(RUN, "Upper limit of -c auto.", min=1)] = None
+    rows_per_call: Annotated[
+        int, option(RUN, "Most rows in one request, see docs/scaling.md.", min=1, max=50), SUMMARISE
+    ] = 1
     dedupe: Annotated[bool, option(RUN, "Send identical texts once, and share the answer.", "--dedupe/--no-dedupe")] = (
         True
     )
+    normalise: Annotated[
+        bool,
+        option(
+            RUN,
+            "Short texts that differ only in capitals, blanks or a last full stop share an answer.",
+            "--normalise/--no-normalise",
+        ),
+        SUMMARISE,
+    ] = True
+    learn: Annotated[
+        bool, option(RUN, "A small model learns from the first answers and takes the rows it is sure of."), SUMMARISE
+    ] = False
+    learn_fields: Annotated[
+        str | None,
+        option(
+            RUN, "Fields that learned rows need; other own fields stay empty there (default: all).", metavar="NAMES"
+        ),
+        SUMMARISE,
+    ] = None
+    accuracy: Annotated[
+        str | None,
+        option(
+            RUN,
+            "How often rows without the full reading must agree with it; best: all rows get it.",
+            metavar="SHARE|best",
+            show_default="0.95 with --learn",
+        ),
+        SUMMARISE,
+    ] = None
     engine: Annotated[
         str, option(RUN, "ray: run on a Ray cluster, see docs/ray.md.", show_default="here", **EXECUTORS), SUMMARISE
     ] = "here"
@@ -336,6 +405,11 @@ class RunOptions:
     log_file: Annotated[str | None, option(DISPLAY, "Write every event but tokens to this file as JSON lines.")] = None
 
     @property
+    def input(self) -> str:
+        """The first input; empty for none."""
+        return self.inputs[0] if self.inputs else ""
+
+    @property
     def server_url(self) -> str | None:
         """The address of the only server; `None` for none or several."""
         return self.base_url[0] if self.base_url and len(self.base_url) == 1 else None
@@ -356,6 +430,35 @@ class RunOptions:
     def uses_batch_files(self) -> bool:
         """Whether answers come from batch files."""
         return bool(self.offload or self.export_batch or self.import_batch)
+
+    @property
+    def target_agreement(self) -> float | None:
+        """The agreement with the full reading that rows without it must have; `None` where all rows get it.
+
+        Raises:
+            UsageError: `--accuracy` is neither a share nor `best`, or flags do not go together.
+        """
+        text = (self.accuracy or "").strip().lower()
+        target: float | None = DEFAULT_AGREEMENT if self.learn else None
+        if text and text != "best":
+            try:
+                target = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            except ValueError:
+                target = math.nan
+            if not LEAST_AGREEMENT <= target < 1:
+                raise UsageError(
+                    f"--accuracy {self.accuracy}: is not a share from {LEAST_AGREEMENT} to below 1",
+                    hint="write it as 0.95 or 95%, or best for the full reading of every row",
+                )
+        if text == "best" and self.learn:
+            raise UsageError(
+                "--accuracy best gives every row the full reading, so --learn has no rows", hint="omit one"
+            )
+        if target is None and self.learn_fields:
+            raise UsageError("--learn-fields is for --learn", hint="add --learn, or omit it")
+        if target is not None and self.uses_batch_files:
+            raise UsageError("--learn is for live runs, not for a batch queue", hint="omit one of them")
+        return target
 
     def caps(self, now: datetime | None = None, prices: "Prices | None" = None) -> "Caps":
         """The limits that stop the run.
@@ -395,14 +498,14 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     from mellea_cli.cli.settings import choose_servers
 
-    if not values["input"]:
+    if not values["inputs"]:
         if stdin_is_terminal() and not values["nightly"]:
             from mellea_cli.cli.help_pages import first_minute
 
             typer.echo(first_minute("summarise" if ctx.info_name == "summarize" else str(ctx.info_name)))
             raise typer.Exit(0)
         # Under a scheduler there is no stdin either; the command then refuses the empty name.
-        values["input"] = "-" if stdin_has_data() else ""
+        values["inputs"] = ["-"] if stdin_has_data() else []
     if getattr(ctx.get_parameter_source("text_field"), "name", "") == "ENVIRONMENT":
         # Typer splits a variable at blanks, which columns' names contain: several stand on lines of their own.
         values["text_field"] = os.environ["MELLEA_TEXT_FIELD"].splitlines()
@@ -413,13 +516,13 @@ def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> di
 def summarise(options: RunOptions) -> ExitCode:
     """Write a summary, the sentiment and the issues for each row of INPUT.
 
-    The same command again asks only for items that are missing, edited or failed.
+    The same command again asks only for items that are missing, edited or failed. Several files, or the files of a
+    folder, become one output with a column source, or one output each with --output-dir.
     """
-    from mellea_cli.cli.batch_run import with_display
+    from mellea_cli.cli.batch_run import run_inputs
     from mellea_cli.cli.run import chosen_pipeline
 
-    pipeline = chosen_pipeline(options)
-    return with_display(options, pipeline.name, partial(run_pipeline, options, pipeline))
+    return run_inputs(options, chosen_pipeline(options))
 
 
 def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
@@ -434,19 +537,18 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     from mellea_cli.cli import batch_run, offload
     from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
     from mellea_cli.cli.run import check_columns
-    from mellea_cli.io.writers import Added, AddedColumns
+    from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
 
-    if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here"):
-        raise UsageError(
-            f"-p {pipeline.name} reads log-probabilities: not from a batch queue, and not with --engine",
-            hint="use -p single, or omit --engine, --offload, --export-batch and --import-batch",
-        )
+    _check_together(options, pipeline)
     elsewhere = _executor_factory(options, show)
+    options = batch_run.with_files(options)
     batch_run.check_options(options)
     if options.examples_from:
         show.say(
             f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
         )
+    target = options.target_agreement
+    learned = None if target is None else batch_run.learned_fields(options, pipeline)
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
@@ -459,7 +561,8 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.estimate:
             batch_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
-        added = AddedColumns(tuple(Added(column.name, column.parts, column.joint) for column in pipeline.columns))
+        columns = [Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns]
+        added = AddedColumns((*columns, Added(ANSWERED_BY)) if target is not None else tuple(columns))
         run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
@@ -467,6 +570,9 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         plan = plan_for(chosen)
         batch_run.confirm_changes(options, plan, opened, run_io, show)
         batch_run.note_own_fields(pipeline.columns, run_io)
+        batch_run.note_sample(options, opened, run_io)
+        learner = batch_run.row_learner(target, learned, plan, opened) if target is not None and learned else None
+        run_io = run_io if learner is None else learner.run_io(run_io)
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
         if options.estimate:
@@ -480,7 +586,8 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
                 ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
                 result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show, stop, control))
             control.ended(int(result.exit_code), result.stopped, batch_run.next_command(options, result))
-        batch_run.finish(options, plan, opened, result, show)
+        audit = None if learner is None else learner.figures()
+        batch_run.finish(options, plan, opened, result, show, audit=audit)
     return result.exit_code
 
 
@@ -506,6 +613,17 @@ def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFacto
     factory = EXECUTORS.require(options.engine)(flags, show.say)
     factory.check()
     return factory
+
+
+def _check_together(options: RunOptions, pipeline: "Pipeline") -> None:
+    if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
+        other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
+        raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
+    if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here" or options.rows_per_call > 1):
+        raise UsageError(
+            f"-p {pipeline.name} reads log-probabilities: it works with single rows and live servers only",
+            hint="use -p single, or omit --engine, --rows-per-call, --offload, --export-batch and --import-batch",
+        )
 
 
 async def _run_elsewhere(
@@ -560,7 +678,7 @@ async def _run(
     if plan.pipeline.units and opened.scan is not None:
         # Where only some fields are missing, the prompts are those of the pipeline that asks these.
         first = forecast(opened.source.reread(), plan, run_io.answers, carried=run_io.carried).first
-        prefixes = plan.pipeline.narrowed(first.known or {}).prefixes if first is not None else ()
+        prefixes = plan.prefixes_of(plan.pipeline.narrowed(first.known or {})) if first is not None else ()
     small = plan.pipeline.small_prefixes
     async with open_servers(options, chosen, prefixes, show, nothing_to_ask, small_prefixes=small) as servers:
         if plan.pipeline.reads_logprobs and chosen.backend != "local" and not nothing_to_ask():
@@ -570,6 +688,6 @@ async def _run(
             if options.uses_batch_files:
                 if isinstance(servers, Sequence):
                     raise UsageError("a batch queue belongs to one provider, not to a pool", hint="name one --base-url")
-                return await run_queued(QueuedRun(options, plan, run_io, servers, show, stop))
+                return await run_queued(QueuedRun(options, plan, run_io, servers, show, stop, control))
             with measured(plan, opened, show.begin(plan.caps.prices)) as observer:
                 return await run_batch(plan, servers, run_io, observer=observer, stop=stop, control=control)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from mellea_cli.cli import batch_run
 from mellea_cli.cli.backend_setup import (
@@ -19,31 +20,91 @@ from mellea_cli.cli.backend_setup import (
 )
 from mellea_cli.cli.batch_run import Input, open_input
 from mellea_cli.cli.summarise import RunOptions
-from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError
+from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError, nearest
+from mellea_cli.io.columns import is_path, listed
 from mellea_cli.io.files import resolve_output
 from mellea_cli.io.themes_file import JOINT, read_themes, write_themes
-from mellea_cli.io.writers import Added, AddedColumns
+from mellea_cli.io.writers import ERROR, Added, AddedColumns
+from mellea_cli.items import Item, Outcome, Row
+from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import Theme, label_pipeline
-from mellea_cli.report.results import own_columns
+from mellea_cli.report.results import added_column, own_columns, sample_note
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from mellea_cli.engine.workers import Stop
     from mellea_cli.events import Observer
+    from mellea_cli.io.source import Source
     from mellea_cli.pipelines.pipeline import Pipeline
-    from mellea_cli.pipelines.theme_prompts import Polarity
+    from mellea_cli.pipelines.theme_prompts import Kind
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.control import RunControl
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.theme_discovery import SubRun
+    from mellea_cli.run.theme_discovery import SubRun, Texts
     from mellea_cli.run.theme_labels import LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
-ADDED = AddedColumns((Added("themes", joint=JOINT), Added("theme_quotes")))
 
-Phrases = dict["Polarity", "Counter[str]"]
+@dataclass(frozen=True, slots=True)
+class _ThemeColumns(AddedColumns):
+    """The columns of themes; a table keeps one column `error` for this run and the one that wrote the input."""
+
+    columns: tuple[Added, ...] = (Added("themes", joint=JOINT), Added("theme_quotes"))
+    earlier: dict[int, str] = field(default_factory=dict)  # Why rows failed in the earlier run, by position
+
+    def row(self, item: Item, outcome: Outcome) -> Row:
+        row = AddedColumns.row(self, item, outcome)
+        if (text := self.earlier.get(item.position)) is None:
+            return row
+        kind, _, message = text.partition(": ")
+        error = {"kind": kind, "message": message}
+        if own := row.added.get(ERROR):
+            error = {**own, **error, "message": f"{message}; themes: {own['kind']}: {own['message']}"}
+        return Row(item, {**row.added, ERROR: error})
+
+
+class _WithoutErrors:
+    """A source whose tables have no column in which the earlier run says why rows failed.
+
+    Args:
+        source: the source.
+        own: the columns of own fields, which also show that a table is the output of a run.
+        errors: receives the texts of that column by position.
+    """
+
+    def __init__(self, source: Source, own: Sequence[Column], errors: dict[int, str]) -> None:
+        self._source = source
+        self._errors = errors
+        self._marks = ("sentiment", *(column.name for column in own))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._items(iter(self._source))
+
+    def reread(self) -> Iterator[Item]:
+        return self._items(self._source.reread())
+
+    def column(self, names: Iterable[str]) -> str | None:
+        """The column to leave out of a table with these columns."""
+        names = tuple(names)
+        is_output = any(added_column(mark, names) for mark in self._marks)
+        return added_column(ERROR, names) if is_output and self._source.dialect is not None else None
+
+    def _items(self, items: Iterator[Item]) -> Iterator[Item]:
+        for item in items:
+            if (column := self.column(item.fields)) is not None:
+                if error := item.fields[column]:
+                    self._errors[item.position] = str(error)
+                kept = {name: value for name, value in item.fields.items() if name != column}
+                item = dataclasses.replace(item, fields=kept)  # noqa: PLW2901 - the same item
+            yield item
+
+
+Phrases = dict["Kind", "Counter[str]"]
 
 
 class NoThemes(MelleaError):
@@ -67,6 +128,9 @@ class _ThemeRun:
         self._options = options
         self._show = show
         self._longest: int | None = None
+        self._added = _ThemeColumns()
+        self._about = options.theme_field or ""
+        self._texts: Texts | None = None  # reads the column of --theme-field
         self._path: Path | None = None
         if options.themes_file:
             self._path = Path(options.themes_file)
@@ -74,9 +138,12 @@ class _ThemeRun:
             self._path = Path(f"{options.output}.toml")
 
     def run(self) -> ExitCode:
-        options, show = self._options, self._show
+        self._options = options = batch_run.with_files(self._options)
+        show = self._show
         batch_run.check_options(options)
         self._check_themes_path()
+        own = tuple({one.name: one for path in options.inputs or () for one in own_columns(path)}.values())
+        self._texts = self._column_texts(own)
         if options.themes_file and not options.find_only and not Path(options.themes_file).exists():
             raise UsageError(
                 f"{options.themes_file}: there is no such themes file",
@@ -85,14 +152,16 @@ class _ThemeRun:
         themes = read_themes(self._path) if self._path else None
         phrases = None if themes else self._read_phrases()
         with ExitStack() as stack:
-            opened = stack.enter_context(open_input(options, show))
+            opened = self._without_errors(stack.enter_context(open_input(options, show)), own)
+            self._check_column(opened)
             # The questions that find themes hold many phrases.
             self._longest = max(opened.longest or 0, batch_run.UNKNOWN_TEXT)
             if options.dry_run:
                 self._preview(opened, themes, phrases)
                 return ExitCode.OK
-            run_io = stack.enter_context(batch_run.open_output(options, opened, ADDED, show, "themes"))
-            batch_run.note_own_fields(own_columns(options.input), run_io)
+            run_io = stack.enter_context(batch_run.open_output(options, opened, self._added, show, "themes"))
+            batch_run.note_own_fields(own, run_io)
+            batch_run.note_sample(options, opened, run_io, carried=sample_note(options.input))
             chosen = choose_for_run(options)
             for line in (chosen.reason, chosen.warning):
                 show.say(line)
@@ -104,14 +173,50 @@ class _ThemeRun:
                 return batch_run.run_on_loop(self._run(opened, run_io, chosen, themes, phrases, control, stop))
 
     def _check_themes_path(self) -> None:
-        others = [self._options.input, self._options.output, self._options.errors_file]
+        others = [*(self._options.inputs or ()), self._options.output, self._options.errors_file]
         if self._path and os.path.realpath(self._path) in {os.path.realpath(name) for name in others if name}:
             raise UsageError(
                 f"{self._path}: is the themes file and another file of the run", hint="choose another name"
             )
 
+    def _column_texts(self, own: Sequence[Column]) -> Texts | None:
+        """What reads the column of `--theme-field`; `None` without the flag.
+
+        Raises:
+            UsageError: it holds no texts.
+        """
+        if not self._about:
+            return None
+        from mellea_cli.run.theme_discovery import column_texts
+
+        column = next((one for one in own if one.name == self._about), Column(self._about))
+        if column.type not in ("", "text", "quote", "list", "model"):
+            texts = [one.name for one in own if one.type in ("text", "quote", "list")]
+            hint = f"name one with texts: {', '.join(texts)}" if texts else "its values are counted by mellea report"
+            raise UsageError(f"--theme-field {self._about}: is of the type {column.type}, not text", hint=hint)
+        return column_texts(column)
+
+    def _without_errors(self, opened: Input, own: Sequence[Column]) -> Input:
+        """The input without the column `error` of the run that wrote it, which the output has once."""
+        source = _WithoutErrors(opened.source, own, self._added.earlier)
+        scan = opened.scan
+        if scan is not None and (column := source.column(scan.columns)) is not None:
+            scan = dataclasses.replace(scan, columns=tuple(name for name in scan.columns if name != column))
+        return Input(cast("Source", source), scan)
+
+    def _check_column(self, opened: Input) -> None:
+        if not self._about or opened.scan is None or is_path(self._about):
+            return
+        columns = opened.scan.columns
+        if self._about not in columns:
+            near = nearest(self._about, columns)
+            hint = f"did you mean {near!r}?" if near else f"columns seen: {listed(columns)}"
+            raise InputError(f"has no column {self._about!r} for --theme-field", path=self._options.input, hint=hint)
+
     def _read_phrases(self) -> Phrases:
-        """Sample the complaints and praise to find themes in, in a pass of its own over the input.
+        """Sample the complaints and praise, or the texts of a column, to find themes in.
+
+        This is a pass of its own over the input.
 
         Raises:
             UsageError: the input can be read only once.
@@ -125,7 +230,14 @@ class _ThemeRun:
                 hint="write the rows to a file first, or name an existing themes file: --themes-file FILE",
             )
         with open_input(self._options, self._show) as opened:
-            phrases = sample_phrases(iter(opened.source), seed=self._options.seed)
+            self._check_column(opened)
+            phrases = sample_phrases(iter(opened.source), seed=self._options.seed, texts=self._texts)
+        if self._about and not any(phrases.values()):
+            raise InputError(
+                f"has no text in the column {self._about!r} to find themes in",
+                path=self._options.input,
+                hint="name another column with --theme-field",
+            )
         if not any(phrases.values()):
             raise InputError(
                 "has no complaint and no praise to find themes in",
@@ -141,8 +253,8 @@ class _ThemeRun:
         if themes:
             batch_run.preview(self._options, plan, opened, (("themes", f"{len(themes)} from {self._path}"),))
             return
-        sizes = [f"{len(counts)} {kind}s" for kind, counts in (phrases or {}).items() if counts]
-        first = first_question(phrases or {}, self._options.max_themes)
+        sizes = [f"{len(counts)} {self._plural(kind)}" for kind, counts in (phrases or {}).items() if counts]
+        first = first_question(phrases or {}, self._options.max_themes, self._about)
         facts = (("themes", f"found first, in {' and '.join(sizes)}"),)
         batch_run.preview(self._options, plan, opened, facts, first)
 
@@ -191,10 +303,10 @@ class _ThemeRun:
     async def _find(self, discovery: SubRun, phrases: Phrases) -> tuple[Theme, ...]:
         from mellea_cli.run.theme_discovery import discover
 
-        found = await discover(phrases, discovery.ask, most=self._options.max_themes)
+        found = await discover(phrases, discovery.ask, most=self._options.max_themes, about=self._about)
         if not found:
             raise NoThemes(
-                f"no themes were found in {sum(map(len, phrases.values()))} complaints and praises",
+                f"no themes were found in {sum(map(len, phrases.values()))} {self._plural()}",
                 hint="try a larger model with -m, or write the themes file yourself",
             )
         if self._path is None:
@@ -205,6 +317,11 @@ class _ThemeRun:
         for theme in found:
             self._show.say(f"  {theme.kind}: {theme.name}: {theme.definition}")
         return found
+
+    def _plural(self, kind: str = "") -> str:
+        if self._about:
+            return f"texts of {self._about}"
+        return f"{kind}s" if kind else "complaints and praises"
 
     def _finish_without_labels(
         self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
@@ -231,11 +348,11 @@ class _ThemeRun:
         from mellea_cli.run.theme_labels import LabelRun, settle_question
         from mellea_cli.ui.summary import ThemeCounts
 
-        question = settle_question(themes, run_io.answers)
+        question = settle_question(themes, run_io.answers, self._about)
         plan = self._plan(chosen, question.asked)
         if discovery is not None:
             plan = dataclasses.replace(plan, caps=discovery.caps)
-        labelled = LabelRun(themes, question, plan, run_io)
+        labelled = LabelRun(themes, question, plan, run_io, self._texts)
         async with open_servers(self._options, chosen, plan.prefixes, self._show) as servers:
             plan = await start_at_server_slots(plan, servers)
             with stop.on_signals():
@@ -268,7 +385,10 @@ class _ThemeRun:
             return False
         whole = dataclasses.replace(
             options,
-            input=options.output,
+            inputs=[options.output],
+            sheet=None,
+            range=None,
+            query=None,
             format=options.output_format,
             limit=None,
             sample=None,
@@ -276,11 +396,12 @@ class _ThemeRun:
             delimiter=None,
         )
         with open_input(whole, self._show) as opened:
-            audit(labelled.counts, read_labels(opened.source), labelled.run_io.edited)
+            audit(labelled.counts, read_labels(opened.source, self._texts), labelled.run_io.edited)
         return True
 
     def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:
-        return batch_run.run_plan(self._options, chosen, label_pipeline(themes), self._longest)
+        plan = batch_run.run_plan(self._options, chosen, label_pipeline(themes, self._about), self._longest)
+        return dataclasses.replace(plan, normalise=False)  # quotes are verbatim from each row's own text
 
 
 def _count(themes: Sequence[Theme]) -> str:

@@ -10,10 +10,12 @@ from mellea_cli.errors import ExitCode
 
 @batch_command(
     "themes",
-    input=typer.Argument(metavar="RESULTS", help="Output of mellea summarise; - for stdin.", show_default=False),
+    inputs=typer.Argument(metavar="RESULTS...", help="Output of mellea summarise; - for stdin.", show_default=False),
 )
 def themes(options: RunOptions) -> ExitCode:
     """Find themes in complaints and praise, and label every row of RESULTS with them.
+
+    With --theme-field the texts of any other column take their place, such as those of an own field.
 
     The same command again asks only for rows that are missing, failed, or affected by an edit of the themes file.
     """

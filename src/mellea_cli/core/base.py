@@ -1,25 +1,4 @@
 """The names of `mellea_cli.core`: the reference library's programs import them from both."""
 
-from mellea_cli.backends.base import Backend
-from mellea_cli.errors import ParseError as ComponentParseError
-from mellea_cli.requirements.requirement import Requirement, ValidationResult, default_output_to_bool
-from mellea_cli.session.thunk import ComputedModelOutputThunk, ModelOutputThunk
-from mellea_cli.stdlib.components import CBlock, Component
-from mellea_cli.stdlib.context import Context, ContextTurn
-from mellea_cli.stdlib.sampling import SamplingResult, SamplingStrategy
-
-__all__ = [
-    "Backend",
-    "CBlock",
-    "Component",
-    "ComponentParseError",
-    "ComputedModelOutputThunk",
-    "Context",
-    "ContextTurn",
-    "ModelOutputThunk",
-    "Requirement",
-    "SamplingResult",
-    "SamplingStrategy",
-    "ValidationResult",
-    "default_output_to_bool",
-]
+from mellea_cli.core import *  # noqa: F403 - all of them
+from mellea_cli.core import __all__ as __all__  # noqa: PLC0414 - the same list

@@ -120,7 +120,7 @@ class AdaptiveConcurrency:
         self._restart(now)
 
     def interrupted(self, now: float) -> None:
-        """Judge the level anew: nothing was sent for a while, which says nothing about it."""
+        """Judge the level from now on: nothing was sent for a while, which says nothing about it."""
         self._restart(now)
 
     def _restart(self, now: float) -> None:

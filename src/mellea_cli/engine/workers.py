@@ -202,8 +202,8 @@ class _WorkerTasks:
     def raise_to(self, number: int) -> None:
         """Start workers until there are so many; once all have ended there is nothing left to do."""
         if not self._tasks or self._running():
-            new = range(len(self._tasks), number)
-            self._tasks.extend(self._group.create_task(self._worker(one)) for one in new)
+            group, new = self._group, range(len(self._tasks), number)
+            self._tasks.extend(group.create_task(self._worker(one)) for one in new)
 
     async def end(self) -> None:
         """Wait until all have ended, those that were added meanwhile included."""

@@ -1,4 +1,4 @@
-"""Input bytes: opening files and pipes, unpacking gzip, choosing the encoding, and splitting lines."""
+"""Input bytes: opening files and pipes, unpacking gzip, zstd and zip, choosing the encoding, and splitting lines."""
 
 from __future__ import annotations
 
@@ -6,35 +6,59 @@ import codecs
 import os
 import select
 import stat
+import sys
+import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO
 
-from mellea_cli.errors import InputError, UsageError, nearest
+from mellea_cli.errors import InputError, UsageError, name_some, nearest
+from mellea_cli.extensions import extra_module
 
 CHUNK_BYTES = 1 << 16
 MAX_ROW_BYTES = 64 << 20  # The longest row that is read. A longer one is a broken file or a gzip bomb, not feedback.
 STDIN_NAME = "<stdin>"
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer with the largest window
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZIP_MAGIC = b"PK\x03\x04"
+_MAGIC_BYTES = 4
+PART = "::"  # Between a file and what is taken out of it: a table, a sheet, a file of an archive
+
+
+def split_part(path: str) -> tuple[str, str]:
+    """Divide `FILE::PART` into both; a file whose own name is such is no such pair."""
+    file, mark, part = path.rpartition(PART)
+    return (file, part) if mark and file and not os.path.lexists(path) else (path, "")
+
+
+def zstd_module() -> Any:
+    """Python's own zstd from 3.14 on, before that its backport.
+
+    Raises:
+        UsageError: the backport is not installed.
+    """
+    return extra_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "zstd data")
 
 
 def open_bytes(path: str, stream: BinaryIO | None = None) -> ByteInput:
     """Open an input.
 
     Args:
-        path: a file, or `-` for standard input.
+        path: a file, `FILE::PART` for a table, a sheet or a file of an archive, or `-` for standard input.
         stream: replaces standard input when `path` is `-`.
 
     Raises:
         InputError: the file does not exist, is a directory, or cannot be read.
     """
+    whole, (path, part) = path, split_part(path)
     if path == "-" and stream is not None:
         return ByteInput(STDIN_NAME, stream=stream)
-    name = STDIN_NAME if path == "-" else path
+    name = STDIN_NAME if path == "-" else whole
     try:
         fd = os.dup(0) if path == "-" else _open_file(path)
     except FileNotFoundError as error:
@@ -48,7 +72,7 @@ def open_bytes(path: str, stream: BinaryIO | None = None) -> ByteInput:
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
         raise InputError("is a directory", path=name, hint="name a file inside it")
-    return ByteInput(name, fd)
+    return ByteInput(name, fd, path="" if path == "-" else path, part=part)
 
 
 def _open_file(path: str) -> int:
@@ -75,10 +99,19 @@ class ByteInput:
         name: the name in messages.
         fd: a descriptor that this object closes, or `None` when `stream` is given.
         stream: a binary stream to read instead of a descriptor; `stop` cannot interrupt it while it waits.
+        path: the file, empty for standard input.
+        part: what is to be taken out of it: a table, a sheet or a file of an archive; empty for the only one.
     """
 
-    def __init__(self, name: str, fd: int | None = None, stream: BinaryIO | None = None) -> None:
+    def __init__(
+        self, name: str, fd: int | None = None, stream: BinaryIO | None = None, *, path: str = "", part: str = ""
+    ) -> None:
         self.name = name
+        self.path = path
+        self.part = part
+        self.packed_name = path or name  # The name that tells the format: of a zip archive the name of its file
+        self._spooled: IO[bytes] | None = None
+        self._packed = False
         self.delivered = 0  # Bytes delivered since the last `rewind`, counted after unpacking
         self.stopped = False
         self._fd = fd
@@ -122,22 +155,50 @@ class ByteInput:
         self._fd, self._wake = None, None
         for fd in owned:
             os.close(fd)
+        if self._spooled is not None:
+            self._spooled.close()
+            self._spooled = None
+
+    def count(self, size: int) -> None:
+        """Count bytes that a reader of the file itself has delivered."""
+        self.delivered += size
+
+    def file(self, chunks: Iterator[bytes]) -> str:
+        """Return the path of a file with all the bytes: this file, or a temporary one for a pipe or packed bytes.
+
+        Args:
+            chunks: the bytes from the start, unpacked.
+        """
+        if self._regular and self.path and self.packed_name == self.path and not self._packed:
+            return self.path
+        if self._spooled is None:
+            self._spooled = tempfile.NamedTemporaryFile(prefix="mellea-")  # noqa: SIM115 - `close` closes it
+            self._spooled.writelines(chunks)
+            self._spooled.flush()
+        return self._spooled.name
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes in pieces as they arrive, gzip unpacked.
+        """Yield the bytes in pieces as they arrive, unpacked from gzip, zstd or a zip archive with one file.
 
         Raises:
-            InputError: the input cannot be read, or its gzip data are broken or end early.
+            InputError: the input cannot be read, its packed data are broken or end early, or an archive has several
+                files.
+            UsageError: what unpacks it is not installed.
         """
         raw = self._raw_chunks()
         head = b""
         for piece in raw:
             head += piece
-            if len(head) >= len(_GZIP_MAGIC):
+            if len(head) >= _MAGIC_BYTES:
                 break
         pieces: Iterator[bytes] = chain((head,) if head else (), raw)
+        self._packed = head.startswith((_GZIP_MAGIC, _ZSTD_MAGIC))
         if head.startswith(_GZIP_MAGIC):
             pieces = self._unpacked(pieces)
+        elif head.startswith(_ZSTD_MAGIC):
+            pieces = self._unpacked_zstd(pieces)
+        elif head.startswith(_ZIP_MAGIC):
+            pieces = self._from_archive(pieces)
         for piece in pieces:
             self.delivered += len(piece)
             yield piece
@@ -195,6 +256,76 @@ class ByteInput:
             raise InputError("broken gzip data", path=self.name, hint="check it with: gzip -t") from error
         if not self.stopped:
             raise InputError("the gzip data end too early", path=self.name, hint="fetch or write the file again")
+
+    def _unpacked_zstd(self, packed: Iterator[bytes]) -> Iterator[bytes]:
+        zstd = zstd_module()
+        unzip = zstd.ZstdDecompressor()
+        data = next(packed)
+        try:
+            while True:
+                if out := unzip.decompress(data, CHUNK_BYTES):
+                    yield out
+                if unzip.eof:
+                    data = unzip.unused_data or next(packed, b"")
+                    if not data:
+                        return
+                    unzip = zstd.ZstdDecompressor()
+                    continue
+                data = b"" if not unzip.needs_input else next(packed, b"")
+                if unzip.needs_input and not data:
+                    break
+        except zstd.ZstdError as error:
+            raise InputError("broken zstd data", path=self.name, hint="check it with: zstd -t") from error
+        if not self.stopped:
+            raise InputError("the zstd data end too early", path=self.name, hint="fetch or write the file again")
+
+    def _from_archive(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The only file of a zip archive, or the one that is named; a workbook, which is an archive, too, as it is."""
+        with tempfile.TemporaryFile() as spooled:
+            if self._regular and self._fd is not None:
+                os.lseek(self._fd, self._start, os.SEEK_SET)
+                whole: BinaryIO = open(self._fd, "rb", closefd=False)  # noqa: SIM115 - it is the caller's descriptor
+            else:
+                spooled.writelines(pieces)
+                whole = spooled
+            try:
+                with zipfile.ZipFile(whole) as archive:
+                    names = [one.filename for one in archive.infolist() if not one.is_dir()]
+                    if "[Content_Types].xml" in names or {"mimetype", "content.xml"} <= {*names}:
+                        whole.seek(0)
+                        yield from iter(lambda: whole.read(CHUNK_BYTES), b"")
+                        return
+                    member = self._member([name for name in names if not _is_hidden(name)])
+                    self.packed_name, self._packed = member, True
+                    with archive.open(member) as file:
+                        yield from iter(lambda: file.read(CHUNK_BYTES), b"")
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                hint = "fetch or write the file again; check it with: unzip -t"
+                raise InputError(f"broken zip archive: {error}", path=self.name, hint=hint) from error
+            except RuntimeError as error:  # what the module raises for a password
+                hint = "unpack it first, and name the file"
+                raise InputError("is a zip archive with a password", path=self.name, hint=hint) from error
+            except NotImplementedError as error:
+                raise InputError(f"cannot be unpacked: {error}", path=self.name, hint="unpack it first") from error
+
+    def _member(self, names: list[str]) -> str:
+        if not names:
+            raise InputError("is a zip archive without a file", path=self.name)
+        if self.part:
+            if self.part in names:
+                return self.part
+            near = nearest(self.part, names)
+            hint = f"did you mean {self.path}{PART}{near}?" if near else ""
+            raise InputError(f"the archive has no such file; it has {name_some(names)}", path=self.name, hint=hint)
+        if len(names) > 1:
+            hint = f"name one: {self.path or 'FILE.zip'}{PART}{names[0]}"
+            raise InputError(f"is a zip archive with {len(names)} files: {name_some(names)}", path=self.name, hint=hint)
+        return names[0]
+
+
+def _is_hidden(name: str) -> bool:
+    # macOS packs a folder with its own notes about each file.
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
 def _next_member(unused: bytes, packed: Iterator[bytes]) -> bytes:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from statistics import fmean
 from typing import Any
 
@@ -254,7 +257,7 @@ class ColumnMapping:
     def __init__(self, text_fields: Sequence[str], id_field: str | None, path: str) -> None:
         self.text_fields: tuple[str, ...] = tuple(text_fields)  # The columns with the text; empty until they are found
         self.notes: list[str] = []
-        self._id_field = ID_COLUMN if id_field is None else id_field
+        self.id_field = ID_COLUMN if id_field is None else id_field
         self._id_required = id_field is not None
         self._path = path
 
@@ -271,9 +274,9 @@ class ColumnMapping:
         """
         self.text_fields = tuple(self._same(name, "--text-field", columns, line, labels) for name in self.text_fields)
         if self._id_required:
-            self._id_field = self._same(self._id_field, "--id-field", columns, line, labels)
-        elif self._id_field not in columns and len(same := same_names(self._id_field, columns)) == 1:
-            self._id_field = same[0]
+            self.id_field = self._same(self.id_field, "--id-field", columns, line, labels)
+        elif self.id_field not in columns and len(same := same_names(self.id_field, columns)) == 1:
+            self.id_field = same[0]
 
     def _same(
         self, wanted: str, flag: str, columns: Sequence[str], line: int, labels: Mapping[str, str] | None = None
@@ -371,7 +374,7 @@ class ColumnMapping:
             text = ""
         elif not text.isascii():
             text = without_surrogates(text)
-        ident = fields.get(self._id_field)
+        ident = fields.get(self.id_field)
         if ident.__class__ not in _ID_TYPES or ident == "":
             ident = self._other_id(fields, position, line)
         return Item(position, ident, text, fields, line, raw)
@@ -397,15 +400,15 @@ class ColumnMapping:
 
     def _other_id(self, fields: Mapping[str, Any], position: int, line: int) -> str | int | float:
         """The id that a path leads to, else the 1-based position."""
-        value = _value(fields, self._id_field)
+        value = _value(fields, self.id_field)
         if isinstance(value, _ID_TYPES) and not isinstance(value, bool) and value != "":
             return value
         if not self._id_required:
             return position + 1
         if value is _MISSING:
-            raise self._missing(self._id_field, "--id-field", fields, line)
+            raise self._missing(self.id_field, "--id-field", fields, line)
         hint = "without --id-field the rows are numbered"
-        raise self._error(f"the id column {self._id_field!r} holds no string or number", line, hint)
+        raise self._error(f"the id column {self.id_field!r} holds no string or number", line, hint)
 
     def _no_text(self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]], line: int) -> InputError:
         hint = "name the column with the feedback: --text-field NAME"
@@ -479,3 +482,51 @@ def listed(columns: Iterable[str]) -> str:
     shown = [name if len(name) <= _SHOWN_LENGTH else name[: _SHOWN_LENGTH - 1] + "…" for name in names[:_SHOWN_COLUMNS]]
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     return (", ".join(shown) or "none") + more
+
+
+def plain_value(value: Any) -> Any:  # noqa: PLR0911 - one for each type
+    """A value of a typed input as JSON has it: dates and times as in ISO 8601, decimals as numbers where they fit."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value == value else None  # noqa: PLR0124 - NaN is not equal to itself
+    if isinstance(value, datetime | date | time):
+        text = value.isoformat()
+        return f"{text[:-6]}Z" if text.endswith("+00:00") else text
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return None
+        if value.as_tuple().exponent == 0:
+            return int(value)
+        return number if Decimal(repr(number := float(value))) == value else str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _text_of_bytes(bytes(value))
+    if isinstance(value, Mapping):
+        return {str(name): plain_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain_value(part) for part in value]
+    return str(value)
+
+
+def _text_of_bytes(data: bytes) -> str:
+    # Older programs write text without saying that it is one.
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return b64encode(data).decode()
+
+
+def duration_text(value: timedelta) -> str:
+    """A duration as hours, minutes and seconds: `26:03:04`."""
+    sign = "-" * (value < timedelta(0))
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    fraction = f".{micros:06d}".rstrip("0") if micros else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{fraction}"
+
+
+def seconds_of_text(text: str) -> float:
+    """The seconds of a duration such as `26:03:04`."""
+    hours, minutes, seconds = map(float, text.lstrip("-").split(":"))
+    return (-1 if text.startswith("-") else 1) * ((hours * 60 + minutes) * 60 + seconds)

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Literal
+from typing import Literal, Protocol
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.byte_input import MAX_ROW_BYTES, Encoding, Lines, too_long
@@ -140,6 +140,19 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
                 if width < 2 and not given and delimiter == "," and score[0] and _is_prose(body):
                     best = replace(best, delimiter=_ONE_COLUMN)
     return replace(best, sep_line=f"sep={stated}" if stated is not None else "")
+
+
+def find_sheet_layout(rows: Sequence[tuple[int, list[str]]], options: TableOptions) -> TableLayout:
+    """Find the header by the first rows of a sheet.
+
+    Args:
+        rows: the rows that are not blank, with their numbers; all have as many cells.
+        options: what the user said.
+    """
+    whole = [_Row(number, cells) for number, cells in rows]
+    # Above a table there are often a few cells, and the sheet fills them up.
+    header = _locate([replace(row, cells=row.cells[: row.end]) for row in whole], options)
+    return _layout(whole, header, ",", "doubled", options)
 
 
 def _quotings(sample: str, delimiter: str) -> Iterator[Quoting]:
@@ -295,23 +308,42 @@ _ID = re.compile(r"\S*\d\S*")
 _COUNT = re.compile(r"\(\d+ rows?(?: affected)?\)|\d+ rows? (?:selected|in set).*", re.IGNORECASE)
 
 
-class CsvReader:
-    """Reads the header at once and the rows on demand.
+class RowLines(Protocol):
+    """Where the current row is: the line on which it starts, and its lines, if it has any."""
+
+    first_line: int
+    row: list[tuple[int, str]]
+
+
+class RowParser(Protocol):
+    """Yields the rows of a table from the header on."""
+
+    @property
+    def lines(self) -> RowLines:
+        """Where the current row is."""
+
+    def next_row(self) -> list[str] | InputError | None:
+        """Return the next row, `[]` for a blank line, an error for a bad row, `None` at the end."""
+
+
+class TableReader:
+    """Reads the header of a table at once and the rows on demand.
 
     Args:
-        lines: the physical lines.
-        layout: from `find_layout`.
+        parser: yields the rows.
+        layout: from `find_layout` or `find_sheet_layout`.
+        path: the input's name in messages.
         skip_rows: rows below the header that the user says are none.
 
     Raises:
         InputError: the header cannot be read.
     """
 
-    def __init__(self, lines: Lines, layout: TableLayout, *, skip_rows: int | None = None) -> None:
+    def __init__(self, parser: RowParser, layout: TableLayout, path: str, *, skip_rows: int | None = None) -> None:
         self._layout = layout
-        self._parser = _Parser(lines, layout.delimiter, layout.quoting, skip=layout.header_line - 1)
-        self._lines = self._parser.lines
-        self._path = lines.path
+        self._parser = parser
+        self._lines = parser.lines
+        self._path = path
         self.notes: list[str] = []  # Changes to the header, one sentence each
         self.left_out = LeftOut()  # What is no row, complete after the last row
         delimiter = "," if layout.delimiter == _ONE_COLUMN else layout.delimiter
@@ -505,7 +537,8 @@ def open_table(source: TextInput, delimiter: str | None) -> RowStream:
         delimiter = known_delimiter(options.delimiter)
     names = tuple(name for name in (*options.text_fields, options.id_field) if name)
     layout = find_layout(source.head, TableOptions(delimiter, names, options.header_row, options.skip_rows))
-    reader = CsvReader(source.lines(), layout, skip_rows=options.skip_rows)
+    parser = _Parser(source.lines(), layout.delimiter, layout.quoting, skip=layout.header_line - 1)
+    reader = TableReader(parser, layout, source.name, skip_rows=options.skip_rows)
     if options.header_row is not None and not reader.columns:
         raise InputError(f"has no line {options.header_row}", path=source.name, hint="correct --header-row")
     # Where only the content tells that it is a table, tabs are its own way of writing, not that of CSV.

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import IO, TYPE_CHECKING, Literal, Protocol, Self
 
 from mellea_cli.errors import OutputBusy, OutputError, ReaderGone
 
@@ -253,7 +253,7 @@ class AtomicFile(ByteOutput):
                 if not os.access(path, os.W_OK):
                     raise OutputError(f"{name}: is write-protected", hint="choose another name with -o")
         temporary_name = name + self._temporary.name.removeprefix(path.name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         try:
             fd = os.open(self._temporary, flags, 0o666 if mode is None else 0o600)
             if mode is not None and hasattr(os, "fchmod"):
@@ -261,6 +261,11 @@ class AtomicFile(ByteOutput):
         except OSError as error:
             raise output_error(temporary_name, error) from error
         super().__init__(fd, temporary_name)
+
+    def opened(self) -> IO[bytes]:
+        """The temporary file for a library that writes it by itself; close it before `commit`."""
+        self.flush()
+        return open(self._fd, "w+b", closefd=False)
 
     def commit(self, *, overwrite: bool = True) -> None:
         """Rename the file into place, durably; raises as `write` does.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.extensions import ExtensionPoint
@@ -31,6 +31,21 @@ class CsvDialect:
     mark: bool = False  # Whether it begins with a byte order mark
     sep_line: str = ""  # The first line that states the delimiter, such as `sep=;`; empty without one
 
+
+@dataclass(frozen=True, slots=True)
+class ColumnType:
+    """The type of an input's column, so that an output with types can have it, too.
+
+    Rows hold what JSON has: dates, times and long decimals are text, in the form of ISO 8601.
+    """
+
+    kinds: frozenset[str] = frozenset()  # What its text may stand for: `date`, `datetime`, `time`, `duration`, `number`
+    certain: bool = True  # Whether each such text was one; otherwise only a column that is all of a kind has its type
+    arrow: Any = None  # The type in Arrow's words, if the input has one
+
+
+# In a file of text each cell may be anything.
+TEXT_CELLS = ColumnType(frozenset(("date", "datetime", "number")), certain=False)
 
 Note = Callable[[str], None]  # Called with one sentence that the user should read, such as that a column was renamed
 
@@ -81,6 +96,8 @@ class RowStream:
     open_ended: tuple[str, ...] = ()  # The columns that a further header row calls answers in the user's own words
     left_out: LeftOut = field(default_factory=LeftOut)  # What is no row, complete after the last row
     dialect: CsvDialect | None = None  # How a table is written
+    # The types of columns that are more than JSON's, complete after the last row
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +132,25 @@ class TextInput:
 
 
 @dataclass(frozen=True, slots=True)
+class FileInput:
+    """A binary input, before its first row.
+
+    Args:
+        name: the input's name in messages.
+        path: a file with all its bytes, unpacked.
+        part: the table or the sheet that the user named behind the file; empty for the only one.
+        options: what the user said about the input.
+        delivered: called with the bytes of the rows that were read.
+    """
+
+    name: str
+    path: str
+    part: str
+    options: SourceOptions
+    delivered: Callable[[int], None] = ignore
+
+
+@dataclass(frozen=True, slots=True)
 class RowOutput:
     """What an output is to hold, before its first row.
 
@@ -140,6 +176,29 @@ class FileFormat(Protocol):
 
     def layout(self, output: RowOutput) -> Layout:
         """Return the form of an output."""
+
+
+@runtime_checkable
+class BinaryFormat(Protocol):
+    """A format that is read from a file as a whole, and is no text. It is registered as a `FileFormat` is."""
+
+    def read_file(self, source: FileInput) -> RowStream:
+        """Start reading an input."""
+
+    def other_parts(self, path: str, name: str) -> list[str]:
+        """Return what is in an output besides the rows, such as more sheets, and would be lost with it.
+
+        Args:
+            path: the file.
+            name: its name in messages.
+        """
+
+    def layout(self, output: RowOutput) -> Layout:
+        """Return the form of an output.
+
+        Raises:
+            UsageError: this format is only read, or cannot hold so many rows or columns.
+        """
 
 
 class JsonLinesFormat:
@@ -201,15 +260,26 @@ class TsvFormat(CsvFormat):
     _delimiter = "\t"
 
 
-FORMATS: ExtensionPoint[Callable[[], FileFormat]] = ExtensionPoint(
+FORMATS: ExtensionPoint[Callable[[], FileFormat | BinaryFormat]] = ExtensionPoint(
     "mellea.formats",
     {
         "jsonl": "mellea_cli.io.formats:JsonLinesFormat",
         "json": "mellea_cli.io.formats:JsonFormat",
         "csv": "mellea_cli.io.formats:CsvFormat",
         "tsv": "mellea_cli.io.formats:TsvFormat",
+        "xlsx": "mellea_cli.io.spreadsheets:XlsxFormat",
+        "ods": "mellea_cli.io.spreadsheets:OdsFormat",
+        "parquet": "mellea_cli.io.columnar:ParquetFormat",
+        "arrow": "mellea_cli.io.columnar:ArrowFormat",
+        "sqlite": "mellea_cli.io.databases:SqliteFormat",
+        "duckdb": "mellea_cli.io.databases:DuckDbFormat",
     },
 )
+TEXT_TABLES = ("csv", "tsv")
+# Formats whose rows all have the same flat columns
+FLAT_FORMATS = (*TEXT_TABLES, "xlsx", "parquet", "arrow")
+DATABASES = ("sqlite", "duckdb")
+WORKBOOKS = ("xlsx", "ods")
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -218,26 +288,51 @@ _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
+    ".xlsx": "xlsx",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
+# Suffixes of what is read and not written
+_READ_SUFFIXES = {
+    ".xlsm": "xlsx",
+    ".xlsb": "xlsx",
+    ".xls": "xlsx",
+    ".ods": "ods",
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
+    ".duckdb": "duckdb",
+}
+_PACKED = (".gz", ".zst", ".zip")
 _EXPORT = "open it in the spreadsheet program and export it as CSV"
 # First bytes of files that are often given by mistake: what they are, and what to do.
 _BINARY_FILES = (
-    (b"PK\x03\x04", "a ZIP archive (an Excel workbook is one)", _EXPORT + ", or unpack the archive"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file", _EXPORT),
+    (b"PK\x03\x04", "a ZIP archive or a workbook", "omit --format"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file", "omit --format"),
     (b"\x89PNG", "a PNG image", ""),
     (b"\xff\xd8\xff", "a JPEG image", ""),
     (b"GIF8", "a GIF image", ""),
     (b"%PDF-", "a PDF document", "extract its text first"),
-    (b"PAR1", "a Parquet file", "export it as CSV or JSONL"),
-    (b"SQLite format 3\x00", "an SQLite database", "export the table as CSV"),
+    (b"PAR1", "a Parquet file", "omit --format"),
+    (b"ARROW1", "an Arrow file", "omit --format"),
+    (b"SQLite format 3\x00", "an SQLite database", "omit --format"),
     (b"BZh", "bzip2 data", "unpack it: bunzip2 -k FILE"),
     (b"\xfd7zXZ", "xz data", "unpack it: unxz -k FILE"),
-    (b"\x28\xb5\x2f\xfd", "zstd data", "unpack it: unzstd FILE"),
     (b"\x7fELF", "a program", ""),
 )
 _WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".ods")
+# First bytes of the formats that are no text, and where they are
+_BINARY_FORMATS = (
+    (0, b"PAR1", "parquet"),
+    (0, b"ARROW1", "arrow"),
+    (0, b"SQLite format 3\x00", "sqlite"),
+    (8, b"DUCK", "duckdb"),
+    (0, b"PK\x03\x04", "xlsx"),
+    (0, b"\xd0\xcf\x11\xe0", "xlsx"),
+)
 _TEXT_HEAD = 200
-_OTHER_FILE = "name a JSONL, JSON, CSV or TSV file"
+_OTHER_FILE = "name a table: JSONL, CSV, XLSX, Parquet"
 
 
 def suffixes_of(name: str) -> list[str]:
@@ -256,13 +351,13 @@ def known_format(name: str) -> str:
 
 
 def format_of_name(path: str) -> str | None:
-    """Return the format that a file name's suffix stands for; `.gz` at the end is ignored."""
+    """Return the format that a file name's suffix stands for; `.gz`, `.zst` or `.zip` at the end is ignored."""
     suffixes = [suffix.lower() for suffix in PurePath(path).suffixes]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
     if not suffixes:
         return None
-    if (known := _SUFFIXES.get(suffixes[-1])) is not None:
+    if (known := _SUFFIXES.get(suffixes[-1]) or _READ_SUFFIXES.get(suffixes[-1])) is not None:
         return known
     return suffixes[-1][1:] if suffixes[-1][1:] in FORMATS.added() else None
 
@@ -273,15 +368,33 @@ def output_format(path: str) -> str:
     Raises:
         UsageError: the suffix stands for a format that cannot be written.
     """
-    if (found := format_of_name(path)) is not None:
+    suffix = PurePath(path).suffix.lower()
+    found = format_of_name(path)
+    if found is not None and suffix not in _READ_SUFFIXES and suffix != ".zip":
         return found
-    suffix = PurePath(path).suffix
-    if suffix[1:].isalpha() and suffix != ".gz" and not path.startswith(("/dev/", "<")):
+    named = suffix[1:].isalpha() and suffix not in (".gz", ".zst") and not path.startswith(("/dev/", "<"))
+    if found is not None or named:
         raise UsageError(
             f"{path}: rows cannot be written as {suffix}",
-            hint="name it .jsonl, .json, .csv or .tsv, or add --output-format",
+            hint="name it .jsonl, .json, .csv, .tsv, .xlsx or .parquet, or add --output-format",
         )
     return "jsonl"
+
+
+def binary_format(head: bytes, wanted: str | None, path: str) -> BinaryFormat | None:
+    """Return the format of an input that is no text: the user's choice, else that of its first bytes or its name.
+
+    Args:
+        head: the first bytes.
+        wanted: the user's choice, or `None`.
+        path: the file's name.
+    """
+    name = known_format(wanted) if wanted is not None else None
+    if name is None:
+        found = (one for at, magic, one in _BINARY_FORMATS if head.startswith(magic, at))
+        name = next(found, None) or format_of_name(path)
+    known = FORMATS.require(name)() if name is not None else None
+    return known if isinstance(known, BinaryFormat) else None
 
 
 def detect_format(head: str, wanted: str | None, path: str) -> str:

@@ -107,7 +107,8 @@ def outcome_to_text(outcome: Outcome) -> str:
     usage = [outcome.usage.prompt_tokens, outcome.usage.completion_tokens]
     cost = {"usage": usage, "latency_s": outcome.latency_s, "attempts": outcome.attempts}
     if isinstance(outcome, Success):
-        return json.dumps({"values": dict(outcome.values), **cost})
+        by = {"answered_by": outcome.answered_by} if outcome.answered_by else {}
+        return json.dumps({"values": dict(outcome.values), **cost, **by})
     reason = {"kind": outcome.kind, "message": outcome.message, "step": outcome.step, "status": outcome.status}
     return json.dumps({**reason, **cost})
 
@@ -122,7 +123,7 @@ def text_to_outcome(text: str) -> Outcome:
     try:
         usage, latency_s, attempts = Usage(*stored["usage"]), stored["latency_s"], stored["attempts"]
         if "values" in stored:
-            return Success(stored["values"], usage, latency_s, attempts)
+            return Success(stored["values"], usage, latency_s, attempts, answered_by=stored.get("answered_by", ""))
         return Failure(
             kind=stored["kind"],
             message=stored["message"],

@@ -6,14 +6,15 @@ import json
 import sqlite3
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from mellea_cli.errors import OutputError
+from mellea_cli.errors import OutputError, UsageError
+from mellea_cli.io.byte_input import zstd_module
 from mellea_cli.io.files import (
     AtomicFile,
     ByteOutput,
@@ -24,8 +25,17 @@ from mellea_cli.io.files import (
     output_error,
     resolve_output,
 )
-from mellea_cli.io.formats import FORMATS, CsvDialect, Note, RowOutput, ignore, known_format, output_format
-from mellea_cli.io.writers import ERROR, AddedColumns, Layout
+from mellea_cli.io.formats import (
+    FORMATS,
+    ColumnType,
+    CsvDialect,
+    Note,
+    RowOutput,
+    ignore,
+    known_format,
+    output_format,
+)
+from mellea_cli.io.writers import ERROR, AddedColumns, Layout, TypedTable
 from mellea_cli.items import Item, Row
 
 _GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer
@@ -41,6 +51,8 @@ class SinkOptions:
     raw_csv: bool = False  # Write cells that a spreadsheet would run as formulas unchanged
     # Returns how the input was written; called when a table is written, at the earliest after the first row
     dialect: Callable[[], CsvDialect | None] = field(default=lambda: None)
+    types: Callable[[], Mapping[str, ColumnType]] = field(default=dict)  # Returns the types of the input's columns
+    rows: int | None = None  # Rows that are known in advance
 
 
 class Sink(ABC):
@@ -98,12 +110,27 @@ def open_sink(
         # What goes into a pipe is read by programs, which do not expect a byte order mark.
         options = replace(options, dialect=partial(_unmarked, options.dialect))
     layout = FORMATS.require(form)().layout(RowOutput(added, options, note))
+    packing = next((suffix for suffix in _PACKERS if target.name.lower().endswith(suffix)), "")
+    if isinstance(layout, TypedTable) and (target.kind != "file" or packing):
+        why = f"is packed already: omit {packing}" if packing else "is whole only at its end: name a file with -o"
+        raise UsageError(f"{target.name}: cannot hold {layout.kind}", hint=f"{layout.kind} {why}")
     if target.kind == "stdout":
         out = ByteOutput(1, target.name, owned=False) if stdout is None else TextOutput(stdout, target.name)
         return StreamSink(out, layout)
     if target.kind == "special":
         return StreamSink(open_special(target.path, target.name), layout)
-    return FileSink(target, layout, packed=target.name.lower().endswith(".gz"))
+    return FileSink(target, layout, _PACKERS[packing] if packing else None)
+
+
+def _zstd_packer() -> Any:
+    return zstd_module().ZstdCompressor()
+
+
+def _gzip_packer() -> Any:
+    return zlib.compressobj(wbits=_GZIP_WINDOW)
+
+
+_PACKERS = {".gz": _gzip_packer, ".zst": _zstd_packer}
 
 
 def _unmarked(found: Callable[[], CsvDialect | None]) -> CsvDialect | None:
@@ -158,13 +185,17 @@ class FileSink(Sink):
     Args:
         target: the file.
         layout: the form of the output.
-        packed: write it as gzip.
+        packer: makes what packs it; `None` leaves it as it is.
     """
 
-    def __init__(self, target: OutputTarget, layout: Layout, *, packed: bool = False) -> None:
+    def __init__(
+        self, target: OutputTarget, layout: Layout | TypedTable, packer: Callable[[], Any] | None = None
+    ) -> None:
         self._target = target
         self._layout = layout
-        self._packed = packed
+        self._packer = packer
+        if packer is not None:
+            packer()  # what is missing is said before the first row
         self._partial = AtomicFile(target.path, target.name, temporary=target.partial, keep=True)
 
     def write(self, row: Row) -> None:
@@ -174,7 +205,7 @@ class FileSink(Sink):
         self._partial.flush()
 
     def finish(self) -> None:
-        if self._layout.partial_is_final and not self._packed:
+        if self._layout.partial_is_final and self._packer is None:
             self._partial.commit()
             return
         self._partial.flush()
@@ -191,8 +222,16 @@ class FileSink(Sink):
 
     def _render_whole(self) -> None:
         target, layout = self._target, self._layout
-        packer = zlib.compressobj(wbits=_GZIP_WINDOW) if self._packed else None
+        packer = self._packer() if self._packer is not None else None
         with AtomicFile(target.path, target.name) as out:
+            if isinstance(layout, TypedTable):
+                try:
+                    with out.opened() as file:
+                        layout.write(self._partial_lines, file)
+                except OSError as error:
+                    raise output_error(target.name, error) from error
+                out.commit()
+                return
             try:
                 with target.partial.open("rb") as lines:
                     for line in lines:
@@ -202,6 +241,10 @@ class FileSink(Sink):
                 raise output_error(target.name, error) from error
             out.write(packer.compress(layout.end()) + packer.flush() if packer else layout.end())
             out.commit()
+
+    def _partial_lines(self) -> Iterator[bytes]:
+        with self._target.partial.open("rb") as lines:
+            yield from lines
 
 
 HELD_ROWS = 1_000  # Rows that wait in memory for an earlier one; more of them wait in a temporary file

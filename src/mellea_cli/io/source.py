@@ -1,14 +1,17 @@
-"""Source: items from a file or a pipe of JSONL, JSON, CSV or TSV, read as a stream."""
+"""Source: items from files or a pipe, in any format, read as a stream."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
@@ -19,16 +22,24 @@ from mellea_cli.io.byte_input import (
     choose_encoding,
     known_codec,
     open_bytes,
+    split_part,
 )
-from mellea_cli.io.columns import PATH_ROWS, SAMPLE_ROWS, ColumnMapping
+from mellea_cli.io.columns import PATH_ROWS, SAMPLE_ROWS, ColumnMapping, folded, listed
 from mellea_cli.io.csv_reader import known_delimiter
 from mellea_cli.io.formats import (
+    DATABASES,
     FORMATS,
+    TEXT_CELLS,
+    WORKBOOKS,
+    BinaryFormat,
+    ColumnType,
     CsvDialect,
+    FileInput,
     Note,
     RawRow,
     RowStream,
     TextInput,
+    binary_format,
     detect_format,
     format_of_name,
     ignore,
@@ -62,6 +73,9 @@ class SourceOptions:
     delimiter: str | None = None  # One character, or a word such as `tab`
     header_row: int | None = None  # The physical line with the header of a table, counted from 1
     skip_rows: int | None = None  # Rows below the header of a table that are no rows
+    sheet: str | None = None  # The sheet of a workbook, by name or number from 1; by default the first one with rows
+    cells: str | None = None  # The part of a sheet with the table, such as `A3:F200` or `B2`
+    query: str | None = None  # The rows of a database: the result of this query instead of a table
     limit: int | None = None  # Take at most this many items, the first ones
     sample: int | None = None  # Take this many items at random, in the order of the input; `limit` then applies to them
     seed: int = 0  # The same seed takes the same sample
@@ -98,13 +112,14 @@ class InputScan:
     skipped: int  # Bad rows; the iteration will skip them
     longest: int = 0  # Bytes of the longest text in UTF-8
     unselected: int = 0  # Rows that the condition on rows leaves out
+    all_items: int = 0  # Items of the input, also those that a sample or a limit leaves out
 
 
 Report = Callable[[InputError], None]
 
 
 def open_source(
-    path: str,
+    path: str | Sequence[str],
     options: SourceOptions | None = None,
     *,
     report: Report = ignore,
@@ -114,7 +129,8 @@ def open_source(
     """Open an input.
 
     Args:
-        path: a file, or `-` for standard input.
+        path: a file, or `-` for standard input; several files are read one after the other, each row with a column
+            that names its file.
         options: how to read it.
         report: called with each bad row that is skipped, in the thread that iterates.
         note: called with what the user should know about the input, such as a renamed column, once each.
@@ -123,7 +139,119 @@ def open_source(
     Raises:
         InputError: the file cannot be opened.
     """
-    return Source(open_bytes(path, stream), options or SourceOptions(), report, note)
+    paths = [path] if isinstance(path, str) else list(dict.fromkeys(path))
+    data = open_bytes(paths[0], stream) if len(paths) == 1 else FileList(paths)
+    return Source(data, options or SourceOptions(), report, note)
+
+
+class FileList:
+    """Several files that are read one after the other; only one is open at a time.
+
+    Raises:
+        InputError: a file does not exist, is a directory, or is standard input.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._open: ByteInput | None = None
+        self._done = 0  # Bytes of the files that are closed again
+        self.stopped = False
+        for path in paths:
+            if path == "-":
+                raise InputError("standard input cannot be one of several inputs", path=path, hint="name it alone")
+            file = Path(split_part(path)[0])
+            if not file.exists() or file.is_dir():
+                open_bytes(path).close()  # says what is wrong
+
+    @property
+    def name(self) -> str:
+        more = len(self._paths) - 2
+        return f"{', '.join(self._paths[:2])} and {more} more" if more > 0 else ", ".join(self._paths)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk of all files, or `None` when one is not a regular file."""
+        states = self._states()
+        return sum(one.st_size for one in states) if all(stat.S_ISREG(one.st_mode) for one in states) else None
+
+    def signature(self) -> tuple[object, ...]:
+        """Size and time of the last change of each file."""
+        return tuple((one.st_size, one.st_mtime_ns) for one in self._states())
+
+    def _states(self) -> list[os.stat_result]:
+        try:
+            return [Path(split_part(path)[0]).stat() for path in self._paths]
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", path=str(error.filename or self.name)) from error
+
+    @property
+    def delivered(self) -> int:
+        return self._done + (self._open.delivered if self._open is not None else 0)
+
+    def inputs(self) -> Iterator[ByteInput]:
+        """Yield each file, opened; it is closed when the next one is asked for."""
+        self._done = 0
+        for path in self._paths:
+            if self.stopped:
+                return
+            self._open = data = open_bytes(path)
+            try:
+                yield data
+            finally:
+                self._done += data.delivered
+                self._open = None
+                data.close()
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self._open is not None:
+            self._open.stop()
+
+    def close(self) -> None:
+        """Do nothing: each file is closed after its last row."""
+
+
+SOURCE_COLUMN = "source"  # The column that names the file of a row, where there are several
+
+
+class _Unified:
+    """The columns of several files under one name each, and what differs between the files."""
+
+    def __init__(self) -> None:
+        self.source = SOURCE_COLUMN
+        self._names: dict[str, str] = {}  # The spelling that came first, by the folded name
+        self._first: tuple[str, set[str]] | None = None
+
+    def renamed(self, header: Iterable[str]) -> dict[str, str]:
+        """The columns of a table that another file before it spells otherwise."""
+        names = list(header)
+        same = {name: self._names.setdefault(folded(name), name) for name in names}
+        return {name: first for name, first in same.items() if first != name and first not in names}
+
+    def labelled(self, item: Item, path: str, renamed: Mapping[str, str], id_column: str) -> Item:
+        """Add the file's name to an item."""
+        fields = {renamed.get(name, name): value for name, value in item.fields.items()}
+        while self.source in fields:
+            self.source = f"mellea_{self.source}"
+        raw = item.raw if not renamed else None
+        if raw is not None:
+            mark = ", " if fields else ""
+            raw = f"{raw[:-1].rstrip()}{mark}{json.dumps(self.source)}: {json.dumps(path, ensure_ascii=False)}}}"
+        # Each file counts its ids for itself.
+        ident = f"{PurePath(path).name}:{item.id}" if id_column in item.fields else item.id
+        return replace(item, id=ident, fields={**fields, self.source: path}, raw=raw)
+
+    def difference(self, path: str, columns: Iterable[str]) -> str:
+        """What a file has, and has not, compared with the first one; empty for nothing."""
+        here = {folded(name): name for name in columns}
+        if self._first is None:
+            self._first = path, set(here)
+            return ""
+        first, there = self._first
+        missing = [self._names.get(name, name) for name in sorted(there - here.keys())]
+        new = [here[name] for name in here if name not in there]
+        parts = [f"has no column {listed(missing)}"] * bool(missing) + [f"has {listed(new)} besides"] * bool(new)
+        return f"{path}: {', and '.join(parts)}, compared with {first}" if parts else ""
 
 
 class Source:
@@ -136,7 +264,7 @@ class Source:
         InputError: the input cannot be read any further, or a row is bad and bad rows are not to be skipped.
     """
 
-    def __init__(self, data: ByteInput, options: SourceOptions, report: Report, note: Note) -> None:
+    def __init__(self, data: ByteInput | FileList, options: SourceOptions, report: Report, note: Note) -> None:
         self.name = data.name  # The path, or `<stdin>`
         self.skipped = 0  # Bad rows that the iteration has skipped so far
         self._data = data
@@ -147,8 +275,10 @@ class Source:
         self.text_columns: tuple[str, ...] = ()  # The columns with the text, once the first row has been read
         self.dialect: CsvDialect | None = None  # How a table is written, once its header has been read; `None` for JSON
         self._unselected = 0  # Rows of the last reading that do not meet the condition
+        self.types: dict[str, ColumnType] = {}  # The types of columns, complete after the last row
         self._header: tuple[str, ...] = ()
-        self._surveyed: tuple[int, int] | None = None
+        self._surveyed: tuple[object, ...] | None = None
+        self._unified = _Unified() if isinstance(data, FileList) else None
         checkable = data.size is not None and data.size <= SURVEY_BYTES
         self._fails = options.on_bad_row == "fail" or (options.on_bad_row == "auto" and checkable)
 
@@ -183,9 +313,10 @@ class Source:
         if bad and (self._fails or not (count or self._unselected)):
             raise _refusal(bad, usable=count)
         self._surveyed = signature
+        all_items = count
         for most in (options.sample, options.limit):
             count = count if most is None else min(count, most)
-        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected)
+        return InputScan(count, tuple(columns) or self._header, len(bad), longest, self._unselected, all_items)
 
     @property
     def repeatable(self) -> bool:
@@ -231,53 +362,84 @@ class Source:
         if self._changed():
             self._note_once(f"{self.name}: changed while it was being read")
 
-    def _read(self, on_bad: Report) -> Iterator[Item]:
+    def _read(self, on_bad: Report) -> Iterator[Item]:  # noqa: C901, PLR0912 - the path of every item, in one piece
         """Yield the items from the start of the input, and pass bad rows to `on_bad`."""
-        data = self._data
-        data.rewind()
-        mapping = ColumnMapping(self._options.text_fields, self._options.id_field, self.name)
         where, position, self._unselected = self._options.where, 0, 0
         first_bad: InputError | None = None
-        rows: RowStream | None = None
-        try:
-            rows = self._open_rows(mapping)
-            for number, row in enumerate(rows.stream, start=1):
-                if data.stopped:
-                    return  # it may be half a row
-                try:
-                    if isinstance(row, InputError):
-                        raise row
-                    if where is not None and not where.matches(row[1]):
-                        self._unselected += 1
+        unified = self._unified
+        for data in self._inputs():
+            mapping = ColumnMapping(self._options.text_fields, self._options.id_field, data.name)
+            rows: RowStream | None = None
+            renamed: Mapping[str, str] = {}
+            seen: dict[str, None] = {}
+            try:
+                rows = self._open_rows(data, mapping)
+                if unified is not None:
+                    renamed = unified.renamed(rows.header)
+                    seen = dict.fromkeys(rows.header)
+                for number, row in enumerate(rows.stream, start=1):
+                    if data.stopped:
+                        return  # it may be half a row
+                    try:
+                        if isinstance(row, InputError):
+                            raise row
+                        if where is not None and not where.matches(row[1]):
+                            self._unselected += 1
+                            continue
+                        item = mapping.item(row, position + self._unselected)
+                    except InputError as error:
+                        bad = _numbered(error, number) if rows.numbered else error
+                        first_bad = first_bad or bad
+                        on_bad(bad)
                         continue
-                    item = mapping.item(row, position + self._unselected)
-                except InputError as error:
-                    bad = _numbered(error, number) if rows.numbered else error
-                    first_bad = first_bad or bad
-                    on_bad(bad)
-                    continue
-                # Positions have no gaps; a row without an id keeps its number in the input.
-                yield replace(item, position=position) if self._unselected else item
-                position += 1
-        except InputError:
-            if not data.stopped:  # what was cut off by `stop` is not broken
-                raise
-        finally:
-            for sentence in rows.left_out.sentences() if rows is not None else ():
-                self._note_once(f"{self.name}: {sentence}")
-        if first_bad is not None and not (position or self._unselected) and not data.stopped:
+                    if self._unselected:
+                        # Positions have no gaps; a row without an id keeps its number in the input.
+                        item = replace(item, position=position)
+                    if unified is not None:
+                        seen.update(dict.fromkeys(item.fields))
+                        item = unified.labelled(item, data.name, renamed, mapping.id_field)
+                    yield item
+                    position += 1
+            except InputError:
+                if not data.stopped:  # what was cut off by `stop` is not broken
+                    raise
+            finally:
+                if rows is not None:
+                    self._note_types(rows.types, renamed)
+                    for sentence in rows.left_out.sentences():
+                        self._note_once(f"{data.name}: {sentence}")
+            if unified is not None and (difference := unified.difference(data.name, seen)):
+                self._note_once(difference)
+        if first_bad is not None and not (position or self._unselected) and not self._data.stopped:
             raise first_bad
 
-    def _open_rows(self, mapping: ColumnMapping) -> RowStream:
-        rows = open_rows(self._data, self._options)
-        self._header, self.dialect = rows.header, rows.dialect
+    def _inputs(self) -> Iterator[ByteInput]:
+        if isinstance(self._data, FileList):
+            yield from self._data.inputs()
+            return
+        self._data.rewind()
+        yield self._data
+
+    def _open_rows(self, data: ByteInput, mapping: ColumnMapping) -> RowStream:
+        rows = open_rows(data, self._options)
+        self._header = tuple(dict.fromkeys((*self._header, *rows.header)))
+        self.dialect = self.dialect or rows.dialect
         rows = with_columns(rows, mapping)
         if self._options.where is not None:
-            rows = self._options.where.checked(rows, self.name)
+            rows = self._options.where.checked(rows, data.name)
         for note in (*rows.notes, *mapping.notes):
             self._note_once(note)
-        self.text_columns = mapping.text_fields
+        self.text_columns = tuple(dict.fromkeys((*self.text_columns, *mapping.text_fields)))
+        self._note_types(rows.types, {})
         return rows
+
+    def _note_types(self, types: Mapping[str, ColumnType], renamed: Mapping[str, str]) -> None:
+        for name, found in types.items():
+            name = renamed.get(name, name)  # noqa: PLW2901 - the same column
+            known = self.types.setdefault(name, found)
+            if known != found:
+                alike = found.arrow if found.arrow == known.arrow else None
+                self.types[name] = ColumnType(known.kinds | found.kinds, known.certain and found.certain, alike)
 
     def _refuse(self, error: InputError) -> None:
         if self._fails:
@@ -333,19 +495,28 @@ def open_rows(data: ByteInput, options: SourceOptions) -> RowStream:
     """
     chunks = data.chunks()
     head = _head(chunks, _FILE_HEAD if data.size is not None else 0)
+    binary = binary_format(head, options.format, data.packed_name)
+    _refuse_options(data, options, binary)
+    if binary is not None:
+        path = data.file(chain((head,), chunks))
+        return binary.read_file(FileInput(data.name, path, data.part, options, data.count))
     encoding = choose_encoding(head, options.encoding, data.name)
     refuse_binary(head, encoding, data.name)
     text = head[encoding.mark :].decode(encoding.codec, "replace")
-    form = detect_format(text, options.format, data.name)
+    form = detect_format(text, options.format, data.packed_name)
     if (
         form == "jsonl"
         and options.format is None
-        and format_of_name(data.name) != "jsonl"
+        and format_of_name(data.packed_name) != "jsonl"
         and _wraps_rows(text, options)
     ):
         form = "json"
     rest = chain((head[encoding.mark :],), chunks)
-    rows = FORMATS.require(form)().rows(TextInput(data.name, text, rest, encoding, options))
+    known = FORMATS.require(form)()
+    assert not isinstance(known, BinaryFormat)  # noqa: S101 - it would have been recognized above
+    rows = known.rows(TextInput(data.name, text, rest, encoding, options))
+    if rows.dialect is not None:
+        rows = replace(rows, types=dict.fromkeys(rows.header, TEXT_CELLS))
     if rows.dialect is None and (options.header_row is not None or options.skip_rows is not None):
         raise InputError("has no header", path=data.name, hint="omit --header-row and --skip-rows")
     return rows
@@ -361,6 +532,24 @@ def first_columns(path: str, options: SourceOptions) -> tuple[str, ...]:
         rows = open_rows(data, options)
         row = () if rows.header else next(rows.stream, ())
         return rows.header or (tuple(row[1]) if isinstance(row, tuple) and row else ())
+
+
+def _is_one_of(binary: BinaryFormat | None, names: Iterable[str]) -> bool:
+    return binary is not None and any(type(binary) is FORMATS.require(name) for name in names)
+
+
+def _refuse_options(data: ByteInput, options: SourceOptions, binary: BinaryFormat | None) -> None:
+    """Raise a `UsageError` for an option that is for another format."""
+    for value, flag, forms, what in (
+        (options.sheet, "--sheet", WORKBOOKS, "workbooks"),
+        (options.cells, "--range", WORKBOOKS, "workbooks"),
+        (options.query, "--query", DATABASES, "databases"),
+    ):
+        if value is not None and not _is_one_of(binary, forms):
+            raise UsageError(f"{data.name}: {flag} is for {what}", hint=f"omit {flag}")
+    in_archive = data.packed_name != data.path
+    if data.part and not in_archive and not _is_one_of(binary, (*WORKBOOKS, *DATABASES)):
+        raise UsageError(f"{data.name}: has no parts to choose from", hint=f"name the file alone: {data.path}")
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:

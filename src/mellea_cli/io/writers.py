@@ -1,4 +1,4 @@
-"""Writers: rows as JSON lines, as one JSON array, or as a CSV or TSV table, with the columns that a run adds."""
+"""Writers: rows as JSON lines, one JSON array, CSV, TSV, or a table with types, with the columns that a run adds."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import csv
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime, time
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
+from mellea_cli.errors import OutputError, UsageError
 from mellea_cli.io.byte_input import without_surrogates
-from mellea_cli.io.formats import CsvDialect, Note, ignore
+from mellea_cli.io.formats import ColumnType, CsvDialect, Note, RowOutput, ignore
 from mellea_cli.items import Failure, Item, Outcome, Row
 
 ERROR = "error"  # The column with the reason why a row has no answers
+ANSWERED_BY = "answered_by"  # The column that says what has answered a row: `model`, or `learned`
 _PREFIX = "mellea_"
 _REMEMBERED = 1_000
 
@@ -27,6 +31,7 @@ class Added:
     name: str
     parts: tuple[str, ...] = ()  # For a nested column the names inside it, which become columns of their own in CSV
     joint: str = ""  # For a column of lists the text between their parts in CSV; empty writes the list as JSON
+    type: str = ""  # The type of an own field, such as `date`
 
     def cell(self, value: Any) -> Any:
         """The column's value in a table. An empty list is written as JSON: an empty cell is null."""
@@ -53,6 +58,23 @@ class AddedColumns:
         """The names in CSV: parts instead of nested columns, and `error` at the end."""
         names = [name for column in self.columns for name in (column.parts or (column.name,))]
         return (*names, ERROR) if names else ()
+
+    def cells(self, added: Mapping[str, Any], *, joined: bool = True) -> list[Any]:
+        """Return the values of `flat`, lists joined unless the format has lists."""
+        cells: list[Any] = []
+        for column in self.columns:
+            value = added.get(column.name)
+            if column.parts:
+                inside = value if isinstance(value, Mapping) else {}
+                cells.extend([inside.get(part) for part in column.parts])
+            else:
+                cells.append(column.cell(value) if joined else value)
+        if self.columns:
+            error = added.get(ERROR)
+            if isinstance(error, Mapping):
+                error = f"{error.get('kind', ERROR)}: {error.get('message', '')}"
+            cells.append(error)
+        return cells
 
     def row(self, item: Item, outcome: Outcome) -> Row:
         """Return the row of an item: its answers, or nulls and the reason when it failed."""
@@ -296,19 +318,7 @@ class Table:
         cells = [fields.get(name) for name in self._columns]
         if not fields.keys() <= self._columns.keys():
             self._note_dropped(fields.keys() - self._columns.keys())
-        for column in self._added.columns:
-            value = added.get(column.name)
-            if column.parts:
-                inside = value if isinstance(value, Mapping) else {}
-                cells.extend([inside.get(part) for part in column.parts])
-            else:
-                cells.append(column.cell(value))
-        if self._added.columns:
-            error = added.get(ERROR)
-            if isinstance(error, Mapping):
-                error = f"{error.get('kind', ERROR)}: {error.get('message', '')}"
-            cells.append(error)
-        return self._line(cells)
+        return self._line([*cells, *self._added.cells(added)])
 
     def _line(self, cells: Iterable[Any]) -> bytes:
         texts = [cell if cell.__class__ is str else _cell_text(cell) for cell in cells]
@@ -339,3 +349,171 @@ def _cell_text(cell: Any) -> str:
     if isinstance(cell, float):
         return "" if math.isnan(cell) else repr(cell)
     return encoded(cell).decode()
+
+
+_INT64 = 1 << 63
+_LONGEST_SHAPE = 40
+_SHAPES = re.compile(
+    r"(?P<datetime>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)"
+    r"|(?P<date>\d{4}-\d\d-\d\d)"
+    r"|(?P<time>\d\d:\d\d:\d\d(?:\.\d{1,6})?)"
+    r"|(?P<duration>-?\d+:\d\d:\d\d(?:\.\d{1,6})?)"
+    # A number that is written as programs write it: its text can be made from it again
+    r"|(?P<int>-?(?:0|[1-9]\d{0,14}))"
+    r"|(?P<float>-?(?:0|[1-9]\d{0,10})\.\d{1,4})",
+    re.ASCII,
+)
+
+
+def text_shape(text: str) -> str:
+    """What a text looks like: `datetime`, `date`, `time`, `duration`, `int`, `float` or `text`; empty for nothing."""
+    if not text:
+        return ""
+    found = _SHAPES.fullmatch(text) if len(text) <= _LONGEST_SHAPE and text[0] in "-0123456789" else None
+    shape = (found.lastgroup if found else None) or "text"
+    try:
+        if shape == "time":
+            time.fromisoformat(text)
+        elif shape == "date":
+            date.fromisoformat(text)
+        elif shape == "datetime":
+            datetime.fromisoformat(text)
+    except ValueError:
+        return "duration" if shape == "time" else "text"
+    return shape
+
+
+class TypedTable(ABC):
+    """The form of an output with types, which is written as a whole at the end.
+
+    A partial line is a JSON array: the input's columns as an object, and the added cells.
+
+    Args:
+        output: what the output is to hold.
+        joined: whether lists are text.
+    """
+
+    partial_is_final = False
+    kind = "a table"
+    most_rows: int | None = None
+    most_columns: int | None = None
+
+    def __init__(self, output: RowOutput, *, joined: bool) -> None:
+        self._added = output.added
+        self._options = output.options
+        self._note = output.note
+        self._columns = dict.fromkeys(output.options.columns)
+        self._joined = joined
+        self._count = 0
+        self._shapes: dict[str, set[str]] = {}  # What the cells of each input column look like
+        self._added_shapes: dict[str, set[str]] = {name: set() for name in self._added.flat}
+        if (problem := self._excess(output.options.rows or 0)) is not None:
+            raise UsageError(*problem[:1], hint=problem[1])
+
+    def _excess(self, rows: int) -> tuple[str, str] | None:
+        """Why the output cannot hold so many rows, or its columns, and what to do."""
+        hint = "name a Parquet, CSV or JSONL file with -o"
+        columns = len(self._columns) + len(self._added.flat)
+        if self.most_rows is not None and rows > self.most_rows:
+            return f"{self.kind} holds {self.most_rows:,} rows below its header, and there are {rows:,} or more", hint
+        if self.most_columns is not None and columns > self.most_columns:
+            return f"{self.kind} holds {self.most_columns:,} columns, and there are {columns:,}", hint
+        return None
+
+    def partial_line(self, row: Row) -> bytes:
+        fields, added = row.item.fields, self._added.cells(row.added, joined=self._joined)
+        self._count += 1
+        new = not fields.keys() <= self._columns.keys()
+        if new:
+            self._columns.update(dict.fromkeys(fields))
+        if (new or self._count == (self.most_rows or 0) + 1) and (problem := self._excess(self._count)) is not None:
+            raise OutputError(problem[0], hint=f"{problem[1]}; to keep the answers, rename the journal likewise")
+        for name, value in fields.items():
+            self._see(self._shapes.setdefault(name, set()), value)
+        for shapes, value in zip(self._added_shapes.values(), added, strict=True):
+            self._see(shapes, value)
+        text = encoded(dict(fields)) if row.item.raw is None else row.item.raw.encode()
+        return b"[" + text + b", " + encoded(added) + b"]\n"
+
+    @staticmethod
+    def _see(shapes: set[str], value: Any) -> None:
+        if value is None:
+            return
+        if isinstance(value, str):
+            if "text" not in shapes:
+                shapes.add(text_shape(value))
+        elif isinstance(value, bool):
+            shapes.add("bool")
+        elif isinstance(value, int):
+            shapes.add("whole" if -_INT64 <= value < _INT64 else "text")
+        elif isinstance(value, float):
+            shapes.add("fraction")
+        elif isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+            shapes.add("texts")
+        else:
+            shapes.add("nested")
+
+    def columns(self) -> list[tuple[str, str, ColumnType]]:
+        """Return the columns: name, what all their cells are, and the type of the input's column.
+
+        All cells are `bool`, `int`, `float`, `date`, `datetime`, `time`, `duration`, `texts`, `nested` or `text`.
+        """
+        types = self._options.types()
+        plain = ColumnType()
+        found = [
+            (name, self._common(self._shapes.get(name, set()), types.get(name, plain)), types.get(name, plain))
+            for name in self._columns
+        ]
+        own = {column.name: ColumnType(frozenset(("date",))) for column in self._added.columns if column.type == "date"}
+        names = FreeNames(self._note).all(self._added.flat, self._columns.keys())
+        for flat, name in names.items():
+            found.append((name, self._common(self._added_shapes[flat], own.get(flat, plain)), own.get(flat, plain)))
+        return found
+
+    @staticmethod
+    def _common(shapes: set[str], known: ColumnType) -> str:
+        numbers = {"int": "int", "float": "float"} if "number" in known.kinds else {}
+        meaning = {**numbers, "whole": "int", "fraction": "float"}
+        texts = ("text", "int", "float")
+        kinds = set()
+        shapes = {"duration" if one == "time" and "time" not in known.kinds else one for one in shapes}
+        for shape in shapes - {""}:
+            one = meaning.get(shape, shape if shape not in texts else "text")
+            kinds.add("text" if shape in ("date", "datetime", "time", "duration") and shape not in known.kinds else one)
+        if kinds == {"int", "float"}:
+            return "float"
+        if kinds == {"date", "datetime"}:
+            return "datetime"
+        if kinds == {"texts", "nested"}:
+            return "nested"
+        return kinds.pop() if len(kinds) == 1 else "text"
+
+    def cells(self, lines: Iterable[bytes]) -> Iterator[list[Any]]:
+        """The cells of each row in the order of `columns`."""
+        names = list(self._columns)
+        for line in lines:
+            fields, added = json.loads(line)
+            yield [*map(fields.get, names), *added]
+
+    def render(self, row: Row) -> bytes:
+        raise NotImplementedError
+
+    def render_partial(self, line: bytes) -> bytes:
+        raise NotImplementedError
+
+    def end(self) -> bytes:
+        raise NotImplementedError
+
+    @abstractmethod
+    def write(self, lines: Callable[[], Iterable[bytes]], file: IO[bytes]) -> None:
+        """Write the whole output.
+
+        Args:
+            lines: returns the partial lines from the start.
+            file: where to; it can be cut and written again.
+        """
+
+
+def cell_text(cell: Any) -> str:
+    """A cell in a column of text: what CSV would have, without apostrophes."""
+    return without_surrogates(_cell_text(cell))

@@ -162,11 +162,59 @@ class FieldSpec(_Table):
                 return f"has {words} words; use at most {self.max_words}"
             if self.one_sentence and (found := len(sentences(one))) != 1:
                 return f"has {found} sentences; write exactly one"
-            if self.pattern is not None and re.fullmatch(self.pattern, one) is None:
-                return f"{one!r} does not match the pattern {self.pattern}"
+            if self.pattern is not None and (mismatch := _mismatch(self.pattern, one)):
+                return mismatch
             if self.type == "quote" and " ".join(one.split()) not in " ".join(text.split()):
                 return "is not in the text, letter by letter"
         return None
+
+
+# CPU seconds for a regular expression: one of a stranger's file may backtrack for years. Others need microseconds.
+_MATCH_S, _PROBE_S = 0.5, 0.2
+_PROBE_LENGTH = 200
+
+
+def _mismatch(pattern: str, text: str) -> str | None:
+    """Why a text does not match; `None` when it does."""
+    import regex
+
+    try:
+        if regex.fullmatch(pattern, text, timeout=_MATCH_S) is not None:
+            return None
+    except TimeoutError:
+        return f"{text!r} cannot be compared with the pattern {pattern} in time: it backtracks too much"
+    return f"{text!r} does not match the pattern {pattern}"
+
+
+def _pattern_problem(pattern: str) -> tuple[str, str] | None:
+    """What is wrong with a pattern, and what to do about it; `None` for a good one."""
+    import regex
+
+    try:
+        # Python's own syntax, which is the documented one; the other engine has more.
+        re.compile(pattern)
+        text = _backtracks(pattern)
+    except (re.error, regex.error, OverflowError, RecursionError) as error:
+        return f"pattern is no regular expression: {error}", "use '…' around a pattern with backslashes"
+    if text is None:
+        return None
+    hint = "avoid a repetition inside a repetition, such as (a+)+"
+    return f"pattern backtracks without end on texts such as {text + '…'!r}", hint
+
+
+def _backtracks(pattern: str) -> str | None:
+    """The beginning of a text that a pattern backtracks on for too long, as far as its own characters show it."""
+    import regex
+
+    letters = list(dict.fromkeys(char for char in pattern if char.isalnum()))[:8]
+    for part in dict.fromkeys((*letters, "a", "0", " ", "".join(letters))):
+        text = (part * _PROBE_LENGTH)[:_PROBE_LENGTH]
+        try:
+            # The sign at the end matches hardly any pattern, so that all ways of matching the rest are tried.
+            regex.fullmatch(pattern, f"{text}\0", timeout=_PROBE_S)
+        except TimeoutError:
+            return text[:10]
+    return None
 
 
 def printable(text: str) -> str:
@@ -335,12 +383,8 @@ def _check_options(field: FieldSpec, path: tuple[str, ...]) -> Iterator[Problem]
             message = f"the type {field.type} needs choices" if not field.choices else "one choice is no choice"
             at = (*path, "choices") if field.choices else (*path, "type")
             yield Problem(at, message, 'add choices = ["billing", "delivery", "other"]')
-    if field.pattern is not None:
-        try:
-            re.compile(field.pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            message = f"pattern is no regular expression: {error}"
-            yield Problem((*path, "pattern"), message, "use '…' around a pattern with backslashes")
+    if field.pattern is not None and (found := _pattern_problem(field.pattern)):
+        yield Problem((*path, "pattern"), *found)
     yield from _check_range(field, path)
 
 

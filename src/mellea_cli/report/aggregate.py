@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import heapq
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
+from mellea_cli.errors import InputError
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Theme
 from mellea_cli.report.agreement import ReviewedTotals
 from mellea_cli.report.dates import DATE_COLUMNS, Bucket, DayCounts, bucket_name, bucket_start, buckets, fitting_bucket
 from mellea_cli.report.figures import (
+    CATEGORICAL,
     FieldFigures,
     Figures,
     Group,
@@ -32,7 +36,8 @@ from mellea_cli.report.figures import (
     value_name,
     value_names,
 )
-from mellea_cli.report.results import SENTIMENTS, URGENCIES, Record, Results
+from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record, Results
+from mellea_cli.report.score import ScoreFigures, ScoreKind, ScoreTally, recognised_kind
 
 ANSWERED = "answered"  # The name of rows with own fields only
 NO_ANSWER = "no answer"  # The name under which a trend counts rows without an answer
@@ -50,6 +55,7 @@ class ReportOptions:
     date: str | None = None  # The column with the date; `None` takes one with a usual name, if there is one
     month_first: bool | None = None  # Whether 03/04/2026 is in March; `None` decides by the column's other dates
     themes: Sequence[Theme] = ()  # Definitions, and the order of themes that are equally frequent
+    score: tuple[ScoreKind, str] | None = None  # The kind and the column; `None` takes one with a usual name
 
 
 class Aggregator:
@@ -60,9 +66,12 @@ class Aggregator:
         self._reviewed = reviewed
         self._mix = Mix()
         self._blank = 0
+        self._non_answers = 0
         self._failures: Counter[str] = Counter()
         self._labels: Counter[str] = Counter()
         self._themes = defaultdict(Mix, {theme.name: Mix() for theme in self._options.themes})
+        self._polarity: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._scores: dict[str, ScoreTally] = {}
         self._praise = {theme.name for theme in self._options.themes if theme.kind == "praise"}
         self._quotes: defaultdict[str, _TopQuotes] = defaultdict(lambda: _TopQuotes(_QUOTES))
         self._urgent = _TopQuotes(_URGENT)
@@ -82,6 +91,8 @@ class Aggregator:
         severity = _rank(record.urgency, URGENCIES), _rank(record.sentiment, SENTIMENTS)
         if record.state == "blank":
             self._blank += 1
+        elif record.state == "non-answer":
+            self._non_answers += 1
         elif record.state == "failed":
             self._failures[record.error_kind or "error"] += 1
         elif record.urgency in ("high", "medium"):
@@ -91,6 +102,7 @@ class Aggregator:
         for column in self._date_columns(record):
             unjudged = ANSWERED if record.state == "answered" else NO_ANSWER
             self._days[column].add(record.rest.get(column), record.sentiment or unjudged)
+        self._add_scores(record, themes)
         for column, groups in self._splits.items():
             value = value_name(record.rest.get(column))
             if value not in groups and len(groups) >= _MOST_VALUES:
@@ -106,8 +118,41 @@ class Aggregator:
         urgency, sentiment = severity
         for name in themes:
             self._themes[name].add(record)
+            self._polarity[name][mention_polarity(record, name)] += 1
             rank = (urgency, -sentiment if name in self._praise else sentiment, 0 if name in record.quotes else 1)
             self._quotes[name].add(rank, record, record.quotes.get(name, "") or record.words)
+
+    def _add_scores(self, record: Record, themes: Sequence[str]) -> None:
+        if (wanted := self._options.score) is not None:
+            columns = {wanted[1]: wanted[0]}
+        else:
+            columns = {name: kind for name in record.rest if (kind := recognised_kind(name)) is not None}
+        if not columns:
+            return
+        groups = [("theme", name) for name in themes]
+        groups += [(f"field {field}", name) for field, value in record.own.items() for name in set(value_names(value))]
+        groups += [(column, value_name(record.rest.get(column))) for column in self._options.by]
+        for column, kind in columns.items():
+            if column not in self._scores:
+                self._scores[column] = ScoreTally(kind, column)
+            self._scores[column].add(record.rest.get(column), groups)
+
+    def _score(self, results: Results) -> ScoreFigures | None:
+        # Of the columns with a usual name, the one in which most rows have a score, and at least half of all.
+        tally = max(self._scores.values(), key=lambda one: one.rows, default=None)
+        if tally is None or (self._options.score is None and 2 * tally.rows < self._mix.rows):
+            return None
+        if not tally.rows and tally.unreadable:
+            kind, column = tally.kind, tally.column
+            raise InputError(
+                f"no value of {column!r} is a score of kind {kind}",
+                path=results.name,
+                hint=f"name a column of numbers: --score {kind} COLUMN",
+            )
+        fields = [f"field {one.name}" for one in results.own if one.type in CATEGORICAL]
+        sample = results.sample
+        drawn = (sample.size, sample.population) if sample is not None and sample.size else None
+        return tally.figures(["theme", *fields, *self._options.by], drawn)
 
     def _date_columns(self, record: Record) -> list[str]:
         if self._options.date is not None:
@@ -117,10 +162,12 @@ class Aggregator:
     def figures(self, results: Results) -> Figures:
         """The figures of all rows added so far; raises `InputError` when no row has a column that the options name."""
         if self._mix.rows:
-            for flag, column in (("--date", self._options.date), *(("--by", name) for name in self._options.by)):
+            wanted = self._options.score
+            named = (("--date", self._options.date), (f"--score {wanted[0]}", wanted[1]) if wanted else ("", None))
+            for flag, column in (*named, *(("--by", name) for name in self._options.by)):
                 if column is not None and column not in results.columns:
                     raise results.missing(column, flag)
-        trend = self._trend()
+        trend, score = self._trend(), self._score(results)
         labels = self._labels
         return Figures(
             name=results.name,
@@ -136,9 +183,12 @@ class Aggregator:
             urgent=self._urgent.quotes(),
             trend=trend,
             splits=[self._split(column, groups) for column, groups in self._splits.items()] if self._mix.rows else (),
-            notes=list(_notes(results, trend)),
+            notes=list(_notes(results, trend, score)),
             fields=[self._fields[one.name].figures(one) for one in results.own if one.name in self._fields],
             review=self._reviewed.figures() if self._reviewed is not None else None,
+            non_answers=self._non_answers,
+            sample=results.sample,
+            score=score,
         )
 
     def _theme_figures(self) -> list[ThemeFigures]:
@@ -146,9 +196,12 @@ class Aggregator:
         figures = []
         for name, mix in self._themes.items():
             theme = defined.get(name)
-            from_file = ("", "", ()) if theme is None else (theme.definition, theme.kind, theme.examples)
+            from_file: tuple[str, str, Sequence[str]] = (
+                ("", "", ()) if theme is None else (theme.definition, theme.kind, theme.examples)
+            )
             quotes = self._quotes[name].quotes()
-            figures.append(ThemeFigures(name, mix, ratio(mix.rows, self._mix.answered), quotes, *from_file))
+            share, polarity = ratio(mix.rows, self._mix.answered), dict(self._polarity[name])
+            figures.append(ThemeFigures(name, mix, share, quotes, *from_file, polarity=polarity))
         return sorted(figures, key=lambda theme: -theme.count)
 
     def _trend(self) -> Trend | None:
@@ -291,12 +344,33 @@ def _rank(judgement: str, order: tuple[str, ...]) -> int:
     return order.index(judgement) if judgement in order else len(order)
 
 
-def _notes(results: Results, trend: Trend | None) -> Iterable[str]:
+def mention_polarity(record: Record, theme: str) -> str:
+    """What a row says about a theme, as a sentiment.
+
+    In a mixed row the words of the theme's quote decide: whether more of them are in the complaint or in the praise.
+    """
+    if record.sentiment != "mixed" or not (quote := record.quotes.get(theme)):
+        return record.sentiment or UNSAID
+    words = set(_WORDS.findall(quote.casefold()))
+    complaint, praise = (
+        len(words & set(_WORDS.findall(phrase.casefold()))) for phrase in (record.complaint, record.praise)
+    )
+    return "mixed" if complaint == praise else "negative" if complaint > praise else "positive"
+
+
+_WORDS = re.compile(r"\w{3,}")
+
+
+def _notes(results: Results, trend: Trend | None, score: ScoreFigures | None) -> Iterable[str]:
     yield from results.notes
+    if score is not None and score.unreadable:
+        yield f"{score.column}: {many(score.unreadable, 'value')} not read as a score"
     if results.unreadable:
         verb = "is" if results.unreadable == 1 else "are"
         rows = many(results.unreadable, "row")
-        yield f"{rows} could not be read and {verb} not counted; the first one: {results.bad[0].message}"
+        # Without the folder of the file: a report goes to other people.
+        bad = results.bad[0].message.replace(results.name, PurePath(results.name).name)
+        yield f"{rows} could not be read and {verb} not counted; the first one: {bad}"
     if not results.has_text and results.columns:
         yield "no column looks like the feedback itself, so summaries are shown instead (--text-field names it)"
     if trend is not None and trend.note:

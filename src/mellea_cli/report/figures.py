@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from mellea_cli.report.dates import Bucket
-from mellea_cli.report.intervals import Interval
-from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
+from mellea_cli.report.intervals import Interval, share_interval
+from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record, Sample
+from mellea_cli.report.score import ScoreFigures
+
+Tone = Literal["complaint", "praise"]
 
 
 @dataclass(slots=True)
@@ -42,6 +45,22 @@ class Mix:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A share of rows with its interval."""
+
+    group: str  # `sentiment`, `urgency`, `theme`, `field NAME`; `COLUMN=VALUE` before it in a split
+    name: str
+    rows: int
+    of: int
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return with_interval(self.share, Interval(self.low, self.high))
+
+
+@dataclass(frozen=True, slots=True)
 class Quote:
     """A customer's words."""
 
@@ -63,10 +82,18 @@ class ThemeFigures:
     definition: str = ""
     kind: str = ""
     examples: Sequence[str] = ()
+    polarity: Mapping[str, int] = field(default_factory=dict)  # What its mentions say, as a sentiment
 
     @property
     def count(self) -> int:
         return self.mix.rows
+
+    @property
+    def tone(self) -> Tone:
+        """What its mentions are: by its kind, or where that is unknown or both, what most of them are."""
+        if self.kind in ("complaint", "praise"):
+            return "praise" if self.kind == "praise" else "complaint"
+        return "praise" if self.polarity.get("positive", 0) * 2 > self.mix.answered else "complaint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +153,10 @@ class Split:
     other_values: int  # The number of rarer values
 
 
+CATEGORICAL = ("bool", "category", "categories")
+"""The types of own fields whose values are choices."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldFigures:
     """The answers of one own field."""
@@ -142,7 +173,7 @@ class FieldFigures:
 
     @property
     def is_categorical(self) -> bool:
-        return self.type in ("bool", "category", "categories")
+        return self.type in CATEGORICAL
 
     @property
     def has_chart(self) -> bool:
@@ -196,7 +227,7 @@ class ReviewFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything that a report says. Answered, blank and failed rows add up to all rows."""
+    """Everything that a report says. Answered, blank and failed rows and non-answers add up to all rows."""
 
     name: str  # The file
     mix: Mix
@@ -211,6 +242,9 @@ class Figures:
     splits: Sequence[Split] = ()
     notes: Sequence[str] = ()  # What a reader should know about the figures
     fields: Sequence[FieldFigures] = ()  # Own fields, in the order of their columns
+    non_answers: int = 0  # Rows with a text such as "n/a", which no share counts
+    sample: Sample | None = None  # Where the rows are a random sample
+    score: ScoreFigures | None = None
     review: ReviewFigures | None = None  # `None` when nobody has reviewed a row
 
     @property
@@ -232,7 +266,52 @@ class Figures:
         parts = [f"{self.answered:,} answered"]
         parts += [f"{self.blank:,} without text"] if self.blank else []
         parts += [f"{self.failed:,} failed"] if self.failed else []
+        parts += [f'{many(self.non_answers, "non-answer")} such as "n/a"'] if self.non_answers else []
         return f"{many(self.rows, 'row')} = {' + '.join(parts)}"
+
+    def share(self, number: int, of: int, group: str = "", name: str = "") -> Share:
+        """A share of rows of this output. A sample's interval is about the input that it was drawn from."""
+        population = None
+        if self.sample is not None and self.sample.size:
+            population = max(of, round(of * self.sample.population / self.sample.size))
+        number = min(number, of)  # labels of rows without an answer are in no share
+        interval = share_interval(number, of, population)
+        return Share(group, name, number, of, ratio(number, of), interval.low, interval.high)
+
+    def shown(self, number: int, of: int | None = None) -> str:
+        """A share with its interval for people; of the answered rows, unless `of` says of which."""
+        return str(self.share(number, self.answered if of is None else of))
+
+    def shares(self) -> Iterator[Share]:
+        """Every share of the report."""
+        yield from self._mix_shares(self.mix, "")
+        for column in self.fields:
+            for name, number in column.values:
+                yield self.share(number, self.answered, f"field {column.name}", name)
+        for theme in self.themes:
+            yield self.share(theme.count, self.answered, "theme", theme.name)
+        for split in self.splits:
+            for group in split.groups:
+                yield from self._mix_shares(group.mix, f"{split.column}={group.value} ")
+
+    def _mix_shares(self, mix: Mix, before: str) -> Iterator[Share]:
+        for kind, counts in (("sentiment", mix.sentiment), ("urgency", mix.urgency)) if self.judged else ():
+            for name, number in in_order(counts, kind):
+                yield self.share(number, mix.answered, f"{before}{kind}", name)
+
+    def top(self, tone: Tone) -> ThemeFigures | None:
+        """The most frequent theme that is complained about, or praised."""
+        return next((theme for theme in self.themes if theme.count and theme.tone == tone), None)
+
+    def sureness(self) -> str:
+        """What the intervals are about, in one sentence."""
+        if self.sample is None:
+            return (
+                "Shares are of the answered rows. Ranges are 95 % intervals: how far so many rows can be off by chance."
+            )
+        size, population = self.sample.size, self.sample.population
+        rows = f"The {size:,} rows were drawn at random from {population:,}"
+        return f"{rows}. Shares are of the answered rows; ranges are 95 % intervals for the answered ones of all rows."
 
     def label_sentence(self) -> str:
         """One sentence in which every row occurs once by its labels; empty without themes."""
@@ -254,11 +333,6 @@ def review_sentence(review: ReviewFigures) -> str:
     if review.unreviewed:
         parts.append(f"{many(review.unreviewed, 'row')} of the sample not reviewed: mellea review continues")
     return "; ".join(parts)
-
-
-def share_range(share: float, interval: Interval) -> str:
-    """A share with the ends of its interval in parentheses."""
-    return f"{percent(share)} ({100 * interval.low:.0f}–{100 * interval.high:.0f})"  # noqa: RUF001 - the dash is meant
 
 
 EMPTY_VALUE = "(empty)"
@@ -288,13 +362,22 @@ def ratio(number: int, whole: int) -> float:
 
 
 def percent(share: float) -> str:
-    """A share for people, such as `43%`; 0 and 100 are written for nothing and all only."""
+    """A share for people, such as `43 %`; 0 and 100 are written for nothing and all only."""
     whole = round(share * 100)
     if share > 0 and whole == 0:
-        return "<1%"
+        return "<1 %"
     if share < 1 and whole == 100:
-        return ">99%"
-    return f"{whole}%"
+        return ">99 %"
+    return f"{whole} %"
+
+
+def with_interval(share: float, interval: Interval) -> str:
+    """A share and its interval for people, such as `38 % (35 to 41)`."""
+    # Whole percentages would hide a narrow interval.
+    narrow = 0 < interval.high - interval.low < 0.02
+    shown = f"{share * 100:.1f} %" if narrow else percent(share)
+    low, high = (f"{end * 100:.{int(narrow)}f}" for end in (interval.low, interval.high))
+    return f"{shown} ({low} to {high})"
 
 
 def many(number: int, name: str) -> str:
@@ -309,10 +392,14 @@ def in_order(counts: Mapping[str, int], kind: str = "sentiment") -> list[tuple[s
     return [*((name, counts.get(name, 0)) for name in order), *sorted(unknown, key=lambda pair: (-pair[1], pair[0]))]
 
 
+_SHARES = ("share", "low", "high")
+
+
 def figures_to_json(figures: Figures) -> str:
     """Render the figures as JSON. Keys are only ever added."""
     from pydantic import TypeAdapter
 
     fields = TypeAdapter(Figures).dump_python(figures, mode="json")
-    record = {"answered": figures.answered, "rows": figures.rows, **fields}
+    shares = [{**asdict(one), **{key: round(getattr(one, key), 6) for key in _SHARES}} for one in figures.shares()]
+    record = {"answered": figures.answered, "rows": figures.rows, **fields, "shares": shares}
     return json.dumps(record, ensure_ascii=False, indent=2) + "\n"

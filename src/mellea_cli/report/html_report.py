@@ -22,6 +22,7 @@ import jinja2
 from markupsafe import Markup
 
 from mellea_cli.report.agreement import ReviewField, ReviewRow, evidence
+from mellea_cli.report.comparison import Comparison, held_sentence, points, row_sentence, theme_notes
 from mellea_cli.report.dates import read_day, resolve_order
 from mellea_cli.report.figures import (
     FieldFigures,
@@ -30,12 +31,13 @@ from mellea_cli.report.figures import (
     many,
     percent,
     review_sentence,
-    share_range,
     value_names,
+    with_interval,
 )
 from mellea_cli.report.results import SENTIMENTS, UNSAID, URGENCIES, Record
+from mellea_cli.report.score import Impact
 
-_STATES = ("answered", "blank", "failed")
+_STATES = ("answered", "blank", "failed", "non-answer")
 _LONGEST_QUOTE = 600
 # An arc cannot end where it begins, so both circles are two halves; the inner one runs backwards and is left unfilled.
 _WHOLE_RING = "M100 10A90 90 0 0 1 100 190A90 90 0 0 1 100 10ZM100 32A68 68 0 0 0 100 168A68 68 0 0 0 100 32Z"
@@ -51,11 +53,72 @@ def to_html(
     *,
     title: str,
     written: datetime,
-    next_steps: Sequence[str] = (),
+    brand: str = "",
 ) -> Iterator[str]:
-    """Render a report as a page, in pieces; `columns` are the input's other columns, in their order."""
-    folder = files("mellea_cli.report") / "templates"
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    """Render a report as a page, in pieces; `columns` are the input's other columns, in their order.
+
+    `brand` is the line above the title.
+    """
+    environment, style = _environment()
+    script = _file("page.js")
+    buckets = figures.trend.points if figures.trend is not None else ()
+    occurring = {name: 1 for bucket in buckets for name in bucket.mix}
+    facts, rows = _data_block(figures, records, columns)
+    impacts = figures.score.impacts if figures.score is not None else ()
+    yield from environment.get_template("page.html.j2").generate(
+        figures=figures,
+        title=title,
+        brand=brand or "Feedback report",
+        written=written,
+        source=PurePath(figures.name).name,
+        trend_names=[name for name, number in in_order(occurring) if number],
+        longest_value={field.name: max((rows for _, rows in field.values), default=0) for field in figures.fields},
+        longest_theme=max((theme.count for theme in figures.themes), default=0),
+        impacts=_strongest(impacts),
+        widest_impact=max((max(abs(one.low), abs(one.high)) for one in impacts), default=1) or 1,
+        rows=rows,
+        facts=facts,
+        style=style,
+        script=Markup(script),  # noqa: S704 - a file of this package
+        script_hash=_hash(script),
+    )
+
+
+def comparison_to_html(comparison: Comparison, *, title: str, written: datetime, brand: str = "") -> Iterator[str]:
+    """Render a comparison as a page, in pieces; it has no script."""
+    environment, style = _environment()
+    yield from environment.get_template("compare.html.j2").generate(
+        comparison=comparison,
+        title=title,
+        brand=brand or "Feedback compared",
+        written=written,
+        names=[PurePath(figures.name).name for figures in comparison.files],
+        sections=list(comparison.sections()),
+        result=held_sentence(comparison),
+        rows=row_sentence(comparison),
+        notes=[note.replace(figures.name, PurePath(figures.name).name) for figures, note in _named_notes(comparison)],
+        points=points,
+        style=style,
+    )
+
+
+def _named_notes(comparison: Comparison) -> Iterator[tuple[Figures, str]]:
+    for note in theme_notes(comparison):
+        yield next((one for one in comparison.files if one.name in note), comparison.new), note
+
+
+_MOST_IMPACTS = 40
+
+
+def _strongest(impacts: Sequence[Impact]) -> list[Impact]:
+    """The impacts that a page shows, in their order: the strongest."""
+    kept = sorted(impacts, key=lambda one: (not one.holds, -abs(one.impact)))[:_MOST_IMPACTS]
+    return sorted(kept, key=lambda one: one.impact)
+
+
+def _environment() -> tuple[jinja2.Environment, Markup]:
+    """The templates' environment, and the style sheet of the pages."""
+    style = _file("page.css")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mellea_cli.report"),
         autoescape=True,
@@ -70,27 +133,14 @@ def to_html(
         "ring_segments": _ring_segments,
         "axis_ticks": _axis_ticks,
         "review_sentence": review_sentence,
-        "share_range": share_range,
+        "with_interval": with_interval,
+        "style_hash": _hash(style),
     }
-    points = figures.trend.points if figures.trend is not None else ()
-    occurring = {name: 1 for point in points for name in point.mix}
-    facts, rows = _data_block(figures, records, columns)
-    yield from environment.get_template("page.html.j2").generate(
-        figures=figures,
-        title=title,
-        written=written,
-        next_steps=next_steps,
-        source=PurePath(figures.name).name,
-        trend_names=[name for name, number in in_order(occurring) if number],
-        longest_value={field.name: max((rows for _, rows in field.values), default=0) for field in figures.fields},
-        longest_theme=max((theme.count for theme in figures.themes), default=0),
-        rows=rows,
-        facts=facts,
-        style=Markup(style),  # noqa: S704 - a file of this package
-        script=Markup(script),  # noqa: S704 - as above
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-    )
+    return environment, Markup(style)  # noqa: S704 - a file of this package
+
+
+def _file(name: str) -> str:
+    return (files("mellea_cli.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def review_page(

@@ -15,11 +15,10 @@ from mellea_cli.report.figures import (
     Trend,
     in_order,
     many,
-    percent,
-    ratio,
     review_sentence,
-    share_range,
+    with_interval,
 )
+from mellea_cli.report.score import ScoreFigures
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$&])")
 _LEADING = re.compile(r"^(?:([#=+-])|(\d+)([.)]))")
@@ -40,9 +39,13 @@ def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) ->
     for note in figures.notes:
         lines += [f"> {plain(note)}", ""]
     for kind in ("sentiment", "urgency") if figures.judged else ():
-        lines += [*_mix(figures.mix, kind), ""]
+        lines += [*_mix(figures, kind), ""]
     for field in figures.fields:
-        lines += [*_field(field, figures.answered), ""]
+        lines += [*_field(field, figures), ""]
+    if figures.answered and (figures.judged or figures.fields or figures.themes):
+        lines += [figures.sureness(), ""]
+    if figures.score is not None:
+        lines += [*_score(figures.score), ""]
     lines += _themes(figures)
     if figures.review is not None:
         lines += _review(figures.review)
@@ -77,18 +80,39 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
 
 
-def _mix(mix: Mix, kind: str) -> list[str]:
-    counts = mix.sentiment if kind == "sentiment" else mix.urgency
-    rows = [[plain(name), f"{number:,}", percent(mix.share(name, kind))] for name, number in in_order(counts, kind)]
+def _mix(figures: Figures, kind: str) -> list[str]:
+    counts = figures.mix.sentiment if kind == "sentiment" else figures.mix.urgency
+    rows = [[plain(name), f"{number:,}", figures.shown(number)] for name, number in in_order(counts, kind)]
     return table([kind, "rows", "share"], rows)
 
 
-def _field(field: FieldFigures, answered: int) -> list[str]:
-    rows = [[plain(name), f"{number:,}", percent(ratio(number, answered))] for name, number in field.values]
+def _score(score: ScoreFigures) -> list[str]:
+    parts = ", ".join(f"{number:,} {plain(name)}" for name, number in score.parts)
+    head = ["## Score", "", f"{plain(score.column)}: {plain(score.sentence())}: {parts}.", ""]
+    if not score.impacts:
+        return head[:-1]
+    rows = [
+        [
+            plain(one.name),
+            plain(one.group.removeprefix("field ")),
+            f"{one.rows:,}",
+            score.shown(one.score),
+            f"{score.shown(one.impact, signed=True)} ({score.shown(one.low)} to {score.shown(one.high)})",
+            "yes" if one.holds else "",
+        ]
+        for one in score.impacts
+    ]
+    about = f"Impact: {score.label} of all rows minus {score.label} without the rows of the line, in {score.unit}."
+    header = ["rows with", "of", "rows", score.label, "impact", "beyond chance"]
+    return [*head, about, "", *table(header, rows, left=2)]
+
+
+def _field(field: FieldFigures, figures: Figures) -> list[str]:
+    rows = [[plain(name), f"{number:,}", figures.shown(number)] for name, number in field.values]
     if field.other_values:
         rows.append([many(field.other_values, "other value"), "", ""])
     if field.empty:
-        rows.append(["(no value)", f"{field.empty:,}", percent(ratio(field.empty, answered))])
+        rows.append(["(no value)", f"{field.empty:,}", figures.shown(field.empty)])
     head = [f"{plain(field.name)}: {field.summary()}.", *([""] if field.has_chart else [])] if field.summary() else []
     return [*head, *(table([plain(field.name), "rows", "share"], rows) if field.has_chart else [])]
 
@@ -102,7 +126,7 @@ def _themes(figures: Figures) -> Iterator[str]:
         [
             plain(theme.name),
             f"{theme.count:,}",
-            percent(theme.share),
+            figures.shown(theme.count),
             *(f"{theme.mix.urgency[urgency]:,}" for urgency in ("high", "medium", "low")),
         ]
         for theme in figures.themes
@@ -112,6 +136,8 @@ def _themes(figures: Figures) -> Iterator[str]:
         if not theme.quotes:
             continue
         about = f": {plain(theme.definition)}" if theme.definition else ""
+        if theme.kind == "both":
+            about += f" ({', '.join(f'{number:,} {name}' for name, number in in_order(theme.polarity) if number)})"
         yield from (f"**{plain(theme.name)}**{about}", "", *(_quote(quote) for quote in theme.quotes[:2]), "")
 
 
@@ -121,9 +147,9 @@ def _review(review: ReviewFigures) -> Iterator[str]:
         rows = [
             [
                 plain(one.name),
-                share_range(one.model, one.model_interval),
-                share_range(one.corrected, one.interval),
-                share_range(one.sample, one.sample_interval),
+                with_interval(one.model, one.model_interval),
+                with_interval(one.corrected, one.interval),
+                with_interval(one.sample, one.sample_interval),
             ]
             for one in field.values
         ]
@@ -154,12 +180,15 @@ def _split(split: Split, figures: Figures) -> list[str]:
     rows = []
     for group in split.groups:
         theme = f"{plain(group.theme)} ({group.theme_count:,})" if group.theme else ""
-        rows.append([plain(group.value), *([theme] if themed else []), *_numbers(group.mix)[: 1 + len(judged)]])
+        rows.append(
+            [plain(group.value), *([theme] if themed else []), *_numbers(figures, group.mix)[: 1 + len(judged)]]
+        )
     if split.other_values:
-        others = _numbers(split.others)[: 1 + len(judged)]
+        others = _numbers(figures, split.others)[: 1 + len(judged)]
         rows.append([f"{many(split.other_values, 'other value')}", *([""] if themed else []), *others])
     return [f"## By {plain(split.column)}", "", *table(header, rows, left=2 if themed else 1)]
 
 
-def _numbers(mix: Mix) -> list[str]:
-    return [f"{mix.rows:,}", percent(mix.share("negative")), percent(mix.share("high", "urgency"))]
+def _numbers(figures: Figures, mix: Mix) -> list[str]:
+    shown = (figures.shown(number, mix.answered) for number in (mix.sentiment["negative"], mix.urgency["high"]))
+    return [f"{mix.rows:,}", *shown]

@@ -28,14 +28,15 @@ from mellea_cli.io.columns import (
 )
 from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.formats import CsvDialect, RawRow, RowStream
+from mellea_cli.io.formats import ColumnType, CsvDialect, RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
 from mellea_cli.io.row_filter import NamedColumn, require_columns
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import Added
 from mellea_cli.pipelines.pipeline import Column
+from mellea_cli.pipelines.theme_prompts import NONE
 
-State = Literal["answered", "blank", "failed"]
+State = Literal["answered", "blank", "failed", "non-answer"]
 
 SENTIMENTS = ("negative", "mixed", "positive")
 URGENCIES = ("high", "medium", "low")
@@ -63,7 +64,8 @@ class Record:
     number: int  # Place among the rows that could be read, counted from 1
     id: str
     text: str
-    state: State  # `answered` with a sentiment, `failed` with an error, else `blank`
+    # `answered` with a sentiment, `failed` with an error, `non-answer` with a text such as "n/a", else `blank`
+    state: State
     summary: str = ""
     sentiment: str = ""
     urgency: str = ""
@@ -97,6 +99,8 @@ class Record:
         own = {name: one.person for name, one in corrections.items() if name in self.own}
         rest = {name: value for name, value in own.items() if name in self.rest}
         changed: dict[str, Any] = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
+        if self.state == "failed" and plain.get("sentiment"):
+            changed["state"] = "answered"
         return replace(self, **changed, reviewed=corrections, is_sampled=is_sampled)
 
     @property
@@ -108,22 +112,55 @@ class Record:
 def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
     corrections = Corrections() if path == "-" else reviewed_rows(path)
-    return Results(open_bytes(path), options or SourceOptions(), own_columns(path), corrections)
+    facts = _facts(path)
+    return Results(open_bytes(path), options or SourceOptions(), own_columns(path, facts), _sample(facts), corrections)
 
 
 OWN_FIELDS = "own fields"
 """The fact of a journal that describes the columns of own fields: a list of name, type and joint each."""
 
 
-def own_columns(path: str) -> tuple[Column, ...]:
-    """The columns of own fields in an output, by its journal; none where there is no journal."""
-    target = resolve_output(path)
+SAMPLE = "sample"
+"""The fact of a journal whose rows are a random sample: an object with `size` and `population`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The rows of an output are a random sample of its input, drawn with `--sample`."""
+
+    size: int
+    population: int  # Rows of the input
+
+
+def _facts(path: str) -> Mapping[str, str]:
+    """What the journal of an output says about its run; nothing where there is no journal."""
     try:
-        with closing(peek_answers(target)) as answers:
-            described = json.loads(answers.facts().get(OWN_FIELDS, "[]"))
+        with closing(peek_answers(resolve_output(path))) as answers:
+            return answers.facts()
+    except OutputError:
+        return {}  # the report says what the file itself says
+
+
+def own_columns(path: str, facts: Mapping[str, str] | None = None) -> tuple[Column, ...]:
+    """The columns of own fields in an output, by its journal; none where there is no journal."""
+    try:
+        described = json.loads((_facts(path) if facts is None else facts).get(OWN_FIELDS, "[]"))
         return tuple(Column(name, type=kind, joint=joint) for name, kind, joint in described)
-    except (OutputError, ValueError, TypeError):
-        return ()  # the report says what the file itself says
+    except (ValueError, TypeError):
+        return ()
+
+
+def sample_note(path: str) -> str:
+    """What the journal of an output notes about its sample, unread; empty without one."""
+    return _facts(path).get(SAMPLE, "")
+
+
+def _sample(facts: Mapping[str, str]) -> Sample | None:
+    try:
+        noted = json.loads(facts.get(SAMPLE, "") or "{}")
+        return Sample(int(noted["size"]), int(noted["population"]))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 CHOICES = "choices"
@@ -180,8 +217,10 @@ class Results:
         data: ByteInput,
         options: SourceOptions,
         own: Sequence[Column] = (),
+        sample: Sample | None = None,
         corrections: Corrections | None = None,
     ) -> None:
+        self.sample = sample  # `None` for all rows of an input, and where nothing is known
         self.name = data.name  # The path, or `<stdin>`
         self.bad: list[InputError] = []  # The first rows that could not be used
         self.unreadable = 0  # The number of rows that could not be used
@@ -244,14 +283,14 @@ class Results:
         taken = list(islice(rows.stream, SAMPLE_ROWS))
         sample = [row[1] for row in taken if not isinstance(row, InputError)]
         names = rows.header or tuple(dict.fromkeys(key for fields in sample for key in fields))
-        added = {_last(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
+        added = {added_column(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
         found = find_text([name for name in names if name not in added], sample)
         self._text_fields = tuple(found or ()) if found and len(found) == 1 else ()
         return chain(taken, rows.stream)
 
     def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
         """The run's columns by their usual names."""
-        added = {name: found for name in _ADDED if (found := _last(name, names)) is not None}
+        added = {name: found for name in _ADDED if (found := added_column(name, names)) is not None}
         if "sentiment" not in added and not any(column.name in names for column in self.own):
             file = "FILE" if self.name.startswith("<") else self.name
             raise InputError(
@@ -276,7 +315,7 @@ class Results:
         nested = not self._flat and "issues" in added
         if not nested:
             added.pop("issues", None)
-            added |= {name: found for name in _ISSUE_PARTS if (found := _last(name, names)) is not None}
+            added |= {name: found for name in _ISSUE_PARTS if (found := added_column(name, names)) is not None}
         options = self._options
         if options.text_fields:
             text = tuple(self._named(name, "--text-field", names, line) for name in options.text_fields)
@@ -313,24 +352,30 @@ class Results:
         text = joined_texts({name: self._text(column_value(fields, name)) for name in columns.text})
         # Without built-in columns every row with a text is answered, unless it failed.
         answered = bool(sentiment) or ("sentiment" not in columns.added and not reason and bool(text.strip()))
+        state: State = "answered" if answered else "failed" if reason else "blank"
+        themes, own = self._themes(added.get("themes")), self._own(fields)
+        if answered and is_non_answer(text):
+            # Whatever a model made of it, nothing was said: no judgement, no theme, no value of an own field.
+            state, sentiment, urgency, own = "non-answer", "", None, {}
+            themes = (NONE,) if themes is not None else None
         found = Record(
             number=number,
             id=ident or str(number),
             text=text,
-            state="answered" if answered else "failed" if reason else "blank",
+            state=state,
             summary=self._text(added.get("summary")),
             sentiment=sentiment,
             urgency=self._text(urgency).strip().lower() if sentiment else "",
             complaint=self._text(complaint),
             praise=self._text(praise),
-            themes=self._themes(added.get("themes")),
+            themes=themes,
             quotes=self._quotes(added.get("theme_quotes")),
             error=reason,
             error_kind=kind,
             rest={name: self._cell(fields.get(name)) for name in rest},
-            own=self._own(fields),
+            own=own,
         )
-        if not self.corrections or not (said := self.corrections.row(found.id, found.text)):
+        if state == "non-answer" or not self.corrections or not (said := self.corrections.row(found.id, found.text)):
             return found
         return found.corrected(said, is_sampled=self.corrections.is_random(found.id, found.text))
 
@@ -389,7 +434,38 @@ class Results:
         return InputError(seen, path=self.name, line=line, hint=hint)
 
 
-def _last(name: str, columns: tuple[str, ...]) -> str | None:
+# Texts that people type to get past a field. "Nothing" and "all good" can be answers, so they are not among them.
+_NON_ANSWERS = frozenset((
+    *("n/a", "n.a", "n.a.", "n\\a", "na", "none", "nil", "null", "nan", "undefined", "x"),
+    *("test", "testing", "tbd", "idk"),
+    *("no comment", "no comments", "no answer", "no response", "not applicable", "nothing to say", "prefer not to say"),
+    *("k.a.", "k. a.", "keine angabe", "kein kommentar", "entfällt", "sans objet", "néant", "n.v.t."),
+    *("sin comentarios", "no aplica"),
+))  # fmt: skip
+_KEYBOARD_ROWS = ("qwertyuiop", "qwertzuiop", "asdfghjkl", "zxcvbnm", "yxcvbnm", "azertyuiop")
+_MARKS = re.compile(
+    r"[\s\-\u2013\u2014_./\\*,;~=+#?·…]+"
+)  # Without brackets, colons and `!`: a face made of them says something
+
+
+def is_non_answer(text: str) -> bool:
+    """Whether a text says nothing: `n/a`, `-`, `asdf`, `xxx`. An empty one is no text at all."""
+    text = text.strip().casefold()
+    if not text or len(text) > 20:
+        return False
+    if text in _NON_ANSWERS or text.rstrip(".!") in _NON_ANSWERS or _MARKS.fullmatch(text):
+        return True
+    letters = text.replace(" ", "")
+    if len(letters) >= 3 and letters.isascii() and letters.isalpha() and len(set(letters)) == 1:
+        return True
+    # Part of a row of keys, once or several times: asdf, asdfasdf, qwertz. A text is found in its double first at the
+    # length of the part that it repeats.
+    unit = letters[: (letters * 2).index(letters, 1)] if letters else ""
+    return len(unit) >= 4 and any(unit in row or unit in row[::-1] for row in _KEYBOARD_ROWS)
+
+
+def added_column(name: str, columns: tuple[str, ...]) -> str | None:
+    """The column that a run has added under a name or a name that was free; `None` where there is none."""
     pattern = re.compile(rf"(?:mellea_)?{name}|mellea_{name}_\d+")
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
 
@@ -422,6 +498,7 @@ class OutputRows:
         self.unreadable = 0
         self.count = 0  # Rows that were yielded
         self.dialect: CsvDialect | None = None
+        self.types: Mapping[str, ColumnType] = {}
         self._options = options
         self._columns = [NamedColumn(name) for name in columns]
         self._flag = flag
@@ -442,7 +519,7 @@ class OutputRows:
         where = self._options.where
         if where is not None:
             rows = where.checked(rows, self.name)
-        self.dialect = rows.dialect
+        self.dialect, self.types = rows.dialect, rows.types
         seen = False
         for row in rows.stream if self._options.limit != 0 else ():
             if isinstance(row, InputError):
@@ -488,7 +565,7 @@ def usual_columns(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list
         own: the columns of own fields.
     """
     names = tuple(dict.fromkeys(name for row in rows for name in row))
-    answers = [_last(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
+    answers = [added_column(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
     added = [name for name in answers if name is not None]
     found = find_text([name for name in names if name not in (*added, *_ISSUE_PARTS)], rows) if rows else None
     first = [*same_names(ID_COLUMN, names), *(found or ())[:1], *added]

@@ -46,6 +46,7 @@ class UnitAnswers:
             sum((one.usage for one in good), Usage()),
             max(one.latency_s for one in good),
             max(one.attempts for one in good),
+            answered_by=max(one.answered_by for one in good),
         )
 
     def known(self, key: bytes) -> dict[str, Any]:
@@ -77,7 +78,8 @@ class UnitAnswers:
                 continue
             if all(column in answered for column in unit.columns):
                 values = {column: answered[column] for column in unit.columns}
-                yield part, Success(values, usage, outcome.latency_s, outcome.attempts)
+                by = outcome.answered_by if isinstance(outcome, Success) else ""
+                yield part, Success(values, usage, outcome.latency_s, outcome.attempts, answered_by=by)
             else:
                 yield part, replace(outcome, usage=usage)
             usage = Usage()  # what they have cost together counts once
@@ -168,8 +170,13 @@ class AnswerCache:
         await question.done.wait()
         return Claim.ANSWERED
 
-    def settle(self, key: bytes, outcome: Outcome | None) -> list[Item]:
+    def settle(self, key: bytes, outcome: Outcome | None, own: bytes = b"") -> list[Item]:
         """End the question for `key`; `outcome` is `None` when it was given up.
+
+        Args:
+            key: the key that was claimed.
+            outcome: what became of it.
+            own: the key of the text that was asked, where nearly identical ones share `key`.
 
         Returns:
             The items that waited for it.
@@ -177,6 +184,7 @@ class AnswerCache:
         question = self._in_flight.pop(key)
         if outcome is not None:
             self._uncommitted[key] = outcome
+            self._uncommitted[own or key] = outcome
         self._parked -= len(question.followers)
         question.done.set()
         return question.followers
@@ -200,7 +208,7 @@ class Forecast:
     blank: int = 0
     """Without any text: nothing is asked."""
     identical: int = 0
-    """Same text as an earlier item of the input: asked once."""
+    """Same text as an earlier item of the input, or one that is nearly identical: asked once."""
     again: int = 0
     """Those of the new ones that were answered with other settings."""
     calls: int = 0
@@ -248,11 +256,12 @@ def forecast(
             found.blank += 1
             continue
         key = plan.key(item.text, item.id, item.fields)
-        if key in seen:
+        shared = plan.shared_key(item, key)
+        if shared in seen:
             found.identical += 1
             continue
-        seen.add(key)
-        outcome = rows.lookup(key)
+        seen.add(shared)
+        outcome = rows.lookup(key) or (rows.lookup(shared) if shared != key else None)
         if not isinstance(outcome, Success) and carried is not None:
             outcome = carried(item) or outcome
         if isinstance(outcome, Success):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +30,10 @@ _SIGNALLED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP)
 _FIRST_ROWS = (20, 50)
 # Messages that differ in every row, such as those about a model's bad answers, must not fill the memory.
 _MOST_MESSAGES = 50
+
+
+Answer = Callable[[Item], Awaitable[Outcome | None]]
+"""Answers an item; `None` when it was given back because the run is stopping."""
 
 
 class Items(Protocol):
@@ -148,6 +152,8 @@ class RunIO:
             that a person has filled in; `None` from it means to ask.
         edited: the cells that a person has changed in the output, by the position of the item and the column.
         check: raises when so many rows must not be put into the place of an earlier output.
+        reading: answers an item by the full reading, which it gets before the item, or by a cheaper one; `None` for
+            always the full one.
     """
 
     source: Items
@@ -161,6 +167,7 @@ class RunIO:
     carried: Callable[[Item], Outcome | None] | None = None
     edited: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     check: Callable[[int], None] = lambda _: None
+    reading: Callable[[Answer, Item], Awaitable[Outcome | None]] | None = None
 
 
 @dataclass(slots=True)
@@ -173,9 +180,13 @@ class Tally:
     reused: int = 0
     """Items with a text whose outcome was known already, from an earlier run or an identical text."""
     same: int = 0
-    """Reused items that share the answer of an identical text of this run."""
+    """Reused items that share the answer of an identical text of this run, or of a nearly identical one."""
+    alike: int = 0
+    """Reused items that have the answer of a nearly identical text, of any run."""
     blank: int = 0
     """Items without any text: nothing was asked."""
+    learned: int = 0
+    """Items that a row model has answered in this run, without a call."""
     offloaded: int = 0
     """Texts that a batch queue has answered in this run."""
     calls: int = 0
@@ -230,12 +241,14 @@ class Tally:
             edited: the cells that a person has changed: they are not counted as the model's.
             counted: the categorical columns among the own fields.
         """
-        if isinstance(outcome, Success) and not outcome.attempts and not outcome.asked:
+        by = outcome.answered_by if isinstance(outcome, Success) else ""
+        if isinstance(outcome, Success) and not outcome.attempts and not outcome.asked and not by:
             self.blank += 1  # nothing would have been asked, so nothing was saved
         elif reused:
             self.reused += 1
             self.same += same
         else:
+            self.learned += bool(by)
             self.calls += outcome.attempts
             self.usage += outcome.usage
         if isinstance(outcome, Failure):
@@ -481,36 +494,40 @@ class _Run:
 
     async def _take(self, item: Item) -> None:
         """Answer one item: use a known answer, wait for an identical text in flight, or ask."""
-        key = self._plan.key(item.text, item.id, item.fields)
-        while (outcome := self._known(key, item)) is None:
-            if self._stop.asked.is_set():
+        cache, key = self._cache, self._plan.key(item.text, item.id, item.fields)
+        shared = self._plan.shared_key(item, key)
+        carried = self._io.carried
+        while True:
+            outcome = cache.known(key) or (cache.known(shared) if shared != key else None)
+            if carried is not None and not isinstance(outcome, Success):
+                outcome = carried(item) or outcome
+            if outcome is None and self._stop.asked.is_set():
                 # Nothing is asked any more; a failure of an earlier run is better than no row.
-                outcome = self._cache.stored(key)
+                outcome = cache.stored(key) or cache.stored(shared)
                 if outcome is None:
                     return
+            if outcome is not None:
                 break
-            claim = await self._cache.claim(key, item)
+            claim = await cache.claim(shared, item)
             if claim is Claim.ASK:
-                await self._ask(key, item)
+                await self._ask(key, shared, item)
                 return
             if claim is Claim.PARKED:
                 return
-        same = self._cache.is_of_this_run(key)
+        alike = shared != key and cache.stored(key) is None and cache.stored(shared) is not None
+        same = cache.is_of_this_run(shared if alike else key)
         if not same:
             self._first_rows.known(outcome)
-        await self._recorder.put(Finished(item, outcome, key, reused=True, same=same))
+        await self._recorder.put(Finished(item, outcome, key, reused=True, same=same, alike=alike))
 
-    def _known(self, key: bytes, item: Item) -> Outcome | None:
-        """The outcome of an item that need not be asked about."""
-        outcome = self._cache.known(key)
-        if self._io.carried is None or isinstance(outcome, Success):
-            return outcome
-        return self._io.carried(item) or outcome
-
-    async def _ask(self, key: bytes, item: Item) -> None:
+    async def _ask(self, key: bytes, shared: bytes, item: Item) -> None:
         outcome, unanswered = None, [item]
         failed_before = self._cache.stored(key) is not None
-        answer = self.executor.work if self._budget is None else partial(self._within_budget, budget=self._budget)
+        answer: Answer = self.executor.work
+        if self._budget is not None:
+            answer = partial(self._within_budget, budget=self._budget)
+        if (reading := self._io.reading) is not None:
+            answer = partial(reading, answer)
         try:
             if isinstance(self._answers, UnitAnswers) and (known := self._answers.known(key)):
                 outcome = await answer(replace(item, known=known))
@@ -522,7 +539,7 @@ class _Run:
         finally:
             # The answer is settled before it is recorded: the commit that makes it durable must come afterwards.
             unanswered = [] if outcome is not None else unanswered
-            unanswered += self._cache.settle(key, outcome)
+            unanswered += self._cache.settle(shared, outcome, key)
             if self._stop.asked.is_set():
                 # The sweep gives these items a row if their outcome is known.
                 self._cut += unanswered
@@ -531,7 +548,8 @@ class _Run:
             self._new += 1
             if hopeless := self._first_rows.asked(outcome, failed_before=failed_before):
                 self._end_early(hopeless)
-            await self._recorder.put(Finished(item, outcome, key, reused=False))
+            also = shared if shared != key else b""
+            await self._recorder.put(Finished(item, outcome, key, reused=False, shared=also))
         for follower in unanswered:
             await self._take(follower)
 
@@ -569,10 +587,12 @@ class _Run:
 
     def _announce(self, group: Sequence[Finished]) -> None:
         """Count and publish outcomes that have become durable."""
-        self._cache.committed(one.key for one in group if not one.reused)
         for one in group:
+            if not one.reused:
+                self._cache.committed((one.key, one.shared))
             edited = self._io.edited.get(one.item.position, {})
             self.tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
+            self.tally.alike += one.alike
             self.tally.count_edited(one.item, edited)
             self.observer(finished_event(one))
             values = one.outcome.values if isinstance(one.outcome, Success) else {}

@@ -30,7 +30,7 @@ from mellea_cli.pipelines.pipeline import Step
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.requirements.requirement import Answered
 from mellea_cli.run.answer_cache import UnitAnswers, completed, row_answers
-from mellea_cli.run.plan import KEY_BYTES, Caps, RunPlan
+from mellea_cli.run.plan import KEY_BYTES, SHORT_TEXT, Caps, RunPlan
 
 BATCH_PRICE = 0.5  # The price of a token in the queue, relative to a live one (OpenAI's price list)
 
@@ -88,11 +88,18 @@ class BatchPlanner:
         progress = self.progress
         progress.live = progress.waiting = 0
         progress.replays.clear()
+        planned: set[bytes] = set()  # keys that nearly identical short texts share
         async with Prefetcher(self.items(), ahead=256) as prefetcher:
             while (item := await prefetcher.next()) is not None:
                 key = self.plan.key(item.text, item.id, item.fields)
-                if item.text.strip() and not self._is_answered(key):
-                    await self._plan_item(item, key, sink)
+                shared = self.plan.shared_key(item, key)
+                # The live run gives this text the answer of the first one.
+                if shared in planned or not item.text.strip():
+                    continue
+                if len(item.text) <= SHORT_TEXT and self.plan.normalise:
+                    planned.add(shared)
+                if not self._is_answered(key) and not self._is_answered(shared):
+                    await self._plan_item(item, key, shared, sink)
         self._commit()
         if sink is not None:
             await sink.finish()
@@ -104,7 +111,7 @@ class BatchPlanner:
         outcome = self._rows.lookup(key)
         return isinstance(outcome, Success) or (outcome is not None and not self.retry_failed)
 
-    async def _plan_item(self, item: Item, key: bytes, sink: RequestSink | None) -> None:
+    async def _plan_item(self, item: Item, key: bytes, shared: bytes, sink: RequestSink | None) -> None:
         pipeline, name, known = self.plan.pipeline, key, {}
         if isinstance(self._rows, UnitAnswers):
             known = self._rows.known(key)
@@ -121,7 +128,7 @@ class BatchPlanner:
         if len(planned.values) == len(pipeline.steps):
             values = pipeline.assemble({**planned.values, "text": item.text})
             outcome = Success(values, usage=planned.usage, attempts=planned.calls)
-            self._group[key] = completed(outcome, known) if known else outcome
+            self._group[key] = self._group[shared] = completed(outcome, known) if known else outcome
             progress.settled += 1
             progress.calls += planned.calls
             progress.usage += planned.usage

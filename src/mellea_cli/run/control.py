@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.batch import LiveRun
     from mellea_cli.run.plan import Prices
 
-_EVERY_S = 1.0
+EVERY_S = 1.0
 # Without locks, or with a process that was stopped, a record that is older than this is old.
 SILENT_S = 15.0
 _KEPT = 200
@@ -193,7 +193,7 @@ class RunControl:
                 self._observe(run)
                 self._write()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _EVERY_S)
+                    await asyncio.wait_for(self._changed.wait(), EVERY_S)
                 self._changed.clear()
         finally:
             self._observe(run)
@@ -425,7 +425,7 @@ def find_run(output: str, folder: Path | None = None) -> RunRecord:
         return going
     if not matching:
         names = [run.output for run in runs if run.goes_on]
-        hint = f"those that go on write {', '.join(names[:3])}" if names else "mellea status lists the runs"
+        hint = f"current runs write {', '.join(names[:3])}" if names else "mellea status lists the runs"
         raise RunGone(f"no run on this machine writes {output}", hint=hint)
     last = matching[0]
     raise RunGone(
@@ -437,7 +437,7 @@ def ending(run: RunRecord) -> str:
     """How a run ended, in a few words."""
     when = clock(run.updated)
     if run.state == "lost":
-        return f"ended without a word, it was last seen at {when}"
+        return f"ended without notice, it was last seen at {when}"
     code = f", exit code {run.exit_code}" if run.exit_code is not None else ""
     return f"has ended at {when}{code}" + (f": {run.reason}" if run.reason else "")
 

@@ -27,6 +27,7 @@ from mellea_cli.io.corrections import (
     this_person,
 )
 from mellea_cli.io.files import OutputTarget
+from mellea_cli.io.formats import FLAT_FORMATS, FORMATS, TEXT_TABLES, BinaryFormat
 from mellea_cli.io.journal import Journal, WrittenRow
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import ERROR, AddedColumns
@@ -45,7 +46,9 @@ _GROUP = 1_000
 _DIGITS = 15
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _ROUNDED = re.compile(r"[+-]?\d[.,]\d+[eE][+-]?\d+")
-_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}(?:[T ]+\d{1,2}:\d{2}(?::\d{2}(?:\.0+)?)?)?Z?")
+_DATE = re.compile(
+    r"(\d{1,4}([-/.])\d{1,2}\2\d{1,4}(?:[T ]+\d{1,2}:\d{2}(?::\d{2})?)?)(?:\.\d+)?(?:Z|[+-]\d{2}:?\d{2})?"
+)
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # A cell as long as this tells whose answer a row has.
 _TELLING = 20
@@ -76,8 +79,8 @@ def canonical(value: Any) -> str:  # noqa: PLR0911, PLR0912 - a case for each ki
     if start in "+-.0123456789" and len(text) < 40:
         if _NUMBER.fullmatch(number := text.replace(",", ".", 1)):
             return _canonical_number(number)
-        if _DATE.fullmatch(text):
-            return _canonical_date(text)
+        if found := _DATE.fullmatch(text):
+            return _canonical_date(found[1])
     elif start in "{[":
         try:
             return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
@@ -147,7 +150,12 @@ class OutputForm:
 
     @property
     def is_table(self) -> bool:
-        return self.format in ("csv", "tsv")
+        """Whether parts of nested values have columns of their own."""
+        return self.format in FLAT_FORMATS
+
+    @property
+    def joins_lists(self) -> bool:
+        return self.format in (*TEXT_TABLES, "xlsx")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -165,7 +173,7 @@ class OutputForm:
                 inside = value if isinstance(value, Mapping) else {}
                 cells.update((part, inside.get(part)) for part in column.parts)
             else:
-                cells[column.name] = column.cell(value)
+                cells[column.name] = column.cell(value) if self.joins_lists else value
         error = added.get(ERROR)
         cells[ERROR] = f"{error.get('kind')}: {error.get('message')}" if isinstance(error, Mapping) else error
         return cells
@@ -390,7 +398,8 @@ def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
 
 def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any]]:
     """The rows of the file, in whatever encoding a spreadsheet has saved it."""
-    encoding = "cp1252" if form.is_table and not _is_unicode(target.path) else None
+    encoding = "cp1252" if form.format in TEXT_TABLES and not _is_unicode(target.path) else None
+    _check_parts(target, form)
     try:
         with closing(open_bytes(str(target.path))) as data:
             for row in open_rows(data, SourceOptions(format=form.format, encoding=encoding)).stream:
@@ -402,6 +411,18 @@ def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any
             f"{error.message}: what a person may have changed in the output cannot be read",
             hint=f"correct the file; or {REPLACE}",
         ) from error
+
+
+def _check_parts(target: OutputTarget, form: OutputForm) -> None:
+    """Refuse to replace a file in which a person has made more than rows, such as a sheet.
+
+    Raises:
+        UsageError: there is such a part.
+    """
+    known = FORMATS.require(form.format)()
+    parts = known.other_parts(str(target.path), target.name) if isinstance(known, BinaryFormat) else []
+    if parts:
+        raise UsageError(f"{target.name}: has {', '.join(parts)}, which this run would remove", hint=REPLACE)
 
 
 def _is_unicode(path: Path) -> bool:
@@ -766,7 +787,7 @@ class EditedRows:
             return False
         if (edit := self._edits_by_place.get(known.position)) is None:
             return True
-        rounded = [name for name, value in edit.input.items() if _is_rounded(value, item.fields.get(name))]
+        rounded = [name for name, value in edit.input.items() if _is_shortened(value, item.fields.get(name))]
         for name in rounded:
             del edit.input[name]
         if cells := edit.input | edit.added:
@@ -894,9 +915,14 @@ def _rows(number: int) -> str:
     return f"{number:,} row" + ("" if number == 1 else "s")
 
 
-def _is_rounded(value: Any, was: Any) -> bool:
-    """Whether a spreadsheet has shortened a long number, as in 1.23457E+12."""
+_CELL_CHARS = 32_767
+
+
+def _is_shortened(value: Any, was: Any) -> bool:
+    """Whether a spreadsheet has shortened a long number, as in 1.23457E+12, or a very long text."""
     text = str(value).strip()
+    if len(str(value)) >= _CELL_CHARS:
+        return isinstance(was, str) and canonical(was).startswith(canonical(value)[: _CELL_CHARS - 10])
     if not _ROUNDED.fullmatch(text):
         return False
     try:

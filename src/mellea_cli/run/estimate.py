@@ -404,7 +404,7 @@ def price_of_run(
     prices = own or listed_prices(backend, model, url)
     if prices is None and max_cost is not None:
         raise UsageError(
-            f"--max-cost needs the price of tokens, and {model} has no listed one here",
+            f"--max-cost needs the price of tokens: there is no listed one of {model} here",
             hint="add --price IN,OUT per million tokens, or install the price list: pip install 'mellea-cli[prices]'",
         )
     return prices

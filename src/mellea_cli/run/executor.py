@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from mellea_cli.backends.base import Backend, BackendSettings
@@ -186,7 +187,12 @@ class LocalExecutor(Executor):
         self._client = open_client(plan, servers, observer)
         self._cut_usage = Usage()
         self._cut_calls = 0
-        self._runner = PipelineRunner(
+        runner: Callable[..., PipelineRunner] = PipelineRunner
+        if plan.rows_per_call > 1:
+            from mellea_cli.engine.row_groups import GroupRunner
+
+            runner = partial(GroupRunner, rows=plan.rows_per_call)
+        self._runner = runner(
             plan.pipeline,
             plan.model,
             plan.options,
@@ -197,6 +203,7 @@ class LocalExecutor(Executor):
             unfinished=self._cut_short,
         )
         self._concurrency = plan.concurrency
+        self._rows = plan.rows_per_call
 
     def _cut_short(self, usage: Usage, calls: int) -> None:
         self._cut_usage += usage
@@ -208,11 +215,12 @@ class LocalExecutor(Executor):
 
     @property
     def places(self) -> int:
-        return self._concurrency
+        return self._concurrency * self._rows
 
     @property
     def slots(self) -> WorkerSlots | None:
-        return self._client.slots
+        # Rows of a group wait for each other: the client alone limits the requests.
+        return self._client.slots if self._rows == 1 else None
 
     @property
     def endpoints(self) -> tuple[EndpointFigures, ...]:
@@ -222,7 +230,7 @@ class LocalExecutor(Executor):
     @property
     def unassigned(self) -> tuple[Usage, int]:
         probes = sum(endpoint.probes for endpoint in self._client.endpoints)
-        return self._cut_usage + self._client.probe_usage, self._cut_calls + probes
+        return self._cut_usage + self._client.probe_usage, self._cut_calls + probes - self._runner.shared
 
     @property
     def waits(self) -> bool:

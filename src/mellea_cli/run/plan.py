@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
-from mellea_cli.items import Failure, Outcome
+from mellea_cli.items import Failure, Item, Outcome
 from mellea_cli.messages import Message, Options, Usage
 from mellea_cli.pipelines.pipeline import Pipeline
 
@@ -174,6 +175,11 @@ class Budget:
 
 KEY_BYTES = 16
 """Bytes of the key of one unit's answer."""
+SHORT_TEXT = 80
+"""Characters of the longest text that shares the answer of one that is nearly identical."""
+# A bullet before the text, and one stop, comma or semicolon after a letter or digit. No more of the ends: "great?",
+# "great...", "great!" and "great :)" say something else than "great".
+_UNSAID = re.compile(r"\A[-*\u2013\u2022] |(?<=\w) ?[.,;\u3001\u3002\uff0c\uff1b]\Z")
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,9 @@ class RunPlan:
         caps: limits on the whole run.
         redacted: mask personal numbers and addresses before a text leaves.
         dedupe: ask about identical texts once.
+        normalise: short texts that are nearly identical share an answer, too, see `shared_key`.
         first_alone_s: the first request has the server for itself until it is answered, or for so many seconds.
+        rows_per_call: rows in one request at most.
     """
 
     pipeline: Pipeline
@@ -219,7 +227,9 @@ class RunPlan:
     redacted: bool = False
     start: int | None = None
     dedupe: bool = True
+    normalise: bool = False
     first_alone_s: float = 0.0
+    rows_per_call: int = 1
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -294,6 +304,18 @@ class RunPlan:
             key += hashed.digest()
         return key
 
+    def shared_key(self, item: Item, key: bytes) -> bytes:
+        """The key of the answer that nearly identical short texts share; for any other text its own, `key`.
+
+        Such texts differ only in capitals, blanks, a bullet before them, and one stop at their end.
+        """
+        text = item.text
+        if not self.normalise or len(text) > SHORT_TEXT:
+            return key
+        # Not `casefold`: that would make one word of the German "Masse" and "Maße".
+        same = _UNSAID.sub("", " ".join(text.split())).lower()
+        return key if same == text else self.key(same, item.id, item.fields)
+
     @cached_property
     def _inputs(self) -> Mapping[bytes, tuple[str, ...]]:
         """The input's columns that a unit's prompts show, by the unit's fingerprint."""
@@ -302,8 +324,16 @@ class RunPlan:
     @property
     def prefixes(self) -> tuple[tuple[Message, ...], ...]:
         """The beginnings that the prompts of each step share, in the order in which they are needed."""
-        return self.pipeline.prefixes
+        return self.prefixes_of(self.pipeline)
+
+    def prefixes_of(self, pipeline: Pipeline) -> tuple[tuple[Message, ...], ...]:
+        """The beginnings for a pipeline that asks only a part of this plan's."""
+        if self.rows_per_call == 1:
+            return pipeline.prefixes
+        from mellea_cli.engine.row_groups import group_prefixes
+
+        return group_prefixes(pipeline, self.rows_per_call)
 
     def calls(self, items: int) -> int:
         """Model calls for that many items when nothing has to be asked again."""
-        return items * len(self.pipeline.steps)
+        return -(-items // self.rows_per_call) * len(self.pipeline.steps)

@@ -40,7 +40,8 @@ class Rows(Protocol):
 class Finished:
     """An item, its outcome and the answer's key.
 
-    A `reused` outcome is stored already; `same` says that it was stored in this run.
+    A `reused` outcome is stored already; `same` says that it was stored in this run, `alike` that it is the one of a
+    nearly identical text. `shared` is the key that such texts share, where it is another one.
     """
 
     item: Item
@@ -48,6 +49,8 @@ class Finished:
     key: bytes
     reused: bool
     same: bool = False
+    alike: bool = False
+    shared: bytes = b""
 
 
 class Recorder:
@@ -129,7 +132,7 @@ class Recorder:
             self._room.set()
 
     def _write(self, group: Sequence[Finished]) -> None:
-        records = [(one.key, one.outcome) for one in group if not one.reused]
+        records = [(key, one.outcome) for one in group if not one.reused for key in (one.key, one.shared) if key]
         if records:
             self._journal.commit(records)
         for one in group:

@@ -17,13 +17,16 @@ from typing import Any, get_args
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode
 from mellea_cli.events import Observer
+from mellea_cli.io.columns import column_value
 from mellea_cli.io.journal import Answers
 from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
-from mellea_cli.pipelines.pipeline import Pipeline, Step
+from mellea_cli.pipelines.own_fields import read_cell
+from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
 from mellea_cli.pipelines.theme_prompts import (
     GENERAL_DEFINITION,
     PROPOSE_BATCH,
+    Kind,
     Polarity,
     Theme,
     content_words,
@@ -53,7 +56,7 @@ _DEFINING_PHRASES = 8
 # With so many phrases, a theme needs the support of more than one.
 _MANY = 30
 
-Stratum = tuple[Polarity, str, str]
+Stratum = tuple[Kind, str, str]
 # Asks a pipeline about items; returns their values in order, `None` for one that failed.
 Ask = Callable[[Pipeline, Sequence[Item]], Awaitable[Sequence[Mapping[str, Any] | None]]]
 
@@ -94,6 +97,24 @@ def added_value(fields: Mapping[str, Any], name: str) -> Any:
     return found
 
 
+def column_texts(column: Column) -> Texts:
+    """A function that reads the texts of a column: one, or each entry of a list; none where it is empty.
+
+    The column has the type of the own field whose answers it holds, or no type.
+    """
+
+    def read(item: Item) -> list[str]:
+        value = column_value(item.fields, column.name)
+        if not column.type and isinstance(value, str) and value[:1] == "[":
+            value = read_cell(Column(column.name, type="list"), value)
+        elif column.type:
+            value = read_cell(column, value)
+        texts = value if isinstance(value, list) else [value]
+        return [" ".join(text.split()) for text in texts if isinstance(text, str) and text.strip()]
+
+    return read
+
+
 @dataclass
 class _Reservoir:
     """A uniform random sample of the phrases of one stratum (Vitter's algorithm R)."""
@@ -109,31 +130,48 @@ class _Reservoir:
             self.kept[place] = phrase
 
 
-def sample_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0) -> dict[Polarity, Counter[str]]:
+Texts = Callable[[Item], Sequence[str]]
+"""The texts of a column in an item's row."""
+
+
+def sample_phrases(
+    items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0, texts: Texts | None = None
+) -> dict[Kind, Counter[str]]:
     """Draw a stratified sample of phrases from summarised rows; memory does not grow with the input.
 
     The strata are sentiment and urgency. Each gets a share of the sample by its size, and at least an even part of a
     quarter of it, so that the few urgent complaints are not lost among the many others.
 
+    Args:
+        items: the rows.
+        most: phrases of each kind, at most.
+        seed: the same seed draws the same phrases.
+        texts: reads a column, whose texts take the place of complaints and praise and are of the kind `both`.
+
     Returns:
-        At most `most` phrases of each polarity in random order, with how often each was drawn.
+        At most `most` phrases of each kind in random order, with how often each was drawn.
     """
     draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
     strata: dict[Stratum, _Reservoir] = {}
     for item in items:
         judgement = read_judgement(item.fields)
-        if judgement is None:
+        if texts is not None:
+            judgement = judgement or Judgement({})
+            phrases: list[tuple[Kind, str]] = [("both", text[:_LONGEST_PHRASE]) for text in texts(item)]
+        elif judgement is not None:
+            phrases = list(judgement.phrases.items())
+        else:
             continue
-        for polarity, phrase in judgement.phrases.items():
-            stratum = (polarity, judgement.sentiment, judgement.urgency)
+        for kind, phrase in phrases:
+            stratum = (kind, judgement.sentiment, judgement.urgency)
             strata.setdefault(stratum, _Reservoir()).add(phrase, most, draw)
-    drawn: dict[Polarity, Counter[str]] = {}
-    for polarity in get_args(Polarity):
-        own = {stratum: strata[stratum] for stratum in sorted(strata) if stratum[0] == polarity}
+    drawn: dict[Kind, Counter[str]] = {}
+    for kind in get_args(Polarity) if texts is None else ("both",):
+        own = {stratum: strata[stratum] for stratum in sorted(strata) if stratum[0] == kind}
         shares = _shares({stratum: reservoir.seen for stratum, reservoir in own.items()}, most)
-        phrases = [phrase for stratum, share in shares.items() for phrase in own[stratum].kept[:share]]
-        draw.shuffle(phrases)
-        drawn[polarity] = Counter(phrases)
+        sampled = [phrase for stratum, share in shares.items() for phrase in own[stratum].kept[:share]]
+        draw.shuffle(sampled)
+        drawn[kind] = Counter(sampled)
     return drawn
 
 
@@ -146,39 +184,47 @@ def _shares(sizes: Mapping[Stratum, int], most: int) -> dict[Stratum, int]:
     return {stratum: min(size, floor + rest * size // total) for stratum, size in sizes.items()}
 
 
-async def discover(phrases: Mapping[Polarity, Counter[str]], ask: Ask, *, most: int) -> tuple[Theme, ...]:
-    """Find at most `most` themes in phrases that are counted by polarity.
+async def discover(phrases: Mapping[Kind, Counter[str]], ask: Ask, *, most: int, about: str = "") -> tuple[Theme, ...]:
+    """Find at most `most` themes in phrases that are counted by kind; `about` is the column that they come from.
 
     Returns:
-        Themes, complaints first, each polarity with the most frequent one first; empty when none could be found.
+        Themes, complaints first, each kind with the most frequent one first; empty when none could be found.
     """
     themes: list[Theme] = []
-    for polarity, limit in _limits(phrases, most).items():
+    for kind, limit in _limits(phrases, most).items():
         taken = {theme.name.casefold() for theme in themes}
-        for found in await _find(polarity, phrases[polarity], ask, limit):
-            name = f"{found.name} ({polarity})" if found.name.casefold() in taken else found.name
+        for found in await _find(_Topic(kind, about), phrases[kind], ask, limit):
+            name = f"{found.name} ({kind})" if found.name.casefold() in taken else found.name
             short = [phrase for phrase in found.phrases if len(phrase) <= _EXAMPLE_LENGTH] or found.phrases
             examples = tuple(phrase[:_EXAMPLE_LENGTH] for phrase in short[:2])
-            themes.append(Theme(name, found.definition, polarity, examples))
+            themes.append(Theme(name, found.definition, kind, examples))
     return tuple(themes)
 
 
-def first_question(phrases: Mapping[Polarity, Counter[str]], most: int) -> tuple[Step, str]:
+def first_question(phrases: Mapping[Kind, Counter[str]], most: int, about: str = "") -> tuple[Step, str]:
     """The step and the text of the first question, for a preview."""
-    polarity, limit = next(iter(_limits(phrases, most).items()))
-    batches = _batches(list(phrases[polarity]))
-    return propose_pipeline(polarity, _themes_per_batch(batches, limit)).steps[0], numbered(batches[0])
+    kind, limit = next(iter(_limits(phrases, most).items()))
+    batches = _batches(list(phrases[kind]))
+    return propose_pipeline(kind, _themes_per_batch(batches, limit), about).steps[0], numbered(batches[0])
 
 
-def _limits(phrases: Mapping[Polarity, Counter[str]], most: int) -> dict[Polarity, int]:
-    """The most themes of each polarity: by its share of the phrases, and at least a quarter where there are any."""
-    sizes = {polarity: counts.total() for polarity in get_args(Polarity) if (counts := phrases.get(polarity))}
+def _limits(phrases: Mapping[Kind, Counter[str]], most: int) -> dict[Kind, int]:
+    """The most themes of each kind: by its share of the phrases, and at least a quarter where there are any."""
+    sizes: dict[Kind, int] = {kind: counts.total() for kind in get_args(Kind) if (counts := phrases.get(kind))}
     if len(sizes) < 2:
         return dict.fromkeys(sizes, most)
     (first, size), (second, _) = sizes.items()
     least = max(1, most // 4)
     limit = min(max(round(most * size / sum(sizes.values())), least), most - least)
-    return {polarity: number for polarity, number in ((first, limit), (second, most - limit)) if number}
+    return {kind: number for kind, number in ((first, limit), (second, most - limit)) if number}
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """What the phrases are, and the column that they come from, if they come from one."""
+
+    kind: Kind
+    about: str
 
 
 @dataclass
@@ -191,16 +237,16 @@ class _Candidate:
     weight: int
 
 
-async def _find(polarity: Polarity, phrases: Counter[str], ask: Ask, limit: int) -> list[_Candidate]:
+async def _find(topic: _Topic, phrases: Counter[str], ask: Ask, limit: int) -> list[_Candidate]:
     found: list[_Candidate] = []
     left = list(phrases)
     # Phrases that no theme of the first round fits get a round of their own: next to frequent themes the model
     # overlooks the others.
     for _ in range(_ROUNDS):
-        proposed = await _propose(polarity, left, ask, limit, [theme.name for theme in found])
+        proposed = await _propose(topic, left, ask, limit, [theme.name for theme in found])
         if not proposed:
             break
-        sorted_in = await _sort(polarity, proposed, sorted(left, key=lambda phrase: (-phrases[phrase], phrase)), ask)
+        sorted_in = await _sort(topic, proposed, sorted(left, key=lambda phrase: (-phrases[phrase], phrase)), ask)
         for name, definition in proposed:
             own = sorted_in[name]
             found.append(_Candidate(name, definition, own, sum(phrases[phrase] for phrase in own)))
@@ -212,19 +258,19 @@ async def _find(polarity: Polarity, phrases: Counter[str], ask: Ask, limit: int)
             break
     least = 2 if phrases.total() >= _MANY else 1
     kept = sorted((theme for theme in found if theme.weight >= least), key=lambda theme: -theme.weight)[:limit]
-    await _define(polarity, kept, ask)
+    await _define(topic, kept, ask)
     return kept
 
 
 async def _propose(
-    polarity: Polarity, lines: Sequence[str], ask: Ask, limit: int, known: Sequence[str]
+    topic: _Topic, lines: Sequence[str], ask: Ask, limit: int, known: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Names and definitions of new candidates, those first that most batches proposed.
 
     There are more than `limit`: which ones are frequent is only known once phrases are sorted into them.
     """
     batches = _batches(lines)
-    pipeline = propose_pipeline(polarity, _themes_per_batch(batches, limit))
+    pipeline = propose_pipeline(topic.kind, _themes_per_batch(batches, limit), topic.about)
     answers = await ask(pipeline, _as_items(map(numbered, batches)))
     candidates = [(name, definition) for answer in answers if answer for name, definition in answer["themes"]]
     support = Counter(stems(name) for name, _ in candidates)
@@ -258,9 +304,9 @@ def _batches(lines: Sequence[str]) -> list[list[str]]:
 
 
 async def _sort(
-    polarity: Polarity, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
+    topic: _Topic, themes: Sequence[tuple[str, str]], phrases: Sequence[str], ask: Ask
 ) -> dict[str, list[str]]:
-    answers = await ask(sort_pipeline(polarity, themes), _as_items(phrases))
+    answers = await ask(sort_pipeline(topic.kind, themes, topic.about), _as_items(phrases))
     by_theme: dict[str, list[str]] = {name: [] for name, _ in themes}
     for phrase, answer in zip(phrases, answers, strict=True):
         if answer and answer["theme"] in by_theme:
@@ -268,16 +314,16 @@ async def _sort(
     return by_theme
 
 
-async def _define(polarity: Polarity, themes: Sequence[_Candidate], ask: Ask) -> None:
+async def _define(topic: _Topic, themes: Sequence[_Candidate], ask: Ask) -> None:
     """Replace the definitions, which were made from one batch, by ones made from all of a theme's phrases."""
     asked = []
     for theme in themes:
         if is_general(theme.name):
-            theme.definition = GENERAL_DEFINITION[polarity]
+            theme.definition = GENERAL_DEFINITION[topic.kind]
         else:
             asked.append(theme)
     texts = [defined_by(theme.name, numbered(theme.phrases[:_DEFINING_PHRASES])) for theme in asked]
-    answers = await ask(define_pipeline(polarity), _as_items(texts)) if asked else ()
+    answers = await ask(define_pipeline(topic.kind, topic.about), _as_items(texts)) if asked else ()
     for theme, answer in zip(asked, answers, strict=True):
         if answer:
             theme.definition = " ".join(answer["definition"].split())

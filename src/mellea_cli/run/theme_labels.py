@@ -16,7 +16,7 @@ from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Kind, Theme, label_pipeline
 from mellea_cli.run.batch import Items, RunIO
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.theme_discovery import added_value, read_judgement
+from mellea_cli.run.theme_discovery import Texts, added_value, read_judgement
 
 _FACT = "themes"
 _MOST_REMEMBERED = 40
@@ -34,6 +34,7 @@ class LabelQuestion:
     """
 
     asked: tuple[Theme, ...]
+    about: str  # the column that is labelled; empty for the feedback
     names: Mapping[str, str]  # the name in the file for each name that is asked, in the file's order
     # Longer lists that were asked about before and contain all of these, shortest first.
     earlier: tuple[tuple[Theme, ...], ...] = ()
@@ -47,7 +48,7 @@ class LabelQuestion:
         An answer to a longer list holds when none of the themes that were taken out is in it: the model had the choice,
         and chose others.
         """
-        plans = [dataclasses.replace(plan, pipeline=label_pipeline(earlier)) for earlier in self.earlier]
+        plans = [dataclasses.replace(plan, pipeline=label_pipeline(earlier, self.about)) for earlier in self.earlier]
         current = {_identity(theme): theme.name for theme in self.asked}
         names = [{theme.name: current.get(_identity(theme)) for theme in earlier} for earlier in self.earlier]
 
@@ -61,7 +62,7 @@ class LabelQuestion:
         return look_up
 
 
-def settle_question(themes: Sequence[Theme], journal: Answers) -> LabelQuestion:
+def settle_question(themes: Sequence[Theme], journal: Answers, about: str = "") -> LabelQuestion:
     """Decide how `themes` are asked about, given what the journal says was asked before, and remember it."""
     remembered = _remembered(journal)
     wanted = {_identity(theme): theme.name for theme in themes}
@@ -72,7 +73,7 @@ def settle_question(themes: Sequence[Theme], journal: Answers) -> LabelQuestion:
         journal.note_facts({_FACT: json.dumps([list(map(dataclasses.asdict, old)) for old in kept])})
     asked_names = {_identity(theme): theme.name for theme in asked}
     names = {asked_names[identity]: name for identity, name in wanted.items()}
-    return LabelQuestion(asked, names, tuple(old for old in longer if len(old) > len(asked)))
+    return LabelQuestion(asked, about, names, tuple(old for old in longer if len(old) > len(asked)))
 
 
 def _identity(theme: Theme) -> Identity:
@@ -104,9 +105,20 @@ def _translated(outcome: Success, names: Mapping[str, str]) -> Success:
 
 
 class LabelRun:
-    """The batch run that labels rows (`run_io`), with counts of the rows that have been written."""
+    """The batch run that labels rows (`run_io`), with counts of the rows that have been written.
 
-    def __init__(self, themes: Sequence[Theme], question: LabelQuestion, plan: RunPlan, run_io: RunIO) -> None:
+    `texts` reads the column that is labelled; without it that is the feedback.
+    """
+
+    def __init__(
+        self,
+        themes: Sequence[Theme],
+        question: LabelQuestion,
+        plan: RunPlan,
+        run_io: RunIO,
+        texts: Texts | None = None,
+    ) -> None:
+        self._texts = texts
         self.counts = LabelCounts(tuple(theme.name for theme in themes))
         self._kinds = {theme.name: theme.kind for theme in themes}
         self._question = question
@@ -115,14 +127,16 @@ class LabelRun:
         carried, by_hand = question.carried(plan, run_io.answers), run_io.carried
         self.run_io = dataclasses.replace(
             run_io,
-            source=_WithoutSilentRows(run_io.source),
+            source=_LabelledTexts(run_io.source, texts),
             to_row=self._row,
             carried=lambda item: carried(item) or (by_hand(item) if by_hand is not None else None),
         )
 
     def _row(self, item: Item, outcome: Outcome) -> Row:
         filled_in = isinstance(outcome, Success) and not outcome.values  # by a person
-        agreed = outcome if filled_in else agreeing(self._kinds, item, self._question.renamed(outcome))
+        agreed = outcome if filled_in else self._question.renamed(outcome)
+        if self._texts is None and not filled_in:
+            agreed = agreeing(self._kinds, item, agreed)
         if item.position in self._edited:
             row = self._to_row(item, agreed)
             self.counts.add_edited(_labels(row.added.get("themes")))
@@ -149,14 +163,23 @@ def agreeing(kinds: Mapping[str, Kind], item: Item, outcome: Outcome) -> Outcome
     return dataclasses.replace(outcome, values={"themes": kept or [OTHER], "theme_quotes": quotes})
 
 
-class _WithoutSilentRows:
-    """A source in which rows without complaint and praise have no text, so that the model is not asked about them.
+def labelled_text(item: Item, texts: Texts | None) -> str:
+    """The text of an item that is labelled: that of a column, or the feedback; empty where nothing is to be asked.
 
-    A row that failed when it was summarised, or never was, keeps its text.
+    A row without complaint and praise has nothing to label. One that failed when it was summarised, or never was, has.
     """
+    if texts is not None:
+        return "\n".join(texts(item))
+    judgement = read_judgement(item.fields)
+    return item.text if judgement is None or judgement.phrases else ""
 
-    def __init__(self, source: Items) -> None:
+
+class _LabelledTexts:
+    """A source in which the text of an item is what is labelled."""
+
+    def __init__(self, source: Items, texts: Texts | None) -> None:
         self._source = source
+        self._texts = texts
         self.stop = source.stop
 
     @property
@@ -165,8 +188,8 @@ class _WithoutSilentRows:
 
     def __iter__(self) -> Iterator[Item]:
         for item in self._source:
-            judgement = read_judgement(item.fields)
-            yield item if judgement is None or judgement.phrases else dataclasses.replace(item, text="")
+            text = labelled_text(item, self._texts)
+            yield item if text == item.text else dataclasses.replace(item, text=text)
 
 
 class Unreconciled(OutputError):
@@ -263,9 +286,16 @@ def _labels(cell: Any) -> Sequence[str] | None:
     return cell if isinstance(cell, list) else None
 
 
-def read_labels(rows: Iterable[Item]) -> Iterator[tuple[Item, Sequence[str] | None, Mapping[str, str]]]:
-    """Each row of an output with its labels, `None` for one that failed, and its quotes by theme."""
+def read_labels(
+    rows: Iterable[Item], texts: Texts | None = None
+) -> Iterator[tuple[Item, Sequence[str] | None, Mapping[str, str]]]:
+    """Each row of an output with its labels, `None` for one that failed, and its quotes by theme.
+
+    `texts` reads the column that is labelled, whose text takes the place of the feedback.
+    """
     for item in rows:
+        if texts is not None:
+            item = dataclasses.replace(item, text=labelled_text(item, texts))  # noqa: PLW2901 - the same item
         labels, quotes = added_value(item.fields, "themes"), added_value(item.fields, "theme_quotes")
         labels = _labels(labels)
         if isinstance(quotes, str) and quotes:

@@ -267,7 +267,7 @@ class FrameRenderer:
         self._palette = palette
         self._cache: dict[int, tuple[PanelSnapshot, tuple[int, int], int, list[str]]] = {}
         self._figures: tuple[object, list[str]] = (None, [])
-        self._latest: dict[tuple[PanelSnapshot, int], str] = {}
+        self._latest: dict[tuple[int, int], str] = {}
 
     def frame(self, snapshot: Snapshot, grid: Grid, size: tuple[int, int], number: int = 0) -> list[str]:
         """The lines of frame `number`, with their escape sequences.
@@ -307,12 +307,11 @@ class FrameRenderer:
     def _latest_lines(self, snapshot: Snapshot, columns: int, number: int) -> list[str]:
         """At most `number` lines, one for each of the latest answers."""
         shown = snapshot.latest[:number]
-        kept = {id_of: self._latest[id_of] for id_of in ((item, columns) for item in shown) if id_of in self._latest}
+        before, self._latest = self._latest, {}
         for item in shown:
-            if (item, columns) not in kept:
-                kept[item, columns] = self._palette.ansi(render_latest(item, columns, self._palette))
-        self._latest = kept
-        return [kept[item, columns] for item in shown]
+            key = (item.position, columns)
+            self._latest[key] = before.get(key) or self._palette.ansi(render_latest(item, columns, self._palette))
+        return list(self._latest.values())
 
     def _panel(self, place: int, panel: PanelSnapshot, size: tuple[int, int], number: int) -> list[str]:
         # Only a spinner changes though nothing arrives.

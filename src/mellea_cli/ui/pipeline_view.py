@@ -174,5 +174,8 @@ def _block(text: str, cells: int, palette: Palette, role: Role) -> Iterator[Line
 
 
 def _indented(text: str, columns: int, palette: Palette, role: Role = "plain") -> Iterator[Line]:
-    for line in _block(text, columns - _INDENT, palette, role):
-        yield (("plain", " " * _INDENT), *line)
+    for line in text.split("\n"):
+        # What follows in an entry of a list stands below its text.
+        hanging = 2 if line.startswith("- ") else 0
+        for index, part in enumerate(_block(line, columns - _INDENT - hanging, palette, role)):
+            yield (("plain", " " * (_INDENT + hanging * bool(index))), *part)

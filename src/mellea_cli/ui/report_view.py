@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from mellea_cli.report.agreement import Agreement, Estimate, FieldEvaluation, Share
-from mellea_cli.report.comparison import Change, Comparison, group_name, points, row_sentence, theme_notes
+from mellea_cli.report.comparison import Change, Comparison, held_sentence, points, row_sentence, theme_notes
 from mellea_cli.report.figures import (
     FieldFigures,
     Figures,
@@ -16,7 +16,7 @@ from mellea_cli.report.figures import (
     in_order,
     percent,
     review_sentence,
-    share_range,
+    with_interval,
 )
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.number_format import count
@@ -38,7 +38,7 @@ from mellea_cli.ui.theme import (
 )
 
 _LABEL_CELLS = 11
-_SIDE_BY_SIDE_COLUMNS = 72
+_SHORT_LABEL = 8  # Of a chart next to another
 _LONGEST_BAR = 40
 _MIN_THEMES = 4
 _LONGEST_NAME = 30
@@ -63,15 +63,16 @@ def report_lines(
     head = list(_head(figures, columns, palette))
     judgements = list(_judgements(figures, columns, palette))
     splits = list(_splits(figures, columns, palette))
-    fields = [line for field in figures.fields for line in _field(field, figures.answered, columns, palette)]
+    fields = [line for field in figures.fields for line in _field(field, figures, columns, palette)]
     review = list(_review(figures.review, columns, palette))
     tail = list(_notes_and_next(figures, next_steps, columns, palette))
     trend = list(_trend(figures, columns, palette))
+    score = list(_score(figures, columns, palette))
     urgent = list(_urgent(figures.urgent, columns, palette, lines=2))
 
     def room() -> int:
         # Each block needs an empty line before it, and the shell's prompt a line below.
-        blocks = (head, judgements, fields, review, trend, splits, urgent, tail)
+        blocks = (head, judgements, score, fields, review, trend, splits, urgent, tail)
         return rows - sum(len(block) + 1 for block in blocks if block) - 1
 
     if room() < _MIN_THEMES:
@@ -79,7 +80,9 @@ def report_lines(
     if room() < _MIN_THEMES:
         urgent = list(_urgent(figures.urgent, columns, palette, lines=1))
     themes = list(_themes(figures, columns, max(_MIN_THEMES, room()), palette))
-    blocks = [block for block in (head, judgements, fields, themes, review, trend, splits, urgent, tail) if block]
+    blocks = [
+        block for block in (head, judgements, score, fields, themes, review, trend, splits, urgent, tail) if block
+    ]
     for index, block in enumerate(blocks):
         if index:
             yield ()
@@ -101,20 +104,63 @@ def _head(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
 def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
     if not figures.answered or not figures.judged:
         return
-    side_by_side = columns >= _SIDE_BY_SIDE_COLUMNS
-    room = (columns - 2) // 2 if side_by_side else columns
-
-    def chart(label: str, pairs: Iterable[tuple[str, int]]) -> list[Line]:
-        named = [(judgement_role(name), name, number) for name, number in pairs]
-        return list(_chart(label, named, (figures.answered, figures.answered), room, palette))
-
-    left = chart("sentiment", in_order(figures.mix.sentiment))
-    right = chart("urgency", in_order(figures.mix.urgency, "urgency"))
+    sides = [("sentiment", in_order(figures.mix.sentiment)), ("urgency", in_order(figures.mix.urgency, "urgency"))]
+    # Two charts are next to each other where both have room for their names and numbers.
+    least = [
+        max(cells_of(palette.safe(name)) for name, _ in pairs)
+        + max(len(count(number)) for _, number in pairs)
+        + max(len(figures.shown(number)) for _, number in pairs)
+        + 4
+        for _, pairs in sides
+    ]
+    side_by_side = sum(least) + _LABEL_CELLS + _SHORT_LABEL + 1 <= columns
+    spare = max(0, columns - sum(least) - _LABEL_CELLS - _SHORT_LABEL - 1) // 2
+    rooms = (least[0] + _LABEL_CELLS + spare, least[1] + _SHORT_LABEL + spare) if side_by_side else (columns, columns)
+    left, right = (
+        list(
+            _chart(
+                label,
+                [(judgement_role(name), name, number) for name, number in pairs],
+                figures.answered,
+                figures,
+                room,
+                palette,
+                _SHORT_LABEL if side_by_side and index else _LABEL_CELLS,
+            )
+        )
+        for index, ((label, pairs), room) in enumerate(zip(sides, rooms, strict=True))
+    )
     if not side_by_side:
         yield from (*left, (), *right)
         return
     for first, second in itertools.zip_longest(left, right, fillvalue=()):
-        yield (*pad(first, room + 2), *second)
+        yield (*pad(first, rooms[0] + 1), *second)
+
+
+_MOST_IMPACTS = 3
+
+
+def _score(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
+    """The score, and the themes and values that lower and raise it most beyond chance."""
+    if (score := figures.score) is None:
+        return
+    head, _, rows = score.sentence().partition("), ")
+    yield clip(
+        (_label("score"), ("strong", f"{head})"), ("quiet", f"  {rows} by {palette.safe(score.column)}")), columns
+    )
+    held = [one for one in score.impacts if one.holds]
+    down = [one for one in held if one.impact < 0][:_MOST_IMPACTS]
+    up = [one for one in reversed(held) if one.impact > 0][:_MOST_IMPACTS]
+    if score.impacts and not held:
+        yield clip((_label(""), ("quiet", "no theme or value moves it beyond chance")), columns)
+    names = min(max((cells_of(palette.safe(one.name)) for one in (*down, *up)), default=0), _LONGEST_NAME)
+    names = min(names, columns - _LABEL_CELLS - 47)
+    for one in (*down, *up):
+        line: list[Span] = [_label("")]
+        line += pad((("plain", shorten(palette.safe(one.name), names, palette.glyphs.cut)),), names + 2)
+        line += [("bad" if one.impact < 0 else "good", f"{score.shown(one.impact, signed=True):>6} {score.unit}")]
+        line += [("quiet", f" ({score.shown(one.low)} to {score.shown(one.high)}), {count(one.rows)} rows")]
+        yield clip(tuple(line), columns)
 
 
 def _review(review: ReviewFigures | None, columns: int, palette: Palette) -> Iterator[Line]:
@@ -132,11 +178,11 @@ def _review(review: ReviewFigures | None, columns: int, palette: Palette) -> Ite
         names = [shorten(palette.safe(one.name), _LONGEST_NAME, palette.glyphs.cut) for one in shown]
         widest = max(map(cells_of, names), default=0)
         for name, one in zip(names, shown, strict=True):
-            model = palette.fit(share_range(one.model, one.model_interval))
-            corrected = palette.fit(share_range(one.corrected, one.interval))
+            model = palette.fit(with_interval(one.model, one.model_interval))
+            corrected = palette.fit(with_interval(one.corrected, one.interval))
             spans: Line = (
                 *pad((_label(""), (judgement_role(one.name), name)), _LABEL_CELLS + widest + 2),
-                ("quiet", f"model {model:<14}"),
+                ("quiet", f"model {model:<16}"),
                 ("strong", f"  corrected {corrected}"),
             )
             yield clip(spans, columns)
@@ -145,7 +191,7 @@ def _review(review: ReviewFigures | None, columns: int, palette: Palette) -> Ite
 _MAX_VALUES = 6
 
 
-def _field(field: FieldFigures, answered: int, columns: int, palette: Palette) -> Iterator[Line]:
+def _field(field: FieldFigures, figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
     """The most frequent values of an own field; mean and distribution of a number."""
     label = shorten(palette.safe(field.name), _LABEL_CELLS - 1, palette.glyphs.cut)
     if summary := field.summary():
@@ -157,7 +203,7 @@ def _field(field: FieldFigures, answered: int, columns: int, palette: Palette) -
     shown = field.values if field.mean is not None else field.values[:_MAX_VALUES]
     entries: list[tuple[Role, str, int]] = [("done", name, number) for name, number in shown]
     longest = max((number for _, _, number in entries), default=0)
-    yield from _chart(label, entries, (longest, answered), columns, palette)
+    yield from _chart(label, entries, longest, figures, columns, palette)
     others = [f"{count(more)} more values"] if (more := len(field.values) - len(shown) + field.other_values) else []
     others += [f"{count(field.empty)} without a value"] if field.empty else []
     if others:
@@ -165,18 +211,24 @@ def _field(field: FieldFigures, answered: int, columns: int, palette: Palette) -
 
 
 def _chart(
-    label: str, entries: Sequence[tuple[Role, str, int]], scale: tuple[int, int], columns: int, palette: Palette
+    label: str,
+    entries: Sequence[tuple[Role, str, int]],
+    longest: int,
+    figures: Figures,
+    columns: int,
+    palette: Palette,
+    label_cells: int = _LABEL_CELLS,
 ) -> Iterator[Line]:
-    """A bar chart of (colour, name, number); `scale` is the number of the longest bar, and that of 100 %."""
-    longest, total = scale
+    """A bar chart of (colour, name, number) with shares of the answered rows; `longest` rows fill a bar."""
     bars = [
-        Bar(palette.safe(name), number, percent(number / total) if total else "", role)
+        Bar(palette.safe(name), number, figures.shown(number) if figures.answered else "", role)
         for role, name, number in entries
     ]
     digits = max((len(count(bar.number)) for bar in bars), default=1)
     widest = max((cells_of(bar.name) for bar in bars), default=0)
-    names = min(widest, _LONGEST_NAME, columns - _LABEL_CELLS - digits - 9)
-    size = ChartSize(columns, _LABEL_CELLS, names, digits, _LONGEST_BAR)
+    shares = max((len(bar.share) for bar in bars), default=0)
+    names = min(widest, _LONGEST_NAME, columns - label_cells - digits - shares - 4)
+    size = ChartSize(columns, label_cells, names, digits, _LONGEST_BAR, shares)
     yield from bar_chart(label, bars, longest, size, palette)
 
 
@@ -191,7 +243,7 @@ def _themes(figures: Figures, columns: int, room: int, palette: Palette) -> Iter
         others.insert(0, f"{len(figures.themes) - len(shown)} more themes")
     entries: list[tuple[Role, str, int]] = [("done", theme.name, theme.count) for theme in shown]
     longest = max((theme.count for theme in shown), default=0)
-    yield from _chart("themes", entries, (longest, figures.answered), columns, palette)
+    yield from _chart("themes", entries, longest, figures, columns, palette)
     text = f" {palette.glyphs.dot} ".join(others)
     yield clip((_label("" if shown else "themes"), ("quiet", text)), columns)
 
@@ -223,8 +275,11 @@ def _splits(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
             if not figures.judged:
                 yield clip(tuple(line), columns)
                 continue
-            line += [("bad", f"{percent(mix.share('negative')):>4}"), ("quiet", " negative  ")]
-            line += [("warn", f"{percent(mix.share('high', 'urgency')):>4}"), ("quiet", " high urgency")]
+            negative, high = (
+                figures.shown(number, mix.answered) for number in (mix.sentiment["negative"], mix.urgency["high"])
+            )
+            line += [("bad", f"{negative:>15}"), ("quiet", " negative ")]
+            line += [("warn", f"{high:>14}"), ("quiet", " urgent")]
             yield clip(tuple(line), columns)
         if more := split.other_values + len(split.groups) - len(groups):
             yield (_label(""), ("quiet", f"{count(more)} more"))
@@ -261,8 +316,6 @@ def _label(text: str) -> Span:
 
 
 _LONGEST_COMPARED_NAME = 34
-_GOOD_WHEN_MORE = {"positive", "low"}
-_BAD_WHEN_MORE = {"negative", "high"}
 
 
 def print_comparison(comparison: Comparison, stream: IO[str], environ: Mapping[str, str]) -> None:
@@ -276,16 +329,20 @@ def print_comparison(comparison: Comparison, stream: IO[str], environ: Mapping[s
 def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> Iterator[Line]:
     """The comparison for a terminal of `columns` cells."""
     room = columns - _LABEL_CELLS
-    for label, figures in (("old", comparison.old), ("new", comparison.new)):
+    labels = [*("" for _ in comparison.earlier), "old", "new"]
+    for label, figures in zip(labels, comparison.files, strict=True):
         text = palette.safe(f"{figures.name}: {figures.reconciliation()}")
-        yield (_label(label), ("strong", shorten(text, room, palette.glyphs.cut)))
+        yield (_label(label or "before"), ("strong", shorten(text, room, palette.glyphs.cut)))
     for index, part in enumerate(wrap(palette.safe(row_sentence(comparison)), room)):
         yield (_label("" if index else "rows"), ("plain", part))
-    for group in comparison.groups:
-        if changes := comparison.of(group):
-            yield ()
-            label = shorten(palette.safe(group_name(group)), _LABEL_CELLS - 1, palette.glyphs.cut)
-            yield from _changes(label, changes, columns, palette)
+    yield (_label("result"), ("strong", held_sentence(comparison)))
+    if (score := comparison.score) is not None:
+        role: Role = ("good" if score.change > 0 else "bad") if score.holds else "quiet"
+        yield clip((_label("score"), (role, palette.safe(score.sentence()))), columns)
+    for heading, changes in comparison.sections():
+        yield ()
+        label = shorten(palette.safe(heading), _LABEL_CELLS - 1, palette.glyphs.cut)
+        yield from _changes(label, changes, columns, palette, series=bool(comparison.earlier))
     if notes := theme_notes(comparison):
         yield ()
     for note in notes:
@@ -293,32 +350,40 @@ def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> 
             yield (_label("note"), ("warn", part))
 
 
-def _changes(group: str, changes: list[Change], columns: int, palette: Palette) -> Iterator[Line]:
-    named = [(palette.safe(change.name), change) for change in changes]
-    digits = max(len(count(number)) for change in changes for number in (change.old, change.new))
+_WIDE_COMPARISON = 120
+
+
+def _changes(group: str, changes: list[Change], columns: int, palette: Palette, *, series: bool) -> Iterator[Line]:
     arrow = palette.glyphs.arrow
-    room = max(8, columns - _LABEL_CELLS - 2 * digits - 34)
-    names = min(max(cells_of(name) for name, _ in named), _LONGEST_COMPARED_NAME, room)
-    for index, (name, change) in enumerate(named):
+
+    def shares(change: Change) -> str:
+        if series:
+            return change.in_series().replace("→", arrow)
+        if columns >= _WIDE_COMPARISON:
+            return f"{change.side('old')} {arrow} {change.side('new')}"
+        return f"{percent(change.old_share)} {arrow} {percent(change.new_share)}"
+
+    named = [(palette.safe(change.name), palette.safe(shares(change)), change) for change in changes]
+    digits = max(len(count(number)) for change in changes for number in (change.old, change.new))
+    widest = max(cells_of(text) for _, text, _ in named)
+    moved = max(len(points(change)) + 5 * (change.verdict in ("new", "gone")) for change in changes)
+    room = max(8, columns - _LABEL_CELLS - 2 * digits - widest - moved - 9)
+    names = min(max(cells_of(name) for name, _, _ in named), _LONGEST_COMPARED_NAME, room)
+    for index, (name, text, change) in enumerate(named):
         line: list[Span] = [_label("" if index else group)]
         line += pad((("plain", shorten(name, names, palette.glyphs.cut)),), names + 2)
-        line += [("plain", f"{count(change.old):>{digits}} {arrow} {count(change.new):>{digits}}")]
-        line += [("quiet", f"   {percent(change.old_share):>4} {arrow} {percent(change.new_share):>4}   ")]
-        line += [(_change_role(change), points(change))]
+        line += [("plain", f"{count(change.old):>{digits}} {arrow} {count(change.new):>{digits}}  ")]
+        line += [*pad((("quiet", text),), widest), ("quiet", "  ")]
+        word = {"new": " new", "gone": " gone"}.get(change.verdict, "")
+        line += [(_change_role(change), f"{points(change)}{word}")]
         yield clip(tuple(line), columns)
 
 
 def _change_role(change: Change) -> Role:
-    if abs(change.points) < 0.05:
+    """Colour only for what holds beyond chance."""
+    if not change.holds:
         return "quiet"
-    if change.group == "theme":
-        return "warn" if change.arrival else "strong"
-    up = change.points > 0
-    if change.name in _GOOD_WHEN_MORE:
-        return "good" if up else "bad"
-    if change.name in _BAD_WHEN_MORE:
-        return "bad" if up else "good"
-    return "strong"
+    return "strong" if change.good is None else "good" if change.good else "bad"
 
 
 def print_evaluation(
@@ -342,11 +407,11 @@ def print_evaluation(
 
 
 def _share(share: Share) -> str:
-    return f"{share_range(share.value, share.interval)}, {count(share.number)} of {count(share.size)}"
+    return f"{with_interval(share.value, share.interval)}, {count(share.number)} of {count(share.size)}"
 
 
 def _estimate(one: Estimate) -> str:
-    return f"{one.value:.2f} ({one.interval.low:.2f}–{one.interval.high:.2f})"  # noqa: RUF001 - the dash is meant
+    return f"{one.value:.2f} ({one.interval.low:.2f} to {one.interval.high:.2f})"
 
 
 def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:

@@ -514,6 +514,7 @@ class ItemState:
         self._steps = {name: _Step(name) for name in steps}
         self._finish: ItemFinished | None = None
         self._answer: tuple[Field, ...] = ()
+        self._final: PanelSnapshot | None = None  # The last one: a finished item does not change
         self._void_tokens = 0.0
 
     def receive(self, step_name: str, text: str) -> None:
@@ -560,12 +561,14 @@ class ItemState:
         return self._void_tokens + sum(step.raw_tokens() for step in self._steps.values())
 
     def snapshot(self, now: float, waits: str = "") -> PanelSnapshot:
+        if self._final is not None:
+            return self._final
         steps = tuple(step.snapshot(now) for step in self._steps.values())
         panel = PanelSnapshot(self.position, self._id, self._excerpt, steps, self.status)
         if (finish := self._finish) is None:
             idle = waits and not any(step.phase is Phase.STREAMING for step in steps)
             return dataclasses.replace(panel, waits=waits) if idle else panel
-        return dataclasses.replace(
+        self._final = dataclasses.replace(
             panel,
             kind=finish.kind,
             message=finish.message[:_REASON_CHARS],
@@ -573,6 +576,7 @@ class ItemState:
             tokens=finish.usage.completion_tokens,
             answer=self._answer,
         )
+        return self._final
 
 
 # A finished item keeps its panel at least this long, so that its result can be read: in half of the panels.

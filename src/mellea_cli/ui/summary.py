@@ -14,6 +14,7 @@ from mellea_cli.ui.terminal import is_terminal
 
 if TYPE_CHECKING:
     from mellea_cli.engine.endpoint import EndpointFigures
+    from mellea_cli.run.audit import AuditFigures
     from mellea_cli.ui.theme import Line, Palette, Role, Span
 
 
@@ -49,6 +50,9 @@ class RunSummary:
     failed: int = 0
     reused: int = 0  # Items that were not sent: their answer was known, or comes from an identical text of this run
     same: int = 0  # Those of them with the answer of an identical text of this run
+    alike: int = 0  # Reused items with the answer of a nearly identical text, of any run
+    learned: int = 0  # Items that a row model has answered in this run, without a call
+    audit: AuditFigures | None = None  # The agreement that was promised and measured, where a row model answers rows
     offloaded: int = 0  # Texts that a batch queue has answered
     failures: Mapping[str, int] = field(default_factory=dict)  # Failed items by kind
     skipped: int = 0  # Input rows that could not be read
@@ -80,7 +84,7 @@ class RunSummary:
     @property
     def asked(self) -> int:
         """Items that were sent to a model."""
-        return max(0, self.done + self.failed - self.reused - self.blank)
+        return max(0, self.done + self.failed - self.reused - self.blank - self.learned)
 
     @property
     def items_per_s(self) -> float:
@@ -110,10 +114,19 @@ def to_json(summary: RunSummary) -> str:
         "elapsed_s": round(summary.elapsed_s, 3),
         "items_per_s": round(summary.items_per_s, 3),
         "endpoints": [_endpoint_record(endpoint) for endpoint in summary.endpoints],
+        "audit": None if summary.audit is None else _audit_record(summary.audit),
         "reconciled": None if themes is None else _record(themes) | {"accounted": themes.accounted},
     }
     del record["theme_counts"]
     return json.dumps(record, ensure_ascii=True)
+
+
+def _audit_record(audit: AuditFigures) -> dict[str, Any]:
+    rounded = [
+        {"field": one.field, "agreement": round(one.agreement, 4), "low": round(one.low, 4), "high": round(one.high, 4)}
+        for one in audit.fields
+    ]
+    return _record(audit) | {"fields": rounded, "kept": audit.kept}
 
 
 def _endpoint_record(endpoint: EndpointFigures) -> dict[str, Any]:
@@ -122,7 +135,7 @@ def _endpoint_record(endpoint: EndpointFigures) -> dict[str, Any]:
     return _record(endpoint) | rounded
 
 
-def _record(value: RunSummary | ThemeCounts | EndpointFigures) -> dict[str, Any]:
+def _record(value: RunSummary | ThemeCounts | EndpointFigures | AuditFigures) -> dict[str, Any]:
     """A dataclass with its usage as numbers, and null for texts that say nothing when empty."""
     record: dict[str, Any] = {one.name: getattr(value, one.name) for one in fields(value)}
     if usage := record.pop("usage", None):
@@ -249,10 +262,31 @@ def _item_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         yield "queue", "plain", f"{plural(summary.offloaded, 'answer', 'answers')} by batches"
     if summary.same:
         yield "same", "plain", f"{count(summary.same)} answered with an identical text, without a call"
+    if summary.alike:
+        what = "capitals, blanks or a full stop"
+        yield "alike", "plain", f"{plural(summary.alike, 'row', 'rows')} shared the answer of a text with other {what}"
+
+
+def _audit_facts(audit: AuditFigures, between: str) -> Iterator[tuple[str, Role, str]]:
+    """The rows without the full reading, what was promised for them, and what was measured."""
+    promised = f"{audit.promised:.1%}"
+    if not audit.rows:
+        yield "learned", "plain", f"no rows: the row model was never sure enough for an agreement of {promised}"
+        return
+    yield "learned", "plain", f"{plural(audit.rows, 'row', 'rows')} by the row model, without a call"
+    yield "promised", "plain", f"they agree with the full reading in {promised} or more"
+    if not audit.audited:
+        yield "measured", "warn", "nothing: no such row was drawn for the audit"
+        return
+    parts = [f"{one.field} {one.agreement:.1%} ({one.low:.1%} to {one.high:.1%})" for one in audit.fields]
+    drawn = f"in {plural(audit.audited, 'audited row', 'audited rows')}"
+    yield "measured", "plain" if audit.kept else "warn", f"{between.join(map(clean, parts))} {drawn}"
 
 
 def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, str]]:
     usage = summary.usage
+    if summary.audit is not None:
+        yield from _audit_facts(summary.audit, between)
     if summary.asked and summary.elapsed_s > 0:
         speed = [f"{rate(summary.items_per_s)} items/s"]
         if usage.completion_tokens:

@@ -223,10 +223,11 @@ class ChartSize:
     names: int  # Longer names are shortened; charts below each other line up by sharing this
     digits: int
     longest_bar: int
+    shares: int = 5  # The longest share in words
 
     @property
     def bar(self) -> int:
-        return min(self.longest_bar, self.columns - self.label - self.names - self.digits - 9)
+        return min(self.longest_bar, self.columns - self.label - self.names - self.digits - self.shares - 4)
 
 
 _SHORTEST_BAR = 4
@@ -243,5 +244,5 @@ def bar_chart(label: str, bars: Sequence[Bar], full: int, size: ChartSize, palet
         if size.bar >= _SHORTEST_BAR and full:
             filled = max(1, round(size.bar * bar.number / full)) if bar.number else 0
             line += [(bar.role, palette.glyphs.block * filled), ("plain", " " * (size.bar - filled + 1))]
-        line += [("plain", f"{count(bar.number):>{size.digits}}"), ("quiet", f" {bar.share:>4}")]
+        line += [("plain", f"{count(bar.number):>{size.digits}}"), ("quiet", f" {bar.share}")]
         yield clip(tuple(line), size.columns)

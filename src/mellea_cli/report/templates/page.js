@@ -281,7 +281,7 @@
 
   function build() {
     fill(controls.sentiment, facts.sentiments, tally(SENTIMENT, facts.sentiments.length));
-    [[1, "without text"], [2, "failed"]].forEach(([state, name]) => {
+    [[1, "without text"], [2, "failed"], [3, "non-answer"]].forEach(([state, name]) => {
       const count = rows.filter((row) => row[STATE] === state).length;
       if (count) controls.sentiment.append(new Option(`${name} (${format.format(count)})`, `state-${state}`));
     });
@@ -370,6 +370,14 @@
     });
     addEventListener("hashchange", follow);
     // A theme cannot be opened on paper.
+    // Rows are printed on request only: a thousand of them fill dozens of pages.
+    let printed = false;
+    byId("print").addEventListener("click", () => {
+      printed = true;
+      document.body.classList.add("with-rows");
+      byId("body").replaceChildren(...found.map((place) => line(place, words())));
+      print();
+    });
     const closed = () => document.querySelectorAll(".themes details:not([open])");
     let opened = [];
     addEventListener("beforeprint", () => {
@@ -378,6 +386,10 @@
     });
     addEventListener("afterprint", () => {
       for (const theme of opened) theme.open = false;
+      if (!printed) return;
+      printed = false;
+      document.body.classList.remove("with-rows");
+      draw();
     });
   }
 
