@@ -92,6 +92,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder / "products.jsonl", products)
     with duckdb.connect(folder / "shop.duckdb") as shop:
         shop.execute("CREATE TABLE tickets AS SELECT 1 AS id, 'Late again.' AS body, true AS closed")
+    (folder / "exports").mkdir()
+    for name in ("monday.csv", "tuesday.csv"):
+        shutil.copy(ROOT / "samples" / "feedback.csv", folder / "exports" / name)
     (folder / "shop.toml").write_text(SHOP, encoding="utf-8")
     for name in ("results.jsonl", "results.csv", "out.jsonl", "last-week.jsonl", "w45.jsonl", "w46.jsonl", "w47.jsonl"):
         done = run_in_process(("summarise", "products.jsonl", "-o", name, "-q"), folder, env=SCRIPTED)
@@ -162,16 +165,23 @@ def test_every_command_in_running_text_parses(path: Path) -> None:
                 raise
 
 
+def expanded(words: list[str], folder: Path) -> list[str]:
+    """The words with patterns such as exports/*.csv replaced by the files, as the shell does."""
+    found = [sorted(folder.glob(word)) if "/*" in word else [word] for word in words]
+    return [str(one.relative_to(folder)) if isinstance(one, Path) else one for some in found for one in some]
+
+
 @pytest.mark.parametrize("document", [path for path in _PAGES if examples(path)], ids=lambda path: path.name)
 def test_every_example_runs(document: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands of a page run in their order, with answers that need no model; each ends with the exit code 0."""
     for name in ("CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    shutil.copytree(files / "exports", tmp_path / "exports")
     for command, before in examples(document):
         if _NEEDS_MORE.search(command):
             continue
-        arguments = shlex.split(command.replace("/data/", ""))[1:]
+        arguments = expanded(shlex.split(command.replace("/data/", ""))[1:], tmp_path)
         for name in (*arguments, *(f"{name}.corrections.jsonl" for name in arguments), *before.split()):
             if (files / name).is_file() and not (tmp_path / name).exists():
                 shutil.copy(files / name, tmp_path)
