@@ -106,12 +106,12 @@ def flags_of(command: str) -> set[str]:
 
 
 def test_each_field_is_a_flag_of_the_commands_that_it_names() -> None:
-    """Every flag of the batch commands is a field; the queue and Ray are for summarise, the rest is shared."""
+    """Every flag of the batch commands is a field; the queue and Ray are for summarise, one is for a watched folder."""
     fields = {field.name for field in dataclasses.fields(RunOptions)}
-    summarise, themes = flags_of("summarise"), flags_of("themes")
-    assert summarise | themes == fields
+    summarise, themes, watched = flags_of("summarise"), flags_of("themes"), flags_of("watch-folder")
+    assert summarise | themes | watched == fields
     assert summarise - themes >= {"offload", "export_batch", "engine", "pipeline"}
-    assert themes - summarise == {"themes_file", "max_themes", "find_only"}
+    assert themes - summarise == {"themes_file", "theme_field", "max_themes", "find_only"}
 
 
 @pytest.fixture

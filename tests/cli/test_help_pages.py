@@ -216,7 +216,7 @@ def test_models_and_pipelines_are_completed(complete: Complete, tmp_path: Path) 
     assert complete("summarise", "-m", "llama", OLLAMA_MODELS=str(tmp_path / "models")) == ["llama3.2:1b", "llama3.2"]
     assert complete("summarise", "-m", "ow") == ["own.gguf"]
     assert "smollm2-135m" in complete("chat", "-m", "smol")
-    assert complete("run", "f") == ["fields.toml"]
+    assert complete("run", "f") == ["fast", "fields.toml"]
     assert complete("help", "exit") == ["exit-codes"]
 
 
@@ -228,4 +228,4 @@ def test_only_commands_with_many_flags_have_a_short_help() -> None:
         for name, entry in COMMANDS.items()
         if not entry.hidden and isinstance(found := group.commands[name], SectionedCommand) and found.has_short_help
     }
-    assert short == {"summarise", "run", "themes", "chat"}
+    assert short == {"summarise", "run", "themes", "chat", "watch-folder"}

@@ -307,8 +307,8 @@ def test_a_summary_file_that_cannot_be_written_is_refused_first(mellea: Run, fee
 
 
 def test_an_unknown_suffix_is_not_silently_json(mellea: Run, feedback: Path, tmp_path: Path) -> None:
-    """A workbook's name gets no JSON lines inside; with --output-format any name will do."""
-    refused = mellea("summarise", str(feedback), "-o", "out.xlsx", *SCRIPTED)
+    """A document's name gets no JSON lines inside; with --output-format any name will do."""
+    refused = mellea("summarise", str(feedback), "-o", "out.docx", *SCRIPTED)
     assert refused.returncode == 2
     assert "--output-format" in refused.stderr
     named = mellea("summarise", str(feedback), "-o", "out.txt", "--output-format", "csv", *SCRIPTED)

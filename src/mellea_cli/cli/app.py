@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "summarize": CommandEntry("summarise:summarise", "Another spelling of summarise.", hidden=True),
     "run": CommandEntry("run:run", "Your own fields for each row of INPUT."),
     "watch-folder": CommandEntry(
-        "watch_folder:watch_folder", "Process each file that appears in a folder once, when it is complete."
+        "watch_folder:watch_folder", "Process each file that appears in DIR once, when it is complete."
     ),
     "pipeline": CommandEntry(
         "pipeline_file:pipeline_app", "Write, check, show and try a pipeline file: your own fields."
@@ -49,15 +49,17 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "show": CommandEntry("report:show", "Show the rows of a finished run: search, sort, select."),
     "export": CommandEntry("report:export", "Write rows of a finished run to a file of another format."),
     "compare": CommandEntry("report:compare", "Show what changed between two finished runs."),
-    "status": CommandEntry("runs:status", "Show the runs on this machine: done, rate, finish time."),
-    "pause": CommandEntry("runs:pause", "Pause a run on this machine."),
+    "status": CommandEntry("runs:status", "Show the current runs on this machine."),
+    "pause": CommandEntry("runs:pause", "Pause a run: requests in flight are finished."),
     "resume": CommandEntry("runs:resume", "Continue a paused run."),
     "stop": CommandEntry("runs:stop", "Stop a run as Ctrl-C does."),
     "tune": CommandEntry("runs:tune", "Change the limits of a running run."),
     "runs": CommandEntry("runs:runs", "Show the latest runs on this machine."),
     "review": CommandEntry("review:review", "Judge a random sample and the doubtful rows of a finished run."),
     "evaluate": CommandEntry("review:evaluate", "Say how right a run is, by gold labels or by its review."),
-    "watch": CommandEntry("watch:watch", "Exit with 10 when a share or score has moved beyond chance. For cron."),
+    "watch": CommandEntry(
+        "watch:watch", "Compare two finished runs, and exit with 10 when a condition holds beyond chance."
+    ),
     "chat": CommandEntry("chat:chat", "Talk with a model; ask about files or about the output of mellea summarise."),
     "jobs": CommandEntry("jobs:jobs_app", "List and cancel batches that --offload has submitted."),
     "models": CommandEntry("models:models_app", "List, download and remove the embedded backend's models."),
@@ -141,8 +143,8 @@ class SectionedCommand(TyperCommand):
 
     @property
     def has_short_help(self) -> bool:
-        """Whether `--help` shows only the usual flags."""
-        return any(isinstance(getattr(one, "rich_help_panel", None), UsualPanel) for one in self.params)
+        """Whether `--help` shows only the usual flags: where there are several, not only one that commands share."""
+        return sum(isinstance(getattr(one, "rich_help_panel", None), UsualPanel) for one in self.params) > 2
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         parameters = self.get_params(ctx)
