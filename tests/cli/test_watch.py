@@ -71,6 +71,20 @@ def test_shares_and_scores_move_up_and_down(mellea: Run, condition: str) -> None
     assert mellea(*WATCH, "--when", condition).returncode == 10
 
 
+def test_own_labels_and_values_are_watched(mellea: Run, tmp_path: Path) -> None:
+    """By name and as sentiment=NAME; a name that no row has is refused with the nearest one."""
+    for name, bad in (("old.jsonl", 100), ("new.jsonl", 152)):
+        labelled = [
+            {**row, "sentiment": "schlecht" if row["sentiment"] == "negative" else "gut"} for row in rows(bad, 0)
+        ]
+        write_rows(tmp_path / name, labelled)
+    for condition in ("schlecht +5pp", "sentiment=schlecht +5pp"):
+        assert mellea(*WATCH, "--when", condition).returncode == 10
+    refused = mellea(*WATCH, "--when", "schlect +5pp")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "did you mean 'schlecht'?" in refused.stderr
+
+
 def test_a_move_within_chance_does_not_hold(mellea: Run, tmp_path: Path) -> None:
     """Twice the share of very few rows is nothing yet."""
     write_rows(tmp_path / "old.jsonl", rows(5, 2, count=40))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mellea_cli.errors import ExitCode, OutputBusy, OutputError, ReaderGone
-from mellea_cli.io.files import OutputLock, atomic_write, output_error, resolve_output, same_file
+from mellea_cli.io.files import AtomicFile, OutputLock, atomic_write, output_error, resolve_output, same_file
 
 
 @pytest.mark.parametrize("output", [None, "-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
@@ -257,3 +258,15 @@ def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: No such file") as caught:
         OutputLock(tmp_path / "no" / "out.lock", "out").acquire()
     assert not isinstance(caught.value, OutputBusy)
+
+
+def test_a_device_or_a_pipe_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    """What has the name and is no regular file stays what it is."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path(os.devnull)):
+        with pytest.raises(OutputError, match="is no regular file"):
+            AtomicFile(path, path.name)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]

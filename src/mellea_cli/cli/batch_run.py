@@ -401,7 +401,9 @@ def _check_one_line_files(options: RunOptions) -> None:
         ("--summary-file", options.summary_file, "exit_code"),
         ("--export-batch", options.export_batch, "custom_id"),
     ):
-        path = Path(name or os.devnull)
+        if name is None:
+            continue
+        path = Path(name)
         try:
             with path.open("rb") as file:
                 start = file.readline() if path.is_file() else b""

@@ -101,7 +101,9 @@ async def _backends() -> list[Finding]:
     if base_url:
         openai = await _server("openai", base_url, timeout_s=5.0)
     else:
-        openai = Finding("backends", "openai", "note", "not asked: OPENAI_BASE_URL is not set (or use --base-url)")
+        openai = Finding(
+            "backends", "openai", "note", "not asked: set OPENAI_BASE_URL, or name a server with --base-url"
+        )
     return [await _server("ollama", None, timeout_s=3.0), openai, _local()]
 
 

@@ -104,7 +104,7 @@ class Condition:
 
     text: str
     subject: str
-    kind: str  # `judgement`, `theme`, `field` or `score`
+    kind: str  # `judgement`, `theme`, `field`, `score`, or `label`: one of the run's own
     points: float = 0.0  # The least move in points, with its sign
     factor: float = 0.0  # The least factor, or the largest below 1; 0 where points count
 
@@ -151,11 +151,12 @@ def parse_condition(text: str) -> Condition:
         kind, subject = "theme", subject[6:].strip()
     elif "=" in subject.strip("="):
         kind = "field"
-    else:
-        close = nearest(name, [*judgements, *SCORE_KINDS]) or ""
+    elif (close := nearest(name, [*judgements, *SCORE_KINDS])) or name.endswith(":"):
         raise refused(
             start, f"{subject!r} is no share", f"did you mean {close!r}? Or {_EXAMPLE}" if close else _EXAMPLE
         )
+    else:
+        kind = "label"
     if unit == "%":
         raise refused(at, f"{test!r} can mean points or a factor", f"points are {test[:-1]}pp, a factor is x2")
     if factor and kind == "score":
@@ -219,11 +220,26 @@ def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change
         if condition.subject not in (*known, "*"):
             raise _unknown(condition, "theme", known, "theme:")
         return found
-    column, _, value = condition.subject.partition("=")
+    column, _, value = map(str.strip, condition.subject.rpartition("="))
+    if condition.kind == "label" or column in ("sentiment", "urgency"):
+        groups = (column,) if column else ("sentiment", "urgency")
+        labels = [one for one in comparison.changes if one.group in groups]
+        found = [one for one in labels if one.name == value]
+        if not found:
+            raise _unknown(condition, "share", {one.name for one in labels}, "")
+        return found
     fields = {field.name for figures in comparison.files for field in figures.fields if field.is_categorical}
-    if column.strip() not in fields:
+    if column not in fields:
         raise _unknown(condition, "own field with choices", fields, "")
-    return [one for one in comparison.of(f"field {column.strip()}") if one.name == value.strip()]
+    values = comparison.of(f"field {column}")
+    found = [one for one in values if one.name == value]
+    # A value in no row of either output is no mistake, unless it looks like one.
+    if not found and (near := nearest(value, [one.name for one in values])):
+        raise UsageError(
+            f"--when {condition.text!r}: no row of the two outputs has {column}={value}",
+            hint=f"did you mean '{column}={near}'?",
+        )
+    return found
 
 
 def _unknown(condition: Condition, what: str, known: Iterable[str], before: str) -> UsageError:

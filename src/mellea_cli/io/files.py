@@ -237,7 +237,7 @@ class AtomicFile(ByteOutput):
         keep: keep the temporary file when there is no `commit`.
 
     Raises:
-        OutputError: the temporary file cannot be created, or the file with this name is write-protected.
+        OutputError: the temporary file cannot be created, or what has this name is write-protected or no file.
     """
 
     def __init__(
@@ -246,6 +246,9 @@ class AtomicFile(ByteOutput):
         self.path = path
         self._temporary = temporary or _with_suffix(path, ".new")
         self._keep = keep
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # Renaming would put a file in the place of a device or a pipe.
+            raise OutputError(f"{name}: is no regular file", hint="choose another name")
         if mode is None:
             with suppress(OSError):
                 mode = stat.S_IMODE(path.stat().st_mode)
