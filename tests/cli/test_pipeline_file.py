@@ -121,6 +121,16 @@ def test_check_names_every_problem_with_its_line(mellea: Run, shop: Path) -> Non
     ]
 
 
+def test_check_notes_labels_without_a_definition(mellea: Run, tmp_path: Path) -> None:
+    """With their line; they are no problem, so the exit code is 0."""
+    (tmp_path / "p.toml").write_text('extends = "single"\nlabels = { vexed = "", glad = "praise", negative = "" }\n')
+    done = mellea("pipeline", "check", "p.toml")
+    assert done.returncode == 0, done.stdout
+    assert "p.toml:2: note: vexed has no definition" in done.stdout
+    assert 'labels = { "vexed" = "if …", … }' in done.stdout
+    assert "vexed" in json.loads(mellea("pipeline", "check", "--json", "p.toml").stdout)["notes"][0]
+
+
 def test_check_for_scripts(mellea: Run, shop: Path) -> None:
     """A line of JSON for each file."""
     shop.write_text(SHOP + "typ = 1\n", encoding="utf-8")
@@ -131,7 +141,13 @@ def test_check_for_scripts(mellea: Run, shop: Path) -> None:
         "message": "there is no key 'typ'",
         "hint": "did you mean 'type'?",
     }
-    assert json.loads(done.stdout) == {"file": "shop.toml", "ok": False, "problems": [problem], "fields": {}}
+    assert json.loads(done.stdout) == {
+        "file": "shop.toml",
+        "ok": False,
+        "problems": [problem],
+        "notes": [],
+        "fields": {},
+    }
     assert done.returncode == 2
 
 

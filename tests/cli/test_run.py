@@ -226,6 +226,20 @@ def test_flags_that_cannot_work_are_refused(
     assert server.state.requests == 0
 
 
+def test_labels_without_a_definition_get_a_note(mellea: Run, server: ModelServer, tmp_path: Path) -> None:
+    """It says how to define them; a definition on the command line reaches the prompt, and then there is no note."""
+    source = write_rows(tmp_path / "in.jsonl", rows_of(1))
+    done = mellea("summarise", str(source), *where(server)[:-1], "--labels", "positive,vexed,leaving", "--dry-run")
+    assert "vexed, leaving have no definition" in done.stderr
+    assert "write --labels 'vexed=if …,leaving=if …,…'" in done.stderr
+    labels = "positive, vexed = if somebody shouts, leaving=cancels"
+    done = mellea("summarise", str(source), *where(server)[:-1], "--labels", labels, "--dry-run")
+    assert "no definition" not in done.stderr
+    assert '"vexed" if somebody shouts; "leaving" cancels.' in done.stdout
+    done = mellea("summarise", str(source), *where(server)[:-1], "--labels", "positiv,negativ,mixed", "--dry-run")
+    assert "no definition" not in done.stderr
+
+
 def test_a_field_named_like_a_column_is_refused_with_its_line(mellea: Run, tmp_path: Path) -> None:
     """The line of the pipeline file is named, and so is a column that a prompt wants and the input does not have."""
     write_rows(tmp_path / "in.jsonl", rows_of(1))

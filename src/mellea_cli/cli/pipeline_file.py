@@ -142,7 +142,7 @@ def check_pipelines(
 
     One line for each problem, with file and line; the exit code is 2 if there is any.
     """
-    from mellea_cli.pipelines.pipeline_spec import check_pipeline
+    from mellea_cli.pipelines.pipeline_spec import check_pipeline, line_of
     from mellea_cli.ui.console import clean
 
     code = ExitCode.OK
@@ -158,13 +158,25 @@ def check_pipelines(
             typer.echo(clean(f"{place}: {problem.message}{f'; {problem.hint}' if problem.hint else ''}"))
         if spec is not None and not problems:
             typer.echo(clean(f"{path}: {_described(spec)}"))
+            for note in _notes(spec):
+                typer.echo(clean(f"{path}:{line_of(path, ('labels',))}: note: {note}"))
     raise typer.Exit(code)
 
 
 def _check_record(path: Path, spec: "PipelineSpec | None", problems: "Sequence[Problem]") -> dict[str, Any]:
     said = [{"line": one.line, "key": one.place, "message": one.message, "hint": one.hint} for one in problems]
     fields = {name: one.type for name, one in spec.fields.items()} if spec else {}
-    return {"file": str(path), "ok": not problems, "problems": said, "fields": fields}
+    notes = _notes(spec) if spec else []
+    return {"file": str(path), "ok": not problems, "problems": said, "notes": notes, "fields": fields}
+
+
+def _notes(spec: "PipelineSpec") -> list[str]:
+    """What is no problem, but makes answers worse."""
+    from mellea_cli.cli.run import undefined_note
+
+    if not spec.extends or not (names := spec.undefined_labels):
+        return []
+    return [f'{undefined_note(names)}; write labels = {{ {json.dumps(names[0])} = "if …", … }}']
 
 
 def _described(spec: "PipelineSpec") -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,18 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
             flags.get(name, "") if start == "fields" else {"labels": "--labels", "language": "--language"}.get(start)
         )
         raise UsageError(f"{where}: {first.message}" if where else first.message, hint=first.hint)
+    if options.labels and extended.undefined_labels and not options.quiet:
+        from mellea_cli.ui.console import say
+
+        shown = ",".join(f"{name}=if …" for name in extended.undefined_labels[:2])
+        say(sys.stderr, f"--labels: {undefined_note(extended.undefined_labels)}; write --labels '{shown},…'")
     return extended
+
+
+def undefined_note(names: Sequence[str]) -> str:
+    """What is to be known about labels without a definition."""
+    verb, it = ("has", "it means") if len(names) == 1 else ("have", "they mean")
+    return f"{name_some(names, 12)} {verb} no definition, so the model guesses what {it}"
 
 
 def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
@@ -176,10 +188,11 @@ def _coherent(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _labels(text: str, spec: PipelineSpec) -> dict[str, str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    defined = [[part.strip() for part in one.partition("=")] for one in text.split(",") if one.strip()]
+    names = [name for name, _, _ in defined]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--labels: has {twice!r} twice", hint="remove one of them")
-    return {name: spec.labels.get(name, "") for name in names}
+    return {name: definition or spec.labels.get(name, "") for name, _, definition in defined}
 
 
 def check_columns(pipeline: Pipeline, opened: Input, options: RunOptions) -> None:

@@ -127,7 +127,11 @@ class RunOptions:
     ] = None
     labels: Annotated[
         str | None,
-        option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
+        option(
+            FIELDS,
+            "Labels of the sentiment: positive,neutral,negative,mixed, or own ones as 'calm=if …,angry=if …'.",
+            metavar="A,B,C",
+        ),
         SUMMARISE,
     ] = None
     examples_from: Annotated[
