@@ -103,22 +103,28 @@ LABELS: Mapping[str, str] = {
 }
 """The labels of the sentiment that have a definition; the first three are the usual ones."""
 USUAL_LABELS = ("positive", "negative", "mixed")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.casefold()))
+
+
 # Words that say no more than a usual label does. Any further word in a label's definition makes it the user's own.
-_SAYING_NOTHING = frozenset(
+_SAYING_NOTHING = _words(
     "a all and any are author by customer customers does expresses feedback for has if in is it just of only"
-    " or rather row says shows some text the their there they whole with writes".split()
+    " or rather row says shows some text the their there they whole with writes"
 )
-_PRAISE = frozenset(
+_PRAISE = _words(
     "good happy like likes positif positiv positive positivo praise praised praises satisfaction"
-    " satisfied ポジティブ 肯定的".split()
+    " satisfied ポジティブ 肯定的"
 )
-_COMPLAINT = frozenset(
+_COMPLAINT = _words(
     "angry bad complain complaining complains complaint complaints disappointed disappointment dislike dislikes"
     " dissatisfaction dissatisfied negative negatif négatif negativ negativo problem problems unhappy unsatisfied"
-    " ネガティブ 否定的".split()
+    " ネガティブ 否定的"
 )
-_MIXED = frozenset("both gemischt mixed mixte mixto".split())
-_NEITHER = frozenset("neutral neutre neither neutro nor 中立".split())
+_MIXED = _words("both gemischt mixed mixte mixto")
+_NEITHER = _words("neutral neutre neither neutro nor 中立")
 
 
 def usual_label(name: str, definition: str = "") -> str:
@@ -128,7 +134,7 @@ def usual_label(name: str, definition: str = "") -> str:
     """
     if name in LABELS:
         return name
-    words = set(re.findall(r"\w+", (definition.strip() or name).casefold()))
+    words = _words(definition.strip() or name)
     both = bool(words & _PRAISE) and bool(words & _COMPLAINT)
     known = _SAYING_NOTHING | _PRAISE | _COMPLAINT | _MIXED | _NEITHER
     if not words <= known:
