@@ -175,9 +175,8 @@ def known_choices(path: str) -> dict[str, list[str]]:
 
 def _choices(facts: Mapping[str, str]) -> dict[str, list[str]]:
     try:
-        found: dict[str, list[str]] = json.loads(facts.get(CHOICES, "{}"))
-        return found
-    except ValueError:
+        return dict(json.loads(facts.get(CHOICES, "{}")))
+    except (TypeError, ValueError):
         return {}
 
 
