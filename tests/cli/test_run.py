@@ -145,6 +145,26 @@ def test_cells_edited_by_hand_are_kept(mellea: Run, tmp_path: Path, suffix: str)
     assert run("code: the code", "product: the product").count("by hand") == 1
 
 
+def test_columns_that_a_run_leaves_out_are_named(mellea: Run, server: ModelServer, tmp_path: Path) -> None:
+    """Once; they come back from the journal without a question."""
+    source = write_rows(tmp_path / "in.jsonl", rows_of(2))
+    flags = ("--field", "product: the product", "--category", "team=billing,delivery")
+
+    def said(*arguments: str) -> str:
+        done = mellea("summarise", str(source), *where(server)[:-1], *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "left out" not in said(*flags)
+    assert "out.jsonl: column team of the earlier run is left out; its answers stay in the journal" in said(*flags[:2])
+    assert "column product of the earlier run is left out" in said()
+    assert "left out" not in said()
+    asked = server.state.requests
+    assert "left out" not in said(*flags)
+    assert "columns product, team of the earlier run are left out; their answers" in said()
+    assert server.state.requests == asked
+
+
 def test_a_field_that_fails_keeps_the_others(mellea: Run, server: ModelServer, source: Path, tmp_path: Path) -> None:
     """The row fails with the field's reason; once the field is right, only that field is asked again."""
     pattern = '[fields.code]\npattern = "[A-Z]{3}"\n'
