@@ -222,6 +222,12 @@ def test_steps_have_their_own_prompts_and_conditions(mellea: Run, serve: Any, tm
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--field", "my field: x"), "try: write --field 'my_field: x'"),
+        (("--field", "2nd(bool): x"), "try: write --field 'field_2nd(bool): x'"),
+        (("--category", "and=a,b"), "try: write --category 'field_and=a,b'"),
+        (("--category", "team=a"), "try: write --category 'team=billing,delivery,other'"),
+        (("--category", "team=a,A"), "has the choice 'a' twice"),
+        (("--field", "summary: b"), "try: choose another name\n"),
         (("--field", "id: the id"), "the field 'id' has the name of the input's column 'id'"),
         (("--field", "a(colour): b"), "there is no type 'colour'"),
         (("--field", "team(category): b"), "a category needs choices"),

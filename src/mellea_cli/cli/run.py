@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -94,7 +95,7 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
     from mellea_cli.pipelines.pipeline_spec import StepSpec
 
     added: dict[str, FieldSpec] = {}
-    flags: dict[str, str] = {}
+    flags: dict[str, tuple[str, str]] = {}
     for flag, texts, read in (
         ("--field", options.field, flag_field),
         ("--category", options.category, flag_category),
@@ -104,7 +105,7 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
             if name in added or name in spec.fields:
                 raise UsageError(f"{flag} {text!r}: there is a field {name!r} already", hint="choose another name")
             added[name] = field
-            flags[name] = f"{flag} {text!r}"
+            flags[name] = flag, text
     changed: dict[str, Any] = {"fields": {**spec.fields, **added}}
     if spec.steps and added:
         changed["steps"] = [*spec.steps, StepSpec.model_validate({"name": "flags", "fields": list(added)})]
@@ -118,9 +119,10 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
     if problems:
         first = problems[0]
         start, name = (*map(str, first.path), "", "")[:2]
-        where = (
-            flags.get(name, "") if start == "fields" else {"labels": "--labels", "language": "--language"}.get(start)
-        )
+        if start == "fields" and name in flags:
+            flag, text = flags[name]
+            raise UsageError(f"{flag} {text!r}: {first.message}", hint=_flag_hint(first.hint, flag, text, name))
+        where = {"labels": "--labels", "language": "--language"}.get(start)
         raise UsageError(f"{where}: {first.message}" if where else first.message, hint=first.hint)
     if options.labels and extended.undefined_labels and not options.quiet:
         from mellea_cli.ui.console import say
@@ -128,6 +130,15 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
         shown = ",".join(f"{name}=if …" for name in extended.undefined_labels[:2])
         say(sys.stderr, f"--labels: {undefined_note(extended.undefined_labels)}; write --labels '{shown},…'")
     return extended
+
+
+def _flag_hint(hint: str, flag: str, text: str, name: str) -> str:
+    """The hint of a pipeline file's field, for a field on the command line."""
+    if found := re.fullmatch(r"write \[fields\.(\w+)\]", hint):
+        return f"write {flag} {text.replace(name, found[1], 1)!r}"
+    if hint.startswith("add choices"):
+        return f"write {flag} '{name}=billing,delivery,other'"
+    return hint.removesuffix(", or remove extends")
 
 
 def undefined_note(names: Sequence[str]) -> str:

@@ -736,7 +736,8 @@ def flag_category(text: str) -> tuple[str, FieldSpec]:
     if not equals or not name or not choices:
         hint = "write it as --category 'team=billing,delivery,other'"
         raise UsageError(f"--category {text!r}: is no field with choices", hint=hint)
-    twice = next((choice for choice in choices if choices.count(choice) > 1), None)
+    folded = [choice.casefold() for choice in choices]
+    twice = next((choice for choice in choices if folded.count(choice.casefold()) > 1), None)
     if twice:
         raise UsageError(f"--category {text!r}: has the choice {twice!r} twice", hint="remove one of them")
     kind: Any = "categories" if name.endswith("[]") else "category"
