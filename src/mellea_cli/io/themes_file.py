@@ -136,7 +136,8 @@ def _invalid(path: Path, content: dict[str, Any], error: ValidationError) -> Usa
         if problem == "extra_forbidden":
             return UsageError(f"{_place(path, *place)}: unknown key {place[0]!r}", hint="write each theme as [[theme]]")
         if problem == "too_long":
-            message = f"{_place(path, 'theme', MOST_THEMES)}: holds {len(content['theme'])} themes; {MOST_THEMES} are the most"
+            where, number = _place(path, "theme", MOST_THEMES), len(content["theme"])
+            message = f"{where}: holds {number} themes; {MOST_THEMES} are the most"
             return UsageError(message, hint="merge some of them")
         return UsageError(
             f"{_place(path, 'theme')}: holds no themes",
