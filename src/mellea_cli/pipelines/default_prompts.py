@@ -111,8 +111,8 @@ def _words(text: str) -> frozenset[str]:
 
 # Words that say no more than a usual label does. Any further word in a label's definition makes it the user's own.
 _SAYING_NOTHING = _words(
-    "a all and any are author by customer customers does expresses feedback for has if in is it just of only"
-    " or rather row says shows some text the their there they whole with writes"
+    "a all an and any are author authors be by client customer customers does expresses feedback for has if in is it"
+    " just of only or person rather row says shows some somebody someone text the their there they whole with writes"
 )
 _PRAISE = _words(
     "good happy like likes positif positiv positive positivo praise praised praises satisfaction"
