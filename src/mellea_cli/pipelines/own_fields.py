@@ -356,7 +356,7 @@ def _choice_in(names: Mapping[str, str]) -> Callable[[Any], Any]:
 
 def _without_guard(text: str) -> str:
     """The text without an apostrophe that a reader of a table would take for the one before a formula."""
-    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@") else text
+    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r") else text
 
 
 def _distinct(choices: list[str]) -> list[str]:
