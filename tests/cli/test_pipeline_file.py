@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loopback import ModelServer
 from mellea_cli.cli.pipeline_file import TEMPLATES, template_path
 from mellea_cli.pipelines.own_fields import own_pipeline
 from mellea_cli.pipelines.pipeline_spec import load_pipeline
@@ -121,6 +124,16 @@ def test_check_names_every_problem_with_its_line(mellea: Run, shop: Path) -> Non
     ]
 
 
+def test_check_notes_labels_without_a_definition(mellea: Run, tmp_path: Path) -> None:
+    """With their line; they are no problem, so the exit code is 0."""
+    (tmp_path / "p.toml").write_text('extends = "single"\nlabels = { vexed = "", glad = "praise", negative = "" }\n')
+    done = mellea("pipeline", "check", "p.toml")
+    assert done.returncode == 0, done.stdout
+    assert "p.toml:2: note: vexed has no definition" in done.stdout
+    assert 'labels = { "vexed" = "if …", … }' in done.stdout
+    assert "vexed" in json.loads(mellea("pipeline", "check", "--json", "p.toml").stdout)["notes"][0]
+
+
 def test_check_for_scripts(mellea: Run, shop: Path) -> None:
     """A line of JSON for each file."""
     shop.write_text(SHOP + "typ = 1\n", encoding="utf-8")
@@ -131,7 +144,13 @@ def test_check_for_scripts(mellea: Run, shop: Path) -> None:
         "message": "there is no key 'typ'",
         "hint": "did you mean 'type'?",
     }
-    assert json.loads(done.stdout) == {"file": "shop.toml", "ok": False, "problems": [problem], "fields": {}}
+    assert json.loads(done.stdout) == {
+        "file": "shop.toml",
+        "ok": False,
+        "problems": [problem],
+        "notes": [],
+        "fields": {},
+    }
     assert done.returncode == 2
 
 
@@ -217,9 +236,42 @@ def test_a_damaged_cache_is_replaced(mellea: Run, shop: Path, reviews: Path, tmp
     """Kept answers only spare questions: their loss stops nothing."""
     arguments = ("pipeline", "try", "shop.toml", "reviews.jsonl", "-b", "scripted", "-n", "2", "--json")
     tried(mellea(*arguments))
-    (journal,) = tmp_path.glob("cache/mellea/tries/*.journal")
+    (journal,) = tmp_path.glob("state/mellea/tries/*.journal")
     journal.write_bytes(b"damaged" * 1000)
     assert all(row["asked"] for row in tried(mellea(*arguments)))
+
+
+def test_answers_of_tries_stay_for_some_days_only(mellea: Run, shop: Path, reviews: Path, tmp_path: Path) -> None:
+    """In the state folder; --forget deletes them at once, and nothing is left in the cache of earlier versions."""
+    arguments = ("pipeline", "try", "shop.toml", "reviews.jsonl", "-b", "scripted", "-n", "2", "--json")
+    old = tmp_path / "cache" / "mellea" / "tries"
+    old.mkdir(parents=True)
+    (old / "a.journal").write_text("feedback")
+    tries = tmp_path / "state" / "mellea" / "tries"
+    tries.mkdir(parents=True)
+    for name, age in (("b.journal", 8), ("b.journal-wal", 8), ("c.journal", 6)):
+        (tries / name).write_text("feedback")
+        os.utime(tries / name, (time.time() - age * 86_400,) * 2)
+    tried(mellea(*arguments))
+    assert not old.exists()
+    (kept,) = (path for path in tries.iterdir() if path.name != "c.journal")
+    assert kept.suffix == ".journal"
+    assert not any(row["asked"] for row in tried(mellea(*arguments, "--forget")))
+    assert [path.name for path in tries.iterdir()] == ["c.journal"]
+    assert all(row["asked"] for row in tried(mellea(*arguments)))
+
+
+def test_a_try_masks_what_is_sent(mellea: Run, shop: Path, tmp_path: Path) -> None:
+    """As in a run: the server sees no address, and text and prompt are shown as they were sent."""
+    write_rows(tmp_path / "in.jsonl", [{"id": 1, "text": "Mail me at ann@example.com, it leaks."}])
+    with ModelServer(record=True) as server:
+        where = ("-b", "openai", "-m", "test-model", "--base-url", server.openai_url)
+        shown = mellea("pipeline", "try", "shop.toml", "in.jsonl", *where, "--redact", "--json")
+        sent = json.dumps(server.state.bodies)
+    assert "it leaks" in sent
+    assert "ann@example.com" not in sent
+    (row,) = tried(shown)
+    assert "ann@example.com" not in row["text"] + "".join(row["prompts"].values())
 
 
 def test_a_prompt_of_its_own_is_shown_as_it_is_sent(mellea: Run, shop: Path, reviews: Path) -> None:

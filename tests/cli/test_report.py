@@ -326,3 +326,30 @@ def test_a_report_of_some_rows(mellea: Run, results: Path) -> None:
     done = mellea("report", str(results), "--json", "--format", "md")
     assert done.returncode == 2
     assert json.loads(done.stderr)["error"]["message"] == "--json and --format md ask for two formats"
+
+
+def test_a_run_with_own_labels_has_no_others(mellea: Run, tmp_path: Path) -> None:
+    """Those of the run are there even at 0; without its journal only those that occur."""
+    write_rows(tmp_path / "in.jsonl", [{"id": 1, "channel": "web", "text": "The staff were lovely."}])
+    labels = ("--labels", "positive,vexed=if somebody shouts")
+    done = mellea("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "scripted", *labels)
+    assert done.returncode == 0, done.stderr
+    for form in ("md", "html", "json"):
+        text = mellea("report", "out.jsonl", "--format", form, "--by", "channel", "-o", "-").stdout
+        assert "vexed" in text
+        if form == "md":
+            assert "negative" not in text
+            assert "mixed" not in text
+        elif form == "html":
+            assert "<dt>Negative" not in text
+            assert "<dt>Positive" in text
+        else:
+            assert json.loads(text)["sentiments"] == ["positive", "vexed"]
+    shown = mellea("report", "out.jsonl", "--by", "channel").stdout
+    assert "vexed" in shown
+    assert "negative" not in shown
+    rows = [{**row, "sentiment": "vexed"} for row in result_rows(40) if row["sentiment"]]
+    write_rows(tmp_path / "bare.jsonl", rows)
+    told = json.loads(mellea("report", "bare.jsonl", "--format", "json").stdout)
+    assert told["sentiments"] == ["vexed"]
+    assert [one["name"] for one in told["shares"] if one["group"] == "sentiment"] == ["vexed"]

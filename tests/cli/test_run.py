@@ -145,6 +145,26 @@ def test_cells_edited_by_hand_are_kept(mellea: Run, tmp_path: Path, suffix: str)
     assert run("code: the code", "product: the product").count("by hand") == 1
 
 
+def test_columns_that_a_run_leaves_out_are_named(mellea: Run, server: ModelServer, tmp_path: Path) -> None:
+    """Once; they come back from the journal without a question."""
+    source = write_rows(tmp_path / "in.jsonl", rows_of(2))
+    flags = ("--field", "product: the product", "--category", "team=billing,delivery")
+
+    def said(*arguments: str) -> str:
+        done = mellea("summarise", str(source), *where(server)[:-1], *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "left out" not in said(*flags)
+    assert "out.jsonl: column team of the earlier run is left out; its answers stay in the journal" in said(*flags[:2])
+    assert "column product of the earlier run is left out" in said()
+    assert "left out" not in said()
+    asked = server.state.requests
+    assert "left out" not in said(*flags)
+    assert "columns product, team of the earlier run are left out; their answers" in said()
+    assert server.state.requests == asked
+
+
 def test_a_field_that_fails_keeps_the_others(mellea: Run, server: ModelServer, source: Path, tmp_path: Path) -> None:
     """The row fails with the field's reason; once the field is right, only that field is asked again."""
     pattern = '[fields.code]\npattern = "[A-Z]{3}"\n'
@@ -202,6 +222,12 @@ def test_steps_have_their_own_prompts_and_conditions(mellea: Run, serve: Any, tm
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--field", "my field: x"), "try: write --field 'my_field: x'"),
+        (("--field", "2nd(bool): x"), "try: write --field 'field_2nd(bool): x'"),
+        (("--category", "and=a,b"), "try: write --category 'field_and=a,b'"),
+        (("--category", "team=a"), "try: write --category 'team=billing,delivery,other'"),
+        (("--category", "team=a,A"), "has the choice 'a' twice"),
+        (("--field", "summary: b"), "try: choose another name\n"),
         (("--field", "id: the id"), "the field 'id' has the name of the input's column 'id'"),
         (("--field", "a(colour): b"), "there is no type 'colour'"),
         (("--field", "team(category): b"), "a category needs choices"),
@@ -224,6 +250,20 @@ def test_flags_that_cannot_work_are_refused(
     assert done.returncode == 2
     assert message in done.stderr
     assert server.state.requests == 0
+
+
+def test_labels_without_a_definition_get_a_note(mellea: Run, server: ModelServer, tmp_path: Path) -> None:
+    """It says how to define them; a definition on the command line reaches the prompt, and then there is no note."""
+    source = write_rows(tmp_path / "in.jsonl", rows_of(1))
+    done = mellea("summarise", str(source), *where(server)[:-1], "--labels", "positive,vexed,leaving", "--dry-run")
+    assert "vexed, leaving have no definition" in done.stderr
+    assert "write --labels 'vexed=if …,leaving=if …,…'" in done.stderr
+    labels = "positive, vexed = if somebody shouts, leaving=cancels"
+    done = mellea("summarise", str(source), *where(server)[:-1], "--labels", labels, "--dry-run")
+    assert "no definition" not in done.stderr
+    assert '"vexed" if somebody shouts; "leaving" cancels.' in done.stdout
+    done = mellea("summarise", str(source), *where(server)[:-1], "--labels", "positiv,negativ,mixed", "--dry-run")
+    assert "no definition" not in done.stderr
 
 
 def test_a_field_named_like_a_column_is_refused_with_its_line(mellea: Run, tmp_path: Path) -> None:

@@ -91,6 +91,30 @@ def test_what_is_no_theme_is_said_with_the_way_out(tmp_path: Path, content: str,
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("# a\n[[theme]]\nname='a'\ndefinition='b'\n\n[[theme]]\nname='c'\n", 6),
+        ("[[theme]]\nname='a'\ndefinition='b'\nkind='bad'\n", 4),
+        ("[[theme]]\nname='a'\ndefinition='b'\nexamples=[\n'c',\n3]\n", 6),
+        ("[[theme]]\nname='a'\ndefinition='b'\ncolour='c'\n", 4),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[thema]]\nname='c'\n", 4),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\ndefinition='c'\nname='A'\n", 6),
+        ("[[theme]]\nname='a'\ndefinition='b'\n[[theme]]\nname='c'\ndefinition='B'\n", 6),
+        ("".join(f"[[theme]]\nname='a{n}'\ndefinition='b{n}'\n" for n in range(51)), 151),
+        ("\r\n[[theme]]\r\nname=a\r\n", 3),
+        ("theme = 3\n", 1),
+    ],
+)
+def test_errors_have_the_line(tmp_path: Path, content: str, line: int) -> None:
+    """The line of the key, or of the theme where the key is missing."""
+    path = tmp_path / "t.toml"
+    path.write_bytes(content.encode())
+    with pytest.raises(UsageError) as caught:
+        read_themes(path)
+    assert caught.value.message.startswith(f"{path}:{line}: ")
+
+
 def test_misspelled_key_brings_the_nearest_one(tmp_path: Path) -> None:
     """Although the right key is missing too, the hint says which key was meant."""
     path = tmp_path / "t.toml"

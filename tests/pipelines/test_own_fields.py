@@ -455,3 +455,49 @@ def test_any_subset_of_any_pipeline_can_be_asked(case: tuple[Pipeline, dict[str,
         values = narrower.assemble({"fields": parsed(narrower, rest), "text": text})
         assert set(values) == set(rest)
         assert narrower.steps[0].prompt.system.count("\n- ") == len(rest)
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        ({"happy": "praise", "angry": "only complaint", "torn": "both", "cool": "neither"}, "happy angry torn cool"),
+        (["Positiv", "Negativ", "gemischt"], "Positiv Negativ gemischt"),
+        ({"loyal": "would buy again", "leaving": "cancels or threatens to", "unclear": ""}, ""),
+        ({"calm": "a calm complaint", "furious": "shouts", "positive": ""}, ""),
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"product": {"description": "the product"}}])
+@pytest.mark.parametrize("name", ["single", "steps"])
+def test_own_labels_keep_the_worked_examples(name: str, labels: Any, shown: str, fields: dict[str, Any]) -> None:
+    """In the wanted language; the sentiment is in them where each kind of example has a label."""
+    spec = {"extends": name, "labels": labels, "language": "de", "fields": fields}
+    pipeline = own_pipeline(PipelineSpec.model_validate(spec))
+    answers: dict[str, list[dict[str, Any]]] = {}
+    for step in pipeline.steps:
+        answers[step.name] = [json.loads(one.answer) for one in step.prompt.examples]
+        for example in step.prompt.examples if shown or name == "steps" else ():
+            if not fields or name == "steps":
+                step.output.parse(example.answer)
+    summaries = [one["summary"] for one in answers["analysis" if name == "single" else "summary"]]
+    assert len(summaries) == (6 if shown.count(" ") == 2 else 7)
+    assert all(summary.startswith("Der Kunde") for summary in summaries)
+    said = {one["sentiment"] for one in answers["analysis" if name == "single" else "sentiment"] if "sentiment" in one}
+    assert said == set(shown.split())
+    system = pipeline.steps[0 if name == "single" else 2].prompt.system
+    assert ("also where an example leaves it out" in system) == (not shown)
+
+
+def test_a_label_that_says_no_more_than_a_usual_one_follows_from_the_facts() -> None:
+    """One with a definition of its own is what the model says, and so are two that mean the same."""
+    facts = {"positive_aspect": "the staff", "main_complaint": None, "urgency": "high", "summary": "Good staff."}
+
+    def sentiment(labels: Any, written: str) -> tuple[str, str]:
+        pipeline = own_pipeline(PipelineSpec.model_validate({"extends": "single", "labels": labels}))
+        answer = pipeline.steps[0].output.parse(json.dumps({**facts, "sentiment": written}))
+        columns = pipeline.assemble({"analysis": answer, "text": ""})
+        return columns["sentiment"], columns["issues"]["urgency"]
+
+    assert sentiment({"happy": "if the customer is happy", "angry": "complaint"}, "angry") == ("happy", "low")
+    assert sentiment({"loyal": "would buy again", "angry": "complaint"}, "angry") == ("angry", "high")
+    assert sentiment({"happy": "praise", "glad": "praise", "angry": "complaint"}, "glad") == ("glad", "high")
+    assert sentiment({"happy": "no praise", "angry": "complaint"}, "angry") == ("angry", "high")

@@ -731,6 +731,19 @@ def confirm_changes(
     journal.note_facts({_SETTINGS: json.dumps([*remembered, one][-_MOST_SETTINGS:])})
 
 
+def say_left_out(columns: Sequence[Column], run_io: RunIO, output: str, show: RunDisplay) -> None:
+    """Say which columns of own fields the earlier output has and this one will not have."""
+    from mellea_cli.io.columns import listed
+    from mellea_cli.report.results import OWN_FIELDS
+
+    here = {column.name for column in columns}
+    earlier = json.loads(run_io.answers.facts().get(OWN_FIELDS, "[]"))
+    if gone := [name for name, *_ in earlier if name not in here]:
+        many = len(gone) > 1
+        what = f"column{'s' * many} {listed(gone)} of the earlier run {'are' if many else 'is'} left out"
+        show.say(f"{output}: {what}; {'their' if many else 'its'} answers stay in the journal")
+
+
 def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
     """Note in the journal which columns are own fields, with their types, and which values columns may have."""
     from mellea_cli.report.results import CHOICES, OWN_FIELDS

@@ -7,8 +7,9 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from mellea_cli.cli.flags import (
     MODEL,
     OUTPUT,
     RUN,
+    SAFETY,
     AllowHttpFlag,
     BackendFlag,
     JsonFlag,
@@ -142,7 +144,7 @@ def check_pipelines(
 
     One line for each problem, with file and line; the exit code is 2 if there is any.
     """
-    from mellea_cli.pipelines.pipeline_spec import check_pipeline
+    from mellea_cli.pipelines.pipeline_spec import check_pipeline, line_of
     from mellea_cli.ui.console import clean
 
     code = ExitCode.OK
@@ -158,13 +160,25 @@ def check_pipelines(
             typer.echo(clean(f"{place}: {problem.message}{f'; {problem.hint}' if problem.hint else ''}"))
         if spec is not None and not problems:
             typer.echo(clean(f"{path}: {_described(spec)}"))
+            for note in _notes(spec):
+                typer.echo(clean(f"{path}:{line_of(path, ('labels',))}: note: {note}"))
     raise typer.Exit(code)
 
 
 def _check_record(path: Path, spec: "PipelineSpec | None", problems: "Sequence[Problem]") -> dict[str, Any]:
     said = [{"line": one.line, "key": one.place, "message": one.message, "hint": one.hint} for one in problems]
     fields = {name: one.type for name, one in spec.fields.items()} if spec else {}
-    return {"file": str(path), "ok": not problems, "problems": said, "fields": fields}
+    notes = _notes(spec) if spec else []
+    return {"file": str(path), "ok": not problems, "problems": said, "notes": notes, "fields": fields}
+
+
+def _notes(spec: "PipelineSpec") -> list[str]:
+    """What is no problem, but makes answers worse."""
+    from mellea_cli.cli.run import undefined_note
+
+    if not spec.extends or not (names := spec.undefined_labels):
+        return []
+    return [f'{undefined_note(names)}; write labels = {{ {json.dumps(names[0])} = "if …", … }}']
 
 
 def _described(spec: "PipelineSpec") -> str:
@@ -268,6 +282,10 @@ class TryFlags:
     temperature: Annotated[float, option(MODEL, "0: always the most likely answer.", "-t", min=0.0, max=2.0)] = 0.0
     thinking: Annotated[ThinkingLevel | None, option(MODEL, "How much a reasoning model reasons first.")] = None
     pull: PullFlag = False
+    redact: Annotated[bool, option(SAFETY, "Mask e-mail, phone, card and IBAN numbers in what is sent.")] = False
+    forget: Annotated[
+        bool, option(SAFETY, "Delete the answers of this file's tries at the end, not after 7 days.", env=False)
+    ] = False
     local_only: LocalOnlyFlag = False
     allow_http: AllowHttpFlag = False
     json: Annotated[bool, option(OUTPUT, "One line of JSON for each row on stdout.", env=False)] = False
@@ -287,8 +305,8 @@ class TryFlags:
 def try_pipeline(flags: TryFlags) -> ExitCode:
     """Ask about a few rows and show the answers.
 
-    Text, prompt, answers and repairs stand side by side. Answers are kept: after an edit, only what
-    has changed is asked.
+    Text, prompt, answers and repairs stand side by side. Answers are kept for 7 days: after an edit, only
+    what has changed is asked.
     """
     from mellea_cli.cli.batch_run import with_display
     from mellea_cli.pipelines.own_fields import own_pipeline
@@ -403,20 +421,22 @@ class _Try:
         from mellea_cli.engine.pipeline_runner import variables
         from mellea_cli.items import Success
         from mellea_cli.pipelines.pipeline import fence, render
+        from mellea_cli.pipelines.redact import redact
         from mellea_cli.ui.pipeline_view import TriedRow
 
         item, outcome = self.outcomes[position]
+        mask = redact if self.flags.redact else str
         answered = outcome.values if isinstance(outcome, Success) else outcome.answered or {}
-        known = variables(self.pipeline, replace(item, known=answered))
+        known = variables(self.pipeline, replace(item, known=answered), mask)
         prompts: dict[str, str] = {}
         for step in self.pipeline.steps:
             if answered and (step.when is None or step.when(known)):
                 prompt = render(step.prompt.template, known)
-                prompts |= {step.name: prompt} if prompt != fence(item.text) or self.flags.json else {}
+                prompts |= {step.name: prompt} if prompt != fence(mask(item.text)) or self.flags.json else {}
         asked = tuple(getattr(outcome, "asked", ())) or tuple(column.name for column in self.pipeline.columns)
         return TriedRow(
             id=str(item.id),
-            text=item.text,
+            text=mask(item.text),
             prompts=prompts,
             answers=dict(answered),
             asked=() if position in self.reused or not item.text.strip() else asked,
@@ -439,21 +459,36 @@ class _NoRows:
 
 @contextmanager
 def _open_answers(flags: TryFlags) -> "Iterator[Journal]":
-    """The journal of a pipeline file's tries, in the user's cache folder."""
+    """The journal of a pipeline file's tries, in the user's state folder."""
     import hashlib
+    import shutil
     from contextlib import closing
 
     from mellea_cli.io.files import OutputLock
     from mellea_cli.models.store import default_root
+    from mellea_cli.run.control import state_folder
 
-    folder = default_root().with_name("tries")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = state_folder().with_name("tries")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Answers hold words of the feedback, so they stay for a few days only.
+    shutil.rmtree(default_root().with_name("tries"), ignore_errors=True)  # where earlier versions kept them for good
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _KEPT_S:
+                path.unlink()
     name = hashlib.blake2b(os.path.realpath(flags.file).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     path = folder / f"{name}.journal"
-    with OutputLock(path.with_suffix(".lock"), f"the answers of {flags.file}"), closing(_open(path, flags)) as journal:
-        yield journal
+    with OutputLock(path.with_suffix(".lock"), f"the answers of {flags.file}"):
+        try:
+            with closing(_open(path, flags)) as journal:
+                os.utime(path)
+                yield journal
+        finally:
+            for left in folder.glob(f"{name}.journal*") if flags.forget else ():
+                left.unlink(missing_ok=True)
 
 
+_KEPT_S = 7 * 24 * 3600
 _MOST_BYTES = 20_000_000
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +95,7 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
     from mellea_cli.pipelines.pipeline_spec import StepSpec
 
     added: dict[str, FieldSpec] = {}
-    flags: dict[str, str] = {}
+    flags: dict[str, tuple[str, str]] = {}
     for flag, texts, read in (
         ("--field", options.field, flag_field),
         ("--category", options.category, flag_category),
@@ -103,7 +105,7 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
             if name in added or name in spec.fields:
                 raise UsageError(f"{flag} {text!r}: there is a field {name!r} already", hint="choose another name")
             added[name] = field
-            flags[name] = f"{flag} {text!r}"
+            flags[name] = flag, text
     changed: dict[str, Any] = {"fields": {**spec.fields, **added}}
     if spec.steps and added:
         changed["steps"] = [*spec.steps, StepSpec.model_validate({"name": "flags", "fields": list(added)})]
@@ -117,11 +119,32 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
     if problems:
         first = problems[0]
         start, name = (*map(str, first.path), "", "")[:2]
-        where = (
-            flags.get(name, "") if start == "fields" else {"labels": "--labels", "language": "--language"}.get(start)
-        )
+        if start == "fields" and name in flags:
+            flag, text = flags[name]
+            raise UsageError(f"{flag} {text!r}: {first.message}", hint=_flag_hint(first.hint, flag, text, name))
+        where = {"labels": "--labels", "language": "--language"}.get(start)
         raise UsageError(f"{where}: {first.message}" if where else first.message, hint=first.hint)
+    if options.labels and extended.undefined_labels and not options.quiet:
+        from mellea_cli.ui.console import say
+
+        shown = ",".join(f"{name}=if …" for name in extended.undefined_labels[:2])
+        say(sys.stderr, f"--labels: {undefined_note(extended.undefined_labels)}; write --labels '{shown},…'")
     return extended
+
+
+def _flag_hint(hint: str, flag: str, text: str, name: str) -> str:
+    """The hint of a pipeline file's field, for a field on the command line."""
+    if found := re.fullmatch(r"write \[fields\.(\w+)\]", hint):
+        return f"write {flag} {text.replace(name, found[1], 1)!r}"
+    if hint.startswith("add choices"):
+        return f"write {flag} '{name}=billing,delivery,other'"
+    return hint.removesuffix(", or remove extends")
+
+
+def undefined_note(names: Sequence[str]) -> str:
+    """What is to be known about labels without a definition."""
+    verb, it = ("has", "it means") if len(names) == 1 else ("have", "they mean")
+    return f"{name_some(names, 12)} {verb} no definition, so the model guesses what {it}"
 
 
 def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
@@ -176,10 +199,11 @@ def _coherent(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _labels(text: str, spec: PipelineSpec) -> dict[str, str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    defined = [[part.strip() for part in one.partition("=")] for one in text.split(",") if one.strip()]
+    names = [name for name, _, _ in defined]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--labels: has {twice!r} twice", hint="remove one of them")
-    return {name: spec.labels.get(name, "") for name in names}
+    return {name: definition or spec.labels.get(name, "") for name, _, definition in defined}
 
 
 def check_columns(pipeline: Pipeline, opened: Input, options: RunOptions) -> None:

@@ -127,7 +127,11 @@ class RunOptions:
     ] = None
     labels: Annotated[
         str | None,
-        option(FIELDS, "Labels of the sentiment, such as positive,neutral,negative,mixed.", metavar="A,B,C"),
+        option(
+            FIELDS,
+            "Labels of the sentiment: positive,neutral,negative,mixed, or own ones as 'calm=if …,angry=if …'.",
+            metavar="A,B,C",
+        ),
         SUMMARISE,
     ] = None
     examples_from: Annotated[
@@ -569,6 +573,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             show.say(line)
         plan = plan_for(chosen)
         batch_run.confirm_changes(options, plan, opened, run_io, show)
+        batch_run.say_left_out(pipeline.columns, run_io, options.output, show)
         batch_run.note_own_fields(pipeline.columns, run_io)
         batch_run.note_sample(options, opened, run_io)
         learner = batch_run.row_learner(target, learned, plan, opened) if target is not None and learned else None

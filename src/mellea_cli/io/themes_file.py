@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from mellea_cli.errors import UsageError, nearest
 from mellea_cli.io.files import AtomicFile
+from mellea_cli.pipelines.pipeline_spec import line_of
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Kind, Theme
 
 JOINT = " | "  # Separates names in one cell of a table, so a name cannot contain it
@@ -71,7 +73,7 @@ class _ThemesFile(BaseModel):
 
 
 def read_themes(path: Path) -> tuple[Theme, ...] | None:
-    """Read a themes file; `None` when there is no such file. Errors name the file, the theme and the key."""
+    """Read a themes file; `None` when there is no such file. Errors name the file, the line, the theme and the key."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         tables = _ThemesFile.model_validate(content).theme
@@ -79,17 +81,21 @@ def read_themes(path: Path) -> tuple[Theme, ...] | None:
         return None
     except ValidationError as error:
         raise _invalid(path, content, error) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        where, said = (f"{path}:{at[1]}", str(error)[: at.start()]) if at else (str(path), str(error))
+        raise UsageError(f"{where}: the themes cannot be read: {said}", hint=_way_out(path)) from error
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the themes cannot be read: {error}", hint=_way_out(path)) from error
     themes = tuple(Theme(one.name, one.definition, one.kind, tuple(one.examples)) for one in tables)
-    for one, other in itertools.combinations(themes, 2):
+    for (_, one), (number, other) in itertools.combinations(enumerate(themes), 2):
         same = ""
         if one.name.casefold() == other.name.casefold():
             same = "name"
         elif (one.kind, one.definition.casefold()) == (other.kind, other.definition.casefold()):
             same = "definition"
         if same:
-            message = f"{path}: {other.name!r} has the same {same} as {one.name!r}"
+            message = f"{_place(path, 'theme', number, same)}: {other.name!r} has the same {same} as {one.name!r}"
             raise UsageError(message, hint="make them differ, or remove one")
     return themes
 
@@ -115,20 +121,31 @@ def _table(theme: Theme) -> str:
     return "\n".join((*lines, ""))
 
 
+def _place(path: Path, *keys: str | int) -> str:
+    """The file, with the line of these keys or of the nearest key that leads to them."""
+    while keys and (line := line_of(path, keys)) is None:
+        keys = keys[:-1]
+    return f"{path}:{line}" if keys else str(path)
+
+
 def _invalid(path: Path, content: dict[str, Any], error: ValidationError) -> UsageError:
     # An unknown key comes first: it is often the misspelled name of a key that seems to be missing.
     detail = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place, problem = detail["loc"], detail["type"]
     if len(place) < 3:
         if problem == "extra_forbidden":
-            return UsageError(f"{path}: unknown key {place[0]!r}", hint="write each theme as [[theme]]")
+            return UsageError(f"{_place(path, *place)}: unknown key {place[0]!r}", hint="write each theme as [[theme]]")
         if problem == "too_long":
-            message = f"{path}: holds {len(content['theme'])} themes; {MOST_THEMES} are the most"
+            where, number = _place(path, "theme", MOST_THEMES), len(content["theme"])
+            message = f"{where}: holds {number} themes; {MOST_THEMES} are the most"
             return UsageError(message, hint="merge some of them")
-        return UsageError(f"{path}: holds no themes", hint=f"write each one as a [[theme]] table, or {_way_out(path)}")
+        return UsageError(
+            f"{_place(path, 'theme')}: holds no themes",
+            hint=f"write each one as a [[theme]] table, or {_way_out(path)}",
+        )
     number, key = int(place[1]), str(place[2])
     name = _one_line(content["theme"][number].get("name"))
-    where = f"{path}: theme {number + 1}"
+    where = f"{_place(path, *place)}: theme {number + 1}"
     if isinstance(name, str) and name and key != "name":
         where += f" ({name})"
     hint = 'write it as examples = ["one", "two"]' if key == "examples" else f'write it as {key} = "..."'

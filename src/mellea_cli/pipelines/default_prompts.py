@@ -9,7 +9,8 @@ praise and complaint; the written one counts where there is neither.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -102,6 +103,49 @@ LABELS: Mapping[str, str] = {
 }
 """The labels of the sentiment that have a definition; the first three are the usual ones."""
 USUAL_LABELS = ("positive", "negative", "mixed")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.casefold()))
+
+
+# Words that say no more than a usual label does. Any further word in a label's definition makes it the user's own.
+_SAYING_NOTHING = _words(
+    "a all an and any are author authors be by client customer customers does expresses feedback for has if in is it"
+    " just of only or person rather row says shows some somebody someone text the their there they whole with writes"
+)
+_PRAISE = _words(
+    "good happy like likes positif positiv positive positivo praise praised praises satisfaction"
+    " satisfied ポジティブ 肯定的"
+)
+_COMPLAINT = _words(
+    "angry bad complain complaining complains complaint complaints disappointed disappointment dislike dislikes"
+    " dissatisfaction dissatisfied negative negatif négatif negativ negativo problem problems unhappy unsatisfied"
+    " ネガティブ 否定的"
+)
+_MIXED = _words("both gemischt mixed mixte mixto")
+_NEITHER = _words("neutral neutre neither neutro nor 中立")
+
+
+def usual_label(name: str, definition: str = "") -> str:
+    """The usual label that a label of the user stands for; empty for one of its own kind.
+
+    A usual name counts by itself. Any other one counts by its definition, or without one by its name.
+    """
+    if name in LABELS:
+        return name
+    words = _words(definition.strip() or name)
+    both = bool(words & _PRAISE) and bool(words & _COMPLAINT)
+    known = _SAYING_NOTHING | _PRAISE | _COMPLAINT | _MIXED | _NEITHER
+    if not words <= known:
+        return ""
+    if words & _NEITHER:
+        return "" if words & _MIXED or (words & (_PRAISE | _COMPLAINT) and not both) else "neutral"
+    if words & _MIXED or both:
+        return "mixed"
+    return "positive" if words & _PRAISE else "negative" if words & _COMPLAINT else ""
+
+
 DEFINE_SUMMARY = f"""\
 - summary: one sentence of fewer than {SUMMARY_WORDS - 5} words with the main points, naming the good and the bad."""
 
@@ -159,14 +203,36 @@ class Wording:
         return tuple(name for name, _ in self.labels) or USUAL_LABELS
 
     @property
+    def meanings(self) -> Mapping[str, str]:
+        """The label for each usual one that has exactly one label."""
+        if not self.labels:
+            return {name: name for name in USUAL_LABELS}
+        named = [name for name, _ in self.labels if name in LABELS]
+        own = [(usual_label(*label), label[0]) for label in self.labels if label[0] not in LABELS]
+        counts = Counter([*named, *(usual for usual, _ in own)])
+        return {name: name for name in named} | {usual: name for usual, name in own if usual and counts[usual] == 1}
+
+    @property
+    def shows_labels(self) -> bool:
+        """Whether the worked examples show the labels: there is one for praise and one for complaint."""
+        return {"positive", "negative"} <= self.meanings.keys()
+
+    @property
+    def undefined(self) -> tuple[str, ...]:
+        """The labels that neither have a definition nor are usual ones."""
+        return tuple(name for name, text in self.labels if not text.strip() and not usual_label(name))
+
+    @property
     def sentiment(self) -> str:
         """The definition of the sentiment."""
         defined = dict(self.labels) or dict.fromkeys(USUAL_LABELS, "")
-        texts = {name: text.strip().rstrip(".") or LABELS.get(name, "") for name, text in defined.items()}
+        usual = {name: LABELS.get(usual_label(name), "") for name in defined}
+        texts = {name: text.strip().rstrip(".") or usual[name] for name, text in defined.items()}
         if "mixed" in texts and not {"positive", "negative"} <= texts.keys() and not defined["mixed"]:
             texts["mixed"] = "if there are both praise and complaint"
         defined_labels = (f'"{name}" {text}'.rstrip() for name, text in texts.items())
-        return f"- sentiment: {'; '.join(defined_labels)}."
+        always = "" if self.shows_labels else " Every answer has one, also where an example leaves it out."
+        return f"- sentiment: {'; '.join(defined_labels)}.{always}"
 
 
 # Two of each sentiment and two of each urgency, and nulls where nothing is praised or complained about: examples with
@@ -421,33 +487,50 @@ def worked(wording: Wording, names: Iterable[str]) -> list[tuple[str, dict[str, 
         shown[place] = (said or text, answer)
     # A small model copies the last example where it has little to say, so the neutral one stands in the middle.
     shown.insert(len(shown) // 2, shown.pop())
-    known = [(text, answer) for text, answer in shown if answer["sentiment"] in wording.names]
+    meanings = wording.meanings
+    if wording.shows_labels:
+        known = [
+            (text, {**answer, "sentiment": meanings[answer["sentiment"]]})
+            for text, answer in shown
+            if answer["sentiment"] in meanings
+        ]
+    else:
+        # The other fields still need their examples, in the language of the answers.
+        known = [(text, {name: answer[name] for name in answer if name != "sentiment"}) for text, answer in shown]
     wanted = list(names)
     known += [(text, dict(answer)) for text, answer in wording.examples if all(name in answer for name in wanted)]
-    return [(text, {name: answer[name] for name in wanted}) for text, answer in known]
+    return [(text, {name: answer[name] for name in wanted if name in answer}) for text, answer in known]
 
 
 def _examples(wording: Wording, model: type[BaseModel], *, of_summary: bool = False) -> tuple[Example, ...]:
     examples = []
     for text, answer in worked(wording, (*model.model_fields, "summary")):
         variables = (("summary", {"summary": answer["summary"]}),) if of_summary else (("text", text),)
-        examples.append(Example(variables, compact_json({name: answer[name] for name in model.model_fields})))
+        if shown := {name: answer[name] for name in model.model_fields if name in answer}:
+            examples.append(Example(variables, compact_json(shown)))
     return tuple(examples)
 
 
-def built_in_columns(issues: Any, written: str, summary: str, labels: Collection[str] = USUAL_LABELS) -> dict[str, Any]:
-    """The columns of the built-in fields; `written` is the sentiment as the model wrote it, one of the labels."""
+def built_in_columns(issues: Any, written: str, summary: str, meanings: Mapping[str, str]) -> dict[str, Any]:
+    """The columns of the built-in fields.
+
+    Args:
+        issues: praise, complaint and urgency.
+        written: the sentiment as the model wrote it, one of the labels.
+        summary: the summary.
+        meanings: the label for each usual one.
+    """
     praise, complaint = issues.positive_aspect, issues.main_complaint
     # Small models find the two facts more reliably than they judge them, so the sentiment follows from the facts.
     follows = ("mixed" if complaint else "positive") if praise else "negative" if complaint else written
-    sentiment = follows if follows in labels else written
+    sentiment = meanings.get(follows, written)
     return {
         "summary": summary,
         "sentiment": sentiment,
         "issues": {
             "main_complaint": complaint,
             "positive_aspect": praise,
-            "urgency": "low" if sentiment == "positive" else issues.urgency,
+            "urgency": "low" if sentiment == meanings.get("positive") else issues.urgency,
         },
     }
 
@@ -472,7 +555,7 @@ def built_in(name: str, wording: Wording | None = None) -> Pipeline:
 
 
 def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
-    labels = wording.names
+    labels, meanings = wording.names, wording.meanings
     return Pipeline(
         name="single",
         steps=(
@@ -491,13 +574,13 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
         ),
         columns=_columns(labels),
         assemble=lambda answers: built_in_columns(
-            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, labels
+            answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, meanings
         ),
     )
 
 
 def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
-    labels = wording.names
+    labels, meanings = wording.names, wording.meanings
     return Pipeline(
         name="steps",
         steps=(
@@ -529,7 +612,7 @@ def _steps(wording: Wording, judgement: type[Judgement]) -> Pipeline:
         ),
         columns=_columns(labels),
         assemble=lambda answers: built_in_columns(
-            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, labels
+            answers["issues"], answers["sentiment"].sentiment, answers["summary"].summary, meanings
         ),
     )
 

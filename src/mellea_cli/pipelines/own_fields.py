@@ -356,7 +356,7 @@ def _choice_in(names: Mapping[str, str]) -> Callable[[Any], Any]:
 
 def _without_guard(text: str) -> str:
     """The text without an apostrophe that a reader of a table would take for the one before a formula."""
-    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@") else text
+    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r") else text
 
 
 def _distinct(choices: list[str]) -> list[str]:
@@ -461,7 +461,7 @@ class _Builder:
         together = [bool(with_base and call.with_built_in) for call, _ in asked]
         steps: list[Step] = []
         if self._base is not None and with_base and not any(together):
-            steps += [_exporting(step, self._wording.names) for step in self._base.steps]
+            steps += [_exporting(step, self._wording.meanings) for step in self._base.steps]
         for (call, fields), both in zip(asked, together, strict=True):
             if fields or both:
                 present = {step.name for step in steps}
@@ -497,7 +497,7 @@ class _Builder:
                 continue
             answer = answers[call.name]
             if together and call.with_built_in:
-                columns |= _built_in_values(answer, self._wording.names)
+                columns |= _built_in_values(answer, self._wording.meanings)
             if fields and answer is None:
                 columns |= dict.fromkeys(field.name for field in fields)
             elif fields:
@@ -543,7 +543,7 @@ class _Builder:
     ) -> dict[str, Any]:
         """The columns of a refused answer but for those of the bad units."""
         both = with_built_in and BUILT_IN_UNIT not in bad
-        columns = _built_in_values(answer, self._wording.names) if both else {}
+        columns = _built_in_values(answer, self._wording.meanings) if both else {}
         return columns | {one.name: one.value(answer[one.name], text) for one in fields if one.name not in bad}
 
     def _tokens(self, call: _Call) -> int:
@@ -636,13 +636,13 @@ def _plain(value: Any, field: OwnField | None) -> Any:
     return [read(one) for one in value] if isinstance(value, list) else read(value)
 
 
-def _exporting(step: Step, labels: Collection[str]) -> Step:
+def _exporting(step: Step, meanings: Mapping[str, str]) -> Step:
     """A step of a built-in pipeline whose answer gives later steps its fields by their names."""
 
     def exports(answer: Any) -> Mapping[str, Any]:
         if not isinstance(answer, Analysis):
             return dict(answer)
-        columns = built_in_columns(answer, answer.sentiment, answer.summary, labels)
+        columns = built_in_columns(answer, answer.sentiment, answer.summary, meanings)
         return {**columns.pop("issues"), **columns}
 
     prompt = step.prompt
@@ -655,8 +655,8 @@ def _exporting(step: Step, labels: Collection[str]) -> Step:
     return replace(step, prompt=prompt, exports=exports)
 
 
-def _built_in_values(answer: Mapping[str, Any], labels: Collection[str]) -> dict[str, Any]:
-    return built_in_columns(SimpleNamespace(**answer), answer["sentiment"], answer["summary"], labels)
+def _built_in_values(answer: Mapping[str, Any], meanings: Mapping[str, str]) -> dict[str, Any]:
+    return built_in_columns(SimpleNamespace(**answer), answer["sentiment"], answer["summary"], meanings)
 
 
 def _requirements(fields: Sequence[OwnField], *, with_built_in: bool) -> tuple[tuple[Requirement, ...], list[str]]:
@@ -736,7 +736,8 @@ def flag_category(text: str) -> tuple[str, FieldSpec]:
     if not equals or not name or not choices:
         hint = "write it as --category 'team=billing,delivery,other'"
         raise UsageError(f"--category {text!r}: is no field with choices", hint=hint)
-    twice = next((choice for choice in choices if choices.count(choice) > 1), None)
+    folded = [choice.casefold() for choice in choices]
+    twice = next((choice for choice in choices if folded.count(choice.casefold()) > 1), None)
     if twice:
         raise UsageError(f"--category {text!r}: has the choice {twice!r} twice", hint="remove one of them")
     kind: Any = "categories" if name.endswith("[]") else "category"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from mellea_cli.errors import InputError, name_some, nearest
-from mellea_cli.pipelines.default_prompts import SUMMARY_WORDS, USUAL_LABELS, Urgency
+from mellea_cli.pipelines.default_prompts import SUMMARY_WORDS, USUAL_LABELS, Urgency, Wording
 from mellea_cli.requirements.requirement import sentences
 
 if TYPE_CHECKING:
@@ -298,6 +298,11 @@ class PipelineSpec(_Table):
         of_fields = [*_check_whole(self), *_check_fields(self)]
         # An example cannot be judged by fields that are wrong themselves.
         return [*of_fields, *_check_steps(self), *(() if of_fields else _check_examples(self))]
+
+    @property
+    def undefined_labels(self) -> tuple[str, ...]:
+        """The labels whose meaning the model has to guess."""
+        return Wording(labels=tuple(self.labels.items())).undefined
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,13 @@ class Aggregator:
             non_answers=self._non_answers,
             sample=results.sample,
             score=score,
+            sentiments=self._sentiments(results.sentiments),
         )
+
+    def _sentiments(self, labels: Sequence[str]) -> Sequence[str]:
+        """The labels of the run where its journal has them; else those that occur, or the usual ones."""
+        occurring = tuple(self._mix.sentiment)
+        return labels or (SENTIMENTS if set(occurring) <= set(SENTIMENTS) else occurring)
 
     def _theme_figures(self) -> list[ThemeFigures]:
         defined = {theme.name: theme for theme in self._options.themes}

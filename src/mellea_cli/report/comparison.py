@@ -226,7 +226,8 @@ def _changes(files: Sequence[Figures]) -> Iterator[Change]:
         )  # fmt: skip
 
     for kind in ("sentiment", "urgency") if old.judged or new.judged else ():
-        for name, _ in in_order(getattr(old.mix, kind) + getattr(new.mix, kind), kind):
+        known = dict.fromkeys((*old.sentiments, *new.sentiments))
+        for name, _ in in_order(getattr(old.mix, kind) + getattr(new.mix, kind), kind, known):
             yield change(kind, name, partial(_judged, kind, name))
     for column in old.fields:
         after = next((one for one in new.fields if (one.name, one.type) == (column.name, column.type)), None)

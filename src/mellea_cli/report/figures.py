@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Literal
@@ -246,6 +246,11 @@ class Figures:
     sample: Sample | None = None  # Where the rows are a random sample
     score: ScoreFigures | None = None
     review: ReviewFigures | None = None  # `None` when nobody has reviewed a row
+    sentiments: Sequence[str] = SENTIMENTS  # The labels of the run, or those that occur
+
+    def has_sentiment(self, label: str) -> bool:
+        """Whether rows of this run can have this label."""
+        return label in self.sentiments or bool(self.mix.sentiment[label])
 
     @property
     def rows(self) -> int:
@@ -296,7 +301,7 @@ class Figures:
 
     def _mix_shares(self, mix: Mix, before: str) -> Iterator[Share]:
         for kind, counts in (("sentiment", mix.sentiment), ("urgency", mix.urgency)) if self.judged else ():
-            for name, number in in_order(counts, kind):
+            for name, number in in_order(counts, kind, self.sentiments):
                 yield self.share(number, mix.answered, f"{before}{kind}", name)
 
     def top(self, tone: Tone) -> ThemeFigures | None:
@@ -385,11 +390,19 @@ def many(number: int, name: str) -> str:
     return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
-def in_order(counts: Mapping[str, int], kind: str = "sentiment") -> list[tuple[str, int]]:
-    """Judgements with their counts: known ones in their fixed order, even at 0, then others by frequency."""
-    order = SENTIMENTS if kind == "sentiment" else URGENCIES
-    unknown = [(name, number) for name, number in counts.items() if name not in order and number]
-    return [*((name, counts.get(name, 0)) for name in order), *sorted(unknown, key=lambda pair: (-pair[1], pair[0]))]
+def in_order(
+    counts: Mapping[str, int], kind: str = "sentiment", sentiments: Collection[str] = SENTIMENTS
+) -> list[tuple[str, int]]:
+    """Judgements with their counts: known ones in their fixed order, then others by frequency.
+
+    Urgencies and the run's `sentiments` are there even at 0.
+    """
+    order, always = (SENTIMENTS, sentiments) if kind == "sentiment" else (URGENCIES, URGENCIES)
+    found = {name: counts.get(name, 0) for name in (*always, *counts)}
+    shown = {name: number for name, number in found.items() if number or name in always}
+    unknown = [(name, number) for name, number in shown.items() if name not in order]
+    known = [(name, shown[name]) for name in order if name in shown]
+    return [*known, *sorted(unknown, key=lambda pair: (-pair[1], pair[0]))]
 
 
 _SHARES = ("share", "low", "high")

@@ -206,7 +206,7 @@ def _review_row(row: ReviewRow, fields: Sequence[ReviewField], said: Mapping[str
 def _data_block(figures: Figures, records: Sequence[Record], columns: Sequence[str]) -> tuple[Markup, Iterator[Markup]]:
     """The page's JSON, facts and rows: rows are lists, with repeated words as indexes, which halves the file's size."""
     trend = figures.trend
-    sentiments = _indexes(name for name, _ in in_order(figures.mix.sentiment))
+    sentiments = _indexes(name for name, _ in in_order(figures.mix.sentiment, sentiments=figures.sentiments))
     urgencies = _indexes(name for name, _ in in_order(figures.mix.urgency, "urgency"))
     filtered = [field for field in figures.fields if field.is_categorical]
     places = [_indexes(name for name, _ in field.values) for field in filtered]

@@ -52,7 +52,7 @@ def to_markdown(figures: Figures, title: str, next_steps: Sequence[str] = ()) ->
     if figures.urgent:
         lines += ["## Most urgent", "", *(_quote(quote) for quote in figures.urgent), ""]
     if figures.trend is not None and figures.trend.points:
-        lines += [*_trend(figures.trend), ""]
+        lines += [*_trend(figures.trend, figures.sentiments), ""]
     for split in figures.splits:
         lines += [*_split(split, figures), ""]
     for step in next_steps:
@@ -82,7 +82,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 def _mix(figures: Figures, kind: str) -> list[str]:
     counts = figures.mix.sentiment if kind == "sentiment" else figures.mix.urgency
-    rows = [[plain(name), f"{number:,}", figures.shown(number)] for name, number in in_order(counts, kind)]
+    rows = [
+        [plain(name), f"{number:,}", figures.shown(number)]
+        for name, number in in_order(counts, kind, figures.sentiments)
+    ]
     return table([kind, "rows", "share"], rows)
 
 
@@ -162,8 +165,9 @@ def _quote(quote: Quote) -> str:
     return f"- “{plain(quote.text, _LONGEST_QUOTE)}” ({plain(quote.id)}{', ' if judged else ''}{plain(judged)})"
 
 
-def _trend(trend: Trend) -> list[str]:
-    names = [name for name, _ in in_order({name: 1 for point in trend.points for name in point.mix})]
+def _trend(trend: Trend, sentiments: Sequence[str]) -> list[str]:
+    occurring = {name: 1 for point in trend.points for name in point.mix}
+    names = [name for name, _ in in_order(occurring, sentiments=sentiments)]
     rows = [
         [point.name, f"{point.rows:,}", *(f"{point.mix.get(name, 0):,}" for name in names)] for point in trend.points
     ]
@@ -175,7 +179,8 @@ def _trend(trend: Trend) -> list[str]:
 
 
 def _split(split: Split, figures: Figures) -> list[str]:
-    themed, judged = figures.labels is not None, ["negative", "high urgency"] if figures.judged else []
+    themed, judged = figures.labels is not None, ["high urgency"] if figures.judged else []
+    judged = ["negative", *judged] if judged and figures.has_sentiment("negative") else judged
     header = [plain(split.column), *(["most frequent theme"] if themed else []), "rows", *judged]
     rows = []
     for group in split.groups:
@@ -190,5 +195,5 @@ def _split(split: Split, figures: Figures) -> list[str]:
 
 
 def _numbers(figures: Figures, mix: Mix) -> list[str]:
-    shown = (figures.shown(number, mix.answered) for number in (mix.sentiment["negative"], mix.urgency["high"]))
-    return [f"{mix.rows:,}", *shown]
+    numbers = [mix.sentiment["negative"]] if figures.has_sentiment("negative") else []
+    return [f"{mix.rows:,}", *(figures.shown(number, mix.answered) for number in (*numbers, mix.urgency["high"]))]

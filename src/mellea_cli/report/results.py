@@ -113,7 +113,8 @@ def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
     corrections = Corrections() if path == "-" else reviewed_rows(path)
     facts = _facts(path)
-    return Results(open_bytes(path), options or SourceOptions(), own_columns(path, facts), _sample(facts), corrections)
+    own, labels = own_columns(path, facts), [name.strip().lower() for name in _choices(facts).get("sentiment", ())]
+    return Results(open_bytes(path), options or SourceOptions(), own, _sample(facts), corrections, labels)
 
 
 OWN_FIELDS = "own fields"
@@ -169,11 +170,13 @@ CHOICES = "choices"
 
 def known_choices(path: str) -> dict[str, list[str]]:
     """The values that the columns of an output may have, by its journal; none where there is no journal."""
+    return _choices(_facts(path))
+
+
+def _choices(facts: Mapping[str, str]) -> dict[str, list[str]]:
     try:
-        with closing(peek_answers(resolve_output(path))) as answers:
-            found: dict[str, list[str]] = json.loads(answers.facts().get(CHOICES, "{}"))
-            return found
-    except (OutputError, ValueError):
+        return dict(json.loads(facts.get(CHOICES, "{}")))
+    except (TypeError, ValueError):
         return {}
 
 
@@ -219,7 +222,9 @@ class Results:
         own: Sequence[Column] = (),
         sample: Sample | None = None,
         corrections: Corrections | None = None,
+        sentiments: Sequence[str] = (),
     ) -> None:
+        self.sentiments = tuple(sentiments)  # The labels that the sentiment may have; none where nothing is known
         self.sample = sample  # `None` for all rows of an input, and where nothing is known
         self.name = data.name  # The path, or `<stdin>`
         self.bad: list[InputError] = []  # The first rows that could not be used

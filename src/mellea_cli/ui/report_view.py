@@ -104,7 +104,10 @@ def _head(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
 def _judgements(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
     if not figures.answered or not figures.judged:
         return
-    sides = [("sentiment", in_order(figures.mix.sentiment)), ("urgency", in_order(figures.mix.urgency, "urgency"))]
+    sides = [
+        (kind, in_order(counts, kind, figures.sentiments))
+        for kind, counts in (("sentiment", figures.mix.sentiment), ("urgency", figures.mix.urgency))
+    ]
     # Two charts are next to each other where both have room for their names and numbers.
     least = [
         max(cells_of(palette.safe(name)) for name, _ in pairs)
@@ -278,7 +281,8 @@ def _splits(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
             negative, high = (
                 figures.shown(number, mix.answered) for number in (mix.sentiment["negative"], mix.urgency["high"])
             )
-            line += [("bad", f"{negative:>15}"), ("quiet", " negative ")]
+            if figures.has_sentiment("negative"):
+                line += [("bad", f"{negative:>15}"), ("quiet", " negative ")]
             line += [("warn", f"{high:>14}"), ("quiet", " urgent")]
             yield clip(tuple(line), columns)
         if more := split.other_values + len(split.groups) - len(groups):
