@@ -15,6 +15,7 @@ from loopback import Call, Fault, ModelServer, faults
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.errors import (
     ContentFiltered,
+    ContextTooLong,
     EndpointMissing,
     ModelMissing,
     NotAuthorized,
@@ -517,3 +518,21 @@ async def test_a_missing_path_is_told_from_a_missing_model(serve: Serve, monkeyp
         with pytest.raises(ModelMissing, match="404 page not found") as caught:
             await collect(backend, request())
     assert caught.value.hint.endswith("test-model-2, granite4.1:3b")
+
+
+@pytest.mark.parametrize(
+    ("repeats", "counted", "cut"), [(1_000, 4_096, True), (1_000, 4_097, False), (1_000, 8_192, False), (1, 512, False)]
+)
+async def test_a_prompt_that_was_cut_is_noticed(
+    serve: Callable[..., ModelServer], repeats: int, counted: int, cut: bool
+) -> None:
+    """The count is the size of a window, and the text has far more tokens; any other count may lack cached ones."""
+    usage = {"prompt_tokens": counted, "completion_tokens": 1}
+    server = serve(fault=faults.always(events(delta(content="a"), delta("stop"), {"choices": [], "usage": usage})))
+    asked = request(messages=(Message("user", "The parcel came late, and nobody was here. " * repeats),))
+    async with openai(server) as backend:
+        if cut:
+            with pytest.raises(ContextTooLong, match="has cut the prompt to 4096 tokens"):
+                await collect(backend, asked)
+        else:
+            assert await collect(backend, asked)

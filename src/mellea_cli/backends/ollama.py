@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from mellea_cli.backends.wire_format import (
     as_text,
     as_token_count,
     cached_message,
+    prompt_was_cut,
     read_logprobs,
 )
 from mellea_cli.errors import (
@@ -168,7 +168,7 @@ class OllamaBackend:
             # The parsers of some models switch the format on at the end of the thoughts: without them it has no effect.
             _LOG.info("%s ignores `format` unless it thinks: going on without `think`", request.model)
             self._without_think |= {request.model}
-        if _was_cut(request, answer.prompt_tokens):
+        if prompt_was_cut(request.messages, answer.prompt_tokens):
             raise ContextTooLong(
                 f"{self._wire.base_url} has cut the prompt to {answer.prompt_tokens} tokens: it is too long for the"
                 " context window",
@@ -201,23 +201,6 @@ class OllamaBackend:
 
     async def aclose(self) -> None:
         await self._wire.aclose()
-
-
-# Tokens are at most this many bytes long on average, in any language. The smallest window in use keeps half of its
-# 2,048 tokens when it cuts, and older servers do not count what is in their cache: a small count says nothing.
-_MOST_BYTES_PER_TOKEN = 6
-_LEAST_KEPT = 1_000
-_RUN_OF_SIGNS = re.compile(r"(\W)\1+")
-
-
-def _was_cut(request: GenerateRequest, prompt_tokens: int) -> bool:
-    """Whether a prompt has far more text than the server has read."""
-    if prompt_tokens < _LEAST_KEPT:
-        return False
-    text = "".join(message.content for message in request.messages)
-    most = prompt_tokens * _MOST_BYTES_PER_TOKEN
-    # Runs of blanks and lines of signs are few tokens.
-    return len(text.encode("utf-8", "replace")) > most and len(_RUN_OF_SIGNS.sub(r"\1", text).encode()) > most
 
 
 class OllamaModelBackend(OllamaBackend):

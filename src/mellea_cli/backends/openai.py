@@ -25,6 +25,7 @@ from mellea_cli.backends.wire_format import (
     as_text,
     as_token_count,
     cached_message,
+    prompt_was_cut,
     read_logprobs,
     valid_unicode,
 )
@@ -50,6 +51,7 @@ _LOG = logging.getLogger(__name__)
 
 # A server on this machine answers a look at its properties at once.
 _PROPERTIES_S = 2.0
+_WINDOW_STEP = 512  # Windows are multiples of this many tokens
 _LIST_S = 10.0
 
 
@@ -183,8 +185,22 @@ class OpenAIBackend:
                     dropped |= {refused}
                     continue
             for chunk in answer.last_chunks():
+                if (usage := chunk.usage) and usage.prompt_tokens and usage.prompt_tokens % _WINDOW_STEP == 0:
+                    self._check_prompt(request, usage.prompt_tokens, answer.text)
                 yield chunk
             return
+
+    def _check_prompt(self, request: GenerateRequest, tokens: int, text: str) -> None:
+        """Raise `ContextTooLong` for a prompt that was cut silently, as an Ollama does behind this protocol.
+
+        Some servers leave cached tokens out of the count. Only a count that is the size of a window tells of a cut.
+        """
+        if prompt_was_cut(request.messages, tokens):
+            raise ContextTooLong(
+                f"{self._wire.base_url} has cut the prompt to {tokens} tokens: it is too long for the context window",
+                partial=text,
+                hint="enlarge the window at the server (OLLAMA_CONTEXT_LENGTH), or use its own protocol: -b ollama",
+            )
 
     async def _explained(self, error: BackendError, model: str) -> BackendError:
         """Name the server's models in an error that may be about the model's name; they are asked for once.

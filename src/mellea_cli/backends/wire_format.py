@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic_core import from_json
 
 from mellea_cli.errors import StreamBroken, UsageError
+from mellea_cli.messages import Message
 
 # Maximum bytes of one line, one event or one whole body. No token needs as much, and memory stays bounded.
 MAX_LINE = 8 * 1024 * 1024
@@ -366,3 +367,20 @@ def encode(body: Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError) as exc:
         raise UsageError(f"the request holds a value that cannot be written as JSON: {exc}") from exc
     return f"{{{','.join(fields)}}}".encode("utf-8", "replace")
+
+
+# Tokens are at most this many bytes long on average, in any language. The smallest window in use keeps half of its
+# 2,048 tokens when it cuts, and older servers do not count what is in their cache: a small count says nothing.
+_MOST_BYTES_PER_TOKEN = 6
+_LEAST_KEPT = 1_000
+_RUN_OF_SIGNS = re.compile(r"(\W)\1+")
+
+
+def prompt_was_cut(messages: Sequence[Message], prompt_tokens: int) -> bool:
+    """Whether a prompt has far more text than the server has read."""
+    if prompt_tokens < _LEAST_KEPT:
+        return False
+    text = "".join(message.content for message in messages)
+    most = prompt_tokens * _MOST_BYTES_PER_TOKEN
+    # Runs of blanks and lines of signs are few tokens.
+    return len(text.encode("utf-8", "replace")) > most and len(_RUN_OF_SIGNS.sub(r"\1", text).encode()) > most
