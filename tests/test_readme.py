@@ -50,7 +50,9 @@ def examples(document: Path) -> list[tuple[str, str]]:
     for block in MarkdownIt("commonmark").parse(document.read_text(encoding="utf-8")):
         for line in block.content.splitlines() if block.type == "fence" and block.info in {"console", ""} else ():
             before = ""
-            for part in re.split(r"\||&&|(?<= )#", re.sub(r" 2>> .*|^\$ |^(?:[\d*]+ ){5} *", "", line)):
+            for part in re.split(
+                r"\||&&|(?<= )#", re.sub(r" 2>> .*|^\$ |^(?:[\d*]+ ){5} *(?:/\S+/(?=mellea ))?", "", line)
+            ):
                 if part.strip().startswith("mellea "):
                     found.append((part.strip(), before))
                 before = part.strip()
@@ -136,6 +138,17 @@ def test_the_row_shown_is_one_that_the_default_model_wrote() -> None:
     """It stands letter by letter in the sample's results."""
     (shown,) = [line for line in README.splitlines() if line.startswith('{"id": "F-')]
     assert shown in (ROOT / "samples" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_crontab_line_has_no_bare_percent_sign_and_a_full_path() -> None:
+    """cron ends a command at `%`, and does not have the `PATH` of a shell."""
+    lines = [
+        line for page in DOCUMENTS for line in re.findall(r"^(?:[\d*]+ ){5}.*", page.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert lines
+    for line in lines:
+        assert not re.search(r"(?<!\\)%", line), line
+        assert re.match(r"(?:[\d*]+ ){5} *(?:sh )?/", line), line
 
 
 def parse(command: str) -> None:
