@@ -141,7 +141,7 @@ def test_the_row_shown_is_one_that_the_default_model_wrote() -> None:
 
 
 def test_a_crontab_line_has_no_bare_percent_sign_and_a_full_path() -> None:
-    """cron ends a command at `%`, and does not have the `PATH` of a shell."""
+    """Cron ends a command at `%`, and does not have the `PATH` of a shell."""
     lines = [
         line for page in DOCUMENTS for line in re.findall(r"^(?:[\d*]+ ){5}.*", page.read_text("utf-8"), re.MULTILINE)
     ]
