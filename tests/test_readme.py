@@ -104,7 +104,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = [f"{row['id']},{('positive', 'negative')[number % 2]}" for number, row in enumerate(rows)]
     (folder / "labels.csv").write_text("\n".join(["id,label", *labels]) + "\n", encoding="utf-8")
     (folder / "gold.csv").write_text("\n".join(["id,sentiment", *labels]) + "\n", encoding="utf-8")
-    for name in ("results.csv.corrections.jsonl", "saved.jsonl"):
+    for name in ("results.csv.corrections.jsonl", "results.csv.judgements.jsonl"):
         CorrectionsFile(folder / name).add([one for row in rows[:8] for one in _judged(row)])
     return folder
 

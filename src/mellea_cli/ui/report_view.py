@@ -14,6 +14,7 @@ from mellea_cli.report.figures import (
     Quote,
     ReviewFigures,
     in_order,
+    many,
     percent,
     review_sentence,
     with_interval,
@@ -465,7 +466,7 @@ def _estimate(one: Estimate) -> str:
 
 
 def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
-    yield (("strong", palette.safe(field.name)), ("quiet", f"  {count(field.rows)} rows"))
+    yield (("strong", palette.safe(field.name)), ("quiet", f"  {many(field.rows, 'row')}"))
     figures = [("right", field.right), ("opposite label", field.opposite)]
     figures += [("null where null", field.null_found), ("value where value", field.value_found)]
     for name, share in figures:
@@ -509,7 +510,7 @@ def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
 
 def _agreed(one: Agreement, palette: Palette) -> Iterator[Line]:
     who = palette.safe(" and ".join(one.people))
-    yield (("plain", f"  {palette.safe(one.field)}: {who}, "), ("quiet", f"{count(one.rows)} rows"))
+    yield (("plain", f"  {palette.safe(one.field)}: {who}, "), ("quiet", many(one.rows, "row")))
     parts = [f"same label {_share(one.same)}"] if one.same is not None else []
     parts += [f"Cohen's kappa {_estimate(one.kappa)}"] if one.kappa is not None else []
     parts += [f"Krippendorff's alpha {_estimate(one.alpha)}"]
