@@ -118,8 +118,20 @@ def test_a_date_column_is_found_by_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Datum", " DATE ", "Erstellt am", "erstellt  am", "Zeitstempel", "Fecha", "Data", "Date de création", "createdAt"]
-    + ["Fecha de creacion", "Criado em", "Creato il", "Aangemaakt op", "Horodateur", "Created-At", "Marca temporal"],
+    [
+        *(
+            "Datum",
+            " DATE ",
+            "Erstellt am",
+            "erstellt  am",
+            "Zeitstempel",
+            "Fecha",
+            "Data",
+            "Date de création",
+            "createdAt",
+        ),
+        *("Fecha de creacion", "Criado em", "Creato il", "Aangemaakt op", "Horodateur", "Created-At", "Marca temporal"),
+    ],
 )
 def test_a_date_column_has_a_usual_name_in_several_languages(tmp_path: Path, name: str) -> None:
     """Case, accents, signs and white space do not count."""
