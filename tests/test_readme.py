@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,24 @@ def test_every_flag_that_is_named_exists() -> None:
     named = set(re.findall(r"`(--[a-z][a-z-]+)", README))
     assert named
     assert named <= known, named - known
+
+
+def test_the_start_page_leads_to_every_guide() -> None:
+    """Each guide of the site has a line in the table of docs/index.md."""
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    sections = {name: pages for one in site["project"]["nav"] for name, pages in one.items()}
+    guides = {page for one in sections["Guides"] for page in one.values()}
+    table = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split("## Where to start")[1].split("\n## ")[0]
+    # One line leads to the page about scaling, which leads to these.
+    assert guides - set(re.findall(r"\]\(([a-z-]+\.md)", table)) <= {"offload.md", "ray.md", "servers.md"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_heading_has_an_empty_line_before_it(document: Path) -> None:
+    """Some viewers take it for text otherwise."""
+    lines = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
+    pairs = itertools.pairwise(lines)
+    assert [line for before, line in pairs if re.match(r"#{1,4} ", line) and before.strip()] == []
 
 
 def test_the_exit_codes_are_all_there() -> None:
