@@ -80,14 +80,10 @@ class Change:
         """Its share in every file, oldest first; each with its interval if wanted."""
         shown = []
         for share, ends in zip(self.series, self.series_intervals or [None] * len(self.series), strict=True):
-            told = intervals and share is not None and ends is not None
-            shown.append(
-                with_interval(share or 0.0, Interval(*ends))
-                if told and ends
-                else "no data"
-                if share is None
-                else percent(share)
-            )
+            if share is None:
+                shown.append("no data")
+            else:
+                shown.append(with_interval(share, Interval(*ends)) if intervals and ends else percent(share))
         return " → ".join(shown)
 
 
@@ -233,8 +229,8 @@ def _changes(files: Sequence[Figures]) -> Iterator[Change]:
         ]
         return Change(
             group, name, before, after, first.share, second.share, first.low, first.high, second.low, second.high,
-            *ends, difference.p, tone=tone, series=[share and share.share for share in shares],
-            series_intervals=[share and (share.low, share.high) for share in shares],
+            *ends, difference.p, tone=tone, series=[None if share is None else share.share for share in shares],
+            series_intervals=[None if share is None else (share.low, share.high) for share in shares],
         )  # fmt: skip
 
     for kind in ("sentiment", "urgency") if old.judged or new.judged else ():
