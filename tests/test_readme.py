@@ -211,7 +211,7 @@ def test_every_example_runs(document: Path, files: Path, tmp_path: Path, monkeyp
 
 def test_every_flag_that_is_named_exists() -> None:
     """A flag in backticks anywhere in the README is one that a command takes."""
-    known = flags_of(GROUP) | {"--help"}
+    known = flags_of(GROUP) | {"--help", "--help-all"}
     named = set(re.findall(r"`(--[a-z][a-z-]+)", README))
     assert named
     assert named <= known, named - known
