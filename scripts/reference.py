@@ -113,6 +113,7 @@ of the configuration file, and every setting that differs from its default.
 ## The configuration file
 
 CONFIG
+
 ## Flags, variables and keys
 
 | flag | variable | key | commands |

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,9 @@ def examples(document: Path) -> list[tuple[str, str]]:
     for block in MarkdownIt("commonmark").parse(document.read_text(encoding="utf-8")):
         for line in block.content.splitlines() if block.type == "fence" and block.info in {"console", ""} else ():
             before = ""
-            for part in re.split(r"\||&&|(?<= )#", re.sub(r" 2>> .*|^\$ |^(?:[\d*]+ ){5} *", "", line)):
+            for part in re.split(
+                r"\||&&|(?<= )#", re.sub(r" 2>> .*|^\$ |^(?:[\d*]+ ){5} *(?:/\S+/(?=mellea ))?", "", line)
+            ):
                 if part.strip().startswith("mellea "):
                     found.append((part.strip(), before))
                 before = part.strip()
@@ -102,7 +106,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = [f"{row['id']},{('positive', 'negative')[number % 2]}" for number, row in enumerate(rows)]
     (folder / "labels.csv").write_text("\n".join(["id,label", *labels]) + "\n", encoding="utf-8")
     (folder / "gold.csv").write_text("\n".join(["id,sentiment", *labels]) + "\n", encoding="utf-8")
-    for name in ("results.csv.corrections.jsonl", "saved.jsonl"):
+    for name in ("results.csv.corrections.jsonl", "results.csv.judgements.jsonl"):
         CorrectionsFile(folder / name).add([one for row in rows[:8] for one in _judged(row)])
     return folder
 
@@ -136,6 +140,17 @@ def test_the_row_shown_is_one_that_the_default_model_wrote() -> None:
     """It stands letter by letter in the sample's results."""
     (shown,) = [line for line in README.splitlines() if line.startswith('{"id": "F-')]
     assert shown in (ROOT / "samples" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_crontab_line_has_no_bare_percent_sign_and_a_full_path() -> None:
+    """Cron ends a command at `%`, and does not have the `PATH` of a shell."""
+    lines = [
+        line for page in DOCUMENTS for line in re.findall(r"^(?:[\d*]+ ){5}.*", page.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert lines
+    for line in lines:
+        assert not re.search(r"(?<!\\)%", line), line
+        assert re.match(r"(?:[\d*]+ ){5} *(?:sh )?/", line), line
 
 
 def parse(command: str) -> None:
@@ -196,10 +211,28 @@ def test_every_example_runs(document: Path, files: Path, tmp_path: Path, monkeyp
 
 def test_every_flag_that_is_named_exists() -> None:
     """A flag in backticks anywhere in the README is one that a command takes."""
-    known = flags_of(GROUP) | {"--help"}
+    known = flags_of(GROUP) | {"--help", "--help-all"}
     named = set(re.findall(r"`(--[a-z][a-z-]+)", README))
     assert named
     assert named <= known, named - known
+
+
+def test_the_start_page_leads_to_every_guide() -> None:
+    """Each guide of the site has a line in the table of docs/index.md."""
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    sections = {name: pages for one in site["project"]["nav"] for name, pages in one.items()}
+    guides = {page for one in sections["Guides"] for page in one.values()}
+    table = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split("## Where to start")[1].split("\n## ")[0]
+    # One line leads to the page about scaling, which leads to these.
+    assert guides - set(re.findall(r"\]\(([a-z-]+\.md)", table)) <= {"offload.md", "ray.md", "servers.md"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_heading_has_an_empty_line_before_it(document: Path) -> None:
+    """Some viewers take it for text otherwise."""
+    lines = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
+    pairs = itertools.pairwise(lines)
+    assert [line for before, line in pairs if re.match(r"#{1,4} ", line) and before.strip()] == []
 
 
 def test_the_exit_codes_are_all_there() -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -117,3 +118,22 @@ def test_counts_by_channel_are_right(outputs: Path, tool: str) -> None:
     (channel, sentiment), number = groups.most_common(1)[0]
     told = run(*first_recipe(tool), outputs).stdout
     assert re.search(rf"\b{channel}\W+{sentiment}\W+{number}\b", told), told
+
+
+def test_the_weekly_check_of_an_output_that_grows(tmp_path: Path) -> None:
+    """The script of docs/cron.md cuts two weeks out of one output; the week that is worse gives an alert."""
+    page = (ROOT / "docs" / "cron.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    header = "id,created_at,text,summary,sentiment,urgency,main_complaint,positive_aspect,error"
+    made = [header]
+    for ago in range(1, 15):
+        day = datetime.now(UTC).astimezone().date() - timedelta(days=ago)
+        for number in range(40):
+            mood = "negative" if number < (24 if ago < 8 else 8) else "positive"
+            made.append(f"{ago}-{number},{day}T09:00:00,Late again {ago} {number}.,Late.,{mood},low,,,")
+    (tmp_path / "summaries.csv").write_text("\n".join(made) + "\n", encoding="utf-8")
+    done = run("sh", "date", f"set -- {tmp_path}\n{code}", tmp_path)
+    assert done.returncode == 10, done.stderr
+    assert "**negative**: 20 %" in done.stdout
+    rows = {name: (tmp_path / f"{name}-week.csv").read_text("utf-8").count("\n") - 1 for name in ("last", "this")}
+    assert rows == {"last": 280, "this": 280}

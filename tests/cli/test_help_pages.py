@@ -117,6 +117,13 @@ def test_the_short_help_has_what_people_need(mellea: Run, command: str) -> None:
     assert all(any(name in whole for name in one.opts) for one in flags)
 
 
+@pytest.mark.parametrize("command", ["report", "compare", "watch", "review", "evaluate"])
+def test_a_command_without_a_short_help_takes_help_all_too(mellea: Run, command: str) -> None:
+    """Both show every flag."""
+    done = mellea(command, "--help-all")
+    assert (done.returncode, done.stdout) == (0, mellea(command, "--help").stdout)
+
+
 @pytest.mark.parametrize("command", ["", "summarise", "run", "themes"])
 def test_the_first_minute_fits_a_small_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """About ten lines of 80 columns, with three examples that are commands; narrow terminals get two lines each."""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mellea_cli.io.corrections import Correction, CorrectionsFile, corrections_path, read_corrections, read_lines
+from mellea_cli.io.corrections import (
+    Correction,
+    CorrectionsFile,
+    corrections_path,
+    read_corrections,
+    read_lines,
+    sample_rank,
+)
 from rowfiles import Run, read_rows, write_rows
 
 LABELS = ("positive", "negative", "mixed")
@@ -261,7 +270,7 @@ def test_gold_labels_by_id(mellea: Run, results: Path, tmp_path: Path) -> None:
     assert field["right"]["low"] < 35 / 38 < field["right"]["high"]
     assert sum(one["right"]["of"] for one in field["groups"]) == 38
     shown = mellea(*flags).stdout
-    for words in ("38 rows matched by id", "2 rows of the output have no gold", "right", "macro F1", "channel web"):
+    for words in ("38 rows matched by id", "2 rows of the output without gold", "right", "macro F1", "channel web"):
         assert words in shown
 
 
@@ -316,7 +325,61 @@ def test_an_evaluation_by_the_review(mellea: Run, results: Path) -> None:
     assert agreement["kappa"]["low"] <= agreement["kappa"]["value"] <= agreement["kappa"]["high"]
     shown = mellea("evaluate", str(results), "--corrections").stdout
     assert "Cohen's kappa 0.00" in shown
-    assert "3 other judged rows do not count" in shown
+    assert "3 other judged rows not counted" in shown
+
+
+def test_rows_of_the_sample_that_were_never_reached_are_missing(mellea: Run, results: Path) -> None:
+    """The file keeps the wanted size: a skipped row and those after the last judged one count, in both commands."""
+    order = sorted(range(1, 41), key=lambda n: sample_rank(7, str(n), f"Text {n}."))
+    for reached, missing in ((1, 19), (18, 2), (20, 0)):
+        lines = [replace(_said(n, _row(n)["sentiment"]), seed=7, size=20) for n in order[:reached]]
+        corrections_path(results).unlink(missing_ok=True)
+        CorrectionsFile(corrections_path(results)).add(lines)
+        review = json.loads(mellea("report", str(results), "--format", "json").stdout)["review"]
+        assert (review["sampled"], review["unreviewed"]) == (reached, missing)
+        told = json.loads(mellea("evaluate", str(results), "--corrections", "--json").stdout)
+        assert (told["rows"], told["unreviewed"]) == (reached, missing)
+        rows = "1 row" if reached == 1 else f"{reached} rows"
+        assert f"{rows} of the random sample judged\n" in mellea("evaluate", str(results), "--corrections").stdout
+        part = json.loads(mellea("report", str(results), "--where", "id <= 20", "--format", "json").stdout)["review"]
+        assert part is None or part["unreviewed"] == 0
+    # New rows join the sample by their place in the random order.
+    write_rows(results, [_row(number) for number in range(1, 81)])
+    grown = sorted(range(1, 81), key=lambda n: sample_rank(7, str(n), f"Text {n}."))
+    review = json.loads(mellea("report", str(results), "--format", "json").stdout)["review"]
+    last = max(grown.index(n) for n in order[:20])
+    assert review["unreviewed"] == len(set(grown[: last + 1]) - set(order[:20])) > 0
+
+
+def test_a_review_continues_with_its_size_and_its_counts(mellea: Run, results: Path, tmp_path: Path) -> None:
+    """Without -n the sample keeps its size; the page names a file of its own, and its lines have the size."""
+    flags = ("--html", "r.html", "--doubtful", "0", "--fields", "sentiment", "--who", "eva")
+    done = mellea("review", str(results), "-n", "5", "--seed", "5", *flags)
+    assert "r.html: 5 rows to judge" in done.stderr
+    assert done.stderr.endswith(f"mellea review {results} --import out.jsonl.judgements.jsonl\n")
+    facts, rows = _facts(tmp_path / "r.html")
+    assert facts["target"] == "out.jsonl.judgements.jsonl"
+    assert {row["size"] for row in rows} == {5}
+    first = rows[0]["item"]
+    line = replace(_said(int(first), "other"), seed=5, size=5)
+    CorrectionsFile(corrections_path(results)).add([line])
+    assert "r.html: 4 rows to judge" in mellea("review", str(results), *flags).stderr
+
+
+def test_a_runs_summary_counts_what_is_written(mellea: Run, tmp_path: Path) -> None:
+    """People's values in place of the model's, by the fields of the output."""
+    source = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"Text {n}."} for n in (1, 2, 3)])
+    run = ("summarise", str(source), "-o", "out.jsonl", "-b", "scripted", "--json")
+    assert mellea(*run).returncode == 0
+    facts = {"text": "Text 2.", "model": "low", "person": "high", "who": "eva"}
+    CorrectionsFile(corrections_path(tmp_path / "out.jsonl")).add(
+        [Correction("2", field="urgency", **facts), Correction("2", "Text 2.", "sentiment", "positive", "mixed", "eva")]
+    )
+    told = json.loads(mellea(*run).stderr.splitlines()[-1])["values"]
+    written = read_rows(tmp_path / "out.jsonl")
+    assert told["sentiment"] == Counter(row["sentiment"] for row in written)
+    assert told["urgency"] == Counter(row["issues"]["urgency"] for row in written)
+    assert told["sentiment"]["mixed"] == told["urgency"]["high"] == 1
 
 
 def _reviewed(path: Path) -> None:

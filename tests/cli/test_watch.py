@@ -203,3 +203,9 @@ def test_json_tells_what_was_checked_and_what_holds(mellea: Run) -> None:
     assert [(one["condition"], one["what"]) for one in told["alerts"]] == [("negative +5pp", "negative")]
     done = mellea("watch", "old.jsonl", "old.jsonl", "--when", "negative +5pp", "--json")
     assert (done.returncode, json.loads(done.stdout)["alerts"], done.stderr) == (0, [], "")
+
+
+def test_the_help_shows_every_flag(mellea: Run) -> None:
+    """Conditions and the address among them."""
+    shown = mellea("watch", "--help").stdout
+    assert all(flag in shown for flag in ("--when", "--notify", "--score", "--themes-file", "--json", "--local-only"))

@@ -65,7 +65,10 @@ def test_no_file_is_no_correction(tmp_path: Path) -> None:
         ('{"item": "1", "field": "f", "model": 1, "person": 2, "note": 3}', "'note' is no key"),
         ('{"item": "1", "field": 4, "model": 1, "person": 2}', "'field' must be text"),
         ('{"item": "1", "field": "f", "model": 1, "person": 2, "sample": "x"}', "'sample' must be one of random"),
-        ('{"item": "1", "field": "f", "model": 1, "person": 2, "seed": "x"}', "'seed' must be a whole number"),
+        (
+            '{"item": "1", "field": "f", "model": 1, "person": 2, "seed": "x"}',
+            "'size' must be whole numbers",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, why: str) -> None:

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import threading
+import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -663,3 +664,15 @@ def test_raw_json_stands_for_the_fields(case: Case) -> None:
             assert "\r" not in item.raw
             assert json.loads(item.raw) == item.fields
             assert item.raw[0] + item.raw[-1] == "{}"
+
+
+def test_a_workbook_that_is_called_csv_says_how_to_read_it(tmp_path: Path) -> None:
+    """Workbooks are read as they are, so the named format is what is wrong."""
+    path = tmp_path / "a.xlsx"
+    with zipfile.ZipFile(path, "w") as book:
+        book.writestr("[Content_Types].xml", "<Types/>")
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(InputError, match="is a spreadsheet workbook, not text") as found:
+        list(open_source(str(path), SourceOptions(format="csv")))
+    assert "omit --format" in (found.value.hint or "")
+    assert "mellea-cli[tables]" in (found.value.hint or "")

@@ -116,6 +116,48 @@ def test_a_date_column_is_found_by_its_name(tmp_path: Path) -> None:
     assert figures_of(tmp_path, rows).trend is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Datum",
+            " DATE ",
+            "Erstellt am",
+            "erstellt  am",
+            "Zeitstempel",
+            "Fecha",
+            "Data",
+            "Date de création",
+            "createdAt",
+        ),
+        *("Fecha de creacion", "Criado em", "Creato il", "Aangemaakt op", "Horodateur", "Created-At", "Marca temporal"),
+    ],
+)
+def test_a_date_column_has_a_usual_name_in_several_languages(tmp_path: Path, name: str) -> None:
+    """Case, accents, signs and white space do not count."""
+    rows = [{**row, name: "03.11.2026 09:15"} for row in result_rows(10)]
+    for row in rows:
+        del row["created_at"]
+    figures = figures_of(tmp_path, rows)
+    assert figures.trend is not None
+    assert (figures.trend.column, figures.trend.dated, figures.notes) == (name, 10, [])
+
+
+def test_a_column_that_looks_like_dates_and_makes_no_trend_is_named(tmp_path: Path) -> None:
+    """With the flag to type; numbers, times and texts do not look like dates, and a trend needs no note."""
+    rows = [
+        {**row, "Ihr Besuch": "2026-11-03", "zip": "20261103", "at": "09:30", "why": "on 3 May 2026", "size": 4.5}
+        for row in result_rows(10)
+    ]
+    assert figures_of(tmp_path, rows).notes == []
+    for number, row in enumerate(rows):
+        row["created_at"] = "2026-11-03" if number < 4 else None
+    assert figures_of(tmp_path, rows).notes == [
+        "column 'created_at' makes no trend: it has a date in 4 of 10 rows; --date created_at takes it",
+        "column 'Ihr Besuch' looks like dates and was not taken; --date 'Ihr Besuch' adds the trend",
+    ]
+
+
 def test_dates_that_cannot_be_read_are_counted_and_said(tmp_path: Path) -> None:
     """The note shows what they look like."""
     rows = result_rows(20)

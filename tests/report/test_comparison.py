@@ -217,7 +217,13 @@ def test_more_files_are_a_series(tmp_path: Path) -> None:
     told = json.loads(comparison_to_json(found))
     assert len(told["earlier"]) == 2
     assert len(told["changes"][0]["series"]) == 4
-    assert "all files" in comparison_to_markdown(found, "x")
+    assert len(told["changes"][0]["series_intervals"]) == 4
+    text = comparison_to_markdown(found, "x")
+    assert "all files" in text
+    page = "".join(comparison_to_html(found, title="x", written=datetime(2026, 11, 28, tzinfo=UTC)))
+    first, second, *_ = found.changes[0].in_series(intervals=True).split(" → ")
+    assert f"{first} → {second}" in text
+    assert f"<span>{first} →</span> <span>{second} →</span>" in page
 
 
 def test_a_comparison_page_has_every_figure_and_no_path(tmp_path: Path) -> None:

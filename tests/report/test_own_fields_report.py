@@ -112,8 +112,8 @@ def test_two_outputs_are_compared(tmp_path: Path) -> None:
     written(tmp_path / "new.jsonl", changed)
     done = run_in_process(["compare", "old.jsonl", "new.jsonl"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "team       billing   10 → 30  33 % → 100 %  +66.7 points (" in done.stdout
-    assert "delivery  20 →  0  67 % → 0 %    -66.7 points (-80.8 to -45.5) gone" in done.stdout
+    assert "team       billing   10 → 30  33 % → 100 %  +66.7 points (45.5 to 80.8)    up\n" in done.stdout
+    assert "delivery  20 →  0  67 % → 0 %    -66.7 points (-80.8 to -45.5)  gone\n" in done.stdout
     assert "stars: mean 3, from 1 to 5; now mean 5, from 5 to 5" in done.stdout
     assert "sentiment" not in done.stdout
     told = run_in_process(["compare", "old.jsonl", "new.jsonl", "--format", "md"], tmp_path).stdout

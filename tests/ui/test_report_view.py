@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mellea_cli.report.comparison import compare
 from mellea_cli.report.figures import Figures
 from mellea_cli.report.results import open_results
 from mellea_cli.ui.console import make_console
-from mellea_cli.ui.report_view import comparison_lines, print_report, report_lines
+from mellea_cli.ui.report_view import comparison_lines, print_comparison, print_report, report_lines
 from mellea_cli.ui.theme import Palette
 from memorystreams import TerminalStream
 from resultrows import NASTY, figures_of, nasty_rows, result_rows
@@ -110,5 +112,55 @@ def test_a_comparison_stays_in_its_width(tmp_path: Path) -> None:
     palette = Palette(make_console(TerminalStream(), {"TERM": "xterm"}))
     lines = ["".join(text for _, text in line) for line in comparison_lines(comparison, 79, palette)]
     assert all(cell_len(line) <= 79 for line in lines)
-    assert any(line.endswith(") new") for line in lines)
-    assert any(line.endswith(") gone") for line in lines)
+    assert any(line.endswith("  new") for line in lines)
+    assert any(line.endswith("  gone") for line in lines)
+
+
+def week(path: Path, shares: tuple[int, int, int]) -> Path:
+    """An output with so many negative, mixed and positive rows; `path` names the rows."""
+    moods = [
+        mood for mood, number in zip(("negative", "mixed", "positive"), shares, strict=True) for _ in range(number)
+    ]
+    return write_rows(
+        path,
+        [
+            {"id": f"{path.stem}{at}", "text": f"{at}", "sentiment": mood, "nps": at % 11, "issues": {"urgency": "low"}}
+            for at, mood in enumerate(moods)
+        ],
+    )
+
+
+def compared_text(paths: list[Path], environ: dict[str, str], kind: type[io.StringIO] = io.StringIO) -> str:
+    with ExitStack() as stack:
+        comparison = compare(*(stack.enter_context(open_results(str(path))) for path in paths))
+    stream = kind()
+    print_comparison(comparison, stream, environ)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 120, 200])
+@pytest.mark.parametrize("files", [2, 3])
+def test_what_moved_is_a_word_and_every_interval_is_whole(tmp_path: Path, columns: int, files: int) -> None:
+    """Without a terminal there is no colour; `COLUMNS` is the width, and a narrow one takes more lines."""
+    shares = [(240, 90, 270), (250, 90, 260), (330, 90, 180)][-files:]
+    paths = [week(tmp_path / f"w{at}.jsonl", one) for at, one in enumerate(shares)]
+    text = compared_text(paths, {"COLUMNS": str(columns)})
+    assert all(cell_len(line) <= columns for line in text.splitlines())
+    words = " ".join(text.split())
+    table = words.split(" sentiment ")[1].split(" urgency ")[0]
+    for name, verdict in (("negative", "up"), ("mixed", "no clear change"), ("positive", "down")):
+        line = re.split(r" ?(?:negative|mixed|positive) ", table)[("", "negative", "mixed", "positive").index(name)]
+        assert re.search(rf" {verdict}(?: |$)", line), line
+    assert words.count(" points (") == len(re.findall(r" points \(-?\d+\.\d to -?\d+\.\d\)", words)) == 7
+    if columns >= 120:
+        assert words.count("42 % (38 to 46)") == 1
+        assert ("40 % (36 to 44) →" in words) == (files == 3)
+
+
+def test_an_interval_without_a_clear_change_is_explained(tmp_path: Path) -> None:
+    """Below the table, and only where one excludes 0."""
+    paths = [week(tmp_path / "a.jsonl", (240, 90, 270)), week(tmp_path / "b.jsonl", (276, 90, 234))]
+    text = compared_text(paths, {})
+    assert "no clear change" in text.split("negative")[1].split("mixed")[0]
+    assert "note       an interval that excludes 0 with no clear change: 6 shares are" in text
+    assert "excludes 0" not in compared_text([paths[0], week(tmp_path / "c.jsonl", (240, 91, 269))], {})

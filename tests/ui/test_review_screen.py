@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,20 @@ def test_what_was_said_before_is_shown(review: Review, tmp_path: Path) -> None:
     assert again.is_changed(FIELDS[0])
     other = Review(review.rows, FIELDS, Corrections(), CorrectionsFile(tmp_path / "c.jsonl"), "ben")
     assert other.value(FIELDS[0]) == "negative"
+
+
+def test_a_continued_review_counts_on(review: Review, tmp_path: Path) -> None:
+    """The place is that in the whole sample, and earlier changes count; rows carry the size of the sample."""
+    rows = [replace(row, size=20) for row in review.rows]
+    again = Review(rows, FIELDS, Corrections(), CorrectionsFile(tmp_path / "c.jsonl"), "eva", before=(17, 4))
+    assert "18 of 20" in (shown := _screen(again, 80, 24)[0])
+    assert shown.rstrip().endswith("4 changed")
+    again.label(3)
+    again.accept()
+    assert (again.reviewed, again.changed, again.total) == (18, 5, 20)
+    assert {one.size for one in read_lines(tmp_path / "c.jsonl")} == {20}
+    again.undo()
+    assert (again.reviewed, again.changed) == (17, 4)
 
 
 def _screen(review: Review, columns: int, rows: int, scroll: int = 0) -> list[str]:

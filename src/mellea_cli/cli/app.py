@@ -160,7 +160,7 @@ class SectionedCommand(TyperCommand):
             if not args and sys.stdout.isatty() and sys.stdin is not None and sys.stdin.isatty():
                 _show_first_minute(self.name or "")
             flags = args[: args.index("--")] if "--" in args else args
-            if self.has_short_help and "--help-all" in flags:
+            if "--help-all" in flags:
                 ctx.meta["help_all"] = True
                 args = ["--help"]
             return super().parse_args(ctx, args)

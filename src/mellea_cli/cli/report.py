@@ -108,7 +108,9 @@ def report(flags: ReportFlags) -> ExitCode:
     records: list[Record] = []
     with open_results(flags.results, options) as results:
         wishes = ReportOptions(tuple(flags.by or ()), flags.date, flags.month_first, themes, parse_score(flags.score))
-        reviewed = ReviewedTotals(results.corrections, results.own) if results.corrections else None
+        reviewed = None
+        if results.corrections:
+            reviewed = ReviewedTotals(results.corrections, results.own, whole=flags.where is None)
         aggregator = Aggregator(wishes, reviewed)
         for record in results:
             aggregator.add(record)

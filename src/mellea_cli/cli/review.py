@@ -37,7 +37,10 @@ class ReviewFlags:
     """The flags of `mellea review`."""
 
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise, run or themes.")]
-    random: Annotated[int, _flag(REVIEW, "Rows of the random sample, which corrects the totals.", "-n", min=0)] = 150
+    random: Annotated[
+        int | None,
+        _flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
+    ] = None
     doubtful: Annotated[int, _flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
     review_below: Annotated[
         float, _flag(REVIEW, "Rows with a confidence below this are doubtful.", min=0.0, max=1.0)
@@ -68,6 +71,7 @@ def review(flags: ReviewFlags) -> ExitCode:
     random sample corrects the totals of mellea report. The same command again continues.
     """
     from mellea_cli.io.corrections import Corrections, CorrectionsFile, corrections_path, read_lines, this_person
+    from mellea_cli.report.figures import many
     from mellea_cli.ui.console import say
     from mellea_cli.ui.terminal import is_terminal
 
@@ -87,7 +91,8 @@ def review(flags: ReviewFlags) -> ExitCode:
     plan = _Plan(flags, Corrections(lines), said)
     file.add(plan.drawn_again(who))
     if not plan.rows:
-        say(sys.stderr, f"nothing to judge: {plan.judged:,} rows are judged already; a larger -n takes more")
+        verb = "is" if plan.judged == 1 else "are"
+        say(sys.stderr, f"nothing to judge: {many(plan.judged, 'row')} {verb} judged already; a larger -n takes more")
         return ExitCode.OK
     if flags.html is not None:
         _write_page(flags, plan, who)
@@ -96,11 +101,11 @@ def review(flags: ReviewFlags) -> ExitCode:
 
     for note in plan.notes():
         say(sys.stderr, note)
-    judged = Review(plan.rows, plan.fields, said, file, who)
+    judged = Review(plan.rows, plan.fields, said, file, who, (plan.judged, plan.changed))
     try:
         run_review(judged, sys.stdout)
     finally:
-        done = f"{judged.reviewed:,} of {len(plan.rows):,} rows judged, {judged.changed:,} changed"
+        done = f"{judged.reviewed:,} of {many(judged.total, 'row')} judged, {judged.changed:,} changed"
         say(sys.stderr, f"{done}; saved in {path.name}")
     name = shlex.quote(flags.results)
     say(sys.stderr, f"continue: mellea review {name}; corrected totals: mellea report {name}")
@@ -109,14 +114,16 @@ def review(flags: ReviewFlags) -> ExitCode:
 
 def _import(flags: ReviewFlags, file: Any) -> ExitCode:
     from mellea_cli.io.corrections import read_lines
+    from mellea_cli.report.figures import many
     from mellea_cli.ui.console import say
 
     new = read_lines(Path(flags.import_file or ""), must_exist=True)
     there = {(one.item, one.field, one.who, one.when) for one in read_lines(file.path)}
     added = [one for one in new if (one.item, one.field, one.who, one.when) not in there]
     file.add(added)
-    known = f"; {len(new) - len(added):,} were there already" if len(added) < len(new) else ""
-    say(sys.stderr, f"{file.path.name}: {len(added):,} judgements added{known}")
+    old = len(new) - len(added)
+    known = f"; {old:,} {'was' if old == 1 else 'were'} there already" if old else ""
+    say(sys.stderr, f"{file.path.name}: {many(len(added), 'judgement')} added{known}")
     return ExitCode.OK
 
 
@@ -136,6 +143,7 @@ class _Plan:
         self.seed = flags.seed if flags.seed is not None else everyone.seed
         if self.seed is None:
             self.seed = int.from_bytes(os.urandom(3))
+        self.size = everyone.size or _USUAL_SAMPLE if flags.random is None else flags.random
         self._values: dict[str, Counter[str]] = {}
         self._built_in: set[str] = set()
         drawn, doubtful, self._results = self._read()
@@ -147,6 +155,7 @@ class _Plan:
         rows = [*drawn, *(row for row in doubtful if row.record.number not in chosen)]
         self.rows = [row for row in rows if not self._is_judged(row, names)]
         self.judged = len(rows) - len(self.rows)
+        self.changed = sum(self._is_changed(row, names) for row in rows if self._is_judged(row, names))
 
     def _read(self) -> "tuple[list[ReviewRow], list[ReviewRow], Results]":
         from mellea_cli.io.corrections import sample_rank
@@ -165,11 +174,11 @@ class _Plan:
                 rank = int.from_bytes(sample_rank(seed, record.id, record.text))
                 confidence = confidence_of(record)
                 self.has_confidence = self.has_confidence or confidence is not None
-                entry = -rank, -record.number, ReviewRow(record, "random", seed, confidence)
-                _keep(drawn, entry, flags.random)
+                entry = -rank, -record.number, ReviewRow(record, "random", seed, confidence, self.size)
+                _keep(drawn, entry, self.size)
                 if confidence is not None and confidence < flags.review_below:
                     row = ReviewRow(record, "doubtful", None, confidence)
-                    _keep(doubtful, (-confidence, -record.number, row), flags.doubtful + flags.random)
+                    _keep(doubtful, (-confidence, -record.number, row), flags.doubtful + self.size)
         by_rank = [row for *_, row in sorted(drawn, key=lambda one: one[:2], reverse=True)]
         by_doubt = [row for *_, row in sorted(doubtful, key=lambda one: one[:2], reverse=True)]
         chosen = {row.record.number for row in by_rank}
@@ -232,6 +241,12 @@ class _Plan:
     def _is_judged(self, row: "ReviewRow", names: set[str]) -> bool:
         return names <= self._said.row(row.record.id, row.record.text).keys()
 
+    def _is_changed(self, row: "ReviewRow", names: set[str]) -> bool:
+        from mellea_cli.io.corrections import same_value
+
+        said = self._said.row(row.record.id, row.record.text)
+        return any(not same_value(one.person, one.model) for name, one in said.items() if name in names)
+
     def _is_drawn(self, row: "ReviewRow") -> bool:
         return self._said.is_random(row.record.id, row.record.text)
 
@@ -251,6 +266,7 @@ class _Plan:
                 "when": now(),
                 "sample": "random",
                 "seed": self.seed,
+                "size": self.size,
             }
             found += [replace(one, **drawn) for one in said]
         return found
@@ -268,6 +284,7 @@ class _Plan:
 
 
 _MOST_VALUES = 200
+_USUAL_SAMPLE = 150
 
 
 def _keep(heap: list[Any], entry: tuple[Any, ...], most: int) -> None:
@@ -295,20 +312,21 @@ def _source_options(flags: Any) -> "SourceOptions":
 
 
 def _write_page(flags: ReviewFlags, plan: _Plan, who: str) -> None:
-    from mellea_cli.io.corrections import corrections_path
     from mellea_cli.io.files import atomic_write, resolve_output, same_file
+    from mellea_cli.report.figures import many
     from mellea_cli.report.html_report import review_page
     from mellea_cli.ui.console import say
 
     output = flags.html or ""
     if same_file(output, flags.results):
         raise UsageError(f"{output}: is the output and the page at once", hint="choose another file for --html")
-    target = corrections_path(flags.results).name
+    # Not the corrections file itself: a page that is saved over it would lose the judgements of others.
+    target = f"{Path(flags.results).name}.judgements.jsonl"
     atomic_write(resolve_output(output), review_page(plan.rows, plan.fields, plan.judgements(), who=who, target=target))
     for note in plan.notes():
         say(sys.stderr, note)
-    say(sys.stderr, f"{output}: {len(plan.rows):,} rows to judge; open it in a browser, and then:")
-    say(sys.stderr, f"mellea review {shlex.quote(flags.results)} --import {target}")
+    say(sys.stderr, f"{output}: {many(len(plan.rows), 'row')} to judge; open it in a browser, and then:")
+    say(sys.stderr, f"mellea review {shlex.quote(flags.results)} --import {shlex.quote(target)}")
 
 
 # How right a run is.
@@ -381,30 +399,40 @@ class _Found:
     corrections: "Corrections | None" = None
 
     def notes(self) -> list[str]:
-        """How rows were matched, a sentence each."""
+        """How rows were matched, a line each."""
+        from mellea_cli.report.figures import many
+
         counts = self.counts
         if self.corrections is not None:
-            rest = f"; {counts['others']:,} other judged rows do not count" if counts["others"] else ""
-            return [f"{counts['rows']:,} rows of the random sample{rest}"]
-        by = f"{counts['rows']:,} rows matched by {counts['matched_by']}"
-        parts = [f"{counts['unmatched']:,} rows of the output have no gold"] if counts["unmatched"] else []
-        parts += [f"{counts['gold_unmatched']:,} gold rows are not in the output"] if counts["gold_unmatched"] else []
-        parts += [f"{counts['other_text']:,} rows have another text in the gold file"] if counts["other_text"] else []
-        parts += (
-            [f"{counts['unanswered']:,} matched rows have no answer and do not count"] if counts["unanswered"] else []
-        )
-        return ["; ".join([by, *parts])]
+            left = many(counts["unreviewed"], "row")
+            notes = [
+                (f"{many(counts['rows'], 'row')} of the random sample judged", True),
+                (f"{left} of the sample not reviewed: mellea review continues", counts["unreviewed"]),
+                (f"{many(counts['others'], 'other judged row')} not counted", counts["others"]),
+            ]
+        else:
+            notes = [
+                (f"{many(counts['rows'], 'row')} matched by {counts['matched_by']}", True),
+                (f"{many(counts['unmatched'], 'row')} of the output without gold", counts["unmatched"]),
+                (f"{many(counts['gold_unmatched'], 'gold row')} not in the output", counts["gold_unmatched"]),
+                (f"{many(counts['other_text'], 'row')} with another text in the gold file", counts["other_text"]),
+                (f"{many(counts['unanswered'], 'matched row')} without an answer, not counted", counts["unanswered"]),
+            ]
+        return [text for text, number in notes if number]
 
 
 def _by_review(flags: EvaluateFlags) -> _Found:
     from mellea_cli.io.corrections import corrections_path
-    from mellea_cli.report.agreement import Judged
+    from mellea_cli.report.agreement import Judged, UnreviewedRows
     from mellea_cli.report.results import open_results
 
     judged: list[Judged] = []
     rows = others = 0
     with open_results(flags.results, _source_options(flags)) as results:
+        unreviewed = UnreviewedRows(results.corrections)
         for record in results:
+            if record.state == "answered":
+                unreviewed.add(record)
             others += bool(record.reviewed) and not record.is_sampled
             if not record.is_sampled:
                 continue
@@ -418,7 +446,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
     return _Found(
         str(corrections_path(flags.results).name),
         judged,
-        {"rows": rows, "others": others},
+        {"rows": rows, "others": others, "unreviewed": unreviewed.count},
         "no row of a random sample is judged",
         f"judge some: mellea review {shlex.quote(flags.results)}",
         results.corrections,
@@ -459,7 +487,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
         "unanswered": unanswered,
     }
     names = name_some(_kinds(results), 12)
-    nothing = f"no row has a label: {rows:,} rows match, and the columns that count are {names}"
+    nothing = f"no row has a label: {rows:,} match, and the columns that count are {names}"
     return _Found(str(flags.gold), judged, counts, nothing, "name a column: --gold-column sentiment=COLUMN")
 
 

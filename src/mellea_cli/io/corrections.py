@@ -44,6 +44,7 @@ class Correction:
         when: the time, in ISO form.
         sample: why the row was judged.
         seed: the seed of the random sample.
+        size: the rows that the random sample is to have.
         withdrawn: whether this takes the person's earlier judgements of the field back.
     """
 
@@ -56,11 +57,13 @@ class Correction:
     when: str = ""
     sample: Sample = "random"
     seed: int | None = None
+    size: int | None = None
     withdrawn: bool = False
 
     def line(self) -> str:
         """The judgement as a line of the file."""
-        record = {name: value for name, value in asdict(self).items() if name not in ("seed", "withdrawn") or value}
+        optional = ("seed", "size", "withdrawn")
+        record = {name: value for name, value in asdict(self).items() if name not in optional or value}
         if self.seed is not None:
             record["seed"] = self.seed
         return json.dumps(record, ensure_ascii=False) + "\n"
@@ -90,6 +93,11 @@ def text_key(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a field say the same; nothing is written in several ways."""
+    return one == other or (one in (None, "", []) and other in (None, "", []))
+
+
 def sample_rank(seed: int, item: str, text: str) -> bytes:
     """The place of a row in the random order of a seed: a sample is the rows with the smallest ranks.
 
@@ -113,6 +121,8 @@ class Corrections:
         self._limit: bytes | None = None
         self.seed: int | None = None
         """The seed of the last random sample."""
+        self.size: int | None = None
+        """The rows that the last random sample is to have; `None` where the file does not say."""
         for record in records:
             self._add(record)
 
@@ -126,6 +136,7 @@ class Corrections:
         if record.sample == "random":
             self._random[key, record.item] = record.seed or 0
             self.seed = record.seed if record.seed is not None else self.seed
+            self.size = record.size or self.size
 
     def __bool__(self) -> bool:
         return bool(self._rows)
@@ -243,8 +254,10 @@ def _read(line: bytes, path: Path, number: int) -> Correction:
             raise bad(f"{name!r} must be text")
     if record.get("sample", "random") not in _SAMPLES:
         raise bad(f"'sample' must be one of {', '.join(_SAMPLES)}")
-    if not isinstance(record.get("seed", 0), int) or not isinstance(record.get("withdrawn", False), bool):
-        raise bad("'seed' must be a whole number, and 'withdrawn' true or false")
+    if not isinstance(record.get("withdrawn", False), bool) or not all(
+        isinstance(record.get(name, 0), int) for name in ("seed", "size")
+    ):
+        raise bad("'seed' and 'size' must be whole numbers, and 'withdrawn' true or false")
     return Correction(**record)
 
 

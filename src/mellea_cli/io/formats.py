@@ -305,6 +305,7 @@ _READ_SUFFIXES = {
     ".duckdb": "duckdb",
 }
 _PACKED = (".gz", ".zst", ".zip")
+_WORKBOOK = "omit --format: workbooks are read as they are, with pip install 'mellea-cli[tables]'"
 _EXPORT = "open it in the spreadsheet program and export it as CSV"
 # First bytes of files that are often given by mistake: what they are, and what to do.
 _BINARY_FILES = (
@@ -435,7 +436,7 @@ def _one_object_per_line(text: str) -> bool:
 def refuse_binary(head: bytes, encoding: Encoding, path: str) -> None:
     """Raise an `InputError` when the first bytes, byte order mark included, are not text."""
     if head.startswith(b"PK") and (path.lower().endswith(_WORKBOOK_SUFFIXES) or b"[Content_Types].xml" in head):
-        raise InputError("is a spreadsheet workbook, not text", path=path, hint=_EXPORT)
+        raise InputError("is a spreadsheet workbook, not text", path=path, hint=_WORKBOOK)
     for magic, kind, remedy in _BINARY_FILES:
         if head.startswith(magic):
             raise InputError(f"is {kind}, not text", path=path, hint=remedy or _OTHER_FILE)

@@ -249,12 +249,26 @@ def _syntax_error(expression: str, error: Any) -> UsageError:
         closing = "quotes are" if after[0] != "`" else "backticks are"
         if after.count(after[0]) % 2:
             return UsageError(f"{FLAG}: character {at + 1}: {closing} not closed: {after[:40]}", hint=hint)
+    # Before the place may stand the first part of a date, which is a number by itself.
+    date = next((one for one in _DATE.finditer(expression) if one[1] and one.start(1) <= at <= one.end(1)), None)
+    if date is not None:
+        hint = f'write "{date[1]}" (2026-01-31 is in order as text); {hint}'
+        return UsageError(f"{FLAG}: character {date.start(1) + 1}: a date is written in quotes: {date[1]}", hint=hint)
     found = re.match(r"\w+|\S", after)
     word = found[0] if found else after[0]
     place = f"after {before[-40:]!r}" if before else "at the start"
     if re.match(r"\w", word) and before and re.search(r"\w$", before):
         hint = f"write a column with blanks in backticks, text in quotes; {hint}"
     return UsageError(f"{FLAG}: character {at + 1}: {word!r} is not expected {place}", hint=hint)
+
+
+# Quoted texts and names are passed over: only a date outside of them is in the group.
+_DATE = re.compile(
+    r""" "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | `[^`]*`
+    | (?<![\w.])( \d{4}(?:-\d{1,2}){1,2}(?:T[\d:.]+(?:Z|[+-][\d:]+)?)? | \d{4}(?:[/.]\d{1,2}){2}
+    | \d{1,2}([./-])\d{1,2}\2\d{2,4} )(?!\w)""",
+    re.VERBOSE,
+)
 
 
 def _shortened(text: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import heapq
 import math
 import re
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -18,7 +19,16 @@ from mellea_cli.errors import InputError
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import NONE, OTHER, Theme
 from mellea_cli.report.agreement import ReviewedTotals
-from mellea_cli.report.dates import DATE_COLUMNS, Bucket, DayCounts, bucket_name, bucket_start, buckets, fitting_bucket
+from mellea_cli.report.dates import (
+    Bucket,
+    DayCounts,
+    bucket_name,
+    bucket_start,
+    buckets,
+    date_rank,
+    fitting_bucket,
+    looks_like_date,
+)
 from mellea_cli.report.figures import (
     CATEGORICAL,
     FieldFigures,
@@ -58,6 +68,10 @@ class ReportOptions:
     score: tuple[ScoreKind, str] | None = None  # The kind and the column; `None` takes one with a usual name
 
 
+_LOOKED_AT = 100
+_LEAST_DATES = 3
+
+
 class Aggregator:
     """Takes rows one by one; `figures` gives the result so far."""
 
@@ -76,6 +90,8 @@ class Aggregator:
         self._quotes: defaultdict[str, _TopQuotes] = defaultdict(lambda: _TopQuotes(_QUOTES))
         self._urgent = _TopQuotes(_URGENT)
         self._days: defaultdict[str, DayCounts] = defaultdict(DayCounts)
+        # The first values of other columns: how many look like dates, and how many do not.
+        self._likely: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._splits: dict[str, defaultdict[str, Mix]] = {column: defaultdict(Mix) for column in self._options.by}
         self._fields: dict[str, _FieldValues] = {}
         self._split_themes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -157,7 +173,24 @@ class Aggregator:
     def _date_columns(self, record: Record) -> list[str]:
         if self._options.date is not None:
             return [self._options.date]
-        return [name for name in record.rest if name.strip().casefold() in DATE_COLUMNS]
+        found = [name for name in record.rest if date_rank(name) is not None]
+        if self._mix.rows <= _LOOKED_AT:
+            for name, value in record.rest.items():
+                if name not in found and value not in (None, ""):
+                    self._likely[name][not looks_like_date(value)] += 1
+        return found
+
+    def _date_notes(self, trend: Trend | None) -> Iterator[str]:
+        """Columns that look like dates, where none of them made a trend."""
+        if trend is not None or self._options.date is not None:
+            return
+        for name, days in self._days.items():
+            if days.rows:
+                found = f"{days.rows:,} of {many(self._mix.rows, 'row')}"
+                yield f"column {name!r} makes no trend: it has a date in {found}; --date {shlex.quote(name)} takes it"
+        for name, (dates, others) in self._likely.items():
+            if dates >= _LEAST_DATES and dates >= 9 * others:
+                yield f"column {name!r} looks like dates and was not taken; --date {shlex.quote(name)} adds the trend"
 
     def figures(self, results: Results) -> Figures:
         """The figures of all rows added so far; raises `InputError` when no row has a column that the options name."""
@@ -183,7 +216,7 @@ class Aggregator:
             urgent=self._urgent.quotes(),
             trend=trend,
             splits=[self._split(column, groups) for column, groups in self._splits.items()] if self._mix.rows else (),
-            notes=list(_notes(results, trend, score)),
+            notes=[*_notes(results, trend, score), *self._date_notes(trend)],
             fields=[self._fields[one.name].figures(one) for one in results.own if one.name in self._fields],
             review=self._reviewed.figures() if self._reviewed is not None else None,
             non_answers=self._non_answers,
@@ -214,7 +247,7 @@ class Aggregator:
         column = self._options.date
         if column is None:
             # Of the columns with a usual name, the first one in which most rows have a date.
-            order = sorted(self._days, key=lambda name: DATE_COLUMNS.index(name.strip().casefold()))
+            order = sorted(self._days, key=lambda name: date_rank(name) or 0)
             column = next((name for name in order if 2 * self._days[name].rows > self._mix.rows), None)
         if column is None or column not in self._days:
             return None

@@ -5,6 +5,7 @@ docs/figures.md has the formulas, where they come from, and when not to trust th
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import random
@@ -17,7 +18,7 @@ from itertools import combinations
 from typing import Any
 
 from mellea_cli.errors import name_some
-from mellea_cli.io.corrections import Corrections, Sample
+from mellea_cli.io.corrections import Corrections, Sample, sample_rank
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import anchored
 from mellea_cli.report.figures import CorrectedShare, FieldReview, ReviewFigures, value_names
@@ -108,6 +109,7 @@ class ReviewRow:
     sample: Sample
     seed: int | None = None
     confidence: float | None = None
+    size: int | None = None  # The rows that the random sample is to have
 
 
 def evidence(record: Record, text: str) -> list[tuple[int, int, str]]:
@@ -174,20 +176,54 @@ def corrected_share(population: int, model: int, cells: tuple[int, int, int, int
     return value, Interval(max(0.0, value - half), min(1.0, value + half))
 
 
+class UnreviewedRows:
+    """Counts the rows of the random sample that nobody has judged: skipped, never reached, or added later.
+
+    Args:
+        corrections: what people have said about the rows.
+        whole: whether it gets all rows of the output. Of some of them nobody knows how many of the sample are there, so
+            only those before the last judged one count.
+    """
+
+    def __init__(self, corrections: Corrections, *, whole: bool = True) -> None:
+        self._corrections = corrections
+        self._size = corrections.size or 0 if whole and corrections.seed is not None else 0
+        self._before = 0
+        # The rows with the smallest ranks, the largest first; of each, whether it is one to count.
+        self._drawn: list[tuple[int, bool]] = []
+
+    def add(self, record: Record) -> None:
+        """Count an answered row."""
+        is_before = not record.is_sampled and self._corrections.expects(record.id, record.text)
+        self._before += is_before
+        if self._size:
+            rank = int.from_bytes(sample_rank(self._corrections.seed or 0, record.id, record.text))
+            entry = -rank, not record.is_sampled and not is_before
+            if len(self._drawn) < self._size:
+                heapq.heappush(self._drawn, entry)
+            elif entry > self._drawn[0]:
+                heapq.heapreplace(self._drawn, entry)
+
+    @property
+    def count(self) -> int:
+        return self._before + sum(is_missing for _, is_missing in self._drawn)
+
+
 class ReviewedTotals:
     """Takes the rows of an output one by one; `figures` gives the corrected shares.
 
     Args:
         corrections: what people have said about the rows.
         own: the columns of own fields.
+        whole: whether it gets all rows of the output.
     """
 
-    def __init__(self, corrections: Corrections, own: Sequence[Column] = ()) -> None:
-        self._corrections = corrections
+    def __init__(self, corrections: Corrections, own: Sequence[Column] = (), *, whole: bool = True) -> None:
+        self._unreviewed = UnreviewedRows(corrections, whole=whole)
         labelled = [one.name for one in own if one.is_categorical]
         # An own field may be called sentiment, too.
         self._names = list(dict.fromkeys(["sentiment", "urgency", *labelled, "themes"]))
-        self._rows = self._sampled = self._others = self._unreviewed = 0
+        self._rows = self._sampled = self._others = 0
         self._model: dict[str, Counter[str]] = {name: Counter() for name in self._names}
         self._pairs: dict[str, Counter[tuple[frozenset[str], frozenset[str]]]] = defaultdict(Counter)
 
@@ -197,7 +233,7 @@ class ReviewedTotals:
         self._rows += 1
         self._sampled += record.is_sampled
         self._others += bool(record.reviewed) and not record.is_sampled
-        self._unreviewed += not record.is_sampled and self._corrections.expects(record.id, record.text)
+        self._unreviewed.add(record)
         for name in self._names:
             said = frozenset(value_names(record.model_value(name)))
             self._model[name].update(said)
@@ -209,7 +245,7 @@ class ReviewedTotals:
         if not self._sampled and not self._others:
             return None
         fields = [self._field(name, self._pairs[name]) for name in self._names if self._pairs[name].total() > 1]
-        return ReviewFigures(self._sampled, self._others, self._unreviewed, fields)
+        return ReviewFigures(self._sampled, self._others, self._unreviewed.count, fields)
 
     def _field(self, name: str, pairs: Counter[tuple[frozenset[str], frozenset[str]]]) -> FieldReview:
         order = {"sentiment": SENTIMENTS, "urgency": URGENCIES}.get(name, ())

@@ -45,6 +45,7 @@ class Change:
     holds: bool = False
     tone: Tone | Literal[""] = ""  # Of a theme: whether these mentions complain or praise
     series: Sequence[float | None] = ()  # Its share in every file, oldest first; `None` where a file has no such column
+    series_intervals: Sequence[tuple[float, float] | None] = ()
 
     @property
     def points(self) -> float:
@@ -67,7 +68,7 @@ class Change:
     def verdict(self) -> str:
         """What can be said about it, in a word or two."""
         if not self.holds:
-            return "no clear change" if self.points else "no change"
+            return "no clear change"
         return {"came": "new", "went": "gone"}.get(self.arrival) or ("up" if self.points > 0 else "down")
 
     def side(self, which: Literal["old", "new"]) -> str:
@@ -75,9 +76,15 @@ class Change:
         low, high = getattr(self, f"{which}_low"), getattr(self, f"{which}_high")
         return with_interval(getattr(self, f"{which}_share"), Interval(low, high))
 
-    def in_series(self) -> str:
-        """Its share in every file, oldest first."""
-        return " → ".join("no data" if share is None else percent(share) for share in self.series)
+    def in_series(self, *, intervals: bool = False) -> str:
+        """Its share in every file, oldest first; each with its interval if wanted."""
+        shown = []
+        for share, ends in zip(self.series, self.series_intervals or [None] * len(self.series), strict=True):
+            if share is None:
+                shown.append("no data")
+            else:
+                shown.append(with_interval(share, Interval(*ends)) if intervals and ends else percent(share))
+        return " → ".join(shown)
 
 
 _JUDGED = ("sentiment", "urgency")
@@ -217,12 +224,13 @@ def _changes(files: Sequence[Figures]) -> Iterator[Change]:
         difference = share_difference(first.rows, first.of, second.rows, second.of)
         ends = (difference.interval.low * 100, difference.interval.high * 100)
         shares = [
-            None if number is None else one.share(number, one.answered).share
+            None if number is None else one.share(number, one.answered)
             for number, one in zip(counts, files, strict=True)
         ]
         return Change(
             group, name, before, after, first.share, second.share, first.low, first.high, second.low, second.high,
-            *ends, difference.p, tone=tone, series=shares,
+            *ends, difference.p, tone=tone, series=[None if share is None else share.share for share in shares],
+            series_intervals=[None if share is None else (share.low, share.high) for share in shares],
         )  # fmt: skip
 
     for kind in ("sentiment", "urgency") if old.judged or new.judged else ():
@@ -300,6 +308,12 @@ def theme_notes(comparison: Comparison) -> list[str]:
     without = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
     if len(without) == 1:
         notes.append(f"themes are not compared: {without[0]} has none")
+    if any(not change.holds and (change.points_low > 0 or change.points_high < 0) for change in comparison.changes):
+        compared = many(len(comparison.changes), "share")
+        notes.append(
+            f"an interval that excludes 0 with no clear change: {compared} are compared at once, and some of so many "
+            "intervals exclude 0 by chance (docs/figures.md)"
+        )
     if 2 * (comparison.kept - comparison.edited) > max(1, comparison.old.rows, comparison.new.rows):
         notes.append("most rows are in both files: the intervals, made for rows of different customers, are too wide")
     return notes
@@ -329,7 +343,7 @@ def comparison_to_markdown(comparison: Comparison, title: str) -> str:
                 f"{change.old:,}",
                 f"{change.new:,}",
                 f"{change.side('old')} → {change.side('new')}",
-                *([change.in_series()] if series else []),
+                *([change.in_series(intervals=True)] if series else []),
                 points(change),
                 change.verdict,
             ]
@@ -362,6 +376,7 @@ def comparison_to_json(comparison: Comparison) -> str:
             | {name: round(getattr(change, name), 4) for name in ("points_low", "points_high")}
             | {"points": round(change.points, 4), "arrival": change.arrival or None, "tone": change.tone or None}
             | {"series": [None if share is None else round(share, 6) for share in change.series]}
+            | {"series_intervals": [ends and [round(end, 6) for end in ends] for ends in change.series_intervals]}
             for change in comparison.changes
         ],
         "score": asdict(comparison.score) if comparison.score is not None else None,

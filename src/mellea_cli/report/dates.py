@@ -7,17 +7,54 @@ like 25/12/2026 decides for the whole column.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 Bucket = Literal["day", "week", "month", "quarter", "year"]
 
-# Columns that are taken as the date when the user names none
-DATE_COLUMNS = ("created_at", "date", "created", "timestamp", "submitted_at", "datetime", "time", "day")
+# Columns that are taken as the date when the user names none, in English, German, French, Spanish, Italian, Portuguese
+# and Dutch. First those that say when the feedback was written; names are compared as `_plain` makes them.
+_DATE_COLUMNS = (
+    *("created at", "date", "created", "timestamp", "submitted at", "date submitted", "submit date", "submission date"),
+    *("created on", "date created", "creation date", "response date", "review date", "recorded date", "received at"),
+    *("erstellt am", "datum", "erstellungsdatum", "eingegangen am", "eingangsdatum", "abgegeben am", "bewertungsdatum"),
+    *("zeitstempel", "horodateur", "cree le", "date de creation", "date de reponse", "soumis le", "date d envoi"),
+    *("creado el", "fecha", "fecha de creacion", "fecha de envio", "fecha de respuesta", "marca temporal"),
+    *("creato il", "data", "data di creazione", "data di invio", "data creazione", "informazioni cronologiche"),
+    *("criado em", "data de criacao", "data de envio", "data da resposta", "carimbo de data hora"),
+    *("aangemaakt op", "gemaakt op", "aanmaakdatum", "ingezonden op", "datum aangemaakt", "tijdstempel"),
+    *("datetime", "date time", "datum uhrzeit", "date et heure", "fecha y hora", "data e ora", "data e hora"),
+    *("datum en tijd", "time", "day", "zeitpunkt", "zeit", "tag", "jour", "dia", "giorno", "dag"),
+)
+_RANKS = {name: rank for rank, name in enumerate(_DATE_COLUMNS)}
+_LONGEST_DATE = 40
+
+
+def date_rank(column: str) -> int | None:
+    """The place of a column among those that are called like a date, the likeliest first; `None` for any other."""
+    return _RANKS.get(_plain(column))
+
+
+@lru_cache(maxsize=1024)
+def _plain(name: str) -> str:
+    """A column's name without case, accents, signs and repeated white space."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # such as `createdAt`
+    letters = (one for one in unicodedata.normalize("NFKD", name) if not unicodedata.combining(one))
+    return " ".join(re.sub(r"[\W_]+", " ", "".join(letters)).split()).casefold()
+
+
+def looks_like_date(value: Any) -> bool:
+    """Whether a text is a date in some form; a number alone may be anything."""
+    text = value.strip() if isinstance(value, str) else ""
+    is_likely = 6 <= len(text) <= _LONGEST_DATE and not text.isalpha() and not re.fullmatch(r"[\d.,]*", text)
+    return (is_likely or _NUMERIC.fullmatch(text) is not None) and read_day(text) is not None
+
 
 _NUMERIC = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,].*)?")
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T].*)?")

@@ -221,7 +221,7 @@ class ReviewFigures:
 
     sampled: int  # Reviewed rows of the random sample
     others: int  # Other rows with a judgement: they correct themselves, but no total
-    unreviewed: int  # Rows that belong to the sample and were not reviewed: skipped, or added later
+    unreviewed: int  # Rows that belong to the sample and were not reviewed: skipped, never reached, or added later
     fields: Sequence[FieldReview]
 
 
@@ -332,9 +332,9 @@ class Figures:
 def review_sentence(review: ReviewFigures) -> str:
     """What the corrected totals rest on."""
     parts = [f"{many(review.sampled, 'row')} of a random sample reviewed"]
-    parts += [f"{many(review.others, 'other row')}, which correct{'s' * (review.others == 1)} no total"] * bool(
-        review.others
-    )
+    if review.others:
+        values = "its own values count" if review.others == 1 else "their own values count"
+        parts.append(f"{many(review.others, 'other row')} judged: {values} in the shares, but not in this correction")
     if review.unreviewed:
         parts.append(f"{many(review.unreviewed, 'row')} of the sample not reviewed: mellea review continues")
     return "; ".join(parts)

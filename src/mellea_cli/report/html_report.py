@@ -197,6 +197,7 @@ def _review_row(row: ReviewRow, fields: Sequence[ReviewField], said: Mapping[str
         "parts": [*parts, (words[at:], "")],
         "sample": row.sample,
         "seed": row.seed,
+        "size": row.size,
         "confidence": row.confidence,
         "model": {field.name: record.model_value(field.name) for field in fields},
         "said": said,

@@ -109,8 +109,8 @@ class ScoreChange:
     def sentence(self) -> str:
         places = 2 if self.kind == "stars" else 1
         old, new, low, high = (f"{value:.{places}f}" for value in (self.old, self.new, self.low, self.high))
-        verdict = "" if self.holds else ", no clear change"
-        return f"{LABELS[self.kind]} {old} → {new}: {self.change:+.{places}f} {self.unit} ({low} to {high}){verdict}"
+        verdict = "no clear change" if not self.holds else "up" if self.change > 0 else "down"
+        return f"{LABELS[self.kind]} {old} → {new}: {self.change:+.{places}f} {self.unit} ({low} to {high}), {verdict}"
 
 
 def score_change(old: ScoreFigures | None, new: ScoreFigures | None) -> ScoreChange | None:

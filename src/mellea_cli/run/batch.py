@@ -151,6 +151,7 @@ class RunIO:
         carried: finds an answer that need not be asked for: to an earlier question that also answers this one, or one
             that a person has filled in; `None` from it means to ask.
         edited: the cells that a person has changed in the output, by the position of the item and the column.
+        counted: the outcome as the counts of the run have it, where people have corrected rows.
         check: raises when so many rows must not be put into the place of an earlier output.
         reading: answers an item by the full reading, which it gets before the item, or by a cheaper one; `None` for
             always the full one.
@@ -166,6 +167,7 @@ class RunIO:
     replaces: bool = False
     carried: Callable[[Item], Outcome | None] | None = None
     edited: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    counted: Callable[[Item, Outcome], Outcome] | None = None
     check: Callable[[int], None] = lambda _: None
     reading: Callable[[Answer, Item], Awaitable[Outcome | None]] | None = None
 
@@ -590,6 +592,8 @@ class _Run:
         for one in group:
             if not one.reused:
                 self._cache.committed((one.key, one.shared))
+            if self._io.counted is not None:
+                one = replace(one, outcome=self._io.counted(one.item, one.outcome))  # noqa: PLW2901
             edited = self._io.edited.get(one.item.position, {})
             self.tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
             self.tally.alike += one.alike

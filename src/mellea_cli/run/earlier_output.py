@@ -633,6 +633,17 @@ class Reviewed:
                 edited.pop(name, None)
         return added
 
+    def counted(self, item: Item, outcome: Outcome) -> Outcome:
+        """The outcome with what people have said in place of the answers, as the output has it."""
+        said = self._corrections.row(item.id, item.text)
+        if not said or not isinstance(outcome, Success):
+            return outcome
+        values = dict(outcome.values)
+        inside = values.get("issues")
+        if isinstance(inside, Mapping):
+            values["issues"] = {**inside, **{name: one.person for name, one in said.items() if name in inside}}
+        return replace(outcome, values={**values, **{name: one.person for name, one in said.items() if name in values}})
+
     def _is_news(self, name: str, value: Any, said: Mapping[str, Correction]) -> bool:
         """Whether an edited cell is newer than the corrections: a review has seen the cells edited before it."""
         if (one := said.get(name)) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from mellea_cli.report.agreement import Agreement, Estimate, FieldEvaluation, Share
 from mellea_cli.report.comparison import Change, Comparison, held_sentence, points, row_sentence, theme_notes
@@ -14,6 +14,7 @@ from mellea_cli.report.figures import (
     Quote,
     ReviewFigures,
     in_order,
+    many,
     percent,
     review_sentence,
     with_interval,
@@ -37,6 +38,9 @@ from mellea_cli.ui.theme import (
     wrap,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _LABEL_CELLS = 11
 _SHORT_LABEL = 8  # Of a chart next to another
 _LONGEST_BAR = 40
@@ -51,8 +55,17 @@ def print_report(figures: Figures, next_steps: Sequence[str], stream: IO[str], e
     """Print a report and what to type next: as large as the terminal at one, with every theme anywhere else."""
     console = make_console(stream, environ)
     palette = Palette(console)
-    columns, rows = (console.width, console.height) if is_terminal(stream, environ) else (80, _UNBOUNDED)
-    palette.print(report_lines(figures, next_steps, (max(24, columns - 1), rows), palette), stream)
+    columns = _columns(console, stream, environ, 79)
+    rows = console.height if is_terminal(stream, environ) else _UNBOUNDED
+    palette.print(report_lines(figures, next_steps, (max(24, columns), rows), palette), stream)
+
+
+def _columns(console: Console, stream: IO[str], environ: Mapping[str, str], otherwise: int) -> int:
+    """The width to write in: that of the terminal without its last column, else `COLUMNS`, else a usual one."""
+    if is_terminal(stream, environ):
+        return console.width - 1
+    told = environ.get("COLUMNS", "")
+    return int(told) if told.isdecimal() and int(told) else otherwise
 
 
 def report_lines(
@@ -326,7 +339,7 @@ def print_comparison(comparison: Comparison, stream: IO[str], environ: Mapping[s
     """Print a comparison, as wide as the terminal."""
     console = make_console(stream, environ)
     palette = Palette(console)
-    columns = console.width - 1 if is_terminal(stream, environ) else 79
+    columns = _columns(console, stream, environ, 79)
     palette.print(comparison_lines(comparison, max(40, columns), palette), stream)
 
 
@@ -339,10 +352,12 @@ def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> 
         yield (_label(label or "before"), ("strong", shorten(text, room, palette.glyphs.cut)))
     for index, part in enumerate(wrap(palette.safe(row_sentence(comparison)), room)):
         yield (_label("" if index else "rows"), ("plain", part))
-    yield (_label("result"), ("strong", held_sentence(comparison)))
+    for index, part in enumerate(wrap(held_sentence(comparison), room)):
+        yield (_label("" if index else "result"), ("strong", part))
     if (score := comparison.score) is not None:
         role: Role = ("good" if score.change > 0 else "bad") if score.holds else "quiet"
-        yield clip((_label("score"), (role, palette.safe(score.sentence()))), columns)
+        for index, part in enumerate(wrap(palette.safe(score.sentence()), room)):
+            yield (_label("" if index else "score"), (role, part))
     for heading, changes in comparison.sections():
         yield ()
         label = shorten(palette.safe(heading), _LABEL_CELLS - 1, palette.glyphs.cut)
@@ -355,32 +370,68 @@ def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> 
 
 
 _WIDE_COMPARISON = 120
+_LEAST_COMPARED_NAME = 12
 
 
 def _changes(group: str, changes: list[Change], columns: int, palette: Palette, *, series: bool) -> Iterator[Line]:
+    """A line for each share, or as many as its figures need: none is ever cut."""
     arrow = palette.glyphs.arrow
+    wide = columns >= _WIDE_COMPARISON - 1  # The last column of a terminal stays empty
 
     def shares(change: Change) -> str:
         if series:
-            return change.in_series().replace("→", arrow)
-        if columns >= _WIDE_COMPARISON:
-            return f"{change.side('old')} {arrow} {change.side('new')}"
-        return f"{percent(change.old_share)} {arrow} {percent(change.new_share)}"
+            return change.in_series(intervals=wide)
+        if wide:
+            return f"{change.side('old')} → {change.side('new')}"
+        return f"{percent(change.old_share)} → {percent(change.new_share)}"
 
-    named = [(palette.safe(change.name), palette.safe(shares(change)), change) for change in changes]
     digits = max(len(count(number)) for change in changes for number in (change.old, change.new))
-    widest = max(cells_of(text) for _, text, _ in named)
-    moved = max(len(points(change)) + 5 * (change.verdict in ("new", "gone")) for change in changes)
-    room = max(8, columns - _LABEL_CELLS - 2 * digits - widest - moved - 9)
-    names = min(max(cells_of(name) for name, _, _ in named), _LONGEST_COMPARED_NAME, room)
-    for index, (name, text, change) in enumerate(named):
-        line: list[Span] = [_label("" if index else group)]
-        line += pad((("plain", shorten(name, names, palette.glyphs.cut)),), names + 2)
-        line += [("plain", f"{count(change.old):>{digits}} {arrow} {count(change.new):>{digits}}  ")]
-        line += [*pad((("quiet", text),), widest), ("quiet", "  ")]
-        word = {"new": " new", "gone": " gone"}.get(change.verdict, "")
-        line += [(_change_role(change), f"{points(change)}{word}")]
-        yield clip(tuple(line), columns)
+    rows: list[list[Span]] = [
+        [
+            ("plain", palette.safe(change.name)),
+            ("plain", f"{count(change.old):>{digits}} {arrow} {count(change.new):>{digits}}"),
+            ("quiet", palette.safe(shares(change).replace("→", arrow))),
+            (_change_role(change), points(change)),
+            (_change_role(change), change.verdict),
+        ]
+        for change in changes
+    ]
+    widths = [max(cells_of(row[at][1]) for row in rows) for at in range(len(rows[0]))]
+    room = columns - _LABEL_CELLS
+    longest = min(widths[0], _LONGEST_COMPARED_NAME)
+    on_one_line = room - sum(width + 2 for width in widths[1:])
+    if on_one_line >= min(longest, _LEAST_COMPARED_NAME):
+        layout, widths[0] = [[0, 1, 2, 3, 4]], min(longest, on_one_line)
+    else:
+        widths[0] = min(longest, max(8, room - sum(widths[at] + 2 for at in (1, 2, 4))))
+        layout = _folded((0, 1, 2, 4, 3), widths, room)
+    for index, row in enumerate(rows):
+        row[0] = ("plain", shorten(row[0][1], widths[0], palette.glyphs.cut))
+        for number, pieces in enumerate(layout):
+            line: list[Span] = [_label(group if not index and not number else "")]
+            if number:
+                line.append(("plain", "  "))
+            for at in pieces[:-1]:
+                line += pad((row[at],), widths[at] + 2)
+            # A series may be wider than the screen by itself.
+            last = row[pieces[-1]]
+            first, *more = wrap(last[1], max(8, room - 2)) if len(pieces) == 1 else [last[1]]
+            yield (*line, (last[0], first))
+            for part in more:
+                yield (_label(""), ("plain", "  "), (last[0], part))
+
+
+def _folded(pieces: Sequence[int], widths: Sequence[int], room: int) -> list[list[int]]:
+    """The pieces on as few lines as hold them; all lines but the first are indented by two cells."""
+    lines: list[list[int]] = [[]]
+    used = 0
+    for at in pieces:
+        if lines[-1] and used + widths[at] > room:
+            lines.append([])
+            used = 2
+        lines[-1].append(at)
+        used += widths[at] + 2
+    return lines
 
 
 def _change_role(change: Change) -> Role:
@@ -400,7 +451,7 @@ def print_evaluation(
     """Print how right the model is in each field, and how far people agree."""
     console = make_console(stream, environ)
     palette = Palette(console)
-    columns = max(24, console.width - 1) if is_terminal(stream, environ) else 100
+    columns = max(24, _columns(console, stream, environ, 100))
     lines: list[Line] = [(("strong", part),) for note in notes for part in wrap(palette.safe(note), columns)]
     for field in fields:
         lines += [(), *(clip(line, columns) for line in _evaluated(field, palette))]
@@ -419,7 +470,7 @@ def _estimate(one: Estimate) -> str:
 
 
 def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
-    yield (("strong", palette.safe(field.name)), ("quiet", f"  {count(field.rows)} rows"))
+    yield (("strong", palette.safe(field.name)), ("quiet", f"  {many(field.rows, 'row')}"))
     figures = [("right", field.right), ("opposite label", field.opposite)]
     figures += [("null where null", field.null_found), ("value where value", field.value_found)]
     for name, share in figures:
@@ -463,7 +514,7 @@ def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
 
 def _agreed(one: Agreement, palette: Palette) -> Iterator[Line]:
     who = palette.safe(" and ".join(one.people))
-    yield (("plain", f"  {palette.safe(one.field)}: {who}, "), ("quiet", f"{count(one.rows)} rows"))
+    yield (("plain", f"  {palette.safe(one.field)}: {who}, "), ("quiet", many(one.rows, "row")))
     parts = [f"same label {_share(one.same)}"] if one.same is not None else []
     parts += [f"Cohen's kappa {_estimate(one.kappa)}"] if one.kappa is not None else []
     parts += [f"Krippendorff's alpha {_estimate(one.alpha)}"]

@@ -18,7 +18,7 @@ from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
 from prompt_toolkit.styles import Style
 
 from mellea_cli.errors import OutputError
-from mellea_cli.io.corrections import Correction, Corrections, CorrectionsFile, now
+from mellea_cli.io.corrections import Correction, Corrections, CorrectionsFile, now, same_value
 from mellea_cli.report.agreement import ReviewField, ReviewRow, evidence
 from mellea_cli.report.figures import many
 from mellea_cli.ui.chat_screen import editing_mode
@@ -46,6 +46,7 @@ class Review:
         said: what this person has said before.
         file: the corrections file.
         who: the person.
+        before: how many rows the person has judged in earlier sessions, and how many of them were changed.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class Review:
         said: Corrections,
         file: CorrectionsFile,
         who: str,
+        before: tuple[int, int] = (0, 0),
     ) -> None:
         self.rows = rows
         self.fields = fields
         self.at = 0
         self.chosen = 0
         """The index of the field that keys change."""
-        self.reviewed = self.changed = 0
+        self.earlier, _ = self.reviewed, self.changed = before
         self.message = ""
         self._file = file
         self._who = who
@@ -71,6 +73,11 @@ class Review:
             for name, correction in said.row(one.record.id, one.record.text).items()
         }
         self._actions: list[_Action] = []
+
+    @property
+    def total(self) -> int:
+        """All rows of the review, those of earlier sessions included."""
+        return self.earlier + len(self.rows)
 
     @property
     def row(self) -> ReviewRow | None:
@@ -90,7 +97,7 @@ class Review:
 
     def is_changed(self, field: ReviewField) -> bool:
         """Whether the person's value of a field of this row is not the model's."""
-        return not _same(self.value(field), self.rows[self.at].record.model_value(field.name))
+        return not same_value(self.value(field), self.rows[self.at].record.model_value(field.name))
 
     def choose(self, step: int) -> None:
         """Choose another field."""
@@ -169,6 +176,7 @@ class Review:
                 time,
                 row.sample,
                 row.seed,
+                row.size,
             )
             for field, value in values
         ]
@@ -180,12 +188,8 @@ class Review:
 
 def _withdrawn(one: Correction) -> Correction:
     return Correction(
-        one.item, one.text, one.field, one.model, one.person, one.who, now(), one.sample, one.seed, withdrawn=True
+        one.item, one.text, one.field, one.model, one.person, one.who, now(), one.sample, one.seed, one.size, True
     )
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one == other or (one in (None, "", []) and other in (None, "", []))
 
 
 # What the screen shows.
@@ -228,7 +232,7 @@ def _head(review: Review, row: ReviewRow, columns: int, palette: Palette) -> Lin
     dot = f" {palette.glyphs.dot} "
     parts = [f"row {palette.safe(row.record.id)}", _SAMPLES[row.sample]]
     parts += [f"confidence {row.confidence:.2f}"] if row.confidence is not None else []
-    left: Line = (("strong", f"{review.at + 1} of {len(review.rows)}"), ("plain", dot + dot.join(parts)))
+    left: Line = (("strong", f"{review.earlier + review.at + 1} of {review.total}"), ("plain", dot + dot.join(parts)))
     right = f"{review.changed} changed"
     line = pad(clip(left, columns), columns - len(right) - 1)
     return (*line, ("quiet", f" {right}")) if width(line) + len(right) < columns else line

@@ -161,7 +161,7 @@
       for (const field of fields) {
         if (!(field.name in judged[number]) || (field.name in row.said && same(row.said[field.name], judged[number][field.name]))) continue;
         const line = { item: row.item, text: row.text, field: field.name, model: row.model[field.name] ?? null };
-        found.push({ ...line, person: judged[number][field.name], who: facts.who, when, sample: row.sample, ...(row.seed === null ? {} : { seed: row.seed }) });
+        found.push({ ...line, person: judged[number][field.name], who: facts.who, when, sample: row.sample, ...(row.seed === null ? {} : { seed: row.seed }), ...(row.size === null ? {} : { size: row.size }) });
       }
     });
     return found.map(one => JSON.stringify(one) + "\n").join("");
