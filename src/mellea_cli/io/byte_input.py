@@ -482,7 +482,7 @@ def _guess_codec(sample: bytes) -> str:
 
 
 def _latin_fit(sample: bytes, codec: str) -> tuple[float, float]:
-    """How well the characters outside ASCII fit where they stand, from -1 to 1; then again with rare letters for less."""
+    """How well the characters outside ASCII fit where they stand, from -1 to 1; again with rare letters for less."""
     try:
         text = f"  {sample.decode(codec)} "
     except UnicodeDecodeError:
