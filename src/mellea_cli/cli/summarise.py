@@ -207,7 +207,8 @@ class RunOptions:
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
     sheet: Annotated[
-        str | None, option(INPUT, "Sheet of a workbook: name or number (default: the first).", metavar="NAME")
+        str | None,
+        option(INPUT, "Sheet of a workbook: name or number (default: the first with a text).", metavar="NAME"),
     ] = None
     range: Annotated[
         str | None, option(INPUT, "Part of the sheet with the table: A3:F200, A:F or B2.", metavar="CELLS")
