@@ -63,6 +63,11 @@ def open_bytes(path: str, stream: BinaryIO | None = None) -> ByteInput:
     try:
         fd = os.dup(0) if path == "-" else _open_file(path)
     except FileNotFoundError as error:
+        # The files beside an output that is written at the end of its run
+        if path != "-" and any(Path(path + suffix).exists() for suffix in (".partial", ".journal")):
+            message = "is not there yet: its run was interrupted, or goes on"
+            hint = "mellea status shows a run that goes on; else the same summarise command again continues it"
+            raise InputError(message, path=name, hint=hint) from error
         raise InputError("no such file", path=name, hint=_missing_file_hint(Path(path))) from error
     except ValueError as error:
         raise InputError(f"not a file name: {error}", path=repr(name)) from error
