@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from mellea_cli.backends.base import Backend, BackendSettings
 from mellea_cli.backends.registry import backend_info, open_backend, resolve_backend
-from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets
+from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, redact_url
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
@@ -149,6 +149,21 @@ def choose_for_run(options: RunOptions) -> ModelChoice:
             max_concurrency=options.max_concurrency,
         )
     )
+
+
+def server_address(options: RunOptions, backend: str) -> str:
+    """Where the requests of a run go, for people; empty for the embedded model."""
+    from mellea_cli.backends.ollama import host_url
+    from mellea_cli.backends.openai import server_url
+    from mellea_cli.cli.pools import find_pool
+
+    if (pool := find_pool(options)) is not None:
+        return name_some(redact_url(endpoint.url) for endpoint in pool.endpoints)
+    if backend == "openai":
+        return redact_url(server_url(options.server_url))
+    if backend == "ollama":
+        return redact_url(options.server_url or host_url(os.environ.get("OLLAMA_HOST", "")))
+    return redact_url(options.server_url or "")
 
 
 async def _models_there(options: RunOptions) -> list[str]:

@@ -356,7 +356,9 @@ class RunOptions:
         str | None, option(LIMITS, "Stop after this many failed rows, or this share.", metavar="N|P%")
     ] = None
     max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
-    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more.", min=0.0)] = None
+    max_cost: Annotated[
+        float | None, option(LIMITS, "Stop before this run costs more; a continued run counts anew.", min=0.0)
+    ] = None
     price: Annotated[
         str | None,
         option(
