@@ -357,7 +357,7 @@ class RunOptions:
     ] = None
     max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
     max_cost: Annotated[
-        float | None, option(LIMITS, "Stop before this run costs more; a continued run counts anew.", min=0.0)
+        float | None, option(LIMITS, "Stop before this run costs more; a continued run counts from 0.", min=0.0)
     ] = None
     price: Annotated[
         str | None,

@@ -63,7 +63,7 @@ def open_bytes(path: str, stream: BinaryIO | None = None) -> ByteInput:
     try:
         fd = os.dup(0) if path == "-" else _open_file(path)
     except FileNotFoundError as error:
-        # The files beside an output that is written at the end of its run
+        # The files next to an output that is written at the end of its run
         if path != "-" and any(Path(path + suffix).exists() for suffix in (".partial", ".journal")):
             message = "is not there yet: its run was interrupted, or goes on"
             hint = "mellea status shows a run that goes on; else the same summarise command again continues it"
@@ -440,7 +440,7 @@ _OLD_LATIN_CODECS = ("mac_roman", "cp850", "cp437")
 _FREQUENT_LETTERS = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüßœ")
 _RARE_LETTERS = frozenset("ýðþÿąćęłńśźżčďěňřšťůžőűăşţđğı")
 _BEFORE_WORDS = "\u201e\u201a\xbf\xa1\xab"
-_BESIDE_WORDS = "\u201c\u201d\u2018\u2026\u2013\u2014\u20ac\xa3\xbb\xb0\xa0\xae\u2122\xa7"
+_AROUND_WORDS = "\u201c\u201d\u2018\u2026\u2013\u2014\u20ac\xa3\xbb\xb0\xa0\xae\u2122\xa7"
 _GUESS_BYTES = 1 << 14
 _SNIPPET = 20
 
@@ -511,7 +511,7 @@ def _fit(text: str, at: int) -> float:
         return 1 if in_word else 0.5
     if char in _BEFORE_WORDS:
         return -1 if before.isalpha() else 1
-    return 1 if char in _BESIDE_WORDS and not in_word else -1
+    return 1 if char in _AROUND_WORDS and not in_word else -1
 
 
 def without_surrogates(text: str) -> str:
