@@ -39,6 +39,43 @@ async def test_a_model_that_nobody_has_is_refused() -> None:
     assert "mellea models list" in raised.value.hint
 
 
+@pytest.mark.parametrize(
+    ("model", "hosted"),
+    [
+        ("gpt-4o", True),
+        ("openai/gpt-4o-mini", True),
+        ("o3-mini", True),
+        ("claude-sonnet-4-5", True),
+        ("gemini-2.5-pro", True),
+        ("mistral-large-latest", True),
+        ("gpt-oss:20b", False),
+        ("mistral-small:24b", False),
+        ("orca-mini", False),
+        ("deepseek-r1", False),
+    ],
+)
+async def test_a_model_of_a_provider_is_not_looked_for_at_ollama(model: str, hosted: bool) -> None:
+    """The hint says which backend reaches it; other names may be Ollama's."""
+    with pytest.raises(ModelMissing) as raised:
+        await choose_model("auto", model, None)
+    assert ("--backend openai --base-url URL" in raised.value.hint) is hosted
+    assert ("ollama pull" in raised.value.hint) is not hosted
+
+
+@pytest.mark.parametrize("backend", [(), ("-b", "openai")])
+def test_without_a_model_the_servers_models_are_listed(
+    mellea: Run, server: ModelServer, tmp_path: Path, backend: tuple[str, ...]
+) -> None:
+    """The hint names them, and no word of the Python interface."""
+    (tmp_path / "in.csv").write_text("text\nfine\n")
+    files = (str(tmp_path / "in.csv"), "-o", str(tmp_path / "o.jsonl"))
+    ended = mellea("summarise", *files, *backend, "--base-url", server.openai_url)
+    assert ended.returncode == 2
+    assert "needs a model to be named" in ended.stderr
+    assert "choose one of its models with --model: " in ended.stderr
+    assert "model_id" not in ended.stderr
+
+
 async def test_the_small_model_comes_with_a_warning() -> None:
     """Its answers are close to guesses, and the user is told."""
     chosen = await choose_model("local", "smollm2-135m", None)

@@ -158,6 +158,18 @@ def test_dry_run_says_what_is_read(tmp_path: Path) -> None:
     assert "as --skip-rows says (line 4)" in named.stdout
 
 
+def test_a_dry_run_ends_in_its_figures(tmp_path: Path) -> None:
+    """The long prompt stands above them; the chosen column is said once, and the server's address is there."""
+    flags = ("-b", "openai", "-m", "m", "--base-url", "https://user:pass@api.example.com/v1", "--dry-run")
+    done = scripted(tmp_path, b"id,comment\n1,late\n", *flags)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.index("[system]") < done.stdout.index("input      ")
+    assert done.stdout.splitlines()[-1].startswith("output ")
+    assert "backend    openai, https://api.example.com/v1\n" in done.stdout
+    assert (done.stdout + done.stderr).count("the text is in column") == 1
+    assert "backend    scripted\n" in scripted(tmp_path, b"id,comment\n1,late\n", "--dry-run").stdout
+
+
 def test_header_flags_are_for_tables(tmp_path: Path) -> None:
     """JSON has no header."""
     done = scripted(tmp_path, b'{"text": "a"}\n', "--header-row", "2", name="in.jsonl")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from mellea_cli.models.store import ModelStore, default_root
 from rowfiles import Run
 
 
@@ -29,3 +33,19 @@ def test_an_unknown_model_is_refused_with_the_nearest(mellea: Run, command: str)
     done = mellea("models", command, "smollm-135m")
     assert done.returncode == 2
     assert "smollm2-135m" in done.stderr
+
+
+def test_what_is_not_here_cannot_be_removed(mellea: Run, tmp_path: Path) -> None:
+    """It is said, and nothing is left behind; what is there goes with its lock."""
+    env = {"MELLEA_CACHE_DIR": str(tmp_path)}
+    done = mellea("models", "rm", "smollm2-135m", env=env)
+    assert done.returncode == 2
+    assert "smollm2-135m is not on this machine" in done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    entries = ModelStore(default_root({**os.environ, **env})).entries()
+    file = next(entry.path for entry in entries if entry.model.name == "smollm2-135m")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x" * 98_000_000)
+    done = mellea("models", "rm", "smollm2-135m", env=env)
+    assert (done.returncode, done.stderr) == (0, "mellea: removed smollm2-135m: frees 98 MB\n")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

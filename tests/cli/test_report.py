@@ -294,6 +294,28 @@ def test_an_export_of_some_rows_and_columns(mellea: Run, output: Path, tmp_path:
     assert (tmp_path / "a.jsonl").read_text() == '{"urgency": "high", "id": "R-1"}\n'
 
 
+def test_an_export_is_sorted_like_show(mellea: Run, output: Path) -> None:
+    """From the end with a minus, rows without a value last; a wrong column is named with the flag."""
+    ids = ("--columns", "id", "--output-format", "csv")
+    assert mellea("export", str(output), "--sort", "Order number", *ids).stdout.split() == ["id", "R-2", "R-1", "R-3"]
+    assert mellea("export", str(output), "--sort", "-urgency", *ids).stdout.split() == ["id", "R-2", "R-1", "R-3"]
+    wrong = mellea("export", str(output), "--sort", "urgncy", *ids)
+    assert wrong.returncode == 2
+    assert "--sort: no column 'urgncy'" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.xlsx", "none.parquet"])
+def test_an_export_without_hits_has_its_header(mellea: Run, output: Path, tmp_path: Path, name: str) -> None:
+    """Of a table and of JSON, all columns or those that were named."""
+    nothing = ("--where", "urgency == 'never'")
+    assert mellea("export", str(output), "-o", name, *nothing).returncode == 0
+    assert mellea("export", str(output), "-o", f"named-{name}", *nothing, "--columns", "urgency,id").returncode == 0
+    shown = mellea("export", name, "--output-format", "csv").stdout
+    assert shown.startswith("id,text,Order number,summary,sentiment,")
+    assert mellea("export", f"named-{name}", "--output-format", "csv").stdout == "urgency,id\n"
+    assert mellea("export", str(output), *nothing, "--output-format", "json").stdout == "[]\n"
+
+
 def test_an_export_replaces_nothing_unasked(mellea: Run, output: Path, tmp_path: Path) -> None:
     """An existing file needs --overwrite, the input itself is never replaced, and a refused one leaves nothing."""
     (tmp_path / "old.csv").write_text("mine")

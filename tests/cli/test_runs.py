@@ -100,6 +100,42 @@ def test_a_killed_run_is_called_what_it_is(mellea: Run, tmp_path: Path) -> None:
     assert "ended without notice" in refused.stderr
 
 
+@pytest.mark.parametrize("state", ["finished", "failed", "stopped"])
+def test_a_killed_run_is_no_news_after_a_later_one(mellea: Run, tmp_path: Path, state: str) -> None:
+    """Whatever became of the later run of the same output; a killed run of another output stays."""
+    record(id="2026-1", output=tmp_path / "out.jsonl", next_command="mellea summarise feedback.jsonl -o out.jsonl")
+    record(id="2026-2", output=tmp_path / "out.jsonl", state=state)
+    assert mellea("status").stderr == "mellea: nothing is running; mellea runs shows the runs that have ended\n"
+    record(id="2026-0", output=tmp_path / "other.jsonl")
+    assert "other.jsonl" in mellea("status").stdout
+
+
+def test_a_long_message_is_cut_to_the_width(mellea: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table keeps its columns and the exit code; no word stands twice; the JSON has the whole message."""
+    reason = "the model server has not answered for 300 s: " + "connection refused; " * 20
+    record(id="2026-1", output=tmp_path / "a.jsonl", state="failed", reason=reason, exit_code=4, model="m1")
+    record(id="2026-2", output=tmp_path / "b.jsonl", state="stopped", reason="stopped by SIGTERM", exit_code=143)
+    monkeypatch.setenv("COLUMNS", "110")
+    _, second, first = mellea("runs").stdout.splitlines()
+    assert len(first) <= 110
+    assert re.search(r"failed: the model server has not .*\u2026 \(exit code 4\) ", first)
+    assert first.endswith("m1")
+    assert " stopped by SIGTERM (exit code 143)" in second
+    assert "stopped: stopped" not in second
+    assert json.loads(mellea("runs", "--json").stdout.splitlines()[1])["reason"] == reason
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".journal"])
+def test_an_output_of_an_interrupted_run_is_not_a_wrong_name(mellea: Run, tmp_path: Path, suffix: str) -> None:
+    """Commands that read it say that the run is not over, and how to continue."""
+    (tmp_path / f"out.jsonl{suffix}").touch()
+    for command in ("report", "show", "export"):
+        refused = mellea(command, "out.jsonl")
+        assert refused.returncode != 0
+        assert "out.jsonl: is not there yet: its run was interrupted, or goes on" in refused.stderr
+        assert "the same summarise command again continues it" in refused.stderr
+
+
 def test_a_process_that_stands_still_is_called_silent(mellea: Run) -> None:
     """Its lock is held, and its record is old."""
     from filelock import FileLock

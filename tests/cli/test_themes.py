@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -295,6 +296,13 @@ def test_a_dry_run_sends_nothing(themes: Themes, results: Path, model: ModelServ
     assert "MARK-0 It was late again." in second.stdout
     assert model.state.requests == 0
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["results.jsonl", "t.toml"]
+    asked = re.search(r"calls +1 per item, (\d+) in all", second.stdout)
+    nothing = re.search(r"items +50: .*?(\d+) with nothing to label", second.stdout)
+    assert asked is not None
+    assert nothing is not None
+    assert int(nothing[1]) > 0
+    themes("--themes-file", "t.toml")
+    assert model.state.requests == int(asked[1])
 
 
 def test_what_cannot_work_is_said_before_anything_is_sent(

@@ -239,7 +239,8 @@ async def test_pauses_of_an_outage_are_told() -> None:
         await made.send(asking())
     pauses = [event for event in heard if isinstance(event, Paused)]
     assert pauses
-    assert pauses[0].reason == "connection refused; waiting for it to come back"
+    waiting = "waiting up to 300 s for it to come back (--max-wait); Ctrl-C stops"
+    assert pauses[0].reason == f"connection refused; {waiting}"
 
 
 async def test_a_server_that_stays_away_ends_in_one_error() -> None:

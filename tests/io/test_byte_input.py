@@ -17,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError, UsageError
-from mellea_cli.io.byte_input import ByteInput, Encoding, Lines, open_bytes, zstd_module
+from mellea_cli.io.byte_input import (
+    ByteInput,
+    Encoding,
+    Lines,
+    choose_encoding,
+    decoded_chunks,
+    open_bytes,
+    zstd_module,
+)
 from mellea_cli.io.source import open_source
 from tablefiles import read_table, write_table
 
@@ -160,6 +168,39 @@ def test_wrong_encoding_ends_in_a_guess_that_can_be_checked(text: str, codec: st
     error = lines.undecodable(caught.value, number)
     assert error.message.startswith("in.csv:2: byte")
     assert f"--encoding {codec} if this reads right" in error.hint
+
+
+_SENTENCES = {
+    "de": "Köln;Die Straße nach München\nKöln;größer",
+    "fi": "Hyvä tuote, mutta pitkä toimitusaika, äiti tykkäsi",
+    "fr": "Le garçon était très sympathique, déjà vu à côté",
+    "es": "El señor no contestó, ¿por qué? ¡Qué lástima!",
+    "sv": "Jättebra skärm, men för dyr på nätet",
+    "pt": "A instalação não funcionou, atenção",
+}
+
+
+@pytest.mark.parametrize("language", _SENTENCES)
+@pytest.mark.parametrize("codec", ["cp1252", "latin-1", "mac-roman", "cp850", "cp437"])
+def test_latin_letters_are_told_apart_by_where_they_stand(language: str, codec: str) -> None:
+    """The guessed encoding reads the text right, also for old systems, whose bytes cp1252 accepts, too."""
+    text = f"text\n{_SENTENCES[language]}\n"
+    data = text.encode("cp850" if codec == "cp437" and language == "pt" else codec)  # cp437 has no tilde
+    with pytest.raises(InputError) as caught:
+        list(decoded_chunks(iter([data]), Encoding("utf-8"), "in.csv"))
+    guess = caught.value.hint.removeprefix("add --encoding ").split()[0]
+    assert data.decode(guess) == text
+    if codec in ("cp1252", "latin-1"):
+        assert guess == "cp1252"
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["Отличный товар", "产品很好", "제품은 좋지만", *_SENTENCES.values()])
+def test_utf16_without_a_mark_is_recognised_in_every_script(text: str, codec: str) -> None:
+    """Only spaces and line ends have a zero byte there, and that is enough."""
+    with pytest.raises(InputError, match="looks like UTF-16") as caught:
+        choose_encoding(f"id;text\n1;{text}\n".encode(codec), None, "in.csv")
+    assert caught.value.hint == f"add --encoding {codec}"
 
 
 # Archives and zstd.

@@ -167,7 +167,7 @@ def test_second_run_is_refused_with_the_first_ones_pid(path: Path) -> None:
     child = hold(path)
     with pytest.raises(OutputBusy, match=f"out.csv: is being written by process {child.pid}") as caught:
         OutputLock(path, "out.csv").acquire()
-    assert f"kill {child.pid}" in caught.value.hint
+    assert "mellea stop out.csv" in caught.value.hint
     assert caught.value.exit_code is ExitCode.USAGE
     assert path.exists()
     end(child)

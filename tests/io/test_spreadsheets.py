@@ -67,6 +67,43 @@ def test_the_first_sheet_with_rows_is_read(tmp_path: Path) -> None:
     assert f"{path}: the sheet is 'Answers'; not read: 'Empty', 'Other'" in notes
 
 
+_COVER: Cells = [["Report"], ["Quarter 3"]]
+_LEGEND: Cells = [["Key", "Share"], ["a", 1], ["b", 2]]
+
+
+def test_a_cover_gives_way_to_the_only_sheet_with_a_text(tmp_path: Path) -> None:
+    """The first sheet has no column for the text and one other has: that one is read, and the note says why."""
+    answers: Cells = [["id", "Comment"], [1, "Late."], [2, "Good."]]
+    path = workbook(tmp_path / "in.xlsx", Cover=_COVER, Answers=answers, Legend=_LEGEND)
+    notes: list[str] = []
+    assert [row["Comment"] for row in read_table(path, notes)] == ["Late.", "Good."]
+    assert notes[0] == (
+        f"{path}: the sheet is 'Answers', the only one with a column that looks like the text; "
+        "not read: 'Cover', 'Legend'"
+    )
+    with pytest.raises(InputError, match="no column looks like the text"):
+        read_table(path, sheet="Cover")
+
+
+@pytest.mark.parametrize("further", [{}, {"A": [["text"], ["a"]], "B": [["text"], ["b"]]}])
+def test_a_cover_that_nothing_clearly_replaces_is_named_with_the_other_sheets(
+    tmp_path: Path, further: dict[str, Cells]
+) -> None:
+    """No other sheet has a text, or several have: the message names the sheet, the others, and the flag."""
+    path = workbook(tmp_path / "in.xlsx", Cover=_COVER, Legend=_LEGEND, **further)
+    others = ", ".join(map(repr, ["Legend", *further]))
+    with pytest.raises(InputError) as caught:
+        read_table(path)
+    assert f"in.xlsx:1: sheet 'Cover' (other sheets: {others}): no column looks like the text" in str(caught.value)
+    assert "--sheet" in caught.value.hint
+
+
+def test_a_named_column_chooses_the_sheet(tmp_path: Path) -> None:
+    """`--text-field` names a column of another sheet than the first."""
+    path = workbook(tmp_path / "in.xlsx", Legend=_LEGEND, Answers=[["Key", "Said"], ["a", "Late."]])
+    assert [row["Said"] for row in read_table(path, text_field="Said")] == ["Late."]
+
+
 @pytest.mark.parametrize("sheet", ["Other", "other", "3"])
 def test_a_sheet_is_chosen_by_name_or_number(tmp_path: Path, sheet: str) -> None:
     """`--sheet` and the part behind the file do the same."""

@@ -239,3 +239,15 @@ async def test_keys_reach_the_pager() -> None:
         await ended
     assert shown.search == "case 12."
     assert shown.row == 1
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_the_keys_are_explained_in_full(columns: int) -> None:
+    """A line that does not fit is wrapped below its beginning, not cut."""
+    shown = pager()
+    shown.press("?")
+    texts = screen(shown, columns, 24)
+    said = " ".join(" ".join(texts).split())
+    assert "Left Right columns that do not fit; in a row: the row before and after Enter" in said
+    assert "nothing restores the file's order w " in said
+    assert "\u2026" not in said

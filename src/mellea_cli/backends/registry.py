@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -115,7 +116,7 @@ async def resolve_backend(backend: str, model: str | None, base_url: str | None)
         needy = "an OpenAI-compatible server" if backend == "openai" else f"the backend {backend}"
         raise UsageError(
             f"{needy} needs a model to be named",
-            hint="name it with -m MODEL, in Python with model_id",
+            hint="name it with -m MODEL",
         )
     return BackendChoice(backend, model, reason)
 
@@ -143,10 +144,18 @@ async def choose_backend(model: str | None) -> BackendChoice:
             f"{why}, and the embedded model cannot be used here",
             hint="install it with `pip install 'mellea-cli[local]'`, or start Ollama, or give --backend and --base-url",
         )
-    raise ModelMissing(
-        f"{why}, and the embedded backend has no model {model}",
-        hint=f"get it with `ollama pull {model}`, or see `mellea models list`",
-    )
+    hint = f"get it with `ollama pull {model}`, or see `mellea models list`"
+    if _HOSTED.match(model):
+        hint = f"its provider runs {model}: add --backend openai --base-url URL, the address of the provider's API"
+    raise ModelMissing(f"{why}, and the embedded backend has no model {model}", hint=hint)
+
+
+# Models that only their provider runs, by name, also as `vendor/name`. A tag such as `:24b` is Ollama's.
+_HOSTED = re.compile(
+    r"(?:[\w.-]+/)?(?:gpt-(?!oss)|chatgpt-|o[134](?:-|$)|claude|gemini-|grok-"
+    r"|mistral-(?:large|medium|small)|(?:codestral|magistral|ministral)-|deepseek-(?:chat|reasoner))[^:]*$",
+    re.IGNORECASE,
+)
 
 
 _CONNECT_S = 0.5

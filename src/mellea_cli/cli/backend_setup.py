@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from mellea_cli.backends.base import Backend, BackendSettings
 from mellea_cli.backends.registry import backend_info, open_backend, resolve_backend
-from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets
+from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, redact_url
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
@@ -23,6 +23,7 @@ from mellea_cli.errors import (
     NotAuthorized,
     Scope,
     UsageError,
+    name_some,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # More of the embedded server's slots gain little unless there are many cores.
 _MANY_CORES = 8
+_LIST_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,14 @@ def choose_for_run(options: RunOptions) -> ModelChoice:
         concurrency = None
         if backend == "auto" and options.server_url is None:
             backend = "local"
+    if (
+        options.server_url is not None
+        and backend in ("auto", "openai")
+        and not (options.model or options.dry_run)
+        and (names := asyncio.run(_models_there(options)))
+    ):
+        hint = f"choose one of its models with --model: {name_some(names)}"
+        raise UsageError("an OpenAI-compatible server needs a model to be named", hint=hint)
     return asyncio.run(
         choose_model(
             backend,
@@ -139,6 +149,34 @@ def choose_for_run(options: RunOptions) -> ModelChoice:
             max_concurrency=options.max_concurrency,
         )
     )
+
+
+def server_address(options: RunOptions, backend: str) -> str:
+    """Where the requests of a run go, for people; empty for the embedded model."""
+    from mellea_cli.backends.ollama import host_url
+    from mellea_cli.backends.openai import server_url
+    from mellea_cli.cli.pools import find_pool
+
+    if (pool := find_pool(options)) is not None:
+        return name_some(redact_url(endpoint.url) for endpoint in pool.endpoints)
+    if backend == "openai":
+        return redact_url(server_url(options.server_url))
+    if backend == "ollama":
+        return redact_url(options.server_url or host_url(os.environ.get("OLLAMA_HOST", "")))
+    return redact_url(options.server_url or "")
+
+
+async def _models_there(options: RunOptions) -> list[str]:
+    """The models of an OpenAI-compatible server; none where it does not tell them."""
+    settings = BackendSettings(base_url=options.server_url, network=network_policy(options), secrets=secrets(options))
+    backend = await open_with_key("openai", settings, ask=False)
+    try:
+        async with asyncio.timeout(_LIST_S):
+            return await backend.models()
+    except (BackendError, TimeoutError):
+        return []
+    finally:
+        await backend.aclose()
 
 
 def model_identity(backend: str, model: str) -> str:

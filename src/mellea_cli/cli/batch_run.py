@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mellea_cli.cli.backend_setup import ModelChoice, model_identity
+from mellea_cli.cli.backend_setup import ModelChoice, model_identity, server_address
 from mellea_cli.cli.flags import row_filter
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions
@@ -803,6 +803,7 @@ def preview(
     *,
     sampled: Sample | None = None,
     answers: Answers | None = None,
+    text_of: Callable[[Item], str] | None = None,
 ) -> None:
     """Print what would run, with an estimate of tokens, time and cost; nothing is sent.
 
@@ -814,6 +815,7 @@ def preview(
         first: the step and the text of the first request, if that is not the first item's.
         sampled: the timed rows of this command.
         answers: the journal, where it is open.
+        text_of: the text that is asked about, empty for nothing to ask, where it is not the item's own.
     """
     from mellea_cli.engine.pipeline_runner import variables
     from mellea_cli.io.columns import listed
@@ -822,7 +824,7 @@ def preview(
     from mellea_cli.ui.status import Preview, print_preview
 
     candidates = Candidates(options.seed)
-    found, sample = _forecast(options, plan, opened, candidates.offer, answers)
+    found, sample = _forecast(options, plan, opened, candidates.offer, answers, text_of)
     item = found.first if found is not None else None
     if first is None and item is None:
         item = next(iter(opened.source), None)
@@ -833,19 +835,25 @@ def preview(
     expected: list[tuple[str, str]] = []
     if first is None and found is not None and found.asked:
         estimate, expected = _expected(options, plan, found, candidates, sampled or sample)
+    notes = [note.removeprefix(f"{opened.source.name}: ") for note in opened.source.notes]
     lines = [
         ("input", opened.source.name),
         ("text", listed(opened.source.text_columns)),
-        *(("", note.removeprefix(f"{opened.source.name}: ")) for note in opened.source.notes),
+        *(("", note) for note in notes if not note.startswith("the text is in column ")),
         *(_masked(opened) if plan.redacted else ()),
         *([("where", options.where)] if options.where else ()),
         *([("", _selected(options, opened.scan))] if options.where and opened.scan else ()),
-        ("items", "unknown: the input is a stream" if found is None else _item_counts(opened.total or 0, found)),
+        (
+            "items",
+            "unknown: the input is a stream"
+            if found is None
+            else _item_counts(opened.total or 0, found, own_text=text_of is None),
+        ),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         *_asked_fields(found),
         ("calls", calls),
         *expected,
-        ("backend", plan.backend),
+        ("backend", ", ".join(filter(None, (plan.backend, server_address(options, plan.backend))))),
         ("model", plan.model),
         ("in flight", f"{plan.concurrency} at most" + (f", {plan.start} at the start" if plan.start else "")),
         ("output", "stdout" if options.output == "-" else options.output),
@@ -1102,7 +1110,12 @@ def _masked(opened: Input) -> Iterator[tuple[str, str]]:
 
 
 def _forecast(
-    options: RunOptions, plan: RunPlan, opened: Input, asked: Callable[[Item], None], answers: Answers | None
+    options: RunOptions,
+    plan: RunPlan,
+    opened: Input,
+    asked: Callable[[Item], None],
+    answers: Answers | None,
+    text_of: Callable[[Item], str] | None = None,
 ) -> tuple[Forecast | None, Sample | None]:
     """What the input holds, compared with the journal of the output, and its timed sample; `None` for a stream."""
     from mellea_cli.io.files import resolve_output
@@ -1116,16 +1129,19 @@ def _forecast(
         if answers is None:
             answers = MemoryAnswers() if options.fresh else peek_answers(resolve_output(options.output))
             stack.callback(answers.close)
-        found = forecast(opened.source.reread(), plan, answers, retry_failed=options.retry_failed, asked=asked)
+        items = opened.source.reread()
+        if text_of is not None:
+            items = (replace(item, text=text_of(item)) for item in items)
+        found = forecast(items, plan, answers, retry_failed=options.retry_failed, asked=asked)
         return found, kept_sample(answers.facts(), plan)
 
 
-def _item_counts(total: int, found: Forecast) -> str:
+def _item_counts(total: int, found: Forecast, *, own_text: bool = True) -> str:
     others = (
         (found.known, "answered already"),
         (found.failed, "failed earlier"),
         (found.identical, "with the text of an earlier row"),
-        (found.blank, "without text"),
+        (found.blank, "without text" if own_text else "with nothing to label"),
     )
     counts = [f"{count:,} {what}" for count, what in others if count]
     return f"{total:,}" + (f": {found.new:,} new, {', '.join(counts)}" if counts else "")

@@ -100,13 +100,16 @@ def path_of_model(name: _Name, as_json: JsonFlag = False) -> None:
 @models_app.command("rm")
 def remove_model(name: _Name, as_json: JsonFlag = False) -> None:
     """Remove a model's file, or a part of it."""
+    from mellea_cli.errors import ModelFileError
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.console import say
 
     model = lookup(name)
     freed = ModelStore().remove(model.name)
+    if not freed:
+        raise ModelFileError(f"{model.name} is not on this machine", hint="mellea models list shows which are")
     if as_json:
         write_json({"name": model.name, "freed_bytes": freed})
     else:
-        say(sys.stderr, f"removed {model.name}: {_megabytes(freed)} are free")
+        say(sys.stderr, f"removed {model.name}: frees {_megabytes(freed)}")

@@ -13,7 +13,7 @@ from functools import partial
 from io import StringIO
 from itertools import chain, islice
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -269,6 +269,7 @@ _Columns = Annotated[
     list[str] | None,
     _flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
 ]
+_Sort = Annotated[str | None, _flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)]
 _Where = Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")]
 _Limit = Annotated[int | None, _flag(INPUT, "Only the first N rows.", "-n", min=1)]
 _InputFormat = Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)]
@@ -282,9 +283,7 @@ class ShowFlags:
 
     results: _Results
     columns: _Columns = None
-    sort: Annotated[str | None, _flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)] = (
-        None
-    )
+    sort: _Sort = None
     json: Annotated[
         str | None,
         _flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS", **COLUMN),
@@ -318,10 +317,7 @@ def show(flags: ShowFlags) -> ExitCode:
         if flags.search:
             found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
         if sort:
-            reverse = str(flags.sort).startswith("-")
-            # What has no value stays last.
-            ordered = sorted(found, key=lambda fields: sort_key(rows.sorting(fields)), reverse=reverse)
-            found = iter(sorted(ordered, key=lambda fields: sort_key(rows.sorting(fields))[0] == 2))
+            found = _sorted(found, lambda fields: sort_key(rows.sorting(fields)), str(flags.sort))
         if paged:
             from mellea_cli.ui.row_pager import RowPager
 
@@ -331,6 +327,15 @@ def show(flags: ShowFlags) -> ExitCode:
         else:
             _write_lines(rows, found, names)
     return _unreadable(rows)
+
+
+_Row = TypeVar("_Row")
+
+
+def _sorted(rows: "Iterable[_Row]", key: "Callable[[_Row], Any]", flag: str) -> "Iterator[_Row]":
+    """Rows in the order of `--sort`; what has no value stays last, whatever the direction."""
+    ordered = sorted(rows, key=key, reverse=flag.startswith("-"))
+    return iter(sorted(ordered, key=lambda row: key(row)[0] == 2))
 
 
 def _names(texts: "Sequence[str | None] | None") -> tuple[str, ...]:
@@ -395,9 +400,12 @@ class ExportFlags:
     """The flags of `mellea export`."""
 
     results: _Results
-    output: Annotated[str, _flag(OUTPUT, "Output file (.jsonl .json .csv .tsv), or - for stdout.", "-o")] = "-"
+    output: Annotated[
+        str, _flag(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o")
+    ] = "-"
     output_format: Annotated[str | None, _flag(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = None
     columns: _Columns = None
+    sort: _Sort = None
     overwrite: Annotated[bool, _flag(OUTPUT, "Replace a file that exists.")] = False
     json: Annotated[bool, _flag(OUTPUT, "The closing line as JSON on stderr.")] = False
     raw_csv: Annotated[bool, _flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
@@ -417,6 +425,7 @@ def export(flags: ExportFlags) -> ExitCode:
     """
     from mellea_cli.io.files import OutputLock, resolve_output
     from mellea_cli.io.formats import known_format, output_format
+    from mellea_cli.io.row_filter import sort_key
     from mellea_cli.io.sink import SinkOptions, open_sink
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
@@ -431,15 +440,22 @@ def export(flags: ExportFlags) -> ExitCode:
     names = _names(flags.columns)
     nested = form in ("json", "jsonl")
     with ExitStack() as stack:
-        rows = stack.enter_context(OutputRows(flags.results, _source_options(flags), names))
+        sort = flags.sort.removeprefix("-") if flags.sort else None
+        rows = stack.enter_context(OutputRows(flags.results, _source_options(flags), names, sort=sort))
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
+        found = iter(rows)
+        if flags.sort:
+            found = _sorted(found, lambda row: sort_key(rows.sorting(row[1])), flags.sort)
+        first = list(islice(found, 1))
+        # Without any row a table still has its header.
+        columns = () if first else tuple(rows.flat(rows.chosen(rows.first)))
         options = SinkOptions(
-            format=form, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect, types=lambda: rows.types
+            format=form, columns=columns, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect, types=lambda: rows.types
         )
         sink = stack.enter_context(open_sink(target, AddedColumns(), options, note=partial(say, sys.stderr)))
-        for position, (line, fields, raw) in enumerate(rows):
+        for position, (line, fields, raw) in enumerate(chain(first, found)):
             kept = rows.chosen(fields)
             cells = kept if nested else rows.flat(kept)
             sink.write(Row(Item(position, position + 1, "", cells, line, raw if nested and not names else None), {}))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,10 +32,13 @@ def status(as_json: _Json = False) -> None:
     from mellea_cli.run.control import read_runs
     from mellea_cli.ui.console import say
 
-    runs = [run for run in read_runs() if run.goes_on or (run.state == "lost" and _is_recent(run))]
-    # A killed run that was started again is no news.
-    continued = {run.output for run in runs if run.goes_on}
-    runs = [run for run in runs if run.goes_on or run.output not in continued]
+    runs, later = [], set()
+    for run in read_runs():  # the latest first
+        # A killed run that was started again is no news, however the later run has ended.
+        if run.goes_on or (run.state == "lost" and _is_recent(run) and run.output not in later):
+            runs.append(run)
+        if run.output != "-":
+            later.add(run.output)
     if as_json:
         _print_json(runs)
     elif runs:
@@ -124,44 +128,55 @@ def _print_table(runs: Sequence[RunRecord], *, history: bool = False) -> None:
     from mellea_cli.ui.console import print_table
     from mellea_cli.ui.number_format import money, rate
 
-    rows: list[Sequence[Any]] = []
+    rows: list[list[Any]] = []
     for run in runs:
         of = f"/{run.total:,}" if run.total is not None else ""
         done = f"{run.rows:,}{of}" + (f", {run.failed:,} failed" if run.failed else "")
         speed = f"{rate(run.items_per_s)}/s" if run.items_per_s else "-"
         cost = money(run.cost, run.currency) if run.cost is not None else "-"
-        row: list[Any] = [_short(run.output), _state(run), done, speed]
+        row: list[Any] = [_short(run.output), "", done, speed]
         if history:
             row += [clock(run.started), cost, run.model]
         else:
             row += [clock(run.finish_at) if run.finish_at else "-", cost, str(run.pid)]
         rows.append(row)
-    headers = (
+    headers: tuple[str, ...] = (
         "output",
         "state",
         "done",
         "rate",
         *(("started", "cost", "model") if history else ("finish", "cost", "pid")),
     )
+    # The other columns keep their width: a long message is cut, and --json has it whole.
+    others = sum(max(len(name), *(len(str(row[at])) for row in rows)) + 2 for at, name in enumerate(headers) if at != 1)
+    most = max(_NARROWEST_STATE, get_terminal_size((_PLAIN_WIDTH, 0)).columns - others)
+    for row, run in zip(rows, runs, strict=True):
+        row[1] = _state(run, most)
     print_table(rows, headers=headers, stream=sys.stdout, environ=os.environ)
 
 
+_NARROWEST_STATE = 40
+_PLAIN_WIDTH = 120  # Where there is no terminal
 _ROLES = {"running": "done", "paused": "warn", "finished": "good", "lost": "bad", "failed": "bad", "stopped": "warn"}
 
 
-def _state(run: RunRecord) -> tuple[str, str]:
-    """The state for people: what a killed or a silent run says of itself would not be true."""
+def _state(run: RunRecord, most: int) -> tuple[str, str]:
+    """The state for people in `most` characters: what a killed or a silent run says of itself would not be true."""
     from mellea_cli.run.control import SILENT_S, clock
 
-    text = f"{run.state}: {run.reason}" if run.reason else run.state
+    doubled = run.reason.startswith(run.state)
+    text = run.reason if doubled else f"{run.state}: {run.reason}" if run.reason else run.state
+    code = ""
     if run.state == "lost":
         text = f"ended without notice, last seen {clock(run.updated)}"
     elif run.socket and time.time() - run.updated > SILENT_S:
         # A run with a socket writes its record once a second; one that prepares, or waits for a batch queue, does not.
         text = f"silent since {clock(run.updated)}: its process stands still"
     elif run.exit_code:
-        text = f"{text} (exit code {run.exit_code})"
-    return _ROLES.get(run.state, "plain"), text
+        code = f" (exit code {run.exit_code})"
+    room = max(1, most - len(code))
+    text = " ".join(text.split())
+    return _ROLES.get(run.state, "plain"), (text if len(text) <= room else f"{text[: room - 1]}\u2026") + code
 
 
 def _short(output: str) -> str:

@@ -211,7 +211,8 @@ class RunOptions:
         int | None, option(INPUT, "Rows below the CSV header that are no feedback (default: found).", min=0)
     ] = None
     sheet: Annotated[
-        str | None, option(INPUT, "Sheet of a workbook: name or number (default: the first).", metavar="NAME")
+        str | None,
+        option(INPUT, "Sheet of a workbook: name or number (default: the first with a text).", metavar="NAME"),
     ] = None
     range: Annotated[
         str | None, option(INPUT, "Part of the sheet with the table: A3:F200, A:F or B2.", metavar="CELLS")
@@ -359,7 +360,9 @@ class RunOptions:
         str | None, option(LIMITS, "Stop after this many failed rows, or this share.", metavar="N|P%")
     ] = None
     max_tokens_total: Annotated[int | None, option(LIMITS, "Stop before the run uses more tokens.", min=1)] = None
-    max_cost: Annotated[float | None, option(LIMITS, "Stop before the run costs more.", min=0.0)] = None
+    max_cost: Annotated[
+        float | None, option(LIMITS, "Stop before this run costs more; a continued run counts from 0.", min=0.0)
+    ] = None
     price: Annotated[
         str | None,
         option(

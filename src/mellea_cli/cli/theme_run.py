@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -248,15 +249,18 @@ class _ThemeRun:
 
     def _preview(self, opened: Input, themes: tuple[Theme, ...] | None, phrases: Phrases | None) -> None:
         from mellea_cli.run.theme_discovery import first_question
+        from mellea_cli.run.theme_labels import labelled_text
 
+        # Rows without complaint and praise are not asked about.
+        show = partial(batch_run.preview, text_of=lambda item: labelled_text(item, self._texts))
         plan = self._plan(choose_for_run(self._options), themes or ())
         if themes:
-            batch_run.preview(self._options, plan, opened, (("themes", f"{len(themes)} from {self._path}"),))
+            show(self._options, plan, opened, (("themes", f"{len(themes)} from {self._path}"),))
             return
         sizes = [f"{len(counts)} {self._plural(kind)}" for kind, counts in (phrases or {}).items() if counts]
         first = first_question(phrases or {}, self._options.max_themes, self._about)
         facts = (("themes", f"found first, in {' and '.join(sizes)}"),)
-        batch_run.preview(self._options, plan, opened, facts, first)
+        show(self._options, plan, opened, facts, first)
 
     async def _run(
         self,

@@ -277,7 +277,8 @@ class LoadBalancer:
         if now >= give_up or not probes:
             self._fail(self._away)
             return
-        self._tell(f"{_reasons(enabled)}; waiting for it to come back", max(now, min(probes)), now)
+        wait = f"waiting up to {self._max_wait_s:.0f} s for it to come back (--max-wait); Ctrl-C stops"
+        self._tell(f"{_reasons(enabled)}; {wait}", max(now, min(probes)), now)
         self._set_timer(give_up)
 
     def _next_time(self, now: float, times: Iterable[float]) -> float:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
@@ -62,6 +63,11 @@ def open_bytes(path: str, stream: BinaryIO | None = None) -> ByteInput:
     try:
         fd = os.dup(0) if path == "-" else _open_file(path)
     except FileNotFoundError as error:
+        # The files next to an output that is written at the end of its run
+        if path != "-" and any(Path(path + suffix).exists() for suffix in (".partial", ".journal")):
+            message = "is not there yet: its run was interrupted, or goes on"
+            hint = "mellea status shows a run that goes on; else the same summarise command again continues it"
+            raise InputError(message, path=name, hint=hint) from error
         raise InputError("no such file", path=name, hint=_missing_file_hint(Path(path))) from error
     except ValueError as error:
         raise InputError(f"not a file name: {error}", path=repr(name)) from error
@@ -415,7 +421,12 @@ def _unmarked_utf16(head: bytes) -> str:
         return "utf-16-le"
     if even > half * 0.6 and odd < half * 0.1:
         return "utf-16-be"
-    return ""
+    # In other scripts only spaces, digits and line ends have the zero, but always on the same side.
+    zeros, codec = (odd, "utf-16-le") if odd else (even, "utf-16-be")
+    if zeros < 2 or (even and odd):
+        return ""
+    text = sample.decode(codec, "replace")[:-1]
+    return codec if all(char.isprintable() or char in "\t\r\n" for char in text) and "\ufffd" not in text else ""
 
 
 # Encodings of real exports. In a short text several fit equally well: then the first of them is guessed.
@@ -423,6 +434,13 @@ _LIKELY_CODECS = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "cp932", "gb18030", "big5", "cp949", "latin_1",
     "mac_roman"
 ]  # fmt: skip
+# Encodings of Latin letters, which the library's measures confuse. Those of old systems need better evidence.
+_LATIN_CODECS = ("cp1252", "cp1250", "cp1254", "latin_1")
+_OLD_LATIN_CODECS = ("mac_roman", "cp850", "cp437")
+_FREQUENT_LETTERS = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüßœ")
+_RARE_LETTERS = frozenset("ýðþÿąćęłńśźżčďěňřšťůžőűăşţđğı")
+_BEFORE_WORDS = "\u201e\u201a\xbf\xa1\xab"
+_AROUND_WORDS = "\u201c\u201d\u2018\u2026\u2013\u2014\u20ac\xa3\xbb\xb0\xa0\xae\u2122\xa7"
 _GUESS_BYTES = 1 << 14
 _SNIPPET = 20
 
@@ -452,13 +470,48 @@ def _guess_codec(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
     # The library's own choice prefers rare encodings for short texts, so its measures are used with our order.
-    guesses = [
-        (round(match.chaos, 1), -match.coherence, _LIKELY_CODECS.index(codec))
+    guesses = {
+        codec: (round(match.chaos, 1), -match.coherence, _LIKELY_CODECS.index(codec))
         for match in from_bytes(sample, cp_isolation=_LIKELY_CODECS)
         for codec in match.could_be_from_charset
         if codec in _LIKELY_CODECS
-    ]
-    return _LIKELY_CODECS[min(guesses)[2]].replace("_", "-") if guesses else ""
+    }
+    best = min(guesses, key=guesses.__getitem__, default="")
+    if not best or best in (*_LATIN_CODECS, *_OLD_LATIN_CODECS):
+        fits = {codec: _latin_fit(sample, codec) for codec in (*_LATIN_CODECS, *_OLD_LATIN_CODECS)}
+        unmeasured = (1.0, 0.0, len(_LIKELY_CODECS))
+        usual = min(_LATIN_CODECS, key=lambda codec: (-fits[codec][0], guesses.get(codec, unmeasured)))
+        best_fit, best = max(((fits[codec][1], codec) for codec in (usual, *_OLD_LATIN_CODECS)), key=itemgetter(0))
+        best = best if best_fit > 0.5 else min(guesses, key=guesses.__getitem__, default="")
+    return best.replace("_", "-")
+
+
+def _latin_fit(sample: bytes, codec: str) -> tuple[float, float]:
+    """How well the characters outside ASCII fit where they stand, from -1 to 1; again with rare letters for less."""
+    try:
+        text = f"  {sample.decode(codec)} "
+    except UnicodeDecodeError:
+        return -1.0, -1.0
+    places = [at for at, char in enumerate(text) if not char.isascii()]
+    fits = [_fit(text, at) for at in places]
+    rare = sum(fit > 0 and text[at].lower() in _RARE_LETTERS for at, fit in zip(places, fits, strict=True))
+    count = max(1, len(places))
+    return sum(fits) / count, (sum(fits) - rare / 10) / count
+
+
+def _fit(text: str, at: int) -> float:
+    """Whether a character stands where one of its kind stands: 1 for yes, -1 for no."""
+    char, before, after = text[at], text[at - 1], text[at + 1]
+    if (letter := char.lower()) in _FREQUENT_LETTERS or letter in _RARE_LETTERS:
+        # No Latin language has three of them in a row, as other scripts read as Latin have.
+        in_row = not before.isascii() and not text[at - 2].isascii()
+        return -1 if in_row or (char.isupper() and before.islower()) else 1
+    in_word = before.isalpha() and after.isalpha()
+    if char == "\u2019":
+        return 1 if in_word else 0.5
+    if char in _BEFORE_WORDS:
+        return -1 if before.isalpha() else 1
+    return 1 if char in _AROUND_WORDS and not in_word else -1
 
 
 def without_surrogates(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import shlex
 import stat
 import time
 from collections.abc import Iterable
@@ -432,7 +433,5 @@ class OutputLock:
 
     def _busy(self, pid: str) -> OutputBusy:
         holder = f"process {pid}" if pid else "another process"
-        remedy = f"wait for it or stop it (kill {pid})" if pid else "wait for it"
-        return OutputBusy(
-            f"{self._output}: is being written by {holder}", hint=f"{remedy}, or choose another output with -o"
-        )
+        hint = f"wait for it, or stop it: mellea stop {shlex.quote(self._output)}; or choose another output with -o"
+        return OutputBusy(f"{self._output}: is being written by {holder}", hint=hint)

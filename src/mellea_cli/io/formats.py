@@ -98,6 +98,7 @@ class RowStream:
     dialect: CsvDialect | None = None  # How a table is written
     # The types of columns that are more than JSON's, complete after the last row
     types: Mapping[str, ColumnType] = field(default_factory=dict)
+    place: str = ""  # The part of the input that was chosen among several, for messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -424,7 +424,13 @@ class Source:
         rows = open_rows(data, self._options)
         self._header = tuple(dict.fromkeys((*self._header, *rows.header)))
         self.dialect = self.dialect or rows.dialect
-        rows = with_columns(rows, mapping)
+        try:
+            rows = with_columns(rows, mapping)
+        except InputError as error:
+            if not rows.place:
+                raise
+            hint = f"name the sheet with --sheet; or {error.hint}"
+            raise InputError(f"{rows.place}: {error.reason}", path=error.path, line=error.line, hint=hint) from error
         if self._options.where is not None:
             rows = self._options.where.checked(rows, data.name)
         for note in (*rows.notes, *mapping.notes):

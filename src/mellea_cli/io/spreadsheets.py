@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO, Any
 
 from mellea_cli.errors import InputError, UsageError, name_some, nearest
 from mellea_cli.extensions import extra_module
-from mellea_cli.io.columns import plain_value, seconds_of_text
+from mellea_cli.io.columns import ColumnMapping, find_text, folded, plain_value, same_names, seconds_of_text
 from mellea_cli.io.csv_reader import TableOptions, TableReader, find_sheet_layout
 from mellea_cli.io.formats import ColumnType, CsvDialect, FileInput, LeftOut, RawRow, RowOutput, RowStream
 from mellea_cli.io.writers import TypedTable, cell_text, text_shape
@@ -28,34 +29,30 @@ class XlsxFormat:
     """An Excel workbook; reading takes every kind of workbook by its content."""
 
     def read_file(self, source: FileInput) -> RowStream:
-        sheet, notes = _open_sheet(source)
-        options = source.options
-        numbered = _numbered_rows(sheet, _Range.of(options.cells))
-        sample = list(islice(numbered(), _SAMPLE))
-        names = tuple(name for name in (*options.text_fields, options.id_field) if name)
-        rows = [(number, [str(cell) for cell in cells]) for number, cells in sample if any(cells)]
-        if not rows:
-            return RowStream(iter(()), notes=notes, dialect=_DIALECT)
-        if options.header_row is not None and options.header_row > rows[-1][0] and len(sample) < _SAMPLE:
-            raise InputError(f"has no row {options.header_row}", path=source.name, hint="correct --header-row")
-        layout = find_sheet_layout(
-            rows, TableOptions(names=names, header_row=options.header_row, skip_rows=options.skip_rows)
-        )
-        parser = _SheetParser(numbered(), layout.header_line)
-        reader = TableReader(parser, layout, source.name, skip_rows=options.skip_rows)
-        parser.left_out = reader.left_out
-        types: dict[str, ColumnType] = {}
-        return RowStream(
-            _values(reader.rows(), types),
-            reader.columns,
-            reader.header_line,
-            [*notes, *reader.notes],
-            labels=reader.labels,
-            open_ended=reader.open_ended,
-            left_out=reader.left_out,
-            dialect=_DIALECT,
-            types=types,
-        )
+        calamine = extra_module("python_calamine", "workbooks")
+        # A sheet that was read is in memory, and needs the file no longer.
+        with _open_workbook(source.path, source.name) as book:
+            every = [sheet for sheet in book.sheets_metadata if sheet.typ == calamine.SheetTypeEnum.WorkSheet]
+            names = [sheet.name for sheet in every]
+            visible = [sheet.name for sheet in every if sheet.visible == calamine.SheetVisibleEnum.Visible]
+            if wanted := source.options.sheet or source.part:
+                return _table(source, book.get_sheet_by_name(_named_sheet(wanted, names, source.name)), [])
+            sheets = map(book.get_sheet_by_name, visible or names)
+            filled = (one for one in sheets if one.start is not None)
+            sheet = next(filled, None)
+            if sheet is None:
+                raise InputError("has no sheet with rows", path=source.name)
+            why = ""
+            # The first sheet may be a cover, a legend or a pivot.
+            if len(visible) > 1 and not _has_text(source, sheet):
+                with_text = [other for other in filled if _has_text(source, other)]
+                if len(with_text) == 1:
+                    sheet, why = with_text[0], ", the only one with a column that looks like the text"
+        others = name_some([repr(other) for other in visible if other != sheet.name])
+        if not others:
+            return _table(source, sheet, [])
+        note = f"{source.name}: the sheet is {sheet.name!r}{why}; not read: {others}"
+        return replace(_table(source, sheet, [note]), place=f"sheet {sheet.name!r} (other sheets: {others})")
 
     def other_parts(self, path: str, name: str) -> list[str]:
         with _open_workbook(path, name) as book:
@@ -102,23 +99,51 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _open_sheet(source: FileInput) -> tuple[Any, list[str]]:
-    """The sheet that was named, else the first one with rows that is not hidden, and what to say about it."""
-    calamine = extra_module("python_calamine", "workbooks")
-    # A sheet that was read is in memory, and needs the file no longer.
-    with _open_workbook(source.path, source.name) as book:
-        every = [sheet for sheet in book.sheets_metadata if sheet.typ == calamine.SheetTypeEnum.WorkSheet]
-        names = [sheet.name for sheet in every]
-        visible = [sheet.name for sheet in every if sheet.visible == calamine.SheetVisibleEnum.Visible]
-        if wanted := source.options.sheet or source.part:
-            return book.get_sheet_by_name(_named_sheet(wanted, names, source.name)), []
-        for name in visible or names:
-            sheet = book.get_sheet_by_name(name)
-            if sheet.start is not None:
-                others = [other for other in visible if other != name]
-                note = f"{source.name}: the sheet is {name!r}; not read: {name_some(map(repr, others))}"
-                return sheet, [note] if others else []
-    raise InputError("has no sheet with rows", path=source.name)
+def _table(source: FileInput, sheet: Any, notes: list[str]) -> RowStream:
+    options = source.options
+    numbered = _numbered_rows(sheet, _Range.of(options.cells))
+    sample = list(islice(numbered(), _SAMPLE))
+    names = tuple(name for name in (*options.text_fields, options.id_field) if name)
+    rows = [(number, [str(cell) for cell in cells]) for number, cells in sample if any(cells)]
+    if not rows:
+        return RowStream(iter(()), notes=notes, dialect=_DIALECT)
+    if options.header_row is not None and options.header_row > rows[-1][0] and len(sample) < _SAMPLE:
+        raise InputError(f"has no row {options.header_row}", path=source.name, hint="correct --header-row")
+    layout = find_sheet_layout(
+        rows, TableOptions(names=names, header_row=options.header_row, skip_rows=options.skip_rows)
+    )
+    parser = _SheetParser(numbered(), layout.header_line)
+    reader = TableReader(parser, layout, source.name, skip_rows=options.skip_rows)
+    parser.left_out = reader.left_out
+    types: dict[str, ColumnType] = {}
+    return RowStream(
+        _values(reader.rows(), types),
+        reader.columns,
+        reader.header_line,
+        [*notes, *reader.notes],
+        labels=reader.labels,
+        open_ended=reader.open_ended,
+        left_out=reader.left_out,
+        dialect=_DIALECT,
+        types=types,
+    )
+
+
+def _has_text(source: FileInput, sheet: Any) -> bool:
+    """Whether a sheet has the named columns, else one or several that look like the text."""
+    named = source.options.text_fields
+    try:
+        rows = _table(source, sheet, [])
+        if named:
+            return all(same_names(name, rows.header) or folded(name) in rows.labels for name in named)
+        sample = [row[1] for row in islice(rows.stream, _SAMPLE) if not isinstance(row, InputError)]
+    except InputError:
+        return False
+    columns = list(rows.open_ended or rows.header)
+    try:
+        return bool(columns) and ColumnMapping((), None, "").choose(columns, sample, 1, header=True)
+    except InputError:
+        return len(find_text(columns, sample) or ()) > 1
 
 
 def _named_sheet(wanted: str, names: list[str], path: str) -> str:

@@ -143,7 +143,8 @@ class ModelStore:
 
         model = lookup(name, self._catalogue)
         path = self._path(model)
-        if not self.root.is_dir():
+        files = [path, *(_next_to(path, suffix) for suffix in (_PARTIAL, _NOTE, _REJECTED, _RECORD))]
+        if not any(file.exists() for file in files):
             return 0
         with self._disk_errors():
             try:
@@ -154,10 +155,11 @@ class ModelStore:
                     hint="stop it first, or wait until it is done",
                 ) from None
             with lock:
-                freed = 0
-                for file in (path, *(_next_to(path, suffix) for suffix in (_PARTIAL, _NOTE, _REJECTED, _RECORD))):
-                    freed += size_of(file)
+                freed = sum(map(size_of, files))
+                for file in files:
                     file.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows removes no open file
+                    Path(self._lock(model).lock_file).unlink()
                 return freed
 
     def entries(self) -> list[Entry]:

@@ -504,6 +504,7 @@ class OutputRows:
         self.count = 0  # Rows that were yielded
         self.dialect: CsvDialect | None = None
         self.types: Mapping[str, ColumnType] = {}
+        self.first: Mapping[str, Any] = {}  # The columns of a table, or those of the first row, selected or not
         self._options = options
         self._columns = [NamedColumn(name) for name in columns]
         self._flag = flag
@@ -525,6 +526,7 @@ class OutputRows:
         if where is not None:
             rows = where.checked(rows, self.name)
         self.dialect, self.types = rows.dialect, rows.types
+        self.first = dict.fromkeys(rows.header)
         seen = False
         for row in rows.stream if self._options.limit != 0 else ():
             if isinstance(row, InputError):
@@ -532,6 +534,7 @@ class OutputRows:
                 self.bad = [*self.bad, row][:3]
                 continue
             seen = True
+            self.first = self.first or row[1]
             if where is not None and not where.matches(row[1]):
                 continue
             self.count += 1

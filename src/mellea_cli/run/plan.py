@@ -147,7 +147,8 @@ class Budget:
         if caps.cost is not None and caps.prices is not None:
             cost = caps.prices.of(self._usage)
             if not caps.cost or cost + share * caps.prices.of(seen) > caps.cost:
-                return f"the next answers would cost more than {caps.cost:g}; {cost:.4g} is spent"
+                spent = f"{cost:,.2f}" if cost >= 0.995 else f"{cost:.3g}"  # as displays round it
+                return f"the next answers would cost more than {caps.cost:g}; {spent} is spent"
         self._in_flight += 1
         return ""
 

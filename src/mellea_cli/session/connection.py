@@ -185,7 +185,7 @@ class StreamTimeout(StreamBroken, TimeoutError):
 
 # The engine's hints name the command's flags; the session's callers have arguments.
 _WORDS = (
-    (r"name it with -m MODEL, in Python with model_id", "name it with model_id"),
+    (r"name it with -m MODEL", "name it with model_id"),
     (r"a slow machine needs more time: --timeout SECONDS", "a slow machine needs more time: timeout=SECONDS"),
     (r"--key-file FILE|a file for --key-file|--key-file", "api_key"),
     (r"give --backend and --base-url", "give backend_name and base_url"),

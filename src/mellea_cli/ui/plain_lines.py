@@ -112,7 +112,7 @@ def plain_line(snapshot: Snapshot) -> str:
         parts.append(plural(progress.retries, "retry", "retries"))
     parts += [f"{rate(progress.items_per_s)} items/s", f"{rate(progress.tokens_per_s)} tok/s"]
     if progress.cost is not None:
-        parts.append(money(progress.cost, progress.currency))
+        parts.append(f"cost {money(progress.cost, progress.currency)}")
     if snapshot.held:
         parts.append(f"paused: {clean(snapshot.paused)}")
     elif snapshot.paused:
@@ -175,7 +175,7 @@ def _progress_parts(progress: Progress, paused_s: int, *, held: bool) -> list[tu
     failed: Role = "bad" if progress.failed else "quiet"
     retries: Role = "warn" if progress.retries else "quiet"
     finish: Line = (("quiet", "until "), ("plain", progress.finish_at))
-    cost: Line = (("plain", money(progress.cost or 0.0, progress.currency)), ("quiet", " so far"))
+    cost: Line = (("quiet", "cost "), ("plain", money(progress.cost or 0.0, progress.currency)))
     return [
         (9, (("strong", _counts(progress)),)),
         (5, (("plain", f"{rate(progress.items_per_s):>3}"), ("quiet", " items/s"))),

@@ -27,6 +27,7 @@ _NARROWEST = 4
 _PROSE = 24  # Cells from which a column is prose, which wraps
 _ROW_LINES = 5  # Lines of one row in the table; Enter shows all of it
 _TAB = 4
+_HELP_KEYS = 24
 _KEYS = "q quit  / search  n next  s sort  w where  c columns  Enter row  ? keys"
 _HELP = (
     ("Up Down, j k", "one row"),
@@ -242,10 +243,12 @@ class RowPager:
         return [clip(line, columns) for line in lines[self._scrolled :]]
 
     def _help(self, columns: int, height: int) -> list[Line]:  # noqa: ARG002 - one of three
-        return [
-            (),
-            *(clip((*pad((("strong", f"  {keys}"),), 24), ("plain", what)), columns) for keys, what in _HELP),
-        ]
+        lines: list[Line] = [()]
+        for keys, what in _HELP:
+            for part in wrap(what, max(_NARROWEST, columns - _HELP_KEYS)):
+                lines.append(clip((*pad((("strong", f"  {keys}"),), _HELP_KEYS), ("plain", part)), columns))
+                keys = ""  # noqa: PLW2901 - they stand in the first line
+        return lines
 
     # What keys do.
 

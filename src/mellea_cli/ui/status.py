@@ -53,15 +53,15 @@ class Preview:
 
 
 def print_preview(preview: Preview, stream: IO[str], environ: Mapping[str, str]) -> None:
-    """Print what would run and one rendered prompt."""
+    """Print one rendered prompt, and below it what would run: the figures stay in view."""
+    if preview.messages:
+        stream.write(f"the prompt of step {preview.step!r} for the first item:\n")
+        for message in preview.messages:
+            stream.write(f"\n[{message.role}]\n")
+            # Line by line: a prompt keeps its lines, and no escape sequence in it reaches the terminal.
+            stream.writelines(f"{clean(line)}\n" for line in message.content.splitlines())
+        stream.write("\n")
     print_table([[("strong", what), text] for what, text in preview.facts], stream=stream, environ=environ)
-    if not preview.messages:
-        return
-    stream.write(f"\nthe prompt of step {preview.step!r} for the first item:\n")
-    for message in preview.messages:
-        stream.write(f"\n[{message.role}]\n")
-        # Line by line: a prompt keeps its lines, and no escape sequence in it reaches the terminal.
-        stream.writelines(f"{clean(line)}\n" for line in message.content.splitlines())
     stream.flush()
 
 
