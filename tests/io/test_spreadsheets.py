@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
 from mellea_cli.errors import InputError, OutputError, UsageError
+from mellea_cli.io import spreadsheets
 from mellea_cli.io.files import resolve_output
 from mellea_cli.io.formats import ColumnType
 from mellea_cli.io.sink import SinkOptions, open_sink
@@ -345,19 +346,24 @@ def test_as_many_columns_as_a_sheet_holds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_as_many_rows_as_a_sheet_holds(tmp_path: Path) -> None:
-    """1,048,576 rows with the header; the next one is an error."""
+    """1,048,576 rows with the header."""
     path = tmp_path / "out.xlsx"
     with open_sink(resolve_output(str(path)), AddedColumns()) as sink:
         for position in range(MOST_ROWS):
             sink.write(Row(Item(position, position, "", {"n": position}), {}))
         sink.finish()
     sheet = CalamineWorkbook.from_path(path).get_sheet_by_name(SHEET)
-    assert sheet.total_height == MOST_ROWS + 1
-    with open_sink(resolve_output(str(path)), AddedColumns()) as sink:
-        for position in range(MOST_ROWS):
+    assert sheet.height == MOST_ROWS + 1
+
+
+def test_more_rows_than_a_sheet_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first row that has no place is an error."""
+    monkeypatch.setattr(spreadsheets.Worksheet, "most_rows", 3)
+    with open_sink(resolve_output(str(tmp_path / "out.xlsx")), AddedColumns()) as sink:
+        for position in range(3):
             sink.write(Row(Item(position, position, "", {"n": position}), {}))
-        with pytest.raises(OutputError, match="1,048,575 rows"):
-            sink.write(Row(Item(MOST_ROWS, 1, "", {"n": 1}), {}))
+        with pytest.raises(OutputError, match="3 rows"):
+            sink.write(Row(Item(3, 1, "", {"n": 1}), {}))
 
 
 @pytest.mark.parametrize("name", ["out.ods", "out.xls", "out.xlsm"])

@@ -61,7 +61,7 @@ def test_a_server_that_is_not_there_at_the_start(tmp_path: Path) -> None:
         ended = run(command(source, output, f"http://127.0.0.1:{port}/v1", *FLAGS, "--max-wait", "1"), tmp_path)
     assert ended.code == 4
     assert not output.exists()
-    assert ended.err.count("error:") == 1
+    assert ended.err.count('{"error": {') == 1
     assert "connection refused" in ended.err
 
 

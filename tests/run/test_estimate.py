@@ -115,7 +115,10 @@ def test_a_search_for_the_best_number_has_wide_bounds() -> None:
     assert searching.seconds.high == pytest.approx(fixed.seconds.high)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 100)), min_size=1, max_size=20), st.integers(1, 10**6))
+@given(
+    st.lists(st.tuples(st.integers(0, 5000), st.just(0.0) | st.floats(1e-9, 100)), min_size=1, max_size=20),
+    st.integers(1, 10**6),
+)
 def test_any_sample_has_an_interval(pairs: list[tuple[int, float]], rows: int) -> None:
     """One row, rows without text, rows that took no time: bounds around the likely value, and nothing below zero."""
     sample = Sample(tuple(SampledRow(length, length, 0, 10, took) for length, took in pairs), 4)
