@@ -120,3 +120,19 @@ def test_a_missing_model_is_downloaded_by_an_ollama_server(mellea: Run, feedback
         done = mellea(*arguments, "--pull")
         assert done.returncode == 0, done.stderr
         assert server.state.completed == 30
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "identity"),
+    [
+        ("ollama", "llama3.2", "llama3.2"),
+        ("ollama", "llama3.2:latest", "llama3.2"),
+        ("ollama", "library/llama3.2", "llama3.2"),
+        ("ollama", "registry.ollama.ai/library/llama3.2:latest", "llama3.2"),
+        ("ollama", "somebody/llama3.2:1b", "somebody/llama3.2:1b"),
+        ("openai", "library/llama3.2:latest", "library/llama3.2:latest"),
+    ],
+)
+def test_spellings_of_one_ollama_model_share_their_answers(backend: str, name: str, identity: str) -> None:
+    """Elsewhere a name means what it says."""
+    assert model_identity(backend, name) == identity

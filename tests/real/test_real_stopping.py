@@ -72,7 +72,7 @@ def test_a_second_ctrl_c_does_not_wait(
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     said = ""
-    while "once more" not in said:
+    while "Ctrl-C again" not in said:
         line = process.stderr.readline()
         assert line, f"the program ended before: {said}"
         said += line

@@ -180,7 +180,12 @@ async def _models_there(options: RunOptions) -> list[str]:
 
 
 def model_identity(backend: str, model: str) -> str:
-    """The model's part of a plan's fingerprint: a file counts by name and size, not by its folder."""
+    """The model's part of a plan's fingerprint: a file counts by name and size, not by its folder.
+
+    An Ollama model is the same one with and without the library and the tag that Ollama adds to its name.
+    """
+    if backend == "ollama":
+        return model.removeprefix("registry.ollama.ai/").removeprefix("library/").removesuffix(":latest")
     path = Path(model)
     if backend == "local" and model.endswith(".gguf") and path.exists():
         return f"{path.name}:{path.stat().st_size}"
