@@ -142,7 +142,7 @@ def test_a_process_that_stands_still_is_called_silent(mellea: Run) -> None:
 
     record(id="x", socket="x.sock", updated=time.time() - 100)
     with FileLock(state_folder() / "x.lock"):
-        assert "its process stands still" in mellea("status").stdout
+        assert "its process stands still" in mellea("status", env={"COLUMNS": "200"}).stdout
 
 
 @pytest.mark.parametrize(

@@ -426,6 +426,11 @@ def _unmarked_utf16(head: bytes) -> str:
     if zeros < 2 or (even and odd):
         return ""
     text = sample.decode(codec, "replace")[:-1]
+    # A text in UTF-8 may have a zero here and there. UTF-16 read as UTF-8 breaks, or is full of control characters.
+    plain = codecs.getincrementaldecoder("utf-8")("replace").decode(sample)
+    controls = sum(char < " " and char not in "\t\r\n\0" for char in plain)
+    if "\ufffd" not in plain and controls < len(plain) / 4:
+        return ""
     return codec if all(char.isprintable() or char in "\t\r\n" for char in text) and "\ufffd" not in text else ""
 
 
