@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ def _process(step: Run, folder: Path, url: str, starter: Starter | None) -> tupl
         started = starter.start(arguments, folder / "work", variables, given)
         for after, name in step.signals:
             time.sleep(after)
-            os.kill(started.pid, signal.Signals[name])
+            # It may have ended by now.
+            with suppress(ProcessLookupError):
+                os.kill(started.pid, signal.Signals[name])
         code, stdout, stderr = started.communicate(step.seconds)
     # A shell says 128 and the signal's number.
     return (

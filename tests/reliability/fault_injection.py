@@ -95,7 +95,7 @@ def inject(call: str, when: int, folder: Path) -> Seen:
             error=CALLS[call],
             when=when,
             code=first.code,
-            said=next((line for line in first.err.splitlines() if "error:" in line), ""),
+            said=next((line for line in first.err.splitlines() if '"error": {' in line), ""),
             kept=len(kept),
             paid_twice=server.state.completed - ITEMS,
             asked_again=sum(find_mark(prompt) in kept for prompt in later),

@@ -29,7 +29,7 @@ def limit_files(size: int) -> None:
 def said_well(ended: Ended) -> None:
     """Exit code 5 and one message that names a file, with no trace of Python."""
     assert ended.code == 5, ended.err
-    assert ended.err.count("error:") == 1
+    assert ended.err.count('{"error": {') == 1
     assert "Traceback" not in ended.err
     assert "out.jsonl" in ended.err
 

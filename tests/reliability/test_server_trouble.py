@@ -40,7 +40,7 @@ def test_a_server_that_is_gone_for_good(serve: Serve, tmp_path: Path) -> None:
     assert ended.code == 4
     assert len(found.answered) >= 90
     assert found.failed == {}
-    assert ended.err.count("error:") == 1
+    assert ended.err.count('{"error": {') == 1
     assert "has not answered for" in ended.err
     assert "summarise" in ended.summary["next_command"]
     kept, before = len(found.answered), server.state.requests
@@ -112,7 +112,7 @@ def test_a_hopeless_error_costs_a_few_requests_and_one_message(
     free = 50 if "50" in name else 0
     assert ended.code == 4
     assert server.state.requests <= free + 4 * 8
-    assert ended.err.count("error:") == 1
+    assert ended.err.count('{"error": {') == 1
     assert words in ended.err
     assert found.failed == {}
     assert len(found.answered) == free

@@ -62,7 +62,7 @@ class Torn:
         asked = self.server.state.requests
         refused = self.go_on()
         assert refused.code == 5
-        assert refused.err.count("error:") == 1
+        assert refused.err.count('{"error": {') == 1
         assert "out.jsonl.journal" in refused.err
         assert words in refused.err
         assert "--fresh" in refused.err

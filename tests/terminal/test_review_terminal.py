@@ -72,7 +72,7 @@ def test_a_killed_review_loses_nothing(tmp_path: Path) -> None:
     assert len(lines) == 3 * 5 + 3
     assert lines[-1].person == "mixed"
     with mellea_on_terminal(*FLAGS, folder=tmp_path) as terminal:
-        shown = terminal.wait(lambda text: "1 of 3" in text)
+        shown = terminal.wait(lambda text: "4 of 6" in text)
         assert f"row {lines[-1].item} " in shown
         assert "mixed" in next(line for line in shown.splitlines() if line.startswith("→"))
         terminal.type("q")

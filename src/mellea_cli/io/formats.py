@@ -281,6 +281,7 @@ TEXT_TABLES = ("csv", "tsv")
 FLAT_FORMATS = (*TEXT_TABLES, "xlsx", "parquet", "arrow")
 DATABASES = ("sqlite", "duckdb")
 WORKBOOKS = ("xlsx", "ods")
+_WORKBOOK_STARTS = (b"PK", b"\xd0\xcf\x11\xe0")
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -395,6 +396,8 @@ def binary_format(head: bytes, wanted: str | None, path: str) -> BinaryFormat | 
     if name is None:
         found = (one for at, magic, one in _BINARY_FORMATS if head.startswith(magic, at))
         name = next(found, None) or format_of_name(path)
+        if name in WORKBOOKS and not head.startswith(_WORKBOOK_STARTS):
+            return None  # a page or a table of text under a workbook's name
     known = FORMATS.require(name)() if name is not None else None
     return known if isinstance(known, BinaryFormat) else None
 
@@ -413,6 +416,8 @@ def detect_format(head: str, wanted: str | None, path: str) -> str:
     if wanted is not None:
         return known_format(wanted)
     named = format_of_name(path)
+    if named in WORKBOOKS:
+        named = None  # `binary_format` has seen that it is none
     if named not in (None, "json", "jsonl"):
         return named
     start = head.lstrip("\ufeff \t\r\n")
