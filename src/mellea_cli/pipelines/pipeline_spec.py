@@ -412,7 +412,7 @@ def _check_range(field: FieldSpec, path: tuple[str, ...]) -> Iterator[Problem]:
     low, high = field.minimum, field.maximum
     if low is not None and high is not None and low > high:  # type: ignore[operator]  # both dates or both numbers
         yield Problem((*path, "minimum"), f"minimum {low} is above maximum {high}", "exchange them")
-    if field.type == "categories" and low is not None and low > len(field.choices):  # type: ignore[operator]
+    if field.type == "categories" and low is not None and low > len(field.choices):  # type: ignore[operator]  # a number
         message = f"minimum {low} is more than the {len(field.choices)} choices"
         yield Problem((*path, "minimum"), message, "lower it, or add choices")
 
@@ -631,10 +631,10 @@ class _Source:
                 self._visit_column(node)
                 return
             case "Name":
-                self.names += [] if node.name in self.names else [node.name]  # type: ignore[attr-defined]
+                self.names += [] if node.name in self.names else [node.name]  # type: ignore[attr-defined]  # so has a Name
             case "Filter":
                 self._visit_filter(node)
-            case "Test" if node.name not in _TESTS:  # type: ignore[attr-defined]
+            case "Test" if node.name not in _TESTS:  # type: ignore[attr-defined]  # a Test has one
                 self._refuse(f"has the unknown test {node.name!r}", f"there are {', '.join(_TESTS)}")  # type: ignore[attr-defined]
         for child in node.iter_child_nodes():
             self._visit(child)
