@@ -175,8 +175,8 @@ async def each(backend: LocalBackend, model: str, step: Step, texts: Sequence[st
     async def worker() -> None:
         for place, text in left:
             for part, request in step.label_requests(model, Options(temperature=0.0), text):
-                logprobs = (await generate(backend, as_large(request))).logprobs or {}
-                found[place].append([round(one, 4) for one in read_labels(part, step.labels, logprobs).logprobs])
+                likely = (await generate(backend, as_large(request))).tokens[0].likely
+                found[place].append([round(one, 4) for one in read_labels(part, step.labels, likely).logprobs])
 
     try:
         await asyncio.gather(*(worker() for _ in range(SLOTS)))

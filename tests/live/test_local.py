@@ -118,7 +118,7 @@ async def test_a_small_model_answers_what_it_may(small_store: ModelStore, small_
     backend = LocalBackend(NAME, slots=1, context_per_slot=512, store=small_store, small_model=str(small_model))
     try:
         asked = replace(ask("Is the sky blue? Answer yes or no.", max_tokens=1), top_logprobs=20, small=True)
-        found = [chunk.logprobs for chunk in await answer(backend, asked) if chunk.logprobs]
+        found = [chunk.tokens[0].likely for chunk in await answer(backend, asked) if chunk.tokens]
         assert len(found) == 1
         assert len(found[0]) == 20
         assert max(found[0].values()) < 0

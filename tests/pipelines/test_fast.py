@@ -11,7 +11,7 @@ from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.pipeline_runner import PipelineRunner
 from mellea_cli.events import nobody
 from mellea_cli.items import Failure, Item, Outcome, Success
-from mellea_cli.messages import Chunk, GenerateRequest, Options, Usage
+from mellea_cli.messages import Chunk, GenerateRequest, Options, Token, Usage
 from mellea_cli.pipelines.fast import FAST, clauses, summary, urgency
 from mellea_cli.pipelines.pipeline import LabelReading, Pipeline, read_labels
 
@@ -106,7 +106,7 @@ class TwoModels:
         other = "positive" if "cold" in text else "negative"
         sure = self._small if request.small else SURE
         likely = {label: sure, other: sure - 0.05 if sure == UNSURE else -6.0, "mixed": -7.0, "neutral": -8.0}
-        yield Chunk(label, logprobs=self._logprobs or likely)
+        yield Chunk(label, tokens=(Token(label, self._logprobs or likely),))
         yield Chunk(finish_reason="length", usage=Usage(30, 1))
 
     async def models(self) -> list[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mellea_cli.cli.summarise import RunOptions
     from mellea_cli.engine.endpoint import EndpointConfig
     from mellea_cli.messages import Message
+    from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
@@ -360,8 +361,13 @@ def connections(chosen: ModelChoice) -> int:
     return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)
 
 
-async def check_logprobs(servers: Servers, model: str) -> None:
+async def check_logprobs(servers: Servers, model: str, pipeline: Pipeline) -> None:
     """Ask every server a short question of the program's own, to see that it gives log-probabilities.
+
+    Args:
+        servers: the servers.
+        model: the model of a single one.
+        pipeline: what reads them; the question has the form of its answers.
 
     Raises:
         BackendError: one cannot be used.
@@ -377,18 +383,20 @@ async def check_logprobs(servers: Servers, model: str) -> None:
         asked = [(one.name, one.backend, one.model) for one in servers if one.error is None]
     else:
         asked = [(servers.name, servers, model)]
+    schema = next((step.output.schema for step in pipeline.steps if step.reads_choices), None)
     for name, backend, its_model in asked:
         request = GenerateRequest(
-            its_model, PROBE_MESSAGES, Options(temperature=0.0, max_tokens=1), top_logprobs=TOP_LOGPROBS
+            its_model, PROBE_MESSAGES, Options(temperature=0.0, max_tokens=1), schema, TOP_LOGPROBS
         )
         try:
-            found = (await generate(backend, request)).logprobs
+            found = (await generate(backend, request)).tokens
         except RequestRefused:
-            found = None
-        if found is None:
+            found = ()
+        if not found:
+            needs = "--confidence needs them" if schema else "-p fast reads nothing else"
             raise UsageError(
-                f"{name} gives no log-probabilities for {its_model}, and -p fast reads nothing else",
-                hint="use -p single, or the embedded model: -b local",
+                f"{name} gives no log-probabilities for {its_model}, and {needs}",
+                hint=f"{'omit --confidence' if schema else 'use -p single'}, or use the embedded model: -b local",
             )
 
 

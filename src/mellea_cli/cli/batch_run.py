@@ -697,10 +697,11 @@ def confirm_changes(
     from mellea_cli.io.journal import Journal
     from mellea_cli.run.answer_cache import forecast
 
-    journal, settings = run_io.answers, plan.settings
+    journal, settings = run_io.answers, {**_EARLIER, **plan.settings}
     if not isinstance(journal, Journal):
         return
     remembered: list[dict[str, Any]] = json.loads(journal.facts().get(_SETTINGS, "[]"))
+    remembered = [{**one, "settings": {**_EARLIER, **one["settings"]}} for one in remembered]
     if any(all(one["settings"].get(name) == value for name, value in settings.items()) for one in remembered):
         return
     # Settings that are missing in the other run have changed none of its answers.
@@ -781,6 +782,7 @@ def _agreed(question: str) -> bool:
 
 
 _SETTINGS = "settings"
+_EARLIER = {"confidence": False}  # Settings that earlier runs do not name
 _MOST_SETTINGS = 20
 
 

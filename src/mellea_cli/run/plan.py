@@ -275,6 +275,7 @@ class RunPlan:
             "native": dict(options.native),
             "redact": self.redacted,
             "dedupe": self.dedupe,
+            **({"confidence": True} if self.pipeline.reads_logprobs and units else {}),
         }
         definition = self.pipeline.definition() if not units else units[0].definition if units[0].is_builtin else {}
         if definition:
