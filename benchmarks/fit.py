@@ -98,10 +98,10 @@ def solved(matrix: list[list[float]], right: Sequence[float]) -> list[float]:
     return [row[-1] for row in rows]
 
 
-def fit(samples: Sequence[Sample]) -> Weights:
-    """The coefficients with the least penalized loss."""
+def fit(samples: Sequence[Sample], classes: int = len(SENTIMENTS)) -> Weights:
+    """The coefficients with the least penalized loss, a row for each class."""
     width = len(samples[0][0]) + 1
-    weights = [[0.0] * width for _ in SENTIMENTS]
+    weights = [[0.0] * width for _ in range(classes)]
     for _ in range(30):
         steps = solved(curvature(weights, samples), gradient(weights, samples))
         for label, row in enumerate(weights):

@@ -24,7 +24,6 @@ CONFIDENCE = "confidence"
 """The column of the sentiment's confidence; that of an own field stands behind the field's name."""
 
 
-
 def confidence_columns(own: Collection[str]) -> list[str]:
     """The columns of confidence among those of own fields."""
     return [name for name in own if name == CONFIDENCE or name.removesuffix(f"_{CONFIDENCE}") in {*own} - {name}]
@@ -133,11 +132,13 @@ def _log_odds(probability: float) -> float:
 def sentiment_confidence(values: Mapping[str, Any], read: Mapping[str, Probabilities]) -> float | None:
     """The probability that a row's sentiment is right; arguments as for `features`."""
     found = features(values, read)
-    if found is None:
-        return None
-    *weights, intercept = coefficients()
-    score = intercept + sum(weight * value for weight, value in zip(weights, found, strict=True))
-    return round(1 / (1 + math.exp(-score)), 3)
+    return None if found is None else round(probability(coefficients(), found), 3)
+
+
+def probability(weights: Sequence[float], values: Sequence[float]) -> float:
+    """The probability by a logistic regression whose intercept is the last of its coefficients."""
+    score = weights[-1] + sum(weight * value for weight, value in zip(weights, values, strict=False))
+    return 1 / (1 + math.exp(-score))
 
 
 @cache
