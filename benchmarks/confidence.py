@@ -17,7 +17,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +41,29 @@ FITTED = Path(confidence.__file__).with_name("confidence.json")
 COPIED_WORDS = 3
 """So many telling words in a row that an answer has from a worked example, and not from its own text, are copied."""
 # Every summary says "the customer found the …", so these tell nothing.
-_UNTELLING = frozenset("a and but customer finds for found in is it liked loves of praises the to was were with".split())
+_UNTELLING = frozenset(
+    [
+        "a",
+        "and",
+        "but",
+        "customer",
+        "finds",
+        "for",
+        "found",
+        "in",
+        "is",
+        "it",
+        "liked",
+        "loves",
+        "of",
+        "praises",
+        "the",
+        "to",
+        "was",
+        "were",
+        "with",
+    ]
+)
 
 Judged = tuple[float, bool]
 
@@ -101,9 +123,8 @@ def _runs(text: str) -> Iterator[str]:
     yield from (" ".join(words[at : at + COPIED_WORDS]) for at in range(len(words) - COPIED_WORDS + 1))
 
 
-async def read_all(path: Path) -> None:
-    """Ask the default model about each text that has no answer yet."""
-    known = {row["text"] for row in answers(path)} if path.exists() else set()
+async def read_all(path: Path, known: Collection[str]) -> None:
+    """Ask the default model about each text that is not known."""
     left = iter([row for row in readings() if row["text"] not in known])
     backend = LocalBackend(DEFAULT_MODEL, slots=SLOTS)
     backend.share_prefixes([STEP.prompt.prefix], print)
@@ -146,7 +167,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--read", action="store_true", help="ask the model first")
     if parser.parse_args().read:
-        asyncio.run(read_all(ANSWERS))
+        known = {row["text"] for row in answers()} if ANSWERS.exists() else set()
+        asyncio.run(read_all(ANSWERS, known))
     rows = answers()
     held: list[Judged] = []
     for source in sorted({row["source"] for row in rows}):

@@ -148,3 +148,23 @@ def test_report_and_review_read_it(mellea: Run, tmp_path: Path) -> None:
     page = (tmp_path / "review.html").read_text(encoding="utf-8")
     assert '"team"' in page
     assert '"team_confidence"' not in page
+
+
+def test_evaluate_says_whether_the_surest_are_right(mellea: Run, tmp_path: Path) -> None:
+    """The surest four of five rows and the rest have a share of their own, on the screen and in JSON."""
+    rows = [
+        {"id": number, "text": f"T{number}.", "team": "shop", "team_confidence": number / 10} for number in range(5)
+    ]
+    write_rows(tmp_path / "in.jsonl", [{"id": row["id"], "text": row["text"]} for row in rows])
+    with ModelServer(logprobs=likely) as server:
+        assert mellea(*command(server, "--confidence", "--category", "team=shop,other")).returncode == 0
+    # The journal knows the fields; the values are those of this test.
+    write_rows(tmp_path / "out.jsonl", rows)
+    gold = [{"id": number, "team": "other" if number == 0 else "shop"} for number in range(5)]
+    write_rows(tmp_path / "gold.jsonl", gold)
+    done = mellea("evaluate", "out.jsonl", "--gold", "gold.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "surest 80 %" in done.stdout
+    found = json.loads(mellea("evaluate", "out.jsonl", "--gold", "gold.jsonl", "--json").stdout)
+    (team,) = (one for one in found["fields"] if one["name"] == "team")
+    assert [(team[name]["number"], team[name]["of"]) for name in ("surest", "unsure")] == [(4, 4), (0, 1)]

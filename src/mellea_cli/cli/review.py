@@ -445,7 +445,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
             kinds = _kinds(results)
             for name, one in record.reviewed.items():
                 if name in kinds:
-                    judged.append(Judged(name, kinds[name], one.person, one.model, groups))
+                    judged.append(Judged(name, kinds[name], one.person, one.model, groups, _sure(record, name)))
         _check_groups(flags, results)
     return _Found(
         str(corrections_path(flags.results).name),
@@ -479,7 +479,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
             for name, kind in _kinds(results).items():
                 is_labelled, person = gold.label(match, name, kind, results)
                 if is_labelled:
-                    judged.append(Judged(name, kind, person, record.model_value(name), groups))
+                    judged.append(Judged(name, kind, person, record.model_value(name), groups, _sure(record, name)))
         _check_groups(flags, results)
         gold.check(_kinds(results))
     counts = {
@@ -500,6 +500,12 @@ def _kinds(results: "Results") -> dict[str, str]:
 
     own = {column.name: column.type for column in results.own if column.name not in confidence_names(results)}
     return {**BUILT_IN_KINDS, **own}
+
+
+def _sure(record: "Record", field: str) -> float | None:
+    from mellea_cli.pipelines.confidence import confidence_column
+
+    return confidence_of(record, [confidence_column(field)])
 
 
 def _groups(record: "Record", columns: Sequence[str] | None) -> dict[str, str]:

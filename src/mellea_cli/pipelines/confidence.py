@@ -21,12 +21,18 @@ from mellea_cli.messages import Token
 from mellea_cli.pipelines.pipeline import BUILT_IN_UNIT, PROBABILITIES, AnswerUnit, Column, Pipeline, Step
 
 CONFIDENCE = "confidence"
-"""The column of the sentiment's confidence; that of an own field stands behind the field's name."""
+"""The column of the sentiment's confidence."""
+
+
+def confidence_column(field: str) -> str:
+    """The column with the confidence of a field."""
+    return CONFIDENCE if field == "sentiment" else f"{field}_{CONFIDENCE}"
 
 
 def confidence_columns(own: Collection[str]) -> list[str]:
     """The columns of confidence among those of own fields."""
-    return [name for name in own if name == CONFIDENCE or name.removesuffix(f"_{CONFIDENCE}") in {*own} - {name}]
+    known = {CONFIDENCE, *map(confidence_column, own)}
+    return [name for name in own if name in known]
 
 
 Probabilities = Mapping[str, float]
@@ -54,7 +60,8 @@ def read_choices(schema: Mapping[str, Any], tokens: Sequence[Token]) -> dict[str
     found = {}
     for name, field in schema.get("properties", {}).items():
         known = choices(field, schema)
-        key = re.search(rf"{re.escape(json.dumps(name, ensure_ascii=False))}\s*:\s*", text)
+        # The last one, as a model that reasons may have written another before.
+        *_, key = None, *re.finditer(rf"{re.escape(json.dumps(name, ensure_ascii=False))}\s*:\s*", text)
         if len(known) > 1 and key and (read := _read(text, tokens, key.start(), key.end(), known)):
             found[name] = read
     return found
@@ -165,7 +172,7 @@ def with_confidence(pipeline: Pipeline) -> Pipeline | None:
         units = (AnswerUnit(BUILT_IN_UNIT, names, pipeline.definition(), is_builtin=True),)
     labels = {name for step in pipeline.steps for name in _labels(step)}
     labelled = {
-        CONFIDENCE if unit.is_builtin else f"{unit.name}_{CONFIDENCE}": unit
+        confidence_column("sentiment" if unit.is_builtin else unit.name): unit
         for unit in units
         if unit.name in labels or (unit.is_builtin and "sentiment" in labels)
     }
