@@ -185,10 +185,10 @@ def main() -> None:
                 f"confidence {low:.2f} to {high:.2f}: {len(inside):>4} rows, mean {mean:.2f}, right {right:.2f}\n"
             )
     urgent = sum(row["columns"]["issues"]["urgency"] == "high" for row in rows) / len(rows)
-    from_examples = [(row["text"], found) for row in rows if (found := list(copied(row)))]
+    from_examples = [(row["text"], runs) for row in rows if (runs := list(copied(row)))]
     sys.stdout.write(f"urgency high: {urgent:.3f}\nanswers with words of a worked example: {len(from_examples)}\n")
-    for text, found in from_examples:
-        sys.stdout.write(f"  {text[:80]!r}: {'; '.join(found)}\n")
+    for text, runs in from_examples:
+        sys.stdout.write(f"  {text[:80]!r}: {'; '.join(runs)}\n")
     FITTED.write_text(json.dumps(fitted(rows)) + "\n", encoding="utf-8")
 
 

@@ -42,13 +42,13 @@ Probabilities = Mapping[str, float]
 def choices(schema: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
     """How values of a JSON schema begin, where they have to choose; none for a schema without choices."""
     if "$ref" in schema:
-        return choices(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+        return choices(root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {}), root)
     if "enum" in schema or "const" in schema:
         return tuple(json.dumps(one, ensure_ascii=False) for one in schema.get("enum", [schema.get("const")]))
     if branches := schema.get("anyOf"):
         found = [choices(branch, root) for branch in branches]
         return tuple(one for some in found for one in some) if all(found) else ()
-    return _BEGINNINGS.get(schema.get("type", ""), ())
+    return _BEGINNINGS.get(str(schema.get("type")), ())
 
 
 _BEGINNINGS = {"boolean": ("true", "false"), "null": ("null",), "string": ('"',)}
@@ -75,9 +75,10 @@ def _read(text: str, tokens: Sequence[Token], key: int, start: int, known: Seque
     found = dict.fromkeys(known, 0.0)
     left, at = 1.0, 0
     for token in tokens:
-        before, at = text[key:at], at + len(token.text)
+        began, at = at, at + len(token.text)
         if at < start:
             continue
+        before = text[key:began]
         chosen = _leads(before + token.text, text[key:start], known)
         # What the chosen token decides, a token that leaves it open would decide otherwise: a tokenizer that has one
         # token for a colon with a quote writes the colon alone only before something else.
@@ -168,7 +169,7 @@ def with_confidence(pipeline: Pipeline) -> Pipeline | None:
         return replace(pipeline, columns=(*pipeline.columns, Column(CONFIDENCE, type="number")))
     names = tuple(column.name for column in pipeline.columns)
     units = pipeline.units
-    if not units and "sentiment" in names:
+    if not units and {"sentiment", "issues"} <= {*names}:
         units = (AnswerUnit(BUILT_IN_UNIT, names, pipeline.definition(), is_builtin=True),)
     labels = {name for step in pipeline.steps for name in _labels(step)}
     labelled = {
