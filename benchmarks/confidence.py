@@ -32,7 +32,7 @@ from mellea_cli.engine.pipeline_runner import step_options
 from mellea_cli.messages import Options
 from mellea_cli.models.catalogue import DEFAULT_MODEL
 from mellea_cli.pipelines import confidence
-from mellea_cli.pipelines.confidence import features, probability, read_choices
+from mellea_cli.pipelines.confidence import calibrated, log_odds, read_choices
 from mellea_cli.pipelines.default_prompts import SINGLE
 
 ANSWERS = FOLDER / "answers.jsonl"
@@ -77,8 +77,9 @@ def answers(path: Path = ANSWERS) -> list[dict[str, Any]]:
 
 
 def samples(rows: Sequence[dict[str, Any]]) -> list[Sample]:
-    """What the confidence is fitted on: the features of each row, and whether its label is right."""
-    return [(found, int(is_right(row))) for row in rows if (found := features(row["columns"], row["read"]))]
+    """What the confidence is fitted on: the log-odds of each row's label, and whether it is right."""
+    found = [(log_odds(row["columns"], row["read"]), int(is_right(row))) for row in rows]
+    return [([value], right) for value, right in found if value is not None]
 
 
 def is_right(row: dict[str, Any]) -> bool:
@@ -174,7 +175,7 @@ def main() -> None:
     for source in sorted({row["source"] for row in rows}):
         found = fitted([row for row in rows if row["source"] != source])
         mine = [row for row in rows if row["source"] == source]
-        judged = [(probability(found, values), bool(right)) for values, right in samples(mine)]
+        judged = [(calibrated(value, found), bool(right)) for (value,), right in samples(mine)]
         report(source, mine, judged)
         held += judged
     report("all, each held out", rows, held)
