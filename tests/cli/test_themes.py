@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ def test_an_edited_file_asks_again_only_what_it_must(
     asked, told = counted(KIND, slow, RUDE)
     assert (asked, told["themes"]) == (0, {"Kind people": 10, "Slow": 20, "Rude staff": 10})
     assert read_rows(tmp_path / "themes.jsonl")[1]["theme_quotes"] == {"Slow": "late", "Rude staff": "rude"}
+    below = replace(RUDE, parent="Service")
+    assert counted(KIND, slow, below)[0] == 0
     asked, told = counted(slow, KIND)
     assert (asked, told["themes"]) == (10, {"Slow": 20, "Kind people": 10})
     asked, _ = counted(LATE, RUDE, KIND)

@@ -31,6 +31,17 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["t.toml"]
 
 
+def test_a_parent_is_a_heading(tmp_path: Path) -> None:
+    """Spellings that differ in capitals are one; a heading that is also a theme is refused with its line."""
+    path = tmp_path / "t.toml"
+    themes = (Theme("Late", "It came late.", parent="Delivery"), Theme("Lost", "It never came.", parent="DELIVERY"))
+    write_themes(path, themes)
+    assert [one.parent for one in read_themes(path) or ()] == ["Delivery", "Delivery"]
+    path.write_text(path.read_text().replace('"DELIVERY"', '"late"'))
+    with pytest.raises(UsageError, match=r"t.toml:\d+: the parent 'late' is a theme of its own"):
+        read_themes(path)
+
+
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     """An edited file is the user's."""
     path = tmp_path / "t.toml"

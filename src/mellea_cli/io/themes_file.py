@@ -30,7 +30,7 @@ _HEAD = """\
 # A new theme, another definition, kind or example changes the question: every row is asked again.
 #
 # name: short, unique. definition: one line, what belongs to it. kind: "complaint", "praise" or "both".
-# examples: two phrases that belong to it.
+# examples: two phrases that belong to it. parent: if you like, a heading that reports count several themes under.
 """
 
 
@@ -53,8 +53,9 @@ class _ThemeTable(BaseModel):
     definition: _Line
     kind: Kind = "both"
     examples: Annotated[list[_Line], BeforeValidator(_first_two)] = []
+    parent: _Name | None = None
 
-    @field_validator("name")
+    @field_validator("name", "parent")
     @classmethod
     def _usable_as_label(cls, name: str) -> str:
         if JOINT.strip() in name:
@@ -87,7 +88,16 @@ def read_themes(path: Path) -> tuple[Theme, ...] | None:
         raise UsageError(f"{where}: the themes cannot be read: {said}", hint=_way_out(path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the themes cannot be read: {error}", hint=_way_out(path)) from error
-    themes = tuple(Theme(one.name, one.definition, one.kind, tuple(one.examples)) for one in tables)
+    spelled: dict[str, str] = {}  # Headings that differ in capitals only are one
+    themes = tuple(
+        Theme(one.name, one.definition, one.kind, tuple(one.examples), spelled.setdefault(heading.casefold(), heading))
+        for one in tables
+        for heading in (one.parent or "",)
+    )
+    for number, theme in enumerate(themes):
+        if theme.parent.casefold() in {one.name.casefold() for one in themes}:
+            message = f"{_place(path, 'theme', number, 'parent')}: the parent {theme.parent!r} is a theme of its own"
+            raise UsageError(message, hint="give the heading another name: there are two levels, and it is no label")
     for (_, one), (number, other) in itertools.combinations(enumerate(themes), 2):
         same = ""
         if one.name.casefold() == other.name.casefold():
@@ -116,6 +126,8 @@ def _table(theme: Theme) -> str:
     lines = ["[[theme]]"]
     for key in _ThemeTable.model_fields:
         value = getattr(theme, key)
+        if value == "":
+            continue
         text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
         lines.append(f"{key} = {text}".replace("\x7f", "\\u007f"))
     return "\n".join((*lines, ""))
