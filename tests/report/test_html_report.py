@@ -224,7 +224,7 @@ def test_themes_stand_below_their_parent(tmp_path: Path) -> None:
     figures = figures_of(tmp_path, result_rows(90, themed=True), ReportOptions(themes=themes))
     (parent,) = figures.parents
     assert parent.count < sum(theme.count for theme in figures.themes if theme.parent)
-    assert f"<bdi>&lt;Service&gt;</bdi></span>" in page
+    assert "<bdi>&lt;Service&gt;</bdi></span>" in page
     assert page.count('<li class="child">') == 2
     assert '<span class="hidden">&lt;Service&gt;: </span><bdi>Waiting times</bdi>' in page
     assert 'data-value="&lt;Service&gt;"' not in page

@@ -167,6 +167,22 @@ class RunOptions:
         THEMES_ONLY,
     ] = 12
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
+    propose: Annotated[
+        bool,
+        option(THEMES, "Then write proposals: new themes from `other`, splits, merges. Asks the model.", usual=True),
+        THEMES_ONLY,
+    ] = False
+    accept: Annotated[
+        str | None,
+        option(
+            THEMES,
+            "Put proposals into the themes file, by number; ask shows each. Labels no rows.",
+            metavar="N,N|all|ask",
+            env=False,
+            usual=True,
+        ),
+        THEMES_ONLY,
+    ] = None
 
     output: Annotated[
         str,
@@ -505,7 +521,7 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     from mellea_cli.cli.settings import choose_servers
 
-    if not values["inputs"]:
+    if not values["inputs"] and values.get("accept") is None:
         if stdin_is_terminal() and not values["nightly"]:
             from mellea_cli.cli.help_pages import first_minute
 

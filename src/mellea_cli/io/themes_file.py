@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
@@ -88,15 +90,25 @@ def read_themes(path: Path) -> tuple[Theme, ...] | None:
         raise UsageError(f"{where}: the themes cannot be read: {said}", hint=_way_out(path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the themes cannot be read: {error}", hint=_way_out(path)) from error
+    themes = _as_themes(tables)
+    _check(themes, lambda *keys: _place(path, "theme", *keys))
+    return themes
+
+
+def _as_themes(tables: Sequence[_ThemeTable]) -> tuple[Theme, ...]:
     spelled: dict[str, str] = {}  # Headings that differ in capitals only are one
-    themes = tuple(
+    return tuple(
         Theme(one.name, one.definition, one.kind, tuple(one.examples), spelled.setdefault(heading.casefold(), heading))
         for one in tables
         for heading in (one.parent or "",)
     )
+
+
+def _check(themes: Sequence[Theme], place: Callable[..., str]) -> None:
+    """Refuse themes that cannot stand in one list; `place` says where a theme and its key are."""
     for number, theme in enumerate(themes):
         if theme.parent.casefold() in {one.name.casefold() for one in themes}:
-            message = f"{_place(path, 'theme', number, 'parent')}: the parent {theme.parent!r} is a theme of its own"
+            message = f"{place(number, 'parent')}: the parent {theme.parent!r} is a theme of its own"
             raise UsageError(message, hint="give the heading another name: there are two levels, and it is no label")
     for (_, one), (number, other) in itertools.combinations(enumerate(themes), 2):
         same = ""
@@ -105,9 +117,8 @@ def read_themes(path: Path) -> tuple[Theme, ...] | None:
         elif (one.kind, one.definition.casefold()) == (other.kind, other.definition.casefold()):
             same = "definition"
         if same:
-            message = f"{_place(path, 'theme', number, same)}: {other.name!r} has the same {same} as {one.name!r}"
+            message = f"{place(number, same)}: {other.name!r} has the same {same} as {one.name!r}"
             raise UsageError(message, hint="make them differ, or remove one")
-    return themes
 
 
 def write_themes(path: Path, themes: Sequence[Theme]) -> None:
@@ -121,16 +132,149 @@ def write_themes(path: Path, themes: Sequence[Theme]) -> None:
         raise UsageError(message, hint="run the same command again") from error
 
 
-def _table(theme: Theme) -> str:
+def _table(theme: Theme, name: str = "theme") -> str:
+    values = {key: getattr(theme, key) for key in _ThemeTable.model_fields}
+    return "\n".join((f"[[{name}]]", *(f"{key} = {_toml(value)}" for key, value in values.items() if value != ""), ""))
+
+
+def _toml(value: Any) -> str:
     # A JSON string is a basic string of TOML too, once DEL is escaped.
-    lines = ["[[theme]]"]
-    for key in _ThemeTable.model_fields:
-        value = getattr(theme, key)
-        if value == "":
-            continue
-        text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
-        lines.append(f"{key} = {text}".replace("\x7f", "\\u007f"))
-    return "\n".join((*lines, ""))
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change of a themes file that rows suggest: `themes` come in, those that it `replaces` by name go."""
+
+    change: Literal["new", "split", "merge"]
+    reason: str
+    themes: tuple[Theme, ...]
+    replaces: tuple[str, ...] = ()
+    rows: tuple[tuple[str, str], ...] = ()  # Some of the rows that show it: ids, and words of their texts
+    number: int = 0  # Its name in the file, which stays when others are accepted
+
+
+class _Evidence(BaseModel):
+    id: str
+    words: str
+
+
+class _ProposalTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    number: int
+    change: Literal["new", "split", "merge"]
+    reason: str = ""
+    replaces: list[_Name] = []
+    rows: list[_Evidence] = []
+    theme: Annotated[list[_ThemeTable], Field(min_length=1)]
+
+
+class _ProposalsFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    proposal: list[_ProposalTable] = []
+
+
+_PROPOSALS_HEAD = """\
+# Proposals of `mellea themes --propose` for {name}. Nothing of this is used until you accept it:
+#   mellea themes --themes-file {command} --accept ask    (or 1,3 or all)
+# Names and definitions may be edited here first.
+"""
+
+
+def proposals_path(path: Path) -> Path:
+    """The file with proposals for a themes file, next to it."""
+    return path.with_name(f"{path.name.removesuffix('.toml')}.proposal.toml")
+
+
+def write_proposals(path: Path, proposals: Sequence[Proposal]) -> Path:
+    """Write the proposals for the themes file `path`, instead of earlier ones; none leave no file."""
+    target = proposals_path(path)
+    if not proposals:
+        target.unlink(missing_ok=True)
+        return target
+    parts = [_PROPOSALS_HEAD.format(name=path.name, command=shlex.quote(path.name))]
+    for one in proposals:
+        lines = ["[[proposal]]", *(f"{key} = {_toml(getattr(one, key))}" for key in ("number", "change", "reason"))]
+        lines += [f"replaces = {_toml(one.replaces)}"] if one.replaces else []
+        rows = "".join(f"  {{ id = {_toml(row)}, words = {_toml(words)} }},\n" for row, words in one.rows)
+        parts += ["\n".join((*lines, f"rows = [\n{rows}]\n"))]
+        parts += [_table(theme, "proposal.theme") for theme in one.themes]
+    with AtomicFile(target, str(target)) as file:
+        file.write("\n".join(parts).encode())
+        file.commit()
+    return target
+
+
+def read_proposals(path: Path) -> list[Proposal]:
+    """The proposals for the themes file `path`; none when there is no file with them."""
+    source = proposals_path(path)
+    try:
+        tables = _ProposalsFile.model_validate(tomllib.loads(source.read_text(encoding="utf-8-sig"))).proposal
+    except FileNotFoundError:
+        return []
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"{_place(source, *first['loc'])}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(message, hint="correct it, or write new proposals with --propose") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source}: cannot be read: {error}", hint="write new proposals with --propose") from error
+    return [
+        Proposal(
+            one.change,
+            one.reason,
+            _as_themes(one.theme),
+            tuple(one.replaces),
+            tuple((row.id, row.words) for row in one.rows),
+            one.number,
+        )
+        for one in tables
+    ]
+
+
+def accept_proposals(path: Path, accepted: Sequence[Proposal]) -> tuple[Theme, ...]:
+    """Change the themes file as proposals say, and take these out of theirs; comments and other themes stay.
+
+    Returns:
+        The themes that the file has now.
+
+    Raises:
+        UsageError: the file does not fit the proposals any more; it is unchanged.
+    """
+    themes = read_themes(path)
+    if themes is None:
+        raise UsageError(f"{path}: there is no such themes file", hint="name the file that the proposals are for")
+    left = [one for one in read_proposals(path) if one not in accepted]
+    gone = {name for one in accepted for name in one.replaces}
+    if missing := gone - {theme.name for theme in themes}:
+        message = f"{path}: has no theme {min(missing)!r} any more, which a proposal replaces"
+        raise UsageError(message, hint="write new proposals with --propose")
+    wanted = (*(one for one in themes if one.name not in gone), *(theme for one in accepted for theme in one.themes))
+    if len(wanted) > MOST_THEMES:
+        raise UsageError(f"{path}: would hold {len(wanted)} themes; {MOST_THEMES} are the most", hint="accept fewer")
+    _check(wanted, lambda *_: str(path))
+    lines = re.split(r"(?<=\n)", path.read_text(encoding="utf-8-sig"))
+    starts = [(line_of(path, ("theme", number)) or 1) - 1 for number in range(len(themes))]
+    for theme, start, end in [*zip(themes, starts, (*starts[1:], len(lines)), strict=True)][::-1]:
+        if theme.name in gone:
+            # Comments above the next theme are about that one.
+            while end > start + 1 and lines[end - 1].lstrip()[:1] in ("", "#"):
+                end -= 1  # noqa: PLW2901 - counted down
+            del lines[start:end]
+    text = "\n".join(("".join(lines).rstrip() + "\n", *(_table(theme) for one in accepted for theme in one.themes)))
+    try:
+        fits = _as_themes(_ThemesFile.model_validate(tomllib.loads(text)).theme) == wanted
+    except ValueError:
+        fits = False
+    if not fits:
+        message = f"{path}: cannot be changed, because its themes are not written as [[theme]] tables"
+        raise UsageError(message, hint=f"make the change by hand: the themes are in {proposals_path(path)}")
+    with AtomicFile(path, str(path)) as file:
+        file.write(text.encode())
+        file.commit()
+    write_proposals(path, left)
+    return wanted
 
 
 def _place(path: Path, *keys: str | int) -> str:

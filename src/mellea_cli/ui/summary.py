@@ -31,6 +31,7 @@ class ThemeCounts:
     failed: int = 0
     quotes: int = 0  # Quotes that were found verbatim in their rows' texts
     audited: bool = False  # Whether the rows of the output were read back and counted again
+    proposals: int | None = None  # Changes of the themes file that were proposed; `None` when nobody asked
 
     @property
     def accounted(self) -> int:
