@@ -19,7 +19,7 @@ def themes(options: RunOptions) -> ExitCode:
 
     The same command again asks only for rows that are missing, failed, or affected by an edit of the themes file.
 
-    --propose suggests changes of that file in FILE.proposal.toml. --accept puts them into it.
+    With --propose it suggests changes of that file in FILE.proposal.toml. With --accept it makes those changes.
     """
     from mellea_cli.cli.theme_run import accept, run_themes
 
