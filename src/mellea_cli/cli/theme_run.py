@@ -456,7 +456,8 @@ class _ThemeRun:
                     servers = await stack.enter_async_context(open_servers(self._options, chosen, (), self._show))
                     subrun = self._subrun(await start_at_server_slots(plan, servers), servers, run_io, stop)
                     stack.enter_context(stop.on_signals())
-                found = await propose(sample, subrun and subrun.ask, most=self._options.max_themes, about=self._about)
+                ask = None if subrun is None else subrun.ask
+                found = await propose(sample, ask, most=self._options.max_themes, about=self._about)
         except SubRunStopped as early:
             result.tally.spend(early.result.tally.usage, early.result.tally.calls)
             stopped = f"{early.result.stopped}; there are labels, and no proposals"

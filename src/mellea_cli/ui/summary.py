@@ -264,8 +264,7 @@ def _item_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
     if summary.same:
         yield "same", "plain", f"{count(summary.same)} answered with an identical text, without a call"
     if summary.alike:
-        what = "capitals, blanks or a full stop"
-        yield "alike", "plain", f"{plural(summary.alike, 'row', 'rows')} shared the answer of a text with other {what}"
+        yield "alike", "plain", f"{plural(summary.alike, 'row', 'rows')} shared the answer of a nearly identical text"
 
 
 def _audit_facts(audit: AuditFigures, between: str) -> Iterator[tuple[str, Role, str]]:
