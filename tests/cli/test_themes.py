@@ -483,7 +483,7 @@ def test_rows_without_a_theme_become_proposals_and_these_themes(
     assert "looking for proposals for themes.jsonl.toml: at most " in done.stderr
     most = int(done.stderr.split(": at most ")[1].split()[0])
     assert 0 < model.state.requests - asked <= most
-    assert "1 new: High prices: 12 of 12 sampled complaints in rows with `other` say this." in done.stderr
+    assert "1 new: High prices: 12 of 12 sampled complaints in rows without a theme say this." in done.stderr
     assert (tmp_path / "themes.jsonl.toml").read_bytes() == mine
     proposed = (tmp_path / "themes.jsonl.proposal.toml").read_text()
     assert '{ id = "2", words = "a high price 2" }' in proposed

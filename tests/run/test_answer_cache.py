@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 from run_io import plan
 
+from mellea_cli.errors import UsageError
 from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Failure, Item, Success
 from mellea_cli.messages import Usage
@@ -226,3 +228,11 @@ def test_the_first_of_a_group_stands_for_it() -> None:
     others = [f"{'-'.join(str(n * k) for k in range(3, 30))} is what row {n} says about its order" for n in range(200)]
     texts = [*others, *(f"{text}!" for text in others)]
     assert groups(*texts) == [*range(200), *range(200)]
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra."""
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    with pytest.raises(UsageError, match="--near-duplicates needs datasketch") as refused:
+        NearDuplicates()
+    assert refused.value.hint == "pip install 'mellea-cli[duplicates]'"

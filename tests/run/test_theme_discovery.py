@@ -234,20 +234,20 @@ def labelled(*counts: tuple[int, Sequence[str], str], themes: Sequence[Theme] = 
     for count, labels, words in counts:
         for number in range(len(rows), len(rows) + count):
             said = f"{words} {number}"
-            (item,) = as_items([row(number, said, complaint=said)])
+            (item,) = as_items([row(number, said, complaint=said if words else None)])
             rows.append((replace(item, id=f"r{number}"), labels, dict.fromkeys(labels, said)))
     return LabelledSample(rows, themes)
 
 
 async def test_other_becomes_a_new_theme() -> None:
     """With its evidence; what one or two rows say is no theme, and nor is one that there is already."""
-    sample = labelled(
-        (20, ["Rude staff"], "rude"), (5, ["other"], "a high price"), (4, ["other"], "late"), (9, ["none"], "")
-    )
+    # A row that is `none` though it complains has no theme either.
+    price, late, nothing = (2, ["none"], "a high price"), (4, ["other"], "late"), (9, ["none"], "")
+    sample = labelled((20, ["Rude staff"], "rude"), (3, ["other"], "a high price"), price, late, nothing)
     ask = Asked()
     (found,) = await propose(sample, ask, most=6)
     assert (found.change, found.number, [theme.name for theme in found.themes]) == ("new", 1, ["High prices"])
-    assert found.reason == "5 of 9 sampled complaints in rows with `other` say this."
+    assert found.reason == "5 of 9 sampled complaints in rows without a theme say this."
     assert found.rows[0][0] in {f"r{number}" for number in range(20, 25)}
     assert all("a high price" in words for _, words in found.rows)
     assert found.themes[0].kind == "complaint"
@@ -266,7 +266,7 @@ async def test_a_large_theme_of_two_things_is_split() -> None:
         ("Rude staff", "Service"),
         ("High prices", "Service"),
     }
-    assert found.reason.startswith("'Service' is in 80 of 80 rows with a theme or `other` (100%), and 48 of 48 ")
+    assert found.reason.startswith("'Service' is in 80 of 80 rows that say something (100%), and 48 of 48 ")
     assert len({words.rsplit(" ", 1)[0] for _, words in found.rows}) == 2
     assert len(ask.questions) <= sample.most_questions(6)
     for one in (

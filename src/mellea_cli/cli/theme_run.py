@@ -477,8 +477,8 @@ class _ThemeRun:
         rows = counts.labelled + counts.other
         if counts.other < _MUCH_OTHER[0] or counts.other < _MUCH_OTHER[1] * rows:
             return
-        kinds = 1 if self._about else 2
-        most = most_questions([counts.other] * kinds, counts.themes, rows, self._options.max_themes)
+        other = [counts.other] if self._about else [counts.other + counts.none] * 2
+        most = most_questions(other, counts.themes, rows, self._options.max_themes)
         share = f"{counts.other:,} of {many(rows, 'row')} ({percent(counts.other / rows)})"
         self._show.say(f"no theme fits {share}: --propose searches them for new themes, with at most {most} questions")
 

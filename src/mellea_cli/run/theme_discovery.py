@@ -357,7 +357,7 @@ def _as_items(texts: Iterable[str]) -> list[Item]:
     return [Item(place, f"question {place + 1}", text) for place, text in enumerate(texts)]
 
 
-# A large theme: in so many rows, and in this share of the rows with a theme or `other`.
+# A large theme: in so many rows, and in this share of the rows that say something.
 _LARGE_ROWS, _LARGE_SHARE, _MOST_LARGE = 30, 0.25, 3
 _SPLIT_SAMPLE = 48
 _MOST_PARTS = 4
@@ -372,9 +372,9 @@ def most_questions(other: Collection[int], counts: Counter[str], rows: int, most
     """The most questions that proposals need.
 
     Args:
-        other: the phrases of rows with `other`, by kind.
+        other: the phrases of rows without a theme, by kind.
         counts: the rows of each theme.
-        rows: the rows with a theme or `other`.
+        rows: the rows that say something.
         most: the new themes, at most.
     """
     sizes = [(min(size, SAMPLE), 0) for size in other if size]
@@ -408,20 +408,23 @@ class LabelledSample:
         texts: Texts | None = None,
     ) -> None:
         self.themes = {theme.name: theme for theme in themes}
-        self.rows = 0  # with a theme or `other`
+        self.rows = 0  # that say something
         self.counts: Counter[str] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()  # Rows with both
         self.together: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self.quotes = {theme.name: _Reservoir() for theme in themes}
         self._draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
+        self._texts = texts
         self.other = draw_phrases(self._others(rows), seed=seed, texts=texts)
 
     def _others(self, rows: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]]) -> Iterator[Item]:
+        """The rows that no theme fits. Small models call some of them `none`, although they complain or praise."""
         for item, labels, quotes in rows:
-            if not labels or NONE in labels:
+            said = read_judgement(item.fields) if self._texts is None else None
+            if not labels or (NONE in labels and (said is None or not said.phrases)):
                 continue
             self.rows += 1
-            if OTHER in labels:
+            if OTHER in labels or NONE in labels:
                 yield item
             known = [name for name in self.themes if name in labels]
             self.counts.update(known)
@@ -458,7 +461,7 @@ async def _new_themes(sample: LabelledSample, ask: Ask, most: int, about: str) -
         rows = [(row, phrase) for phrase, row in drawn if phrase in found.phrases]
         if len(rows) >= _LEAST_ROWS:
             what = f"texts of {about}" if about else f"{theme.kind}s"
-            reason = f"{len(rows)} of {len(drawn)} sampled {what} in rows with `{OTHER}` say this."
+            reason = f"{len(rows)} of {len(drawn)} sampled {what} in rows without a theme say this."
             proposals.append(Proposal("new", reason, (theme,), rows=tuple(rows[:_SHOWN_ROWS])))
     return proposals
 
@@ -477,7 +480,7 @@ async def _splits(sample: LabelledSample, ask: Ask, about: str, merged: Containe
             continue
         number = sample.counts[name]
         reason = (
-            f"{name!r} is in {number:,} of {sample.rows:,} rows with a theme or `{OTHER}` "
+            f"{name!r} is in {number:,} of {sample.rows:,} rows that say something "
             f"({number / sample.rows:.0%}), and {inside} of {len(drawn)} sampled quotes are about {len(parts)} things."
         )
         themes = tuple(dataclasses.replace(theme, parent=whole.parent or name) for theme, _ in parts)
