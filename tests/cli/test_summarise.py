@@ -583,6 +583,9 @@ def test_near_duplicates_share_the_answer_of_the_first(mellea: Run, tmp_path: Pa
         assert mellea(*once, "--overwrite").returncode == 0
         assert server.state.requests == 5
         assert "answered_by" not in read_rows(tmp_path / "out.jsonl")[0]
+        exported = ("-o", "batch.jsonl", "--export-batch", "requests.jsonl", "--near-duplicates")
+        assert mellea("summarise", "in.jsonl", *once[4:], *exported).returncode == 0
+        assert len((tmp_path / "requests.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(
