@@ -220,7 +220,7 @@ def _headline(summary: RunSummary) -> Iterator[tuple[Role, str]]:
     total = summary.total if summary.total is not None else summary.done + summary.failed
     if not summary.asked and summary.done and not summary.stopped:
         known = f"all {count(summary.done)} answers were" if summary.done > 1 else "the answer was"
-        yield "strong", f"{known} known already, nothing was sent"
+        yield "strong", f"{known} known already{'' if summary.calls else ', nothing was sent'}"
     else:
         items = plural(total, "item", "items")
         yield "strong", f"{count(summary.done)} of {items} answered in {duration(summary.elapsed_s)}"
