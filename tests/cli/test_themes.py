@@ -486,7 +486,7 @@ def test_rows_without_a_theme_become_proposals_and_these_themes(
     assert "1 new: High prices: 12 of 12 sampled complaints in rows without a theme say this." in done.stderr
     assert (tmp_path / "themes.jsonl.toml").read_bytes() == mine
     proposed = (tmp_path / "themes.jsonl.proposal.toml").read_text()
-    assert '{ id = "2", words = "a high price 2" }' in proposed
+    assert '["2", "a high price 2"]' in proposed
     asked = model.state.requests
     done = mellea("themes", "--themes-file", "themes.jsonl.toml", "--accept", "ask")
     assert (done.returncode, model.state.requests) == (0, asked)

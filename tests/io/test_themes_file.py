@@ -11,7 +11,6 @@ from mellea_cli.errors import OutputError, UsageError
 from mellea_cli.io.themes_file import (
     Proposal,
     accept_proposals,
-    proposals_path,
     read_proposals,
     read_themes,
     write_proposals,
@@ -216,8 +215,16 @@ def test_a_proposal_that_does_not_fit_changes_nothing(tmp_path: Path, mine: str,
 
 
 def test_a_broken_proposals_file_names_the_line(tmp_path: Path) -> None:
-    """It may be edited too."""
-    path = proposals_path(tmp_path / "t.toml")
-    path.write_text('[[proposal]]\nnumber = 1\nchange = "rename"\n[[proposal.theme]]\nname = "a"\ndefinition = "b"\n')
-    with pytest.raises(UsageError, match=r"t.proposal.toml:3: proposal.0.change: Input should be 'new', 'split' or"):
-        read_proposals(tmp_path / "t.toml")
+    """It may be edited too; a name that is no label is refused when it is accepted."""
+    path = tmp_path / "t.toml"
+    path.write_text(MINE, encoding="utf-8")
+    source = write_proposals(path, [SPLIT])
+    good = source.read_text()
+    source.write_text(good.replace('"split"', '"rename"'))
+    with pytest.raises(UsageError, match=r"t.proposal.toml:7: change: Input should be 'new', 'split' or 'merge'"):
+        read_proposals(path)
+    source.write_text(good.replace('"New"', '"A | B"'))
+    with pytest.raises(UsageError, match=r"t.proposal.toml: name: a name cannot contain '\|'"):
+        accept_proposals(path, read_proposals(path))
+    source.write_text(good.replace('"New"', '" So   new"'))
+    assert [one.name for one in accept_proposals(path, read_proposals(path))] == ["Kept", "So new", NASTY.name]

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from mellea_cli.errors import UsageError, nearest
 from mellea_cli.io.files import AtomicFile
@@ -154,28 +163,6 @@ class Proposal:
     number: int = 0  # Its name in the file, which stays when others are accepted
 
 
-class _Evidence(BaseModel):
-    id: str
-    words: str
-
-
-class _ProposalTable(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    number: int
-    change: Literal["new", "split", "merge"]
-    reason: str = ""
-    replaces: list[_Name] = []
-    rows: list[_Evidence] = []
-    theme: Annotated[list[_ThemeTable], Field(min_length=1)]
-
-
-class _ProposalsFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    proposal: list[_ProposalTable] = []
-
-
 _PROPOSALS_HEAD = """\
 # Proposals of `mellea themes --propose` for {name}. Nothing of this is used until you accept it:
 #   mellea themes --themes-file {command} --accept ask    (or 1,3 or all)
@@ -198,9 +185,9 @@ def write_proposals(path: Path, proposals: Sequence[Proposal]) -> Path:
     for one in proposals:
         lines = ["[[proposal]]", *(f"{key} = {_toml(getattr(one, key))}" for key in ("number", "change", "reason"))]
         lines += [f"replaces = {_toml(one.replaces)}"] if one.replaces else []
-        rows = "".join(f"  {{ id = {_toml(row)}, words = {_toml(words)} }},\n" for row, words in one.rows)
+        rows = "".join(f"  {_toml(row)},\n" for row in one.rows)
         parts += ["\n".join((*lines, f"rows = [\n{rows}]\n"))]
-        parts += [_table(theme, "proposal.theme") for theme in one.themes]
+        parts += [_table(theme, "proposal.themes") for theme in one.themes]
     with AtomicFile(target, str(target)) as file:
         file.write("\n".join(parts).encode())
         file.commit()
@@ -211,26 +198,20 @@ def read_proposals(path: Path) -> list[Proposal]:
     """The proposals for the themes file `path`; none when there is no file with them."""
     source = proposals_path(path)
     try:
-        tables = _ProposalsFile.model_validate(tomllib.loads(source.read_text(encoding="utf-8-sig"))).proposal
+        tables = tomllib.loads(source.read_text(encoding="utf-8-sig")).get("proposal", [])
+        return TypeAdapter(list[Proposal]).validate_python(tables)
     except FileNotFoundError:
         return []
     except ValidationError as error:
-        first = error.errors()[0]
-        message = f"{_place(source, *first['loc'])}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UsageError(message, hint="correct it, or write new proposals with --propose") from error
+        raise _unusable(_place(source, "proposal", *error.errors()[0]["loc"]), error) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: cannot be read: {error}", hint="write new proposals with --propose") from error
-    return [
-        Proposal(
-            one.change,
-            one.reason,
-            _as_themes(one.theme),
-            tuple(one.replaces),
-            tuple((row.id, row.words) for row in one.rows),
-            one.number,
-        )
-        for one in tables
-    ]
+
+
+def _unusable(where: str, error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    message = f"{where}: {first['loc'][-1]}: {first['msg'].removeprefix('Value error, ')}"
+    return UsageError(message, hint="correct it, or write new proposals with --propose")
 
 
 def accept_proposals(path: Path, accepted: Sequence[Proposal]) -> tuple[Theme, ...]:
@@ -264,17 +245,19 @@ def accept_proposals(path: Path, accepted: Sequence[Proposal]) -> tuple[Theme, .
             del lines[start:end]
     text = "\n".join(("".join(lines).rstrip() + "\n", *(_table(theme) for one in accepted for theme in one.themes)))
     try:
-        fits = _as_themes(_ThemesFile.model_validate(tomllib.loads(text)).theme) == wanted
-    except ValueError:
-        fits = False
-    if not fits:
+        changed = _as_themes(_ThemesFile.model_validate(tomllib.loads(text)).theme)
+    except ValidationError as error:
+        raise _unusable(str(proposals_path(path)), error) from error
+    except tomllib.TOMLDecodeError:
+        changed = ()
+    if [one.name for one in changed] != [_one_line(one.name) for one in wanted]:
         message = f"{path}: cannot be changed, because its themes are not written as [[theme]] tables"
         raise UsageError(message, hint=f"make the change by hand: the themes are in {proposals_path(path)}")
     with AtomicFile(path, str(path)) as file:
         file.write(text.encode())
         file.commit()
     write_proposals(path, left)
-    return wanted
+    return changed
 
 
 def _place(path: Path, *keys: str | int) -> str:
