@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -40,30 +41,24 @@ FITTED = Path(confidence.__file__).with_name("confidence.json")
 (STEP,) = (replace(step, reads_choices=True) for step in SINGLE.steps)
 COPIED_WORDS = 3
 """So many telling words in a row that an answer has from a worked example, and not from its own text, are copied."""
-# Every summary says "the customer found the …", so these tell nothing.
-_UNTELLING = frozenset(
-    [
-        "a",
-        "and",
-        "but",
-        "customer",
-        "finds",
-        "for",
-        "found",
-        "in",
-        "is",
-        "it",
-        "liked",
-        "loves",
-        "of",
-        "praises",
-        "the",
-        "to",
-        "was",
-        "were",
-        "with",
-    ]
-)
+# Every summary says "the customer finds the product …", so these tell nothing.
+_UNTELLING = {
+    "a",
+    "and",
+    "but",
+    "customer",
+    "finds",
+    "for",
+    "found",
+    "in",
+    "is",
+    "it",
+    "liked",
+    "loves",
+    "of",
+    "praises",
+}
+_UNTELLING |= {"product", "the", "to", "was", "were", "with"}
 
 Judged = tuple[float, bool]
 
@@ -94,10 +89,10 @@ def fitted(rows: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def auroc(judged: Sequence[Judged]) -> float:
-    """The chance that a right label is surer than a wrong one."""
+    """The chance that a right label is surer than a wrong one; no number where there is none of either."""
     right, wrong = ([sure for sure, is_right in judged if is_right is wanted] for wanted in (True, False))
     wins = sum((one > other) + (one == other) / 2 for one in right for other in wrong)
-    return wins / max(1, len(right) * len(wrong))
+    return wins / (len(right) * len(wrong)) if right and wrong else math.nan
 
 
 def rest(judged: Sequence[Judged], share: float = 0.8) -> float:
