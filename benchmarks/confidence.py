@@ -58,7 +58,7 @@ _UNTELLING = {
     "of",
     "praises",
 }
-_UNTELLING |= {"product", "the", "to", "was", "were", "with"}
+_UNTELLING |= {"praises", "product", "the", "to", "was", "were", "with"}
 
 Judged = tuple[float, bool]
 
