@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mellea_cli.cli.backend_setup import ModelChoice, model_identity, server_address
-from mellea_cli.cli.flags import row_filter
+from mellea_cli.cli.flags import row_filter, typed_command
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError, name_some
@@ -1235,8 +1234,7 @@ def same_command(options: RunOptions) -> str:
     if options.output == "-" or options.input == "-":
         return ""
     # With --fresh again it would ask for everything once more.
-    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-    return shlex.join(["mellea", *arguments]) if arguments else ""
+    return typed_command(without="--fresh")
 
 
 # The event loop.

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -357,6 +358,12 @@ def write_json(value: Any) -> None:
         typer.echo(json.dumps(value, ensure_ascii=False))
     except UnicodeEncodeError:  # a lone surrogate, as in the name of a file
         typer.echo(json.dumps(value))
+
+
+def typed_command(*added: str, without: str = "") -> str:
+    """The command of this process as it was typed, without one flag and with others; empty where there is none."""
+    arguments = [argument for argument in sys.argv[1:] if argument != without]
+    return shlex.join(["mellea", *arguments, *added]) if arguments else ""
 
 
 def stdin_has_data() -> bool:

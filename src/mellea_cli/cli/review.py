@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command
+from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command, typed_command
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def review(flags: ReviewFlags) -> ExitCode:
         return _import(flags, file)
     on_terminal = is_terminal(sys.stdin, os.environ) and is_terminal(sys.stdout, os.environ)
     if flags.html is None and not on_terminal:
-        hint = f"make a page for a browser: mellea review {shlex.quote(flags.results)} --html review.html"
+        hint = f"make a page for a browser: {typed_command('--html', 'review.html')}"
         raise UsageError("mellea review needs a terminal", hint=hint)
     who = this_person() if flags.who is None else flags.who
     said = Corrections(one for one in lines if one.who == who)
@@ -107,9 +107,16 @@ def review(flags: ReviewFlags) -> ExitCode:
     finally:
         done = f"{judged.reviewed:,} of {many(judged.total, 'row')} judged, {judged.changed:,} changed"
         say(sys.stderr, f"{done}; saved in {path.name}")
-    name = shlex.quote(flags.results)
-    say(sys.stderr, f"continue: mellea review {name}; corrected totals: mellea report {name}")
+    say(sys.stderr, f"continue: {typed_command()}; corrected totals: {_report_command(flags)}")
     return ExitCode.OK
+
+
+def _report_command(flags: ReviewFlags) -> str:
+    """The report of these results, read with the same flags."""
+    columns = [("--text-field", name) for name in flags.text_field or ()]
+    others = [("--input-format", flags.input_format), ("--id-field", flags.id_field)]
+    given = [part for flag, value in (*columns, *others) if value is not None for part in (flag, value)]
+    return shlex.join(["mellea", "report", flags.results, *given])
 
 
 def _import(flags: ReviewFlags, file: Any) -> ExitCode:
