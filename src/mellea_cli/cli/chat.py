@@ -185,7 +185,7 @@ async def _answer_all(chat: "Chat", questions: Sequence[str], *, as_json: bool, 
     try:
         for line in questions:
             if commands and is_command(line):
-                if await _run_command(chat, line):
+                if await _run_command(chat, line, as_json=as_json):
                     break
                 continue
             if chat.conversation.turns[before:] and not as_json:
@@ -208,7 +208,7 @@ async def _answer_all(chat: "Chat", questions: Sequence[str], *, as_json: bool, 
     return code
 
 
-async def _run_command(chat: "Chat", line: str) -> bool:
+async def _run_command(chat: "Chat", line: str, *, as_json: bool) -> bool:
     """Run a slash command; returns whether it ends the chat. It writes to stderr: stdout is for answers."""
     from mellea_cli.chat.slash_commands import run_command
 
@@ -222,7 +222,7 @@ async def _run_command(chat: "Chat", line: str) -> bool:
     for row in result.rows:
         _note("  ".join(row))
     if result.ask:
-        await _answer(chat, result.ask, as_json=False)
+        await _answer(chat, result.ask, as_json=as_json)
     return result.exit
 
 
