@@ -827,9 +827,6 @@ def preview(
     item = found.first if found is not None else None
     if first is None and item is None:
         item = next(iter(opened.source), None)
-    rows = plan.rows_per_call
-    calls = f"{len(plan.pipeline.steps)} per " + ("item" if rows == 1 else f"{rows} items")
-    calls += f", {-(-found.calls // rows):,} in all" if found is not None else ""
     estimate: Estimate | None = None
     expected: list[tuple[str, str]] = []
     if first is None and found is not None and found.asked:
@@ -850,7 +847,7 @@ def preview(
         ),
         ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
         *_asked_fields(found),
-        ("calls", calls),
+        ("calls", _calls(plan, found)),
         *expected,
         ("backend", ", ".join(filter(None, (plan.backend, server_address(options, plan.backend))))),
         ("model", plan.model),
@@ -879,6 +876,17 @@ def preview(
             "exit_code": 0,
         }
         sys.stderr.write(json.dumps(record) + "\n")
+
+
+def _calls(plan: RunPlan, found: Forecast | None) -> str:
+    """How many requests a run sends, for each item and in all."""
+    steps, rows = plan.pipeline.steps, plan.rows_per_call
+    if found is not None and found.asked and any(step.parts or step.when for step in steps):
+        ends = sorted({found.least_calls, found.calls})
+        each = " to ".join(f"{calls / found.asked:.1f}".removesuffix(".0") for calls in ends)
+        return f"{each} per item, {' to '.join(f'{calls:,}' for calls in ends)} in all"
+    per = f"{len(steps)} per " + ("item" if rows == 1 else f"{rows} items")
+    return per if found is None else f"{per}, {-(-found.calls // rows):,} in all"
 
 
 def _expected(
