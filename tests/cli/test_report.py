@@ -25,6 +25,8 @@ def test_one_screen_says_what_matters(mellea: Run, results: Path) -> None:
     for word in ("sentiment  negative", "urgency high", "themes     ", "urgent     [R-", "by month   2026-01"):
         assert word in done.stdout
     assert f"mellea report {results} -o report.html" in done.stdout
+    split = mellea("report", str(results), "--by", "channel")
+    assert f"mellea report {results} --by channel -o report.html" in split.stdout
     assert "\x1b" not in done.stdout
 
 

@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
@@ -297,6 +298,18 @@ PullFlag = Annotated[bool, option(MODEL, "Download the model if it is missing.")
 LocalOnlyFlag = Annotated[bool, option(SAFETY, "Connect to nothing outside this machine.", usual=True)]
 AllowHttpFlag = Annotated[bool, option(SAFETY, "Allow http without TLS to other machines.")]
 LogLevelFlag = Annotated[LogLevel | None, option(DISPLAY, "Log to stderr from this level on.", callback=set_log_level)]
+
+# Flags of the commands that read an output. A variable such as MELLEA_TEXT_FIELD is for the batch commands.
+
+flag = partial(option, env=False)
+WhereFlag = Annotated[str | None, flag(INPUT, WHERE_HELP, metavar="EXPR")]
+TextFieldFlag = Annotated[
+    list[str] | None, flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
+]
+IdFieldFlag = Annotated[str | None, flag(INPUT, "Column with the id (default: id).", metavar="NAME", **COLUMN)]
+InputFormatFlag = Annotated[str | None, flag(INPUT, "Input format, if its suffix does not tell.", **FORMATS)]
+EncodingFlag = Annotated[str | None, flag(INPUT, "Input encoding (default: UTF-8).")]
+DelimiterFlag = Annotated[str | None, flag(INPUT, "CSV delimiter.", "-d")]
 
 
 def options_command(

@@ -115,7 +115,7 @@ FILTERS = """\
 # Conditions on rows
 
 `--where EXPR` takes only the rows that meet a condition on columns and answers. `mellea summarise`, `run`, `themes`,
-`report`, `show` and `export` have it.
+`report`, `compare`, `watch`, `show` and `export` have it.
 
 ```console
 mellea summarise feedback.csv -o web.csv --where 'channel == "web" and length(text) > 40'

@@ -17,7 +17,22 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from mellea_cli.cli.flags import COLUMN, FORMATS, INPUT, OUTPUT, WHERE_HELP, option, options_command, row_filter
+from mellea_cli.cli.flags import (
+    COLUMN,
+    FORMATS,
+    INPUT,
+    OUTPUT,
+    DelimiterFlag,
+    EncodingFlag,
+    IdFieldFlag,
+    InputFormatFlag,
+    TextFieldFlag,
+    WhereFlag,
+    flag,
+    options_command,
+    row_filter,
+    typed_command,
+)
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,12 +46,18 @@ if TYPE_CHECKING:
 
 ReportFormat = Literal["text", "html", "md", "json"]
 REPORT = "Report"
-SCORE_HELP = "Score column: nps, csat or stars, then its name (default: by name)."
-
-# A variable such as MELLEA_OUTPUT is for the batch commands.
-_flag = partial(option, env=False)
 
 _SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", ".json": "json", ".txt": "text"}
+
+
+ScoreFlag = Annotated[
+    tuple[str, str] | None,
+    flag(REPORT, "Score column: nps, csat or stars, then its name (default: by name).", metavar="KIND COLUMN"),
+]
+_Output = Annotated[str | None, flag(OUTPUT, "A file (.html .md .json .txt) or - for stdout.", "-o")]
+_Format = Annotated[ReportFormat | None, flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")]
+_Json = Annotated[bool, flag(OUTPUT, "The same as --format json.")]
+_Brand = Annotated[str | None, flag(OUTPUT, "Line above the title of a page, such as your company.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +67,21 @@ class ReportFlags:
     results: Annotated[
         str, typer.Argument(metavar="RESULTS", help="Output of mellea summarise or themes; - for stdin.")
     ]
-    output: Annotated[str | None, _flag(OUTPUT, "A file (.html .md .json) or - for stdout.", "-o")] = None
-    format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
-        None
-    )
-    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
-    title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
-    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
-    where: Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")] = None
-    by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
-    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    output: _Output = None
+    format: _Format = None
+    json: _Json = False
+    title: Annotated[str | None, flag(OUTPUT, "Title of the report.")] = None
+    brand: _Brand = None
+    where: WhereFlag = None
+    by: Annotated[list[str] | None, flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
+    score: ScoreFlag = None
     date: Annotated[
-        str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN)
+        str | None,
+        flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN),
     ] = None
     month_first: Annotated[
         bool | None,
-        _flag(
+        flag(
             REPORT,
             "How to read 03/04/2026 (default: as the column's other dates tell).",
             "--month-first/--day-first",
@@ -69,17 +89,13 @@ class ReportFlags:
         ),
     ] = None
     themes_file: Annotated[
-        str | None, _flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
+        str | None, flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
     ] = None
-    input_format: Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)] = (
-        None
-    )
-    text_field: Annotated[
-        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
-    ] = None
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
-    encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None
-    delimiter: Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")] = None
+    input_format: InputFormatFlag = None
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
+    encoding: EncodingFlag = None
+    delimiter: DelimiterFlag = None
 
 
 @options_command(ReportFlags)
@@ -159,7 +175,10 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
     name = shlex.quote(flags.results)
     if figures.labels is None and figures.judged:
         return [f"mellea themes {name} -o themes.jsonl"]
-    return [f"mellea report {name} -o report.html"] if form == "text" else []
+    if form != "text":
+        return []
+    named = flags.output or flags.format
+    return [f"mellea report {name} -o report.html" if named else typed_command("-o", "report.html")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,21 +189,18 @@ class CompareFlags:
         list[str],
         typer.Argument(metavar="OLD... NEW", help="Two or more outputs of mellea summarise or themes, oldest first."),
     ]
-    output: Annotated[str | None, _flag(OUTPUT, "A file (.html .md .json .txt) or - for stdout.", "-o")] = None
-    format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
-        None
-    )
-    title: Annotated[str | None, _flag(OUTPUT, "Title of the comparison.")] = None
-    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
-    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    output: _Output = None
+    format: _Format = None
+    title: Annotated[str | None, flag(OUTPUT, "Title of the comparison.")] = None
+    brand: _Brand = None
+    where: WhereFlag = None
+    score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, _flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
     ] = None
-    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
-    text_field: Annotated[
-        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
-    ] = None
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
+    json: _Json = False
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
 
 
 @options_command(CompareFlags)
@@ -205,6 +221,7 @@ def compare(flags: CompareFlags) -> ExitCode:
         score=parse_score(flags.score),
         text_field=flags.text_field,
         id_field=flags.id_field,
+        where=flags.where,
     )
     title = flags.title or "What changed"
     if form == "html":
@@ -228,15 +245,14 @@ def read_comparison(
     score: "tuple[ScoreKind, str] | None",
     text_field: "Sequence[str] | None" = None,
     id_field: str | None = None,
+    where: str | None = None,
 ) -> "Comparison":
     """Compare outputs, oldest first.
 
     Raises:
-        UsageError: there are fewer than two, or two of them are stdin.
+        UsageError: there are fewer than two, two of them are stdin, or `where` is no condition.
         InputError: one of them cannot be read, or is not an output.
     """
-    from contextlib import ExitStack
-
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.comparison import compare as compare_results
     from mellea_cli.report.results import open_results
@@ -245,7 +261,7 @@ def read_comparison(
         raise UsageError("one file cannot be compared", hint=f"name an earlier one, too: mellea compare OLD {paths[0]}")
     if list(paths).count("-") > 1:
         raise UsageError("two files cannot come from stdin", hint="name all but one of them: mellea compare OLD -")
-    options = SourceOptions(text_field=tuple(text_field or ()), id_field=id_field)
+    options = SourceOptions(text_field=tuple(text_field or ()), id_field=id_field, where=row_filter(where))
     with ExitStack() as stack:
         results = [stack.enter_context(open_results(path, options)) for path in paths]
         return compare_results(*results, themes=_themes(paths, themes_file), score=score)
@@ -267,14 +283,10 @@ def parse_score(wanted: tuple[str, str] | None) -> "tuple[ScoreKind, str] | None
 _Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Output of a run, or any table; - for stdin.")]
 _Columns = Annotated[
     list[str] | None,
-    _flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
+    flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
 ]
-_Sort = Annotated[str | None, _flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)]
-_Where = Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")]
-_Limit = Annotated[int | None, _flag(INPUT, "Only the first N rows.", "-n", min=1)]
-_InputFormat = Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)]
-_Encoding = Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")]
-_Delimiter = Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")]
+_Sort = Annotated[str | None, flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)]
+_Limit = Annotated[int | None, flag(INPUT, "Only the first N rows.", "-n", min=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,15 +298,15 @@ class ShowFlags:
     sort: _Sort = None
     json: Annotated[
         str | None,
-        _flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS", **COLUMN),
+        flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS", **COLUMN),
     ] = None
-    pager: Annotated[bool, _flag(OUTPUT, "Page at a terminal, or print lines.", "--pager/--no-pager")] = True
-    where: _Where = None
-    search: Annotated[str | None, _flag(INPUT, "Only rows with this text in a column.", metavar="TEXT")] = None
+    pager: Annotated[bool, flag(OUTPUT, "Page at a terminal, or print lines.", "--pager/--no-pager")] = True
+    where: WhereFlag = None
+    search: Annotated[str | None, flag(INPUT, "Only rows with this text in a column.", metavar="TEXT")] = None
     limit: _Limit = None
-    input_format: _InputFormat = None
-    encoding: _Encoding = None
-    delimiter: _Delimiter = None
+    input_format: InputFormatFlag = None
+    encoding: EncodingFlag = None
+    delimiter: DelimiterFlag = None
 
 
 @options_command(ShowFlags)
@@ -401,19 +413,19 @@ class ExportFlags:
 
     results: _Results
     output: Annotated[
-        str, _flag(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o")
+        str, flag(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o")
     ] = "-"
-    output_format: Annotated[str | None, _flag(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = None
+    output_format: Annotated[str | None, flag(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = None
     columns: _Columns = None
     sort: _Sort = None
-    overwrite: Annotated[bool, _flag(OUTPUT, "Replace a file that exists.")] = False
-    json: Annotated[bool, _flag(OUTPUT, "The closing line as JSON on stderr.")] = False
-    raw_csv: Annotated[bool, _flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
-    where: _Where = None
+    overwrite: Annotated[bool, flag(OUTPUT, "Replace a file that exists.")] = False
+    json: Annotated[bool, flag(OUTPUT, "The closing line as JSON on stderr.")] = False
+    raw_csv: Annotated[bool, flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
+    where: WhereFlag = None
     limit: _Limit = None
-    input_format: _InputFormat = None
-    encoding: _Encoding = None
-    delimiter: _Delimiter = None
+    input_format: InputFormatFlag = None
+    encoding: EncodingFlag = None
+    delimiter: DelimiterFlag = None
 
 
 @options_command(ExportFlags)

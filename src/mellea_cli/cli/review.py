@@ -10,13 +10,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command, typed_command
+from mellea_cli.cli.flags import (
+    INPUT,
+    OUTPUT,
+    IdFieldFlag,
+    InputFormatFlag,
+    TextFieldFlag,
+    flag,
+    options_command,
+    typed_command,
+)
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
@@ -28,8 +36,6 @@ if TYPE_CHECKING:
 REVIEW = "Review"
 CONFIDENCE = "confidence"
 """The column that says how sure the model is; nobody judges it."""
-# A variable such as MELLEA_OUTPUT is for the batch commands.
-_flag = partial(option, env=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +45,27 @@ class ReviewFlags:
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise, run or themes.")]
     random: Annotated[
         int | None,
-        _flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
+        flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
     ] = None
-    doubtful: Annotated[int, _flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
+    doubtful: Annotated[int, flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
     review_below: Annotated[
-        float, _flag(REVIEW, "Rows with a confidence below this are doubtful.", min=0.0, max=1.0)
+        float, flag(REVIEW, "Rows with a confidence below this are doubtful.", min=0.0, max=1.0)
     ] = 0.6
     fields: Annotated[
-        str | None, _flag(REVIEW, "Fields to judge, separated by commas (default: all).", metavar="A,B,C")
+        str | None, flag(REVIEW, "Fields to judge, separated by commas (default: all).", metavar="A,B,C")
     ] = None
-    who: Annotated[str | None, _flag(REVIEW, "Your name in the corrections file (default: the user's).")] = None
-    seed: Annotated[int | None, _flag(REVIEW, "Seed of the random sample (default: that of the last review).")] = None
+    who: Annotated[str | None, flag(REVIEW, "Your name in the corrections file (default: the user's).")] = None
+    seed: Annotated[int | None, flag(REVIEW, "Seed of the random sample (default: that of the last review).")] = None
     html: Annotated[
-        str | None, _flag(OUTPUT, "Write a page to judge the rows in a browser, offline.", metavar="FILE")
+        str | None, flag(OUTPUT, "Write a page to judge the rows in a browser, offline.", metavar="FILE")
     ] = None
     import_file: Annotated[
-        str | None, _flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE")
+        str | None,
+        flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE"),
     ] = None
-    input_format: Annotated[str | None, _flag(INPUT, "Format of OUT, if its suffix does not tell.", **FORMATS)] = None
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    input_format: InputFormatFlag = None
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
 
 
 @options_command(ReviewFlags)
@@ -344,19 +349,17 @@ class EvaluateFlags:
     """The flags of `mellea evaluate`."""
 
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise or run.")]
-    gold: Annotated[str | None, _flag(INPUT, "File with the right labels, in any input format.", metavar="FILE")] = None
-    corrections: Annotated[bool, _flag(INPUT, "Use the review in OUT.corrections.jsonl.")] = False
+    gold: Annotated[str | None, flag(INPUT, "File with the right labels, in any input format.", metavar="FILE")] = None
+    corrections: Annotated[bool, flag(INPUT, "Use the review in OUT.corrections.jsonl.")] = False
     gold_column: Annotated[
         list[str] | None,
-        _flag(INPUT, "The gold column of a field that has another name. Repeatable.", metavar="FIELD=COLUMN"),
+        flag(INPUT, "The gold column of a field that has another name. Repeatable.", metavar="FIELD=COLUMN"),
     ] = None
-    by: Annotated[list[str] | None, _flag(REVIEW, "Groups by a column of OUT. Repeatable.", metavar="COLUMN")] = None
-    json: Annotated[bool, _flag(OUTPUT, "The figures as JSON on stdout.")] = False
-    input_format: Annotated[str | None, _flag(INPUT, "Format of OUT, if its suffix does not tell.", **FORMATS)] = None
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    by: Annotated[list[str] | None, flag(REVIEW, "Groups by a column of OUT. Repeatable.", metavar="COLUMN")] = None
+    json: Annotated[bool, flag(OUTPUT, "The figures as JSON on stdout.")] = False
+    input_format: InputFormatFlag = None
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
 
 
 @options_command(EvaluateFlags)

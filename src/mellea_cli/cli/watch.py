@@ -6,22 +6,29 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from mellea_cli.cli.flags import INPUT, OUTPUT, AllowHttpFlag, LocalOnlyFlag, option, options_command, write_json
-from mellea_cli.cli.report import REPORT, SCORE_HELP, parse_score, read_comparison
+from mellea_cli.cli.flags import (
+    OUTPUT,
+    AllowHttpFlag,
+    IdFieldFlag,
+    LocalOnlyFlag,
+    TextFieldFlag,
+    WhereFlag,
+    flag,
+    options_command,
+    write_json,
+)
+from mellea_cli.cli.report import REPORT, ScoreFlag, parse_score, read_comparison
 from mellea_cli.errors import BackendUnavailable, ExitCode, UsageError, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.backends.security import NetworkPolicy
     from mellea_cli.report.comparison import Change, Comparison
-
-_flag = partial(option, env=False)
 
 _EXAMPLE = "write it as 'negative +5pp', 'theme:Billing x2' or 'nps -5'"
 _NOTIFY_S = 30.0
@@ -37,20 +44,19 @@ class WatchFlags:
     new: Annotated[str, typer.Argument(metavar="NEW", help="Output of a later one.")]
     when: Annotated[
         list[str],
-        _flag(REPORT, "Condition, such as 'negative +5pp' or 'theme:Billing x2'. Repeatable.", metavar="CONDITION"),
+        flag(REPORT, "Condition, such as 'negative +5pp' or 'theme:Billing x2'. Repeatable.", metavar="CONDITION"),
     ]
     notify: Annotated[
-        str | None, _flag(OUTPUT, "Post the message to this address, as JSON that Slack reads.", metavar="URL")
+        str | None, flag(OUTPUT, "Post the message to this address, as JSON that Slack reads.", metavar="URL")
     ] = None
-    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    where: WhereFlag = None
+    score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, _flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or BASELINE.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or BASELINE.toml).")
     ] = None
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
-    json: Annotated[bool, _flag(OUTPUT, "JSON on stdout, also when no condition holds.")] = False
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
+    json: Annotated[bool, flag(OUTPUT, "JSON on stdout, also when no condition holds.")] = False
     local_only: LocalOnlyFlag = False
     allow_http: AllowHttpFlag = False
 
@@ -75,6 +81,7 @@ def watch(flags: WatchFlags) -> ExitCode:
         score=parse_score(flags.score),
         text_field=flags.text_field,
         id_field=flags.id_field,
+        where=flags.where,
     )
     alerts = find_alerts(conditions, comparison)
     if flags.json:
