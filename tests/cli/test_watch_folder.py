@@ -136,6 +136,17 @@ def test_what_cannot_work_is_said_at_once(mellea: Run, folder: Path, arguments: 
     assert words in done.stderr
 
 
+@pytest.mark.parametrize("flags", [("--dry-run",), ("--estimate",), ("--errors-file", "e.csv")])
+def test_flags_that_would_leave_files_unprocessed_are_refused(
+    mellea: Run, folder: Path, flags: tuple[str, ...]
+) -> None:
+    """A file counts as processed once it was run, so a preview, or one errors file for all, has no place here."""
+    done = mellea("watch-folder", str(folder), "-b", "scripted", *flags)
+    assert done.returncode == 2
+    assert flags[0] in done.stderr
+    assert not (folder / "results" / STATE).exists()
+
+
 @contextmanager
 def watching(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The program, with the scripted backend."""

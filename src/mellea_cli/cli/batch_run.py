@@ -227,6 +227,7 @@ def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
         UsageError: two inputs would have the same output, or the folder is that of an input.
         OutputError: the folder cannot be made.
     """
+    check_several_outputs(options)
     folder = Path(options.output_dir or ".")
     taken: dict[Path, str] = {}
     for path in options.inputs or ():
@@ -240,6 +241,20 @@ def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
     make_folder(folder)
     for output, path in taken.items():
         yield replace(options, inputs=[path], output=str(output), output_dir=None, pattern=None)
+
+
+def check_several_outputs(options: RunOptions) -> None:
+    """Refuse a file that each of several outputs would replace.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for flag, name in (("--errors-file", options.errors_file), ("--export-batch", options.export_batch)):
+        if name:
+            raise UsageError(
+                f"{flag} {name}: is one file, and each input has an output of its own",
+                hint="omit it, or write one output with -o",
+            )
 
 
 def make_folder(folder: Path) -> None:

@@ -44,15 +44,17 @@ def watch_folder(options: RunOptions) -> ExitCode:
     from mellea_cli.io.files import OutputLock, resolve_output
 
     watchfiles = extra_module("watchfiles", "mellea watch-folder")
-    if options.dry_run:
-        raise UsageError("watch-folder has no --dry-run", hint="try the files there are: mellea run … DIR --dry-run")
+    for flag, given in (("--dry-run", options.dry_run), ("--estimate", options.estimate)):
+        if given:
+            raise UsageError(f"watch-folder has no {flag}", hint=f"try the files there are: mellea run … DIR {flag}")
     folder = _folder(options)
     results = Path(options.output_dir or folder / _RESULTS)
     if os.path.realpath(results) == os.path.realpath(folder):
         raise UsageError(f"{results}: is the folder that is watched", hint="choose another --output-dir")
     pipeline = chosen_pipeline(options)
-    from mellea_cli.cli.batch_run import make_folder, run_file
+    from mellea_cli.cli.batch_run import check_several_outputs, make_folder, run_file
 
+    check_several_outputs(options)
     make_folder(results)
     target = resolve_output(str(results / _STATE_FILE))
     options = replace(options, inputs=[str(folder)], output_dir=str(results))
