@@ -90,7 +90,7 @@ def test_definitions_come_from_the_themes_file(mellea: Run, results: Path, tmp_p
         (("themes.jsonl", "-o", "themes.jsonl", "--format", "md"), "is the input and the output at once", "another"),
         (("themes.jsonl", "-o", "no/x.md"), "there is no folder", "mkdir -p"),
         (("themes.jsonl", "--themes-file", "t.toml"), "t.toml: cannot be read", "--themes-file"),
-        (("input.csv",), "input.csv:1: is not an output of mellea summarise", "mellea summarise"),
+        (("input.csv",), "input.csv:1: is not an output of mellea summarise", "next to it: input.csv.journal"),
     ],
 )
 def test_errors_are_one_line_and_what_to_type(

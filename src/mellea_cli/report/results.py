@@ -297,12 +297,16 @@ class Results:
         """The run's columns by their usual names."""
         added = {name: found for name in _ADDED if (found := added_column(name, names)) is not None}
         if "sentiment" not in added and not any(column.name in names for column in self.own):
-            file = "FILE" if self.name.startswith("<") else self.name
+            hint = "make one first: mellea summarise FILE -o results.jsonl"
+            if not self.name.startswith("<"):
+                hint = hint.replace("FILE", self.name)
+                if not resolve_output(self.name).journal.exists():
+                    hint += f"; the output of own fields needs its journal next to it: {self.name}.journal"
             raise InputError(
                 f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {listed(names)}",
                 path=self.name,
                 line=line,
-                hint=f"make one first: mellea summarise {file} -o results.jsonl",
+                hint=hint,
             )
         return added
 
