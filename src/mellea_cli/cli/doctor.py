@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from mellea_cli.cli.flags import JsonFlag, write_json
 from mellea_cli.errors import ExitCode, MelleaError
-from mellea_cli.ui.status import Finding
+
+if TYPE_CHECKING:
+    from mellea_cli.ui.theme import Role, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `mellea doctor`."""
+
+    part: str  # The part of the report that it belongs to
+    subject: str
+    state: Literal["ok", "note", "bad"]
+    text: str
 
 
 def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Show version, settings, backends, models and terminal; say what to run if something is missing."""
     import asyncio
-
-    from mellea_cli.ui.status import print_findings
 
     findings = [
         *_program(),
@@ -36,8 +46,23 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     if as_json:
         write_json({"ok": good, "findings": [asdict(finding) for finding in findings], "fix": command or None})
     else:
-        print_findings(findings, command, stream=sys.stdout, environ=os.environ)
+        _print_findings(findings, command)
     raise typer.Exit(ExitCode.OK if good else ExitCode.USAGE)
+
+
+def _print_findings(findings: Sequence[Finding], command: str) -> None:
+    """Print what was found, part by part, and the command that fixes it; none is printed when it is empty."""
+    from mellea_cli.ui.console import print_table, say
+
+    roles: Mapping[str, Role] = {"ok": "good", "note": "warn", "bad": "bad"}
+    heads = ("", *(finding.part for finding in findings))
+    rows: list[Sequence[str | Span]] = [
+        (("strong", one.part if one.part != before else ""), one.subject, (roles[one.state], one.state), one.text)
+        for before, one in zip(heads, findings, strict=False)
+    ]
+    print_table(rows, stream=sys.stdout, environ=os.environ)
+    if command:
+        say(sys.stdout, f"to fix it: {command}")
 
 
 def _program() -> Iterator[Finding]:

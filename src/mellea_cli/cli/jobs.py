@@ -55,8 +55,8 @@ def list_jobs(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the batches of runs and their progress."""
+    from mellea_cli.cli.offload import batch_state
     from mellea_cli.ui.console import print_table, say
-    from mellea_cli.ui.status import batch_state
 
     journals = [_journal(output) for output in outputs] if outputs else sorted(Path().glob("*.journal"))
     places = [(path, job) for path in journals for job in _jobs(path, named=bool(outputs))]

@@ -541,7 +541,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     import asyncio
     from contextlib import ExitStack
 
-    from mellea_cli.cli import batch_run, offload
+    from mellea_cli.cli import batch_run, dry_run, offload
     from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
     from mellea_cli.cli.run import check_columns
     from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
@@ -563,10 +563,10 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.uses_batch_files:
             offload.check_flags(options, opened.source)
         if options.dry_run:
-            batch_run.preview(options, plan_for(choose_for_run(options)), opened)
+            dry_run.preview(options, plan_for(choose_for_run(options)), opened)
             return ExitCode.OK
         if options.estimate:
-            batch_run.check_estimate(options, opened)
+            dry_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
         columns = [Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns]
         added = AddedColumns((*columns, Added(ANSWERED_BY)) if target is not None else tuple(columns))
@@ -585,7 +585,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             return offload.export(options, plan, run_io, opened.source, show.say)
         if options.estimate:
             ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
-            return batch_run.run_on_loop(batch_run.ask_sample(options, chosen, plan, opened, run_io, show))
+            return batch_run.run_on_loop(dry_run.ask_sample(options, chosen, plan, opened, run_io, show))
         with batch_run.controlled(options, plan, "summarise", show, chosen) as (control, stop):
             if elsewhere is not None:
                 with elsewhere.connect(plan) as plan:
@@ -671,7 +671,7 @@ async def _run(
     control: "RunControl",
 ) -> "RunResult":
     from mellea_cli.cli.backend_setup import check_logprobs, open_servers, start_at_server_slots
-    from mellea_cli.cli.batch_run import measured
+    from mellea_cli.cli.dry_run import measured
     from mellea_cli.cli.offload import QueuedRun, run_queued
     from mellea_cli.run.answer_cache import forecast
     from mellea_cli.run.batch import run_batch

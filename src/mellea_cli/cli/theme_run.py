@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mellea_cli.cli import batch_run
+from mellea_cli.cli import batch_run, dry_run
 from mellea_cli.cli.backend_setup import (
     ModelChoice,
     choose_for_run,
@@ -252,7 +252,7 @@ class _ThemeRun:
         from mellea_cli.run.theme_labels import labelled_text
 
         # Rows without complaint and praise are not asked about.
-        show = partial(batch_run.preview, text_of=lambda item: labelled_text(item, self._texts))
+        show = partial(dry_run.preview, text_of=lambda item: labelled_text(item, self._texts))
         plan = self._plan(choose_for_run(self._options), themes or ())
         if themes:
             show(self._options, plan, opened, (("themes", f"{len(themes)} from {self._path}"),))
