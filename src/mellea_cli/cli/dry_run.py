@@ -50,8 +50,7 @@ from mellea_cli.run.estimate import (
     without_sample,
 )
 from mellea_cli.run.plan import Prices, RunPlan
-from mellea_cli.ui.console import clean, print_table
-from mellea_cli.ui.number_format import count, duration, money
+from mellea_cli.ui.console import clean, count, duration, money, print_table
 from mellea_cli.ui.run_display import RunDisplay
 
 

@@ -34,7 +34,7 @@ from mellea_cli.run.batch_queue import (
 from mellea_cli.run.control import RunControl
 from mellea_cli.run.executor import open_client
 from mellea_cli.run.plan import Caps, RunPlan
-from mellea_cli.ui.number_format import count
+from mellea_cli.ui.console import count
 from mellea_cli.ui.run_display import RunDisplay
 
 

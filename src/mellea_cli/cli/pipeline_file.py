@@ -391,7 +391,7 @@ class _Try:
         return Row(item, {})
 
     def _print(self, result: "RunResult") -> None:
-        from mellea_cli.ui.number_format import duration
+        from mellea_cli.ui.console import duration
         from mellea_cli.ui.pipeline_view import print_lines, system_lines, try_lines
 
         rows = [self._row(position) for position in sorted(self.outcomes)]

@@ -643,17 +643,10 @@ async def _run_elsewhere(
     stop: "Stop",
     control: "RunControl",
 ) -> "RunResult":
-    from mellea_cli.backends.base import BackendSettings
-    from mellea_cli.cli.backend_setup import network_policy, secrets
+    from mellea_cli.cli.backend_setup import server_settings
     from mellea_cli.run.batch import run_with
 
-    settings = BackendSettings(
-        model=plan.model,
-        base_url=options.server_url,
-        verbose=options.verbose > 1,
-        network=network_policy(options),
-        secrets=secrets(options),
-    )
+    settings = server_settings(options, model=plan.model, base_url=options.server_url, verbose=options.verbose > 1)
     observer = show.begin(plan.caps.prices)
     with stop.on_signals():
         async with factory.open(plan, settings, observer, stop) as executor:

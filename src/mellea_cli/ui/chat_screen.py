@@ -214,25 +214,6 @@ class ChatCompleter(Completer):
                     yield Completion(value, -len(start))
 
 
-def edit(text: str, environ: Mapping[str, str]) -> str:
-    """Let the user edit a text in `$VISUAL` or `$EDITOR`; returns what they saved.
-
-    Raises:
-        UsageError: the editor cannot be started, or failed.
-    """
-    editor = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
-    with tempfile.TemporaryDirectory(prefix="mellea-") as folder:
-        path = Path(folder) / "question.md"
-        path.write_text(text, encoding="utf-8")
-        try:
-            done = subprocess.run([*shlex.split(editor), str(path)], check=False)  # noqa: S603 - the user's own editor
-        except (OSError, ValueError) as error:
-            raise UsageError(f"the editor {editor!r} cannot be started: {error}", hint="set EDITOR") from error
-        if done.returncode:
-            raise UsageError(f"the editor {editor!r} failed", hint="set EDITOR to another one")
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-
-
 # HTML and link definitions are shown as text: nothing that a model writes may disappear.
 _MARKDOWN = MarkdownIt(options_update={"html": False}).enable(["strikethrough", "table"]).disable("reference")
 
@@ -638,6 +619,28 @@ class ChatScreen:
         view.feed(answer)
         view.finish(ending)
         self.blank()
+
+    def answer(self, mark: Callable[[str], str]) -> AnswerView:
+        """A view of one answer; `mark` as there."""
+        return AnswerView(self._stream, self._environ, mark=mark)
+
+    def edit(self, text: str) -> str:
+        """Let the user edit a text in `$VISUAL` or `$EDITOR`; returns what they saved.
+
+        Raises:
+            UsageError: the editor cannot be started, or failed.
+        """
+        editor = self._environ.get("VISUAL") or self._environ.get("EDITOR") or "vi"
+        with tempfile.TemporaryDirectory(prefix="mellea-") as folder:
+            path = Path(folder) / "question.md"
+            path.write_text(text, encoding="utf-8")
+            try:
+                done = subprocess.run([*shlex.split(editor), str(path)], check=False)  # noqa: S603 - the user's own editor
+            except (OSError, ValueError) as error:
+                raise UsageError(f"the editor {editor!r} cannot be started: {error}", hint="set EDITOR") from error
+            if done.returncode:
+                raise UsageError(f"the editor {editor!r} failed", hint="set EDITOR to another one")
+            return path.read_text(encoding="utf-8", errors="replace").strip()
 
     def copy(self, text: str) -> bool:
         """Put text on the clipboard, through the terminal (OSC 52); `False` when it is too long for that."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from mellea_cli.ui.console import clean
-from mellea_cli.ui.number_format import count, duration
+from mellea_cli.ui.console import clean, count, duration
 from mellea_cli.ui.plain_lines import progress_line
 from mellea_cli.ui.run_state import (
     ItemStatus,

@@ -25,8 +25,7 @@ from mellea_cli.events import (
     StepFinished,
     TokensReceived,
 )
-from mellea_cli.ui.console import clean, say
-from mellea_cli.ui.number_format import count, duration, money, plural, rate, remaining
+from mellea_cli.ui.console import clean, count, duration, money, plural, rate, remaining, say
 from mellea_cli.ui.run_state import Progress, RunState, Snapshot
 from mellea_cli.ui.terminal import Writable
 from mellea_cli.ui.theme import Line, Palette, Role, Span, width

@@ -19,8 +19,7 @@ from mellea_cli.report.figures import (
     review_sentence,
     with_interval,
 )
-from mellea_cli.ui.console import make_console
-from mellea_cli.ui.number_format import count
+from mellea_cli.ui.console import count, make_console
 from mellea_cli.ui.terminal import is_terminal
 from mellea_cli.ui.theme import (
     Bar,

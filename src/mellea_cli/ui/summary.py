@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import IO, TYPE_CHECKING, Any
 
 from mellea_cli.messages import Usage
-from mellea_cli.ui.console import clean, make_console, say
-from mellea_cli.ui.number_format import count, duration, money, plural, rate
+from mellea_cli.ui.console import clean, count, duration, make_console, money, plural, rate, say
 from mellea_cli.ui.terminal import is_terminal
 
 if TYPE_CHECKING:

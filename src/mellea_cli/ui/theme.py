@@ -13,8 +13,7 @@ from typing import IO, TYPE_CHECKING, Literal
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 
-from mellea_cli.ui.console import clean, encodable
-from mellea_cli.ui.number_format import count
+from mellea_cli.ui.console import clean, count, encodable
 
 if TYPE_CHECKING:
     from rich.console import Console
