@@ -374,7 +374,7 @@ def test_a_review_is_continued_by_the_same_command(
     refused = mellea(*flags)
     assert refused.stderr.endswith(f"mellea {' '.join(flags)} --html review.html\n")
     monkeypatch.setattr("mellea_cli.ui.terminal.is_terminal", lambda *_: True)
-    monkeypatch.setattr("mellea_cli.ui.review_screen.run_review", lambda *_: None)
+    monkeypatch.setattr("mellea_cli.ui.full_screen.ReviewScreen.run", lambda *_: None)
     done = mellea(*flags)
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith(

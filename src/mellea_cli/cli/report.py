@@ -331,7 +331,7 @@ def show(flags: ShowFlags) -> ExitCode:
         if sort:
             found = _sorted(found, lambda fields: sort_key(rows.sorting(fields)), str(flags.sort))
         if paged:
-            from mellea_cli.ui.row_pager import RowPager
+            from mellea_cli.ui.full_screen import RowPager
 
             RowPager(rows.name, map(rows.flat, found), names, partial(usual_columns, own=rows.own)).run(os.environ)
         elif flags.json is not None:

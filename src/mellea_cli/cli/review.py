@@ -102,13 +102,13 @@ def review(flags: ReviewFlags) -> ExitCode:
     if flags.html is not None:
         _write_page(flags, plan, who)
         return ExitCode.OK
-    from mellea_cli.ui.review_screen import Review, run_review
+    from mellea_cli.ui.full_screen import Review, ReviewScreen
 
     for note in plan.notes():
         say(sys.stderr, note)
     judged = Review(plan.rows, plan.fields, said, file, who, (plan.judged, plan.changed))
     try:
-        run_review(judged, sys.stdout)
+        ReviewScreen(judged, sys.stdout, os.environ).run()
     finally:
         done = f"{judged.reviewed:,} of {many(judged.total, 'row')} judged, {judged.changed:,} changed"
         say(sys.stderr, f"{done}; saved in {path.name}")

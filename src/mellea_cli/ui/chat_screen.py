@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -31,7 +30,6 @@ from markdown_it import MarkdownIt
 from prompt_toolkit import PromptSession, styles
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
-from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -44,7 +42,7 @@ from rich.syntax import Syntax
 
 from mellea_cli.errors import UsageError
 from mellea_cli.ui.console import clean, encodable, make_console, print_table, say_error
-from mellea_cli.ui.terminal import RedrawnArea
+from mellea_cli.ui.terminal import RedrawnArea, editing_mode
 from mellea_cli.ui.theme import Palette, Role, wrap
 
 if TYPE_CHECKING:
@@ -157,16 +155,6 @@ def _history(path: Path | None) -> History:
     except OSError:  # a home that cannot be written must not prevent a chat
         return InMemoryHistory()
     return FileHistory(str(path))
-
-
-def editing_mode(environ: Mapping[str, str]) -> EditingMode:
-    """Vi or emacs keys, as the user's inputrc says."""
-    path = Path(environ.get("INPUTRC") or "~/.inputrc").expanduser()
-    try:
-        found = re.findall(r"^\s*set\s+editing-mode\s+(\w+)", path.read_text("utf-8", "replace"), re.MULTILINE)
-    except (OSError, RuntimeError):
-        return EditingMode.EMACS
-    return EditingMode.VI if found and found[-1].lower() == "vi" else EditingMode.EMACS
 
 
 FindValues = Callable[[str], Awaitable[Sequence[str]]]

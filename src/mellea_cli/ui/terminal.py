@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from prompt_toolkit.enums import EditingMode
 
 
 class Writable(Protocol):
@@ -31,6 +36,18 @@ def in_foreground(stream: IO[str]) -> bool:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
     except (AttributeError, OSError, ValueError):
         return True
+
+
+def editing_mode(environ: Mapping[str, str]) -> EditingMode:
+    """Vi or emacs keys, as the user's inputrc says."""
+    from prompt_toolkit.enums import EditingMode
+
+    path = Path(environ.get("INPUTRC") or "~/.inputrc").expanduser()
+    try:
+        found = re.findall(r"^\s*set\s+editing-mode\s+(\w+)", path.read_text("utf-8", "replace"), re.MULTILINE)
+    except (OSError, RuntimeError):
+        return EditingMode.EMACS
+    return EditingMode.VI if found and found[-1].lower() == "vi" else EditingMode.EMACS
 
 
 class NoEcho:

@@ -5,7 +5,7 @@ Text from outside is only ever the text of a span. It is never parsed as markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Literal
@@ -26,7 +26,7 @@ Span = tuple[Role, str]
 Line = tuple[Span, ...]
 
 # Names from the terminal's own palette, so that light and dark themes both stay readable.
-_STYLES: dict[Role, str] = {
+STYLES: Mapping[Role, str] = {
     "plain": "none",
     "quiet": "dim",
     "strong": "bold",
@@ -88,7 +88,7 @@ class Palette:
         # Every terminal with colours has these sixteen.
         system = ColorSystem.STANDARD if console.color_system else None
         self._escapes: dict[Role, tuple[str, str]] = {}
-        for role in _STYLES:
+        for role in STYLES:
             style = rich_style(role)
             if console.no_color:
                 style = style.without_color
@@ -120,7 +120,7 @@ def _safe(text: str, encoding: str) -> str:
 
 def rich_style(role: Role) -> Style:
     """The role's style for Rich."""
-    return Style.parse(_STYLES[role])
+    return Style.parse(STYLES[role])
 
 
 def judgement_role(value: str) -> Role:
