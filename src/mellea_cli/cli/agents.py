@@ -66,12 +66,7 @@ def mcp(
 
 
 def build_server(folder: Path, *, allow_run: bool = False, local_only: bool = False) -> MCPServer:
-    """The server with its tools.
-
-    Raises:
-        UsageError: there is no such folder.
-        ModuleNotFoundError: the extra `mcp` is not installed.
-    """
+    """The server with its tools."""
     from mcp.server import MCPServer
     from mcp.types import ToolAnnotations
 
@@ -126,11 +121,7 @@ class AgentFiles:
             raise UsageError(f"there is no folder {folder}", hint="mellea mcp --folder DIR") from None
 
     def path(self, name: str) -> Path:
-        """A file of the folder.
-
-        Raises:
-            UsageError: it lies outside.
-        """
+        """A file of the folder."""
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder):
             raise UsageError(f"{name} is outside {self.folder}")

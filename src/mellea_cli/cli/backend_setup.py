@@ -108,10 +108,6 @@ async def choose_model(
         base_url: the server's address, or `None`.
         concurrency: requests in flight; `None` for adaptive concurrency.
         max_concurrency: the limit of adaptive concurrency; `None` for the backend's.
-
-    Raises:
-        UsageError: the backend has no default model.
-        ModelMissing: no backend on this machine has the model.
     """
     choice = await resolve_backend(backend, model, base_url)
     backend, model, start, warning = choice.backend, choice.model, None, ""
@@ -141,11 +137,7 @@ def _ollama_parallelism() -> int | None:
 
 
 def choose_for_run(options: RunOptions) -> ModelChoice:
-    """Choose backend and model of a batch run, or the servers of a pool.
-
-    Raises:
-        MelleaError: as `choose_model`, or the pool cannot be used.
-    """
+    """Choose backend and model of a batch run, or the servers of a pool."""
     if (pool := find_pool(options)) is not None:
         return ModelChoice(pool.backend, pool.model, pool.concurrency, pool.reason, pool.warning, pool=pool)
     backend, concurrency = options.backend, options.concurrency
@@ -235,10 +227,6 @@ def ensure_model(chosen: ModelChoice, options: ServerFlags, say: Callable[[str],
     The default embedded model, which a first run needs, is downloaded without asking, and so is the small one where the
     run needs it; any other one with `--pull`, or after a yes at a terminal. An Ollama server downloads only with
     `--pull`. Servers that cannot be reached are left to whoever opens them.
-
-    Raises:
-        ModelFileError: the embedded model is missing and may not be downloaded, or the download failed.
-        BackendError: the only server could not download it.
     """
     network = network_policy(options)
     if chosen.backend == "local":
@@ -329,9 +317,6 @@ async def open_servers(
         show: the display.
         nothing_to_ask: whether every answer is known, so that a server that cannot be used does not matter.
         small_prefixes: the same as `prefixes` for the prompts of the small model, which then runs too.
-
-    Raises:
-        BackendError: the server cannot be used, or does not have the model.
     """
     from mellea_cli.backends.local import LocalBackend
 
@@ -377,12 +362,7 @@ def connections(chosen: ModelChoice) -> int:
 
 
 async def check_logprobs(servers: Servers, model: str) -> None:
-    """Ask every server a short question of the program's own, to see that it gives log-probabilities.
-
-    Raises:
-        BackendError: one cannot be used.
-        UsageError: one gives none.
-    """
+    """Ask every server a short question of the program's own, to see that it gives log-probabilities."""
     if isinstance(servers, Sequence):
         asked = [(one.name, one.backend, one.model) for one in servers if one.error is None]
     else:
@@ -463,10 +443,6 @@ async def open_with_key(name: str, settings: BackendSettings, *, ask: bool) -> B
 
     Only a server on another machine is checked like this, and only at a terminal: its list of models shows whether the
     key is valid. Without a terminal nothing is sent and nothing is asked.
-
-    Raises:
-        UsageError: as `open_backend`, or no key was typed.
-        NotAuthorized: the server refuses every key that was typed.
     """
     from mellea_cli.backends.openai import server_url
     from mellea_cli.backends.security import is_loopback

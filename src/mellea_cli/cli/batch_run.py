@@ -169,11 +169,7 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
 
 
 def learned_fields(options: RunOptions, pipeline: Pipeline) -> LearnedFields:
-    """What rows have that a row model answers.
-
-    Raises:
-        UsageError: a field cannot be learned, or scikit-learn is not installed.
-    """
+    """What rows have that a row model answers."""
     require_scikit_learn()
     wanted = [name.strip() for name in (options.learn_fields or "").split(",")]
     return LearnedFields.of(pipeline, [name for name in wanted if name])
@@ -214,13 +210,7 @@ def run_file(options: RunOptions, pipeline: Pipeline) -> ExitCode:
 
 
 def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
-    """The options of a run for each input, with its output in the folder of `--output-dir`.
-
-    Raises:
-        InputError: an input is no file.
-        UsageError: two inputs would have the same output, or the folder is that of an input.
-        OutputError: the folder cannot be made.
-    """
+    """The options of a run for each input, with its output in the folder of `--output-dir`."""
     check_several_outputs(options)
     folder = Path(options.output_dir or ".")
     taken: dict[Path, str] = {}
@@ -238,11 +228,7 @@ def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
 
 
 def check_several_outputs(options: RunOptions) -> None:
-    """Refuse a file that each of several outputs would replace.
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Refuse a file that each of several outputs would replace."""
     for flag, name in (("--errors-file", options.errors_file), ("--export-batch", options.export_batch)):
         if name:
             raise UsageError(
@@ -252,11 +238,7 @@ def check_several_outputs(options: RunOptions) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for outputs.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
+    """Make a folder for outputs."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -306,12 +288,7 @@ def folder_files(folder: Path, pattern: str | None, but: Sequence[Path] = ()) ->
 
 
 def with_files(options: RunOptions) -> RunOptions:
-    """The options with the files of each folder among the inputs in its place.
-
-    Raises:
-        InputError: a folder has no such file.
-        UsageError: `--pattern` was given without a folder.
-    """
+    """The options with the files of each folder among the inputs in its place."""
     folders = [path for path in options.inputs or () if path != "-" and Path(path).is_dir()]
     if options.pattern and not folders:
         raise UsageError("--pattern is for folders", hint="name a folder, or omit it")
@@ -334,12 +311,7 @@ def with_files(options: RunOptions) -> RunOptions:
 
 
 def check_options(options: RunOptions) -> None:
-    """Refuse options that cannot work, before anything is opened or downloaded.
-
-    Raises:
-        UsageError: a limit cannot be read, no input was named, or two of the run's files are the same.
-        OutputError: the summary file cannot be written.
-    """
+    """Refuse options that cannot work, before anything is opened or downloaded."""
     options.caps()
     if not options.input:
         raise UsageError("no input was named, and stdin has no data", hint="name a file, or - for stdin")
@@ -390,11 +362,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _check_one_line_files(options: RunOptions) -> None:
-    """Refuse to replace a file that holds neither a summary nor requests of an earlier run.
-
-    Raises:
-        UsageError: it holds something else.
-    """
+    """Refuse to replace a file that holds neither a summary nor requests of an earlier run."""
     for flag, name, key in (
         ("--summary-file", options.summary_file, "exit_code"),
         ("--export-batch", options.export_batch, "custom_id"),
@@ -443,12 +411,7 @@ class Input:
 
 @contextmanager
 def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
-    """Open the source and, unless it is a stream, scan it once.
-
-    Raises:
-        InputError: it cannot be read, or a row is bad.
-        UsageError: an option does not fit it.
-    """
+    """Open the source and, unless it is a stream, scan it once."""
     source_options = SourceOptions(
         format=options.format,
         text_field=tuple(options.text_field or ()),
@@ -500,11 +463,6 @@ def open_output(
         show: the display.
         command: the command that writes it.
         reviewed: the pipeline's columns, where the corrections of people go into the rows.
-
-    Raises:
-        InputError: a line of the corrections file is bad.
-        OutputError: the output cannot be written, or another run is writing it.
-        UsageError: its format is unknown, an option does not fit it, or something that a person made would be lost.
     """
     target = resolve_output(options.output)
     if options.unordered and target.kind == "file":
@@ -625,11 +583,7 @@ _ERRORS_FILE = "errors_file"
 
 
 def _check_errors_file(path: str, opened: Input, journal: Journal | None) -> None:
-    """Refuse to replace a file of failed rows unless an earlier run wrote it: it may have been corrected since.
-
-    Raises:
-        UsageError: no run wrote it, and it holds rows that are not in the input.
-    """
+    """Refuse to replace a file of failed rows unless an earlier run wrote it: it may have been corrected since."""
     target = resolve_output(path)
     if target.kind != "file" or not target.path.exists() or not target.path.stat().st_size:
         return
@@ -666,9 +620,6 @@ def confirm_changes(
         run_io: its output.
         show: the display.
         rows: the rows that would be asked again, where the plan's keys do not tell.
-
-    Raises:
-        UsageError: the user does not agree, or cannot be asked.
     """
     journal, settings = run_io.answers, plan.settings
     if not isinstance(journal, Journal):
@@ -791,11 +742,7 @@ def finish(
     themed: ThemeCounts | None = None,
     audit: AuditFigures | None = None,
 ) -> None:
-    """Show how the run ended.
-
-    Raises:
-        MelleaError: the error that stopped the run before its first row.
-    """
+    """Show how the run ended."""
     tally, prices = result.tally, plan.caps.prices
     if result.error is not None and not (tally.done or tally.failed or options.nightly):
         raise result.error

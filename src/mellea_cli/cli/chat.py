@@ -188,9 +188,6 @@ async def _answer_all(chat: "Chat", questions: Sequence[str], *, as_json: bool, 
     """Ask every question in one conversation; with `commands`, lines that begin with a slash are commands.
 
     A question that fails is reported and the next one is asked. A server that cannot be used ends the chat.
-
-    Raises:
-        MelleaError: no further question can be asked, or the only one has no answer.
     """
     from mellea_cli.chat.slash_commands import is_command
     from mellea_cli.ui.console import say_error
@@ -241,11 +238,7 @@ async def _run_command(chat: "Chat", line: str, *, as_json: bool) -> bool:
 
 
 async def _answer(chat: "Chat", question: str, *, as_json: bool) -> None:
-    """Ask one question and print its answer.
-
-    Raises:
-        MelleaError: there is none.
-    """
+    """Ask one question and print its answer."""
     from mellea_cli.chat.citations import evidence
 
     while True:

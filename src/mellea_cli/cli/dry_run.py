@@ -231,11 +231,7 @@ def _counted_by_model(plan: RunPlan, texts: Sequence[str]) -> list[int] | None:
 
 
 def check_estimate(options: RunOptions, opened: Input) -> None:
-    """Refuse `--estimate` where its answers could not be kept.
-
-    Raises:
-        UsageError: the output has no journal, or the rows cannot be counted.
-    """
+    """Refuse `--estimate` where its answers could not be kept."""
     if options.output == "-":
         raise UsageError("--estimate keeps its answers for the run", hint="name the run's output with -o")
     if opened.scan is None:
@@ -247,11 +243,7 @@ def check_estimate(options: RunOptions, opened: Input) -> None:
 async def ask_sample(
     options: RunOptions, chosen: ModelChoice, plan: RunPlan, opened: Input, run_io: RunIO, show: RunDisplay
 ) -> ExitCode:
-    """Ask a sample of the rows, keep their answers in the journal, and print what the rest would take.
-
-    Raises:
-        MelleaError: no row was answered.
-    """
+    """Ask a sample of the rows, keep their answers in the journal, and print what the rest would take."""
     candidates = Candidates(options.seed)
     forecast(
         opened.source.reread(),

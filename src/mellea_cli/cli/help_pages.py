@@ -290,11 +290,7 @@ def _list_topics(*, as_json: bool) -> None:
 
 
 def command_named(root: Any, words: Sequence[str]) -> tuple[Any, Any]:
-    """A command by its words, such as `models pull`, with a context for its help.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """A command by its words, such as `models pull`, with a context for its help."""
     command, ctx = root.command, root
     for word in words:
         known = getattr(command, "commands", {})

@@ -39,11 +39,7 @@ from mellea_cli.ui.run_display import RunDisplay
 
 
 def check_flags(options: RunOptions, source: Source) -> None:
-    """Refuse what cannot be done with batch files.
-
-    Raises:
-        UsageError: a flag, the input or the output does not fit.
-    """
+    """Refuse what cannot be done with batch files."""
     name = next(name for name in ("offload", "export_batch", "import_batch") if getattr(options, name))
     flag = "--" + name.replace("_", "-")
     if options.offload and (options.export_batch or options.import_batch):
@@ -65,11 +61,7 @@ def check_flags(options: RunOptions, source: Source) -> None:
 
 
 def refuse_to_forget_jobs(journal: Path, options: RunOptions) -> None:
-    """Refuse a run that would lose submitted batches, or ask for their rows a second time.
-
-    Raises:
-        UsageError: there are such batches and the run does not continue them.
-    """
+    """Refuse a run that would lose submitted batches, or ask for their rows a second time."""
     try:
         # A cancelled batch may be given up.
         jobs = [job for job in read_jobs(journal) if _is_submitted(job) and job.status != "cancelling"]
@@ -94,11 +86,7 @@ def _batches_are(jobs: Sequence[Job]) -> str:
 
 
 def export(options: RunOptions, plan: RunPlan, run_io: RunIO, source: Source, say: Callable[[str], None]) -> ExitCode:
-    """Write every request that can be asked now to a file; nothing is sent.
-
-    Raises:
-        MelleaError: the input, the output or one of the files cannot be used.
-    """
+    """Write every request that can be asked now to a file; nothing is sent."""
     file = ExportFile(Path(options.export_batch or ""), lambda request: chat_body(request, is_openai=False))
     with closing(_job_store(run_io)) as store:
         planner = _planner(plan, run_io, source, store, again=True)
@@ -135,10 +123,6 @@ async def run_queued(run: QueuedRun) -> RunResult:
 
     Returns:
         How the run ended, with the answers of batches.
-
-    Raises:
-        OutputError: the output cannot be written any more.
-        UsageError: the input or the output does not fit.
     """
     if not isinstance(run.run_io.source, Source):
         raise UsageError("batches need an input that can be read more than once", hint="name a file")

@@ -78,11 +78,7 @@ TEMPLATES: Mapping[str, str] = {
 
 
 def template_path(name: str) -> Path:
-    """The file of a template.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
+    """The file of a template."""
     if name not in TEMPLATES and name != _STARTER:
         near = next((one for one in TEMPLATES if name and one.startswith(name)), "") or nearest(name, TEMPLATES)
         hint = f"did you mean {near!r}?" if near else f"there are {', '.join(TEMPLATES)}"

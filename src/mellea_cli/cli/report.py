@@ -247,12 +247,7 @@ def read_comparison(
     id_field: str | None = None,
     where: str | None = None,
 ) -> "Comparison":
-    """Compare outputs, oldest first.
-
-    Raises:
-        UsageError: there are fewer than two, two of them are stdin, or `where` is no condition.
-        InputError: one of them cannot be read, or is not an output.
-    """
+    """Compare outputs, oldest first."""
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.comparison import compare as compare_results
     from mellea_cli.report.results import open_results

@@ -525,10 +525,6 @@ class _Gold:
 
     Args:
         flags: the flags.
-
-    Raises:
-        InputError: it cannot be read.
-        UsageError: a `--gold-column` cannot be read.
     """
 
     def __init__(self, flags: EvaluateFlags) -> None:
@@ -599,11 +595,7 @@ class _Gold:
         return value is not None or kind == "text", value.lower() if kind == "label" and value else value
 
     def check(self, kinds: Iterable[str]) -> None:
-        """Refuse a `--gold-column` that names what is not there.
-
-        Raises:
-            UsageError: it does.
-        """
+        """Refuse a `--gold-column` that names what is not there."""
         known = list(kinds)
         for field, column in self._columns.items():
             for wanted, names, where in ((field, known, "the output"), (column, list(self._names), self._name)):

@@ -127,11 +127,7 @@ _TEST = re.compile(r"([+-])(\d+(?:[.,]\d+)?)(pp|points?|%)?|[x×](\d+(?:[.,]\d+)
 
 
 def parse_condition(text: str) -> Condition:
-    """Read a condition.
-
-    Raises:
-        UsageError: it is none; the message has the position of the mistake.
-    """
+    """Read a condition."""
     from mellea_cli.report.results import SENTIMENTS, URGENCIES
     from mellea_cli.report.score import SCORE_KINDS
 
@@ -185,11 +181,7 @@ class Alert:
 
 
 def find_alerts(conditions: Sequence[Condition], comparison: "Comparison") -> list[Alert]:
-    """The conditions that hold beyond chance, over everything that they look at (Benjamini-Hochberg).
-
-    Raises:
-        UsageError: a condition names what neither output has.
-    """
+    """The conditions that hold beyond chance, over everything that they look at (Benjamini-Hochberg)."""
     from mellea_cli.report.comparison import points
     from mellea_cli.report.intervals import benjamini_hochberg
 
