@@ -279,8 +279,21 @@ def _show_help(ctx: typer.Context, value: bool) -> None:
         raise typer.Exit(0)
 
 
-def show_help_without_command(ctx: typer.Context) -> None:
-    """Show the help of a group of commands when none of them is named; the group's callback."""
+def command_group(summary: str, **more: Any) -> typer.Typer:
+    """A group of commands, which shows its help when none of them is named."""
+    group = typer.Typer(
+        help=summary,
+        invoke_without_command=True,
+        context_settings=HELP_SETTINGS,
+        add_completion=False,
+        rich_markup_mode=None,
+        **more,
+    )
+    group.callback()(_show_help_without_command)
+    return group
+
+
+def _show_help_without_command(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit(0)

@@ -50,7 +50,7 @@ from mellea_cli.run.estimate import (
     without_sample,
 )
 from mellea_cli.run.plan import Prices, RunPlan
-from mellea_cli.ui.console import clean, count, duration, money, print_table
+from mellea_cli.ui.console import clean, count, duration, money, plural, print_table
 from mellea_cli.ui.run_display import RunDisplay
 
 
@@ -267,7 +267,7 @@ async def ask_sample(
         if loop.time() > until and sampler.answered >= FEWEST:
             stop.ask_once(_LONG_ENOUGH, ExitCode.OK)
 
-    sample_io = replace(run_io, source=_Sampled(rows), rows=_NoRows(), total=len(rows), can_sweep=False)
+    sample_io = replace(run_io, source=_Sampled(rows), rows=NoRows(), total=len(rows), can_sweep=False)
     small = plan.pipeline.small_prefixes
     async with open_servers(options, chosen, plan.prefixes, show, small_prefixes=small) as servers:
         plan = await start_at_server_slots(plan, servers)
@@ -306,8 +306,8 @@ class _Sampled(list["Item"]):
     def stop(self) -> None: ...
 
 
-class _NoRows:
-    """A sample writes no rows: its answers are in the journal."""
+class NoRows:
+    """The rows of a sample or a try are not written: their answers are in the journal."""
 
     def add(self, row: Row) -> None: ...
 
@@ -346,7 +346,7 @@ def _asked_fields(found: Forecast | None) -> Iterator[tuple[str, str]]:
         by_rows.setdefault(rows, []).append(name)
     head = "fields"
     for rows, names in sorted(by_rows.items(), reverse=True):
-        yield head, f"{', '.join(names)}: {f'asked for {rows:,} row' + 's' * (rows != 1) if rows else 'nothing to ask'}"
+        yield head, f"{', '.join(names)}: {'asked for ' + plural(rows, 'row') if rows else 'nothing to ask'}"
         head = ""
 
 

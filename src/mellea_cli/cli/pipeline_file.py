@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mellea_cli.cli.app import HELP_SETTINGS, SectionedCommand, show_help_without_command
+from mellea_cli.cli.app import SectionedCommand, command_group
 from mellea_cli.cli.flags import (
     FORMATS,
     INPUT,
@@ -52,16 +52,9 @@ if TYPE_CHECKING:
     from mellea_cli.ui.pipeline_view import ShownStep, TriedRow
     from mellea_cli.ui.run_display import RunDisplay
 
-pipeline_app = typer.Typer(
-    help="Write, check, show and try a pipeline file: your own fields.",
-    epilog="docs/pipelines.md has every key.",
-    invoke_without_command=True,
-    context_settings=HELP_SETTINGS,
-    add_completion=False,
-    rich_markup_mode=None,
+pipeline_app = command_group(
+    "Write, check, show and try a pipeline file: your own fields.", epilog="docs/pipelines.md has every key."
 )
-
-pipeline_app.callback()(show_help_without_command)
 
 _STARTER = "starter"
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.", show_default=False)]
@@ -178,16 +171,14 @@ def _notes(spec: "PipelineSpec") -> list[str]:
 
 
 def _described(spec: "PipelineSpec") -> str:
+    from mellea_cli.ui.console import plural
+
     fields = [f"{name} ({one.type})" for name, one in spec.fields.items()]
     parts = [f"extends {spec.extends}"] if spec.extends else []
-    parts += [f"{_count(len(fields), 'field')}: {', '.join(fields)}"] if fields else []
-    parts += [_count(len(spec.steps), "step")] if spec.steps else []
-    parts += [_count(len(spec.examples), "example")] if spec.examples else []
+    parts += [f"{plural(len(fields), 'field')}: {', '.join(fields)}"] if fields else []
+    parts += [plural(len(spec.steps), "step")] if spec.steps else []
+    parts += [plural(len(spec.examples), "example")] if spec.examples else []
     return "; ".join(parts)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @pipeline_app.command("show", cls=SectionedCommand)
@@ -352,13 +343,14 @@ class _Try:
         self, options: RunOptions, chosen: "ModelChoice", plan: "RunPlan", opened: "Input", journal: "Journal"
     ) -> "RunResult":
         from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
+        from mellea_cli.cli.dry_run import NoRows
         from mellea_cli.engine.workers import Stop
         from mellea_cli.events import Fanout
         from mellea_cli.run.answer_cache import forecast
         from mellea_cli.run.batch import RunIO, run_batch
 
         stop = Stop(self.show.say)
-        run_io = RunIO(opened.source, _NoRows(), self._take, journal, opened.total, can_sweep=True)
+        run_io = RunIO(opened.source, NoRows(), self._take, journal, opened.total, can_sweep=True)
 
         def nothing_to_ask() -> bool:
             return not forecast(opened.source.reread(), plan, journal).asks(retry_failed=True)
@@ -387,7 +379,7 @@ class _Try:
         return Row(item, {})
 
     def _print(self, result: "RunResult") -> None:
-        from mellea_cli.ui.console import duration
+        from mellea_cli.ui.console import duration, plural
         from mellea_cli.ui.pipeline_view import print_lines, system_lines, try_lines
 
         rows = [self._row(position) for position in sorted(self.outcomes)]
@@ -403,8 +395,8 @@ class _Try:
         )
         asked = [row for row in rows if row.asked]
         repaired = sum(bool(row.repairs) for row in rows)
-        parts = [f"{_count(len(asked), 'row')} asked with {_count(result.tally.calls, 'call')}"] if asked else []
-        parts += [f"{_count(len(rows) - len(asked), 'row')} remembered"] if len(asked) < len(rows) else []
+        parts = [f"{plural(len(asked), 'row')} asked with {plural(result.tally.calls, 'call')}"] if asked else []
+        parts += [f"{plural(len(rows) - len(asked), 'row')} remembered"] if len(asked) < len(rows) else []
         parts += [f"{repaired} repaired"] if repaired else []
         parts += [f"{result.tally.failed} failed"] if result.tally.failed else []
         self.show.say(f"{', '.join(parts)}; {duration(result.elapsed_s)}")
@@ -439,18 +431,6 @@ class _Try:
             repairs=self.repairs.get(position, []),
             error="" if isinstance(outcome, Success) else outcome.message,
         )
-
-
-class _NoRows:
-    """The rows of a try go to the screen only."""
-
-    def add(self, row: "Row") -> None: ...
-
-    def flush(self) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @contextmanager

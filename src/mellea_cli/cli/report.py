@@ -437,7 +437,7 @@ def export(flags: ExportFlags) -> ExitCode:
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
     from mellea_cli.report.results import OutputRows
-    from mellea_cli.ui.console import say, say_record
+    from mellea_cli.ui.console import plural, say, say_record
 
     target = resolve_output(flags.output)
     _check_output(flags.output, (flags.results,))
@@ -472,7 +472,7 @@ def export(flags: ExportFlags) -> ExitCode:
         output = flags.output if target.kind == "file" else None
         say_record(sys.stderr, {"output": output, "rows": rows.count, "unreadable": rows.unreadable})
     elif target.kind == "file":
-        say(sys.stderr, f"{flags.output}: {rows.count:,} row{'s' * (rows.count != 1)}")
+        say(sys.stderr, f"{flags.output}: {plural(rows.count, 'row')}")
     return code
 
 

@@ -176,7 +176,7 @@ def _state(path: Path) -> list[int] | None:
 
 
 def _watch(watched: _Watched, watchfiles: Any, folder: Path) -> ExitCode:
-    from mellea_cli.ui.console import say
+    from mellea_cli.ui.console import plural, say
 
     options = watched.options
     talks = not (options.quiet or options.nightly)
@@ -199,8 +199,7 @@ def _watch(watched: _Watched, watchfiles: Any, folder: Path) -> ExitCode:
         except KeyboardInterrupt:
             code = ExitCode.OK
     if talks:
-        files = f"{watched.processed:,} file{'s' * (watched.processed != 1)}"
-        say(sys.stderr, f"no longer watching {folder}: {files} processed")
+        say(sys.stderr, f"no longer watching {folder}: {plural(watched.processed, 'file')} processed")
     return code
 
 

@@ -70,9 +70,9 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def plural(number: int, one: str, several: str) -> str:
+def plural(number: int, one: str, several: str = "") -> str:
     """A number with its noun: `1 row`, `2,000 rows`."""
-    return f"{number:,} {one if number == 1 else several}"
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def rate(per_second: float) -> str:

@@ -92,7 +92,7 @@ class RunSummary:
 
 
 _NULL_WHEN_EMPTY = frozenset(
-    {
+    [
         "output",
         "unwritten",
         "stopped",
@@ -102,7 +102,7 @@ _NULL_WHEN_EMPTY = frozenset(
         "themes_file",
         "commonest_failure",
         "currency",
-    }
+    ]
 )
 
 
@@ -220,7 +220,7 @@ def _headline(summary: RunSummary) -> Iterator[tuple[Role, str]]:
         known = f"all {count(summary.done)} answers were" if summary.done > 1 else "the answer was"
         yield "strong", f"{known} known already, nothing was sent"
     else:
-        items = plural(total, "item", "items")
+        items = plural(total, "item")
         yield "strong", f"{count(summary.done)} of {items} answered in {duration(summary.elapsed_s)}"
 
 
@@ -303,7 +303,7 @@ def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         retries = between + plural(summary.retries, "retry", "retries") if summary.retries else ""
         yield "calls", "plain", count(summary.calls) + retries
     if summary.repairs:
-        yield "repairs", "plain", plural(summary.repairs, "answer", "answers") + " repaired in form"
+        yield "repairs", "plain", plural(summary.repairs, "answer") + " repaired in form"
     for endpoint in summary.endpoints:
         yield "endpoint", "warn" if endpoint.state else "plain", endpoint_line(endpoint, between)
 
