@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mellea_cli.cli.backend_setup import ModelChoice, connections, model_identity
-from mellea_cli.cli.flags import row_filter, typed_command
+from mellea_cli.cli.flags import source_options, typed_command
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions, run_pipeline
 from mellea_cli.engine.generate import Deadlines
@@ -30,7 +30,7 @@ from mellea_cli.io.files import OutputLock, OutputTarget, output_error, resolve_
 from mellea_cli.io.formats import DATABASES, format_of_name, known_format, output_format
 from mellea_cli.io.journal import Journal, MemoryAnswers, remove_journal
 from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
-from mellea_cli.io.source import InputScan, Source, SourceOptions, open_source
+from mellea_cli.io.source import InputScan, Source, open_source
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success
 from mellea_cli.messages import Options
@@ -412,24 +412,8 @@ class Input:
 @contextmanager
 def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
     """Open the source and, unless it is a stream, scan it once."""
-    source_options = SourceOptions(
-        format=options.format,
-        text_field=tuple(options.text_field or ()),
-        id_field=options.id_field,
-        encoding=options.encoding,
-        delimiter=options.delimiter,
-        header_row=options.header_row,
-        skip_rows=options.skip_rows,
-        sheet=options.sheet,
-        cells=options.range,
-        query=options.query,
-        limit=options.limit,
-        sample=options.sample,
-        seed=options.seed,
-        on_bad_row=options.on_bad_row,
-        where=row_filter(options.where),
-    )
-    with open_source(options.inputs or (), source_options, report=show.trouble, note=show.note) as source:
+    how = source_options(options, format=options.format, cells=options.range)
+    with open_source(options.inputs or (), how, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
             show.say(f"{scan.skipped} bad rows are skipped")

@@ -27,7 +27,7 @@ from mellea_cli.errors import ExitCode, MelleaError, UsageError
 from mellea_cli.extensions import ExtensionPoint
 
 if TYPE_CHECKING:
-    from mellea_cli.io.row_filter import RowFilter
+    from mellea_cli.io.source import SourceOptions
     from mellea_cli.run.plan import ErrorLimit, Prices
 
 T = TypeVar("T")
@@ -261,17 +261,16 @@ COLUMN: dict[str, Any] = {"autocompletion": complete_column}
 """Arguments of `option` for a flag that names a column of the input."""
 
 
-def row_filter(expression: str | None) -> "RowFilter | None":
-    """The condition of `--where`; `None` without one.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    if expression is None:
-        return None
+def source_options(flags: Any, **more: Any) -> "SourceOptions":
+    """How a command reads its rows: `more`, and those of its flags that have the name of an option."""
     from mellea_cli.io.row_filter import RowFilter
+    from mellea_cli.io.source import SourceOptions
 
-    return RowFilter(expression)
+    names = {one.name for one in dataclasses.fields(SourceOptions)} - {"format"}  # which may be that of a report
+    given = {name: getattr(flags, name) for name in names if hasattr(flags, name)} | more
+    given["text_field"] = tuple(given.get("text_field") or ())
+    given["where"] = RowFilter(given["where"]) if given.get("where") is not None else None
+    return SourceOptions(**given)
 
 
 WHERE_HELP = "Only rows that meet a condition: 'rating <= 2 and country == \"DE\"', see mellea help filters."

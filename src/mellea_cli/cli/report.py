@@ -30,7 +30,7 @@ from mellea_cli.cli.flags import (
     WhereFlag,
     flag,
     options_command,
-    row_filter,
+    source_options,
     typed_command,
 )
 from mellea_cli.errors import ExitCode, InputError, UsageError
@@ -104,7 +104,6 @@ def report(flags: ReportFlags) -> ExitCode:
 
     Without -o it prints one screen. With -o report.html it writes one HTML page without outside references.
     """
-    from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
     from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
@@ -112,14 +111,7 @@ def report(flags: ReportFlags) -> ExitCode:
     form = _output_format(flags, ("text", "html", "md", "json"))
     _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
     themes = _themes([flags.results], flags.themes_file)
-    options = SourceOptions(
-        format=flags.input_format,
-        text_field=tuple(flags.text_field or ()),
-        id_field=flags.id_field,
-        encoding=flags.encoding,
-        delimiter=flags.delimiter,
-        where=row_filter(flags.where),
-    )
+    options = source_options(flags, format=flags.input_format)
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
@@ -216,12 +208,7 @@ def compare(flags: CompareFlags) -> ExitCode:
     form = _output_format(flags, ("text", "html", "md", "json"))
     _check_output(flags.output, flags.results)
     comparison = read_comparison(
-        flags.results,
-        themes_file=flags.themes_file,
-        score=parse_score(flags.score),
-        text_field=flags.text_field,
-        id_field=flags.id_field,
-        where=flags.where,
+        flags.results, source_options(flags), themes_file=flags.themes_file, score=parse_score(flags.score)
     )
     title = flags.title or "What changed"
     if form == "html":
@@ -240,15 +227,12 @@ def compare(flags: CompareFlags) -> ExitCode:
 
 def read_comparison(
     paths: "Sequence[str]",
+    options: "SourceOptions",
     *,
     themes_file: str | None,
     score: "tuple[ScoreKind, str] | None",
-    text_field: "Sequence[str] | None" = None,
-    id_field: str | None = None,
-    where: str | None = None,
 ) -> "Comparison":
-    """Compare outputs, oldest first."""
-    from mellea_cli.io.source import SourceOptions
+    """Compare two or more outputs, oldest first."""
     from mellea_cli.report.comparison import compare as compare_results
     from mellea_cli.report.results import open_results
 
@@ -256,7 +240,6 @@ def read_comparison(
         raise UsageError("one file cannot be compared", hint=f"name an earlier one, too: mellea compare OLD {paths[0]}")
     if list(paths).count("-") > 1:
         raise UsageError("two files cannot come from stdin", hint="name all but one of them: mellea compare OLD -")
-    options = SourceOptions(text_field=tuple(text_field or ()), id_field=id_field, where=row_filter(where))
     with ExitStack() as stack:
         results = [stack.enter_context(open_results(path, options)) for path in paths]
         return compare_results(*results, themes=_themes(paths, themes_file), score=score)
@@ -319,7 +302,9 @@ def show(flags: ShowFlags) -> ExitCode:
     sort = flags.sort.removeprefix("-") if flags.sort else None
     paged = flags.json is None and flags.pager and all(is_terminal(one, os.environ) for one in (sys.stdout, sys.stdin))
     flag = "--json" if flags.json is not None else "--columns"
-    with OutputRows(flags.results, _source_options(flags), names, flag=flag, sort=sort) as rows:
+    with OutputRows(
+        flags.results, source_options(flags, format=flags.input_format), names, flag=flag, sort=sort
+    ) as rows:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
             found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
@@ -348,18 +333,6 @@ def _sorted(rows: "Iterable[_Row]", key: "Callable[[_Row], Any]", flag: str) -> 
 def _names(texts: "Sequence[str | None] | None") -> tuple[str, ...]:
     """The columns of `--columns` and `--json`: separated by commas."""
     return tuple(name for text in texts or () for part in (text or "").split(",") if (name := part.strip(" `")))
-
-
-def _source_options(flags: "ShowFlags | ExportFlags") -> "SourceOptions":
-    from mellea_cli.io.source import SourceOptions
-
-    return SourceOptions(
-        format=flags.input_format,
-        encoding=flags.encoding,
-        delimiter=flags.delimiter,
-        where=row_filter(flags.where),
-        limit=flags.limit,
-    )
 
 
 def _write_array(rows: "Iterable[Mapping[str, Any]]") -> None:
@@ -448,7 +421,9 @@ def export(flags: ExportFlags) -> ExitCode:
     nested = form in ("json", "jsonl")
     with ExitStack() as stack:
         sort = flags.sort.removeprefix("-") if flags.sort else None
-        rows = stack.enter_context(OutputRows(flags.results, _source_options(flags), names, sort=sort))
+        rows = stack.enter_context(
+            OutputRows(flags.results, source_options(flags, format=flags.input_format), names, sort=sort)
+        )
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)

@@ -23,13 +23,13 @@ from mellea_cli.cli.flags import (
     TextFieldFlag,
     flag,
     options_command,
+    source_options,
     typed_command,
 )
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.io.corrections import Corrections
-    from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.agreement import Judged, ReviewField, ReviewRow
     from mellea_cli.report.results import Record, Results
 
@@ -178,7 +178,7 @@ class _Plan:
         # Heaps of the smallest ranks and confidences, with the largest first: memory does not grow with the rows.
         drawn: list[tuple[int, int, Any]] = []
         doubtful: list[tuple[float, int, Any]] = []
-        with open_results(flags.results, _source_options(flags)) as results:
+        with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
             for record in results:
                 if record.state != "answered":
                     continue
@@ -317,12 +317,6 @@ def confidence_of(record: "Record") -> float | None:
     return min(found, default=None)
 
 
-def _source_options(flags: Any) -> "SourceOptions":
-    from mellea_cli.io.source import SourceOptions
-
-    return SourceOptions(format=flags.input_format, text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
-
-
 def _write_page(flags: ReviewFlags, plan: _Plan, who: str) -> None:
     from mellea_cli.io.files import atomic_write, resolve_output, same_file
     from mellea_cli.report.figures import many
@@ -438,7 +432,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
 
     judged: list[Judged] = []
     rows = others = 0
-    with open_results(flags.results, _source_options(flags)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
         unreviewed = UnreviewedRows(results.corrections)
         for record in results:
             if record.state == "answered":
@@ -470,7 +464,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
     gold = _Gold(flags)
     judged: list[Judged] = []
     rows = unmatched = other_text = unanswered = 0
-    with open_results(flags.results, _source_options(flags)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
         for record in results:
             match = gold.match(record, by_id=results.has_ids)
             if match is None:

@@ -21,6 +21,7 @@ from mellea_cli.cli.flags import (
     WhereFlag,
     flag,
     options_command,
+    source_options,
     write_json,
 )
 from mellea_cli.cli.report import REPORT, ScoreFlag, parse_score, read_comparison
@@ -75,13 +76,9 @@ def watch(flags: WatchFlags) -> ExitCode:
     policy = NetworkPolicy(local_only=flags.local_only, allow_http=flags.allow_http)
     if flags.notify is not None:
         _check_address(flags.notify, policy)
+    outputs = [flags.baseline, flags.new]
     comparison = read_comparison(
-        [flags.baseline, flags.new],
-        themes_file=flags.themes_file,
-        score=parse_score(flags.score),
-        text_field=flags.text_field,
-        id_field=flags.id_field,
-        where=flags.where,
+        outputs, source_options(flags), themes_file=flags.themes_file, score=parse_score(flags.score)
     )
     alerts = find_alerts(conditions, comparison)
     if flags.json:
