@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mellea_cli.cli.flags import source_options
 from mellea_cli.cli.summarise import RunOptions, batch_command
 from mellea_cli.errors import ExitCode, InputError, UsageError
 from mellea_cli.extensions import extra_module
@@ -47,6 +48,10 @@ def watch_folder(options: RunOptions) -> ExitCode:
     for flag, given in (("--dry-run", options.dry_run), ("--estimate", options.estimate)):
         if given:
             raise UsageError(f"watch-folder has no {flag}", hint=f"try the files there are: mellea run … DIR {flag}")
+    # What cannot be read is said now, not with the first file.
+    options.caps()
+    _ = options.target_agreement
+    source_options(options, format=options.format, cells=options.range)
     folder = _folder(options)
     results = Path(options.output_dir or folder / _RESULTS)
     if os.path.realpath(results) == os.path.realpath(folder):
