@@ -54,7 +54,7 @@ from mellea_cli.run.earlier_output import (
 from mellea_cli.run.estimate import price_of_run
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.row_model import LearnedFields, RowLearner, audit_share, require_scikit_learn
-from mellea_cli.ui.console import say, say_error
+from mellea_cli.ui.console import plural, say, say_error
 from mellea_cli.ui.run_display import DisplayOptions, RunDisplay
 from mellea_cli.ui.summary import RunSummary, ThemeCounts
 from mellea_cli.ui.terminal import is_terminal
@@ -416,7 +416,7 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
     with open_source(options.inputs or (), how, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
-            show.say(f"{scan.skipped} bad rows are skipped")
+            show.say(f"{plural(scan.skipped, 'bad row')} skipped")
         if scan and options.where:
             show.say(selected_rows(options, scan))
         yield Input(source, scan)
@@ -425,7 +425,7 @@ def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
 def selected_rows(options: RunOptions, scan: InputScan) -> str:
     """How many rows meet the condition, as far as they were read."""
     if options.limit is not None or options.sample is not None:
-        return f"--where, then {'--sample' if options.sample is not None else '-n'}: {scan.count:,} rows"
+        return f"--where, then {'--sample' if options.sample is not None else '-n'}: {plural(scan.count, 'row')}"
     return f"--where selects {scan.count:,} of {scan.count + scan.unselected:,} rows"
 
 
@@ -631,7 +631,8 @@ def confirm_changes(
         calls = calls or plan.calls(again)
     if again:
         what = _differences(others[-1]["settings"], settings) if others else "other settings"
-        question = f"{options.output}: {what}: {again:,} rows are asked again, {calls:,} calls"
+        are = "is" if again == 1 else "are"
+        question = f"{options.output}: {what}: {plural(again, 'row')} {are} asked again, {plural(calls, 'call')}"
         if options.yes or options.nightly:
             show.say(question)
         elif not _agreed(f"{question}. Go on?"):

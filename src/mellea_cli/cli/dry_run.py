@@ -182,7 +182,7 @@ def _estimate_lines(
 ) -> Iterator[tuple[str, str]]:
     """Tokens, time and cost of an estimate; how to learn the time (`hint`), and where a sample is from (`whence`)."""
     prompt, answer = estimate.prompt_tokens, estimate.completion_tokens
-    source = f"{estimate.sampled} rows {whence or 'timed'}" if estimate.sampled else ""
+    source = f"{plural(estimate.sampled, 'row')} {whence or 'timed'}" if estimate.sampled else ""
     if answer is None:
         how = "counted by the model's tokenizer" if estimate.counted else "estimated by characters"
         yield "tokens", f"about {_rounded(prompt.likely)} in ({how}); out: unknown"
@@ -257,7 +257,7 @@ async def ask_sample(
     if not rows:
         preview(options, plan, opened, answers=run_io.answers)
         return ExitCode.OK
-    show.say(f"asking {len(rows)} rows to time them; their answers are kept")
+    show.say(f"asking {plural(len(rows), 'row')} for the time; the answers are kept")
     sampler, stop = Sampler(len(rows), first_alone=plan.first_alone_s > 0), Stop(show.say)
     loop = asyncio.get_running_loop()
     until = loop.time() + SAMPLE_S

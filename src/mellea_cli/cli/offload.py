@@ -34,7 +34,7 @@ from mellea_cli.run.batch_queue import (
 from mellea_cli.run.control import RunControl
 from mellea_cli.run.executor import open_client
 from mellea_cli.run.plan import Caps, RunPlan
-from mellea_cli.ui.console import count
+from mellea_cli.ui.console import count, plural
 from mellea_cli.ui.run_display import RunDisplay
 
 
@@ -99,7 +99,7 @@ def export(options: RunOptions, plan: RunPlan, run_io: RunIO, source: Source, sa
     if not file.requests:
         say("there is nothing to ask: no file was written; the same command without --export-batch completes the run")
         return ExitCode.OK
-    say(f"wrote {file.requests:,} requests to {options.export_batch}")
+    say(f"wrote {plural(file.requests, 'request')} to {options.export_batch}")
     say(f"next: vllm run-batch -i {options.export_batch} -o REPLIES --model {plan.model}")
     say("then: the same command with --import-batch REPLIES instead of --export-batch")
     return ExitCode.OK
@@ -174,7 +174,7 @@ async def _take_import(run: QueuedRun, store: BatchJobStore, planner: BatchPlann
 def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Callable[[str], None]) -> int:
 
     answers, errors, foreign = import_replies(Path(options.import_batch or ""), plan.fingerprint.hex(), store)
-    failed = f", {errors:,} requests without one" if errors else ""
+    failed = f", {plural(errors, 'request')} without one" if errors else ""
     skipped = f", {foreign:,} lines that do not answer requests of mellea" if foreign else ""
     if not (answers or errors):
         raise InputError(
@@ -182,7 +182,7 @@ def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Calla
             path=options.import_batch or "",
             hint="name the output file of a batch that was exported with --export-batch",
         )
-    say(f"{options.import_batch}: {answers:,} answers{failed}{skipped}")
+    say(f"{options.import_batch}: {plural(answers, 'answer')}{failed}{skipped}")
     return answers
 
 
@@ -236,7 +236,7 @@ async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgres
     """Ask live what no batch has answered; every other answer is in the journal."""
     plan = dataclasses.replace(run.plan, caps=_remaining_caps(run, progress, took_s))
     if progress.live and not run.stop.asked.is_set():
-        run.show.say(f"{progress.live:,} texts are asked live")
+        run.show.say(f"asking live: {plural(progress.live, 'text')}")
     # A file of requests that the server refused, or was never sent, is no batch.
     jobs = [job for job in store.jobs(run.plan.fingerprint.hex()) if _is_submitted(job)]
     if run.stop.asked.is_set() and jobs:
