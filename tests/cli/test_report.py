@@ -80,6 +80,15 @@ def test_definitions_come_from_the_themes_file(mellea: Run, results: Path, tmp_p
     assert "**Price**: What it costs." in told
 
 
+def test_a_dumb_terminal_gets_lines_instead_of_the_pager(
+    mellea: Run, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot move its cursor, so nothing is drawn on it."""
+    monkeypatch.setattr("mellea_cli.ui.terminal.is_terminal", lambda *_: True)
+    done = mellea("show", str(results), "-n", "2", "--columns", "id", env={"TERM": "dumb"})
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "hint"),
     [

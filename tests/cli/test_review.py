@@ -373,7 +373,7 @@ def test_a_review_is_continued_by_the_same_command(
     flags = ("review", str(results), "-n", "5", "--fields", "sentiment", "--id-field", "id")
     refused = mellea(*flags)
     assert refused.stderr.endswith(f"mellea {' '.join(flags)} --html review.html\n")
-    monkeypatch.setattr("mellea_cli.ui.terminal.is_terminal", lambda *_: True)
+    monkeypatch.setattr("mellea_cli.ui.terminal.can_draw", lambda *_: True)
     monkeypatch.setattr("mellea_cli.ui.full_screen.ReviewScreen.run", lambda *_: None)
     done = mellea(*flags)
     assert done.returncode == 0, done.stderr

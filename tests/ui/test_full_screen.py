@@ -18,7 +18,7 @@ from mellea_cli.report.agreement import ReviewField, ReviewRow
 from mellea_cli.report.results import Record
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.full_screen import Review, RowPager, screen_lines
-from mellea_cli.ui.theme import Palette, width
+from mellea_cli.ui.theme import ASCII, Palette, width
 
 LONG = "The hotline used to pick up within a minute; yesterday I was on hold for fifty and was cut off twice. "
 
@@ -246,6 +246,14 @@ async def test_keys_reach_the_pager() -> None:
         await ended
     assert shown.search == "case 12."
     assert shown.row == 1
+
+
+def test_a_terminal_of_few_characters_gets_these() -> None:
+    """Lines and marks are drawn with what its encoding has."""
+    shown = pager()
+    shown.glyphs = ASCII
+    shown.answer("sort by", "id")
+    assert "".join(screen(shown, 40, 12)).isascii()
 
 
 @pytest.mark.parametrize("columns", [80, 60])

@@ -296,11 +296,11 @@ def show(flags: ShowFlags) -> ExitCode:
     """
     from mellea_cli.io.row_filter import has_text, sort_key
     from mellea_cli.report.results import OutputRows, usual_columns
-    from mellea_cli.ui.terminal import is_terminal
+    from mellea_cli.ui.terminal import can_draw
 
     names = _names([flags.json] if flags.json not in (None, "all") else flags.columns)
     sort = flags.sort.removeprefix("-") if flags.sort else None
-    paged = flags.json is None and flags.pager and all(is_terminal(one, os.environ) for one in (sys.stdout, sys.stdin))
+    paged = flags.json is None and flags.pager and all(can_draw(one, os.environ) for one in (sys.stdout, sys.stdin))
     flag = "--json" if flags.json is not None else "--columns"
     with OutputRows(
         flags.results, source_options(flags, format=flags.input_format), names, flag=flag, sort=sort

@@ -78,7 +78,7 @@ def review(flags: ReviewFlags) -> ExitCode:
     from mellea_cli.io.corrections import Corrections, CorrectionsFile, corrections_path, read_lines, this_person
     from mellea_cli.report.figures import many
     from mellea_cli.ui.console import say
-    from mellea_cli.ui.terminal import is_terminal
+    from mellea_cli.ui.terminal import can_draw
 
     if flags.results == "-":
         raise UsageError("a review reads its rows again and keeps a file next to them", hint="name the output's file")
@@ -87,7 +87,7 @@ def review(flags: ReviewFlags) -> ExitCode:
     file = CorrectionsFile(path)
     if flags.import_file is not None:
         return _import(flags, file)
-    on_terminal = is_terminal(sys.stdin, os.environ) and is_terminal(sys.stdout, os.environ)
+    on_terminal = can_draw(sys.stdin, os.environ) and can_draw(sys.stdout, os.environ)
     if flags.html is None and not on_terminal:
         hint = f"make a page for a browser: {typed_command('--html', 'review.html')}"
         raise UsageError("mellea review needs a terminal", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -26,6 +27,7 @@ from mellea_cli.ui.console import clean, make_console
 from mellea_cli.ui.terminal import editing_mode
 from mellea_cli.ui.theme import (
     STYLES,
+    UNICODE,
     Line,
     Palette,
     Role,
@@ -183,6 +185,7 @@ class RowPager:
         self.question = ""  # What the line at the bottom asks
         self.note = ""  # One sentence about the last key
         self._size = (80, 24)
+        self.glyphs = UNICODE
 
     # What is drawn.
 
@@ -192,7 +195,7 @@ class RowPager:
         body = {"table": self._table, "row": self._whole_row, "help": self._help}[self.mode](columns, rows - 3)
         body = body[: rows - 3]
         body += [()] * (rows - 3 - len(body))
-        return [self._title(columns), *body, (("frame", "─" * columns),), self._status(columns)]
+        return [self._title(columns), *body, (("frame", self.glyphs.across * columns),), self._status(columns)]
 
     def _title(self, columns: int) -> Line:
         at = f"row {self.row + 1:,} of {self._rows.known}" if self._rows.get(0) is not None else "no rows"
@@ -200,7 +203,7 @@ class RowPager:
         facts += [f"where {self.where.expression}"] if self.where else []
         facts += [f"sorted by {self.sort}"] if self.sort else []
         facts += [f"search {self.search}"] if self.search else []
-        line: Line = (("strong", clean(self._name)), ("quiet", "  " + clean(" · ".join(facts))))
+        line: Line = (("strong", clean(self._name)), ("quiet", "  " + clean(f" {self.glyphs.dot} ".join(facts))))
         return clip(line, columns)
 
     def _status(self, columns: int) -> Line:
@@ -210,7 +213,10 @@ class RowPager:
         shown = self._fitting(columns)
         head: list[tuple[Role, str]] = [("plain", " ")]
         for column, cells in shown:
-            head += [("label", _filled(shorten(clean(column.name), cells, "…"), cells)), ("plain", " " * _GAP)]
+            head += [
+                ("label", _filled(shorten(clean(column.name), cells, self.glyphs.cut), cells)),
+                ("plain", " " * _GAP),
+            ]
         lines: list[Line] = [clip(tuple(head), columns)]
         self._show_selected(height - 1, shown)
         index = self.top
@@ -257,7 +263,7 @@ class RowPager:
                 if number == height - 1 and len(lines) > height:
                     room = cells - 2
                     text = text if cells_of(text) <= room else shorten(text, room, "").rpartition(" ")[0]
-                    text += " …"
+                    text += f" {self.glyphs.cut}"
                 role = judgement_role(text) if len(lines) == 1 else "plain"
                 line += self._marked(_filled(text, cells), "strong" if selected and role == "plain" else role)
                 line.append(("plain", " " * _GAP))
@@ -453,6 +459,7 @@ class RowPager:
 
     def run(self, environ: Mapping[str, str]) -> None:
         """Page until the user quits."""
+        self.glyphs = Palette(make_console(sys.stdout, environ)).glyphs
         self._application(environ).run()
 
     def _application(

@@ -44,7 +44,7 @@ from mellea_cli.ui.console import (
     say_record,
 )
 from mellea_cli.ui.run_state import RunState, Snapshot
-from mellea_cli.ui.terminal import OutsideProgress, Writable, in_foreground, is_terminal
+from mellea_cli.ui.terminal import OutsideProgress, Writable, can_draw, in_foreground, is_terminal
 
 if TYPE_CHECKING:
     from mellea_cli.run.plan import Prices
@@ -61,11 +61,10 @@ def choose_display(stream: IO[str], environ: Mapping[str, str]) -> Display:
         `"live"` at a terminal that can be drawn on and that belongs to this process (not to the shell, as with
         `mellea ... &`), `"plain"` anywhere else.
     """
-    dumb = environ.get("TERM", "").lower() in {"dumb", "unknown"}
     automatic = environ.get("CI", "").lower() not in {"", "0", "false"}
     static = environ.get("TTY_INTERACTIVE") == "0"
-    drawable = is_terminal(stream, environ) and not (dumb or automatic or static)
-    return "live" if drawable and in_foreground(stream) else "plain"
+    live = can_draw(stream, environ) and not (automatic or static) and in_foreground(stream)
+    return "live" if live else "plain"
 
 
 def make_display(

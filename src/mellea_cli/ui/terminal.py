@@ -30,6 +30,11 @@ def is_terminal(stream: IO[str] | None, environ: Mapping[str, str]) -> bool:
         return False
 
 
+def can_draw(stream: IO[str] | None, environ: Mapping[str, str]) -> bool:
+    """Whether `stream` is a terminal that can move its cursor; a dumb one cannot."""
+    return is_terminal(stream, environ) and environ.get("TERM", "").lower() not in {"dumb", "unknown"}
+
+
 def in_foreground(stream: IO[str]) -> bool:
     """Whether this process may draw on the terminal; also true where there are no background processes."""
     try:

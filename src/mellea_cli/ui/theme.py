@@ -73,8 +73,8 @@ class Glyphs:
     spinner: str
 
 
-_UNICODE = Glyphs("╭╮╰╯", "─", "│", "━", "╸", "━", "█", "▌", "✓", "✗", "↻", "…", "·", "–", "→", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")  # noqa: RUF001 - the dash is meant
-_ASCII = Glyphs("++++", "-", "|", "=", ">", ".", "#", "_", "ok", "x", "retry", "~", "-", "-", "->", "|/-\\")
+UNICODE = Glyphs("╭╮╰╯", "─", "│", "━", "╸", "━", "█", "▌", "✓", "✗", "↻", "…", "·", "–", "→", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")  # noqa: RUF001 - the dash is meant
+ASCII = Glyphs("++++", "-", "|", "=", ">", ".", "#", "_", "ok", "x", "retry", "~", "-", "-", "->", "|/-\\")
 
 
 class Palette:
@@ -84,7 +84,7 @@ class Palette:
         from rich.color import ColorSystem
 
         self.encoding = console.encoding
-        self.glyphs = _UNICODE if console.encoding.lower().startswith("utf") else _ASCII
+        self.glyphs = UNICODE if console.encoding.lower().startswith("utf") else ASCII
         # Every terminal with colours has these sixteen.
         system = ColorSystem.STANDARD if console.color_system else None
         self._escapes: dict[Role, tuple[str, str]] = {}
