@@ -215,18 +215,21 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class ChartSize:
-    """The widths of a bar chart, in cells."""
+    """The widths of a bar chart, in cells. Charts below each other line up by sharing them."""
 
     columns: int  # Of the whole chart
     label: int
-    names: int  # Longer names are shortened; charts below each other line up by sharing this
+    names: int  # Longer names are shortened
     digits: int
-    longest_bar: int
-    shares: int = 5  # The longest share in words
+    bar: int
 
-    @property
-    def bar(self) -> int:
-        return min(self.longest_bar, self.columns - self.label - self.names - self.digits - self.shares - 4)
+    @classmethod
+    def of(cls, bars: Sequence[Bar], columns: int, label: int, longest_name: int, longest_bar: int) -> ChartSize:
+        """The widths that these bars need, with names and bars of at most so many cells."""
+        digits = max((len(count(bar.number)) for bar in bars), default=1)
+        room = columns - label - digits - max((len(bar.share) for bar in bars), default=0) - 4
+        names = min(max((cells_of(bar.name) for bar in bars), default=0), longest_name, room)
+        return cls(columns, label, names, digits, min(longest_bar, room - names))
 
 
 _SHORTEST_BAR = 4
