@@ -472,7 +472,6 @@ async def open_with_key(name: str, settings: BackendSettings, *, ask: bool) -> B
 
 
 def _with_typed_key(settings: BackendSettings, url: str) -> BackendSettings:
-
     host = urlsplit(url).hostname or url
     key = ask_secret(f"API key for {host} (not shown, and used for this run only):", sys.stderr)
     if not key:

@@ -547,7 +547,6 @@ def _open_journal(
 
 
 def _close_journal(journal: Journal | None, *, remove: bool) -> None:
-
     if journal is None:
         return
     with suppress(OutputError):
@@ -586,7 +585,6 @@ def _check_errors_file(path: str, opened: Input, journal: Journal | None) -> Non
 
 
 def _note_errors_file(path: str, journal: Journal) -> None:
-
     target = resolve_output(path)
     if target.kind == "file" and target.path.exists():
         journal.note_facts({_ERRORS_FILE: f"{target.path} {file_digest(target.path)}"})

@@ -172,7 +172,6 @@ async def _take_import(run: QueuedRun, store: BatchJobStore, planner: BatchPlann
 
 
 def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Callable[[str], None]) -> int:
-
     answers, errors, foreign = import_replies(Path(options.import_batch or ""), plan.fingerprint.hex(), store)
     failed = f", {plural(errors, 'request')} without one" if errors else ""
     skipped = f", {foreign:,} lines that do not answer requests of mellea" if foreign else ""
@@ -187,7 +186,6 @@ def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Calla
 
 
 async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) -> None:
-
     options, plan, backend, say = run.options, run.plan, run.backend, run.show.say
     if not isinstance(backend, OpenAIBackend):
         raise UsageError(f"the backend {plan.backend} has no batch queue")
@@ -221,7 +219,6 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
 
 
 def _check_jobs(store: BatchJobStore, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
-
     submitted = [job for job in read_jobs(store.path) if _is_submitted(job)]
     if elsewhere := [job for job in submitted if job.plan == fingerprint and job.base_url != base_url]:
         raise UsageError(
@@ -269,7 +266,6 @@ def _remaining_caps(run: QueuedRun, progress: BatchProgress, took_s: float) -> C
 
 
 def _job_store(run_io: RunIO) -> BatchJobStore:
-
     if not isinstance(run_io.answers, Journal):
         raise UsageError("batches need a journal next to the output file", hint="name a file with -o")
     return BatchJobStore(run_io.answers.path)
@@ -278,7 +274,6 @@ def _job_store(run_io: RunIO) -> BatchJobStore:
 def _planner(
     plan: RunPlan, run_io: RunIO, source: Source, store: BatchJobStore, *, again: bool = False
 ) -> BatchPlanner:
-
     return BatchPlanner(plan, source.reread, run_io.answers, store, retry_failed=run_io.retry_failed, again=again)
 
 
