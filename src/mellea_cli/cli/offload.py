@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mellea_cli.backends.base import Backend
-from mellea_cli.backends.openai import OpenAIBackend, chat_body
-from mellea_cli.backends.openai_batch import Batch, BatchClient
 from mellea_cli.cli.backend_setup import names_provider, network_policy, secrets
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.engine.workers import Stop
@@ -36,6 +35,9 @@ from mellea_cli.run.executor import open_client
 from mellea_cli.run.plan import Caps, RunPlan
 from mellea_cli.ui.console import count, plural
 from mellea_cli.ui.run_display import RunDisplay
+
+if TYPE_CHECKING:
+    from mellea_cli.backends.openai_batch import Batch
 
 
 def check_flags(options: RunOptions, source: Source) -> None:
@@ -87,6 +89,8 @@ def _batches_are(jobs: Sequence[Job]) -> str:
 
 def export(options: RunOptions, plan: RunPlan, run_io: RunIO, source: Source, say: Callable[[str], None]) -> ExitCode:
     """Write every request that can be asked now to a file; nothing is sent."""
+    from mellea_cli.backends.openai import chat_body
+
     file = ExportFile(Path(options.export_batch or ""), lambda request: chat_body(request, is_openai=False))
     with closing(_job_store(run_io)) as store:
         planner = _planner(plan, run_io, source, store, again=True)
@@ -186,6 +190,9 @@ def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Calla
 
 
 async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) -> None:
+    from mellea_cli.backends.openai import OpenAIBackend
+    from mellea_cli.backends.openai_batch import BatchClient
+
     options, plan, backend, say = run.options, run.plan, run.backend, run.show.say
     if not isinstance(backend, OpenAIBackend):
         raise UsageError(f"the backend {plan.backend} has no batch queue")
