@@ -245,6 +245,8 @@ def test_rows_are_lines_off_a_terminal(mellea: Run, output: Path) -> None:
         (("--sort", "-Order number"), ["R-1", "R-2", "R-3"]),
         (("--sort", "urgency"), ["R-1", "R-2", "R-3"]),
         (("-n", "2"), ["R-1", "R-2"]),
+        (("-n", "1", "--search", "broken"), ["R-3"]),
+        (("-n", "2", "--sort", "order number"), ["R-2", "R-1"]),
         (("--where", "text is null"), []),
     ],
 )
@@ -255,6 +257,9 @@ def test_rows_are_selected_searched_and_sorted(
     done = mellea("show", str(output), *flags, "--json", "id")
     assert done.returncode == 0
     assert [row["id"] for row in json.loads(done.stdout)] == ids
+    if "--search" not in flags and ids:
+        done = mellea("export", str(output), *flags, "--output-format", "json", "--columns", "id")
+        assert [row["id"] for row in json.loads(done.stdout)] == ids
 
 
 def test_json_has_the_named_fields(mellea: Run, output: Path) -> None:

@@ -264,7 +264,7 @@ _Columns = Annotated[
     flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
 ]
 _Sort = Annotated[str | None, flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)]
-_Limit = Annotated[int | None, flag(INPUT, "Only the first N rows.", "-n", min=1)]
+_Limit = Annotated[int | None, flag(INPUT, "Only the first N rows of what is selected and sorted.", "-n", min=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,14 +302,14 @@ def show(flags: ShowFlags) -> ExitCode:
     sort = flags.sort.removeprefix("-") if flags.sort else None
     paged = flags.json is None and flags.pager and all(can_draw(one, os.environ) for one in (sys.stdout, sys.stdin))
     flag = "--json" if flags.json is not None else "--columns"
-    with OutputRows(
-        flags.results, source_options(flags, format=flags.input_format), names, flag=flag, sort=sort
-    ) as rows:
+    how = source_options(flags, format=flags.input_format, limit=None)
+    with OutputRows(flags.results, how, names, flag=flag, sort=sort) as rows:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
             found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
         if sort:
             found = _sorted(found, lambda fields: sort_key(rows.sorting(fields)), str(flags.sort))
+        found = islice(found, flags.limit)
         if paged:
             from mellea_cli.ui.full_screen import RowPager
 
@@ -421,15 +421,15 @@ def export(flags: ExportFlags) -> ExitCode:
     nested = form in ("json", "jsonl")
     with ExitStack() as stack:
         sort = flags.sort.removeprefix("-") if flags.sort else None
-        rows = stack.enter_context(
-            OutputRows(flags.results, source_options(flags, format=flags.input_format), names, sort=sort)
-        )
+        how = source_options(flags, format=flags.input_format, limit=None)
+        rows = stack.enter_context(OutputRows(flags.results, how, names, sort=sort))
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
         found = iter(rows)
         if flags.sort:
             found = _sorted(found, lambda row: sort_key(rows.sorting(row[1])), flags.sort)
+        found = islice(found, flags.limit)
         first = list(islice(found, 1))
         # Without any row a table still has its header.
         columns = () if first else tuple(rows.flat(rows.chosen(rows.first)))
@@ -437,17 +437,19 @@ def export(flags: ExportFlags) -> ExitCode:
             format=form, columns=columns, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect, types=lambda: rows.types
         )
         sink = stack.enter_context(open_sink(target, AddedColumns(), options, note=partial(say, sys.stderr)))
+        written = 0
         for position, (line, fields, raw) in enumerate(chain(first, found)):
             kept = rows.chosen(fields)
             cells = kept if nested else rows.flat(kept)
             sink.write(Row(Item(position, position + 1, "", cells, line, raw if nested and not names else None), {}))
+            written += 1
         sink.finish()
     code = _unreadable(rows)
     if flags.json:
         output = flags.output if target.kind == "file" else None
-        say_record(sys.stderr, {"output": output, "rows": rows.count, "unreadable": rows.unreadable})
+        say_record(sys.stderr, {"output": output, "rows": written, "unreadable": rows.unreadable})
     elif target.kind == "file":
-        say(sys.stderr, f"{flags.output}: {plural(rows.count, 'row')}")
+        say(sys.stderr, f"{flags.output}: {plural(written, 'row')}")
     return code
 
 

@@ -505,7 +505,6 @@ class OutputRows:
         self.name = self._data.name
         self.bad: list[InputError] = []  # The first rows that could not be read
         self.unreadable = 0
-        self.count = 0  # Rows that were yielded
         self.dialect: CsvDialect | None = None
         self.types: Mapping[str, ColumnType] = {}
         self.first: Mapping[str, Any] = {}  # The columns of a table, or those of the first row, selected or not
@@ -532,7 +531,7 @@ class OutputRows:
         self.dialect, self.types = rows.dialect, rows.types
         self.first = dict.fromkeys(rows.header)
         seen = False
-        for row in rows.stream if self._options.limit != 0 else ():
+        for row in rows.stream:
             if isinstance(row, InputError):
                 self.unreadable += 1
                 self.bad = [*self.bad, row][:3]
@@ -541,10 +540,7 @@ class OutputRows:
             self.first = self.first or row[1]
             if where is not None and not where.matches(row[1]):
                 continue
-            self.count += 1
             yield row
-            if self.count == self._options.limit:
-                break
         if self.bad and not seen:
             raise self.bad[0]
 
