@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import Parameter, Signature
@@ -376,6 +376,19 @@ def typed_command(*added: str, without: str = "") -> str:
     """The command of this process as it was typed, without one flag and with others; empty where there is none."""
     arguments = [argument for argument in sys.argv[1:] if argument != without]
     return shlex.join(["mellea", *arguments, *added]) if arguments else ""
+
+
+def typed_flags(flags: Any, names: Iterable[str]) -> list[str]:
+    """Those of the named flags that do not have their default, as they are typed for another command."""
+    typed = []
+    for field in dataclasses.fields(flags):
+        value = getattr(flags, field.name)
+        if field.name in names and value != field.default:
+            _, info, *_ = get_args(field.type)
+            long = next(name for name in info.param_decls if name.startswith("--")).partition("/")[0]
+            for one in value if isinstance(value, list) else [value]:
+                typed += [long] if one is True else [long, str(one)]
+    return typed
 
 
 def stdin_has_data() -> bool:

@@ -34,6 +34,7 @@ from mellea_cli.cli.flags import (
     ThinkingLevel,
     option,
     options_command,
+    typed_flags,
     write_json,
 )
 from mellea_cli.cli.summarise import RunOptions
@@ -400,10 +401,13 @@ class _Try:
         parts += [f"{repaired} repaired"] if repaired else []
         parts += [f"{result.tally.failed} failed"] if result.tally.failed else []
         self.show.say(f"{', '.join(parts)}; {duration(result.elapsed_s)}")
-        file, source = shlex.quote(str(self.flags.file)), shlex.quote(self.flags.input)
+        file = str(self.flags.file)
         # Two lines: one would be longer than a usual terminal is wide.
-        self.show.say(f"edit {file} and try again: only what has changed is asked")
-        self.show.say(f"all rows: mellea run {file} {source} -o OUT")
+        self.show.say(f"edit {shlex.quote(file)} and try again: only what has changed is asked")
+        # A run over all rows has the same flags but those that choose the rows of a try.
+        names = {one.name for one in dataclasses.fields(RunOptions)} - {"fresh", "json", "sample", "seed"}
+        how = typed_flags(self.flags, names)
+        self.show.say(f"all rows: {shlex.join(['mellea', 'run', file, self.flags.input, *how])} -o OUT")
 
     def _row(self, position: int) -> "TriedRow":
         from mellea_cli.engine.pipeline_runner import variables

@@ -25,6 +25,7 @@ from mellea_cli.cli.flags import (
     options_command,
     source_options,
     typed_command,
+    typed_flags,
 )
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
@@ -112,16 +113,10 @@ def review(flags: ReviewFlags) -> ExitCode:
     finally:
         done = f"{judged.reviewed:,} of {many(judged.total, 'row')} judged, {judged.changed:,} changed"
         say(sys.stderr, f"{done}; saved in {path.name}")
-    say(sys.stderr, f"continue: {typed_command()}; corrected totals: {_report_command(flags)}")
+    how = typed_flags(flags, ("input_format", "text_field", "id_field"))
+    totals = shlex.join(["mellea", "report", flags.results, *how])
+    say(sys.stderr, f"continue: {typed_command()}; corrected totals: {totals}")
     return ExitCode.OK
-
-
-def _report_command(flags: ReviewFlags) -> str:
-    """The report of these results, read with the same flags."""
-    columns = [("--text-field", name) for name in flags.text_field or ()]
-    others = [("--input-format", flags.input_format), ("--id-field", flags.id_field)]
-    given = [part for flag, value in (*columns, *others) if value is not None for part in (flag, value)]
-    return shlex.join(["mellea", "report", flags.results, *given])
 
 
 def _import(flags: ReviewFlags, file: Any) -> ExitCode:
