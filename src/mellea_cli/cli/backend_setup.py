@@ -100,15 +100,7 @@ async def choose_model(
     concurrency: int | None = None,
     max_concurrency: int | None = None,
 ) -> ModelChoice:
-    """Choose backend and model. Only `auto` sends anything, and only to this machine.
-
-    Args:
-        backend: a name, or `auto`.
-        model: a name, or `None` for the backend's default.
-        base_url: the server's address, or `None`.
-        concurrency: requests in flight; `None` for adaptive concurrency.
-        max_concurrency: the limit of adaptive concurrency; `None` for the backend's.
-    """
+    """Choose backend and model; `None` is the backend's own. Only `auto` sends anything, and only to this machine."""
     choice = await resolve_backend(backend, model, base_url)
     backend, model, start, warning = choice.backend, choice.model, None, ""
     info = backend_info(backend)
@@ -310,13 +302,9 @@ async def open_servers(
 ) -> AsyncIterator[Servers]:
     """Open the model server, or those of a pool, and close them at the end.
 
-    Args:
-        options: the run's flags.
-        chosen: backend and model.
-        prefixes: what the prompts of each step have in common; the embedded server keeps its state.
-        show: the display.
-        nothing_to_ask: whether every answer is known, so that a server that cannot be used does not matter.
-        small_prefixes: the same as `prefixes` for the prompts of the small model, which then runs too.
+    `prefixes` are what the prompts of each step have in common: the embedded server keeps its state. The ones in
+    `small_prefixes` are for the small model, which then runs too. Where `nothing_to_ask` is true, a server that cannot
+    be used does not matter.
     """
     from mellea_cli.backends.local import LocalBackend
 

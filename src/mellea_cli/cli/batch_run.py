@@ -111,14 +111,7 @@ _REPROMPT_TOKENS = 768
 
 
 def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None, rows: int = 1) -> int:
-    """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
-
-    Args:
-        pipeline: what is asked.
-        longest: bytes of the longest text, or `None` when unknown.
-        max_tokens: most tokens of an answer; `None` for the steps' own.
-        rows: rows in one request.
-    """
+    """Tokens of context for texts of up to `longest` bytes, `None` for unknown: one of few sizes, at most 32,768."""
     needed = 0
     for step in pipeline.steps:
         prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
@@ -268,13 +261,7 @@ _SIDE_FILES = (".journal", ".journal-wal", ".journal-shm", ".partial", ".lock", 
 
 
 def folder_files(folder: Path, pattern: str | None, but: Sequence[Path] = ()) -> list[Path]:
-    """The files of a folder that may be inputs: those that fit the pattern, else every table, in order of their names.
-
-    Args:
-        folder: the folder.
-        pattern: a glob pattern, or `None`.
-        but: files that are none.
-    """
+    """The files of a folder that may be inputs, by name: those that fit the pattern, else every table."""
     others = {os.path.realpath(path) for path in but}
     return sorted(
         path
@@ -440,13 +427,7 @@ def open_output(
 ) -> Iterator[RunIO]:
     """Open the sink, its lock and its journal; what a run that is refused has created is removed again.
 
-    Args:
-        options: where the output is and how it is written.
-        opened: the input.
-        added: the columns that the run adds.
-        show: the display.
-        command: the command that writes it.
-        reviewed: the pipeline's columns, where the corrections of people go into the rows.
+    `reviewed` are the pipeline's columns, where the corrections of people go into the rows.
     """
     target = resolve_output(options.output)
     if options.unordered and target.kind == "file":
@@ -595,13 +576,7 @@ def confirm_changes(
 ) -> None:
     """Ask before a run that would ask again what is answered, because its settings are not those of earlier runs.
 
-    Args:
-        options: the run's flags.
-        plan: the run.
-        opened: the input.
-        run_io: its output.
-        show: the display.
-        rows: the rows that would be asked again, where the plan's keys do not tell.
+    `rows` is the number of rows that would be asked again, where the plan's keys do not tell.
     """
     journal, settings = run_io.answers, plan.settings
     if not isinstance(journal, Journal):

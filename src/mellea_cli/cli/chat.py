@@ -337,14 +337,7 @@ _ENDINGS = {
 
 
 async def converse(chat: "Chat", first: str, notes: Sequence[str], history: "Path | None") -> ExitCode:
-    """Chat until the user ends it, or a signal does.
-
-    Args:
-        chat: the conversation; its model has not been asked yet.
-        first: the first question; empty to wait for one.
-        notes: lines to show before the first prompt.
-        history: the file with earlier input; `None` for none.
-    """
+    """Chat until the user ends it, or a signal does. `notes` are shown before the first prompt."""
     import asyncio
 
     repl = _Repl(chat, history)

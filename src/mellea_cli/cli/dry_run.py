@@ -67,15 +67,9 @@ def preview(
 ) -> None:
     """Print what would run, with an estimate of tokens, time and cost; nothing is sent.
 
-    Args:
-        options: the run's flags.
-        plan: the run.
-        opened: the input.
-        facts: further lines.
-        first: the step and the text of the first request, if that is not the first item's.
-        sampled: the timed rows of this command.
-        answers: the journal, where it is open.
-        text_of: the text that is asked about, empty for nothing to ask, where it is not the item's own.
+    `facts` are further lines. `first` is the step and the text of the first request, if that is not the first item's.
+    `sampled` are the timed rows of this command, `answers` is the journal, where it is open. `text_of` is what is asked
+    about, empty for nothing, where it is not the item's text.
     """
     candidates = Candidates(options.seed)
     found, sample = _forecast(options, plan, opened, candidates.offer, answers, text_of)

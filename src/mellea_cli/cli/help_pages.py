@@ -373,12 +373,7 @@ def _roff(text: str) -> str:
 
 
 def manual_page(root: Any, words: Sequence[str] = ()) -> str:
-    """The manual page of `mellea`, or of a command, as man(1) reads it.
-
-    Args:
-        root: the context of the program.
-        words: the command, such as `models pull`; empty for the program.
-    """
+    """The manual page of `mellea`, or of the command with these words, as man(1) reads it."""
     command, ctx = command_named(root, words)
     name = "-".join(("mellea", *words))
     first, *others = [" ".join(text.split()) for text in (command.help or "").split("\n\n")]

@@ -135,13 +135,7 @@ def _import(flags: ReviewFlags, file: Any) -> ExitCode:
 
 
 class _Plan:
-    """The rows and fields of a review.
-
-    Args:
-        flags: the flags.
-        everyone: what everybody has said.
-        said: what this person has said.
-    """
+    """The rows and fields of a review, by what everybody has said and what this person has said."""
 
     def __init__(self, flags: ReviewFlags, everyone: "Corrections", said: "Corrections") -> None:
         self._flags = flags
@@ -510,11 +504,7 @@ def _check_groups(flags: EvaluateFlags, results: "Results") -> None:
 
 
 class _Gold:
-    """The rows of a gold file.
-
-    Args:
-        flags: the flags.
-    """
+    """The rows of a gold file."""
 
     def __init__(self, flags: EvaluateFlags) -> None:
         from contextlib import closing

@@ -80,13 +80,7 @@ def _folder(options: RunOptions) -> Path:
 
 
 class _Watched:
-    """The files of a watched folder, and which of them are processed.
-
-    Args:
-        options: the flags; their only input is the folder.
-        target: the file that remembers what was processed.
-        run: processes one file.
-    """
+    """The files of a watched folder, and which of them are processed, as the file `target` remembers."""
 
     def __init__(self, options: RunOptions, target: OutputTarget, run: Callable[[RunOptions], ExitCode]) -> None:
         self.options = options

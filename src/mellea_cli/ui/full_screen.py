@@ -815,13 +815,7 @@ def _foot(review: Review, columns: int, palette: Palette) -> list[Line]:
 
 
 class ReviewScreen:
-    """Shows a review on the terminal until it ends or the person leaves.
-
-    Args:
-        review: the review.
-        stream: the terminal.
-        environ: the environment.
-    """
+    """Shows a review on the terminal until it ends or the person leaves."""
 
     def __init__(self, review: Review, stream: IO[str], environ: Mapping[str, str]) -> None:
         self._review = review

@@ -154,13 +154,7 @@ class RunDisplay:
             say(self._stream, f"try: {error.hint}")
 
     def begin(self, prices: Prices | None = None) -> Observer:
-        """Start to show a run; the display of an earlier one ends.
-
-        Args:
-            prices: what tokens cost; `None` when unknown.
-
-        Returns:
-            The observer for the run.
+        """Start to show a run, and return its observer; the display of an earlier run ends.
 
         Raises:
             OutputError: the log file cannot be written.

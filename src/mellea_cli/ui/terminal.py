@@ -155,12 +155,7 @@ _ERASE_LINE_END = "\x1b[K"
 
 
 class RedrawnArea:
-    """A few lines at the bottom of a terminal that are redrawn in place. Not locked: its owner is.
-
-    Args:
-        stream: the terminal.
-        fallback: columns and rows to assume where the terminal does not tell.
-    """
+    """A few lines at the bottom of a terminal that are redrawn in place. Not locked: its owner is."""
 
     # Rich's `Live` erases its whole area for each frame and finds it again by counting the lines it wrote: it flickers,
     # and after the terminal has become narrower the count is wrong, because terminals differ in how they wrap existing
