@@ -13,7 +13,7 @@ from functools import partial
 from io import StringIO
 from itertools import chain, islice
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -294,7 +294,7 @@ def show(flags: ShowFlags) -> ExitCode:
     At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
     whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
     """
-    from mellea_cli.io.row_filter import has_text, sort_key
+    from mellea_cli.io.row_filter import has_text, in_order
     from mellea_cli.report.results import OutputRows, usual_columns
     from mellea_cli.ui.terminal import can_draw
 
@@ -307,8 +307,8 @@ def show(flags: ShowFlags) -> ExitCode:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
             found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
-        if sort:
-            found = _sorted(found, lambda fields: sort_key(rows.sorting(fields)), str(flags.sort))
+        if flags.sort:
+            found = in_order(found, rows.sorting, descending=flags.sort.startswith("-"))
         found = islice(found, flags.limit)
         if paged:
             from mellea_cli.ui.full_screen import RowPager
@@ -319,15 +319,6 @@ def show(flags: ShowFlags) -> ExitCode:
         else:
             _write_lines(rows, found, names)
     return _unreadable(rows)
-
-
-_Row = TypeVar("_Row")
-
-
-def _sorted(rows: "Iterable[_Row]", key: "Callable[[_Row], Any]", flag: str) -> "Iterator[_Row]":
-    """Rows in the order of `--sort`; what has no value stays last, whatever the direction."""
-    ordered = sorted(rows, key=key, reverse=flag.startswith("-"))
-    return iter(sorted(ordered, key=lambda row: key(row)[0] == 2))
 
 
 def _names(texts: "Sequence[str | None] | None") -> tuple[str, ...]:
@@ -405,7 +396,7 @@ def export(flags: ExportFlags) -> ExitCode:
     """
     from mellea_cli.io.files import OutputLock, resolve_output
     from mellea_cli.io.formats import known_format, output_format
-    from mellea_cli.io.row_filter import sort_key
+    from mellea_cli.io.row_filter import in_order
     from mellea_cli.io.sink import SinkOptions, open_sink
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
@@ -428,7 +419,7 @@ def export(flags: ExportFlags) -> ExitCode:
             stack.callback(target.partial.unlink, missing_ok=True)
         found = iter(rows)
         if flags.sort:
-            found = _sorted(found, lambda row: sort_key(rows.sorting(row[1])), flags.sort)
+            found = in_order(found, lambda row: rows.sorting(row[1]), descending=flags.sort.startswith("-"))
         found = islice(found, flags.limit)
         first = list(islice(found, 1))
         # Without any row a table still has its header.

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -253,24 +253,12 @@ class _Plan:
 
     def drawn_again(self, who: str) -> "list[Any]":
         """The judgements of rows that are drawn now and were judged before, as those of the random sample."""
-        from dataclasses import replace
-
         from mellea_cli.io.corrections import now
 
-        found = []
-        for row in self._again:
-            record = row.record
-            said = self._said.row(record.id, record.text).values()
-            drawn: dict[str, Any] = {
-                "item": record.id,
-                "who": who,
-                "when": now(),
-                "sample": "random",
-                "seed": self.seed,
-                "size": self.size,
-            }
-            found += [replace(one, **drawn) for one in said]
-        return found
+        drawn: dict[str, Any] = {"who": who, "when": now(), "sample": "random", "seed": self.seed, "size": self.size}
+        records = [row.record for row in self._again]
+        said = [(one.id, self._said.row(one.id, one.text).values()) for one in records]
+        return [replace(judged, item=item, **drawn) for item, of_row in said for judged in of_row]
 
     def judgements(self) -> "list[dict[str, Any]]":
         """For each row, the values that this person has given to its fields already."""

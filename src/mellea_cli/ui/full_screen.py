@@ -20,7 +20,7 @@ from prompt_toolkit.output import ColorDepth, Output
 from mellea_cli.errors import MelleaError, OutputError, UsageError, name_some, nearest
 from mellea_cli.io.columns import same_names
 from mellea_cli.io.corrections import Correction, Corrections, CorrectionsFile, now, same_value
-from mellea_cli.io.row_filter import NamedColumn, RowFilter, cell_text, has_text, sort_key
+from mellea_cli.io.row_filter import NamedColumn, RowFilter, cell_text, has_text, in_order
 from mellea_cli.report.agreement import ReviewField, ReviewRow, evidence
 from mellea_cli.report.figures import many
 from mellea_cli.ui.console import clean, make_console
@@ -442,8 +442,7 @@ class RowPager:
         if condition is not None:
             found = (row for row in self._base if condition.matches(row))
         if key is not None:
-            found = sorted(found, key=lambda row: sort_key(key.value(row)), reverse=sort.startswith("-"))
-            found = sorted(found, key=lambda row: sort_key(key.value(row))[0] == 2)
+            found = in_order(found, key.value, descending=sort.startswith("-"))
         self._rows = self._base if found is self._base else _Rows(found)
         self.where, self.sort = condition, sort
         self.top = self.row = 0
