@@ -117,9 +117,14 @@ def _is_usual(parameter: Any) -> bool:
     return argument or isinstance(getattr(parameter, "rich_help_panel", None), UsualPanel) or parameter.name == "help"
 
 
-def _write_section(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
+def styled_heading(text: str) -> str:
+    """A heading on stdout: in bold at a terminal."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
-    with formatter.section(heading if plain else typer.style(heading, bold=True)):
+    return text if plain else typer.style(text, bold=True)
+
+
+def _write_section(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
+    with formatter.section(styled_heading(heading)):
         formatter.write_dl(rows, col_max=_NAMES_WIDTH)
 
 

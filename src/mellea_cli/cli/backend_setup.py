@@ -246,7 +246,7 @@ def _ensure_file(model: str, network: NetworkPolicy, *, pull: bool, say: Callabl
             return
     entry = CATALOGUE[model]
     size = f"{round(entry.size / 1e6):,} MB"
-    if not (pull or model == DEFAULT_MODEL or _confirm(f"Download {entry.name} ({size})?")):
+    if not (pull or model == DEFAULT_MODEL or confirmed(f"Download {entry.name} ({size})?", default=True)):
         raise ModelFileError(
             f"the model {entry.name} ({size}) is not on this machine",
             hint=f"download it with: mellea models pull {entry.name} (or add --pull)",
@@ -274,12 +274,13 @@ async def _ensure_on_server(
         await backend.aclose()
 
 
-def _confirm(question: str) -> bool:
+def confirmed(question: str, *, default: bool = False) -> bool:
+    """Ask the user a question; without a terminal the answer is no."""
     if not _at_terminal():
         return False
     import typer
 
-    return typer.confirm(question, default=True, err=True)
+    return typer.confirm(question, default=default, err=True)
 
 
 def _at_terminal() -> bool:

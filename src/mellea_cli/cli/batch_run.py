@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mellea_cli.cli.backend_setup import ModelChoice, connections, model_identity
+from mellea_cli.cli.backend_setup import ModelChoice, confirmed, connections, model_identity
 from mellea_cli.cli.flags import source_options, typed_command
 from mellea_cli.cli.offload import refuse_to_forget_jobs
 from mellea_cli.cli.summarise import RunOptions, run_pipeline
@@ -57,7 +57,6 @@ from mellea_cli.run.row_model import LearnedFields, RowLearner, audit_share, req
 from mellea_cli.ui.console import plural, say, say_error
 from mellea_cli.ui.run_display import DisplayOptions, RunDisplay
 from mellea_cli.ui.summary import RunSummary, ThemeCounts
-from mellea_cli.ui.terminal import is_terminal
 
 T = TypeVar("T")
 
@@ -608,7 +607,7 @@ def confirm_changes(
         question = f"{options.output}: {what}: {plural(again, 'row')} {are} asked again, {plural(calls, 'call')}"
         if options.yes or options.nightly:
             show.say(question)
-        elif not _agreed(f"{question}. Go on?"):
+        elif not confirmed(f"{question}. Go on?"):
             raise UsageError(question, hint="agree with --yes, or choose another output with -o to keep both")
     one = {"fingerprint": plan.fingerprint.hex(), "settings": settings}
     journal.note_facts({_SETTINGS: json.dumps([*remembered, one][-_MOST_SETTINGS:])})
@@ -645,14 +644,6 @@ def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: s
         noted = json.dumps({"size": scan.count, "population": scan.all_items})
     if noted or SAMPLE in run_io.answers.facts():
         run_io.answers.note_facts({SAMPLE: noted})
-
-
-def _agreed(question: str) -> bool:
-    if not (is_terminal(sys.stdin, {}) and is_terminal(sys.stderr, {})):
-        return False
-    import typer
-
-    return typer.confirm(question, err=True)
 
 
 _SETTINGS = "settings"

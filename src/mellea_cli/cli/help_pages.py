@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mellea_cli.cli.app import COMMANDS, flag_sections
+from mellea_cli.cli.app import COMMANDS, flag_sections, styled_heading
 from mellea_cli.cli.flags import JsonFlag, write_json
 from mellea_cli.errors import UsageError, nearest
 
@@ -345,7 +345,6 @@ def _print_page(page: str) -> None:
     from mellea_cli.ui.console import print_table
 
     width = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else 100
-    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for number, block in enumerate(blocks(page)):
         if number:
             typer.echo()
@@ -355,8 +354,7 @@ def _print_page(page: str) -> None:
         elif block.startswith("```"):
             typer.echo(textwrap.indent(_code(block), "  "))
         elif block.startswith("#"):
-            heading = block.lstrip("# ")
-            typer.echo(typer.style(heading, bold=True) if bold else heading)
+            typer.echo(styled_heading(block.lstrip("# ")))
         else:
             typer.echo(textwrap.fill(plain(" ".join(block.split())), width, break_long_words=False))
 
