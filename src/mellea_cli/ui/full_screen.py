@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, Any
 
 from prompt_toolkit.application import Application
@@ -685,7 +686,7 @@ _KINDS: Mapping[str, Role] = {"complaint": "bad", "praise": "good", "quote": "mi
 _SAMPLES = {"random": "random sample", "doubtful": "doubtful row", "edited": "edited row"}
 _LEAST_TEXT = 3
 _REVIEW_KEYS = ("Enter accept", "1-9 label", "0 none", "↑↓ field", "e edit", "s skip", "u undo", "q quit")
-_ASCII_KEYS = ("Enter accept", "1-9 label", "0 none", "Up/Down field", "e edit", "s skip", "u undo", "q quit")
+_ASCII_KEYS = tuple(key.replace("↑↓", "Up/Down") for key in _REVIEW_KEYS)
 
 
 def screen_lines(review: Review, size: tuple[int, int], palette: Palette, scroll: int = 0) -> list[Line]:
@@ -840,7 +841,7 @@ class ReviewScreen:
     def _lines(self, columns: int, rows: int) -> list[Line]:
         return screen_lines(self._review, (columns, rows - self._editing), self._palette, self._scroll)
 
-    def _do(self, work: Any) -> None:
+    def _do(self, work: Callable[[], None]) -> None:
         """Do what a key means; a file that cannot be written ends the screen with its error."""
         review = self._review
         review.message = ""
@@ -856,25 +857,19 @@ class ReviewScreen:
 
     def _keys(self, is_editing: Condition) -> KeyBindings:
         keys, review, viewing = KeyBindings(), self._review, ~is_editing
-
-        def on(*names: str) -> Any:
-            def add(work: Any) -> Any:
-                for name in names:
-                    keys.add(name, filter=viewing)(lambda _: self._do(work))
-                return work
-
-            return add
-
-        on("enter", "a", " ")(review.accept)
-        on("s")(review.skip)
-        on("u", "backspace")(review.undo)
-        on("down", "j", "tab")(lambda: review.choose(1))
-        on("up", "k", "s-tab")(lambda: review.choose(-1))
-        on("pagedown")(lambda: self._scrolled(5))
-        on("pageup")(lambda: self._scrolled(-5))
-        for number in range(_MOST_KEYS + 1):
-            on(str(number))(lambda number=number: review.label(number))
-        on("e")(self._begin_edit)
+        actions: dict[str, Callable[[], None]] = {
+            **dict.fromkeys(("enter", "a", " "), review.accept),
+            "s": review.skip,
+            **dict.fromkeys(("u", "backspace"), review.undo),
+            **dict.fromkeys(("down", "j", "tab"), lambda: review.choose(1)),
+            **dict.fromkeys(("up", "k", "s-tab"), lambda: review.choose(-1)),
+            "pagedown": lambda: self._scrolled(5),
+            "pageup": lambda: self._scrolled(-5),
+            **{str(number): partial(review.label, number) for number in range(_MOST_KEYS + 1)},
+            "e": self._begin_edit,
+        }
+        for key, work in actions.items():
+            keys.add(key, filter=viewing)(lambda _, work=work: self._do(work))
 
         @keys.add("q", filter=viewing)
         @keys.add("c-c")
