@@ -37,7 +37,7 @@ from mellea_cli.messages import Options
 from mellea_cli.models.catalogue import SMALL_MODEL
 from mellea_cli.pipelines.pipeline import Column, Pipeline
 from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
-from mellea_cli.run.answer_cache import forecast
+from mellea_cli.run.answer_cache import NearDuplicates, forecast
 from mellea_cli.run.audit import Audit, AuditFigures
 from mellea_cli.run.batch import RunIO, RunResult
 from mellea_cli.run.batch_planner import BATCH_PRICE
@@ -147,6 +147,7 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         dedupe=options.dedupe,
         # A quote is verbatim from its own row, so its text is not that of another row.
         normalise=options.dedupe and options.normalise and not any(one.type == "quote" for one in pipeline.columns),
+        near=NearDuplicates() if options.near_duplicates else None,
         policy=RetryPolicy(max_retries=options.max_retries, retry_after_cap_s=options.max_wait),
         deadlines=Deadlines(options.first_token_timeout or options.timeout, options.stall_timeout, options.timeout),
         max_wait_s=options.max_wait,
