@@ -461,11 +461,7 @@ class RunOptions:
 
     @property
     def target_agreement(self) -> float | None:
-        """The agreement with the full reading that rows without it must have; `None` where all rows get it.
-
-        Raises:
-            UsageError: `--accuracy` is neither a share nor `best`, or flags do not go together.
-        """
+        """The agreement with the full reading that rows without it must have; `None` where all rows get it."""
         text = (self.accuracy or "").strip().lower()
         target: float | None = DEFAULT_AGREEMENT if self.learn else None
         if text and text != "best":
@@ -494,9 +490,6 @@ class RunOptions:
         Args:
             now: the time; `None` for the clock's.
             prices: the listed prices, for a run without the user's own.
-
-        Raises:
-            UsageError: a limit or a price cannot be read, or a limit allows nothing.
         """
         from mellea_cli.run.plan import Caps, ErrorLimit
 
@@ -554,11 +547,7 @@ def summarise(options: RunOptions) -> ExitCode:
 
 
 def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
-    """Run a pipeline over the input that the flags name.
-
-    Raises:
-        MelleaError: nothing was sent, or the output cannot be written any more.
-    """
+    """Run a pipeline over the input that the flags name."""
     import asyncio
     from contextlib import ExitStack
 
@@ -621,11 +610,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
 
 
 def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFactory | None":
-    """What opens the executor of `--engine`; `None` for this process.
-
-    Raises:
-        UsageError: flags do not go together, or do not fit the executor.
-    """
+    """What opens the executor of `--engine`; `None` for this process."""
     if options.engine != "ray":
         for value, name in ((options.ray_address, "--ray-address"), (options.ray_workers, "--ray-workers")):
             if value is not None:
