@@ -178,7 +178,7 @@ async def _take_import(run: QueuedRun, store: BatchJobStore, planner: BatchPlann
 def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Callable[[str], None]) -> int:
     answers, errors, foreign = import_replies(Path(options.import_batch or ""), plan.fingerprint.hex(), store)
     failed = f", {plural(errors, 'request')} without one" if errors else ""
-    skipped = f", {foreign:,} lines that do not answer requests of mellea" if foreign else ""
+    skipped = f", {plural(foreign, 'line')} not about requests of mellea" if foreign else ""
     if not (answers or errors):
         raise InputError(
             f"no line answers a request of mellea ({foreign:,} lines read)",
