@@ -366,6 +366,22 @@ def test_a_review_continues_with_its_size_and_its_counts(mellea: Run, results: P
     assert "r.html: 4 rows to judge" in mellea("review", str(results), *flags).stderr
 
 
+def test_a_review_is_continued_by_the_same_command(
+    results: Path, tmp_path: Path, mellea: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be typed next has the flags that were given, in the review and in the report."""
+    flags = ("review", str(results), "-n", "5", "--fields", "sentiment", "--id-field", "id")
+    refused = mellea(*flags)
+    assert refused.stderr.endswith(f"mellea {' '.join(flags)} --html review.html\n")
+    monkeypatch.setattr("mellea_cli.ui.terminal.can_draw", lambda *_: True)
+    monkeypatch.setattr("mellea_cli.ui.full_screen.ReviewScreen.run", lambda *_: None)
+    done = mellea(*flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(
+        f"continue: mellea {' '.join(flags)}; corrected totals: mellea report {results} --id-field id\n"
+    )
+
+
 def test_a_runs_summary_counts_what_is_written(mellea: Run, tmp_path: Path) -> None:
     """People's values in place of the model's, by the fields of the output."""
     source = write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"Text {n}."} for n in (1, 2, 3)])

@@ -117,7 +117,10 @@ def test_a_file_without_our_columns_says_which_it_has(tmp_path: Path) -> None:
         read(path)
     assert "no column 'sentiment'; columns seen: id, text" in caught.value.message
     assert f"{path}:1:" in caught.value.message
-    assert caught.value.hint == f"make one first: mellea summarise {path} -o results.jsonl"
+    first, _, second = caught.value.hint.partition("; ")
+    assert first == f"make one first: mellea summarise {path} -o results.jsonl"
+    # An output of own fields that was copied alone looks the same.
+    assert second == f"the output of own fields needs its journal next to it: {path}.journal"
 
 
 def test_rows_that_cannot_be_used_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -297,12 +297,16 @@ class Results:
         """The run's columns by their usual names."""
         added = {name: found for name in _ADDED if (found := added_column(name, names)) is not None}
         if "sentiment" not in added and not any(column.name in names for column in self.own):
-            file = "FILE" if self.name.startswith("<") else self.name
+            hint = "make one first: mellea summarise FILE -o results.jsonl"
+            if not self.name.startswith("<"):
+                hint = hint.replace("FILE", self.name)
+                if not resolve_output(self.name).journal.exists():
+                    hint += f"; the output of own fields needs its journal next to it: {self.name}.journal"
             raise InputError(
                 f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {listed(names)}",
                 path=self.name,
                 line=line,
-                hint=f"make one first: mellea summarise {file} -o results.jsonl",
+                hint=hint,
             )
         return added
 
@@ -501,7 +505,6 @@ class OutputRows:
         self.name = self._data.name
         self.bad: list[InputError] = []  # The first rows that could not be read
         self.unreadable = 0
-        self.count = 0  # Rows that were yielded
         self.dialect: CsvDialect | None = None
         self.types: Mapping[str, ColumnType] = {}
         self.first: Mapping[str, Any] = {}  # The columns of a table, or those of the first row, selected or not
@@ -528,7 +531,7 @@ class OutputRows:
         self.dialect, self.types = rows.dialect, rows.types
         self.first = dict.fromkeys(rows.header)
         seen = False
-        for row in rows.stream if self._options.limit != 0 else ():
+        for row in rows.stream:
             if isinstance(row, InputError):
                 self.unreadable += 1
                 self.bad = [*self.bad, row][:3]
@@ -537,10 +540,7 @@ class OutputRows:
             self.first = self.first or row[1]
             if where is not None and not where.matches(row[1]):
                 continue
-            self.count += 1
             yield row
-            if self.count == self._options.limit:
-                break
         if self.bad and not seen:
             raise self.bad[0]
 

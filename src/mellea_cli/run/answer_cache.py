@@ -290,7 +290,9 @@ class Forecast:
     again: int = 0
     """Those of the new ones that were answered with other settings."""
     calls: int = 0
-    """Model calls for the new and the failed ones when nothing has to be asked again."""
+    """Model calls for the new and the failed ones when nothing has to be asked again, and every step is asked."""
+    least_calls: int = 0
+    """Those of them whose steps have no condition."""
     units: Counter[str] = field(default_factory=Counter)
     """How many of these rows each unit of the pipeline is asked for, where it has units."""
     first: Item | None = None
@@ -357,7 +359,9 @@ def forecast(
                 found.units.update(rows.missing(key)[0])
                 item = replace(item, known=rows.known(key))  # noqa: PLW2901 - the same item
                 pipeline = pipeline.narrowed(item.known or {})
-            found.calls += len(pipeline.steps)
+            least, most = pipeline.calls(item.text)
+            found.least_calls += least
+            found.calls += most
             found.first = found.first or item
             found.asked += 1
             found.characters += len(item.text)
