@@ -122,12 +122,15 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     from mellea_cli.engine.generate import Deadlines
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
-    from mellea_cli.models.catalogue import SMALL_MODEL
+    from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
+    from mellea_cli.pipelines.confidence import with_weighed_urgency
     from mellea_cli.run.estimate import price_of_run
     from mellea_cli.run.plan import RunPlan
 
     if chosen.backend != "local" or chosen.model == SMALL_MODEL:
         pipeline = pipeline.of_one_model()
+    elif chosen.model == DEFAULT_MODEL:
+        pipeline = with_weighed_urgency(pipeline)
     # For an extension's executor or a pool, the address is not that of one provider.
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)

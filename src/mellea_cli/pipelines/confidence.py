@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -200,6 +200,50 @@ def with_confidence(pipeline: Pipeline) -> Pipeline | None:
         units=(*units, *added),
     )
     return reading(pipeline)
+
+
+# The urgency of a small model.
+
+HIGH_FROM = 0.9
+"""The least probability of `high`. The embedded model writes it for every third row; `benchmarks/confidence.py` judges
+this limit by urgencies that a person has given."""
+
+
+def with_weighed_urgency(pipeline: Pipeline) -> Pipeline:
+    """The pipeline whose built-in urgency follows from how likely each of its choices was; its answers keep their keys.
+
+    A small model does not tell loss, danger and a leaving customer from other complaints by its first choice, but is
+    surer of it there.
+    """
+    if not any("urgency" in step.output.schema.get("properties", {}) for step in pipeline.steps):
+        return pipeline
+    steps = tuple(
+        replace(step, reads_choices=step.reads_choices or "urgency" in step.output.schema.get("properties", {}))
+        for step in pipeline.steps
+    )
+    narrow = pipeline.narrow
+    return replace(
+        pipeline,
+        steps=steps,
+        assemble=partial(_weighed, pipeline.assemble),
+        narrow=None if narrow is None else lambda missing: with_weighed_urgency(narrow(missing)),
+    )
+
+
+def _weighed(assemble: Callable[[Mapping[str, Any]], dict[str, Any]], answers: Mapping[str, Any]) -> dict[str, Any]:
+    columns = assemble(answers)
+    read = answers.get(PROBABILITIES, {}).get("urgency")
+    # Without a complaint there is nothing urgent, and the columns say so.
+    if read and (columns.get("issues") or {}).get("main_complaint"):
+        columns["issues"]["urgency"] = urgency(read)
+    return columns
+
+
+def urgency(read: Probabilities) -> str:
+    """The urgency of a complaint by the probabilities of its choices."""
+    if read['"high"'] >= HIGH_FROM:
+        return "high"
+    return "low" if read['"low"'] > 0.5 else "medium"
 
 
 def _labels(step: Step) -> list[str]:
