@@ -212,23 +212,24 @@ ANSWER = {"urgency": "high", "sentiment": "negative", "summary": "Late."}
 
 
 @pytest.mark.parametrize(
-    ("read", "complaint", "expected"),
+    ("text", "read", "complaint", "expected"),
     [
-        ({"urgency": urgencies(0.95, 0.05)}, "late", "high"),
-        ({"urgency": urgencies(0.8, 0.1)}, "late", "medium"),
-        ({"urgency": urgencies(0.3, 0.15)}, "late", "low"),
-        ({"urgency": urgencies(0.8, 0.1)}, None, "high"),
-        ({}, "late", "high"),
+        ("Late.", {"urgency": urgencies(0.96, 0.04)}, "late", "high"),
+        ("Late.", {"urgency": urgencies(0.9, 0.1)}, "late", "medium"),
+        ("Late.", {"urgency": urgencies(0.3, 0.15)}, "late", "low"),
+        ("Late. I am leaving.", {"urgency": urgencies(0.3, 0.15)}, "late", "high"),
+        ("Late.", {"urgency": urgencies(0.8, 0.1)}, None, "high"),
+        ("Late.", {}, "late", "high"),
     ],
 )
 def test_a_small_model_has_to_be_sure_of_a_high_urgency(
-    read: dict[str, Any], complaint: str | None, expected: str
+    text: str, read: dict[str, Any], complaint: str | None, expected: str
 ) -> None:
-    """The choice that was written counts only where no probabilities were read, or where there is no complaint."""
+    """Unless its words tell it. What was written counts only without probabilities, and without a complaint."""
     pipeline = with_weighed_urgency(SINGLE)
     (step,) = pipeline.steps
     answer = step.output.parse(json.dumps({"positive_aspect": None, "main_complaint": complaint, **ANSWER}))
-    found = pipeline.assemble({"text": "t", step.name: answer, PROBABILITIES: read})
+    found = pipeline.assemble({"text": text, step.name: answer, PROBABILITIES: read})
     assert found["issues"]["urgency"] == expected
     assert step.reads_choices
 

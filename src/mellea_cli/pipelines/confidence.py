@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mellea_cli.messages import Token
+from mellea_cli.pipelines.fast import is_urgent
 from mellea_cli.pipelines.pipeline import BUILT_IN_UNIT, PROBABILITIES, AnswerUnit, Column, Pipeline, Step
 
 CONFIDENCE = "confidence"
@@ -204,16 +205,16 @@ def with_confidence(pipeline: Pipeline) -> Pipeline | None:
 
 # The urgency of a small model.
 
-HIGH_FROM = 0.9
-"""The least probability of `high`. The embedded model writes it for every third row; `benchmarks/confidence.py` judges
-this limit by urgencies that a person has given."""
+HIGH_FROM = 0.95
+"""The least probability of `high` without a word that tells it. The embedded model writes `high` for two rows of five;
+`benchmarks/confidence.py` judges this limit by urgencies that a person has given."""
 
 
 def with_weighed_urgency(pipeline: Pipeline) -> Pipeline:
-    """The pipeline whose built-in urgency follows from how likely each of its choices was; its answers keep their keys.
+    """The pipeline whose built-in urgency is weighed; its answers keep their keys.
 
-    A small model does not tell loss, danger and a leaving customer from other complaints by its first choice, but is
-    surer of it there.
+    A small model does not tell loss, danger and a leaving customer from other complaints. It counts where it is very
+    sure, and else the words of the text do.
     """
     if not any("urgency" in step.output.schema.get("properties", {}) for step in pipeline.steps):
         return pipeline
@@ -235,13 +236,13 @@ def _weighed(assemble: Callable[[Mapping[str, Any]], dict[str, Any]], answers: M
     read = answers.get(PROBABILITIES, {}).get("urgency")
     # Without a complaint there is nothing urgent, and the columns say so.
     if read and (columns.get("issues") or {}).get("main_complaint"):
-        columns["issues"]["urgency"] = urgency(read)
+        columns["issues"]["urgency"] = urgency(answers["text"], read)
     return columns
 
 
-def urgency(read: Probabilities) -> str:
-    """The urgency of a complaint by the probabilities of its choices."""
-    if read['"high"'] >= HIGH_FROM:
+def urgency(text: str, read: Probabilities) -> str:
+    """The urgency of a complaint by its words and the probabilities of the choices."""
+    if read['"high"'] >= HIGH_FROM or is_urgent(text):
         return "high"
     return "low" if read['"low"'] > 0.5 else "medium"
 
