@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -32,38 +33,35 @@ from mellea_cli.engine.pipeline_runner import step_options
 from mellea_cli.messages import Options
 from mellea_cli.models.catalogue import DEFAULT_MODEL
 from mellea_cli.pipelines import confidence
-from mellea_cli.pipelines.confidence import features, probability, read_choices
+from mellea_cli.pipelines.confidence import calibrated, log_odds, read_choices, with_weighed_urgency
 from mellea_cli.pipelines.default_prompts import SINGLE
+from mellea_cli.pipelines.pipeline import PROBABILITIES
 
 ANSWERS = FOLDER / "answers.jsonl"
 FITTED = Path(confidence.__file__).with_name("confidence.json")
+URGENCIES = FOLDER / "urgency.tsv"
 (STEP,) = (replace(step, reads_choices=True) for step in SINGLE.steps)
+WEIGHED = with_weighed_urgency(SINGLE)
 COPIED_WORDS = 3
 """So many telling words in a row that an answer has from a worked example, and not from its own text, are copied."""
-# Every summary says "the customer found the …", so these tell nothing.
-_UNTELLING = frozenset(
-    [
-        "a",
-        "and",
-        "but",
-        "customer",
-        "finds",
-        "for",
-        "found",
-        "in",
-        "is",
-        "it",
-        "liked",
-        "loves",
-        "of",
-        "praises",
-        "the",
-        "to",
-        "was",
-        "were",
-        "with",
-    ]
-)
+# Every summary says "the customer finds the product …", so these tell nothing.
+_UNTELLING = {
+    "a",
+    "and",
+    "but",
+    "customer",
+    "finds",
+    "for",
+    "found",
+    "in",
+    "is",
+    "it",
+    "liked",
+    "loves",
+    "of",
+    "praises",
+}
+_UNTELLING |= {"product", "the", "to", "was", "were", "with"}
 
 Judged = tuple[float, bool]
 
@@ -72,13 +70,15 @@ def answers(path: Path = ANSWERS) -> list[dict[str, Any]]:
     """The stored answers with their columns."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        row["columns"] = SINGLE.assemble({STEP.name: STEP.output.parse(json.dumps(row["answer"]))})
+        answer = STEP.output.parse(json.dumps(row["answer"]))
+        row["columns"] = WEIGHED.assemble({"text": row["text"], STEP.name: answer, PROBABILITIES: row["read"]})
     return rows
 
 
 def samples(rows: Sequence[dict[str, Any]]) -> list[Sample]:
-    """What the confidence is fitted on: the features of each row, and whether its label is right."""
-    return [(found, int(is_right(row))) for row in rows if (found := features(row["columns"], row["read"]))]
+    """What the confidence is fitted on: the log-odds of each row's label, and whether it is right."""
+    found = [(log_odds(row["columns"], row["read"]), int(is_right(row))) for row in rows]
+    return [([value], right) for value, right in found if value is not None]
 
 
 def is_right(row: dict[str, Any]) -> bool:
@@ -93,10 +93,10 @@ def fitted(rows: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def auroc(judged: Sequence[Judged]) -> float:
-    """The chance that a right label is surer than a wrong one."""
+    """The chance that a right label is surer than a wrong one; no number where there is none of either."""
     right, wrong = ([sure for sure, is_right in judged if is_right is wanted] for wanted in (True, False))
     wins = sum((one > other) + (one == other) / 2 for one in right for other in wrong)
-    return wins / max(1, len(right) * len(wrong))
+    return wins / (len(right) * len(wrong)) if right and wrong else math.nan
 
 
 def rest(judged: Sequence[Judged], share: float = 0.8) -> float:
@@ -162,6 +162,21 @@ def report(source: str, rows: Sequence[dict[str, Any]], judged: Sequence[Judged]
     )
 
 
+def urgencies(rows: Sequence[dict[str, Any]]) -> None:
+    """Print how many are high, and how right they are where a person has judged them: as written, and weighed."""
+    judged = dict(line.split("\t", 1)[::-1] for line in URGENCIES.read_text(encoding="utf-8").splitlines())
+    written = ["low" if row["columns"]["sentiment"] == "positive" else row["answer"]["urgency"] for row in rows]
+    weighed = [row["columns"]["issues"]["urgency"] for row in rows]
+    for name, given in (("as written", written), ("weighed", weighed)):
+        pairs = [(judged[row["text"]], one) for row, one in zip(rows, given, strict=True) if row["text"] in judged]
+        high = [truth for truth, one in pairs if one == "high"]
+        sys.stdout.write(
+            f"urgency {name}: high in {given.count('high') / len(given):.3f} of all rows;"
+            f" right in {sum(truth == one for truth, one in pairs)} of {len(pairs)} complaints;"
+            f" {high.count('high')} of its {len(high)} high ones are\n"
+        )
+
+
 def main() -> None:
     """Judge each source by the others, fit all, and write the coefficients."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -174,7 +189,7 @@ def main() -> None:
     for source in sorted({row["source"] for row in rows}):
         found = fitted([row for row in rows if row["source"] != source])
         mine = [row for row in rows if row["source"] == source]
-        judged = [(probability(found, values), bool(right)) for values, right in samples(mine)]
+        judged = [(calibrated(value, found), bool(right)) for (value,), right in samples(mine)]
         report(source, mine, judged)
         held += judged
     report("all, each held out", rows, held)
@@ -184,11 +199,11 @@ def main() -> None:
             sys.stdout.write(
                 f"confidence {low:.2f} to {high:.2f}: {len(inside):>4} rows, mean {mean:.2f}, right {right:.2f}\n"
             )
-    urgent = sum(row["columns"]["issues"]["urgency"] == "high" for row in rows) / len(rows)
-    from_examples = [(row["text"], found) for row in rows if (found := list(copied(row)))]
-    sys.stdout.write(f"urgency high: {urgent:.3f}\nanswers with words of a worked example: {len(from_examples)}\n")
-    for text, found in from_examples:
-        sys.stdout.write(f"  {text[:80]!r}: {'; '.join(found)}\n")
+    urgencies(rows)
+    from_examples = [(row["text"], runs) for row in rows if (runs := list(copied(row)))]
+    sys.stdout.write(f"answers with words of a worked example: {len(from_examples)}\n")
+    for text, runs in from_examples:
+        sys.stdout.write(f"  {text[:80]!r}: {'; '.join(runs)}\n")
     FITTED.write_text(json.dumps(fitted(rows)) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from mellea_cli.messages import Options, Token
 from mellea_cli.pipelines import confidence
 from mellea_cli.pipelines.confidence import (
     confidence_columns,
-    features,
+    log_odds,
     read_choices,
     with_confidence,
     with_weighed_urgency,
@@ -108,19 +108,36 @@ def columns(praise: str | None, complaint: str | None, label: str) -> dict[str, 
 READ = {
     "positive_aspect": {"null": 0.1, '"': 0.9},
     "main_complaint": {"null": 0.8, '"': 0.2},
-    "sentiment": {'"positive"': 0.7, '"negative"': 0.1, '"mixed"': 0.2},
+    "sentiment": {'"positive"': 0.65, '"negative"': 0.1, '"mixed"': 0.2, '"calm"': 0.05},
 }
 
 
-def test_the_features_are_the_log_odds_of_what_the_row_says() -> None:
-    """Of praise as it is, of no complaint, and of the label; a text such as "none" is no praise."""
-    found = features(columns("kind staff", None, "positive"), READ)
-    assert found == pytest.approx([math.log(9), math.log(4), math.log(7 / 3), 0.0])
-    assert features(columns(None, None, "negative"), READ) == pytest.approx(
-        [math.log(9), math.log(4), math.log(1 / 9), 1.0]
-    )
-    assert features(columns("kind staff", None, "calm"), READ) is None
-    assert features(columns("kind staff", None, "positive"), {}) is None
+@pytest.mark.parametrize(
+    ("praise", "complaint", "label", "expected"),
+    [
+        # Praise and no complaint, or neither and the label.
+        ("kind staff", None, "positive", 0.9 * 0.8 + 0.1 * 0.8 * 0.65),
+        (None, "late", "negative", 0.9 * 0.2 + 0.9 * 0.8 * 0.1),
+        ("kind staff", "late", "mixed", 0.9 * 0.2 + 0.1 * 0.8 * 0.2),
+        # A text such as "none" was likely, and says that there is no praise.
+        (None, None, "negative", 0.9 * 0.8 * 0.1 + 0.9 * 0.2),
+        (None, None, "calm", 0.9 * 0.8 * 0.05),
+        ("kind staff", None, "calm", 0.9 * 0.8 + 0.1 * 0.8 * 0.05),
+    ],
+)
+def test_a_sentiment_is_as_likely_as_what_it_follows_from(
+    praise: str | None, complaint: str | None, label: str, expected: float
+) -> None:
+    """Praise and complaint decide; the label counts where there is neither."""
+    found = log_odds(columns(praise, complaint, label), READ)
+    assert found == pytest.approx(math.log(expected / (1 - expected)))
+
+
+def test_tokens_that_do_not_tell_give_no_confidence() -> None:
+    """Such as those of a server that writes another form."""
+    assert log_odds(columns("kind staff", None, "angry"), READ) is None
+    assert log_odds(columns("kind staff", None, "positive"), {}) is None
+    assert confidence.sentiment_confidence(columns("kind staff", None, "positive"), {}) is None
 
 
 def test_a_label_of_which_everything_is_sure_is_surer() -> None:

@@ -2,8 +2,8 @@
 
 An answer is JSON, and a field with choices begins with one of them. The tokens at which the choices separate give the
 probability of each: of `null` against a text for praise and complaint, of each label for the sentiment. The sentiment
-follows from praise and complaint, so its confidence joins the three in a logistic regression, whose coefficients
-`benchmarks/confidence.py` fits. The confidence of an own field is the probability of its choice as it is.
+follows from praise and complaint, and so does its probability. A logistic regression makes a confidence of it, whose
+coefficients `benchmarks/confidence.py` fits. The confidence of an own field is the probability of its choice as it is.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ Probabilities = Mapping[str, float]
 def choices(schema: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
     """How values of a JSON schema begin, where they have to choose; none for a schema without choices."""
     if "$ref" in schema:
-        return choices(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+        return choices(root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {}), root)
     if "enum" in schema or "const" in schema:
         return tuple(json.dumps(one, ensure_ascii=False) for one in schema.get("enum", [schema.get("const")]))
     if branches := schema.get("anyOf"):
         found = [choices(branch, root) for branch in branches]
         return tuple(one for some in found for one in some) if all(found) else ()
-    return _BEGINNINGS.get(schema.get("type", ""), ())
+    return _BEGINNINGS.get(str(schema.get("type")), ())
 
 
 _BEGINNINGS = {"boolean": ("true", "false"), "null": ("null",), "string": ('"',)}
@@ -76,9 +76,10 @@ def _read(text: str, tokens: Sequence[Token], key: int, start: int, known: Seque
     found = dict.fromkeys(known, 0.0)
     left, at = 1.0, 0
     for token in tokens:
-        before, at = text[key:at], at + len(token.text)
+        began, at = at, at + len(token.text)
         if at < start:
             continue
+        before = text[key:began]
         chosen = _leads(before + token.text, text[key:start], known)
         # What the chosen token decides, a token that leaves it open would decide otherwise: a tokenizer that has one
         # token for a colon with a quote writes the colon alone only before something else.
@@ -114,44 +115,55 @@ def _leads(answer: str, key: str, known: Sequence[str]) -> list[str]:
 
 # The confidence of the sentiment.
 
+_PRAISE, _COMPLAINT = "positive_aspect", "main_complaint"
+# The labels that follow from whether there is praise and a complaint.
+_FOLLOWS = {"positive": (True, False), "negative": (False, True), "mixed": (True, True)}
 
-def features(values: Mapping[str, Any], read: Mapping[str, Probabilities]) -> list[float] | None:
-    """What the confidence of a row's sentiment follows from; `None` where the answer's tokens do not tell it.
+
+def log_odds(values: Mapping[str, Any], read: Mapping[str, Probabilities]) -> float | None:
+    """The log-odds of a row's sentiment by its answer; `None` where the tokens do not tell it.
+
+    It follows from praise and complaint, as likely as these are or are not there. Where there is neither, it is as
+    likely as the label.
 
     Args:
         values: the built-in columns.
         read: the probabilities of the answer's choices.
     """
-    facts = [(values["issues"][name] is not None, read.get(name)) for name in ("positive_aspect", "main_complaint")]
-    label = read.get("sentiment", {}).get(json.dumps(values["sentiment"], ensure_ascii=False))
-    if label is None or not all(read for _, read in facts):
+    label = values["sentiment"]
+    written = read.get("sentiment", {}).get(json.dumps(label, ensure_ascii=False))
+    if written is None or _PRAISE not in read or _COMPLAINT not in read:
         return None
-    # An answer such as "none" is a text, and says that there is nothing.
-    sure = [1 - read["null"] if there else max(read["null"], 1 - read["null"]) for there, read in facts if read]
-    return [*map(_log_odds, (*sure, label)), float(not any(there for there, _ in facts))]
-
-
-def _log_odds(probability: float) -> float:
-    """Log-odds; extreme ones say no more than large ones."""
-    bounded = min(max(probability, 1e-4), 1 - 1e-4)
+    there = tuple(values["issues"][name] is not None for name in (_PRAISE, _COMPLAINT))
+    praise, complaint = (
+        # An answer such as "none" is a text, and says that there is nothing.
+        1 - read[name]["null"] if is_there else min(read[name]["null"], 1 - read[name]["null"])
+        for name, is_there in zip((_PRAISE, _COMPLAINT), there, strict=True)
+    )
+    found = (1 - praise) * (1 - complaint) * written
+    if (facts := there if any(there) else _FOLLOWS.get(label)) is not None:
+        found += (praise if facts[0] else 1 - praise) * (complaint if facts[1] else 1 - complaint)
+    bounded = min(max(found, _LEAST), 1 - _LEAST)
     return math.log(bounded / (1 - bounded))
 
 
+_LEAST = 1e-4  # Smaller probabilities say no more
+
+
 def sentiment_confidence(values: Mapping[str, Any], read: Mapping[str, Probabilities]) -> float | None:
-    """The probability that a row's sentiment is right; arguments as for `features`."""
-    found = features(values, read)
-    return None if found is None else round(probability(coefficients(), found), 3)
+    """The probability that a row's sentiment is right; arguments as for `log_odds`."""
+    found = log_odds(values, read)
+    return None if found is None else round(calibrated(found, coefficients()), 3)
 
 
-def probability(weights: Sequence[float], values: Sequence[float]) -> float:
-    """The probability by a logistic regression whose intercept is the last of its coefficients."""
-    score = weights[-1] + sum(weight * value for weight, value in zip(weights, values, strict=False))
-    return 1 / (1 + math.exp(-score))
+def calibrated(value: float, weights: Sequence[float]) -> float:
+    """The probability by a logistic regression on log-odds, with a slope and an intercept."""
+    return 1 / (1 + math.exp(-weights[0] * value - weights[1]))
 
 
 @cache
 def coefficients() -> list[float]:
-    """The coefficients that `benchmarks/confidence.py` has fitted, the intercept last."""
+    """The slope and the intercept that `benchmarks/confidence.py` has fitted."""
     fitted: list[float] = json.loads(Path(__file__).with_name("confidence.json").read_text(encoding="utf-8"))
     return fitted
 
@@ -169,7 +181,7 @@ def with_confidence(pipeline: Pipeline) -> Pipeline | None:
         return replace(pipeline, columns=(*pipeline.columns, Column(CONFIDENCE, type="number")))
     names = tuple(column.name for column in pipeline.columns)
     units = pipeline.units
-    if not units and "sentiment" in names:
+    if not units and {"sentiment", "issues"} <= {*names}:
         units = (AnswerUnit(BUILT_IN_UNIT, names, pipeline.definition(), is_builtin=True),)
     labels = {name for step in pipeline.steps for name in _labels(step)}
     labelled = {

@@ -379,7 +379,8 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
     turned = sum(bool(said & opposites) and said != person for person, said in judged)
     single = kind in _LABELS
     pairs = zip(rows, right, strict=True)
-    sure = sorted(((one.confidence, hit) for one, hit in pairs if one.confidence is not None), reverse=True)
+    known = [(one.confidence, hit) for one, hit in pairs if one.confidence is not None]
+    sure = sorted(known, key=lambda pair: -pair[0])
     at = round(_SUREST * len(sure))
     surest, unsure = (Share(sum(hit for _, hit in part), len(part)) for part in (sure[:at], sure[at:]))
     return FieldEvaluation(
