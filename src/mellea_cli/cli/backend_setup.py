@@ -44,6 +44,7 @@ from mellea_cli.pipelines.pipeline import TOP_LOGPROBS
 from mellea_cli.ui.console import ask_secret
 
 if TYPE_CHECKING:
+    from mellea_cli.pipelines.pipeline import Pipeline
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.ui.run_display import RunDisplay
@@ -350,24 +351,29 @@ def connections(chosen: ModelChoice) -> int:
     return max(chosen.concurrency, backend_info(chosen.backend).max_concurrency)
 
 
-async def check_logprobs(servers: Servers, model: str) -> None:
-    """Ask every server a short question of the program's own, to see that it gives log-probabilities."""
+async def check_logprobs(servers: Servers, model: str, pipeline: Pipeline) -> None:
+    """Ask every server a short question of the program's own, to see that it gives log-probabilities.
+
+    The question has the form of the answers of `pipeline`, which reads them.
+    """
     if isinstance(servers, Sequence):
         asked = [(one.name, one.backend, one.model) for one in servers if one.error is None]
     else:
         asked = [(servers.name, servers, model)]
+    schema = next((step.output.schema for step in pipeline.steps if step.reads_choices), None)
     for name, backend, its_model in asked:
         request = GenerateRequest(
-            its_model, PROBE_MESSAGES, Options(temperature=0.0, max_tokens=1), top_logprobs=TOP_LOGPROBS
+            its_model, PROBE_MESSAGES, Options(temperature=0.0, max_tokens=1), schema, TOP_LOGPROBS
         )
         try:
-            found = (await generate(backend, request)).logprobs
+            found = (await generate(backend, request)).tokens
         except RequestRefused:
-            found = None
-        if found is None:
+            found = ()
+        if not found:
+            needs = "--confidence needs them" if schema else "-p fast reads nothing else"
             raise UsageError(
-                f"{name} gives no log-probabilities for {its_model}, and -p fast reads nothing else",
-                hint="use -p single, or the embedded model: -b local",
+                f"{name} gives no log-probabilities for {its_model}, and {needs}",
+                hint=f"{'omit --confidence' if schema else 'use -p single'}, or use the embedded model: -b local",
             )
 
 

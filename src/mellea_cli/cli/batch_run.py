@@ -34,7 +34,8 @@ from mellea_cli.io.source import InputScan, Source, open_source
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success
 from mellea_cli.messages import Options
-from mellea_cli.models.catalogue import SMALL_MODEL
+from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
+from mellea_cli.pipelines.confidence import with_weighed_urgency
 from mellea_cli.pipelines.pipeline import Column, Pipeline
 from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
 from mellea_cli.run.answer_cache import NearDuplicates, forecast
@@ -123,6 +124,8 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     """Everything decided before the first request of a run of `pipeline`; `longest` as for `context_window`."""
     if chosen.backend != "local" or chosen.model == SMALL_MODEL:
         pipeline = pipeline.of_one_model()
+    elif chosen.model == DEFAULT_MODEL:
+        pipeline = with_weighed_urgency(pipeline)
     # For an extension's executor or a pool, the address is not that of one provider.
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)
@@ -578,10 +581,11 @@ def confirm_changes(
 
     `rows` is the number of rows that would be asked again, where the plan's keys do not tell.
     """
-    journal, settings = run_io.answers, plan.settings
+    journal, settings = run_io.answers, {**_EARLIER, **plan.settings}
     if not isinstance(journal, Journal):
         return
     remembered: list[dict[str, Any]] = json.loads(journal.facts().get(_SETTINGS, "[]"))
+    remembered = [{**one, "settings": {**_EARLIER, **one["settings"]}} for one in remembered]
     if any(all(one["settings"].get(name) == value for name, value in settings.items()) for one in remembered):
         return
     # Settings that are missing in the other run have changed none of its answers.
@@ -648,6 +652,7 @@ def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: s
 
 
 _SETTINGS = "settings"
+_EARLIER = {"confidence": False}  # Settings that earlier runs do not name
 _MOST_SETTINGS = 20
 
 

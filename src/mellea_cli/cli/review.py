@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from mellea_cli.report.results import Record, Results
 
 REVIEW = "Review"
-CONFIDENCE = "confidence"
-"""The column that says how sure the model is; nobody judges it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +166,13 @@ class _Plan:
         drawn: list[tuple[int, int, Any]] = []
         doubtful: list[tuple[float, int, Any]] = []
         with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
+            names = confidence_names(results)
             for record in results:
                 if record.state != "answered":
                     continue
                 self._count(record)
                 rank = int.from_bytes(sample_rank(seed, record.id, record.text))
-                confidence = confidence_of(record)
+                confidence = confidence_of(record, names)
                 self.has_confidence = self.has_confidence or confidence is not None
                 entry = -rank, -record.number, ReviewRow(record, "random", seed, confidence, self.size)
                 _keep(drawn, entry, self.size)
@@ -207,7 +206,7 @@ class _Plan:
             "bool": ("true", "false"),
         }
         seen = {name: [value for value, _ in counts.most_common()] for name, counts in self._values.items()}
-        own = [column for column in self._results.own if column.name != CONFIDENCE]
+        own = [column for column in self._results.own if column.name not in confidence_names(self._results)]
         fields: list[ReviewField] = []
         own_names = {column.name for column in own}
         if self._built_in - own_names:
@@ -283,12 +282,17 @@ def _keep(heap: list[Any], entry: tuple[Any, ...], most: int) -> None:
         heapq.heapreplace(heap, entry)
 
 
-def confidence_of(record: "Record") -> float | None:
-    """The least confidence of a row's fields, where the output has a column for that."""
-    value = record.rest.get(CONFIDENCE)
-    values = value.values() if isinstance(value, Mapping) else [value]
+def confidence_names(results: "Results") -> list[str]:
+    """The columns that say how sure the model is, which nobody judges."""
+    from mellea_cli.pipelines.confidence import CONFIDENCE, confidence_columns
+
+    return [CONFIDENCE, *confidence_columns([column.name for column in results.own])]
+
+
+def confidence_of(record: "Record", names: Sequence[str]) -> float | None:
+    """The least confidence of a row's fields, where the output has columns for that."""
     found: list[float] = []
-    for one in values:
+    for one in map(record.rest.get, names):
         with suppress(TypeError, ValueError):
             found.append(float(one))  # type: ignore[arg-type]  # what is no number is left out
     return min(found, default=None)
@@ -422,7 +426,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
             kinds = _kinds(results)
             for name, one in record.reviewed.items():
                 if name in kinds:
-                    judged.append(Judged(name, kinds[name], one.person, one.model, groups))
+                    judged.append(Judged(name, kinds[name], one.person, one.model, groups, _sure(record, name)))
         _check_groups(flags, results)
     return _Found(
         str(corrections_path(flags.results).name),
@@ -456,7 +460,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
             for name, kind in _kinds(results).items():
                 is_labelled, person = gold.label(match, name, kind, results)
                 if is_labelled:
-                    judged.append(Judged(name, kind, person, record.model_value(name), groups))
+                    judged.append(Judged(name, kind, person, record.model_value(name), groups, _sure(record, name)))
         _check_groups(flags, results)
         gold.check(_kinds(results))
     counts = {
@@ -475,8 +479,14 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
 def _kinds(results: "Results") -> dict[str, str]:
     from mellea_cli.report.agreement import BUILT_IN_KINDS
 
-    own = {column.name: column.type for column in results.own if column.name != CONFIDENCE}
+    own = {column.name: column.type for column in results.own if column.name not in confidence_names(results)}
     return {**BUILT_IN_KINDS, **own}
+
+
+def _sure(record: "Record", field: str) -> float | None:
+    from mellea_cli.pipelines.confidence import confidence_column
+
+    return confidence_of(record, [confidence_column(field)])
 
 
 def _groups(record: "Record", columns: Sequence[str] | None) -> dict[str, str]:

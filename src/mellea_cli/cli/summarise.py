@@ -148,7 +148,7 @@ class RunOptions:
     ] = None
 
     confidence: Annotated[
-        bool, option(FIELDS, "One more column for -p fast: how sure the sentiment is, from 0 to 1."), SUMMARISE
+        bool, option(FIELDS, "Columns with how sure each label is, from 0 to 1, see docs/quality.md."), SUMMARISE
     ] = False
 
     themes_file: Annotated[
@@ -655,9 +655,10 @@ def _check_together(options: RunOptions, pipeline: "Pipeline") -> None:
         other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
         raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
     if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here" or options.rows_per_call > 1):
+        what, other = ("--confidence", "omit it") if pipeline.units else (f"-p {pipeline.name}", "use -p single")
         raise UsageError(
-            f"-p {pipeline.name} reads log-probabilities: it works with single rows and live servers only",
-            hint="use -p single, or omit --engine, --rows-per-call, --offload, --export-batch and --import-batch",
+            f"{what} reads log-probabilities: it works with single rows and live servers only",
+            hint=f"{other}, or omit --engine, --rows-per-call, --offload, --export-batch and --import-batch",
         )
 
 
@@ -710,7 +711,7 @@ async def _run(
     small = plan.pipeline.small_prefixes
     async with open_servers(options, chosen, prefixes, show, nothing_to_ask, small_prefixes=small) as servers:
         if plan.pipeline.reads_logprobs and chosen.backend != "local" and not nothing_to_ask():
-            await check_logprobs(servers, plan.model)
+            await check_logprobs(servers, plan.model, plan.pipeline)
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:

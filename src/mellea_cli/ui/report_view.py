@@ -471,7 +471,8 @@ def _estimate(one: Estimate) -> str:
 
 def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
     yield (("strong", palette.safe(field.name)), ("quiet", f"  {many(field.rows, 'row')}"))
-    figures = [("right", field.right), ("opposite label", field.opposite)]
+    figures = [("right", field.right), ("surest 80 %", field.surest), ("least sure 20 %", field.unsure)]
+    figures += [("opposite label", field.opposite)]
     figures += [("null where null", field.null_found), ("value where value", field.value_found)]
     for name, share in figures:
         if share is not None and share.size:
