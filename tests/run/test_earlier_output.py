@@ -282,6 +282,28 @@ def test_a_run_that_dies_around_the_rename_loses_no_edit(
         change(path, (2, "note", "more"))
 
 
+def test_equal_rows_are_told_apart_after_a_run_that_died(
+    mellea: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two outputs are noted, rows without an id and with one text are as many as in the file."""
+    write_rows(tmp_path / "in.jsonl", [{"text": "Same."}, {"text": "Same."}, {"text": "Other."}])
+    command = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "scripted")
+    mellea(*command)
+    change(tmp_path / "out.jsonl", (2, "summary", MINE))
+
+    def dies(*_: object) -> None:
+        raise OutputError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "forget_outputs", dies)
+        assert mellea(*command).returncode == 5
+    change(tmp_path / "out.jsonl", (1, "note", "more"))
+    done = mellea(*command)
+    assert done.returncode == 0, done.stderr
+    found = read_rows(tmp_path / "out.jsonl")
+    assert ([row["summary"] == MINE for row in found], found[1]["note"]) == ([False, False, True], "more")
+
+
 def test_an_edited_row_that_left_the_input_stops_the_run(summarise: Callable[..., Process], tmp_path: Path) -> None:
     """The number of rows is the same, but the edit would be lost; --overwrite allows that."""
     summarise()

@@ -362,21 +362,26 @@ def file_digest(path: Path) -> str:
 
 def _stored(journal: Journal, generations: Sequence[int]) -> Iterator[KnownRow]:
     """The rows of one generation, or of two of which it is not known which one is in place."""
-    first: dict[bytes, KnownRow] = {}
-    position = -1
+    if len(generations) == 1:
+        yield from map(_known_row, journal.written(generations[0]))
+        return
+    found: dict[tuple[bytes, int], KnownRow] = {}
     for generation in generations:
-        for position_then, keys, packed in journal.written(generation):
-            cells = {packed[at : at + 4]: packed[at + 4 : at + 8] for at in range(0, len(packed), 8)}
-            if (twin := first.get(keys)) is not None and generation != generations[0]:
-                twin.cells = {name: twin.cells.get(name, b"") + cells.get(name, b"") for name in twin.cells | cells}
-                continue
-            position = position_then if generation == generations[0] else position + 1
-            row = KnownRow(position, keys[:8], (keys[8:16],), keys[16:], cells)
-            if len(generations) == 1:
-                yield row
-            else:
-                first[keys] = row
-    yield from first.values()
+        equal = Counter[bytes]()
+        for _, keys, packed in journal.written(generation):
+            equal[keys] += 1
+            row = _known_row((len(found), keys, packed))
+            twin = found.setdefault((keys, equal[keys]), row)
+            if twin is not row:
+                both = twin.cells | row.cells
+                twin.cells = {name: twin.cells.get(name, b"") + row.cells.get(name, b"") for name in both}
+    yield from found.values()
+
+
+def _known_row(written: WrittenRow) -> KnownRow:
+    position, keys, packed = written
+    cells = {packed[at : at + 4]: packed[at + 4 : at + 8] for at in range(0, len(packed), 8)}
+    return KnownRow(position, keys[:8], (keys[8:16],), keys[16:], cells)
 
 
 def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
