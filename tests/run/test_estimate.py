@@ -18,6 +18,7 @@ from mellea_cli.events import ItemFinished, ItemStarted
 from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Item
 from mellea_cli.messages import Usage, estimate_tokens, estimate_tokens_of
+from mellea_cli.report.results import SAMPLE
 from mellea_cli.run.answer_cache import Forecast, forecast
 from mellea_cli.run.estimate import (
     Candidates,
@@ -197,7 +198,8 @@ def test_a_kept_sample_is_of_the_same_question() -> None:
     assert kept_sample(facts, PLAN) == sample
     assert kept_sample(facts, replace(PLAN, identity="other")) is None
     assert kept_sample({}, PLAN) is None
-    assert kept_sample({"sample": '{"plan": 1}'}, PLAN) is None
+    assert kept_sample(dict.fromkeys(facts, '{"plan": 1}'), PLAN) is None
+    assert SAMPLE not in facts, "the journal keeps the size of a random sample under that name"
 
 
 def test_the_speed_of_an_embedded_model_is_kept(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ FEWEST, MOST = 5, 20
 # A sample takes no further rows after this time, once it has the fewest.
 SAMPLE_S = 60.0
 _CANDIDATES = 2_000
-_SAMPLE_FACT = "sample"
+_SAMPLE_FACT = "timed rows"  # `sample` has the size of a random sample
 # A server is not as fast in the next hour as it was in a minute: one standard deviation of its mean speed. Programs
 # next to an embedded model take its cores.
 _DRIFT = {"local": 0.12}
