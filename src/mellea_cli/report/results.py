@@ -91,13 +91,15 @@ class Record:
         """The model's value of a field, also where a person has corrected it."""
         return self.reviewed[name].model if name in self.reviewed else self.value(name)
 
-    def corrected(self, corrections: Mapping[str, Correction], *, is_sampled: bool) -> Record:
-        """The row with what people have said about it."""
+    def corrected(
+        self, corrections: Mapping[str, Correction], columns: Mapping[str, str], *, is_sampled: bool
+    ) -> Record:
+        """The row with what people have said about it; `columns` are those of own fields, by field."""
         plain = {_FIELD_NAMES[name]: one.person or "" for name, one in corrections.items() if name in _FIELD_NAMES}
         if "themes" in corrections:
             plain["themes"] = tuple(corrections["themes"].person or ()) or None
         own = {name: one.person for name, one in corrections.items() if name in self.own}
-        rest = {name: value for name, value in own.items() if name in self.rest}
+        rest = {columns[name]: value for name, value in own.items() if columns.get(name) in self.rest}
         changed: dict[str, Any] = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
         if self.state == "failed" and plain.get("sentiment"):
             changed["state"] = "answered"
@@ -207,6 +209,7 @@ class _Columns:
     text: tuple[str, ...]
     id: str | None
     rest: tuple[str, ...]
+    own: Mapping[str, str]  # The columns of own fields, by field
 
 
 class Results:
@@ -331,7 +334,8 @@ class Results:
         else:
             ident = same[0] if len(same := same_names(ID_COLUMN, names)) == 1 else None
         taken = {*added.values(), *text, ident}
-        columns = _Columns(added, nested, text, ident, tuple(name for name in names if name not in taken))
+        own = {one.name: found for one in self.own if (found := added_column(one.name, names)) is not None}
+        columns = _Columns(added, nested, text, ident, tuple(name for name in names if name not in taken), own)
         self.columns.update(dict.fromkeys(columns.rest))
         self.labelled = self.labelled or "themes" in added
         self.has_ids = self.has_ids or ident is not None
@@ -358,7 +362,7 @@ class Results:
         # Without built-in columns every row with a text is answered, unless it failed.
         answered = bool(sentiment) or ("sentiment" not in columns.added and not reason and bool(text.strip()))
         state: State = "answered" if answered else "failed" if reason else "blank"
-        themes, own = self._themes(added.get("themes")), self._own(fields)
+        themes, own = self._themes(added.get("themes")), self._own(fields, columns.own)
         if answered and is_non_answer(text):
             # Whatever a model made of it, nothing was said: no judgement, no theme, no value of an own field.
             state, sentiment, urgency, own = "non-answer", "", None, {}
@@ -382,14 +386,14 @@ class Results:
         )
         if state == "non-answer" or not self.corrections or not (said := self.corrections.row(found.id, found.text)):
             return found
-        return found.corrected(said, is_sampled=self.corrections.is_random(found.id, found.text))
+        return found.corrected(said, columns.own, is_sampled=self.corrections.is_random(found.id, found.text))
 
-    def _own(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _own(self, fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
         if not self.own:
             return {}
         from mellea_cli.pipelines.own_fields import read_cell
 
-        return {column.name: read_cell(column, fields.get(column.name)) for column in self.own}
+        return {column.name: read_cell(column, fields.get(columns.get(column.name, ""))) for column in self.own}
 
     def _text(self, value: Any) -> str:
         if value is None:
