@@ -568,7 +568,7 @@ def open_output(
         judged = None
         if reviewed is not None:
             file = CorrectionsFile(corrections_path(target.path))
-            judged = Reviewed(file, reviewed, adopt=options.adopt_edits)
+            judged = Reviewed(file, reviewed, form.id_column, adopt=options.adopt_edits)
             # A row without any correction must not take a longer way.
             judged = judged if judged.has_work else None
         edited = EditedRows(ordered, form, journal, target, opened.source.name, judged)

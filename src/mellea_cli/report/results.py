@@ -384,7 +384,9 @@ class Results:
             rest={name: self._cell(fields.get(name)) for name in rest},
             own=own,
         )
-        if state == "non-answer" or not self.corrections or not (said := self.corrections.row(found.id, found.text)):
+        if state == "non-answer" or not self.corrections:
+            return found
+        if not (said := self.corrections.row(found.id, found.text, has_id=bool(ident))):
             return found
         return found.corrected(said, columns.own, is_sampled=self.corrections.is_random(found.id, found.text))
 
