@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,6 +84,18 @@ def test_the_true_time_and_cost_lie_in_the_interval(serves: Serves) -> None:
         assert abs(true_cost / estimate.cost.likely - 1) < 0.05
     assert within >= 180
     assert cost_within >= 180
+
+
+def test_a_slope_takes_a_degree_of_freedom() -> None:
+    """Five rows with a line through them leave three: 3.18 standard deviations on each side, not 2.78."""
+    answers = (12, 19, 33, 38, 53)
+    rows = tuple(SampledRow(10 * n, 0, 0, answer, 1.0) for n, answer in enumerate(answers, 1))
+    found = from_sample(Sample(rows, 1), Forecast(asked=100, characters=3_000), PLAN, None).completion_tokens
+    assert found is not None
+    left = [answer - (31 + 10.1 * (n - 3)) for n, answer in enumerate(answers, 1)]
+    spread = math.sqrt(sum(one * one for one in left) / 3)
+    half = 3.18 * 100 * spread * math.sqrt(1 / 5 + 1 / 100)
+    assert found.high - found.likely == pytest.approx(half, rel=0.05)
 
 
 def test_limits_per_minute_take_their_time() -> None:
