@@ -1161,7 +1161,7 @@ def finish(
     Raises:
         MelleaError: the error that stopped the run before its first row.
     """
-    from mellea_cli.run.batch_planner import BATCH_PRICE
+    from mellea_cli.run.batch_queue import BATCH_PRICE
     from mellea_cli.ui.summary import RunSummary
 
     tally, prices = result.tally, plan.caps.prices

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mellea_cli.io.batch_jobs import BatchJobStore, Job
     from mellea_cli.io.source import Source
     from mellea_cli.run.batch import RunIO, RunResult
-    from mellea_cli.run.batch_planner import BatchPlanner, BatchProgress
+    from mellea_cli.run.batch_queue import BatchPlanner, BatchProgress
     from mellea_cli.run.control import RunControl
     from mellea_cli.run.plan import Caps, RunPlan
     from mellea_cli.ui.run_display import RunDisplay
@@ -257,7 +257,7 @@ def _check_jobs(store: BatchJobStore, fingerprint: str, base_url: str, say: Call
 async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgress, took_s: float) -> RunResult:
     """Ask live what no batch has answered; every other answer is in the journal."""
     from mellea_cli.run.batch import run_batch
-    from mellea_cli.run.batch_planner import ReplayBackend
+    from mellea_cli.run.batch_queue import ReplayBackend
 
     plan = dataclasses.replace(run.plan, caps=_remaining_caps(run, progress, took_s))
     if progress.live and not run.stop.asked.is_set():
@@ -281,7 +281,7 @@ async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgres
 
 def _remaining_caps(run: QueuedRun, progress: BatchProgress, took_s: float) -> Caps:
     """The user's limits less what the batches used."""
-    from mellea_cli.run.batch_planner import BATCH_PRICE
+    from mellea_cli.run.batch_queue import BATCH_PRICE
 
     caps = run.plan.caps
     tokens, cost = caps.tokens, caps.cost
@@ -307,6 +307,6 @@ def _job_store(run_io: RunIO) -> BatchJobStore:
 def _planner(
     plan: RunPlan, run_io: RunIO, source: Source, store: BatchJobStore, *, again: bool = False
 ) -> BatchPlanner:
-    from mellea_cli.run.batch_planner import BatchPlanner
+    from mellea_cli.run.batch_queue import BatchPlanner
 
     return BatchPlanner(plan, source.reread, run_io.answers, store, retry_failed=run_io.retry_failed, again=again)

@@ -80,7 +80,7 @@ class Unanswered:
 
 
 RequestState = Completion | Waiting | Unanswered | None  # `None` when the request was never submitted
-Answered = tuple[str, Completion | Unanswered]
+NamedReply = tuple[str, Completion | Unanswered]
 
 _COLUMNS = tuple(column.name for column in fields(Job))
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM batch_jobs"  # noqa: S608 - fixed names
@@ -137,11 +137,11 @@ class BatchJobStore:
             return Unanswered(stored["error"])
         return Completion(stored["text"], stored["finish"], Usage(prompt, completion))
 
-    def store_replies(self, tag: str, replies: Sequence[Answered]) -> None:
+    def store_replies(self, tag: str, replies: Sequence[NamedReply]) -> None:
         """Store replies to the requests of one job, all or none; a stored answer is never replaced."""
         self._write((_STORE_REPLY, [(*_stored(reply), name, tag) for name, reply in replies]))
 
-    def import_replies(self, plan: str, replies: Sequence[Answered]) -> None:
+    def import_replies(self, plan: str, replies: Sequence[NamedReply]) -> None:
         """Store replies that no job brought; a stored answer is never replaced."""
         self._write((_IMPORT_REPLY, [(name, plan, *_stored(reply)) for name, reply in replies]))
 

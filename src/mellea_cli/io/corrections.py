@@ -167,9 +167,7 @@ class Corrections:
         if (own := items.get(str(item))) is not None:
             return _that_count(own)
         others = map(_that_count, items.values()) if key else ()
-        return {
-            name: one for said in others for name, one in said.items() if not (has_id and one.sample == "edited")
-        }
+        return {name: one for said in others for name, one in said.items() if not (has_id and one.sample == "edited")}
 
     def is_random(self, item: object, text: str) -> bool:
         """Whether this row itself was drawn at random and still has a judgement."""

@@ -238,9 +238,9 @@ class Wording:
 
 
 # Two of each sentiment and two of each urgency, and nulls where nothing is praised or complained about: examples with
-# nulls are what teaches nulls. The last one is neutral, and shown only where there is such a label. Of each there are
-# praise, complaint and summary by language: small models answer in the language of the examples, whatever they are told.
-# `said` is a text in another language, for answers in the language of the feedback.
+# nulls are what teaches nulls. The last one is neutral, and shown only where there is such a label. Each has praise,
+# complaint and summary by language: small models answer in the language of the examples, whatever they are told. `said`
+# is a text in another language, for answers in the language of the feedback.
 _WORKED: Sequence[Mapping[str, Any]] = json.loads(
     Path(__file__).with_name("worked_examples.json").read_text(encoding="utf-8")
 )
