@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -222,12 +223,15 @@ def _stored(reply: Completion | Unanswered) -> tuple[str, int, int]:
     return text, usage.prompt_tokens, usage.completion_tokens
 
 
-_CUSTOM_ID = re.compile(r"([0-9a-f]{32})-([A-Za-z0-9_]{1,31})")
+_LONGEST_STEP = 31  # Servers allow ids of 64 characters
+_CUSTOM_ID = re.compile(rf"[0-9a-f]{{32}}-[\w-]{{1,{_LONGEST_STEP}}}")
 
 
 def custom_id(key: bytes, step: str) -> str:
-    """Return the id of one request: the answer's key in hex, and the step."""
-    # It depends on nothing else, so replies find their rows in any order. Servers allow 64 characters.
+    """Return the id of one request: the answer's key in hex, and the step, or a hash of a long name."""
+    # It depends on nothing else, so replies find their rows in any order.
+    if len(step) > _LONGEST_STEP:
+        step = hashlib.blake2b(step.encode(), digest_size=8).hexdigest()
     return f"{key.hex()}-{step}"
 
 
