@@ -36,13 +36,12 @@ if TYPE_CHECKING:
     from mellea_cli.messages import Message
     from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
     from mellea_cli.run.answer_cache import Forecast
-    from mellea_cli.run.audit import AuditFigures
     from mellea_cli.run.batch import RunIO, RunResult
     from mellea_cli.run.control import RunControl
     from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
     from mellea_cli.run.estimate import Candidates, Estimate, Sample
     from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.row_model import LearnedFields, RowLearner
+    from mellea_cli.run.row_model import AuditFigures, LearnedFields, RowLearner
     from mellea_cli.ui.run_display import RunDisplay
     from mellea_cli.ui.summary import ThemeCounts
 
@@ -180,8 +179,7 @@ def learned_fields(options: RunOptions, pipeline: Pipeline) -> LearnedFields:
 
 def row_learner(target: float, fields: LearnedFields, plan: RunPlan, opened: Input) -> RowLearner:
     """What answers rows without the full reading, at an agreement with it of at least `target`."""
-    from mellea_cli.run.audit import Audit
-    from mellea_cli.run.row_model import RowLearner, audit_share
+    from mellea_cli.run.row_model import Audit, RowLearner, audit_share
 
     return RowLearner(plan, fields, Audit(target, fields.names, audit_share(opened.total)))
 
