@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from mellea_cli.errors import InputError, UsageError, name_some, nearest
@@ -320,10 +321,18 @@ class Worksheet(TypedTable):
         self._zoned: set[str] = set()
 
     def write(self, lines: Callable[[], Iterable[bytes]], file: IO[bytes]) -> None:
-        columns = self.columns()
         # Each row goes to a temporary file at once, so memory stays flat. Excel's own tables need all rows in memory.
-        book = self._excel.Workbook(file, {"constant_memory": True, "strings_to_numbers": False})
-        sheet = book.add_worksheet(SHEET)
+        # The library closes and deletes these files only where all goes well.
+        with TemporaryDirectory(prefix="mellea-", ignore_cleanup_errors=True) as folder:
+            options = {"constant_memory": True, "strings_to_numbers": False, "tmpdir": folder}
+            book = self._excel.Workbook(file, options)
+            sheet = book.add_worksheet(SHEET)
+            with closing(sheet.row_data_fh):
+                self._write_sheet(book, sheet, lines)
+                book.close()
+
+    def _write_sheet(self, book: Any, sheet: Any, lines: Callable[[], Iterable[bytes]]) -> None:
+        columns = self.columns()
         head = book.add_format({"bold": True, "text_wrap": True, "valign": "top", "bg_color": "#E8EEF4", "bottom": 1})
         self._formats = {
             kind: book.add_format({"valign": "top", **look})
@@ -343,12 +352,11 @@ class Worksheet(TypedTable):
             sheet.write_string(0, at, _sheet_text(name)[:MOST_CHARS], head)
         sheet.freeze_panes(1, 0)
         number = 0
-        for number, row in enumerate(_chained(first, rows), start=1):
+        for number, row in enumerate(chain(first, rows), start=1):
             for at, (cell, (name, kind, known)) in enumerate(zip(row, columns, strict=True)):
                 self._write_cell(sheet, number, at, cell, name, kind, known)
         if columns:
             sheet.autofilter(0, 0, number, len(columns) - 1)
-        book.close()
         for name in sorted(self._zoned):
             self._note(f"column {name!r}: a workbook has no time zones, so the times are written without theirs")
         if self._cut:
@@ -401,11 +409,6 @@ class Worksheet(TypedTable):
                 return False
             sheet.write_datetime(row, at, moment, form)
         return True
-
-
-def _chained(first: list[list[Any]], rest: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    yield from first
-    yield from rest
 
 
 def _sheet_text(text: str) -> str:
