@@ -11,14 +11,14 @@ from typing import IO, Any
 from mellea_cli.errors import InputError
 from mellea_cli.extensions import extra_module
 from mellea_cli.io.columns import plain_value, seconds_of_text
-from mellea_cli.io.formats import ColumnType, FileInput, RawRow, RowOutput, RowStream
+from mellea_cli.io.formats import BinaryFormat, ColumnType, FileInput, RawRow, RowOutput, RowStream
 from mellea_cli.io.writers import TypedTable, cell_text
 
 _BATCH_ROWS = 2_000
 _GROUP_ROWS = 10_000  # Rows of a written group: what is in memory at once
 
 
-class ParquetFormat:
+class ParquetFormat(BinaryFormat):
     """Parquet."""
 
     def read_file(self, source: FileInput) -> RowStream:
@@ -34,14 +34,11 @@ class ParquetFormat:
 
         return arrow_rows(batches(), schema, source)
 
-    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
-        return []
-
     def layout(self, output: RowOutput) -> ParquetTable:
         return ParquetTable(output)
 
 
-class ArrowFormat:
+class ArrowFormat(BinaryFormat):
     """An Arrow file, which is also called Feather."""
 
     def read_file(self, source: FileInput) -> RowStream:
@@ -55,9 +52,6 @@ class ArrowFormat:
                     yield batch.slice(start, _BATCH_ROWS)
 
         return arrow_rows(batches(), file.schema, source)
-
-    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
-        return []
 
     def layout(self, output: RowOutput) -> ArrowTable:
         return ArrowTable(output)

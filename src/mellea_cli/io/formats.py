@@ -194,6 +194,8 @@ class BinaryFormat(Protocol):
             path: the file.
             name: its name in messages.
         """
+        _ = path, name
+        return []
 
     def layout(self, output: RowOutput) -> Layout:
         """Return the form of an output.

@@ -16,7 +16,7 @@ from mellea_cli.errors import InputError, UsageError, name_some, nearest
 from mellea_cli.extensions import extra_module
 from mellea_cli.io.columns import ColumnMapping, find_text, folded, plain_value, same_names, seconds_of_text
 from mellea_cli.io.csv_reader import TableOptions, TableReader, find_sheet_layout
-from mellea_cli.io.formats import ColumnType, CsvDialect, FileInput, LeftOut, RawRow, RowOutput, RowStream
+from mellea_cli.io.formats import BinaryFormat, ColumnType, CsvDialect, FileInput, LeftOut, RawRow, RowOutput, RowStream
 from mellea_cli.io.writers import TypedTable, cell_text, text_shape
 
 SHEET = "Feedback"  # The sheet that is written
@@ -26,7 +26,7 @@ MOST_CHARS = 32_767  # In a cell
 _SAMPLE = 200
 
 
-class XlsxFormat:
+class XlsxFormat(BinaryFormat):
     """An Excel workbook; reading takes every kind of workbook by its content."""
 
     def read_file(self, source: FileInput) -> RowStream:
