@@ -351,6 +351,17 @@ def test_rows_from_a_pipe_replace_nothing_by_less(
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
+def test_an_edit_from_a_pipe_is_no_row_s_with_another_id(mellea: Run, tmp_path: Path) -> None:
+    """A new row with the text of the edited one comes first: which row is meant cannot be known, so its id decides."""
+    rows = [{"id": 2, "text": "Same."}, {"id": 3, "text": "Other."}]
+    command = ("summarise", "-", "-o", "out.jsonl", "-b", "scripted")
+    mellea(*command, stdin=write_rows(tmp_path / "in.jsonl", rows).read_bytes())
+    change(tmp_path / "out.jsonl", (0, "summary", MINE))
+    source = write_rows(tmp_path / "in.jsonl", [{"id": 9, "text": "Same."}, *rows])
+    assert mellea(*command, stdin=source.read_bytes()).returncode == 0
+    assert [row["id"] for row in read_rows(tmp_path / "out.jsonl") if row["summary"] == MINE] == [2]
+
+
 def test_edits_are_found_in_a_pipe(summarise: Callable[..., Process], mellea: Run, tmp_path: Path) -> None:
     """Rows that can be read only once are compared as they come."""
     summarise()

@@ -866,7 +866,7 @@ class EditedRows:
         if not self._placed and self.earlier is not None:
             identity = self._look_for(item)
             if self._unplaced.rows:
-                self._place(item, identity)
+                self._place(item, identity, by_text_alone=identity.ident == _NOTHING)
         edit = self.edits.get(item.position)
         if self._reviewed is not None:
             edited = edit.added if edit is not None else {}
