@@ -184,17 +184,18 @@ def test_of_equal_rows_the_edited_one_keeps_its_edit(mellea: Run, tmp_path: Path
     assert [row["summary"] == MINE for row in read_rows(tmp_path / "out.jsonl")] == [False, True, False]
 
 
-def test_an_edit_stays_with_its_id_among_rows_with_one_text(mellea: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["id", "ID"])
+def test_an_edit_stays_with_its_id_among_rows_with_one_text(name: str, mellea: Run, tmp_path: Path) -> None:
     """Rows with the same text stand before the edited one: a known one, and one that is new."""
-    rows = [{"id": 1, "text": "Same."}, {"id": 2, "text": "Same."}, {"id": 3, "text": "Other."}]
+    rows = [{name: 1, "text": "Same."}, {name: 2, "text": "Same."}, {name: 3, "text": "Other."}]
     write_rows(tmp_path / "in.jsonl", rows)
     command = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "scripted")
     mellea(*command)
     change(tmp_path / "out.jsonl", (1, "summary", MINE))
-    for source in (rows, [{"id": 9, "text": "Same."}, *rows]):
+    for source in (rows, [{name: 9, "text": "Same."}, *rows]):
         write_rows(tmp_path / "in.jsonl", source)
         assert mellea(*command).returncode == 0
-        assert [row["id"] for row in read_rows(tmp_path / "out.jsonl") if row["summary"] == MINE] == [2]
+        assert [row[name] for row in read_rows(tmp_path / "out.jsonl") if row["summary"] == MINE] == [2]
 
 
 @pytest.mark.parametrize("output", ["out.json", "out.jsonl.gz"])

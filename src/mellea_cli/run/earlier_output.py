@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mellea_cli.io.corrections import (
 from mellea_cli.io.files import OutputTarget
 from mellea_cli.io.formats import FLAT_FORMATS, FORMATS, TEXT_TABLES, BinaryFormat
 from mellea_cli.io.journal import Journal, WrittenRow
+from mellea_cli.io.row_filter import NamedColumn
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import ERROR, AddedColumns
 from mellea_cli.items import Item, Outcome, Row, Success
@@ -495,8 +497,11 @@ def row_hash(fields: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(b"".join(cells), digest_size=_HASH_BYTES).digest()
 
 
+_id_column = cache(NamedColumn)
+
+
 def _ident(fields: Mapping[str, Any], id_column: str) -> bytes:
-    value = fields.get(id_column)
+    value = _id_column(id_column).value(fields)
     return _NOTHING if value is None else _hash(canonical(value))
 
 
