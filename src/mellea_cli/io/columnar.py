@@ -86,13 +86,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def arrow_rows(batches: Iterator[Any], schema: Any, source: FileInput) -> RowStream:
-    """The rows of Arrow's batches, as JSON has their values.
-
-    Args:
-        batches: the batches, in order.
-        schema: their schema.
-        source: where they come from.
-    """
+    """The rows of Arrow's batches, as JSON has their values."""
     pyarrow = extra_module("pyarrow", "Arrow data")
     names = unique_names(schema.names)
     types = {
@@ -163,11 +157,7 @@ class _Misfit(Exception):
 
 
 class ParquetTable(TypedTable):
-    """A Parquet file; columns of the input keep their types, and the others have the type of their values.
-
-    Args:
-        output: what the output is to hold.
-    """
+    """A Parquet file; columns of the input keep their types, and the others have the type of their values."""
 
     kind = "a Parquet file"
 

@@ -365,11 +365,7 @@ def _cosine(one: Mapping[str, float], other: Mapping[str, float]) -> float:
 
 
 class CorrectionsFile:
-    """Adds judgements to a corrections file; each call is on the disk when it returns.
-
-    Args:
-        path: the file; created with the first judgement.
-    """
+    """Adds judgements to a corrections file, which the first one creates; each call is on the disk when it returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -154,13 +154,7 @@ class FileInput:
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:
-    """What an output is to hold, before its first row.
-
-    Args:
-        added: the columns that the run adds.
-        options: how to write it.
-        note: called with what the user should know.
-    """
+    """What an output is to hold, before its first row."""
 
     added: AddedColumns
     options: SinkOptions

@@ -304,11 +304,7 @@ _NO_CHARACTERS = re.compile("[\ufffe\uffff]")
 
 
 class Worksheet(TypedTable):
-    """An Excel sheet: a header that stays in view, filters, wrapped text, widths that fit; never a formula.
-
-    Args:
-        output: what the output is to hold.
-    """
+    """An Excel sheet: a header that stays in view, filters, wrapped text, widths that fit; never a formula."""
 
     kind = "an Excel sheet"
     most_rows = MOST_ROWS

@@ -144,10 +144,18 @@ def _facts(path: str) -> Mapping[str, str]:
         return {}  # the report says what the file itself says
 
 
+def _noted(facts: Mapping[str, str], name: str) -> Any:
+    """What a fact says in JSON; `None` where there is none."""
+    try:
+        return json.loads(facts.get(name) or "null")
+    except ValueError:
+        return None
+
+
 def own_columns(path: str, facts: Mapping[str, str] | None = None) -> tuple[Column, ...]:
     """The columns of own fields in an output, by its journal; none where there is no journal."""
+    described = _noted(_facts(path) if facts is None else facts, OWN_FIELDS) or []
     try:
-        described = json.loads((_facts(path) if facts is None else facts).get(OWN_FIELDS, "[]"))
         return tuple(Column(name, type=kind, joint=joint) for name, kind, joint in described)
     except (ValueError, TypeError):
         return ()
@@ -160,7 +168,7 @@ def sample_note(path: str) -> str:
 
 def _sample(facts: Mapping[str, str]) -> Sample | None:
     try:
-        noted = json.loads(facts.get(SAMPLE, "") or "{}")
+        noted = _noted(facts, SAMPLE)
         return Sample(int(noted["size"]), int(noted["population"]))
     except (ValueError, TypeError, KeyError):
         return None
@@ -176,10 +184,8 @@ def known_choices(path: str) -> dict[str, list[str]]:
 
 
 def _choices(facts: Mapping[str, str]) -> dict[str, list[str]]:
-    try:
-        return dict(json.loads(facts.get(CHOICES, "{}")))
-    except (TypeError, ValueError):
-        return {}
+    found = _noted(facts, CHOICES)
+    return found if isinstance(found, dict) else {}
 
 
 def reviewed_rows(path: str) -> Corrections:
@@ -192,9 +198,8 @@ def reviewed_rows(path: str) -> Corrections:
     if not corrections:
         return Corrections()
     try:
-        with closing(peek_answers(resolve_output(path))) as answers:
-            later = {(item, name): value for item, name, value in json.loads(answers.facts().get(MODEL_VALUES, "[]"))}
-    except (OutputError, ValueError, TypeError):
+        later = {(item, name): value for item, name, value in _noted(_facts(path), MODEL_VALUES) or []}
+    except (ValueError, TypeError):
         later = {}
     keys = ((one, (one.item, one.field)) for one in corrections)
     return Corrections(replace(one, model=later[key]) if key in later else one for one, key in keys)
@@ -572,12 +577,7 @@ class OutputRows:
 
 
 def usual_columns(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list[str]:
-    """The columns to show first when nobody chooses: id, text and the answers; then the others.
-
-    Args:
-        rows: the first rows, as tables have them.
-        own: the columns of own fields.
-    """
+    """The columns to show first when nobody chooses: id, text and the answers; then the others."""
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     answers = [added_column(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
     added = [name for name in answers if name is not None]

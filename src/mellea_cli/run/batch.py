@@ -101,11 +101,7 @@ class NothingAnswered(MelleaError):
 
 
 class FirstRows:
-    """The first rows that are asked about: when all of them fail alike, the run has no purpose.
-
-    Args:
-        concurrency: requests in flight at most.
-    """
+    """The first rows that are asked about: when all of them fail alike, the run has no purpose."""
 
     def __init__(self, concurrency: int) -> None:
         self._rows = min(max(_FIRST_ROWS[0], 2 * concurrency), _FIRST_ROWS[1])

@@ -466,13 +466,7 @@ class _Example:
 
 @dataclass
 class RowLearner:
-    """Answers the rows of a run that a row model is sure of, and lets the full reading answer the others.
-
-    Args:
-        plan: the run.
-        fields: what a learned row has.
-        audit: holds the promised agreement.
-    """
+    """Answers the rows of a run that a row model is sure of, and lets the full reading answer the others."""
 
     plan: RunPlan
     fields: LearnedFields
