@@ -113,8 +113,8 @@ class Record:
 
 def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
-    corrections = Corrections() if path == "-" else reviewed_rows(path)
     facts = _facts(path)
+    corrections = Corrections() if path == "-" else _corrections(path, facts)
     own, labels = own_columns(path, facts), [name.strip().lower() for name in _choices(facts).get("sentiment", ())]
     return Results(open_bytes(path), options or SourceOptions(), own, _sample(facts), corrections, labels)
 
@@ -188,17 +188,11 @@ def _choices(facts: Mapping[str, str]) -> dict[str, list[str]]:
     return found if isinstance(found, dict) else {}
 
 
-def reviewed_rows(path: str) -> Corrections:
-    """The corrections of an output.
-
-    Raises:
-        InputError: a line of the corrections file is bad.
-    """
+def _corrections(path: str, facts: Mapping[str, str]) -> Corrections:
+    """The corrections of an output, with what the model says about their rows by now; raises as `read_lines` does."""
     corrections = read_lines(corrections_path(path))
-    if not corrections:
-        return Corrections()
     try:
-        later = {(item, name): value for item, name, value in _noted(_facts(path), MODEL_VALUES) or []}
+        later = {(item, name): value for item, name, value in _noted(facts, MODEL_VALUES) or []}
     except (ValueError, TypeError):
         later = {}
     keys = ((one, (one.item, one.field)) for one in corrections)
