@@ -18,6 +18,7 @@ from mellea_cli.errors import InputError, OutputError, nearest
 from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
 from mellea_cli.io.columns import (
     ID_COLUMN,
+    PATH_ROWS,
     SAMPLE_ROWS,
     column_value,
     find_text,
@@ -339,6 +340,8 @@ class Results:
         self.labelled = self.labelled or "themes" in added
         self.has_ids = self.has_ids or ident is not None
         self.has_text = self.has_text or bool(text)
+        if len(self._known_columns) >= PATH_ROWS:
+            self._known_columns.clear()
         self._known_columns[names] = columns
         return columns
 
