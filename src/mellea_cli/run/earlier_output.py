@@ -501,7 +501,7 @@ _id_column = cache(NamedColumn)
 
 
 def _ident(fields: Mapping[str, Any], id_column: str) -> bytes:
-    value = _id_column(id_column).value(fields)
+    value = fields[id_column] if id_column in fields else _id_column(id_column).value(fields)
     return _NOTHING if value is None else _hash(canonical(value))
 
 
