@@ -144,6 +144,14 @@ def test_a_text_column_can_be_named(tmp_path: Path) -> None:
     assert "did you mean --text-field 'Q 1'?" in caught.value.hint
 
 
+def test_rows_of_ever_other_columns_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """What is found for a set of columns is remembered for a bounded number of sets."""
+    rows = [{"text": f"Text {number}.", "sentiment": "mixed", f"c{number}": 1} for number in range(2_500)]
+    with open_results(str(write_rows(tmp_path / "r.jsonl", rows))) as results:
+        assert sum(row.sentiment == "mixed" for row in results) == 2_500
+        assert len(results._known_columns) <= 1_000
+
+
 def test_packed_input_is_known_by_its_bytes(tmp_path: Path) -> None:
     """A file packed with gzip under any name is read."""
     path = tmp_path / "r.data"

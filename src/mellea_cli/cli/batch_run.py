@@ -39,9 +39,8 @@ from mellea_cli.pipelines.confidence import with_weighed_urgency
 from mellea_cli.pipelines.pipeline import Column, Pipeline
 from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
 from mellea_cli.run.answer_cache import NearDuplicates, forecast
-from mellea_cli.run.audit import Audit, AuditFigures
 from mellea_cli.run.batch import RunIO, RunResult
-from mellea_cli.run.batch_planner import BATCH_PRICE
+from mellea_cli.run.batch_queue import BATCH_PRICE
 from mellea_cli.run.control import RunControl, new_record
 from mellea_cli.run.earlier_output import (
     EarlierOutput,
@@ -54,7 +53,7 @@ from mellea_cli.run.earlier_output import (
 )
 from mellea_cli.run.estimate import price_of_run
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.row_model import LearnedFields, RowLearner, audit_share, require_scikit_learn
+from mellea_cli.run.row_model import Audit, AuditFigures, LearnedFields, RowLearner, audit_share, require_scikit_learn
 from mellea_cli.ui.console import plural, say, say_error
 from mellea_cli.ui.run_display import DisplayOptions, RunDisplay
 from mellea_cli.ui.summary import RunSummary, ThemeCounts
@@ -481,7 +480,7 @@ def open_output(
         judged = None
         if reviewed is not None:
             file = CorrectionsFile(corrections_path(target.path))
-            judged = Reviewed(file, reviewed, adopt=options.adopt_edits)
+            judged = Reviewed(file, reviewed, form.id_column, adopt=options.adopt_edits)
             # A row without any correction must not take a longer way.
             judged = judged if judged.has_work else None
         edited = EditedRows(ordered, form, journal, target, opened.source.name, judged)

@@ -21,12 +21,15 @@ from mellea_cli.io.files import resolve_output
 from mellea_cli.io.journal import Journal
 from mellea_cli.io.source import Source
 from mellea_cli.run.batch import RunIO, RunResult, run_batch
-from mellea_cli.run.batch_planner import BATCH_PRICE, BatchPlanner, BatchProgress, ReplayBackend
 from mellea_cli.run.batch_queue import (
+    BATCH_PRICE,
     BatchFileWriter,
     BatchJobClient,
+    BatchPlanner,
+    BatchProgress,
     ExportFile,
     OffloadRun,
+    ReplayBackend,
     clear_leftovers,
     import_replies,
 )

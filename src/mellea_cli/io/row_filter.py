@@ -85,9 +85,6 @@ class _Value:
 class RowFilter:
     """A condition on rows.
 
-    Args:
-        expression: what `--where` says.
-
     Raises:
         UsageError: it is no expression; the message names the place.
     """

@@ -28,10 +28,6 @@ class UnitAnswers:
     """Answers of rows over a store that has the answer of each unit of their pipeline by itself.
 
     A row's key is the keys of its units, joined. A row is answered when all of them are, and has failed when one has.
-
-    Args:
-        answers: the journal.
-        units: the pipeline's units.
     """
 
     def __init__(self, answers: Answers, units: Sequence[AnswerUnit]) -> None:

@@ -107,11 +107,7 @@ class Caps:
 
 
 class Budget:
-    """Keeps a run within its caps. Items in flight are expected to cost as much as those before them did.
-
-    Args:
-        caps: the limits.
-    """
+    """Keeps a run within its caps. Items in flight are expected to cost as much as those before them did."""
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps

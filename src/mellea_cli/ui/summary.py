@@ -13,7 +13,7 @@ from mellea_cli.ui.terminal import is_terminal
 
 if TYPE_CHECKING:
     from mellea_cli.engine.endpoint import EndpointFigures
-    from mellea_cli.run.audit import AuditFigures
+    from mellea_cli.run.row_model import AuditFigures
     from mellea_cli.ui.theme import Line, Palette, Role, Span
 
 
