@@ -33,12 +33,15 @@ from mellea_cli.engine.pipeline_runner import step_options
 from mellea_cli.messages import Options
 from mellea_cli.models.catalogue import DEFAULT_MODEL
 from mellea_cli.pipelines import confidence
-from mellea_cli.pipelines.confidence import calibrated, log_odds, read_choices
+from mellea_cli.pipelines.confidence import calibrated, log_odds, read_choices, with_weighed_urgency
 from mellea_cli.pipelines.default_prompts import SINGLE
+from mellea_cli.pipelines.pipeline import PROBABILITIES
 
 ANSWERS = FOLDER / "answers.jsonl"
 FITTED = Path(confidence.__file__).with_name("confidence.json")
+URGENCIES = FOLDER / "urgency.tsv"
 (STEP,) = (replace(step, reads_choices=True) for step in SINGLE.steps)
+WEIGHED = with_weighed_urgency(SINGLE)
 COPIED_WORDS = 3
 """So many telling words in a row that an answer has from a worked example, and not from its own text, are copied."""
 # Every summary says "the customer finds the product …", so these tell nothing.
@@ -67,7 +70,8 @@ def answers(path: Path = ANSWERS) -> list[dict[str, Any]]:
     """The stored answers with their columns."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        row["columns"] = SINGLE.assemble({STEP.name: STEP.output.parse(json.dumps(row["answer"]))})
+        answer = STEP.output.parse(json.dumps(row["answer"]))
+        row["columns"] = WEIGHED.assemble({"text": row["text"], STEP.name: answer, PROBABILITIES: row["read"]})
     return rows
 
 
@@ -158,6 +162,21 @@ def report(source: str, rows: Sequence[dict[str, Any]], judged: Sequence[Judged]
     )
 
 
+def urgencies(rows: Sequence[dict[str, Any]]) -> None:
+    """Print how many are high, and how right they are where a person has judged them: as written, and weighed."""
+    judged = dict(line.split("\t", 1)[::-1] for line in URGENCIES.read_text(encoding="utf-8").splitlines())
+    written = ["low" if row["columns"]["sentiment"] == "positive" else row["answer"]["urgency"] for row in rows]
+    weighed = [row["columns"]["issues"]["urgency"] for row in rows]
+    for name, given in (("as written", written), ("weighed", weighed)):
+        pairs = [(judged[row["text"]], one) for row, one in zip(rows, given, strict=True) if row["text"] in judged]
+        high = [truth for truth, one in pairs if one == "high"]
+        sys.stdout.write(
+            f"urgency {name}: high in {given.count('high') / len(given):.3f} of all rows;"
+            f" right in {sum(truth == one for truth, one in pairs)} of {len(pairs)} complaints;"
+            f" {high.count('high')} of its {len(high)} high ones are\n"
+        )
+
+
 def main() -> None:
     """Judge each source by the others, fit all, and write the coefficients."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -180,9 +199,9 @@ def main() -> None:
             sys.stdout.write(
                 f"confidence {low:.2f} to {high:.2f}: {len(inside):>4} rows, mean {mean:.2f}, right {right:.2f}\n"
             )
-    urgent = sum(row["columns"]["issues"]["urgency"] == "high" for row in rows) / len(rows)
+    urgencies(rows)
     from_examples = [(row["text"], runs) for row in rows if (runs := list(copied(row)))]
-    sys.stdout.write(f"urgency high: {urgent:.3f}\nanswers with words of a worked example: {len(from_examples)}\n")
+    sys.stdout.write(f"answers with words of a worked example: {len(from_examples)}\n")
     for text, runs in from_examples:
         sys.stdout.write(f"  {text[:80]!r}: {'; '.join(runs)}\n")
     FITTED.write_text(json.dumps(fitted(rows)) + "\n", encoding="utf-8")

@@ -15,11 +15,17 @@ from pydantic import BaseModel
 
 from mellea_cli.messages import Options, Token
 from mellea_cli.pipelines import confidence
-from mellea_cli.pipelines.confidence import confidence_columns, log_odds, read_choices, with_confidence
+from mellea_cli.pipelines.confidence import (
+    confidence_columns,
+    log_odds,
+    read_choices,
+    with_confidence,
+    with_weighed_urgency,
+)
 from mellea_cli.pipelines.default_prompts import SINGLE, STEPS
 from mellea_cli.pipelines.fast import FAST
 from mellea_cli.pipelines.own_fields import model_pipeline, own_pipeline
-from mellea_cli.pipelines.pipeline import OutputType, Pipeline
+from mellea_cli.pipelines.pipeline import PROBABILITIES, OutputType, Pipeline
 from mellea_cli.pipelines.pipeline_spec import PipelineSpec
 from mellea_cli.run.plan import RunPlan
 
@@ -211,8 +217,51 @@ def test_a_confidence_is_that_of_the_columns_value() -> None:
     assert pipeline is not None
     answer = {"praise": None, "refund": True, "level": "low", "label": None, "count": 1}
     read = {"refund": {"true": 0.9, "false": 0.1}, "label": {"null": 0.61234, '"good"': 0.3}}
-    found = pipeline.assemble({"text": "t", pipeline.steps[0].name: answer, "probabilities of choices": read})
+    found = pipeline.assemble({"text": "t", pipeline.steps[0].name: answer, PROBABILITIES: read})
     assert [found[name] for name in ("refund_confidence", "level_confidence", "label_confidence")] == [0.9, None, 0.612]
+
+
+def urgencies(high: float, medium: float) -> dict[str, float]:
+    return {'"high"': high, '"medium"': medium, '"low"': 1 - high - medium}
+
+
+ANSWER = {"urgency": "high", "sentiment": "negative", "summary": "Late."}
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "complaint", "expected"),
+    [
+        ("Late.", {"urgency": urgencies(0.96, 0.04)}, "late", "high"),
+        ("Late.", {"urgency": urgencies(0.9, 0.1)}, "late", "medium"),
+        ("Late.", {"urgency": urgencies(0.3, 0.15)}, "late", "low"),
+        ("Late. I am leaving.", {"urgency": urgencies(0.3, 0.15)}, "late", "high"),
+        ("Late.", {"urgency": urgencies(0.8, 0.1)}, None, "high"),
+        ("Late.", {}, "late", "high"),
+    ],
+)
+def test_a_small_model_has_to_be_sure_of_a_high_urgency(
+    text: str, read: dict[str, Any], complaint: str | None, expected: str
+) -> None:
+    """Unless its words tell it. What was written counts only without probabilities, and without a complaint."""
+    pipeline = with_weighed_urgency(SINGLE)
+    (step,) = pipeline.steps
+    answer = step.output.parse(json.dumps({"positive_aspect": None, "main_complaint": complaint, **ANSWER}))
+    found = pipeline.assemble({"text": text, step.name: answer, PROBABILITIES: read})
+    assert found["issues"]["urgency"] == expected
+    assert step.reads_choices
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "step"),
+    [(SINGLE, "analysis"), (STEPS, "issues"), (own_pipeline(PipelineSpec(extends="single")), "analysis")],
+)
+def test_a_weighed_urgency_changes_no_key(pipeline: Pipeline, step: str) -> None:
+    """Also where only some fields are asked."""
+    weighed = with_weighed_urgency(pipeline)
+    assert plan(weighed).key("text") == plan(pipeline).key("text")
+    assert plan(weighed).settings == plan(pipeline).settings
+    assert weighed.narrowed(()).reads_logprobs
+    assert [one.name for one in weighed.steps if one.reads_choices] == [step]
 
 
 def test_columns_of_confidence_belong_to_a_field() -> None:

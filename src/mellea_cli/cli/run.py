@@ -41,12 +41,7 @@ def run(options: RunOptions) -> ExitCode:
 
 
 def chosen_pipeline(options: RunOptions) -> Pipeline:
-    """The pipeline that the flags ask for.
-
-    Raises:
-        InputError: the pipeline file cannot be read or used.
-        UsageError: there is no such pipeline, or a flag does not fit it.
-    """
+    """The pipeline that the flags ask for."""
     from mellea_cli.pipelines.default_prompts import PIPELINES
 
     extended = bool(options.field or options.category or options.labels or options.language)
@@ -154,11 +149,7 @@ def undefined_note(names: Sequence[str]) -> str:
 
 
 def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
-    """The pipeline with the most telling rows of a corrections file as further worked examples.
-
-    Raises:
-        InputError: the file cannot be read, or no row in it can teach anything.
-    """
+    """The pipeline with the most telling rows of a corrections file as further worked examples."""
     from dataclasses import replace
 
     from mellea_cli.io.corrections import read_corrections, reviewed_rows, teaching_rows
@@ -213,12 +204,7 @@ def _labels(text: str, spec: PipelineSpec) -> dict[str, str]:
 
 
 def check_columns(pipeline: Pipeline, opened: Input, options: RunOptions) -> None:
-    """Refuse own fields with the names of input columns, and prompts that show columns that the input does not have.
-
-    Raises:
-        InputError: the pipeline file names such a column.
-        UsageError: a flag or a Python object does.
-    """
+    """Refuse own fields with the names of input columns, and prompts that show columns that the input does not have."""
     if opened.scan is None or not pipeline.units:
         return
     from mellea_cli.pipelines.confidence import confidence_columns

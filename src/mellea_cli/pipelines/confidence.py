@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from mellea_cli.messages import Token
+from mellea_cli.pipelines.fast import is_urgent
 from mellea_cli.pipelines.pipeline import BUILT_IN_UNIT, PROBABILITIES, AnswerUnit, Column, Pipeline, Step
 
 CONFIDENCE = "confidence"
@@ -212,6 +213,50 @@ def with_confidence(pipeline: Pipeline) -> Pipeline | None:
         units=(*units, *added),
     )
     return reading(pipeline)
+
+
+# The urgency of a small model.
+
+HIGH_FROM = 0.95
+"""The least probability of `high` without a word that tells it. The embedded model writes `high` for two rows of five;
+`benchmarks/confidence.py` judges this limit by urgencies that a person has given."""
+
+
+def with_weighed_urgency(pipeline: Pipeline) -> Pipeline:
+    """The pipeline whose built-in urgency is weighed; its answers keep their keys.
+
+    A small model does not tell loss, danger and a leaving customer from other complaints. It counts where it is very
+    sure, and else the words of the text do.
+    """
+    if not any("urgency" in step.output.schema.get("properties", {}) for step in pipeline.steps):
+        return pipeline
+    steps = tuple(
+        replace(step, reads_choices=step.reads_choices or "urgency" in step.output.schema.get("properties", {}))
+        for step in pipeline.steps
+    )
+    narrow = pipeline.narrow
+    return replace(
+        pipeline,
+        steps=steps,
+        assemble=partial(_weighed, pipeline.assemble),
+        narrow=None if narrow is None else lambda missing: with_weighed_urgency(narrow(missing)),
+    )
+
+
+def _weighed(assemble: Callable[[Mapping[str, Any]], dict[str, Any]], answers: Mapping[str, Any]) -> dict[str, Any]:
+    columns = assemble(answers)
+    read = answers.get(PROBABILITIES, {}).get("urgency")
+    # Without a complaint there is nothing urgent, and the columns say so.
+    if read and (columns.get("issues") or {}).get("main_complaint"):
+        columns["issues"]["urgency"] = urgency(answers["text"], read)
+    return columns
+
+
+def urgency(text: str, read: Probabilities) -> str:
+    """The urgency of a complaint by its words and the probabilities of the choices."""
+    if read['"high"'] >= HIGH_FROM or is_urgent(text):
+        return "high"
+    return "low" if read['"low"'] > 0.5 else "medium"
 
 
 def _labels(step: Step) -> list[str]:

@@ -96,6 +96,11 @@ class Pipeline:
         missing = frozenset(unit.name for unit in self.units if not all(column in known for column in unit.columns))
         return self if self.narrow is None or len(missing) == len(self.units) else self.narrow(missing)
 
+    def calls(self, text: str) -> tuple[int, int]:
+        """Fewest and most requests about a text when nothing has to be asked again: a step may have a condition."""
+        calls = [(len(step.parts(text)) if step.parts else 1, step.when is None) for step in self.steps]
+        return sum(number for number, is_sure in calls if is_sure), sum(number for number, _ in calls)
+
     def blank(self) -> dict[str, Any]:
         """The columns of an item without text."""
         return dict.fromkeys(column.name for column in self.columns) if self.empty is None else dict(self.empty)
