@@ -1,6 +1,6 @@
 """Public reports of several kinds that were searched out later: servers and gateways first, then files."""
 
-# ruff: noqa: E501, RUF001, S608 - servers' words and exports are shown as they are
+# ruff: noqa: E501 - servers' words and exports are shown as they are
 
 from __future__ import annotations
 
@@ -41,17 +41,67 @@ from field.wire import (
 # The answer's limit is higher than the server allows.
 
 _LIMITS = (
-    ("openai", "algorithmicsuperintelligence/optillm#4", 400, "max_tokens is too large: 8192. This model supports at most 3000 completion tokens, whereas you provided 8192."),
-    ("deepseek", "deepseek-ai/DeepSeek-V2#34", 400, "Invalid max_tokens value, the valid range of max_tokens is [1, 3000]"),
-    ("anthropic", "anthropics/claude-code#24451", 400, "max_tokens: 8192 > 3000, which is the maximum allowed number of output tokens for m"),
-    ("groq", "fakerybakery/openbridge#1", 400, "`max_completion_tokens` must be less than or equal to `3000`, the maximum value for `max_completion_tokens` is less than the `context_window` for this model"),
-    ("dashscope", "DashScope's API, range of max_tokens", 400, "<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 3000]"),
+    (
+        "openai",
+        "algorithmicsuperintelligence/optillm#4",
+        400,
+        "max_tokens is too large: 8192. This model supports at most 3000 completion tokens, whereas you provided 8192.",
+    ),
+    (
+        "deepseek",
+        "deepseek-ai/DeepSeek-V2#34",
+        400,
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 3000]",
+    ),
+    (
+        "anthropic",
+        "anthropics/claude-code#24451",
+        400,
+        "max_tokens: 8192 > 3000, which is the maximum allowed number of output tokens for m",
+    ),
+    (
+        "groq",
+        "fakerybakery/openbridge#1",
+        400,
+        "`max_completion_tokens` must be less than or equal to `3000`, the maximum value for `max_completion_tokens` is less than the `context_window` for this model",
+    ),
+    (
+        "dashscope",
+        "DashScope's API, range of max_tokens",
+        400,
+        "<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 3000]",
+    ),
     ("scaleway", "scaleway/docs-content#4858", 416, "max_completion_tokens is limited for this model to 3000"),
-    ("bedrock", "Amazon Bedrock, maximum tokens", 400, "The maximum tokens you requested exceeds the model limit of 3001. Try again with a maximum tokens value that is lower than 3001."),
-    ("gemini", "Vertex AI, maxOutputTokens", 400, "Unable to submit request because it has a maxOutputTokens value of 8192 but the supported range is from 1 (inclusive) to 3001 (exclusive). Update the value and try again."),
-    ("vllm", "vllm-project/vllm#42474", 400, "This model's maximum context length is 4096 tokens. However, you requested 8192 output tokens and your prompt contains at least 1096 input tokens, for a total of at least 9288 tokens."),
-    ("vllm-older", "ogx-ai/ogx#4534", 400, "This model's maximum context length is 4096 tokens. However, you requested 9288 tokens (1096 in the messages, 8192 in the completion). Please reduce the length of the messages or completion."),
-    ("vllm-sum", "vllm-project/vllm, max_tokens", 400, "'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 4096 tokens and your request has 1096 input tokens (8192 > 4096 - 1096)."),
+    (
+        "bedrock",
+        "Amazon Bedrock, maximum tokens",
+        400,
+        "The maximum tokens you requested exceeds the model limit of 3001. Try again with a maximum tokens value that is lower than 3001.",
+    ),
+    (
+        "gemini",
+        "Vertex AI, maxOutputTokens",
+        400,
+        "Unable to submit request because it has a maxOutputTokens value of 8192 but the supported range is from 1 (inclusive) to 3001 (exclusive). Update the value and try again.",
+    ),
+    (
+        "vllm",
+        "vllm-project/vllm#42474",
+        400,
+        "This model's maximum context length is 4096 tokens. However, you requested 8192 output tokens and your prompt contains at least 1096 input tokens, for a total of at least 9288 tokens.",
+    ),
+    (
+        "vllm-older",
+        "ogx-ai/ogx#4534",
+        400,
+        "This model's maximum context length is 4096 tokens. However, you requested 9288 tokens (1096 in the messages, 8192 in the completion). Please reduce the length of the messages or completion.",
+    ),
+    (
+        "vllm-sum",
+        "vllm-project/vllm, max_tokens",
+        400,
+        "'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 4096 tokens and your request has 1096 input tokens (8192 > 4096 - 1096).",
+    ),
 )
 _THINKS = stream(*thoughts(THOUGHT), delta("length"), usage(400, 390))
 
@@ -88,18 +138,110 @@ def _limits() -> tuple[Case, ...]:
 _INVALID = [{"error": {"code": 400, "message": "Request contains an invalid argument.", "status": "INVALID_ARGUMENT"}}]
 _SCHEMAS: tuple[tuple[str, str, int, Any], ...] = (
     ("invalid-argument", "microsoft/autogen#6069", 400, _INVALID),
-    ("invalid-argument-wrapped", "lbjlaq/Antigravity-Manager#1942", 400, {"error": {"code": 400, "message": json.dumps(_INVALID[0], indent=2), "status": "UPSTREAM_ERROR"}}),
+    (
+        "invalid-argument-wrapped",
+        "lbjlaq/Antigravity-Manager#1942",
+        400,
+        {"error": {"code": 400, "message": json.dumps(_INVALID[0], indent=2), "status": "UPSTREAM_ERROR"}},
+    ),
     ("bare", "a gateway that says no more than its status", 400, "Bad Request"),
-    ("guided", "NVIDIA NIM, guided_json", 500, {"object": "error", "message": "guided_json is not supported", "code": 500}),
-    ("minimax", "MiniMax's API, response_format", 200, {"base_resp": {"status_code": 2013, "status_msg": "invalid params, response_format only supports json_schema for MiniMax-Text-01"}, "choices": None}),
-    ("stream", "cloudflare/agents#1685", 400, {"errors": [{"message": "AiError: AiError: Invalid input: JSON Schema mode is not supported with stream mode.", "code": 5023}], "success": False, "result": {}}),
-    ("min-length", "GoogleCloudPlatform/vertex-ai-samples#3618", 501, {"error": {"code": 501, "message": "Unable to submit request because one or more response schemas specified unsupported field min_length.", "status": "UNIMPLEMENTED"}}),
-    ("extra-input", "Anthropic's OpenAI endpoint", 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "response_format: Extra inputs are not permitted"}}),
-    ("extraneous-key", "Amazon Bedrock's OpenAI endpoint", 400, {"message": "Malformed input request: #: extraneous key [response_format] is not permitted, please reformat your input and try again."}),
-    ("unknown-field", "Databricks, model serving", 400, {"error_code": "BAD_REQUEST", "message": 'Bad request: json: unknown field "response_format"\n'}),
-    ("drop-params", "BerriAI/litellm, UnsupportedParamsError", 400, problem("litellm.UnsupportedParamsError: bedrock does not support parameters: ['response_format'], for model=m. To drop these, set `litellm.drop_params=True`", code="400")),
-    ("api-version", "Azure OpenAI, older api-version", 400, problem("response_format value as json_schema is enabled only for api versions 2024-08-01-preview and later")),
-    ("states", "Gemini's API, schemas", 400, [{"error": {"code": 400, "message": "The specified schema produces a constraint that has too many states for serving.", "status": "INVALID_ARGUMENT"}}]),
+    (
+        "guided",
+        "NVIDIA NIM, guided_json",
+        500,
+        {"object": "error", "message": "guided_json is not supported", "code": 500},
+    ),
+    (
+        "minimax",
+        "MiniMax's API, response_format",
+        200,
+        {
+            "base_resp": {
+                "status_code": 2013,
+                "status_msg": "invalid params, response_format only supports json_schema for MiniMax-Text-01",
+            },
+            "choices": None,
+        },
+    ),
+    (
+        "stream",
+        "cloudflare/agents#1685",
+        400,
+        {
+            "errors": [
+                {
+                    "message": "AiError: AiError: Invalid input: JSON Schema mode is not supported with stream mode.",
+                    "code": 5023,
+                }
+            ],
+            "success": False,
+            "result": {},
+        },
+    ),
+    (
+        "min-length",
+        "GoogleCloudPlatform/vertex-ai-samples#3618",
+        501,
+        {
+            "error": {
+                "code": 501,
+                "message": "Unable to submit request because one or more response schemas specified unsupported field min_length.",
+                "status": "UNIMPLEMENTED",
+            }
+        },
+    ),
+    (
+        "extra-input",
+        "Anthropic's OpenAI endpoint",
+        400,
+        {
+            "type": "error",
+            "error": {"type": "invalid_request_error", "message": "response_format: Extra inputs are not permitted"},
+        },
+    ),
+    (
+        "extraneous-key",
+        "Amazon Bedrock's OpenAI endpoint",
+        400,
+        {
+            "message": "Malformed input request: #: extraneous key [response_format] is not permitted, please reformat your input and try again."
+        },
+    ),
+    (
+        "unknown-field",
+        "Databricks, model serving",
+        400,
+        {"error_code": "BAD_REQUEST", "message": 'Bad request: json: unknown field "response_format"\n'},
+    ),
+    (
+        "drop-params",
+        "BerriAI/litellm, UnsupportedParamsError",
+        400,
+        problem(
+            "litellm.UnsupportedParamsError: bedrock does not support parameters: ['response_format'], for model=m. To drop these, set `litellm.drop_params=True`",
+            code="400",
+        ),
+    ),
+    (
+        "api-version",
+        "Azure OpenAI, older api-version",
+        400,
+        problem("response_format value as json_schema is enabled only for api versions 2024-08-01-preview and later"),
+    ),
+    (
+        "states",
+        "Gemini's API, schemas",
+        400,
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "The specified schema produces a constraint that has too many states for serving.",
+                    "status": "INVALID_ARGUMENT",
+                }
+            }
+        ],
+    ),
 )
 
 
@@ -200,7 +342,7 @@ _REASONED = (
     _ending("content-filter", "NousResearch/hermes-agent#55695", "content-filter", 3),
     _ending("SAFETY_VIOLATION", "openstory-so/openstory#1309", "content-filter", 3),
     _ending("guardrail", "guardrails in front of a model", "content-filter", 3),
-    answers_all("finish-engine-error-r", "finish reasons", "vllm-project/vllm, finish_reason error", "The engine's error is a finish reason: it costs no attempt at a good answer.", first(2, stream(*texts(ANSWER[:40]), delta("engine_error"))), requests=5, says=("retried",)),
+    answers_all("finish-engine-error-r", "finish reasons", "vllm-project/vllm, finish_reason error", "The engine's error is a finish reason: it costs no attempt at a good answer.", first(2, stream(*texts(ANSWER[:40]), delta("engine_error"))), requests=5),
 )  # fmt: skip
 
 # HTTP itself.
@@ -358,7 +500,9 @@ def _table(case: str, source: str, column: str, header: str, row: str, **expect:
     """A CSV export; `{n}` is the row's number and `{text}` its text."""
     body = "".join(row.format(n=n, text=text) + "\n" for n, text in _two(lambda n, text: (n, text)))
     about = f"Nobody names the column with the text, which is {column}."
-    return _read(case, "the text column", source, about, "in.csv", f"{header}\n{body}", **({"says": (column,)} | expect))
+    return _read(
+        case, "the text column", source, about, "in.csv", f"{header}\n{body}", **({"says": (column,)} | expect)
+    )
 
 
 _COLUMNS = (
