@@ -318,7 +318,7 @@ def _as_status(value: object) -> int | None:
 
 def is_error(event: Mapping[str, Any]) -> bool:
     """Whether an event of a stream is an error, in whatever shape."""
-    if event.get("error") or event.get("errors") or event.get("success") is False:
+    if any(event.get(key) for key in ("error", "errors", "error_code")) or event.get("success") is False:
         return True
     if event.get("choices") or isinstance(event.get("message"), dict):
         return False

@@ -240,6 +240,7 @@ def is_empty_page(value: dict[str, Any]) -> bool:
 _GAP = re.compile(r"[\s,:\ufeff]*")
 # What stands around the JSON of a script, of a call, or of an API that guards against being run as a script
 _BEFORE = re.compile(r"\)\]\}'?,?\s*|(?:(?:var|let|const) )?[A-Za-z_$][\w.$]*\s*[=(]\s*|//[^\n]*\n\s*")
+_LONGEST_BEFORE = 200
 _BEHIND = ");"
 
 
@@ -295,9 +296,11 @@ class JsonStream:
         """
         pages: list[tuple[str, ...]] = []
         first = self._peek()
-        if first not in ("", "{", "[") and (before := _BEFORE.match(self._text, self._at)):
-            self._skip(before.end() - self._at)
-            first = self._peek()
+        if first not in ("", "{", "["):
+            self._read_more(_LONGEST_BEFORE)
+            if before := _BEFORE.match(self._text):
+                self._skip(before.end())
+                first = self._peek()
         if first == "{":
             row = self._element()
             paths = rows_inside(row[1], self._names) if not isinstance(row, InputError) else []
