@@ -446,7 +446,7 @@ _LIMIT_STATUSES = frozenset({400, 413, 416, 422})
 
 def allowed_tokens(error: BackendError, sent: int | None) -> int:
     """Return how many tokens an answer may have, by the refusal of a limit of `sent`; 0 for another refusal."""
-    said = _ADDRESS.sub("", error.message)
+    said = _ADDRESS.sub("", error.message).partition(": ")[2]  # behind the status
     if sent is None or error.status not in _LIMIT_STATUSES or not _TOKENS_NAMED.search(said):
         return 0
     if room := _ROOM.search(said):
