@@ -41,7 +41,7 @@ _TYPES: Mapping[FieldType, tuple[str, str, str]] = {
     "int": ("number", "number", "a whole number"),
     "number": ("number", "number", "any finite number"),
     "date": ("text", "text", "a day as `2026-01-31`"),
-    "quote": ("text", "text", "words of the row, letter by letter; white space does not count"),
+    "quote": ("text", "text", "words of the row, copied exactly; white space does not count"),
     "list": ("list", "JSON", "short texts, in the order of the row"),
 }
 _VALUES = {

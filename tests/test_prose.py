@@ -21,9 +21,6 @@ DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 MOST_WORDS = 30
 """The longest sentence. An inline code span or a link counts as one word; tables and code blocks do not count."""
 
-EXCEPTIONS = {"docs/input.md", "docs/pipelines.md", "docs/servers.md", "docs/session-api.md"}
-"""Documents that are still to be rewritten: a name may only go."""
-
 BANNED = {
     "by and by": "later",
     "as well with": "also with",
@@ -158,16 +155,13 @@ def help_texts() -> Iterator[tuple[str, str]]:
                 yield f"{path} {parameter.name}", text
 
 
-OWN = [path for path in DOCUMENTS if path.relative_to(ROOT).as_posix() not in EXCEPTIONS]
-
-
-@pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_no_sentence_is_long(path: Path) -> None:
     """Whoever reads one sentence need not read it twice."""
     assert [(line, text) for line, text in read(path) if words(text) > MOST_WORDS] == []
 
 
-@pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_no_turn_is_banned(path: Path) -> None:
     """Usual words in the usual order."""
     if path.name == "glossary.md":  # its last column holds words that are out

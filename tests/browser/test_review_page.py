@@ -47,6 +47,15 @@ def opened(page: Browser, tmp_path: Path) -> Browser:
     return page
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("window", ["phone", "tablet", "desktop"])
+def test_axe_finds_nothing_wrong(opened: Browser, tmp_path: Path, axe: str, window: str, scheme: str) -> None:
+    """At three widths, light and dark; nothing is wider than the window."""
+    opened.show(tmp_path / "review.html", window, scheme)
+    assert opened.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert opened.violations(axe) == []
+
+
 def _press(page: Browser, *keys: str) -> None:
     for key in keys:
         page.driver.switch_to.active_element.send_keys(key)

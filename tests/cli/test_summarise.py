@@ -554,11 +554,38 @@ def test_no_normalise_asks_for_each_spelling(mellea: Run, tmp_path: Path) -> Non
         once = ("summarise", "in.jsonl", "-b", "openai", "-m", "test-model", "--base-url", server.openai_url)
         shared = mellea(*once)
         assert server.state.requests == 2
-        assert "alike: 2 rows shared the answer of a text with other capitals, blanks or a full stop" in shared.stderr
+        assert "alike: 2 rows shared the answer of a nearly identical text" in shared.stderr
         each = mellea(*once, "--no-normalise", "--json")
         assert server.state.requests == 6
         quoted = mellea(*once, "--field", "said(quote): what stands out", "--json")
     assert [json.loads(done.stderr.splitlines()[-1])["alike"] for done in (each, quoted)] == [0, 0]
+
+
+def test_near_duplicates_share_the_answer_of_the_first(mellea: Run, tmp_path: Path) -> None:
+    """Their rows say so and stay; a second run sends nothing, and one without the flag asks for each."""
+    story = "We waited for two hours at the counter in {}, and then they told us that the part was out of stock."
+    texts = ["Fine.", *(story.format(place) for place in ("Bonn", "Bonn!", "bonn", "Rome and never got an excuse"))]
+    write_rows(tmp_path / "in.jsonl", [{"id": f"r{place}", "text": text} for place, text in enumerate(texts)])
+    with ModelServer() as server:
+        once = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "openai", "-m", "test-model")
+        once = (*once, "--base-url", server.openai_url)
+        planned = mellea(*once, "--near-duplicates", "--dry-run")
+        assert "2 with the text of an earlier row" in planned.stdout + planned.stderr
+        for told in ("alike: 2 rows shared the answer of a nearly identical text", ""):
+            done = mellea(*once, "--near-duplicates")
+            assert (done.returncode, server.state.requests) == (0, 3)
+            assert told in done.stderr
+            rows = read_rows(tmp_path / "out.jsonl")
+            by = ["model", "model", "duplicate of r1", "duplicate of r1", "model"]
+            assert [one["answered_by"] for one in rows] == by
+            assert [one["text"] for one in rows] == texts
+            assert rows[1]["summary"] == rows[2]["summary"] == rows[3]["summary"]
+        assert mellea(*once, "--overwrite").returncode == 0
+        assert server.state.requests == 5
+        assert "answered_by" not in read_rows(tmp_path / "out.jsonl")[0]
+        exported = ("-o", "batch.jsonl", "--export-batch", "requests.jsonl", "--near-duplicates")
+        assert mellea("summarise", "in.jsonl", *once[4:], *exported).returncode == 0
+        assert len((tmp_path / "requests.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -568,6 +595,9 @@ def test_no_normalise_asks_for_each_spelling(mellea: Run, tmp_path: Path) -> Non
         (("--accuracy", "much"), "write it as 0.95 or 95%, or best"),
         (("--accuracy", "best", "--learn"), "--accuracy best gives every row the full reading"),
         (("--learn-fields", "sentiment"), "--learn-fields is for --learn"),
+        (("--near-duplicates", "--no-dedupe"), "--near-duplicates does not work with --no-dedupe"),
+        (("--near-duplicates", "--learn"), "--near-duplicates does not work with --learn"),
+        (("--near-duplicates", "--field", "said(quote): it"), "does not work with fields of the type quote"),
         (("--learn", "--learn-fields", "summary"), "sentiment, urgency can be learned"),
         (
             ("--learn", "--field", "product: the product"),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ def test_an_edited_file_asks_again_only_what_it_must(
     asked, told = counted(KIND, slow, RUDE)
     assert (asked, told["themes"]) == (0, {"Kind people": 10, "Slow": 20, "Rude staff": 10})
     assert read_rows(tmp_path / "themes.jsonl")[1]["theme_quotes"] == {"Slow": "late", "Rude staff": "rude"}
+    below = replace(RUDE, parent="Service")
+    assert counted(KIND, slow, below)[0] == 0
     asked, told = counted(slow, KIND)
     assert (asked, told["themes"]) == (10, {"Slow": 20, "Kind people": 10})
     asked, _ = counted(LATE, RUDE, KIND)
@@ -453,3 +456,91 @@ def test_a_table_keeps_one_column_with_errors(mellea: Run, serve: Callable[..., 
         assert [one["error"] for one in out[:3]] == ["", "parse: it is not valid JSON", "parse: it is empty"]
         assert out[3]["error"].startswith("parse: ")
         assert out[4]["error"].startswith("parse: it is empty; themes: parse: ")
+
+
+def missing_theme(count: int) -> list[dict[str, Any]]:
+    """Rows of which every third one is about prices, of which the themes file knows nothing."""
+    made = []
+    for number in range(count):
+        words = ("It was late", "They were kind", "A high price")[number % 3]
+        said = {"praise" if number % 3 == 1 else "complaint": f"{words.lower()} {number}"}
+        made.append(row(number, f"MARK-{number} {words}.", **said))
+    return made
+
+
+def test_rows_without_a_theme_become_proposals_and_these_themes(
+    themes: Themes, mellea: Run, model: ModelServer, tmp_path: Path
+) -> None:
+    """The share of `other` is told; proposals go into a file of their own, and enter the themes file when accepted."""
+    write_rows(tmp_path / "results.jsonl", missing_theme(36))
+    edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
+    mine = (tmp_path / "themes.jsonl.toml").read_bytes()
+    told = themes()
+    assert "no theme fits 12 of 36 rows (33 %): --propose searches them for new themes, with at most 64 " in told.stderr
+    asked = model.state.requests
+    done = themes("--propose", "--json")
+    assert figures(done)["proposals"] == 1
+    assert "looking for proposals for themes.jsonl.toml: at most " in done.stderr
+    most = int(done.stderr.split(": at most ")[1].split()[0])
+    assert 0 < model.state.requests - asked <= most
+    assert "1 new: High prices: 12 of 12 sampled complaints in rows without a theme say this." in done.stderr
+    assert (tmp_path / "themes.jsonl.toml").read_bytes() == mine
+    proposed = (tmp_path / "themes.jsonl.proposal.toml").read_text()
+    assert '["2", "a high price 2"]' in proposed
+    asked = model.state.requests
+    done = mellea("themes", "--themes-file", "themes.jsonl.toml", "--accept", "ask")
+    assert (done.returncode, model.state.requests) == (0, asked)
+    assert "High prices (complaint): About high prices." in done.stdout
+    assert len(re.findall(r"^      row (\d+): a high price \1$", done.stdout, re.MULTILINE)) == 3
+    assert done.stdout.endswith("themes.jsonl.toml: unchanged; --accept 1 takes the first\n")
+    done = mellea("themes", "-o", "themes.jsonl", "--accept", "2")
+    assert (done.returncode, "there are 1" in done.stderr) == (2, True)
+    done = mellea("themes", "-o", "themes.jsonl", "--accept", "1")
+    assert done.stdout.endswith("themes.jsonl.toml: 3 themes; the next run with it asks again about every row\n")
+    assert (tmp_path / "themes.jsonl.toml").read_bytes().startswith(mine)
+    assert not (tmp_path / "themes.jsonl.proposal.toml").exists()
+    done = themes("--json")
+    assert (figures(done)["themes"]["High prices"], figures(done)["other"]) == (12, 0)
+    assert "no theme fits" not in done.stderr
+    assert mellea("themes", "-o", "themes.jsonl", "--accept", "all").returncode == 2
+
+
+def test_proposals_without_a_question(themes: Themes, model: ModelServer, tmp_path: Path) -> None:
+    """Themes that go together are merged without a request; where nothing is to change, there is no file."""
+    made = [row(n, f"MARK-{n} They were rude, and late.", complaint=f"late {n}") for n in range(9)]
+    made += [row(n, f"MARK-{n} They were kind.", praise=f"kind {n}") for n in range(9, 18)]
+    write_rows(tmp_path / "results.jsonl", made)
+    edit(tmp_path / "themes.jsonl.toml", LATE, RUDE, KIND)
+    themes()
+    asked = model.state.requests
+    done = themes("--propose")
+    assert done.returncode == 0, done.stderr
+    assert "at most 0 questions" in done.stderr
+    assert "1 merge: Late delivery, Rude staff becomes Late delivery: 9 rows have both" in done.stderr
+    assert model.state.requests == asked
+    assert (tmp_path / "themes.jsonl.proposal.toml").exists()
+    edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
+    assert "nothing to propose" in themes("--propose").stderr
+    assert not (tmp_path / "themes.jsonl.proposal.toml").exists()
+
+
+def test_a_stop_while_proposals_are_found_keeps_the_labels(themes: Themes, tmp_path: Path) -> None:
+    """A limit that ends the search says so, with exit code 4; the output is whole, and there is no proposals file."""
+    write_rows(tmp_path / "results.jsonl", missing_theme(36))
+    edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
+    assert themes().returncode == 0
+    done = themes("--propose", "--max-tokens-total", "1", "--json")
+    assert done.returncode == 4, done.stderr
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert "there are labels, and no proposals" in told["stopped"]
+    assert (told["reconciled"]["other"], told["reconciled"]["proposals"]) == (12, None)
+    assert len(read_rows(tmp_path / "themes.jsonl")) == 36
+    assert not (tmp_path / "themes.jsonl.proposal.toml").exists()
+
+
+def test_proposals_need_labels(themes: Themes, results: Path, model: ModelServer) -> None:
+    """Nothing is asked before that is said."""
+    for flags, said in ((("--find-only",), "omit --find-only"), ((), "name a file with -o")):
+        done = themes("--propose", *flags, output="themes.jsonl" if flags else "-")
+        assert (done.returncode, model.state.requests) == (2, 0)
+        assert said in done.stderr

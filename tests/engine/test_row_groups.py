@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from inprocess import run_in_process
 from loopback import ModelServer
+from mellea_cli.engine import row_groups
 from mellea_cli.engine.row_groups import GroupPrompt, GroupRunner
 from mellea_cli.errors import ParseError
 from mellea_cli.items import Item, Outcome, Success
@@ -23,8 +24,10 @@ from rowfiles import Process, Run, read_rows, write_rows
 
 
 @pytest.fixture
-def mellea(tmp_path: Path) -> Run:
+def mellea(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `mellea ARGUMENTS` in the test's folder."""
+    # On a busy machine the rows of a group may come late. Only the last, smaller group of a run waits this long.
+    monkeypatch.setattr(row_groups, "_LINGER_S", 2.0)
 
     def run(*arguments: str, **more: Any) -> Process:
         return run_in_process(arguments, tmp_path, **more)

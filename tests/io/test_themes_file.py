@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mellea_cli.errors import OutputError, UsageError
-from mellea_cli.io.themes_file import read_themes, write_themes
+from mellea_cli.io.themes_file import (
+    Proposal,
+    accept_proposals,
+    read_proposals,
+    read_themes,
+    write_proposals,
+    write_themes,
+)
 from mellea_cli.pipelines.theme_prompts import Theme
 
 NASTY = Theme(
@@ -29,6 +37,17 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read_themes(path) == themes
     assert path.read_text().startswith("# ")
     assert [one.name for one in tmp_path.iterdir()] == ["t.toml"]
+
+
+def test_a_parent_is_a_heading(tmp_path: Path) -> None:
+    """Spellings that differ in capitals are one; a heading that is also a theme is refused with its line."""
+    path = tmp_path / "t.toml"
+    themes = (Theme("Late", "It came late.", parent="Delivery"), Theme("Lost", "It never came.", parent="DELIVERY"))
+    write_themes(path, themes)
+    assert [one.parent for one in read_themes(path) or ()] == ["Delivery", "Delivery"]
+    path.write_text(path.read_text().replace('"DELIVERY"', '"late"'))
+    with pytest.raises(UsageError, match=r"t.toml:\d+: the parent 'late' is a theme of its own"):
+        read_themes(path)
 
 
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
@@ -129,3 +148,83 @@ def test_only_two_examples_are_read(tmp_path: Path) -> None:
     path = tmp_path / "t.toml"
     path.write_text("[[theme]]\nname='a'\ndefinition='b'\nexamples=['c', 'd  e', '', 3]")
     assert read_themes(path) == (Theme("a", "b", "both", ("c", "d e")),)
+
+
+SPLIT = Proposal(
+    "split", 'so \x7f"many"', (Theme("New", "n", parent="Old"), NASTY), ("Old",), (("7", "a | \u2028 b"),), 2
+)
+MINE = """\
+# Mine.
+[[theme]]
+name = "Old"
+definition = "x \u2028 y"
+examples = [
+  "a",
+]
+# About Kept.
+[[theme]]
+name = "Kept" # yes
+definition = "k"
+"""
+
+
+def test_proposals_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """Next to the themes file, which stays; the next ones take their place, and none leave no file."""
+    path = tmp_path / "t.toml"
+    other = Proposal("new", "r", (Theme("More", "m"),), number=3)
+    assert read_proposals(path) == []
+    target = write_proposals(path, [SPLIT, other])
+    assert (target.name, read_proposals(path)) == ("t.proposal.toml", [SPLIT, other])
+    assert not path.exists()
+    write_proposals(path, [])
+    assert not target.exists()
+
+
+def test_an_accepted_proposal_changes_the_file_and_leaves_the_rest(tmp_path: Path) -> None:
+    """Comments and other themes stay as they are; the other proposals keep their numbers."""
+    path = tmp_path / "t.toml"
+    path.write_text(MINE, encoding="utf-8")
+    other = Proposal("new", "r", (Theme("More", "m"),), number=3)
+    write_proposals(path, [SPLIT, other])
+    changed = accept_proposals(path, [SPLIT])
+    assert changed == read_themes(path)
+    assert [theme.name for theme in changed] == ["Kept", "New", NASTY.name]
+    assert path.read_text(encoding="utf-8").startswith('# Mine.\n# About Kept.\n[[theme]]\nname = "Kept" # yes\n')
+    assert read_proposals(path) == [other]
+
+
+@pytest.mark.parametrize(
+    ("mine", "said"),
+    [
+        (MINE.replace("Old", "Older"), "has no theme 'Old' any more"),
+        (MINE.replace("Kept", "new"), "'New' has the same name as 'new'"),
+        (
+            'theme = [{name = "Old", definition = "o"}, {name = "Kept", definition = "k"}]\n',
+            "not written as [[theme]] tables",
+        ),
+    ],
+)
+def test_a_proposal_that_does_not_fit_changes_nothing(tmp_path: Path, mine: str, said: str) -> None:
+    """The file may have been edited since, or be written in another form."""
+    path = tmp_path / "t.toml"
+    path.write_text(mine, encoding="utf-8")
+    write_proposals(path, [SPLIT])
+    with pytest.raises(UsageError, match=re.escape(said)):
+        accept_proposals(path, [SPLIT])
+    assert (path.read_text(encoding="utf-8"), read_proposals(path)) == (mine, [SPLIT])
+
+
+def test_a_broken_proposals_file_names_the_line(tmp_path: Path) -> None:
+    """It may be edited too; a name that is no label is refused when it is accepted."""
+    path = tmp_path / "t.toml"
+    path.write_text(MINE, encoding="utf-8")
+    source = write_proposals(path, [SPLIT])
+    good = source.read_text()
+    source.write_text(good.replace('"split"', '"rename"'))
+    with pytest.raises(UsageError, match=r"t.proposal.toml:7: change: Input should be 'new', 'split' or 'merge'"):
+        read_proposals(path)
+    source.write_text(good.replace('"New"', '"A | B"'))
+    with pytest.raises(UsageError, match=r"t.proposal.toml: name: a name cannot contain '\|'"):
+        accept_proposals(path, read_proposals(path))
+    source.write_text(good.replace('"New"', '" So   new"'))
+    assert [one.name for one in accept_proposals(path, read_proposals(path))] == ["Kept", "So new", NASTY.name]

@@ -107,6 +107,26 @@ def test_a_theme_of_the_file_that_no_row_has_is_shown_with_none(tmp_path: Path) 
     assert {theme.name for theme in figures.themes[:-1]} <= set(THEMES)
 
 
+def test_a_parent_counts_a_row_with_two_of_its_themes_once(tmp_path: Path) -> None:
+    """Its themes stand below it; a heading that rows have as a label, from before a split, counts among its own."""
+    labels = [["Refunds", "Wrong charge"], ["Refunds"], ["Staff"], ["Money"], ["other"], ["Staff"]]
+    rows = [
+        {"text": str(number), "summary": "s", "sentiment": "negative", "issues": {"urgency": "high"}, "themes": themes}
+        for number, themes in enumerate(labels)
+    ]
+    themes = [Theme(name, name, parent="Money") for name in ("Refunds", "Wrong charge")]
+    figures = figures_of(tmp_path, rows, ReportOptions(themes=(*themes, Theme("Staff", "s"))))
+    assert [(one.name, one.count, parent) for one, parent in figures.theme_rows()] == [
+        ("Money", 3, ""),
+        ("Refunds", 2, "Money"),
+        ("Wrong charge", 1, "Money"),
+        ("Money", 1, "Money"),
+        ("Staff", 2, ""),
+    ]
+    assert [(one.name, one.share, one.mix.urgency["high"]) for one in figures.parents] == [("Money", 0.5, 3)]
+    assert [(one.rows, one.of) for one in figures.shares() if one.group == "parent"] == [(3, 6)]
+
+
 def test_a_date_column_is_found_by_its_name(tmp_path: Path) -> None:
     """Without --date a column that is called like one and mostly holds dates makes the trend."""
     rows = result_rows(50)

@@ -215,3 +215,17 @@ def test_top_complaint_and_top_praise_are_apart(tmp_path: Path) -> None:
         assert re.search(
             rf"{heading}</dt><dd[^>]*>{theme.name}</dd><dd class=\"small\">{theme.count} rows, \d+ % \(", page
         )
+
+
+def test_themes_stand_below_their_parent(tmp_path: Path) -> None:
+    """The parent is first, with its rows counted once, and has no filter of its own."""
+    themes = tuple(Theme(name, "d", parent="<Service>") for name in ("Waiting times", "Friendly staff"))
+    page = make_page(tmp_path, result_rows(90, themed=True), themes=themes)
+    figures = figures_of(tmp_path, result_rows(90, themed=True), ReportOptions(themes=themes))
+    (parent,) = figures.parents
+    assert parent.count < sum(theme.count for theme in figures.themes if theme.parent)
+    assert "<bdi>&lt;Service&gt;</bdi></span>" in page
+    assert page.count('<li class="child">') == 2
+    assert '<span class="hidden">&lt;Service&gt;: </span><bdi>Waiting times</bdi>' in page
+    assert 'data-value="&lt;Service&gt;"' not in page
+    assert 'data-value="Waiting times"' in page

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from mellea_cli.pipelines.theme_prompts import Theme
 from mellea_cli.report.aggregate import ReportOptions
 from mellea_cli.report.markdown import plain, to_markdown
-from resultrows import figures_of, result_rows
+from resultrows import THEMES, figures_of, result_rows
 
 SHOWN = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable(["table", "strikethrough"])
 
@@ -27,6 +28,17 @@ def test_the_figures_are_in_tables(tmp_path: Path) -> None:
     assert f"{figures.reconciliation()}." in text
     assert f"{figures.label_sentence()}." in text
     assert SHOWN.render(text).count("<table>") == 5
+
+
+def test_a_theme_below_a_parent_is_written_with_it(tmp_path: Path) -> None:
+    """The parent has a row of its own, with its rows counted once."""
+    rows = result_rows(100, themed=True)
+    themes = [Theme(name, "d", parent="All | of it") for name in THEMES]
+    figures = figures_of(tmp_path, rows, ReportOptions(themes=themes))
+    text, first = to_markdown(figures, "Report"), figures.themes[0]
+    assert figures.labels is not None
+    assert f"| All \\| of it | {figures.labels.themed} |" in text
+    assert f"| All \\| of it / {first.name} | {first.count} |" in text
 
 
 def test_without_themes_it_says_how_to_get_them(tmp_path: Path) -> None:

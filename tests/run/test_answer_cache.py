@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
+import pytest
 from run_io import plan
 
+from mellea_cli.errors import UsageError
 from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Failure, Item, Success
 from mellea_cli.messages import Usage
@@ -13,7 +16,15 @@ from mellea_cli.pipelines.own_fields import own_pipeline
 from mellea_cli.pipelines.pipeline import AnswerUnit
 from mellea_cli.pipelines.pipeline_spec import PipelineSpec
 from mellea_cli.run import answer_cache
-from mellea_cli.run.answer_cache import AnswerCache, Claim, UnitAnswers, completed, forecast, row_answers
+from mellea_cli.run.answer_cache import (
+    AnswerCache,
+    Claim,
+    NearDuplicates,
+    UnitAnswers,
+    completed,
+    forecast,
+    row_answers,
+)
 
 KEY = b"k" * 16
 GOOD, BAD = Success({"summary": "s"}), Failure("parse", "no")
@@ -179,3 +190,49 @@ def test_a_forecast_counts_nearly_identical_texts_once() -> None:
     found = forecast(rows, shared, answers)
     assert (found.new, found.known, found.identical) == (2, 1, 1)
     assert forecast(rows, plan(), MemoryAnswers()).identical == 0
+
+
+STORY = "We stayed for three nights in {}, and the heating in our room was broken the whole time."
+STORY += (
+    " The staff at the desk changed it at once, breakfast was fresh and plenty. I would recommend it to my friends."
+)
+
+
+def groups(*texts: str) -> list[int]:
+    """For each text the place of the first one of its group."""
+    near, keys = NearDuplicates(), [text.encode() for text in texts]
+    firsts = [near.first(Item(place, place, text), keys[place]) for place, text in enumerate(texts)]
+    assert firsts == [near.first(Item(place, place, text), keys[place]) for place, text in enumerate(texts)]
+    return [keys.index(first) for first in firsts]
+
+
+@pytest.mark.parametrize(
+    ("other", "is_near"),
+    [
+        (STORY.format("June").replace("stayed for", "stayed  FOR"), True),
+        (STORY.format("June 2026!"), True),
+        (STORY.format("Jume"), True),
+        (STORY.format("June").replace("would rec", "would not rec"), False),
+        (STORY.format("June").replace("I would", "I wouldn't"), False),
+        (STORY.format("a small town by the sea that we liked"), False),
+        ("Something else, of about the same length. " * 5, False),
+    ],
+)
+def test_texts_that_are_nearly_the_same_are_a_group(other: str, is_near: bool) -> None:
+    """By nine tenths of their pieces, whatever the capitals and blanks; a negation in one of them keeps them apart."""
+    assert groups(STORY.format("June"), other) == [0, 0 if is_near else 1]
+
+
+def test_the_first_of_a_group_stands_for_it() -> None:
+    """Each text has the group that it is nearest to, and all are found among many others."""
+    others = [f"{'-'.join(str(n * k) for k in range(3, 30))} is what row {n} says about its order" for n in range(200)]
+    texts = [*others, *(f"{text}!" for text in others)]
+    assert groups(*texts) == [*range(200), *range(200)]
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra."""
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    with pytest.raises(UsageError, match="--near-duplicates needs datasketch") as refused:
+        NearDuplicates()
+    assert refused.value.hint == "pip install 'mellea-cli[duplicates]'"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mellea_cli.items import Item
 from mellea_cli.pipelines.pipeline import Pipeline
-from mellea_cli.pipelines.theme_prompts import PROPOSE_BATCH, Polarity, propose_pipeline
+from mellea_cli.pipelines.theme_prompts import PROPOSE_BATCH, Polarity, Theme, propose_pipeline
 from mellea_cli.requirements.requirement import Answered
-from mellea_cli.run.theme_discovery import discover, read_judgement, sample_phrases
-from themed import reply, row
+from mellea_cli.run.theme_discovery import LabelledSample, discover, propose, read_judgement, sample_phrases
+from themed import KIND, LATE, RUDE, reply, row
 
 
 def as_items(rows: list[dict[str, Any]]) -> list[Item]:
@@ -225,3 +226,69 @@ async def test_the_worked_examples_parse(said: Polarity) -> None:
     """What is shown to the model is an answer to the question that it is asked."""
     step = propose_pipeline(said, 6).steps[0]
     assert len(step.output.parse(step.prompt.examples[0].answer).themes) == 6
+
+
+def labelled(*counts: tuple[int, Sequence[str], str], themes: Sequence[Theme] = (LATE, RUDE, KIND)) -> LabelledSample:
+    """A sample of so many rows with these labels, which all say these words."""
+    rows = []
+    for count, labels, words in counts:
+        for number in range(len(rows), len(rows) + count):
+            said = f"{words} {number}"
+            (item,) = as_items([row(number, said, complaint=said if words else None)])
+            rows.append((replace(item, id=f"r{number}"), labels, dict.fromkeys(labels, said)))
+    return LabelledSample(rows, themes)
+
+
+async def test_other_becomes_a_new_theme() -> None:
+    """With its evidence; what one or two rows say is no theme, and nor is one that there is already."""
+    # A row that is `none` though it complains has no theme either.
+    price, late, nothing = (2, ["none"], "a high price"), (4, ["other"], "late"), (9, ["none"], "")
+    sample = labelled((20, ["Rude staff"], "rude"), (3, ["other"], "a high price"), price, late, nothing)
+    ask = Asked()
+    (found,) = await propose(sample, ask, most=6)
+    assert (found.change, found.number, [theme.name for theme in found.themes]) == ("new", 1, ["High prices"])
+    assert found.reason == "5 of 9 sampled complaints in rows without a theme say this."
+    assert found.rows[0][0] in {f"r{number}" for number in range(20, 25)}
+    assert all("a high price" in words for _, words in found.rows)
+    assert found.themes[0].kind == "complaint"
+    assert len(ask.questions) <= sample.most_questions(6)
+    assert await propose(labelled((30, ["Rude staff"], "rude"), (2, ["other"], "a high price")), Asked(), most=6) == []
+
+
+async def test_a_large_theme_of_two_things_is_split() -> None:
+    """Its parts stand below its name; a theme that is about one thing, or small, stays."""
+    broad = Theme("Service", "All about service.", "complaint")
+    sample = labelled((40, ["Service"], "rude"), (40, ["Service"], "a high price"), themes=(broad, KIND))
+    ask = Asked()
+    (found,) = await propose(sample, ask, most=6)
+    assert (found.change, found.replaces) == ("split", ("Service",))
+    assert {(theme.name, theme.parent) for theme in found.themes} == {
+        ("Rude staff", "Service"),
+        ("High prices", "Service"),
+    }
+    assert found.reason.startswith("'Service' is in 80 of 80 rows that say something (100%), and 48 of 48 ")
+    assert len({words.rsplit(" ", 1)[0] for _, words in found.rows}) == 2
+    assert len(ask.questions) <= sample.most_questions(6)
+    for one in (
+        labelled((80, ["Service"], "rude"), themes=(broad,)),
+        labelled((20, ["Service"], "rude"), themes=(broad,)),
+    ):
+        assert await propose(one, Asked(), most=6) == []
+    assert labelled((20, ["Service"], "rude"), themes=(broad,)).most_questions(6) == 0
+
+
+async def test_themes_of_the_same_rows_are_merged() -> None:
+    """The larger keeps its name; nothing is asked. Themes that meet by chance, or of other kinds, stay."""
+    both = ["Late delivery", "Rude staff"]
+    sample = labelled((10, both, "late, rude"), (4, ["Late delivery"], "late"), (40, ["Kind people"], "kind"))
+    (found,) = await propose(sample, None, most=6)
+    assert (found.change, found.replaces, found.themes[0].name) == ("merge", tuple(both), "Late delivery")
+    assert found.themes[0].definition == "It came late. Somebody was rude."
+    assert found.reason == "10 rows have both: of 14 with 'Late delivery' and 10 with 'Rude staff'."
+    assert found.rows[0] == ("r0", "late, rude 0 … late, rude 0")
+    # In nearly every row each, so nearly always together.
+    often = labelled((81, both, "x"), (9, both[:1], "x"), (9, both[1:], "x"), (1, ["other"], "x"))
+    assert await propose(often, None, most=6) == []
+    assert (
+        await propose(labelled((10, ["Late delivery", "Kind people"], "x"), (20, ["other"], "x")), None, most=6) == []
+    )

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from mellea_cli.pipelines.theme_prompts import Theme
 from mellea_cli.report.aggregate import ReportOptions
 from mellea_cli.report.comparison import compare
 from mellea_cli.report.figures import Figures
@@ -40,6 +41,16 @@ def busy_figures(tmp_path: Path) -> Figures:
             row["theme_quotes"] = {}
     rows[0]["created_at"] = "the day before yesterday, or maybe " * 3
     return figures_of(tmp_path, rows, ReportOptions(date="created_at"))
+
+
+def test_themes_are_below_their_parent(tmp_path: Path) -> None:
+    """The parent with its rows is first, and its themes have a dot."""
+    themes = (Theme("Price", "p", parent="Money"), Theme("Delivery", "d"))
+    lines = drawn(figures_of(tmp_path, result_rows(60, themed=True), ReportOptions(themes=themes)), (79, 60))
+    place = next(place for place, line in enumerate(lines) if " Money " in line)
+    assert lines[place + 1].lstrip().startswith("· Price ")
+    assert lines[place].split()[-5:] == lines[place + 1].split()[-5:]
+    assert not any("· Delivery" in line for line in lines)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

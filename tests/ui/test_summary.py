@@ -90,6 +90,9 @@ def test_a_run_with_nothing_to_do_says_that() -> None:
     assert drawn(RunSummary(total=12, done=12, reused=12, elapsed_s=0.1))[1] == (
         "✓ all 12 answers were known already, nothing was sent"
     )
+    # The questions of a sub-run are no rows.
+    searched = drawn(RunSummary(total=12, done=12, reused=12, elapsed_s=9.0, calls=4))
+    assert searched[1] == "✓ all 12 answers were known already"
 
 
 def test_a_run_that_was_stopped_says_why_first() -> None:

@@ -123,6 +123,7 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
     from mellea_cli.engine.retry import RetryPolicy
     from mellea_cli.messages import Options
     from mellea_cli.models.catalogue import SMALL_MODEL
+    from mellea_cli.run.answer_cache import NearDuplicates
     from mellea_cli.run.estimate import price_of_run
     from mellea_cli.run.plan import RunPlan
 
@@ -152,6 +153,7 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
         dedupe=options.dedupe,
         # A quote is verbatim from its own row, so its text is not that of another row.
         normalise=options.dedupe and options.normalise and not any(one.type == "quote" for one in pipeline.columns),
+        near=NearDuplicates() if options.near_duplicates else None,
         policy=RetryPolicy(max_retries=options.max_retries, retry_after_cap_s=options.max_wait),
         deadlines=Deadlines(options.first_token_timeout or options.timeout, options.stall_timeout, options.timeout),
         max_wait_s=options.max_wait,

@@ -167,6 +167,22 @@ class RunOptions:
         THEMES_ONLY,
     ] = 12
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
+    propose: Annotated[
+        bool,
+        option(THEMES, "Then write proposals: new themes from `other`, splits, merges. Asks the model.", usual=True),
+        THEMES_ONLY,
+    ] = False
+    accept: Annotated[
+        str | None,
+        option(
+            THEMES,
+            "Put proposals into the themes file, by number; ask shows each. Labels no rows.",
+            metavar="N,N|all|ask",
+            env=False,
+            usual=True,
+        ),
+        THEMES_ONLY,
+    ] = None
 
     output: Annotated[
         str,
@@ -298,6 +314,11 @@ class RunOptions:
         ),
         SUMMARISE,
     ] = True
+    near_duplicates: Annotated[
+        bool,
+        option(RUN, "Long texts that are nearly the same share an answer, and their rows say so."),
+        SUMMARISE,
+    ] = False
     learn: Annotated[
         bool, option(RUN, "A small model learns from the first answers and takes the rows it is sure of."), SUMMARISE
     ] = False
@@ -505,7 +526,7 @@ def batch_command(name: str, **replaced: Any) -> Callable[[Callable[[RunOptions]
 def _resolve_input_and_servers(ctx: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     from mellea_cli.cli.settings import choose_servers
 
-    if not values["inputs"]:
+    if not values["inputs"] and values.get("accept") is None:
         if stdin_is_terminal() and not values["nightly"]:
             from mellea_cli.cli.help_pages import first_minute
 
@@ -569,7 +590,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             batch_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
         columns = [Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns]
-        added = AddedColumns((*columns, Added(ANSWERED_BY)) if target is not None else tuple(columns))
+        added = AddedColumns((*columns, *[Added(ANSWERED_BY)] * (target is not None or options.near_duplicates)))
         run_io = stack.enter_context(batch_run.open_output(options, opened, added, show, "summarise", pipeline.columns))
         chosen = choose_for_run(options)
         for line in (chosen.reason, chosen.warning):
@@ -580,7 +601,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         batch_run.note_own_fields(pipeline.columns, run_io)
         batch_run.note_sample(options, opened, run_io)
         learner = batch_run.row_learner(target, learned, plan, opened) if target is not None and learned else None
-        run_io = run_io if learner is None else learner.run_io(run_io)
+        run_io = learner.run_io(run_io) if learner is not None else _marked(run_io, options)
         if options.export_batch:
             return offload.export(options, plan, run_io, opened.source, show.say)
         if options.estimate:
@@ -623,7 +644,28 @@ def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFacto
     return factory
 
 
+def _marked(run_io: "RunIO", options: RunOptions) -> "RunIO":
+    """The ends of a run, whose rows say what has answered them where some share an answer of another."""
+    from mellea_cli.run.answer_cache import with_answered_by
+
+    if not options.near_duplicates:
+        return run_io
+    to_row = run_io.to_row
+    return dataclasses.replace(run_io, to_row=lambda item, outcome: to_row(item, with_answered_by(outcome)))
+
+
 def _check_together(options: RunOptions, pipeline: "Pipeline") -> None:
+    if options.near_duplicates:
+        reasons = {
+            "--learn": options.learn,
+            f"--engine {options.engine}": options.engine != "here",
+            "--no-dedupe": not options.dedupe,
+            # Such an answer holds words of its own row, or depends on more than its text.
+            "fields of the type quote": any(one.type == "quote" for one in pipeline.columns),
+            "prompts with other columns": any(unit.inputs for unit in pipeline.units),
+        }
+        if other := next((name for name, given in reasons.items() if given), ""):
+            raise UsageError(f"--near-duplicates does not work with {other}", hint="omit one of them")
     if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
         other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
         raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")

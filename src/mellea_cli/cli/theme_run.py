@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import typer
 
 from mellea_cli.cli import batch_run
 from mellea_cli.cli.backend_setup import (
@@ -20,16 +23,28 @@ from mellea_cli.cli.backend_setup import (
     start_at_server_slots,
 )
 from mellea_cli.cli.batch_run import Input, open_input
+from mellea_cli.cli.flags import stdin_is_terminal
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError, nearest
 from mellea_cli.io.columns import is_path, listed
 from mellea_cli.io.files import resolve_output
-from mellea_cli.io.themes_file import JOINT, read_themes, write_themes
+from mellea_cli.io.themes_file import (
+    JOINT,
+    Proposal,
+    accept_proposals,
+    read_proposals,
+    read_themes,
+    write_proposals,
+    write_themes,
+)
 from mellea_cli.io.writers import ERROR, Added, AddedColumns
 from mellea_cli.items import Item, Outcome, Row
+from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import Theme, label_pipeline
+from mellea_cli.report.figures import many, percent
 from mellea_cli.report.results import added_column, own_columns, sample_note
+from mellea_cli.ui.console import clean
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -44,7 +59,7 @@ if TYPE_CHECKING:
     from mellea_cli.run.executor import Servers
     from mellea_cli.run.plan import RunPlan
     from mellea_cli.run.theme_discovery import SubRun, Texts
-    from mellea_cli.run.theme_labels import LabelRun
+    from mellea_cli.run.theme_labels import LabelCounts, LabelRun
     from mellea_cli.ui.run_display import RunDisplay
 
 
@@ -132,17 +147,18 @@ class _ThemeRun:
         self._added = _ThemeColumns()
         self._about = options.theme_field or ""
         self._texts: Texts | None = None  # reads the column of --theme-field
-        self._path: Path | None = None
-        if options.themes_file:
-            self._path = Path(options.themes_file)
-        elif resolve_output(options.output).kind == "file":
-            self._path = Path(f"{options.output}.toml")
+        self._path = _themes_path(options)
 
     def run(self) -> ExitCode:
         self._options = options = batch_run.with_files(self._options)
         show = self._show
         batch_run.check_options(options)
         self._check_themes_path()
+        if options.propose and (options.find_only or resolve_output(options.output).kind != "file"):
+            raise UsageError(
+                "--propose reads the labelled output",
+                hint="omit --find-only" if options.find_only else "name a file with -o",
+            )
         own = tuple({one.name: one for path in options.inputs or () for one in own_columns(path)}.values())
         self._texts = self._column_texts(own)
         if options.themes_file and not options.find_only and not Path(options.themes_file).exists():
@@ -362,10 +378,14 @@ class _ThemeRun:
             with stop.on_signals():
                 observer = self._show.begin(plan.caps.prices)
                 result = await run_batch(plan, servers, labelled.run_io, observer=observer, stop=stop, control=control)
+        audited = self._audit(labelled, result)
+        figures, proposals = labelled.counts, None
+        if self._options.propose and not result.stopped:
+            result, proposals = await self._propose(run_io, chosen, themes, result, plan, stop)
+        elif discovery is None and not result.stopped:
+            self._tell_other(figures)
         control.ended(int(result.exit_code), result.stopped, batch_run.next_command(self._options, result))
         result = result if discovery is None else discovery.added_to(result)
-        audited = self._audit(labelled, result)
-        figures = labelled.counts
         themed = ThemeCounts(
             themes_file=str(self._path or ""),
             themes={theme.name: figures.themes[theme.name] for theme in themes},
@@ -376,6 +396,7 @@ class _ThemeRun:
             failed=figures.failed,
             quotes=figures.quotes,
             audited=audited,
+            proposals=proposals,
         )
         batch_run.finish(self._options, plan, opened, result, self._show, themed)
         return result.exit_code
@@ -384,9 +405,14 @@ class _ThemeRun:
         """Read the output file back and count again; `False` when there is none to read."""
         from mellea_cli.run.theme_labels import audit, read_labels
 
-        options = self._options
-        if not result.finished or resolve_output(options.output).kind != "file":
+        if not result.finished or resolve_output(self._options.output).kind != "file":
             return False
+        with self._output() as opened:
+            audit(labelled.counts, read_labels(opened.source, self._texts), labelled.run_io.edited)
+        return True
+
+    def _output(self) -> AbstractContextManager[Input]:
+        options = self._options
         whole = dataclasses.replace(
             options,
             inputs=[options.output],
@@ -399,14 +425,121 @@ class _ThemeRun:
             encoding=None,
             delimiter=None,
         )
-        with open_input(whole, self._show) as opened:
-            audit(labelled.counts, read_labels(opened.source, self._texts), labelled.run_io.edited)
-        return True
+        return open_input(whole, self._show)
+
+    async def _propose(
+        self,
+        run_io: RunIO,
+        chosen: ModelChoice,
+        themes: Sequence[Theme],
+        result: RunResult,
+        plan: RunPlan,
+        stop: Stop,
+    ) -> tuple[RunResult, int | None]:
+        """Write proposals for the themes file. Returns the run's result with what they took, and their number."""
+        from mellea_cli.run.theme_discovery import LabelledSample, SubRunStopped, propose
+        from mellea_cli.run.theme_labels import read_labels
+
+        if self._path is None or not result.finished:
+            return result, None
+        with self._output() as opened:
+            rows = read_labels(opened.source, self._texts)
+            sample = LabelledSample(rows, themes, seed=self._options.seed, texts=self._texts)
+        most = sample.most_questions(self._options.max_themes)
+        self._show.say(f"looking for proposals for {self._path}: at most {most} questions")
+        caps = plan.caps.left(result.tally.usage, result.elapsed_s, Usage())
+        plan = dataclasses.replace(self._plan(chosen, ()), caps=caps)
+        try:
+            async with AsyncExitStack() as stack:
+                subrun = None
+                if most:
+                    servers = await stack.enter_async_context(open_servers(self._options, chosen, (), self._show))
+                    subrun = self._subrun(await start_at_server_slots(plan, servers), servers, run_io, stop)
+                    stack.enter_context(stop.on_signals())
+                ask = None if subrun is None else subrun.ask
+                found = await propose(sample, ask, most=self._options.max_themes, about=self._about)
+        except SubRunStopped as early:
+            result.tally.spend(early.result.tally.usage, early.result.tally.calls)
+            stopped = f"{early.result.stopped}; there are labels, and no proposals"
+            return dataclasses.replace(result, exit_code=early.result.exit_code, stopped=stopped), None
+        result = result if subrun is None else subrun.added_to(result)
+        target = write_proposals(self._path, found)
+        for one in found:
+            self._show.say(_headline(one))
+        hint = shlex.join(["mellea", "themes", "--themes-file", str(self._path), "--accept", "ask"])
+        self._show.say(f"{many(len(found), 'proposal')} in {target}: {hint}" if found else "nothing to propose")
+        return result, len(found)
+
+    def _tell_other(self, counts: LabelCounts) -> None:
+        """Say how many rows have something to say that no theme fits, where themes may be missing."""
+        from mellea_cli.run.theme_discovery import most_questions
+
+        rows = counts.labelled + counts.other
+        if counts.other < _MUCH_OTHER[0] or counts.other < _MUCH_OTHER[1] * rows:
+            return
+        other = [counts.other] if self._about else [counts.other + counts.none] * 2
+        most = most_questions(other, counts.themes, rows, self._options.max_themes)
+        share = f"{counts.other:,} of {many(rows, 'row')} ({percent(counts.other / rows)})"
+        self._show.say(f"no theme fits {share}: --propose searches them for new themes, with at most {most} questions")
 
     def _plan(self, chosen: ModelChoice, themes: Sequence[Theme]) -> RunPlan:
         plan = batch_run.run_plan(self._options, chosen, label_pipeline(themes, self._about), self._longest)
         return dataclasses.replace(plan, normalise=False)  # quotes are verbatim from each row's own text
 
 
+# So many rows with `other`, and such a share, say that themes may be missing.
+_MUCH_OTHER = 10, 0.05
+
+
 def _count(themes: Sequence[Theme]) -> str:
-    return f"{len(themes)} theme" + ("s" if len(themes) > 1 else "")
+    return many(len(themes), "theme")
+
+
+def _themes_path(options: RunOptions) -> Path | None:
+    if options.themes_file:
+        return Path(options.themes_file)
+    return Path(f"{options.output}.toml") if resolve_output(options.output).kind == "file" else None
+
+
+def _headline(proposal: Proposal) -> str:
+    """A proposal in one line."""
+    names = clean(", ".join(theme.name for theme in proposal.themes))
+    old = f"{clean(', '.join(proposal.replaces))} becomes " if proposal.replaces else ""
+    return f"  {proposal.number} {proposal.change}: {old}{names}: {clean(proposal.reason)}"
+
+
+def accept(options: RunOptions) -> ExitCode:
+    """Run `mellea themes --accept`: put proposals into the themes file that they are for.
+
+    Raises:
+        UsageError: there are none, or none with this number, or they do not fit the file.
+    """
+    path = _themes_path(options)
+    if path is None:
+        raise UsageError("--accept changes a themes file", hint="name it with --themes-file")
+    proposals = read_proposals(path)
+    if not proposals:
+        raise UsageError(
+            f"{path}: has no proposals", hint="find some: mellea themes RESULTS -o OUTPUT --themes-file FILE --propose"
+        )
+    which, numbered = str(options.accept), {str(one.number): one for one in proposals}
+    wanted = numbered if which in ("all", "ask") else dict.fromkeys(number.strip() for number in which.split(","))
+    if unknown := [number for number in wanted if number not in numbered]:
+        raise UsageError(
+            f"--accept {unknown[0]}: is not the number of a proposal", hint=f"there are {', '.join(numbered)}"
+        )
+    accepted = []
+    for one in (numbered[number] for number in wanted):
+        typer.echo(_headline(one))
+        for theme in one.themes:
+            typer.echo(f"    {clean(f'{theme.name} ({theme.kind}): {theme.definition}')}")
+        for row, words in one.rows[:3]:
+            typer.echo(f"      row {clean(f'{row}: {words}')}")
+        if which != "ask" or (stdin_is_terminal() and typer.confirm("  accept?")):
+            accepted.append(one)
+    if accepted:
+        changed = accept_proposals(path, accepted)
+        typer.echo(f"{path}: {_count(changed)}; the next run with it asks again about every row")
+    else:
+        typer.echo(f"{path}: unchanged; --accept {proposals[0].number} takes the first")
+    return ExitCode.OK

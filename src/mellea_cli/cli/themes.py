@@ -18,7 +18,9 @@ def themes(options: RunOptions) -> ExitCode:
     With --theme-field the texts of any other column take their place, such as those of an own field.
 
     The same command again asks only for rows that are missing, failed, or affected by an edit of the themes file.
-    """
-    from mellea_cli.cli.theme_run import run_themes
 
-    return run_themes(options)
+    With --propose it suggests changes of that file in FILE.proposal.toml. With --accept it makes those changes.
+    """
+    from mellea_cli.cli.theme_run import accept, run_themes
+
+    return run_themes(options) if options.accept is None else accept(options)

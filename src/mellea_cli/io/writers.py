@@ -19,7 +19,8 @@ from mellea_cli.io.formats import ColumnType, CsvDialect, Note, RowOutput, ignor
 from mellea_cli.items import Failure, Item, Outcome, Row
 
 ERROR = "error"  # The column with the reason why a row has no answers
-ANSWERED_BY = "answered_by"  # The column that says what has answered a row: `model`, or `learned`
+ANSWERED_BY = "answered_by"  # The column that says what has answered a row: `model`, `learned` or `duplicate of ID`
+BY_MODEL = "model"
 _PREFIX = "mellea_"
 _REMEMBERED = 1_000
 

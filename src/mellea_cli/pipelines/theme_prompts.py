@@ -40,6 +40,7 @@ class Theme:
     definition: str  # what belongs to it, in one line
     kind: Kind = "both"  # whether people complain about it, praise it, or both
     examples: tuple[str, ...] = ()  # up to two phrases that belong to it
+    parent: str = ""  # the heading that reports count it under; no model sees it
 
 
 Polarity = Literal["complaint", "praise"]

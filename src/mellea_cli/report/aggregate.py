@@ -85,6 +85,10 @@ class Aggregator:
         self._labels: Counter[str] = Counter()
         self._themes = defaultdict(Mix, {theme.name: Mix() for theme in self._options.themes})
         self._polarity: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        # A heading that rows have as a label was a theme once, and counts among its own.
+        self._parent = {theme.parent: theme.parent for theme in self._options.themes if theme.parent}
+        self._parents = {name: Mix() for name in self._parent}
+        self._parent |= {theme.name: theme.parent for theme in self._options.themes if theme.parent}
         self._scores: dict[str, ScoreTally] = {}
         self._praise = {theme.name for theme in self._options.themes if theme.kind == "praise"}
         self._quotes: defaultdict[str, _TopQuotes] = defaultdict(lambda: _TopQuotes(_QUOTES))
@@ -132,6 +136,8 @@ class Aggregator:
         else:
             self._labels["themed" if themes else OTHER if OTHER in record.themes else NONE] += 1
         urgency, sentiment = severity
+        for parent in {self._parent[name] for name in themes if name in self._parent}:
+            self._parents[parent].add(record)
         for name in themes:
             self._themes[name].add(record)
             self._polarity[name][mention_polarity(record, name)] += 1
@@ -201,6 +207,7 @@ class Aggregator:
                 if column is not None and column not in results.columns:
                     raise results.missing(column, flag)
         trend, score = self._trend(), self._score(results)
+        parents = sorted(self._parents.items(), key=lambda pair: -pair[1].rows) if results.labelled else ()
         labels = self._labels
         return Figures(
             name=results.name,
@@ -213,6 +220,7 @@ class Aggregator:
             if results.labelled
             else None,
             themes=self._theme_figures() if results.labelled else (),
+            parents=[ThemeFigures(name, mix, ratio(mix.rows, self._mix.answered)) for name, mix in parents],
             urgent=self._urgent.quotes(),
             trend=trend,
             splits=[self._split(column, groups) for column, groups in self._splits.items()] if self._mix.rows else (),
@@ -240,7 +248,8 @@ class Aggregator:
             )
             quotes = self._quotes[name].quotes()
             share, polarity = ratio(mix.rows, self._mix.answered), dict(self._polarity[name])
-            figures.append(ThemeFigures(name, mix, share, quotes, *from_file, polarity=polarity))
+            parent = self._parent.get(name, "")
+            figures.append(ThemeFigures(name, mix, share, quotes, *from_file, polarity=polarity, parent=parent))
         return sorted(figures, key=lambda theme: -theme.count)
 
     def _trend(self) -> Trend | None:

@@ -48,7 +48,7 @@ class Mix:
 class Share:
     """A share of rows with its interval."""
 
-    group: str  # `sentiment`, `urgency`, `theme`, `field NAME`; `COLUMN=VALUE` before it in a split
+    group: str  # `sentiment`, `urgency`, `theme`, `parent`, `field NAME`; `COLUMN=VALUE` before it in a split
     name: str
     rows: int
     of: int
@@ -73,7 +73,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class ThemeFigures:
-    """One theme: how often it occurs, how its rows were judged, and quotes that prove it."""
+    """A theme or a heading: how often it occurs, how its rows were judged, and quotes that prove it."""
 
     name: str
     mix: Mix
@@ -83,6 +83,7 @@ class ThemeFigures:
     kind: str = ""
     examples: Sequence[str] = ()
     polarity: Mapping[str, int] = field(default_factory=dict)  # What its mentions say, as a sentiment
+    parent: str = ""
 
     @property
     def count(self) -> int:
@@ -237,6 +238,7 @@ class Figures:
     failures: Mapping[str, int] = field(default_factory=dict)  # Failed rows by kind
     labels: Labels | None = None  # `None` when the rows have no themes
     themes: Sequence[ThemeFigures] = ()
+    parents: Sequence[ThemeFigures] = ()  # Rows with a theme of each heading, once however many of them they have
     urgent: Sequence[Quote] = ()  # The most urgent rows, worst first
     trend: Trend | None = None
     splits: Sequence[Split] = ()
@@ -265,6 +267,12 @@ class Figures:
     def judged(self) -> bool:
         """Whether any row has a sentiment; none has where only own fields were asked."""
         return bool(self.mix.sentiment) or not self.mix.unjudged
+
+    def theme_rows(self) -> list[tuple[ThemeFigures, str]]:
+        """The rows of a table of themes: each parent before its themes, and the parent's name with these."""
+        top = sorted((*self.parents, *(theme for theme in self.themes if not theme.parent)), key=lambda one: -one.count)
+        below = {one.name: [(theme, one.name) for theme in self.themes if theme.parent == one.name] for one in top}
+        return [row for one in top for row in ((one, ""), *below[one.name])]
 
     def reconciliation(self) -> str:
         """One sentence in which every row occurs once."""
@@ -295,6 +303,8 @@ class Figures:
                 yield self.share(number, self.answered, f"field {column.name}", name)
         for theme in self.themes:
             yield self.share(theme.count, self.answered, "theme", theme.name)
+        for parent in self.parents:
+            yield self.share(parent.count, self.answered, "parent", parent.name)
         for split in self.splits:
             for group in split.groups:
                 yield from self._mix_shares(group.mix, f"{split.column}={group.value} ")

@@ -73,7 +73,7 @@ def to_html(
         source=PurePath(figures.name).name,
         trend_names=[name for name, number in in_order(occurring) if number],
         longest_value={field.name: max((rows for _, rows in field.values), default=0) for field in figures.fields},
-        longest_theme=max((theme.count for theme in figures.themes), default=0),
+        longest_theme=max((theme.count for theme, _ in figures.theme_rows()), default=0),
         impacts=_strongest(impacts),
         widest_impact=max((max(abs(one.low), abs(one.high)) for one in impacts), default=1) or 1,
         rows=rows,

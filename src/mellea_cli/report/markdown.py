@@ -127,12 +127,12 @@ def _themes(figures: Figures) -> Iterator[str]:
     header = ["theme", "rows", "share", "high", "medium", "low"]
     rows = [
         [
-            plain(theme.name),
+            f"{plain(parent)} / {plain(theme.name)}" if parent else plain(theme.name),
             f"{theme.count:,}",
             figures.shown(theme.count),
             *(f"{theme.mix.urgency[urgency]:,}" for urgency in ("high", "medium", "low")),
         ]
-        for theme in figures.themes
+        for theme, parent in figures.theme_rows()
     ]
     yield from (*table(header, rows), "")
     for theme in figures.themes:

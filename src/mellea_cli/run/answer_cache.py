@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from mellea_cli.errors import UsageError
 from mellea_cli.io.journal import Answers, RowAnswers
+from mellea_cli.io.writers import ANSWERED_BY, BY_MODEL
 from mellea_cli.items import Failure, Item, Outcome, Success
 from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import AnswerUnit
@@ -100,6 +104,80 @@ def row_answers(answers: Answers, plan: RunPlan) -> RowAnswers | UnitAnswers:
     """The answers of whole rows by the plan's keys."""
     units = plan.pipeline.units
     return UnitAnswers(answers, units) if units else answers
+
+
+_PERMUTATIONS = 64
+_CANDIDATE = 0.85  # Similarity from which MinHash finds most pairs
+_NEAR = 0.9
+_PIECE = 5
+# Words that turn what a text says, in the usual languages of feedback.
+_TURNS = re.compile(
+    "\\b(?:not|no|never|none|nothing|nobody|without|cannot|nicht|kein(?:e[nrms]?)?|nie(?:mals)?|nichts|ohne|ne|pas|jamais|sans"
+    "|aucune?|rien|nunca|jam[aá]s|sin|nada|ning[uú]na?|non|mai|senza|niente|nessun[oa]?|não|sem|nenhuma?|niet|geen|nooit"
+    "|zonder|niets)\\b|n['\u2019]t\\b"
+)
+
+
+class NearDuplicates:
+    """Groups of long texts that are nearly the same, by their first one; the same input in the same order groups alike.
+
+    MinHash finds candidates, and their pieces of 5 characters decide. Holds the text and about 2 KB for each group.
+
+    Raises:
+        UsageError: datasketch is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from datasketch import MinHash, MinHashLSH
+        except ImportError as error:
+            hint = "pip install 'mellea-cli[duplicates]'"
+            raise UsageError("--near-duplicates needs datasketch", hint=hint) from error
+
+        self._empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
+        self._index = MinHashLSH(threshold=_CANDIDATE, num_perm=_PERMUTATIONS)
+        self._texts: dict[bytes, tuple[str, str]] = {}  # The id and the text of each group's first row, by its key
+        self._groups: dict[bytes, bytes] = {}  # The first row's key, by the keys of the others
+
+    def first(self, item: Item, key: bytes) -> bytes:
+        """The key of the first row of an item's group: its own `key` where it is the first."""
+        if key in self._texts:
+            return key
+        if (known := self._groups.get(key)) is not None:
+            return known
+        text = " ".join(item.text.lower().split())
+        pieces, sketch = _pieces(text), self._empty.copy()
+        sketch.update_batch([piece.encode("utf-8", "surrogatepass") for piece in pieces])
+        turns, best = Counter(_TURNS.findall(text)), (_NEAR, b"")
+        for candidate in self._index.query(sketch):
+            other = self._texts[candidate][1]
+            theirs = _pieces(other)
+            if turns == Counter(_TURNS.findall(other)):
+                best = max(best, (len(pieces & theirs) / len(pieces | theirs), candidate))
+        if best[1]:
+            self._groups[key] = best[1]
+            return best[1]
+        self._texts[key] = str(item.id), text
+        self._index.insert(key, sketch, check_duplication=False)
+        return key
+
+    def answered(self, outcome: Outcome, shared: bytes) -> Outcome:
+        """The outcome of the first row of a group for another one, which says whose it is."""
+        if not isinstance(outcome, Success) or shared not in self._texts:
+            return outcome
+        return replace(outcome, answered_by=f"duplicate of {self._texts[shared][0]}")
+
+
+def _pieces(text: str) -> set[str]:
+    return {text[at : at + _PIECE] for at in range(len(text) - _PIECE + 1)}
+
+
+def with_answered_by(outcome: Outcome) -> Outcome:
+    """The outcome with the column that says what has answered."""
+    if not isinstance(outcome, Success):
+        return outcome
+    by = outcome.answered_by or (BY_MODEL if outcome.attempts else None)
+    return replace(outcome, values={**outcome.values, ANSWERED_BY: by})
 
 
 class Claim(Enum):

@@ -516,8 +516,10 @@ class _Run:
                 return
             if claim is Claim.PARKED:
                 return
-        alike = shared != key and cache.stored(key) is None and cache.stored(shared) is not None
+        alike = shared != key and cache.known(key) is None and cache.known(shared) is not None
         same = cache.is_of_this_run(shared if alike else key)
+        if alike and self._plan.near is not None:
+            outcome = self._plan.near.answered(outcome, shared)
         if not same:
             self._first_rows.known(outcome)
         await self._recorder.put(Finished(item, outcome, key, reused=True, same=same, alike=alike))

@@ -96,7 +96,7 @@ class BatchPlanner:
                 # The live run gives this text the answer of the first one.
                 if shared in planned or not item.text.strip():
                     continue
-                if len(item.text) <= SHORT_TEXT and self.plan.normalise:
+                if self.plan.near is not None or (len(item.text) <= SHORT_TEXT and self.plan.normalise):
                     planned.add(shared)
                 if not self._is_answered(key) and not self._is_answered(shared):
                     await self._plan_item(item, key, shared, sink)

@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.items import Failure, Item, Outcome
 from mellea_cli.messages import Message, Options, Usage
 from mellea_cli.pipelines.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from mellea_cli.run.answer_cache import NearDuplicates
 
 # What the user allows a whole run to take: time, failed items, tokens, money.
 
@@ -207,6 +210,7 @@ class RunPlan:
         redacted: mask personal numbers and addresses before a text leaves.
         dedupe: ask about identical texts once.
         normalise: short texts that are nearly identical share an answer, too, see `shared_key`.
+        near: groups of long texts that are nearly the same and share an answer.
         first_alone_s: the first request has the server for itself until it is answered, or for so many seconds.
         rows_per_call: rows in one request at most.
     """
@@ -229,6 +233,7 @@ class RunPlan:
     start: int | None = None
     dedupe: bool = True
     normalise: bool = False
+    near: NearDuplicates | None = None
     first_alone_s: float = 0.0
     rows_per_call: int = 1
 
@@ -306,12 +311,14 @@ class RunPlan:
         return key
 
     def shared_key(self, item: Item, key: bytes) -> bytes:
-        """The key of the answer that nearly identical short texts share; for any other text its own, `key`.
+        """The key of the answer that nearly identical texts share; for any other text its own, `key`.
 
-        Such texts differ only in capitals, blanks, a bullet before them, and one stop at their end.
+        Short texts differ only in capitals, blanks, a bullet before them, and one stop at their end.
         """
         text = item.text
-        if not self.normalise or len(text) > SHORT_TEXT:
+        if len(text) > SHORT_TEXT:
+            return key if self.near is None else self.near.first(item, key)
+        if not self.normalise:
             return key
         # Not `casefold`: that would make one word of the German "Masse" and "Maße".
         same = _UNSAID.sub("", " ".join(text.split())).lower()

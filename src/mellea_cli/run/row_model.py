@@ -15,11 +15,11 @@ from typing import Any
 
 from mellea_cli.errors import UsageError, name_some
 from mellea_cli.io.journal import Answers
-from mellea_cli.io.writers import ANSWERED_BY
 from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.pipelines.default_prompts import shortened
 from mellea_cli.pipelines.pipeline import Pipeline
 from mellea_cli.requirements.requirement import sentences
+from mellea_cli.run.answer_cache import with_answered_by
 from mellea_cli.run.audit import Audit, AuditFigures, Compared
 from mellea_cli.run.batch import Answer, RunIO
 from mellea_cli.run.plan import KEY_BYTES, RunPlan
@@ -27,7 +27,6 @@ from mellea_cli.run.plan import KEY_BYTES, RunPlan
 LEARNED = "learned"
 """What a row of the row model says in the column `answered_by`."""
 _AUDITED = "audited"
-_BY_MODEL = "model"
 
 SMALLEST_INPUT = 500
 """With no more rows than this, a row model would save less than it costs."""
@@ -343,8 +342,7 @@ class RowLearner:
                 self._seen.add(key)
                 is_random = not self._taking or self.audit.draws(key)
                 self._examples.append(_Example(item.text, self.fields.labels(outcome.values), is_random))
-        by = outcome.answered_by or (_BY_MODEL if outcome.attempts else None)
-        return replace(outcome, values={**outcome.values, ANSWERED_BY: by})
+        return with_answered_by(outcome)
 
     def _is_due(self) -> bool:
         return len(self._examples) >= self._next_fit

@@ -1,5 +1,7 @@
 """Theme discovery: a sample of phrases, candidate themes from batches of them, and which candidates they support.
 
+For labelled rows it proposes changes: themes for `other`, splits of large themes, merges of those that go together.
+
 Every question goes through a sub-run over lines instead of rows, so it has the same engine, limits and journal, and a
 second discovery over the same rows sends nothing.
 """
@@ -9,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+import textwrap
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -19,12 +22,15 @@ from mellea_cli.errors import ExitCode
 from mellea_cli.events import Observer
 from mellea_cli.io.columns import column_value
 from mellea_cli.io.journal import Answers
+from mellea_cli.io.themes_file import Proposal
 from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
 from mellea_cli.pipelines.own_fields import read_cell
 from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
 from mellea_cli.pipelines.theme_prompts import (
     GENERAL_DEFINITION,
+    NONE,
+    OTHER,
     PROPOSE_BATCH,
     Kind,
     Polarity,
@@ -117,12 +123,12 @@ def column_texts(column: Column) -> Texts:
 
 @dataclass
 class _Reservoir:
-    """A uniform random sample of the phrases of one stratum (Vitter's algorithm R)."""
+    """A uniform random sample of the phrases of one stratum (Vitter's algorithm R), with the ids of their rows."""
 
     seen: int = 0
-    kept: list[str] = field(default_factory=list)
+    kept: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, phrase: str, most: int, draw: random.Random) -> None:
+    def add(self, phrase: tuple[str, str], most: int, draw: random.Random) -> None:
         self.seen += 1
         if len(self.kept) < most:
             self.kept.append(phrase)
@@ -134,9 +140,19 @@ Texts = Callable[[Item], Sequence[str]]
 """The texts of a column in an item's row."""
 
 
+Drawn = dict[Kind, list[tuple[str, str]]]
+"""Phrases with the ids of their rows."""
+
+
 def sample_phrases(
     items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0, texts: Texts | None = None
 ) -> dict[Kind, Counter[str]]:
+    """The phrases of `draw_phrases`, with how often each was drawn."""
+    drawn = draw_phrases(items, most=most, seed=seed, texts=texts)
+    return {kind: Counter(phrase for phrase, _ in phrases) for kind, phrases in drawn.items()}
+
+
+def draw_phrases(items: Iterable[Item], *, most: int = SAMPLE, seed: int = 0, texts: Texts | None = None) -> Drawn:
     """Draw a stratified sample of phrases from summarised rows; memory does not grow with the input.
 
     The strata are sentiment and urgency. Each gets a share of the sample by its size, and at least an even part of a
@@ -149,7 +165,7 @@ def sample_phrases(
         texts: reads a column, whose texts take the place of complaints and praise and are of the kind `both`.
 
     Returns:
-        At most `most` phrases of each kind in random order, with how often each was drawn.
+        At most `most` phrases of each kind in random order.
     """
     draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
     strata: dict[Stratum, _Reservoir] = {}
@@ -164,14 +180,14 @@ def sample_phrases(
             continue
         for kind, phrase in phrases:
             stratum = (kind, judgement.sentiment, judgement.urgency)
-            strata.setdefault(stratum, _Reservoir()).add(phrase, most, draw)
-    drawn: dict[Kind, Counter[str]] = {}
+            strata.setdefault(stratum, _Reservoir()).add((phrase, str(item.id)), most, draw)
+    drawn: Drawn = {}
     for kind in get_args(Polarity) if texts is None else ("both",):
         own = {stratum: strata[stratum] for stratum in sorted(strata) if stratum[0] == kind}
         shares = _shares({stratum: reservoir.seen for stratum, reservoir in own.items()}, most)
         sampled = [phrase for stratum, share in shares.items() for phrase in own[stratum].kept[:share]]
         draw.shuffle(sampled)
-        drawn[kind] = Counter(sampled)
+        drawn[kind] = sampled
     return drawn
 
 
@@ -190,15 +206,21 @@ async def discover(phrases: Mapping[Kind, Counter[str]], ask: Ask, *, most: int,
     Returns:
         Themes, complaints first, each kind with the most frequent one first; empty when none could be found.
     """
-    themes: list[Theme] = []
+    return tuple(theme for theme, _ in await _discover(phrases, ask, most, about))
+
+
+async def _discover(
+    phrases: Mapping[Kind, Counter[str]], ask: Ask, most: int, about: str, known: Sequence[str] = ()
+) -> list[tuple[Theme, _Candidate]]:
+    themes: list[tuple[Theme, _Candidate]] = []
     for kind, limit in _limits(phrases, most).items():
-        taken = {theme.name.casefold() for theme in themes}
-        for found in await _find(_Topic(kind, about), phrases[kind], ask, limit):
+        taken = {theme.name.casefold() for theme, _ in themes}
+        for found in await _find(_Topic(kind, about), phrases[kind], ask, limit, known):
             name = f"{found.name} ({kind})" if found.name.casefold() in taken else found.name
             short = [phrase for phrase in found.phrases if len(phrase) <= _EXAMPLE_LENGTH] or found.phrases
             examples = tuple(phrase[:_EXAMPLE_LENGTH] for phrase in short[:2])
-            themes.append(Theme(name, found.definition, kind, examples))
-    return tuple(themes)
+            themes.append((Theme(name, found.definition, kind, examples), found))
+    return themes
 
 
 def first_question(phrases: Mapping[Kind, Counter[str]], most: int, about: str = "") -> tuple[Step, str]:
@@ -237,13 +259,15 @@ class _Candidate:
     weight: int
 
 
-async def _find(topic: _Topic, phrases: Counter[str], ask: Ask, limit: int) -> list[_Candidate]:
+async def _find(
+    topic: _Topic, phrases: Counter[str], ask: Ask, limit: int, known: Sequence[str] = ()
+) -> list[_Candidate]:
     found: list[_Candidate] = []
     left = list(phrases)
     # Phrases that no theme of the first round fits get a round of their own: next to frequent themes the model
     # overlooks the others.
     for _ in range(_ROUNDS):
-        proposed = await _propose(topic, left, ask, limit, [theme.name for theme in found])
+        proposed = await _propose(topic, left, ask, limit, [*known, *(theme.name for theme in found)])
         if not proposed:
             break
         sorted_in = await _sort(topic, proposed, sorted(left, key=lambda phrase: (-phrases[phrase], phrase)), ask)
@@ -331,6 +355,164 @@ async def _define(topic: _Topic, themes: Sequence[_Candidate], ask: Ask) -> None
 
 def _as_items(texts: Iterable[str]) -> list[Item]:
     return [Item(place, f"question {place + 1}", text) for place, text in enumerate(texts)]
+
+
+# A large theme: in so many rows, and in this share of the rows that say something.
+_LARGE_ROWS, _LARGE_SHARE, _MOST_LARGE = 30, 0.25, 3
+_SPLIT_SAMPLE = 48
+_MOST_PARTS = 4
+# A mixed theme: parts with at least this share of its sampled quotes each, and with this share together.
+_PART, _PARTS = 0.2, 0.6
+_LEAST_ROWS = 3  # that a new theme needs, or a merge
+_GO_TOGETHER = 0.6  # Cohen's kappa of two labels
+_SHOWN_ROWS = 10
+
+
+def most_questions(other: Collection[int], counts: Counter[str], rows: int, most: int) -> int:
+    """The most questions that proposals need.
+
+    Args:
+        other: the phrases of rows without a theme, by kind.
+        counts: the rows of each theme.
+        rows: the rows that say something.
+        most: the new themes, at most.
+    """
+    sizes = [(min(size, SAMPLE), 0) for size in other if size]
+    sizes += [(min(counts[name], _SPLIT_SAMPLE), _MOST_PARTS) for name in large_themes(counts, rows)]
+    asked = sum((1 + (size >= PROPOSE_BATCH)) * (size + -(-size // PROPOSE_BATCH)) + parts for size, parts in sizes)
+    return asked + (most if any(other) else 0)
+
+
+def large_themes(counts: Counter[str], rows: int) -> list[str]:
+    """The themes that are large enough to be split."""
+    least = max(_LARGE_ROWS, _LARGE_SHARE * rows)
+    return [name for name, number in counts.most_common(_MOST_LARGE) if number >= least]
+
+
+class LabelledSample:
+    """What the rows of a labelled output say about their themes, from one pass over them.
+
+    Args:
+        rows: each row with its labels and its quotes by theme.
+        themes: the themes.
+        seed: the same seed draws the same phrases and quotes.
+        texts: reads the column that is labelled.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]],
+        themes: Sequence[Theme],
+        *,
+        seed: int = 0,
+        texts: Texts | None = None,
+    ) -> None:
+        self.themes = {theme.name: theme for theme in themes}
+        self.rows = 0  # that say something
+        self.counts: Counter[str] = Counter()
+        self.pairs: Counter[tuple[str, str]] = Counter()  # Rows with both
+        self.together: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self.quotes = {theme.name: _Reservoir() for theme in themes}
+        self._draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
+        self._texts = texts
+        self.other = draw_phrases(self._others(rows), seed=seed, texts=texts)
+
+    def _others(self, rows: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]]) -> Iterator[Item]:
+        """The rows that no theme fits. Small models call some of them `none`, although they complain or praise."""
+        for item, labels, quotes in rows:
+            said = read_judgement(item.fields) if self._texts is None else None
+            if not labels or (NONE in labels and (said is None or not said.phrases)):
+                continue
+            self.rows += 1
+            if OTHER in labels or NONE in labels:
+                yield item
+            known = [name for name in self.themes if name in labels]
+            self.counts.update(known)
+            for name in known:
+                if quote := quotes.get(name):
+                    self.quotes[name].add((quote, str(item.id)), _SPLIT_SAMPLE, self._draw)
+            for pair in itertools.combinations(known, 2):
+                self.pairs[pair] += 1
+                if len(shown := self.together.setdefault(pair, [])) < _SHOWN_ROWS:
+                    shown.append((str(item.id), " … ".join(filter(None, map(quotes.get, pair)))))
+
+    def most_questions(self, most: int) -> int:
+        """The most questions that `propose` asks."""
+        return most_questions(list(map(len, self.other.values())), self.counts, self.rows, most)
+
+
+async def propose(sample: LabelledSample, ask: Ask | None, *, most: int, about: str = "") -> list[Proposal]:
+    """Propose changes of the themes that rows were labelled with: at most `most` new ones, splits and merges.
+
+    Without `ask` there are merges only.
+    """
+    found = list(_merges(sample))
+    if ask is not None:
+        merged = {name for proposal in found for name in proposal.replaces}
+        found = [*await _new_themes(sample, ask, most, about), *await _splits(sample, ask, about, merged), *found]
+    return [dataclasses.replace(proposal, number=number) for number, proposal in enumerate(found, start=1)]
+
+
+async def _new_themes(sample: LabelledSample, ask: Ask, most: int, about: str) -> list[Proposal]:
+    phrases = {kind: Counter(phrase for phrase, _ in drawn) for kind, drawn in sample.other.items()}
+    proposals = []
+    for theme, found in await _discover(phrases, ask, most, about, list(sample.themes)):
+        drawn = sample.other[theme.kind]
+        rows = [(row, phrase) for phrase, row in drawn if phrase in found.phrases]
+        if len(rows) >= _LEAST_ROWS:
+            what = f"texts of {about}" if about else f"{theme.kind}s"
+            reason = f"{len(rows)} of {len(drawn)} sampled {what} in rows without a theme say this."
+            proposals.append(Proposal("new", reason, (theme,), rows=tuple(rows[:_SHOWN_ROWS])))
+    return proposals
+
+
+async def _splits(sample: LabelledSample, ask: Ask, about: str, merged: Container[str]) -> list[Proposal]:
+    proposals = []
+    for name in large_themes(sample.counts, sample.rows):
+        whole, drawn = sample.themes[name], sample.quotes[name].kept
+        if name in merged or not drawn:
+            continue
+        phrases = {whole.kind: Counter(quote for quote, _ in drawn)}
+        found = await _discover(phrases, ask, _MOST_PARTS, about, list(sample.themes))
+        parts = [(theme, part) for theme, part in found if part.weight >= _PART * len(drawn)]
+        inside = sum(part.weight for _, part in parts)
+        if len(parts) < 2 or inside < _PARTS * len(drawn):
+            continue
+        number = sample.counts[name]
+        reason = (
+            f"{name!r} is in {number:,} of {sample.rows:,} rows that say something "
+            f"({number / sample.rows:.0%}), and {inside} of {len(drawn)} sampled quotes are about {len(parts)} things."
+        )
+        themes = tuple(dataclasses.replace(theme, parent=whole.parent or name) for theme, _ in parts)
+        shown = [[(row, quote) for quote, row in drawn if quote in part.phrases][:5] for _, part in parts]
+        proposals.append(Proposal("split", reason, themes, (name,), tuple(itertools.chain(*shown))))
+    return proposals
+
+
+def _merges(sample: LabelledSample) -> Iterator[Proposal]:
+    def kappa(pair: tuple[str, str]) -> float:
+        one, other = (sample.counts[name] for name in pair)
+        chance = one * (sample.rows - other) + other * (sample.rows - one)
+        return 2 * (sample.pairs[pair] * sample.rows - one * other) / chance if chance else 0.0
+
+    taken: set[str] = set()
+    for pair in sorted(sample.pairs, key=lambda pair: (-kappa(pair), pair)):
+        first, second = sorted((sample.themes[name] for name in pair), key=lambda theme: -sample.counts[theme.name])
+        same = first.kind == second.kind or "both" in (first.kind, second.kind)
+        if kappa(pair) < _GO_TOGETHER or sample.pairs[pair] < _LEAST_ROWS or not same or not taken.isdisjoint(pair):
+            continue
+        taken.update(pair)
+        reason = (
+            f"{sample.pairs[pair]:,} rows have both: of {sample.counts[first.name]:,} with {first.name!r} "
+            f"and {sample.counts[second.name]:,} with {second.name!r}."
+        )
+        theme = dataclasses.replace(
+            first,
+            definition=textwrap.shorten(f"{first.definition} {second.definition}", 300, placeholder=" …"),
+            kind=first.kind if first.kind == second.kind else "both",
+            examples=(*first.examples[:1], *second.examples[:1]),
+        )
+        yield Proposal("merge", reason, (theme,), (first.name, second.name), tuple(sample.together[pair]))
 
 
 class SubRunStopped(Exception):

@@ -65,6 +65,7 @@ class LabelQuestion:
 def settle_question(themes: Sequence[Theme], journal: Answers, about: str = "") -> LabelQuestion:
     """Decide how `themes` are asked about, given what the journal says was asked before, and remember it."""
     remembered = _remembered(journal)
+    themes = [dataclasses.replace(theme, parent="") for theme in themes]  # nobody is asked about it
     wanted = {_identity(theme): theme.name for theme in themes}
     longer = sorted((old for old in remembered if set(wanted) <= set(map(_identity, old))), key=len)
     asked = tuple(theme for theme in (longer[0] if longer else themes) if _identity(theme) in wanted)

@@ -252,13 +252,16 @@ def _themes(figures: Figures, columns: int, room: int, palette: Palette) -> Iter
     """The most frequent themes, as many as there is room for, and a line for the others."""
     if (labels := figures.labels) is None:
         return
-    shown = list(figures.themes)
+    rows = figures.theme_rows()
+    shown = rows
     others = [f"{count(labels.other)} other", f"{count(labels.none)} none", f"{count(labels.unlabelled)} not labelled"]
     if len(shown) > room - 1:
         shown = shown[: max(1, room - 1)]
-        others.insert(0, f"{len(figures.themes) - len(shown)} more themes")
-    entries: list[tuple[Role, str, int]] = [("done", theme.name, theme.count) for theme in shown]
-    longest = max((theme.count for theme in shown), default=0)
+        others.insert(0, f"{len(rows) - len(shown)} more themes")
+    entries: list[tuple[Role, str, int]] = [
+        ("done", f"{palette.glyphs.dot} {theme.name}" if parent else theme.name, theme.count) for theme, parent in shown
+    ]
+    longest = max((theme.count for theme, _ in shown), default=0)
     yield from _chart("themes", entries, longest, figures, columns, palette)
     text = f" {palette.glyphs.dot} ".join(others)
     yield clip((_label("" if shown else "themes"), ("quiet", text)), columns)

@@ -31,6 +31,7 @@ class ThemeCounts:
     failed: int = 0
     quotes: int = 0  # Quotes that were found verbatim in their rows' texts
     audited: bool = False  # Whether the rows of the output were read back and counted again
+    proposals: int | None = None  # Changes of the themes file that were proposed; `None` when nobody asked
 
     @property
     def accounted(self) -> int:
@@ -219,7 +220,7 @@ def _headline(summary: RunSummary) -> Iterator[tuple[Role, str]]:
     total = summary.total if summary.total is not None else summary.done + summary.failed
     if not summary.asked and summary.done and not summary.stopped:
         known = f"all {count(summary.done)} answers were" if summary.done > 1 else "the answer was"
-        yield "strong", f"{known} known already, nothing was sent"
+        yield "strong", f"{known} known already{'' if summary.calls else ', nothing was sent'}"
     else:
         items = plural(total, "item", "items")
         yield "strong", f"{count(summary.done)} of {items} answered in {duration(summary.elapsed_s)}"
@@ -263,8 +264,7 @@ def _item_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
     if summary.same:
         yield "same", "plain", f"{count(summary.same)} answered with an identical text, without a call"
     if summary.alike:
-        what = "capitals, blanks or a full stop"
-        yield "alike", "plain", f"{plural(summary.alike, 'row', 'rows')} shared the answer of a text with other {what}"
+        yield "alike", "plain", f"{plural(summary.alike, 'row', 'rows')} shared the answer of a nearly identical text"
 
 
 def _audit_facts(audit: AuditFigures, between: str) -> Iterator[tuple[str, Role, str]]:
