@@ -70,6 +70,7 @@ DONE: Event = {"done": True}  # The event that SSE's `[DONE]` becomes: an orderl
 
 _DONE = "[DONE]"
 _GZIP = 31  # zlib's code for a gzip header
+_GZIP_START = b"\x1f"
 _MOVED = frozenset({307, 308})
 _NO_ANSWER = frozenset({202, 204})
 _DRAIN_S = 1.0
@@ -135,7 +136,7 @@ class WireClient:
             BackendError: `StreamBroken` when the answer had begun, else the class for what happened.
         """
         url, model = self.base_url + path, str(body.get("model", ""))
-        response = await self._posted(url, encode(body))
+        response = await self._send("POST", url, encode(body), resend=True)
         try:
             # Looked up as bytes: each access through httpx's headers costs several calls.
             names = b" ".join([name for name, _ in response.headers.raw]).lower()
@@ -231,7 +232,8 @@ class WireClient:
         """Send a request and return the response's head.
 
         With `resend` it is sent again when a connection that was kept ends before the first byte: the server closed it
-        meanwhile, as llama.cpp's does after each streamed answer. That is no sign of an outage.
+        meanwhile, as llama.cpp's does after each streamed answer. That is no sign of an outage. And a redirect is
+        followed, and remembered, where it leads to the same server, which may see the key.
         """
         import aiohttp
         import httpx
@@ -241,9 +243,10 @@ class WireClient:
         if self._transport is None:
             self._transport = open_transport(self.base_url, self._max_connections)
             self._default_headers = httpx.Headers(self._headers)
+        target = self._moves.get(url, url)
         request = httpx.Request(
             method,
-            self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url + self._query)),
+            self._urls.get(target) or self._urls.setdefault(target, httpx.URL(target + self._query)),
             headers=self._default_headers if headers is None else {**self._headers, **headers},
             content=content,
             extensions={"timeout": self._timeout},
@@ -251,9 +254,17 @@ class WireClient:
         while True:
             was_kept.set(False)
             try:
-                return await self._transport.handle_async_request(request)
+                response = await self._transport.handle_async_request(request)
             except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
                 reason, cause = self._clean(describe_failure(exc)), _safe_cause(exc)
+            else:
+                if resend and response.status_code in _MOVED and url not in self._moves:
+                    target = urljoin(url, response.headers.get("location", "")).partition("?")[0]
+                    if urlsplit(target)[:2] == urlsplit(url)[:2]:
+                        await _release(response)
+                        self._moves[url] = target
+                        return await self._send(method, url, content, headers, resend=True)
+                return response
             if not (resend and was_kept.get() and reason == HUNG_UP):
                 break
         # Raised outside of the handler, which would attach the unsafe error as the context.
@@ -274,7 +285,8 @@ class WireClient:
             async with aclosing(cast("AsyncGenerator[bytes, None]", stream)) as chunks:
                 async for data in chunks:
                     if not begun:
-                        begun, unpack = True, _unpacker(data, response.headers.get("content-encoding", ""), url)
+                        begun, encoding = True, response.headers.get("content-encoding", "")
+                        unpack = _unpacker(data, encoding, url) if encoding or data.startswith(_GZIP_START) else None
                     yield data if unpack is None else unpack(data)
         except (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError, zlib.error) as exc:
             raise StreamBroken(f"the connection to {url} broke in the middle of an answer") from _safe_cause(exc)
@@ -303,7 +315,7 @@ class WireClient:
                     return events, StreamBroken(f"{url} sent JSON that is not an object"), False
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             # Nearly every event is a piece of an answer, which is seen without a call.
-            event = event if event.get("choices") else unwrapped(event)  # noqa: PLW2901
+            event = event if "choices" in event else unwrapped(event)  # noqa: PLW2901
             if (event.get("error") or not event.get("choices")) and is_error(event):
                 error = ErrorObject.read(event)
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
@@ -336,17 +348,6 @@ class WireClient:
                 failure.hint = f"if this is the same server: --base-url {target.removesuffix(path)}"
             return failure
         return self._error(response.status_code, error, response.headers, url, model)
-
-    async def _posted(self, url: str, content: bytes) -> httpx.Response:
-        """POST a body; a redirect is followed, and remembered, where it leads to the same server."""
-        response = await self._send("POST", self._moves.get(url, url), content, resend=True)
-        if response.status_code in _MOVED:
-            target = urljoin(url, response.headers.get("location", "")).partition("?")[0]
-            if urlsplit(target)[:2] == urlsplit(url)[:2] and target != url:
-                await _release(response)
-                self._moves[url] = target
-                response = await self._send("POST", target, content, resend=True)
-        return response
 
     def _error(
         self, status: int, error: ErrorObject, headers: Mapping[str, str], url: str, model: str, *, inside: bool = False
@@ -409,7 +410,7 @@ def _unpacker(head: bytes, encoding: str, url: str) -> Callable[[bytes], bytes] 
     Raises:
         EndpointMissing: it is packed in a way that was not asked for.
     """
-    if head.startswith(b"\x1f"):
+    if head.startswith(_GZIP_START):
         return zlib.decompressobj(_GZIP).decompress
     encoding = encoding.strip().lower()
     if encoding == "deflate":
