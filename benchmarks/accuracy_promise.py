@@ -25,10 +25,9 @@ from mellea_cli.items import Item, Outcome, Success
 from mellea_cli.messages import Options
 from mellea_cli.pipelines.own_fields import own_pipeline
 from mellea_cli.pipelines.pipeline_spec import PipelineSpec
-from mellea_cli.run.audit import Audit
 from mellea_cli.run.batch import RunIO
 from mellea_cli.run.plan import RunPlan
-from mellea_cli.run.row_model import LEARNED, Guess, LearnedFields, RowLearner, RowModel, audit_share
+from mellea_cli.run.row_model import LEARNED, Audit, Guess, LearnedFields, RowLearner, RowModel, audit_share
 
 KEPT = 0.95
 _AHEAD = 200

@@ -98,10 +98,10 @@ def solved(matrix: list[list[float]], right: Sequence[float]) -> list[float]:
     return [row[-1] for row in rows]
 
 
-def fit(samples: Sequence[Sample]) -> Weights:
-    """The coefficients with the least penalized loss."""
+def fit(samples: Sequence[Sample], classes: int = len(SENTIMENTS)) -> Weights:
+    """The coefficients with the least penalized loss, a row for each class."""
     width = len(samples[0][0]) + 1
-    weights = [[0.0] * width for _ in SENTIMENTS]
+    weights = [[0.0] * width for _ in range(classes)]
     for _ in range(30):
         steps = solved(curvature(weights, samples), gradient(weights, samples))
         for label, row in enumerate(weights):
@@ -175,8 +175,8 @@ async def each(backend: LocalBackend, model: str, step: Step, texts: Sequence[st
     async def worker() -> None:
         for place, text in left:
             for part, request in step.label_requests(model, Options(temperature=0.0), text):
-                logprobs = (await generate(backend, as_large(request))).logprobs or {}
-                found[place].append([round(one, 4) for one in read_labels(part, step.labels, logprobs).logprobs])
+                likely = (await generate(backend, as_large(request))).tokens[0].likely
+                found[place].append([round(one, 4) for one in read_labels(part, step.labels, likely).logprobs])
 
     try:
         await asyncio.gather(*(worker() for _ in range(SLOTS)))

@@ -54,7 +54,7 @@ class GenerateRequest:
     output_schema: Mapping[str, Any] | None = None
     """A JSON schema for the answer; servers that can constrain their output by it."""
     top_logprobs: int = 0
-    """The most likely tokens whose log-probabilities are wanted for the answer's first token; 0 for none."""
+    """The most likely tokens whose log-probabilities are wanted for each token of the answer; 0 for none."""
     small: bool = False
     """Whether the backend's small model may answer, where it runs two."""
 
@@ -85,6 +85,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an answer."""
+
+    text: str
+    likely: Mapping[str, float]
+    """Log-probabilities of the most likely tokens in its place and of itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One piece of a streamed answer."""
 
@@ -95,8 +104,8 @@ class Chunk:
     """`stop`, `length`, `content_filter` or `error`: set once, on the chunk that ends the answer."""
     usage: Usage | None = None
     """Set at most once, on or after the chunk that ends the answer."""
-    logprobs: Mapping[str, float] | None = None
-    """Log-probabilities of the most likely first tokens, where the request wants them."""
+    tokens: tuple[Token, ...] = ()
+    """The tokens of this piece, where the request wants log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +122,8 @@ class Completion:
     thinking: str = ""
     attempts: int = 1
     """How often the request was sent until it succeeded."""
-    logprobs: Mapping[str, float] | None = None
-    """Log-probabilities of the most likely first tokens; `None` when not asked for, or not to be had."""
+    tokens: tuple[Token, ...] = ()
+    """The tokens with their log-probabilities; none when not asked for, or not to be had."""
 
 
 CHARACTERS_PER_TOKEN = 4

@@ -22,7 +22,7 @@ from mellea_cli.backends.wire_format import (
     decode,
     decode_all,
     encode,
-    read_logprobs,
+    read_tokens,
     valid_unicode,
 )
 from mellea_cli.errors import StreamBroken, UsageError
@@ -268,19 +268,23 @@ def test_shared_messages_are_encoded_as_any_other() -> None:
                     "top_logprobs": [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -3}],
                 }
             ],
-            {"a": -0.1, "b": -3.0},
+            [{"a": -0.1, "b": -3.0}],
         ),
-        ([{"token": "a", "logprob": -0.1, "top_logprobs": []}], None),
-        ([{"token": "a", "logprob": -0.1}], None),
+        (
+            [{"token": one, "logprob": -4, "top_logprobs": [{"token": "c", "logprob": -0.1}]} for one in "ab"],
+            [{"c": -0.1, "a": -4.0}, {"c": -0.1, "b": -4.0}],
+        ),
+        ([{"token": "a", "logprob": -0.1, "top_logprobs": []}], []),
+        ([{"token": "a", "logprob": -0.1}], []),
         (
             [{"top_logprobs": [{"token": None, "logprob": -1}, {"token": "b"}, "c", {"token": "d", "logprob": -2.5}]}],
-            {"d": -2.5},
+            [{"d": -2.5}],
         ),
-        ([], None),
-        (None, None),
-        ("positive", None),
+        ([], []),
+        (None, []),
+        ("positive", []),
     ],
 )
-def test_log_probabilities_are_those_of_the_first_token(tokens: object, found: dict[str, float] | None) -> None:
+def test_tokens_have_the_likely_ones_and_themselves(tokens: object, found: list[dict[str, float]]) -> None:
     """Whatever has another form is nothing, and never an error."""
-    assert read_logprobs(tokens) == found
+    assert [token.likely for token in read_tokens(tokens)] == found

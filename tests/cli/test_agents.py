@@ -120,16 +120,20 @@ async def test_an_error_is_the_command_s_own(folder: Path) -> None:
     """What the command says reaches the assistant, with the next thing to do."""
     async with assistant(folder, "--allow-run") as client:
         refused = error(await client.call_tool("run", {"input": "none.jsonl", "output": "out.jsonl"}))
-    assert "none.jsonl" in refused
+    assert "none.jsonl: no such file" in refused
+    assert "{" not in refused
 
 
 def test_files_are_listed_newest_first(folder: Path) -> None:
-    """Hidden files and folders are left out."""
-    (folder / ".hidden.jsonl").write_text("{}\n")
+    """Every format that can be read, and pipeline files; hidden files, folders and other files are left out."""
+    for name in (".hidden.jsonl", "out.jsonl.journal", "notes.txt"):
+        (folder / name).write_text("{}\n")
+    for name in ("book.xlsx", "week.parquet", "fields.toml"):
+        (folder / name).write_bytes(b"")
     (folder / "sub").mkdir()
     (folder / "sub" / "week.csv").write_text("text\nx\n")
     files = AgentFiles(folder).list_files()
-    assert set(files) == {"sub/week.csv", "in.jsonl", "link.jsonl"}
+    assert set(files) == {"sub/week.csv", "in.jsonl", "link.jsonl", "book.xlsx", "week.parquet", "fields.toml"}
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_other_settings_are_confirmed_at_a_terminal(
 
     command = ("summarise", str(feedback), "-o", "out.jsonl", "-b", "scripted")
     mellea(*command)
-    monkeypatch.setattr(batch_run, "_agreed", agreed)
+    monkeypatch.setattr(batch_run, "confirmed", agreed)
     done = mellea(*command, "-p", "steps", "-t", "0.5")
     assert done.returncode == (0 if yes else 2), done.stderr
     (question,) = questions

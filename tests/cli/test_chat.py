@@ -99,6 +99,12 @@ def test_turns_as_objects(ask: Ask) -> None:
     assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["one", "two"]
 
 
+def test_a_command_that_asks_is_answered_as_an_object(ask: Ask) -> None:
+    """`/retry` among turns with --json prints a line of JSON like any question."""
+    done = ask("--turns", "--json", stdin="one\n/retry\n")
+    assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["one", "one"]
+
+
 def test_turns_may_be_commands(ask: Ask, server: ModelServer, tmp_path: Path) -> None:
     """Commands work in a script, talk on stderr, and an unknown one ends it with code 2 before anything is sent."""
     done = ask("--turns", stdin="/system Be brief.\nhello\n/export out.md\n/exit\nnever\n")

@@ -33,6 +33,18 @@ def test_the_doctor_is_content_with_an_ollama_that_has_the_model(mellea: Run, tm
     assert "sk-secret-of-mine" not in done.stdout + done.stderr
 
 
+def test_the_default_run_is_that_of_the_settings(mellea: Run, tmp_path: Path) -> None:
+    """A server in the configuration file makes a run without flags work, whatever else is missing here."""
+    config = tmp_path / "config.toml"
+    config.write_text('backend = "openai"\nmodel = "their-model"\nbase-url = "http://127.0.0.1:9/v1"\n')
+    done = mellea("doctor", env={"OLLAMA_HOST": "http://127.0.0.1:9", "MELLEA_CONFIG": str(config)})
+    assert done.returncode == 0, done.stdout
+    assert "asking openai for their-model, as the settings say" in done.stdout
+    missing = mellea("doctor", env={"OLLAMA_HOST": "http://127.0.0.1:9", "MELLEA_POOL": "gpus"})
+    assert missing.returncode == 2
+    assert "there is no pool 'gpus'" in missing.stdout
+
+
 @pytest.mark.parametrize(
     ("config", "environ", "problem"),
     [

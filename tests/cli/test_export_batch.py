@@ -124,7 +124,7 @@ def test_what_failed_is_finished_live(source: Path, tmp_path: Path, monkeypatch:
         done = mellea(source, "--import-batch", str(replies), "--base-url", server.openai_url)
         assert server.state.requests == 2
     assert done.exit_code == 0, done.stderr
-    assert "17 answers, 1 requests without one, 1 lines that do not answer requests of mellea" in done.stderr
+    assert "17 answers, 1 request without one, 1 line not about requests of mellea" in done.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == live(source)
 
 

@@ -111,7 +111,7 @@ def test_each_field_is_a_flag_of_the_commands_that_it_names() -> None:
     summarise, themes, watched = flags_of("summarise"), flags_of("themes"), flags_of("watch-folder")
     assert summarise | themes | watched == fields
     assert summarise - themes >= {"offload", "export_batch", "engine", "pipeline"}
-    assert themes - summarise == {"themes_file", "theme_field", "max_themes", "find_only"}
+    assert themes - summarise == {"themes_file", "theme_field", "max_themes", "find_only", "propose", "accept"}
 
 
 @pytest.fixture

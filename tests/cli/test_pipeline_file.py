@@ -197,6 +197,14 @@ def test_a_malformed_file_ends_in_one_line(mellea: Run, shop: Path, reviews: Pat
     assert hint.startswith("mellea: try: ")
 
 
+def test_the_run_over_all_rows_has_the_flags_of_the_try(mellea: Run, shop: Path, reviews: Path) -> None:
+    """What is to be typed next reads the same column and asks the same model; which rows were tried is left out."""
+    flags = ("--format", "jsonl", "--text-field", "text", "--backend", "scripted", "--redact")
+    done = mellea("pipeline", "try", "shop.toml", "reviews.jsonl", *flags, "--sample", "--fresh")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(f"all rows: mellea run shop.toml reviews.jsonl {' '.join(flags)} -o OUT\n")
+
+
 def test_try_asks_about_five_rows(mellea: Run, shop: Path, reviews: Path) -> None:
     """Text, answers and what was asked stand next to each other; the last lines say what to type next."""
     done = mellea("pipeline", "try", "shop.toml", "reviews.jsonl", "-b", "scripted")
@@ -205,7 +213,7 @@ def test_try_asks_about_five_rows(mellea: Run, shop: Path, reviews: Path) -> Non
     assert "The door of car 4 is stuck." in done.stdout
     assert "5 rows asked with 5 calls" in done.stderr
     assert all(len(line) < 80 for line in done.stderr.splitlines()[-2:])
-    assert "mellea run shop.toml reviews.jsonl -o OUT" in done.stderr
+    assert "mellea run shop.toml reviews.jsonl --backend scripted -o OUT" in done.stderr
 
 
 def test_an_edit_asks_only_what_it_changes(mellea: Run, shop: Path, reviews: Path) -> None:

@@ -25,6 +25,8 @@ def test_one_screen_says_what_matters(mellea: Run, results: Path) -> None:
     for word in ("sentiment  negative", "urgency high", "themes     ", "urgent     [R-", "by month   2026-01"):
         assert word in done.stdout
     assert f"mellea report {results} -o report.html" in done.stdout
+    split = mellea("report", str(results), "--by", "channel")
+    assert f"mellea report {results} --by channel -o report.html" in split.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -78,6 +80,15 @@ def test_definitions_come_from_the_themes_file(mellea: Run, results: Path, tmp_p
     assert "**Price**: What it costs." in told
 
 
+def test_a_dumb_terminal_gets_lines_instead_of_the_pager(
+    mellea: Run, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot move its cursor, so nothing is drawn on it."""
+    monkeypatch.setattr("mellea_cli.ui.terminal.is_terminal", lambda *_: True)
+    done = mellea("show", str(results), "-n", "2", "--columns", "id", env={"TERM": "dumb"})
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "hint"),
     [
@@ -88,7 +99,7 @@ def test_definitions_come_from_the_themes_file(mellea: Run, results: Path, tmp_p
         (("themes.jsonl", "-o", "themes.jsonl", "--format", "md"), "is the input and the output at once", "another"),
         (("themes.jsonl", "-o", "no/x.md"), "there is no folder", "mkdir -p"),
         (("themes.jsonl", "--themes-file", "t.toml"), "t.toml: cannot be read", "--themes-file"),
-        (("input.csv",), "input.csv:1: is not an output of mellea summarise", "mellea summarise"),
+        (("input.csv",), "input.csv:1: is not an output of mellea summarise", "next to it: input.csv.journal"),
     ],
 )
 def test_errors_are_one_line_and_what_to_type(
@@ -234,6 +245,8 @@ def test_rows_are_lines_off_a_terminal(mellea: Run, output: Path) -> None:
         (("--sort", "-Order number"), ["R-1", "R-2", "R-3"]),
         (("--sort", "urgency"), ["R-1", "R-2", "R-3"]),
         (("-n", "2"), ["R-1", "R-2"]),
+        (("-n", "1", "--search", "broken"), ["R-3"]),
+        (("-n", "2", "--sort", "order number"), ["R-2", "R-1"]),
         (("--where", "text is null"), []),
     ],
 )
@@ -244,6 +257,9 @@ def test_rows_are_selected_searched_and_sorted(
     done = mellea("show", str(output), *flags, "--json", "id")
     assert done.returncode == 0
     assert [row["id"] for row in json.loads(done.stdout)] == ids
+    if "--search" not in flags and ids:
+        done = mellea("export", str(output), *flags, "--output-format", "json", "--columns", "id")
+        assert [row["id"] for row in json.loads(done.stdout)] == ids
 
 
 def test_json_has_the_named_fields(mellea: Run, output: Path) -> None:

@@ -216,6 +216,26 @@ def test_edits_are_adopted(mellea: Run, tmp_path: Path) -> None:
     assert output.read_text(encoding="utf-8").splitlines()[2] == ",".join(cells)
 
 
+@pytest.mark.parametrize("ids", [True, False])
+def test_an_adopted_edit_stays_the_edit_of_one_row(ids: bool, mellea: Run, tmp_path: Path) -> None:
+    """With ids only the edited row of two with one text has it; without them it is still found by its text."""
+    rows = [{"id": n, "text": text} for n, text in ((1, "Late again."), (2, "Late again."), (3, "Fine."))]
+    rows = [row if ids else {"text": row["text"]} for row in rows]
+    run = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "scripted", "-q")
+    write_rows(tmp_path / "in.jsonl", rows)
+    mellea(*run)
+    output = tmp_path / "out.jsonl"
+    found = read_rows(output)
+    write_rows(output, [found[0], found[1] | {"sentiment": "mixed"}, found[2]])
+    assert mellea(*run, "--adopt-edits").returncode == 0
+    write_rows(tmp_path / "in.jsonl", rows[::-1])
+    assert mellea(*run).returncode == 0
+    labels = [row["sentiment"] == "mixed" for row in read_rows(output)]
+    assert labels == [False, True, not ids]
+    told = json.loads(mellea("report", str(output), "--format", "json").stdout)
+    assert told["mix"]["sentiment"]["mixed"] == sum(labels)
+
+
 def test_an_edit_after_a_correction_is_the_newer_one(mellea: Run, tmp_path: Path) -> None:
     """It joins the corrections by itself; a correction that was made of an edit wins over it."""
     source = write_rows(tmp_path / "in.jsonl", [{"id": 1, "text": "Text 1."}])
@@ -364,6 +384,22 @@ def test_a_review_continues_with_its_size_and_its_counts(mellea: Run, results: P
     line = replace(_said(int(first), "other"), seed=5, size=5)
     CorrectionsFile(corrections_path(results)).add([line])
     assert "r.html: 4 rows to judge" in mellea("review", str(results), *flags).stderr
+
+
+def test_a_review_is_continued_by_the_same_command(
+    results: Path, tmp_path: Path, mellea: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be typed next has the flags that were given, in the review and in the report."""
+    flags = ("review", str(results), "-n", "5", "--fields", "sentiment", "--id-field", "id")
+    refused = mellea(*flags)
+    assert refused.stderr.endswith(f"mellea {' '.join(flags)} --html review.html\n")
+    monkeypatch.setattr("mellea_cli.ui.terminal.can_draw", lambda *_: True)
+    monkeypatch.setattr("mellea_cli.ui.full_screen.ReviewScreen.run", lambda *_: None)
+    done = mellea(*flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(
+        f"continue: mellea {' '.join(flags)}; corrected totals: mellea report {results} --id-field id\n"
+    )
 
 
 def test_a_runs_summary_counts_what_is_written(mellea: Run, tmp_path: Path) -> None:

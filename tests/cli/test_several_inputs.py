@@ -103,6 +103,7 @@ def test_one_output_each(mellea: Run, exports: Path, tmp_path: Path) -> None:
         (("a.csv", "-o", "x.csv", "--output-dir", "out"), "-o and --output-dir do not go together"),
         (("a.csv", "b/a.csv", "--output-dir", "out"), "both would be written to out/a.csv"),
         (("a.csv", "--output-dir", "."), "is the folder of the inputs"),
+        (("a.csv", "--output-dir", "out", "--errors-file", "e.csv"), "--errors-file e.csv: is one file, and each"),
         (("a.csv", "-", "-o", "x.csv"), "standard input cannot be one of several inputs"),
         (("a.csv", "c.csv", "-o", "x.csv"), "c.csv: no such file"),
         (("a.csv", "b", "-o", "a.csv"), "is an input and the output at once"),

@@ -54,6 +54,16 @@ def test_a_condition_that_holds_is_said_once(mellea: Run) -> None:
 
 
 @pytest.mark.usefixtures("weeks")
+def test_a_condition_on_rows_counts_in_both_outputs(mellea: Run) -> None:
+    """`watch` and `compare` look at the selected rows of either file only."""
+    where = ("--where", "nps > 5")
+    assert mellea(*WATCH, "--when", "negative +5pp", *where).returncode == 0
+    told = json.loads(mellea("compare", *WATCH[1:], "--json", *where).stdout)
+    assert (told["old"]["rows"], told["new"]["rows"]) == (300, 248)
+    assert mellea(*WATCH, "--when", "negative +5pp", "--where", "nsp > 5").returncode == 2
+
+
+@pytest.mark.usefixtures("weeks")
 @pytest.mark.parametrize(
     "condition",
     ["negative +15pp", "positive +5pp", "theme:Billing & fees x3", "theme:Staff x2", "mixed +1pp", "nps +5"],

@@ -136,6 +136,27 @@ def test_what_cannot_work_is_said_at_once(mellea: Run, folder: Path, arguments: 
     assert words in done.stderr
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--dry-run",),
+        ("--estimate",),
+        ("--errors-file", "e.csv"),
+        ("--max-errors", "few"),
+        ("--where", "rating >"),
+        ("--accuracy", "1.5"),
+    ],
+)
+def test_flags_that_would_leave_files_unprocessed_are_refused(
+    mellea: Run, folder: Path, flags: tuple[str, ...]
+) -> None:
+    """Before any file: a preview, one errors file for all, and what cannot be read at all."""
+    done = mellea("watch-folder", str(folder), "-b", "scripted", *flags)
+    assert done.returncode == 2
+    assert flags[-1].split()[0] in done.stderr
+    assert not (folder / "results" / STATE).exists()
+
+
 @contextmanager
 def watching(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The program, with the scripted backend."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -221,6 +222,23 @@ async def test_an_outage_costs_no_request_its_budget() -> None:
     async with maintained(server, 4, policy=RetryPolicy(max_retries=1, base_s=0.001)) as made:
         answers = await send_all(made, 8)
     assert [answer.text for answer in answers] == ["fine"] * 8
+
+
+async def test_a_failure_in_flight_when_the_breaker_opens_is_not_charged() -> None:
+    """Of eight questions that fail for ever at once, four open the breaker: each other one is sent once more."""
+    server = Server(lambda text, _number: StreamBroken("cut") if text.startswith("poison") else None)
+
+    async def attempts(number: int) -> int:
+        with pytest.raises(StreamBroken) as caught:
+            await made.send(asking(f"poison {number}"))
+        return caught.value.attempts
+
+    async with maintained(server, 8, limits=ClientLimits(max_wait_s=5)) as made:
+        await made.send(asking("first"))
+        found = Counter(await asyncio.gather(*map(attempts, range(8))))
+    assert set(found) == {6, 7}
+    assert found[7] >= 4
+    assert 1 + sum(number * rows for number, rows in found.items()) == len(server.requests) - server.probes
 
 
 async def test_one_request_alone_waits_through_an_outage() -> None:

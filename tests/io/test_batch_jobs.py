@@ -132,6 +132,10 @@ def test_an_id_says_which_answer_and_which_step() -> None:
     assert name == "000102030405060708090a0b0c0d0e0f-analysis"
     assert is_custom_id(name)
     assert len(custom_id(b"x" * 16, "s" * 31)) == 64
+    # Steps of a pipeline file may have other names: a reply to each is one of a run, and no id is too long.
+    other = [custom_id(b"x" * 16, step) for step in ("first-look", "prüfung", "s" * 59 + "a", "s" * 59 + "b")]
+    assert len(set(other)) == 4
+    assert all(is_custom_id(one) and len(one) <= 64 for one in other)
     assert not any(is_custom_id(other) for other in ("request-1", name.upper(), name + "\n", "-analysis", ""))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
 import random
 import sys
+import tempfile
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -293,3 +295,20 @@ def test_without_its_package_a_format_says_what_to_install(
     with pytest.raises(UsageError, match=f"the package {package} is not installed") as caught:
         read_table(tmp_path / name)
     assert caught.value.hint == "pip install 'mellea-cli[tables]'"
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04 of a zip archive", b"rows"])
+def test_a_full_temporary_folder_is_said(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is packed and comes through a pipe, and what a library reads from a file, is stored there first."""
+
+    class Full(io.BytesIO):
+        def writelines(self, lines: Any) -> None:
+            list(lines)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile"):
+        monkeypatch.setattr(tempfile, name, lambda **_: Full())
+    source = ByteInput("<stdin>", stream=io.BytesIO(data))
+    with pytest.raises(InputError, match="cannot be stored in a temporary file: No space left on device") as caught:
+        source.file(source.chunks())
+    assert "TMPDIR" in caught.value.hint

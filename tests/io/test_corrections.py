@@ -141,6 +141,16 @@ def test_rows_are_found_by_their_text() -> None:
     assert Corrections([said("1", "mixed", text="")]).row("2", "") == {}
 
 
+def test_an_edited_cell_is_of_its_row_alone() -> None:
+    """Another row with the same text has it only where rows have no ids, and may have changed their numbers."""
+    corrections = Corrections(
+        [said("1", "mixed", text="Late."), said("2", "positive", text="Late.", field="urgency", sample="edited")]
+    )
+    assert set(corrections.row("2", "Late.")) == {"urgency"}
+    assert set(corrections.row("9", "Late.")) == {"sentiment"}
+    assert set(corrections.row("9", "Late.", has_id=False)) == {"sentiment", "urgency"}
+
+
 def test_the_random_order_is_nested() -> None:
     """A row keeps its place when others are added; which rows belong to the sample so far can be told."""
     texts = [(str(n), f"Text {n}.") for n in range(200)]

@@ -280,6 +280,30 @@ def test_parts_of_a_broken_row_are_not_filled_up() -> None:
     assert [error.line for error in reported] == [2, 3]
 
 
+class Endless(io.RawIOBase):
+    """A table whose rows all lack their last cell, without end; it counts what was read of it."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def read(self, _: int = -1) -> bytes:
+        start, self.rows = self.rows, self.rows + 5_000
+        assert self.rows < 100_000, "the reader waits for a row that never comes"
+        header = b"" if start else b"id,comment,by\n"
+        return header + b"".join(b"%d,late\n" % number for number in range(start, self.rows))
+
+
+def test_short_rows_are_read_in_bounded_memory() -> None:
+    """Rows that lack their last cells do not all wait for one that has it; of those left out only the number grows."""
+    notes: list[str] = []
+    with open_source("-", note=notes.append, stream=Endless()) as source:  # type: ignore[arg-type]  # it is read only
+        items = iter(source)
+        assert [next(items).fields["by"] for _ in range(15_000)] == [""] * 15_000
+        items.close()  # type: ignore[attr-defined]  # a generator
+    (note,) = [note for note in notes if "filled up" in note]
+    assert "rows with fewer cells than the header, filled up (lines 2, 3, 4, 5, 6 and " in note
+
+
 def test_header_below_the_end_is_refused() -> None:
     """A --header-row that the file does not have is an error."""
     options = SourceOptions(header_row=9)

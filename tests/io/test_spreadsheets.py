@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import re
 import shutil
 import subprocess
@@ -335,6 +336,23 @@ def test_a_stream_that_is_too_long_stops_at_the_limit(tmp_path: Path, monkeypatc
         with pytest.raises(OutputError, match="holds 3 rows below its header, and there are 4 or more"):
             sink.write(Row(Item(3, 3, "", {"text": "a"}), {}))
     assert not (tmp_path / "out.xlsx").exists()
+
+
+def test_a_sheet_that_cannot_be_written_leaves_no_rows_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library collects rows in temporary files, which hold feedback."""
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    write = Worksheet._write_cell
+
+    def fails(self: Worksheet, sheet: Any, row: int, *cell: Any) -> None:
+        if row == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, sheet, row, *cell)
+
+    monkeypatch.setattr(Worksheet, "_write_cell", fails)
+    with pytest.raises(OutputError, match="No space left"):
+        write_table(tmp_path / "out.xlsx", [{"text": "a"}] * 4)
+    assert list(temporary.iterdir()) == []
 
 
 def test_as_many_columns_as_a_sheet_holds(tmp_path: Path) -> None:

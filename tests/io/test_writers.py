@@ -48,6 +48,7 @@ def test_name_gives_way_until_it_is_free_and_says_so_once() -> None:
     """An input column is never touched; each of our names is noted once, however many rows have it."""
     notes: list[str] = []
     assert FreeNames().find("summary", ["Summary", "MELLEA_SUMMARY"]) == "mellea_summary_2"
+    assert FreeNames().find("Team", ["Team", "mellea_team"]) == "mellea_Team_2"
     names = FreeNames(notes.append)
     assert names.find("summary", ["text"]) == "summary"
     assert notes == []

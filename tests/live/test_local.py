@@ -23,6 +23,7 @@ from mellea_cli.backends.local import EmbeddedServer, EmbeddedServerLost, LocalB
 from mellea_cli.errors import BackendUnavailable, ContextTooLong, ModelFileError, ModelMissing, Scope, UsageError
 from mellea_cli.messages import Chunk, GenerateRequest, Message, Options
 from mellea_cli.models.store import ModelStore
+from mellea_cli.pipelines.confidence import read_choices
 
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(300)]
 
@@ -113,12 +114,23 @@ async def test_a_schema_is_followed_and_usage_is_told(backend: LocalBackend) -> 
     assert usage[0].completion_tokens > 5
 
 
+async def test_the_tokens_of_an_answer_tell_its_choices(backend: LocalBackend) -> None:
+    """Under a schema the server still says what else the model would have written."""
+    asked = replace(ask("I love this shop!", max_tokens=60, schema=SCHEMA), top_logprobs=20)
+    chunks = await answer(backend, asked)
+    tokens = [token for chunk in chunks for token in chunk.tokens]
+    assert "".join(token.text for token in tokens) == text_of(chunks)
+    moods = read_choices(SCHEMA, tokens)["mood"]
+    assert sum(moods.values()) == pytest.approx(1)
+    assert 0 < moods[json.dumps(json.loads(text_of(chunks))["mood"])] <= 1
+
+
 async def test_a_small_model_answers_what_it_may(small_store: ModelStore, small_model: Path) -> None:
     """It has a server of its own; the other one does not start for that, and log-probabilities come along."""
     backend = LocalBackend(NAME, slots=1, context_per_slot=512, store=small_store, small_model=str(small_model))
     try:
         asked = replace(ask("Is the sky blue? Answer yes or no.", max_tokens=1), top_logprobs=20, small=True)
-        found = [chunk.logprobs for chunk in await answer(backend, asked) if chunk.logprobs]
+        found = [chunk.tokens[0].likely for chunk in await answer(backend, asked) if chunk.tokens]
         assert len(found) == 1
         assert len(found[0]) == 20
         assert max(found[0].values()) < 0

@@ -13,7 +13,7 @@ from aiohttp import web
 from loopback.batches import BatchRoutes
 from loopback.plan import Call, Fault, Settings
 from loopback.protocols import ChatProtocol, OllamaProtocol, OpenAIProtocol
-from loopback.replies import find_mark, pieces, prompt_of
+from loopback.replies import find_mark, pieces, prompt_of, tokens
 from loopback.state import State
 
 
@@ -189,9 +189,11 @@ class _Answer:
         text = self._text(fault)
         if self._settings.logprobs is not None and self._call.body.get("logprobs") and fault.text is None:
             likely = self._settings.logprobs(self._call.prompt)
-            text, self._sent = max(likely, key=lambda token: likely[token]), 1
-            await response.write(self._protocol.likely(text, likely))
-            text = ""
+            best = max(likely, key=lambda token: likely[token])
+            parts = [best] if self._call.schema is None else tokens(text)
+            for part in parts:
+                await response.write(self._protocol.likely(part, {**likely, part: likely.get(part, -0.1)}))
+            text, self._sent = "", len(parts)
         parts = [text[at : at + 4096] for at in range(0, len(text), 4096)] if len(text) > 100_000 else pieces(text)
         for part in parts:
             if fault.after == self._sent:

@@ -73,7 +73,10 @@ class Settings:
     reply: Reply = default_reply
     """(prompt, schema) → the answer's text."""
     logprobs: Callable[[str], Mapping[str, float]] | None = None
-    """prompt → the log-probabilities of the first token, whose likeliest is the answer; `None` gives none."""
+    """prompt → the log-probabilities of the first token, whose likeliest is the answer; `None` gives none.
+
+    Under a schema the answer is the usual one, and these tokens might stand in the place of each of its own.
+    """
     thinking: str = ""
     """Reasoning text that is streamed before each answer."""
     latency_s: float = 0.0

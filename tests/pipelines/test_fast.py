@@ -11,7 +11,7 @@ from mellea_cli.engine.endpoint import EndpointConfig
 from mellea_cli.engine.pipeline_runner import PipelineRunner
 from mellea_cli.events import nobody
 from mellea_cli.items import Failure, Item, Outcome, Success
-from mellea_cli.messages import Chunk, GenerateRequest, Options, Usage
+from mellea_cli.messages import Chunk, GenerateRequest, Options, Token, Usage
 from mellea_cli.pipelines.fast import FAST, clauses, summary, urgency
 from mellea_cli.pipelines.pipeline import LabelReading, Pipeline, read_labels
 
@@ -64,7 +64,15 @@ def test_a_token_stands_for_the_label_that_it_begins() -> None:
         ("I was charged twice for May.", "high"),
         ("The update deleted all my notes.", "high"),
         ("We are leaving for another bank.", "high"),
+        ("Fix this today, or we will cancel.", "high"),
+        ("Error 403 when I try to sign in.", "high"),
+        ("Ich kann mich nicht mehr anmelden.", "high"),
+        ("Mir wurde doppelt abgebucht.", "high"),
+        ("J'attends mon remboursement depuis mai.", "high"),
+        ("El enchufe es peligroso.", "high"),
         ("The soup was cold.", "medium"),
+        ("Der neue Tarif war angekündigt.", "medium"),
+        ("La soupe était froide.", "medium"),
         ("The menu takes too many clicks.", "medium"),
     ],
 )
@@ -106,7 +114,7 @@ class TwoModels:
         other = "positive" if "cold" in text else "negative"
         sure = self._small if request.small else SURE
         likely = {label: sure, other: sure - 0.05 if sure == UNSURE else -6.0, "mixed": -7.0, "neutral": -8.0}
-        yield Chunk(label, logprobs=self._logprobs or likely)
+        yield Chunk(label, tokens=(Token(label, self._logprobs or likely),))
         yield Chunk(finish_reason="length", usage=Usage(30, 1))
 
     async def models(self) -> list[str]:

@@ -255,7 +255,15 @@ MALFORMED = {
         '[fields.a]\n[[examples]]\ntext = "x"\nanswer = {a = "x", aa = "y"}\n', 4, "there is no field 'aa'", "'a'?"
     ),
     "example without an answer": Malformed(
-        '[fields.a]\n[fields.b]\n[[examples]]\ntext = "x"\nanswer = {a = "x"}\n', 5, "b is missing", "nullable = true"
+        '[fields.a]\n[fields.b]\n[[examples]]\ntext = "x"\nanswer = {a = "x"}\n',
+        5,
+        "the example has no answer for the field b",
+        "add b to each answer, write nullable = true in [fields.b], or remove these examples",
+    ),
+    "examples without an answer": Malformed(
+        "[fields.a]\n[fields.b]\n" + 2 * '[[examples]]\ntext = "x"\nanswer = {a = "x"}\n',
+        5,
+        "2 examples have no answer for the field b",
     ),
     "example with an unknown choice": Malformed(
         _TEAM + '[[examples]]\ntext = "x"\n[examples.answer]\nteam = "sales"\n', 7, "team 'sales' is not one of billing"

@@ -49,6 +49,13 @@ def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
     return path
 
 
+def test_a_field_that_had_to_be_renamed_is_still_the_run_s(tmp_path: Path) -> None:
+    """From a pipe the input's columns are not known before, so a field may have the name of one of them."""
+    rows = [{"id": n, "text": f"Text {n}.", "team": "north", "mellea_team": "billing"} for n in range(3)]
+    team = figures_of(written(tmp_path / "r.jsonl", rows)).fields[0]
+    assert (team.name, team.values) == ("team", [("billing", 3)])
+
+
 def figures_of(path: Path) -> Figures:
     """The figures of an output."""
     aggregator = Aggregator()

@@ -117,7 +117,10 @@ def test_a_file_without_our_columns_says_which_it_has(tmp_path: Path) -> None:
         read(path)
     assert "no column 'sentiment'; columns seen: id, text" in caught.value.message
     assert f"{path}:1:" in caught.value.message
-    assert caught.value.hint == f"make one first: mellea summarise {path} -o results.jsonl"
+    first, _, second = caught.value.hint.partition("; ")
+    assert first == f"make one first: mellea summarise {path} -o results.jsonl"
+    # An output of own fields that was copied alone looks the same.
+    assert second == f"the output of own fields needs its journal next to it: {path}.journal"
 
 
 def test_rows_that_cannot_be_used_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -139,6 +142,14 @@ def test_a_text_column_can_be_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(path, text_field="q1")
     assert "did you mean --text-field 'Q 1'?" in caught.value.hint
+
+
+def test_rows_of_ever_other_columns_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """What is found for a set of columns is remembered for a bounded number of sets."""
+    rows = [{"text": f"Text {number}.", "sentiment": "mixed", f"c{number}": 1} for number in range(2_500)]
+    with open_results(str(write_rows(tmp_path / "r.jsonl", rows))) as results:
+        assert sum(row.sentiment == "mixed" for row in results) == 2_500
+        assert len(results._known_columns) <= 1_000
 
 
 def test_packed_input_is_known_by_its_bytes(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ import pytest
 
 from mellea_cli.errors import InputError
 from mellea_cli.report.aggregate import ReportOptions
+from mellea_cli.report.comparison import compare, theme_notes
 from mellea_cli.report.figures import Figures
+from mellea_cli.report.results import open_results
 from mellea_cli.report.score import ScoreFigures, ScoreKind, recognised_kind, score_change
 from resultrows import figures_of
+from rowfiles import write_rows
 
 THEMES = ("Billing", "Staff", "Price")
 
@@ -161,6 +164,22 @@ def test_two_scores_of_a_kind_are_compared(tmp_path: Path) -> None:
     assert found.low < 0 < found.high
     assert score_change(old, score_of(tmp_path, scored_rows(), "stars")) is None
     assert score_change(old, None) is None
+
+
+def test_satisfaction_on_two_scales_is_not_compared(tmp_path: Path) -> None:
+    """A 5 is the best value of one scale and not of the other, so a difference would say nothing."""
+    old, new = (
+        [row | {"csat": 1 + number % highest} for number, row in enumerate(scored_rows(70))] for highest in (5, 7)
+    )
+    with (
+        open_results(str(write_rows(tmp_path / "old.jsonl", old))) as before,
+        open_results(str(write_rows(tmp_path / "new.jsonl", new))) as after,
+    ):
+        comparison = compare(before, after, score=("csat", "csat"))
+    assert comparison.score is None
+    (note,) = [note for note in theme_notes(comparison) if "CSAT" in note]
+    assert "satisfied (4 or 5 of 5)" in note
+    assert "satisfied (6 or 7 of 7)" in note
 
 
 def test_the_json_of_a_report_has_score_and_impacts(tmp_path: Path) -> None:

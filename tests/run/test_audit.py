@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mellea_cli.run.audit import Audit, Compared, binomial_tail, exact_interval, passing_threshold
+from mellea_cli.run.row_model import Audit, Compared, binomial_tail, exact_interval, passing_threshold
 
 
 @pytest.mark.parametrize(

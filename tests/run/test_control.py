@@ -254,13 +254,15 @@ def test_what_is_no_record_is_passed_over(folder: Path) -> None:
 
 
 def test_the_oldest_records_are_deleted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The history has a bound."""
+    """The history has a bound; so has what runs leave that are killed while they write."""
     monkeypatch.setattr("mellea_cli.run.control._KEPT", 3)
     for number in range(5):
         _written(folder, id=f"0{number}", state="finished")
+        (folder / f"0{number}.new").write_text("half of a rec")
     with RunControl(replace(new_record("summarise", "x", "y"), id="10"), Stop(), folder=folder) as control:
         control.ended(0, "", "")
     assert [run.id for run in read_runs(folder)] == ["10", "04", "03"]
+    assert sorted(path.stem for path in folder.glob("*.new")) == ["03", "04"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -184,6 +184,20 @@ def test_of_equal_rows_the_edited_one_keeps_its_edit(mellea: Run, tmp_path: Path
     assert [row["summary"] == MINE for row in read_rows(tmp_path / "out.jsonl")] == [False, True, False]
 
 
+@pytest.mark.parametrize("name", ["id", "ID"])
+def test_an_edit_stays_with_its_id_among_rows_with_one_text(name: str, mellea: Run, tmp_path: Path) -> None:
+    """Rows with the same text stand before the edited one: a known one, and one that is new."""
+    rows = [{name: 1, "text": "Same."}, {name: 2, "text": "Same."}, {name: 3, "text": "Other."}]
+    write_rows(tmp_path / "in.jsonl", rows)
+    command = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "scripted")
+    mellea(*command)
+    change(tmp_path / "out.jsonl", (1, "summary", MINE))
+    for source in (rows, [{name: 9, "text": "Same."}, *rows]):
+        write_rows(tmp_path / "in.jsonl", source)
+        assert mellea(*command).returncode == 0
+        assert [row[name] for row in read_rows(tmp_path / "out.jsonl") if row["summary"] == MINE] == [2]
+
+
 @pytest.mark.parametrize("output", ["out.json", "out.jsonl.gz"])
 def test_nested_cells_and_packed_files(output: str, summarise: Callable[..., Process], tmp_path: Path) -> None:
     """A part of the issues is edited in an array, and in a packed file."""
@@ -282,6 +296,28 @@ def test_a_run_that_dies_around_the_rename_loses_no_edit(
         change(path, (2, "note", "more"))
 
 
+def test_equal_rows_are_told_apart_after_a_run_that_died(
+    mellea: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two outputs are noted, rows without an id and with one text are as many as in the file."""
+    write_rows(tmp_path / "in.jsonl", [{"text": "Same."}, {"text": "Same."}, {"text": "Other."}])
+    command = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "scripted")
+    mellea(*command)
+    change(tmp_path / "out.jsonl", (2, "summary", MINE))
+
+    def dies(*_: object) -> None:
+        raise OutputError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "forget_outputs", dies)
+        assert mellea(*command).returncode == 5
+    change(tmp_path / "out.jsonl", (1, "note", "more"))
+    done = mellea(*command)
+    assert done.returncode == 0, done.stderr
+    found = read_rows(tmp_path / "out.jsonl")
+    assert ([row["summary"] == MINE for row in found], found[1]["note"]) == ([False, False, True], "more")
+
+
 def test_an_edited_row_that_left_the_input_stops_the_run(summarise: Callable[..., Process], tmp_path: Path) -> None:
     """The number of rows is the same, but the edit would be lost; --overwrite allows that."""
     summarise()
@@ -314,6 +350,17 @@ def test_rows_from_a_pipe_replace_nothing_by_less(
     assert "holds 5 rows, and this run would leave 1" in done.stderr
     assert "--overwrite" in done.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_an_edit_from_a_pipe_is_no_row_s_with_another_id(mellea: Run, tmp_path: Path) -> None:
+    """A new row with the text of the edited one comes first: which row is meant cannot be known, so its id decides."""
+    rows = [{"id": 2, "text": "Same."}, {"id": 3, "text": "Other."}]
+    command = ("summarise", "-", "-o", "out.jsonl", "-b", "scripted")
+    mellea(*command, stdin=write_rows(tmp_path / "in.jsonl", rows).read_bytes())
+    change(tmp_path / "out.jsonl", (0, "summary", MINE))
+    source = write_rows(tmp_path / "in.jsonl", [{"id": 9, "text": "Same."}, *rows])
+    assert mellea(*command, stdin=source.read_bytes()).returncode == 0
+    assert [row["id"] for row in read_rows(tmp_path / "out.jsonl") if row["summary"] == MINE] == [2]
 
 
 def test_edits_are_found_in_a_pipe(summarise: Callable[..., Process], mellea: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mellea_cli.events import ItemFinished, ItemStarted
 from mellea_cli.io.journal import MemoryAnswers
 from mellea_cli.items import Item
 from mellea_cli.messages import Usage, estimate_tokens, estimate_tokens_of
+from mellea_cli.report.results import SAMPLE
 from mellea_cli.run.answer_cache import Forecast, forecast
 from mellea_cli.run.estimate import (
     Candidates,
@@ -82,6 +84,18 @@ def test_the_true_time_and_cost_lie_in_the_interval(serves: Serves) -> None:
         assert abs(true_cost / estimate.cost.likely - 1) < 0.05
     assert within >= 180
     assert cost_within >= 180
+
+
+def test_a_slope_takes_a_degree_of_freedom() -> None:
+    """Five rows with a line through them leave three: 3.18 standard deviations on each side, not 2.78."""
+    answers = (12, 19, 33, 38, 53)
+    rows = tuple(SampledRow(10 * n, 0, 0, answer, 1.0) for n, answer in enumerate(answers, 1))
+    found = from_sample(Sample(rows, 1), Forecast(asked=100, characters=3_000), PLAN, None).completion_tokens
+    assert found is not None
+    left = [answer - (31 + 10.1 * (n - 3)) for n, answer in enumerate(answers, 1)]
+    spread = math.sqrt(sum(one * one for one in left) / 3)
+    half = 3.18 * 100 * spread * math.sqrt(1 / 5 + 1 / 100)
+    assert found.high - found.likely == pytest.approx(half, rel=0.05)
 
 
 def test_limits_per_minute_take_their_time() -> None:
@@ -197,7 +211,8 @@ def test_a_kept_sample_is_of_the_same_question() -> None:
     assert kept_sample(facts, PLAN) == sample
     assert kept_sample(facts, replace(PLAN, identity="other")) is None
     assert kept_sample({}, PLAN) is None
-    assert kept_sample({"sample": '{"plan": 1}'}, PLAN) is None
+    assert kept_sample(dict.fromkeys(facts, '{"plan": 1}'), PLAN) is None
+    assert SAMPLE not in facts, "the journal keeps the size of a random sample under that name"
 
 
 def test_the_speed_of_an_embedded_model_is_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mellea_cli.errors import OutputError
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
-from mellea_cli.run.recorder import Finished, Recorder, finished_event
+from mellea_cli.run.batch import Finished, Recorder, finished_event
 
 
 class Log:
@@ -42,7 +42,7 @@ class Log:
 
 
 def recorder(log: Log) -> Recorder:
-    return Recorder(log, log, lambda item, outcome: Row(item, {}), log.announce)
+    return Recorder(log.commit, log, lambda item, outcome: Row(item, {}), log.announce)
 
 
 def finished(number: int, *, reused: bool = False) -> Finished:
@@ -119,7 +119,7 @@ async def test_few_outcomes_are_on_their_way_at_once() -> None:
     """While a commit hangs only so many more can be brought; they go on when it is through."""
     log = Log()
     log.gate.clear()
-    record = Recorder(log, log, lambda item, outcome: Row(item, {}), log.announce, at_risk=3)
+    record = Recorder(log.commit, log, lambda item, outcome: Row(item, {}), log.announce, at_risk=3)
     brought = 0
 
     async def bring(number: int) -> None:

@@ -25,9 +25,8 @@ from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.pipelines.default_prompts import PIPELINES
 from mellea_cli.pipelines.own_fields import own_pipeline
 from mellea_cli.pipelines.pipeline_spec import PipelineSpec
-from mellea_cli.run.audit import Audit
 from mellea_cli.run.batch import RunIO
-from mellea_cli.run.row_model import LearnedFields, RowLearner, RowModel, audit_share
+from mellea_cli.run.row_model import Audit, LearnedFields, RowLearner, RowModel, audit_share
 from rowfiles import Process, read_rows, write_rows
 
 WORDS = {

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_cli.ui.console import clean, encodable, make_console, print_table, say, say_error
+from mellea_cli.ui.console import (
+    clean,
+    count,
+    duration,
+    encodable,
+    make_console,
+    print_table,
+    rate,
+    remaining,
+    say,
+    say_error,
+)
 from memorystreams import TerminalStream
 
 
@@ -120,3 +131,45 @@ def test_a_table_may_be_empty() -> None:
     assert stream.getvalue() == ""
     print_table([], headers=["name"], stream=stream, environ={})
     assert stream.getvalue() == "name\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0.0s"),
+        (-1, "0.0s"),
+        (4.23, "4.2s"),
+        (9.96, "10s"),
+        (59.4, "59s"),
+        (59.6, "1m 00s"),
+        (158, "2m 38s"),
+        (3599.7, "1h 00m"),
+        (3900, "1h 05m"),
+        (183_600, "2d 3h"),
+    ],
+)
+def test_durations_get_coarser(seconds: float, shown: str) -> None:
+    """Two units are shown at most, and none of them ever reads 60."""
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0, "1s"), (0.2, "1s"), (37.1, "38s"), (61, "1m 01s"), (301, "5m 10s"), (4000, "1h 06m")]
+)
+def test_time_left_is_never_nothing(seconds: float, shown: str) -> None:
+    """What is left is rounded up: as long as there is work, it does not read 0."""
+    assert remaining(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("per_second", "shown"),
+    [(0, "0.0"), (0.034, "0.03"), (2.44, "2.4"), (9.96, "10"), (310.2, "310"), (12345, "12,345")],
+)
+def test_rates_have_two_figures_that_mean_something(per_second: float, shown: str) -> None:
+    """Slow rates keep decimals, fast ones do not."""
+    assert rate(per_second) == shown
+
+
+def test_counts_have_their_thousands_set_apart() -> None:
+    """Large counts can be read at a glance."""
+    assert count(1_234_567) == "1,234,567"

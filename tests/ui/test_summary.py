@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from mellea_cli.engine.endpoint import EndpointFigures
 from mellea_cli.messages import Usage
-from mellea_cli.run.audit import AuditFigures, FieldAgreement
+from mellea_cli.run.row_model import AuditFigures, FieldAgreement
 from mellea_cli.ui.console import make_console
 from mellea_cli.ui.summary import (
     RunSummary,

@@ -24,7 +24,7 @@ from mellea_cli.backends.wire_format import (
     as_token_count,
     cached_message,
     prompt_was_cut,
-    read_logprobs,
+    read_tokens,
 )
 from mellea_cli.errors import (
     BackendError,
@@ -266,8 +266,8 @@ class _Answer:
                 text = self._call  # As of a proxy that imitates the schema by a tool
             if text:
                 self._parts.append(text)
-            logprobs = read_logprobs(event["logprobs"]) if "logprobs" in event else None
-            if self._merge_chunks and text and not thinking and not done and logprobs is None:
+            tokens = read_tokens(event["logprobs"]) if "logprobs" in event else ()
+            if self._merge_chunks and text and not thinking and not done and not tokens:
                 texts.append(text)
                 continue
             if texts:
@@ -280,9 +280,9 @@ class _Answer:
                 self.finished = True
                 self.prompt_tokens = as_token_count(event.get("prompt_eval_count"))
                 usage = Usage(self.prompt_tokens, as_token_count(event.get("eval_count")))
-                chunks.append(Chunk(text, thinking, reason, usage, logprobs))
-            elif text or thinking:
-                chunks.append(Chunk(text, thinking, logprobs=logprobs))
+                chunks.append(Chunk(text, thinking, reason, usage, tokens))
+            elif text or thinking or tokens:
+                chunks.append(Chunk(text, thinking, tokens=tokens))
         if texts:
             chunks.append(Chunk("".join(texts)))
         return chunks

@@ -26,7 +26,7 @@ from mellea_cli.backends.wire_format import (
     as_token_count,
     cached_message,
     prompt_was_cut,
-    read_logprobs,
+    read_tokens,
     valid_unicode,
 )
 from mellea_cli.errors import (
@@ -599,8 +599,8 @@ class _Answer:
         if finish := as_text(choice.get("finish_reason")) or as_text(choice.get("finishReason")):
             self._finish = finish.lower().replace("-", "_")
             self.finished = True
-        logprobs = read_logprobs(as_object(choice.get("logprobs")).get("content"))
-        return Chunk(text, thinking, logprobs=logprobs) if text or thinking or logprobs else None
+        tokens = read_tokens(as_object(choice.get("logprobs")).get("content"))
+        return Chunk(text, thinking, tokens=tokens) if text or thinking or tokens else None
 
     def _with_half(self, content: object) -> object:
         """`content` with the half of a surrogate pair that the chunk before ended in; its own last half is kept."""

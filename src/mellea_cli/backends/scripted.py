@@ -11,7 +11,7 @@ from zlib import crc32
 
 from mellea_cli.backends.base import BackendSettings
 from mellea_cli.errors import UsageError
-from mellea_cli.messages import Chunk, GenerateRequest, Usage, estimate_tokens
+from mellea_cli.messages import Chunk, GenerateRequest, Token, Usage, estimate_tokens
 
 # Function that returns a text, a text in the pieces in which it streams, or an exception to raise
 Reply = Callable[[GenerateRequest], str | Sequence[str] | Exception]
@@ -61,9 +61,10 @@ class ScriptedBackend:
         if self._closed:
             raise UsageError("the scripted backend has been closed")
         reply = self._reply(request)
-        if request.top_logprobs and not isinstance(reply, Exception):
+        if request.top_logprobs and request.output_schema is None and not isinstance(reply, Exception):
             likely = plausible_logprobs(request)
-            yield Chunk(max(likely, key=lambda label: likely[label]), logprobs=likely)
+            label = max(likely, key=lambda label: likely[label])
+            yield Chunk(label, tokens=(Token(label, likely),))
             reply = ""
         if isinstance(reply, Exception):
             raise reply
@@ -74,7 +75,7 @@ class ScriptedBackend:
         for number, piece in enumerate(pieces):
             if self._delay_s and number:
                 await asyncio.sleep(self._delay_s)
-            yield Chunk(piece)
+            yield Chunk(piece, tokens=plausible_tokens(piece) if request.top_logprobs else ())
         asked = sum(len(message.content) for message in request.messages)
         usage = Usage(estimate_tokens(asked), estimate_tokens(sum(map(len, pieces))))
         yield Chunk(finish_reason="stop", usage=usage)
@@ -107,6 +108,12 @@ def plausible_logprobs(request: GenerateRequest) -> dict[str, float]:
     good, bad = _POSITIVE.search(said) is not None, _NEGATIVE.search(said) is not None
     label = "mixed" if good and bad else "positive" if good else "negative" if bad else "neutral"
     return {one: -0.1 if one == label else -3.6 for one in ("positive", "negative", "mixed", "neutral")}
+
+
+def plausible_tokens(piece: str) -> tuple[Token, ...]:
+    """The characters of a piece as tokens, in whose place there might be a text, a null or the other bool."""
+    others = dict.fromkeys(('"', "n", "t", "f"), -3.0)
+    return tuple(Token(one, {**others, one: -0.2}) for one in piece)
 
 
 _POSITIVE = re.compile(r"\b(love[sd]?|great|good|excellent|friendly|fast|thanks?|happy|perfect|best|easy|nice)\b")

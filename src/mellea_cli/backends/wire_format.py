@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic_core import from_json
 
 from mellea_cli.errors import StreamBroken, UsageError
-from mellea_cli.messages import Message
+from mellea_cli.messages import Message, Token
 
 # Maximum bytes of one line, one event or one whole body. No token needs as much, and memory stays bounded.
 MAX_LINE = 8 * 1024 * 1024
@@ -304,16 +304,19 @@ def as_text(value: object) -> str:
 _MAX_TOKENS = 1 << 40
 
 
-def read_logprobs(tokens: object) -> dict[str, float] | None:
-    """The log-probabilities of the most likely tokens in the first place, as OpenAI and Ollama write them."""
-    first = as_object(tokens[0]) if isinstance(tokens, list) and tokens else {}
-    listed = first.get("top_logprobs")
-    found = {
-        token: float(value)
-        for entry in (listed if isinstance(listed, list) else ())
-        if isinstance(value := as_object(entry).get("logprob"), int | float) and (token := as_text(entry.get("token")))
-    }
-    return found or None
+def read_tokens(tokens: object) -> tuple[Token, ...]:
+    """Tokens with the log-probabilities of the most likely ones in their places, as OpenAI and Ollama write them."""
+    found = []
+    for entry in map(as_object, tokens if isinstance(tokens, list) else ()):
+        listed = entry.get("top_logprobs")
+        likely = {
+            token: float(value)
+            for one in (*map(as_object, listed if isinstance(listed, list) else ()), entry)
+            if isinstance(value := one.get("logprob"), int | float) and (token := as_text(one.get("token")))
+        }
+        if isinstance(listed, list) and listed and likely:
+            found.append(Token(as_text(entry.get("token")), likely))
+    return tuple(found)
 
 
 def as_token_count(value: object) -> int:

@@ -20,7 +20,6 @@ from mellea_cli.errors import ExitCode, MelleaError, UsageError
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
-_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".toml", ".gz")
 _MOST_FILES = 200
 _MOST_ROWS = 200
 # How long a stopped run may finish the requests that are in flight, in seconds
@@ -67,12 +66,7 @@ def mcp(
 
 
 def build_server(folder: Path, *, allow_run: bool = False, local_only: bool = False) -> MCPServer:
-    """The server with its tools.
-
-    Raises:
-        UsageError: there is no such folder.
-        ModuleNotFoundError: the extra `mcp` is not installed.
-    """
+    """The server with its tools."""
     from mcp.server import MCPServer
     from mcp.types import ToolAnnotations
 
@@ -127,11 +121,7 @@ class AgentFiles:
             raise UsageError(f"there is no folder {folder}", hint="mellea mcp --folder DIR") from None
 
     def path(self, name: str) -> Path:
-        """A file of the folder.
-
-        Raises:
-            UsageError: it lies outside.
-        """
+        """A file of the folder."""
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder):
             raise UsageError(f"{name} is outside {self.folder}")
@@ -139,10 +129,12 @@ class AgentFiles:
 
     def list_files(self) -> list[str]:
         """List the feedback files, results and pipeline files that can be read, newest first."""
+        from mellea_cli.io.formats import format_of_name
+
         found = [
             path
             for path in self.folder.rglob("*")
-            if path.suffix in _SUFFIXES
+            if (path.suffix == ".toml" or format_of_name(path.name))
             and not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
             and path.is_file()
         ]
@@ -243,4 +235,9 @@ async def run_mellea(arguments: Sequence[str], folder: Path) -> tuple[int, bytes
 def _said(stderr: bytes) -> str:
     """What a command said when it failed, for the assistant."""
     lines = [line.removeprefix("mellea: ") for line in stderr.decode(errors="replace").splitlines() if line.strip()]
+    with suppress(ValueError, IndexError):
+        # A run says its last line in JSON: an error, or a summary with the reason why it has stopped.
+        told = json.loads(lines[-1])
+        error = told.get("error") or {"message": told["stopped"], "hint": ""}
+        return "; ".join(filter(None, (error["message"], error["hint"])))
     return "; ".join(lines[-3:])

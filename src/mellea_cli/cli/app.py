@@ -117,9 +117,14 @@ def _is_usual(parameter: Any) -> bool:
     return argument or isinstance(getattr(parameter, "rich_help_panel", None), UsualPanel) or parameter.name == "help"
 
 
-def _write_section(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
+def styled_heading(text: str) -> str:
+    """A heading on stdout: in bold at a terminal."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
-    with formatter.section(heading if plain else typer.style(heading, bold=True)):
+    return text if plain else typer.style(text, bold=True)
+
+
+def _write_section(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
+    with formatter.section(styled_heading(heading)):
         formatter.write_dl(rows, col_max=_NAMES_WIDTH)
 
 
@@ -279,8 +284,21 @@ def _show_help(ctx: typer.Context, value: bool) -> None:
         raise typer.Exit(0)
 
 
-def show_help_without_command(ctx: typer.Context) -> None:
-    """Show the help of a group of commands when none of them is named; the group's callback."""
+def command_group(summary: str, **more: Any) -> typer.Typer:
+    """A group of commands, which shows its help when none of them is named."""
+    group = typer.Typer(
+        help=summary,
+        invoke_without_command=True,
+        context_settings=HELP_SETTINGS,
+        add_completion=False,
+        rich_markup_mode=None,
+        **more,
+    )
+    group.callback()(_show_help_without_command)
+    return group
+
+
+def _show_help_without_command(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit(0)

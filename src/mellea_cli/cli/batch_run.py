@@ -1,4 +1,4 @@
-"""What the batch commands share: the files, the plan, the preview, the summary and the event loop of a run."""
+"""What the batch commands share: the files, the plan, the summary and the event loop of a run."""
 
 from __future__ import annotations
 
@@ -6,45 +6,57 @@ import asyncio
 import gc
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from mellea_cli.cli.backend_setup import ModelChoice, model_identity, server_address
-from mellea_cli.cli.flags import row_filter
+from mellea_cli.cli.backend_setup import ModelChoice, confirmed, connections, model_identity
+from mellea_cli.cli.flags import source_options, typed_command
 from mellea_cli.cli.offload import refuse_to_forget_jobs
-from mellea_cli.cli.summarise import RunOptions
+from mellea_cli.cli.summarise import RunOptions, run_pipeline
+from mellea_cli.engine.generate import Deadlines
+from mellea_cli.engine.retry import RetryPolicy
+from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, ReaderGone, UsageError, name_some
+from mellea_cli.io.batch_jobs import is_custom_id
 from mellea_cli.io.byte_input import split_part
+from mellea_cli.io.columns import ID_COLUMN, listed
+from mellea_cli.io.corrections import CorrectionsFile, corrections_path
+from mellea_cli.io.files import OutputLock, OutputTarget, output_error, resolve_output
+from mellea_cli.io.formats import DATABASES, format_of_name, known_format, output_format
+from mellea_cli.io.journal import Journal, MemoryAnswers, remove_journal
+from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
+from mellea_cli.io.source import InputScan, Source, open_source
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success
-from mellea_cli.ui.terminal import is_terminal
-
-if TYPE_CHECKING:
-    from mellea_cli.engine.workers import Stop
-    from mellea_cli.events import Observer
-    from mellea_cli.io.files import OutputTarget
-    from mellea_cli.io.journal import Answers, Journal
-    from mellea_cli.io.source import InputScan, Source
-    from mellea_cli.items import Item, Row
-    from mellea_cli.messages import Message
-    from mellea_cli.pipelines.pipeline import Column, Pipeline, Step
-    from mellea_cli.run.answer_cache import Forecast
-    from mellea_cli.run.audit import AuditFigures
-    from mellea_cli.run.batch import RunIO, RunResult
-    from mellea_cli.run.control import RunControl
-    from mellea_cli.run.earlier_output import EarlierOutput, OutputForm
-    from mellea_cli.run.estimate import Candidates, Estimate, Sample
-    from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.row_model import LearnedFields, RowLearner
-    from mellea_cli.ui.run_display import RunDisplay
-    from mellea_cli.ui.summary import ThemeCounts
+from mellea_cli.messages import Options
+from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
+from mellea_cli.pipelines.confidence import with_weighed_urgency
+from mellea_cli.pipelines.pipeline import Column, Pipeline
+from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
+from mellea_cli.run.answer_cache import NearDuplicates, forecast
+from mellea_cli.run.batch import RunIO, RunResult
+from mellea_cli.run.batch_queue import BATCH_PRICE
+from mellea_cli.run.control import RunControl, new_record
+from mellea_cli.run.earlier_output import (
+    EarlierOutput,
+    EditedRows,
+    OutputForm,
+    Reviewed,
+    file_digest,
+    foreign_rows,
+    read_earlier,
+)
+from mellea_cli.run.estimate import price_of_run
+from mellea_cli.run.plan import RunPlan
+from mellea_cli.run.row_model import Audit, AuditFigures, LearnedFields, RowLearner, audit_share, require_scikit_learn
+from mellea_cli.ui.console import plural, say, say_error
+from mellea_cli.ui.run_display import DisplayOptions, RunDisplay
+from mellea_cli.ui.summary import RunSummary, ThemeCounts
 
 T = TypeVar("T")
 
@@ -55,9 +67,6 @@ _FIRST_ALONE_S = 60.0
 
 def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay], ExitCode]) -> ExitCode:
     """Run `work` with a display; a nightly run that fails reports that in its last line, too."""
-    from mellea_cli.ui.run_display import DisplayOptions, RunDisplay
-    from mellea_cli.ui.summary import RunSummary
-
     look = DisplayOptions(
         quiet=options.quiet or options.nightly,
         verbose=options.verbose,
@@ -101,14 +110,7 @@ _REPROMPT_TOKENS = 768
 
 
 def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | None, rows: int = 1) -> int:
-    """Tokens of context that the longest text of a run needs, in one of few sizes; at most 32,768.
-
-    Args:
-        pipeline: what is asked.
-        longest: bytes of the longest text, or `None` when unknown.
-        max_tokens: most tokens of an answer; `None` for the steps' own.
-        rows: rows in one request.
-    """
+    """Tokens of context for texts of up to `longest` bytes, `None` for unknown: one of few sizes, at most 32,768."""
     needed = 0
     for step in pipeline.steps:
         prompt = sum(len(message.content) for message in step.prompt.prefix) + len(step.prompt.template)
@@ -119,16 +121,10 @@ def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | No
 
 def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longest: int | None = None) -> RunPlan:
     """Everything decided before the first request of a run of `pipeline`; `longest` as for `context_window`."""
-    from mellea_cli.engine.generate import Deadlines
-    from mellea_cli.engine.retry import RetryPolicy
-    from mellea_cli.messages import Options
-    from mellea_cli.models.catalogue import SMALL_MODEL
-    from mellea_cli.run.answer_cache import NearDuplicates
-    from mellea_cli.run.estimate import price_of_run
-    from mellea_cli.run.plan import RunPlan
-
     if chosen.backend != "local" or chosen.model == SMALL_MODEL:
         pipeline = pipeline.of_one_model()
+    elif chosen.model == DEFAULT_MODEL:
+        pipeline = with_weighed_urgency(pipeline)
     # For an extension's executor or a pool, the address is not that of one provider.
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)
@@ -168,13 +164,7 @@ def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longe
 
 
 def learned_fields(options: RunOptions, pipeline: Pipeline) -> LearnedFields:
-    """What rows have that a row model answers.
-
-    Raises:
-        UsageError: a field cannot be learned, or scikit-learn is not installed.
-    """
-    from mellea_cli.run.row_model import LearnedFields, require_scikit_learn
-
+    """What rows have that a row model answers."""
     require_scikit_learn()
     wanted = [name.strip() for name in (options.learn_fields or "").split(",")]
     return LearnedFields.of(pipeline, [name for name in wanted if name])
@@ -182,9 +172,6 @@ def learned_fields(options: RunOptions, pipeline: Pipeline) -> LearnedFields:
 
 def row_learner(target: float, fields: LearnedFields, plan: RunPlan, opened: Input) -> RowLearner:
     """What answers rows without the full reading, at an agreement with it of at least `target`."""
-    from mellea_cli.run.audit import Audit
-    from mellea_cli.run.row_model import RowLearner, audit_share
-
     return RowLearner(plan, fields, Audit(target, fields.names, audit_share(opened.total)))
 
 
@@ -193,8 +180,6 @@ def row_learner(target: float, fields: LearnedFields, plan: RunPlan, opened: Inp
 
 def run_inputs(options: RunOptions, pipeline: Pipeline) -> ExitCode:
     """Run a pipeline over the inputs: into one output, or into one each with `--output-dir`."""
-    from mellea_cli.cli.summarise import run_pipeline
-
     if options.output_dir is None:
         return with_display(options, pipeline.name, lambda show: run_pipeline(options, pipeline, show))
     if options.output != "-":
@@ -210,9 +195,6 @@ def run_inputs(options: RunOptions, pipeline: Pipeline) -> ExitCode:
 
 def run_file(options: RunOptions, pipeline: Pipeline) -> ExitCode:
     """Run a pipeline over one of several inputs; an input that cannot be read is told, and ends only its own run."""
-    from mellea_cli.cli.summarise import run_pipeline
-    from mellea_cli.ui.console import say, say_error
-
     if not options.quiet and not options.nightly:
         say(sys.stderr, f"{options.input}: to {options.output}")
     try:
@@ -223,13 +205,8 @@ def run_file(options: RunOptions, pipeline: Pipeline) -> ExitCode:
 
 
 def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
-    """The options of a run for each input, with its output in the folder of `--output-dir`.
-
-    Raises:
-        InputError: an input is no file.
-        UsageError: two inputs would have the same output, or the folder is that of an input.
-        OutputError: the folder cannot be made.
-    """
+    """The options of a run for each input, with its output in the folder of `--output-dir`."""
+    check_several_outputs(options)
     folder = Path(options.output_dir or ".")
     taken: dict[Path, str] = {}
     for path in options.inputs or ():
@@ -245,14 +222,18 @@ def runs_by_file(options: RunOptions) -> Iterator[RunOptions]:
         yield replace(options, inputs=[path], output=str(output), output_dir=None, pattern=None)
 
 
+def check_several_outputs(options: RunOptions) -> None:
+    """Refuse a file that each of several outputs would replace."""
+    for flag, name in (("--errors-file", options.errors_file), ("--export-batch", options.export_batch)):
+        if name:
+            raise UsageError(
+                f"{flag} {name}: is one file, and each input has an output of its own",
+                hint="omit it, or write one output with -o",
+            )
+
+
 def make_folder(folder: Path) -> None:
-    """Make a folder for outputs.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    from mellea_cli.io.files import output_error
-
+    """Make a folder for outputs."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -264,8 +245,6 @@ _READ_ONLY_BOOKS = (".ods", ".xls", ".xlsm", ".xlsb")
 
 def output_name(path: str, output_format: str | None) -> str:
     """The name of an input's output in a folder: the input's, with the suffix of a format that can be written."""
-    from mellea_cli.io.formats import DATABASES, format_of_name
-
     file, part = split_part(path)
     name, form = Path(file).name, format_of_name(file)
     for suffix in (".gz", ".zst", ".zip"):
@@ -284,15 +263,7 @@ _SIDE_FILES = (".journal", ".journal-wal", ".journal-shm", ".partial", ".lock", 
 
 
 def folder_files(folder: Path, pattern: str | None, but: Sequence[Path] = ()) -> list[Path]:
-    """The files of a folder that may be inputs: those that fit the pattern, else every table, in order of their names.
-
-    Args:
-        folder: the folder.
-        pattern: a glob pattern, or `None`.
-        but: files that are none.
-    """
-    from mellea_cli.io.formats import format_of_name
-
+    """The files of a folder that may be inputs, by name: those that fit the pattern, else every table."""
     others = {os.path.realpath(path) for path in but}
     return sorted(
         path
@@ -306,12 +277,7 @@ def folder_files(folder: Path, pattern: str | None, but: Sequence[Path] = ()) ->
 
 
 def with_files(options: RunOptions) -> RunOptions:
-    """The options with the files of each folder among the inputs in its place.
-
-    Raises:
-        InputError: a folder has no such file.
-        UsageError: `--pattern` was given without a folder.
-    """
+    """The options with the files of each folder among the inputs in its place."""
     folders = [path for path in options.inputs or () if path != "-" and Path(path).is_dir()]
     if options.pattern and not folders:
         raise UsageError("--pattern is for folders", hint="name a folder, or omit it")
@@ -334,12 +300,7 @@ def with_files(options: RunOptions) -> RunOptions:
 
 
 def check_options(options: RunOptions) -> None:
-    """Refuse options that cannot work, before anything is opened or downloaded.
-
-    Raises:
-        UsageError: a limit cannot be read, no input was named, or two of the run's files are the same.
-        OutputError: the summary file cannot be written.
-    """
+    """Refuse options that cannot work, before anything is opened or downloaded."""
     options.caps()
     if not options.input:
         raise UsageError("no input was named, and stdin has no data", hint="name a file, or - for stdin")
@@ -362,8 +323,6 @@ def check_options(options: RunOptions) -> None:
 
 def _files(options: RunOptions) -> Iterator[tuple[str, Path]]:
     """Every file of the run with its role in messages."""
-    from mellea_cli.io.files import resolve_output
-
     inputs = [name for name in options.inputs or () if name != "-"]
     yield from (("the input" if len(inputs) == 1 else "an input", Path(split_part(name)[0])) for name in inputs)
     for role, name in (("the output", options.output), ("the errors file", options.errors_file)):
@@ -392,13 +351,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _check_one_line_files(options: RunOptions) -> None:
-    """Refuse to replace a file that holds neither a summary nor requests of an earlier run.
-
-    Raises:
-        UsageError: it holds something else.
-    """
-    from mellea_cli.io.batch_jobs import is_custom_id
-
+    """Refuse to replace a file that holds neither a summary nor requests of an earlier run."""
     for flag, name, key in (
         ("--summary-file", options.summary_file, "exit_code"),
         ("--export-batch", options.export_batch, "custom_id"),
@@ -447,44 +400,21 @@ class Input:
 
 @contextmanager
 def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
-    """Open the source and, unless it is a stream, scan it once.
-
-    Raises:
-        InputError: it cannot be read, or a row is bad.
-        UsageError: an option does not fit it.
-    """
-    from mellea_cli.io.source import SourceOptions, open_source
-
-    source_options = SourceOptions(
-        format=options.format,
-        text_field=tuple(options.text_field or ()),
-        id_field=options.id_field,
-        encoding=options.encoding,
-        delimiter=options.delimiter,
-        header_row=options.header_row,
-        skip_rows=options.skip_rows,
-        sheet=options.sheet,
-        cells=options.range,
-        query=options.query,
-        limit=options.limit,
-        sample=options.sample,
-        seed=options.seed,
-        on_bad_row=options.on_bad_row,
-        where=row_filter(options.where),
-    )
-    with open_source(options.inputs or (), source_options, report=show.trouble, note=show.note) as source:
+    """Open the source and, unless it is a stream, scan it once."""
+    how = source_options(options, format=options.format, cells=options.range)
+    with open_source(options.inputs or (), how, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
-            show.say(f"{scan.skipped} bad rows are skipped")
+            show.say(f"{plural(scan.skipped, 'bad row')} skipped")
         if scan and options.where:
-            show.say(_selected(options, scan))
+            show.say(selected_rows(options, scan))
         yield Input(source, scan)
 
 
-def _selected(options: RunOptions, scan: InputScan) -> str:
+def selected_rows(options: RunOptions, scan: InputScan) -> str:
     """How many rows meet the condition, as far as they were read."""
     if options.limit is not None or options.sample is not None:
-        return f"--where, then {'--sample' if options.sample is not None else '-n'}: {scan.count:,} rows"
+        return f"--where, then {'--sample' if options.sample is not None else '-n'}: {plural(scan.count, 'row')}"
     return f"--where selects {scan.count:,} of {scan.count + scan.unselected:,} rows"
 
 
@@ -499,28 +429,8 @@ def open_output(
 ) -> Iterator[RunIO]:
     """Open the sink, its lock and its journal; what a run that is refused has created is removed again.
 
-    Args:
-        options: where the output is and how it is written.
-        opened: the input.
-        added: the columns that the run adds.
-        show: the display.
-        command: the command that writes it.
-        reviewed: the pipeline's columns, where the corrections of people go into the rows.
-
-    Raises:
-        InputError: a line of the corrections file is bad.
-        OutputError: the output cannot be written, or another run is writing it.
-        UsageError: its format is unknown, an option does not fit it, or something that a person made would be lost.
+    `reviewed` are the pipeline's columns, where the corrections of people go into the rows.
     """
-    from mellea_cli.io.columns import ID_COLUMN
-    from mellea_cli.io.corrections import CorrectionsFile, corrections_path
-    from mellea_cli.io.files import resolve_output
-    from mellea_cli.io.formats import known_format, output_format
-    from mellea_cli.io.journal import MemoryAnswers
-    from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
-    from mellea_cli.run.batch import RunIO
-    from mellea_cli.run.earlier_output import EditedRows, OutputForm, Reviewed
-
     target = resolve_output(options.output)
     if options.unordered and target.kind == "file":
         raise UsageError("--unordered is for stdout: a file is always in input order", hint="omit it")
@@ -570,7 +480,7 @@ def open_output(
         judged = None
         if reviewed is not None:
             file = CorrectionsFile(corrections_path(target.path))
-            judged = Reviewed(file, reviewed, adopt=options.adopt_edits)
+            judged = Reviewed(file, reviewed, form.id_column, adopt=options.adopt_edits)
             # A row without any correction must not take a longer way.
             judged = judged if judged.has_work else None
         edited = EditedRows(ordered, form, journal, target, opened.source.name, judged)
@@ -598,10 +508,6 @@ def _open_journal(
     stack: ExitStack, target: OutputTarget, options: RunOptions, form: OutputForm
 ) -> tuple[Journal, EarlierOutput | None]:
     """The journal of an output file, under its lock, and the output that is there."""
-    from mellea_cli.io.files import OutputLock
-    from mellea_cli.io.journal import Journal
-    from mellea_cli.run.earlier_output import read_earlier
-
     if not options.no_lock:
         stack.enter_context(OutputLock(target.lock, target.name))
     refuse_to_forget_jobs(target.journal, options)
@@ -624,8 +530,6 @@ def _open_journal(
 
 
 def _close_journal(journal: Journal | None, *, remove: bool) -> None:
-    from mellea_cli.io.journal import remove_journal
-
     if journal is None:
         return
     with suppress(OutputError):
@@ -645,15 +549,7 @@ _ERRORS_FILE = "errors_file"
 
 
 def _check_errors_file(path: str, opened: Input, journal: Journal | None) -> None:
-    """Refuse to replace a file of failed rows unless an earlier run wrote it: it may have been corrected since.
-
-    Raises:
-        UsageError: no run wrote it, and it holds rows that are not in the input.
-    """
-    from mellea_cli.io.files import resolve_output
-    from mellea_cli.io.formats import output_format
-    from mellea_cli.run.earlier_output import file_digest, foreign_rows
-
+    """Refuse to replace a file of failed rows unless an earlier run wrote it: it may have been corrected since."""
     target = resolve_output(path)
     if target.kind != "file" or not target.path.exists() or not target.path.stat().st_size:
         return
@@ -672,9 +568,6 @@ def _check_errors_file(path: str, opened: Input, journal: Journal | None) -> Non
 
 
 def _note_errors_file(path: str, journal: Journal) -> None:
-    from mellea_cli.io.files import resolve_output
-    from mellea_cli.run.earlier_output import file_digest
-
     target = resolve_output(path)
     if target.kind == "file" and target.path.exists():
         journal.note_facts({_ERRORS_FILE: f"{target.path} {file_digest(target.path)}"})
@@ -685,24 +578,13 @@ def confirm_changes(
 ) -> None:
     """Ask before a run that would ask again what is answered, because its settings are not those of earlier runs.
 
-    Args:
-        options: the run's flags.
-        plan: the run.
-        opened: the input.
-        run_io: its output.
-        show: the display.
-        rows: the rows that would be asked again, where the plan's keys do not tell.
-
-    Raises:
-        UsageError: the user does not agree, or cannot be asked.
+    `rows` is the number of rows that would be asked again, where the plan's keys do not tell.
     """
-    from mellea_cli.io.journal import Journal
-    from mellea_cli.run.answer_cache import forecast
-
-    journal, settings = run_io.answers, plan.settings
+    journal, settings = run_io.answers, {**_EARLIER, **plan.settings}
     if not isinstance(journal, Journal):
         return
     remembered: list[dict[str, Any]] = json.loads(journal.facts().get(_SETTINGS, "[]"))
+    remembered = [{**one, "settings": {**_EARLIER, **one["settings"]}} for one in remembered]
     if any(all(one["settings"].get(name) == value for name, value in settings.items()) for one in remembered):
         return
     # Settings that are missing in the other run have changed none of its answers.
@@ -725,10 +607,11 @@ def confirm_changes(
         calls = calls or plan.calls(again)
     if again:
         what = _differences(others[-1]["settings"], settings) if others else "other settings"
-        question = f"{options.output}: {what}: {again:,} rows are asked again, {calls:,} calls"
+        are = "is" if again == 1 else "are"
+        question = f"{options.output}: {what}: {plural(again, 'row')} {are} asked again, {plural(calls, 'call')}"
         if options.yes or options.nightly:
             show.say(question)
-        elif not _agreed(f"{question}. Go on?"):
+        elif not confirmed(f"{question}. Go on?"):
             raise UsageError(question, hint="agree with --yes, or choose another output with -o to keep both")
     one = {"fingerprint": plan.fingerprint.hex(), "settings": settings}
     journal.note_facts({_SETTINGS: json.dumps([*remembered, one][-_MOST_SETTINGS:])})
@@ -736,9 +619,6 @@ def confirm_changes(
 
 def say_left_out(columns: Sequence[Column], run_io: RunIO, output: str, show: RunDisplay) -> None:
     """Say which columns of own fields the earlier output has and this one will not have."""
-    from mellea_cli.io.columns import listed
-    from mellea_cli.report.results import OWN_FIELDS
-
     here = {column.name for column in columns}
     earlier = json.loads(run_io.answers.facts().get(OWN_FIELDS, "[]"))
     if gone := [name for name, *_ in earlier if name not in here]:
@@ -749,8 +629,6 @@ def say_left_out(columns: Sequence[Column], run_io: RunIO, output: str, show: Ru
 
 def note_own_fields(columns: Sequence[Column], run_io: RunIO) -> None:
     """Note in the journal which columns are own fields, with their types, and which values columns may have."""
-    from mellea_cli.report.results import CHOICES, OWN_FIELDS
-
     if choices := {column.name: column.choices for column in columns if column.choices}:
         run_io.answers.note_facts({CHOICES: json.dumps(choices)})
     own = [[column.name, column.type, column.joint] for column in columns if column.type]
@@ -763,8 +641,6 @@ def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: s
 
     `carried` is the note of the output that this run reads as its input.
     """
-    from mellea_cli.report.results import SAMPLE
-
     scan = opened.scan
     noted = carried if options.sample is None and options.limit is None else ""
     # The first rows of a sample are those that came first in the input, and no sample.
@@ -774,15 +650,8 @@ def note_sample(options: RunOptions, opened: Input, run_io: RunIO, *, carried: s
         run_io.answers.note_facts({SAMPLE: noted})
 
 
-def _agreed(question: str) -> bool:
-    if not (is_terminal(sys.stdin, {}) and is_terminal(sys.stderr, {})):
-        return False
-    import typer
-
-    return typer.confirm(question, err=True)
-
-
 _SETTINGS = "settings"
+_EARLIER = {"confidence": False}  # Settings that earlier runs do not name
 _MOST_SETTINGS = 20
 
 
@@ -796,272 +665,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 # What the user sees before and after a run.
 
 
-def preview(
-    options: RunOptions,
-    plan: RunPlan,
-    opened: Input,
-    facts: Sequence[tuple[str, str]] = (),
-    first: tuple[Step, str] | None = None,
-    *,
-    sampled: Sample | None = None,
-    answers: Answers | None = None,
-    text_of: Callable[[Item], str] | None = None,
-) -> None:
-    """Print what would run, with an estimate of tokens, time and cost; nothing is sent.
-
-    Args:
-        options: the run's flags.
-        plan: the run.
-        opened: the input.
-        facts: further lines.
-        first: the step and the text of the first request, if that is not the first item's.
-        sampled: the timed rows of this command.
-        answers: the journal, where it is open.
-        text_of: the text that is asked about, empty for nothing to ask, where it is not the item's own.
-    """
-    from mellea_cli.engine.pipeline_runner import variables
-    from mellea_cli.io.columns import listed
-    from mellea_cli.pipelines.redact import redact
-    from mellea_cli.run.estimate import Candidates
-    from mellea_cli.ui.status import Preview, print_preview
-
-    candidates = Candidates(options.seed)
-    found, sample = _forecast(options, plan, opened, candidates.offer, answers, text_of)
-    item = found.first if found is not None else None
-    if first is None and item is None:
-        item = next(iter(opened.source), None)
-    rows = plan.rows_per_call
-    calls = f"{len(plan.pipeline.steps)} per " + ("item" if rows == 1 else f"{rows} items")
-    calls += f", {-(-found.calls // rows):,} in all" if found is not None else ""
-    estimate: Estimate | None = None
-    expected: list[tuple[str, str]] = []
-    if first is None and found is not None and found.asked:
-        estimate, expected = _expected(options, plan, found, candidates, sampled or sample)
-    notes = [note.removeprefix(f"{opened.source.name}: ") for note in opened.source.notes]
-    lines = [
-        ("input", opened.source.name),
-        ("text", listed(opened.source.text_columns)),
-        *(("", note) for note in notes if not note.startswith("the text is in column ")),
-        *(_masked(opened) if plan.redacted else ()),
-        *([("where", options.where)] if options.where else ()),
-        *([("", _selected(options, opened.scan))] if options.where and opened.scan else ()),
-        (
-            "items",
-            "unknown: the input is a stream"
-            if found is None
-            else _item_counts(opened.total or 0, found, own_text=text_of is None),
-        ),
-        ("pipeline", f"{plan.pipeline.name}: {', '.join(plan.pipeline.step_names)}"),
-        *_asked_fields(found),
-        ("calls", calls),
-        *expected,
-        ("backend", ", ".join(filter(None, (plan.backend, server_address(options, plan.backend))))),
-        ("model", plan.model),
-        ("in flight", f"{plan.concurrency} at most" + (f", {plan.start} at the start" if plan.start else "")),
-        ("output", "stdout" if options.output == "-" else options.output),
-        *facts,
-    ]
-    mask = redact if plan.redacted else str
-    step = ""
-    messages: Sequence[Message] = ()
-    if first is not None:
-        step, messages = first[0].name, first[0].prompt.messages({"text": mask(first[1])})
-    elif item is not None and sampled is None:
-        asked = plan.pipeline.narrowed(item.known or {}).steps[0]
-        step, messages = asked.name, asked.prompt.messages(variables(plan.pipeline, item, mask))
-    print_preview(Preview(lines, step, messages), sys.stdout, os.environ)
-    if options.json and found is not None:
-        from mellea_cli.run.estimate import Estimate, Interval
-
-        nothing = Estimate(0, Interval(0, 0, 0), Interval(0, 0, 0), Interval(0, 0, 0))
-        prices = plan.caps.prices
-        record = {
-            **(estimate or nothing).to_json(),
-            "calls": found.calls,
-            "currency": prices.currency or None if prices is not None else None,
-            "exit_code": 0,
-        }
-        sys.stderr.write(json.dumps(record) + "\n")
-
-
-def _expected(
-    options: RunOptions, plan: RunPlan, found: Forecast, candidates: Candidates, sample: Sample | None
-) -> tuple[Estimate, list[tuple[str, str]]]:
-    """Tokens, time and cost of the rows that would be asked, from a sample, else the tokens alone."""
-    from mellea_cli.run.estimate import FEWEST, MOST, from_sample, known_speed, shared_prompts, without_sample
-    from mellea_cli.ui.status import estimate_lines
-
-    hint, whence = "", ""
-    if sample is None and plan.backend == "local":
-        from mellea_cli.models.store import default_root
-
-        if sample := known_speed(default_root(), plan.model, plan.fingerprint.hex()):
-            whence = "measured on this machine"
-    if sample is not None:
-        estimate = from_sample(sample, found, plan, plan.caps.prices)
-    else:
-        texts = [*shared_prompts(plan), *candidates.texts]
-        estimate = without_sample(found, plan, texts, _counted_by_model(plan, texts))
-        hint = f"unknown until some rows are timed: --estimate asks {FEWEST} to {MOST}, and keeps their answers"
-        if options.output == "-":
-            hint += " (name a file with -o)"
-    return estimate, list(estimate_lines(estimate, plan.caps.prices, hint=hint, whence=whence))
-
-
-def _counted_by_model(plan: RunPlan, texts: Sequence[str]) -> list[int] | None:
-    """Tokens by the embedded model's own tokenizer; `None` for other models, and where the file is not here."""
-    if plan.backend != "local":
-        return None
-    from mellea_cli.backends.local import LocalBackend
-    from mellea_cli.models.store import ModelStore
-
-    async def counted() -> list[int]:
-        backend = LocalBackend(plan.model, slots=1, context_per_slot=256)
-        try:
-            return await backend.count_tokens(texts)
-        finally:
-            await backend.aclose()
-
-    try:
-        return asyncio.run(counted()) if ModelStore().find(plan.model) is not None else None
-    except MelleaError:
-        return None  # what is wrong with the model is said by the run
-
-
-def check_estimate(options: RunOptions, opened: Input) -> None:
-    """Refuse `--estimate` where its answers could not be kept.
-
-    Raises:
-        UsageError: the output has no journal, or the rows cannot be counted.
-    """
-    if options.output == "-":
-        raise UsageError("--estimate keeps its answers for the run", hint="name the run's output with -o")
-    if opened.scan is None:
-        raise UsageError("--estimate needs an input that can be read twice", hint="write the rows to a file first")
-    if options.uses_batch_files or options.engine != "here":
-        raise UsageError("--estimate is for a live run on this machine", hint="omit it, or the batch queue or --engine")
-
-
-async def ask_sample(
-    options: RunOptions, chosen: ModelChoice, plan: RunPlan, opened: Input, run_io: RunIO, show: RunDisplay
-) -> ExitCode:
-    """Ask a sample of the rows, keep their answers in the journal, and print what the rest would take.
-
-    Raises:
-        MelleaError: no row was answered.
-    """
-    from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
-    from mellea_cli.engine.workers import Stop
-    from mellea_cli.events import Event, Fanout
-    from mellea_cli.run.answer_cache import forecast
-    from mellea_cli.run.batch import NothingAnswered, run_batch
-    from mellea_cli.run.estimate import FEWEST, SAMPLE_S, Candidates, Sampler, sample_facts
-
-    candidates = Candidates(options.seed)
-    forecast(
-        opened.source.reread(),
-        plan,
-        run_io.answers,
-        carried=run_io.carried,
-        retry_failed=options.retry_failed,
-        asked=candidates.offer,
-    )
-    rows = candidates.choose()
-    if not rows:
-        preview(options, plan, opened, answers=run_io.answers)
-        return ExitCode.OK
-    show.say(f"asking {len(rows)} rows to time them; their answers are kept")
-    sampler, stop = Sampler(len(rows), first_alone=plan.first_alone_s > 0), Stop(show.say)
-    loop = asyncio.get_running_loop()
-    until = loop.time() + SAMPLE_S
-
-    def end_long_sample(event: Event) -> None:
-        sampler(event)
-        if loop.time() > until and sampler.answered >= FEWEST:
-            stop.ask_once(_LONG_ENOUGH, ExitCode.OK)
-
-    sample_io = replace(run_io, source=_Sampled(rows), rows=_NoRows(), total=len(rows), can_sweep=False)
-    small = plan.pipeline.small_prefixes
-    async with open_servers(options, chosen, plan.prefixes, show, small_prefixes=small) as servers:
-        plan = await start_at_server_slots(plan, servers)
-        at_once = min(plan.start or plan.concurrency, len(rows))
-        sampled_plan = replace(plan, concurrency=at_once, start=None)
-        observer = Fanout(end_long_sample, show.begin(plan.caps.prices))
-        with stop.on_signals():
-            result = await run_batch(sampled_plan, servers, sample_io, observer=observer, stop=stop)
-    show.stop()
-    sample = sampler.sample(at_once, plan.fingerprint.hex())
-    if sample is None:
-        if result.error is not None:
-            raise result.error
-        message, _ = result.tally.commonest_failure()
-        raise NothingAnswered(
-            result.stopped or f"none of the sample's {len(rows)} rows was answered: {message}",
-            hint="correct the cause, then type the same command again",
-        )
-    run_io.answers.note_facts(sample_facts(sample, plan))
-    if plan.backend == "local":
-        _remember(plan, sample)
-    if result.stopped and result.stopped != _LONG_ENOUGH:
-        show.say(result.stopped)
-    preview(options, plan, opened, sampled=sample, answers=run_io.answers)
-    return ExitCode.OK if result.stopped == _LONG_ENOUGH else result.exit_code
-
-
-_LONG_ENOUGH = "the sample has taken long enough"
-
-
-class _Sampled(list["Item"]):
-    """The rows of a sample as a source."""
-
-    skipped = 0
-
-    def stop(self) -> None: ...
-
-
-class _NoRows:
-    """A sample writes no rows: its answers are in the journal."""
-
-    def add(self, row: Row) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _remember(plan: RunPlan, sample: Sample) -> None:
-    from mellea_cli.models.store import default_root
-    from mellea_cli.run.estimate import remember_speed
-
-    remember_speed(default_root(), plan.model, sample)
-
-
-@contextmanager
-def measured(plan: RunPlan, opened: Input, observer: Observer) -> Iterator[Observer]:
-    """Time the rows of a run of the embedded model, and keep its speed with the model's file."""
-    from mellea_cli.events import Fanout
-    from mellea_cli.run.estimate import FEWEST, Sampler
-
-    if plan.backend != "local":
-        yield observer
-        return
-    sampler = Sampler(opened.total, first_alone=plan.first_alone_s > 0)
-    yield Fanout(sampler, observer)
-    if sampler.answered >= FEWEST and (sample := sampler.sample(plan.concurrency, plan.fingerprint.hex())):
-        _remember(plan, sample)
-
-
 @contextmanager
 def controlled(
     options: RunOptions, plan: RunPlan, command: str, show: RunDisplay, chosen: ModelChoice
 ) -> Iterator[tuple[RunControl, Stop]]:
     """Let other terminals see and control the run."""
-    from mellea_cli.cli.backend_setup import connections
-    from mellea_cli.engine.workers import Stop
-    from mellea_cli.run.control import RunControl, new_record
-
     most = chosen.concurrency if chosen.pool is not None else connections(chosen)
     record = new_record(
         command,
@@ -1079,76 +687,6 @@ def controlled(
         yield control, stop
 
 
-def _asked_fields(found: Forecast | None) -> Iterator[tuple[str, str]]:
-    """The units that a run would ask, and for how many rows."""
-    if found is None or not found.units:
-        return
-    # Units with the same number of rows are asked together.
-    by_rows: dict[int, list[str]] = {}
-    for name, rows in found.units.items():
-        by_rows.setdefault(rows, []).append(name)
-    head = "fields"
-    for rows, names in sorted(by_rows.items(), reverse=True):
-        yield head, f"{', '.join(names)}: {f'asked for {rows:,} row' + 's' * (rows != 1) if rows else 'nothing to ask'}"
-        head = ""
-
-
-_SHOWN_MASKED = 5
-_MOST_MASKED = 1_000
-
-
-def _masked(opened: Input) -> Iterator[tuple[str, str]]:
-    """How many of the first texts have something to mask, and the first of them as they would leave."""
-    from mellea_cli.pipelines.redact import redact
-
-    if not opened.source.repeatable:
-        return
-    texts = [item.text for item in islice(opened.source.reread(), _MOST_MASKED)]
-    masked = [after for before in texts if (after := redact(before)) != before]
-    of = "items" if len(texts) < _MOST_MASKED else "first items"
-    yield "masked", f"something in {len(masked):,} of {len(texts):,} {of}"
-    for text in masked[:_SHOWN_MASKED]:
-        yield "", " ".join(text.split())
-
-
-def _forecast(
-    options: RunOptions,
-    plan: RunPlan,
-    opened: Input,
-    asked: Callable[[Item], None],
-    answers: Answers | None,
-    text_of: Callable[[Item], str] | None = None,
-) -> tuple[Forecast | None, Sample | None]:
-    """What the input holds, compared with the journal of the output, and its timed sample; `None` for a stream."""
-    from mellea_cli.io.files import resolve_output
-    from mellea_cli.io.journal import MemoryAnswers, peek_answers
-    from mellea_cli.run.answer_cache import forecast
-    from mellea_cli.run.estimate import kept_sample
-
-    if opened.scan is None:
-        return None, None
-    with ExitStack() as stack:
-        if answers is None:
-            answers = MemoryAnswers() if options.fresh else peek_answers(resolve_output(options.output))
-            stack.callback(answers.close)
-        items = opened.source.reread()
-        if text_of is not None:
-            items = (replace(item, text=text_of(item)) for item in items)
-        found = forecast(items, plan, answers, retry_failed=options.retry_failed, asked=asked)
-        return found, kept_sample(answers.facts(), plan)
-
-
-def _item_counts(total: int, found: Forecast, *, own_text: bool = True) -> str:
-    others = (
-        (found.known, "answered already"),
-        (found.failed, "failed earlier"),
-        (found.identical, "with the text of an earlier row"),
-        (found.blank, "without text" if own_text else "with nothing to label"),
-    )
-    counts = [f"{count:,} {what}" for count, what in others if count]
-    return f"{total:,}" + (f": {found.new:,} new, {', '.join(counts)}" if counts else "")
-
-
 def finish(
     options: RunOptions,
     plan: RunPlan,
@@ -1158,14 +696,7 @@ def finish(
     themed: ThemeCounts | None = None,
     audit: AuditFigures | None = None,
 ) -> None:
-    """Show how the run ended.
-
-    Raises:
-        MelleaError: the error that stopped the run before its first row.
-    """
-    from mellea_cli.run.batch_planner import BATCH_PRICE
-    from mellea_cli.ui.summary import RunSummary
-
+    """Show how the run ended."""
     tally, prices = result.tally, plan.caps.prices
     if result.error is not None and not (tally.done or tally.failed or options.nightly):
         raise result.error
@@ -1237,8 +768,7 @@ def same_command(options: RunOptions) -> str:
     if options.output == "-" or options.input == "-":
         return ""
     # With --fresh again it would ask for everything once more.
-    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-    return shlex.join(["mellea", *arguments]) if arguments else ""
+    return typed_command(without="--fresh")
 
 
 # The event loop.

@@ -4,40 +4,67 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from mellea_cli.cli.flags import JsonFlag, write_json
+from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.errors import ExitCode, MelleaError
-from mellea_cli.ui.status import Finding
+
+if TYPE_CHECKING:
+    from mellea_cli.ui.theme import Role, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `mellea doctor`."""
+
+    part: str  # The part of the report that it belongs to
+    subject: str
+    state: Literal["ok", "note", "bad"]
+    text: str
 
 
 def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Show version, settings, backends, models and terminal; say what to run if something is missing."""
     import asyncio
 
-    from mellea_cli.ui.status import print_findings
-
+    settings, options = _run_settings(ctx)
     findings = [
         *_program(),
         *_settings(ctx),
+        *settings,
         *asyncio.run(_backends()),
         *_models(),
         *_extensions(),
         *_terminal(),
     ]
-    works, sentence, command = asyncio.run(_default_run())
+    works, sentence, command = _default_run(options)
     findings.append(Finding("default run", "mellea summarise", "ok" if works else "bad", sentence))
     good = all(finding.state != "bad" for finding in findings)
     if as_json:
         write_json({"ok": good, "findings": [asdict(finding) for finding in findings], "fix": command or None})
     else:
-        print_findings(findings, command, stream=sys.stdout, environ=os.environ)
+        _print_findings(findings, command)
     raise typer.Exit(ExitCode.OK if good else ExitCode.USAGE)
+
+
+def _print_findings(findings: Sequence[Finding], command: str) -> None:
+    """Print what was found, part by part, and the command that fixes it; none is printed when it is empty."""
+    from mellea_cli.ui.console import print_table, say
+
+    roles: Mapping[str, Role] = {"ok": "good", "note": "warn", "bad": "bad"}
+    heads = ("", *(finding.part for finding in findings))
+    rows: list[Sequence[str | Span]] = [
+        (("strong", one.part if one.part != before else ""), one.subject, (roles[one.state], one.state), one.text)
+        for before, one in zip(heads, findings, strict=False)
+    ]
+    print_table(rows, stream=sys.stdout, environ=os.environ)
+    if command:
+        say(sys.stdout, f"to fix it: {command}")
 
 
 def _program() -> Iterator[Finding]:
@@ -64,7 +91,6 @@ def _settings(ctx: typer.Context) -> Iterator[Finding]:
         yield Finding("settings", "file", "ok", str(path))
     else:
         yield Finding("settings", "file", "note", f"{path} (none)")
-    yield from _changed_flags(ctx, path)
     if problem := certificate_problem():
         yield Finding("settings", "certificates", "bad", f"{problem}: https servers cannot be reached")
     for key in ("OLLAMA_HOST", "OPENAI_BASE_URL", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
@@ -74,26 +100,31 @@ def _settings(ctx: typer.Context) -> Iterator[Finding]:
         yield Finding("settings", "OPENAI_API_KEY", "ok", "is set (from the environment)")
 
 
-def _changed_flags(ctx: typer.Context, config: Path) -> Iterator[Finding]:
-    """The flags of `summarise` that a variable or the configuration file sets."""
+def _run_settings(ctx: typer.Context) -> tuple[list[Finding], RunOptions]:
+    """The flags of `summarise` that a variable or the configuration file sets, and a run with these alone."""
     from mellea_cli.cli.error_boundary import describe_click_error, is_click_error
+    from mellea_cli.cli.settings import choose_servers, config_path
 
     group: Any = ctx.parent.command if ctx.parent else None
     if group is None:
-        return
+        return [], RunOptions()
     try:
         summarise = group.commands["summarise"].make_context("summarise", [], parent=ctx.parent)
+        options = RunOptions(**choose_servers(summarise.params, summarise.get_parameter_source))
     except Exception as error:
+        if isinstance(error, MelleaError):
+            return [Finding("settings", "summarise", "bad", error.message)], RunOptions()
         if not is_click_error(error):
             raise
-        yield Finding("settings", "summarise", "bad", describe_click_error(error)[0])
-    else:
-        for name, value in summarise.params.items():
-            source = getattr(summarise.get_parameter_source(name), "name", "")
-            if source in {"ENVIRONMENT", "DEFAULT_MAP"}:
-                origin = f"MELLEA_{name.upper()}" if source == "ENVIRONMENT" else str(config)
-                shown = " ".join(value) if isinstance(value, list | tuple) else getattr(value, "value", value)
-                yield Finding("settings", name.replace("_", "-"), "ok", f"{shown} (from {origin})")
+        return [Finding("settings", "summarise", "bad", describe_click_error(error)[0])], RunOptions()
+    found = []
+    for name, value in summarise.params.items():
+        source = getattr(summarise.get_parameter_source(name), "name", "")
+        if source in {"ENVIRONMENT", "DEFAULT_MAP"}:
+            origin = f"MELLEA_{name.upper()}" if source == "ENVIRONMENT" else str(config_path())
+            shown = " ".join(value) if isinstance(value, list | tuple) else getattr(value, "value", value)
+            found.append(Finding("settings", name.replace("_", "-"), "ok", f"{shown} (from {origin})"))
+    return found, options
 
 
 async def _backends() -> list[Finding]:
@@ -174,15 +205,16 @@ def _terminal() -> Iterator[Finding]:
     yield Finding("terminal", "display", "ok", f"a run is shown as {shown}")
 
 
-async def _default_run() -> tuple[bool, str, str]:
+def _default_run(options: RunOptions) -> tuple[bool, str, str]:
     """Whether a run without flags works, why, and the command that makes it work."""
-    from mellea_cli.cli.backend_setup import choose_model
+    from mellea_cli.cli.backend_setup import choose_for_run
     from mellea_cli.models.store import ModelStore
 
     try:
-        chosen = await choose_model("auto", None, None)
+        chosen = choose_for_run(options)
         if chosen.backend == "local" and ModelStore().find(chosen.model) is None:
-            return False, f"{chosen.reason}, which is not on this machine yet", f"mellea models pull {chosen.model}"
+            reason = f"{chosen.reason or f'the embedded model {chosen.model}'}, which is not on this machine yet"
+            return False, reason, f"mellea models pull {chosen.model}"
     except MelleaError as error:
         return False, error.message, error.hint
-    return True, chosen.reason, ""
+    return True, chosen.reason or f"asking {chosen.backend} for {chosen.model}, as the settings say", ""

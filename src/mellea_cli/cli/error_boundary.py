@@ -78,7 +78,8 @@ def describe_click_error(error: Any) -> tuple[str, str]:
 
             message += f" (from the configuration file {config_path()})"
     command = ctx.command_path if ctx is not None else "mellea"
-    return message.rstrip("."), f"{command} --help"
+    every = getattr(getattr(ctx, "command", None), "has_short_help", False)
+    return message.rstrip("."), f"{command} --help{'-all' if every else ''}"
 
 
 def _say_error(meta: Mapping[str, Any], record: Mapping[str, Any]) -> None:

@@ -11,9 +11,11 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
@@ -25,7 +27,7 @@ from mellea_cli.errors import ExitCode, MelleaError, UsageError
 from mellea_cli.extensions import ExtensionPoint
 
 if TYPE_CHECKING:
-    from mellea_cli.io.row_filter import RowFilter
+    from mellea_cli.io.source import SourceOptions
     from mellea_cli.run.plan import ErrorLimit, Prices
 
 T = TypeVar("T")
@@ -259,17 +261,16 @@ COLUMN: dict[str, Any] = {"autocompletion": complete_column}
 """Arguments of `option` for a flag that names a column of the input."""
 
 
-def row_filter(expression: str | None) -> "RowFilter | None":
-    """The condition of `--where`; `None` without one.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    if expression is None:
-        return None
+def source_options(flags: Any, **more: Any) -> "SourceOptions":
+    """How a command reads its rows: `more`, and those of its flags that have the name of an option."""
     from mellea_cli.io.row_filter import RowFilter
+    from mellea_cli.io.source import SourceOptions
 
-    return RowFilter(expression)
+    names = {one.name for one in dataclasses.fields(SourceOptions)} - {"format"}  # which may be that of a report
+    given = {name: getattr(flags, name) for name in names if hasattr(flags, name)} | more
+    given["text_field"] = tuple(given.get("text_field") or ())
+    given["where"] = RowFilter(given["where"]) if given.get("where") is not None else None
+    return SourceOptions(**given)
 
 
 WHERE_HELP = "Only rows that meet a condition: 'rating <= 2 and country == \"DE\"', see mellea help filters."
@@ -296,6 +297,18 @@ PullFlag = Annotated[bool, option(MODEL, "Download the model if it is missing.")
 LocalOnlyFlag = Annotated[bool, option(SAFETY, "Connect to nothing outside this machine.", usual=True)]
 AllowHttpFlag = Annotated[bool, option(SAFETY, "Allow http without TLS to other machines.")]
 LogLevelFlag = Annotated[LogLevel | None, option(DISPLAY, "Log to stderr from this level on.", callback=set_log_level)]
+
+# Flags of the commands that read an output. A variable such as MELLEA_TEXT_FIELD is for the batch commands.
+
+flag = partial(option, env=False)
+WhereFlag = Annotated[str | None, flag(INPUT, WHERE_HELP, metavar="EXPR")]
+TextFieldFlag = Annotated[
+    list[str] | None, flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
+]
+IdFieldFlag = Annotated[str | None, flag(INPUT, "Column with the id (default: id).", metavar="NAME", **COLUMN)]
+InputFormatFlag = Annotated[str | None, flag(INPUT, "Input format, if its suffix does not tell.", **FORMATS)]
+EncodingFlag = Annotated[str | None, flag(INPUT, "Input encoding (default: UTF-8).")]
+DelimiterFlag = Annotated[str | None, flag(INPUT, "CSV delimiter.", "-d")]
 
 
 def options_command(
@@ -357,6 +370,25 @@ def write_json(value: Any) -> None:
         typer.echo(json.dumps(value, ensure_ascii=False))
     except UnicodeEncodeError:  # a lone surrogate, as in the name of a file
         typer.echo(json.dumps(value))
+
+
+def typed_command(*added: str, without: str = "") -> str:
+    """The command of this process as it was typed, without one flag and with others; empty where there is none."""
+    arguments = [argument for argument in sys.argv[1:] if argument != without]
+    return shlex.join(["mellea", *arguments, *added]) if arguments else ""
+
+
+def typed_flags(flags: Any, names: Iterable[str]) -> list[str]:
+    """Those of the named flags that do not have their default, as they are typed for another command."""
+    typed = []
+    for field in dataclasses.fields(flags):
+        value = getattr(flags, field.name)
+        if field.name in names and value != field.default:
+            _, info, *_ = get_args(field.type)
+            long = next(name for name in info.param_decls if name.startswith("--")).partition("/")[0]
+            for one in value if isinstance(value, list) else [value]:
+                typed += [long] if one is True else [long, str(one)]
+    return typed
 
 
 def stdin_has_data() -> bool:

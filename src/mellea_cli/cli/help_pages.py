@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mellea_cli.cli.app import COMMANDS, flag_sections
+from mellea_cli.cli.app import COMMANDS, flag_sections, styled_heading
 from mellea_cli.cli.flags import JsonFlag, write_json
 from mellea_cli.errors import UsageError, nearest
 
@@ -115,7 +115,7 @@ FILTERS = """\
 # Conditions on rows
 
 `--where EXPR` takes only the rows that meet a condition on columns and answers. `mellea summarise`, `run`, `themes`,
-`report`, `show` and `export` have it.
+`report`, `compare`, `watch`, `show` and `export` have it.
 
 ```console
 mellea summarise feedback.csv -o web.csv --where 'channel == "web" and length(text) > 40'
@@ -290,11 +290,7 @@ def _list_topics(*, as_json: bool) -> None:
 
 
 def command_named(root: Any, words: Sequence[str]) -> tuple[Any, Any]:
-    """A command by its words, such as `models pull`, with a context for its help.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """A command by its words, such as `models pull`, with a context for its help."""
     command, ctx = root.command, root
     for word in words:
         known = getattr(command, "commands", {})
@@ -349,7 +345,6 @@ def _print_page(page: str) -> None:
     from mellea_cli.ui.console import print_table
 
     width = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else 100
-    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for number, block in enumerate(blocks(page)):
         if number:
             typer.echo()
@@ -359,8 +354,7 @@ def _print_page(page: str) -> None:
         elif block.startswith("```"):
             typer.echo(textwrap.indent(_code(block), "  "))
         elif block.startswith("#"):
-            heading = block.lstrip("# ")
-            typer.echo(typer.style(heading, bold=True) if bold else heading)
+            typer.echo(styled_heading(block.lstrip("# ")))
         else:
             typer.echo(textwrap.fill(plain(" ".join(block.split())), width, break_long_words=False))
 
@@ -377,12 +371,7 @@ def _roff(text: str) -> str:
 
 
 def manual_page(root: Any, words: Sequence[str] = ()) -> str:
-    """The manual page of `mellea`, or of a command, as man(1) reads it.
-
-    Args:
-        root: the context of the program.
-        words: the command, such as `models pull`; empty for the program.
-    """
+    """The manual page of `mellea`, or of the command with these words, as man(1) reads it."""
     command, ctx = command_named(root, words)
     name = "-".join(("mellea", *words))
     first, *others = [" ".join(text.split()) for text in (command.help or "").split("\n\n")]

@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mellea_cli.cli.app import HELP_SETTINGS, show_help_without_command
+from mellea_cli.cli.app import command_group
 from mellea_cli.cli.flags import MODEL, JsonFlag, write_json
 
 if TYPE_CHECKING:
     from mellea_cli.backends.openai_batch import Batch, BatchClient
     from mellea_cli.io.batch_jobs import Job
 
-jobs_app = typer.Typer(
-    help="List and cancel batches that --offload has submitted.",
-    invoke_without_command=True,
-    context_settings=HELP_SETTINGS,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-
-jobs_app.callback()(show_help_without_command)
+jobs_app = command_group("List and cancel batches that --offload has submitted.")
 
 _Output = Annotated[str, typer.Argument(help="Output file of the run, as given with -o.")]
 _BaseUrl = Annotated[
@@ -55,8 +47,8 @@ def list_jobs(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the batches of runs and their progress."""
+    from mellea_cli.cli.offload import batch_state
     from mellea_cli.ui.console import print_table, say
-    from mellea_cli.ui.status import batch_state
 
     journals = [_journal(output) for output in outputs] if outputs else sorted(Path().glob("*.journal"))
     places = [(path, job) for path in journals for job in _jobs(path, named=bool(outputs))]

@@ -8,18 +8,10 @@ from typing import Annotated
 
 import typer
 
-from mellea_cli.cli.app import HELP_SETTINGS, show_help_without_command
+from mellea_cli.cli.app import command_group
 from mellea_cli.cli.flags import JsonFlag, write_json
 
-models_app = typer.Typer(
-    help="List, download and remove the embedded backend's models.",
-    invoke_without_command=True,
-    context_settings=HELP_SETTINGS,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-
-models_app.callback()(show_help_without_command)
+models_app = command_group("List, download and remove the embedded backend's models.")
 
 _Name = Annotated[str, typer.Argument(help="A name from `mellea models list`.")]
 

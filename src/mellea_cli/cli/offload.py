@@ -10,30 +10,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mellea_cli.backends.base import Backend
 from mellea_cli.cli.backend_setup import names_provider, network_policy, secrets
 from mellea_cli.cli.summarise import RunOptions
+from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode, InputError, MelleaError, OutputError, UsageError
+from mellea_cli.events import nobody
+from mellea_cli.io.batch_jobs import BatchJobStore, Job, read_jobs
+from mellea_cli.io.files import resolve_output
+from mellea_cli.io.journal import Journal
+from mellea_cli.io.source import Source
+from mellea_cli.run.batch import RunIO, RunResult, run_batch
+from mellea_cli.run.batch_queue import (
+    BATCH_PRICE,
+    BatchFileWriter,
+    BatchJobClient,
+    BatchPlanner,
+    BatchProgress,
+    ExportFile,
+    OffloadRun,
+    ReplayBackend,
+    clear_leftovers,
+    import_replies,
+)
+from mellea_cli.run.control import RunControl
+from mellea_cli.run.executor import open_client
+from mellea_cli.run.plan import Caps, RunPlan
+from mellea_cli.ui.console import count, plural
+from mellea_cli.ui.run_display import RunDisplay
 
 if TYPE_CHECKING:
-    from mellea_cli.backends.base import Backend
-    from mellea_cli.engine.workers import Stop
-    from mellea_cli.io.batch_jobs import BatchJobStore, Job
-    from mellea_cli.io.source import Source
-    from mellea_cli.run.batch import RunIO, RunResult
-    from mellea_cli.run.batch_planner import BatchPlanner, BatchProgress
-    from mellea_cli.run.control import RunControl
-    from mellea_cli.run.plan import Caps, RunPlan
-    from mellea_cli.ui.run_display import RunDisplay
+    from mellea_cli.backends.openai_batch import Batch
 
 
 def check_flags(options: RunOptions, source: Source) -> None:
-    """Refuse what cannot be done with batch files.
-
-    Raises:
-        UsageError: a flag, the input or the output does not fit.
-    """
-    from mellea_cli.io.files import resolve_output
-
+    """Refuse what cannot be done with batch files."""
     name = next(name for name in ("offload", "export_batch", "import_batch") if getattr(options, name))
     flag = "--" + name.replace("_", "-")
     if options.offload and (options.export_batch or options.import_batch):
@@ -55,14 +66,7 @@ def check_flags(options: RunOptions, source: Source) -> None:
 
 
 def refuse_to_forget_jobs(journal: Path, options: RunOptions) -> None:
-    """Refuse a run that would lose submitted batches, or ask for their rows a second time.
-
-    Raises:
-        UsageError: there are such batches and the run does not continue them.
-    """
-    from mellea_cli.io.batch_jobs import read_jobs
-    from mellea_cli.run.batch_queue import clear_leftovers
-
+    """Refuse a run that would lose submitted batches, or ask for their rows a second time."""
     try:
         # A cancelled batch may be given up.
         jobs = [job for job in read_jobs(journal) if _is_submitted(job) and job.status != "cancelling"]
@@ -87,13 +91,8 @@ def _batches_are(jobs: Sequence[Job]) -> str:
 
 
 def export(options: RunOptions, plan: RunPlan, run_io: RunIO, source: Source, say: Callable[[str], None]) -> ExitCode:
-    """Write every request that can be asked now to a file; nothing is sent.
-
-    Raises:
-        MelleaError: the input, the output or one of the files cannot be used.
-    """
+    """Write every request that can be asked now to a file; nothing is sent."""
     from mellea_cli.backends.openai import chat_body
-    from mellea_cli.run.batch_queue import ExportFile
 
     file = ExportFile(Path(options.export_batch or ""), lambda request: chat_body(request, is_openai=False))
     with closing(_job_store(run_io)) as store:
@@ -107,7 +106,7 @@ def export(options: RunOptions, plan: RunPlan, run_io: RunIO, source: Source, sa
     if not file.requests:
         say("there is nothing to ask: no file was written; the same command without --export-batch completes the run")
         return ExitCode.OK
-    say(f"wrote {file.requests:,} requests to {options.export_batch}")
+    say(f"wrote {plural(file.requests, 'request')} to {options.export_batch}")
     say(f"next: vllm run-batch -i {options.export_batch} -o REPLIES --model {plan.model}")
     say("then: the same command with --import-batch REPLIES instead of --export-batch")
     return ExitCode.OK
@@ -131,13 +130,7 @@ async def run_queued(run: QueuedRun) -> RunResult:
 
     Returns:
         How the run ended, with the answers of batches.
-
-    Raises:
-        OutputError: the output cannot be written any more.
-        UsageError: the input or the output does not fit.
     """
-    from mellea_cli.io.source import Source
-
     if not isinstance(run.run_io.source, Source):
         raise UsageError("batches need an input that can be read more than once", hint="name a file")
     loop = asyncio.get_running_loop()
@@ -186,28 +179,22 @@ async def _take_import(run: QueuedRun, store: BatchJobStore, planner: BatchPlann
 
 
 def _import(options: RunOptions, plan: RunPlan, store: BatchJobStore, say: Callable[[str], None]) -> int:
-    from mellea_cli.run.batch_queue import import_replies
-
     answers, errors, foreign = import_replies(Path(options.import_batch or ""), plan.fingerprint.hex(), store)
-    failed = f", {errors:,} requests without one" if errors else ""
-    skipped = f", {foreign:,} lines that do not answer requests of mellea" if foreign else ""
+    failed = f", {plural(errors, 'request')} without one" if errors else ""
+    skipped = f", {plural(foreign, 'line')} not about requests of mellea" if foreign else ""
     if not (answers or errors):
         raise InputError(
             f"no line answers a request of mellea ({foreign:,} lines read)",
             path=options.import_batch or "",
             hint="name the output file of a batch that was exported with --export-batch",
         )
-    say(f"{options.import_batch}: {answers:,} answers{failed}{skipped}")
+    say(f"{options.import_batch}: {plural(answers, 'answer')}{failed}{skipped}")
     return answers
 
 
 async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) -> None:
     from mellea_cli.backends.openai import OpenAIBackend
     from mellea_cli.backends.openai_batch import BatchClient
-    from mellea_cli.events import nobody
-    from mellea_cli.run.batch_queue import BatchFileWriter, BatchJobClient, OffloadRun, clear_leftovers
-    from mellea_cli.run.executor import open_client
-    from mellea_cli.ui.status import BatchLines
 
     options, plan, backend, say = run.options, run.plan, run.backend, run.show.say
     if not isinstance(backend, OpenAIBackend):
@@ -242,8 +229,6 @@ async def _offload(run: QueuedRun, store: BatchJobStore, planner: BatchPlanner) 
 
 
 def _check_jobs(store: BatchJobStore, fingerprint: str, base_url: str, say: Callable[[str], None]) -> None:
-    from mellea_cli.io.batch_jobs import read_jobs
-
     submitted = [job for job in read_jobs(store.path) if _is_submitted(job)]
     if elsewhere := [job for job in submitted if job.plan == fingerprint and job.base_url != base_url]:
         raise UsageError(
@@ -256,12 +241,9 @@ def _check_jobs(store: BatchJobStore, fingerprint: str, base_url: str, say: Call
 
 async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgress, took_s: float) -> RunResult:
     """Ask live what no batch has answered; every other answer is in the journal."""
-    from mellea_cli.run.batch import run_batch
-    from mellea_cli.run.batch_planner import ReplayBackend
-
     plan = dataclasses.replace(run.plan, caps=_remaining_caps(run, progress, took_s))
     if progress.live and not run.stop.asked.is_set():
-        run.show.say(f"{progress.live:,} texts are asked live")
+        run.show.say(f"asking live: {plural(progress.live, 'text')}")
     # A file of requests that the server refused, or was never sent, is no batch.
     jobs = [job for job in store.jobs(run.plan.fingerprint.hex()) if _is_submitted(job)]
     if run.stop.asked.is_set() and jobs:
@@ -281,8 +263,6 @@ async def _ask_live(run: QueuedRun, store: BatchJobStore, progress: BatchProgres
 
 def _remaining_caps(run: QueuedRun, progress: BatchProgress, took_s: float) -> Caps:
     """The user's limits less what the batches used."""
-    from mellea_cli.run.batch_planner import BATCH_PRICE
-
     caps = run.plan.caps
     tokens, cost = caps.tokens, caps.cost
     if tokens is not None:
@@ -296,9 +276,6 @@ def _remaining_caps(run: QueuedRun, progress: BatchProgress, took_s: float) -> C
 
 
 def _job_store(run_io: RunIO) -> BatchJobStore:
-    from mellea_cli.io.batch_jobs import BatchJobStore
-    from mellea_cli.io.journal import Journal
-
     if not isinstance(run_io.answers, Journal):
         raise UsageError("batches need a journal next to the output file", hint="name a file with -o")
     return BatchJobStore(run_io.answers.path)
@@ -307,6 +284,37 @@ def _job_store(run_io: RunIO) -> BatchJobStore:
 def _planner(
     plan: RunPlan, run_io: RunIO, source: Source, store: BatchJobStore, *, again: bool = False
 ) -> BatchPlanner:
-    from mellea_cli.run.batch_planner import BatchPlanner
-
     return BatchPlanner(plan, source.reread, run_io.answers, store, retry_failed=run_io.retry_failed, again=again)
+
+
+_BATCH_STATES = {
+    "validating": "being checked",
+    "in_progress": "in progress",
+    "finalizing": "being finished",
+    "completed": "done",
+    "expired": "expired",
+    "cancelling": "being cancelled",
+    "cancelled": "cancelled",
+    "failed": "refused",
+}
+
+
+class BatchLines:
+    """Prints how batches progress, but only what is new: another state, or another tenth done."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._printed: dict[str, tuple[str, int]] = {}
+
+    def update(self, batch: Batch, requests: int) -> None:
+        tenths = 10 * (batch.completed + batch.failed) // max(1, requests)
+        if self._printed.get(batch.id) != (batch.status, tenths):
+            self._printed[batch.id] = (batch.status, tenths)
+            self._say(f"{batch.id}: {batch_state(batch, requests)}")
+
+
+def batch_state(batch: Batch, requests: int) -> str:
+    """The state of a batch in a few words."""
+    done = f"{count(batch.completed)} of {count(requests)} answered" if batch.completed or batch.failed else ""
+    failed = f"{count(batch.failed)} failed" if batch.failed else ""
+    return ", ".join(filter(None, (_BATCH_STATES.get(batch.status, batch.status), done, failed)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mellea_cli.cli.app import HELP_SETTINGS, SectionedCommand, show_help_without_command
+from mellea_cli.cli.app import SectionedCommand, command_group
 from mellea_cli.cli.flags import (
     FORMATS,
     INPUT,
@@ -34,6 +34,7 @@ from mellea_cli.cli.flags import (
     ThinkingLevel,
     option,
     options_command,
+    typed_flags,
     write_json,
 )
 from mellea_cli.cli.summarise import RunOptions
@@ -52,16 +53,9 @@ if TYPE_CHECKING:
     from mellea_cli.ui.pipeline_view import ShownStep, TriedRow
     from mellea_cli.ui.run_display import RunDisplay
 
-pipeline_app = typer.Typer(
-    help="Write, check, show and try a pipeline file: your own fields.",
-    epilog="docs/pipelines.md has every key.",
-    invoke_without_command=True,
-    context_settings=HELP_SETTINGS,
-    add_completion=False,
-    rich_markup_mode=None,
+pipeline_app = command_group(
+    "Write, check, show and try a pipeline file: your own fields.", epilog="docs/pipelines.md has every key."
 )
-
-pipeline_app.callback()(show_help_without_command)
 
 _STARTER = "starter"
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.", show_default=False)]
@@ -78,11 +72,7 @@ TEMPLATES: Mapping[str, str] = {
 
 
 def template_path(name: str) -> Path:
-    """The file of a template.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
+    """The file of a template."""
     if name not in TEMPLATES and name != _STARTER:
         near = next((one for one in TEMPLATES if name and one.startswith(name)), "") or nearest(name, TEMPLATES)
         hint = f"did you mean {near!r}?" if near else f"there are {', '.join(TEMPLATES)}"
@@ -182,16 +172,14 @@ def _notes(spec: "PipelineSpec") -> list[str]:
 
 
 def _described(spec: "PipelineSpec") -> str:
+    from mellea_cli.ui.console import plural
+
     fields = [f"{name} ({one.type})" for name, one in spec.fields.items()]
     parts = [f"extends {spec.extends}"] if spec.extends else []
-    parts += [f"{_count(len(fields), 'field')}: {', '.join(fields)}"] if fields else []
-    parts += [_count(len(spec.steps), "step")] if spec.steps else []
-    parts += [_count(len(spec.examples), "example")] if spec.examples else []
+    parts += [f"{plural(len(fields), 'field')}: {', '.join(fields)}"] if fields else []
+    parts += [plural(len(spec.steps), "step")] if spec.steps else []
+    parts += [plural(len(spec.examples), "example")] if spec.examples else []
     return "; ".join(parts)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @pipeline_app.command("show", cls=SectionedCommand)
@@ -356,13 +344,14 @@ class _Try:
         self, options: RunOptions, chosen: "ModelChoice", plan: "RunPlan", opened: "Input", journal: "Journal"
     ) -> "RunResult":
         from mellea_cli.cli.backend_setup import open_servers, start_at_server_slots
+        from mellea_cli.cli.dry_run import NoRows
         from mellea_cli.engine.workers import Stop
         from mellea_cli.events import Fanout
         from mellea_cli.run.answer_cache import forecast
         from mellea_cli.run.batch import RunIO, run_batch
 
         stop = Stop(self.show.say)
-        run_io = RunIO(opened.source, _NoRows(), self._take, journal, opened.total, can_sweep=True)
+        run_io = RunIO(opened.source, NoRows(), self._take, journal, opened.total, can_sweep=True)
 
         def nothing_to_ask() -> bool:
             return not forecast(opened.source.reread(), plan, journal).asks(retry_failed=True)
@@ -391,7 +380,7 @@ class _Try:
         return Row(item, {})
 
     def _print(self, result: "RunResult") -> None:
-        from mellea_cli.ui.number_format import duration
+        from mellea_cli.ui.console import duration, plural
         from mellea_cli.ui.pipeline_view import print_lines, system_lines, try_lines
 
         rows = [self._row(position) for position in sorted(self.outcomes)]
@@ -407,15 +396,18 @@ class _Try:
         )
         asked = [row for row in rows if row.asked]
         repaired = sum(bool(row.repairs) for row in rows)
-        parts = [f"{_count(len(asked), 'row')} asked with {_count(result.tally.calls, 'call')}"] if asked else []
-        parts += [f"{_count(len(rows) - len(asked), 'row')} remembered"] if len(asked) < len(rows) else []
+        parts = [f"{plural(len(asked), 'row')} asked with {plural(result.tally.calls, 'call')}"] if asked else []
+        parts += [f"{plural(len(rows) - len(asked), 'row')} remembered"] if len(asked) < len(rows) else []
         parts += [f"{repaired} repaired"] if repaired else []
         parts += [f"{result.tally.failed} failed"] if result.tally.failed else []
         self.show.say(f"{', '.join(parts)}; {duration(result.elapsed_s)}")
-        file, source = shlex.quote(str(self.flags.file)), shlex.quote(self.flags.input)
+        file = str(self.flags.file)
         # Two lines: one would be longer than a usual terminal is wide.
-        self.show.say(f"edit {file} and try again: only what has changed is asked")
-        self.show.say(f"all rows: mellea run {file} {source} -o OUT")
+        self.show.say(f"edit {shlex.quote(file)} and try again: only what has changed is asked")
+        # A run over all rows has the same flags but those that choose the rows of a try.
+        names = {one.name for one in dataclasses.fields(RunOptions)} - {"fresh", "json", "sample", "seed"}
+        how = typed_flags(self.flags, names)
+        self.show.say(f"all rows: {shlex.join(['mellea', 'run', file, self.flags.input, *how])} -o OUT")
 
     def _row(self, position: int) -> "TriedRow":
         from mellea_cli.engine.pipeline_runner import variables
@@ -443,18 +435,6 @@ class _Try:
             repairs=self.repairs.get(position, []),
             error="" if isinstance(outcome, Success) else outcome.message,
         )
-
-
-class _NoRows:
-    """The rows of a try go to the screen only."""
-
-    def add(self, row: "Row") -> None: ...
-
-    def flush(self) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @contextmanager

@@ -13,11 +13,26 @@ from functools import partial
 from io import StringIO
 from itertools import chain, islice
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mellea_cli.cli.flags import COLUMN, FORMATS, INPUT, OUTPUT, WHERE_HELP, option, options_command, row_filter
+from mellea_cli.cli.flags import (
+    COLUMN,
+    FORMATS,
+    INPUT,
+    OUTPUT,
+    DelimiterFlag,
+    EncodingFlag,
+    IdFieldFlag,
+    InputFormatFlag,
+    TextFieldFlag,
+    WhereFlag,
+    flag,
+    options_command,
+    source_options,
+    typed_command,
+)
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,12 +46,18 @@ if TYPE_CHECKING:
 
 ReportFormat = Literal["text", "html", "md", "json"]
 REPORT = "Report"
-SCORE_HELP = "Score column: nps, csat or stars, then its name (default: by name)."
-
-# A variable such as MELLEA_OUTPUT is for the batch commands.
-_flag = partial(option, env=False)
 
 _SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", ".json": "json", ".txt": "text"}
+
+
+ScoreFlag = Annotated[
+    tuple[str, str] | None,
+    flag(REPORT, "Score column: nps, csat or stars, then its name (default: by name).", metavar="KIND COLUMN"),
+]
+_Output = Annotated[str | None, flag(OUTPUT, "A file (.html .md .json .txt) or - for stdout.", "-o")]
+_Format = Annotated[ReportFormat | None, flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")]
+_Json = Annotated[bool, flag(OUTPUT, "The same as --format json.")]
+_Brand = Annotated[str | None, flag(OUTPUT, "Line above the title of a page, such as your company.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +67,21 @@ class ReportFlags:
     results: Annotated[
         str, typer.Argument(metavar="RESULTS", help="Output of mellea summarise or themes; - for stdin.")
     ]
-    output: Annotated[str | None, _flag(OUTPUT, "A file (.html .md .json) or - for stdout.", "-o")] = None
-    format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
-        None
-    )
-    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
-    title: Annotated[str | None, _flag(OUTPUT, "Title of the report.")] = None
-    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
-    where: Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")] = None
-    by: Annotated[list[str] | None, _flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
-    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    output: _Output = None
+    format: _Format = None
+    json: _Json = False
+    title: Annotated[str | None, flag(OUTPUT, "Title of the report.")] = None
+    brand: _Brand = None
+    where: WhereFlag = None
+    by: Annotated[list[str] | None, flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
+    score: ScoreFlag = None
     date: Annotated[
-        str | None, _flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN)
+        str | None,
+        flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN),
     ] = None
     month_first: Annotated[
         bool | None,
-        _flag(
+        flag(
             REPORT,
             "How to read 03/04/2026 (default: as the column's other dates tell).",
             "--month-first/--day-first",
@@ -69,17 +89,13 @@ class ReportFlags:
         ),
     ] = None
     themes_file: Annotated[
-        str | None, _flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
+        str | None, flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
     ] = None
-    input_format: Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)] = (
-        None
-    )
-    text_field: Annotated[
-        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
-    ] = None
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
-    encoding: Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")] = None
-    delimiter: Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")] = None
+    input_format: InputFormatFlag = None
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
+    encoding: EncodingFlag = None
+    delimiter: DelimiterFlag = None
 
 
 @options_command(ReportFlags)
@@ -88,7 +104,6 @@ def report(flags: ReportFlags) -> ExitCode:
 
     Without -o it prints one screen. With -o report.html it writes one HTML page without outside references.
     """
-    from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.aggregate import Aggregator, ReportOptions
     from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
@@ -96,14 +111,7 @@ def report(flags: ReportFlags) -> ExitCode:
     form = _output_format(flags, ("text", "html", "md", "json"))
     _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
     themes = _themes([flags.results], flags.themes_file)
-    options = SourceOptions(
-        format=flags.input_format,
-        text_field=tuple(flags.text_field or ()),
-        id_field=flags.id_field,
-        encoding=flags.encoding,
-        delimiter=flags.delimiter,
-        where=row_filter(flags.where),
-    )
+    options = source_options(flags, format=flags.input_format)
     # Only the page shows every row; without it memory does not grow with them.
     records: list[Record] = []
     with open_results(flags.results, options) as results:
@@ -159,7 +167,10 @@ def _next_steps(flags: ReportFlags, figures: "Figures", form: str) -> list[str]:
     name = shlex.quote(flags.results)
     if figures.labels is None and figures.judged:
         return [f"mellea themes {name} -o themes.jsonl"]
-    return [f"mellea report {name} -o report.html"] if form == "text" else []
+    if form != "text":
+        return []
+    named = flags.output or flags.format
+    return [f"mellea report {name} -o report.html" if named else typed_command("-o", "report.html")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,21 +181,18 @@ class CompareFlags:
         list[str],
         typer.Argument(metavar="OLD... NEW", help="Two or more outputs of mellea summarise or themes, oldest first."),
     ]
-    output: Annotated[str | None, _flag(OUTPUT, "A file (.html .md .json .txt) or - for stdout.", "-o")] = None
-    format: Annotated[ReportFormat | None, _flag(OUTPUT, "Output format (default: by suffix; text at a terminal).")] = (
-        None
-    )
-    title: Annotated[str | None, _flag(OUTPUT, "Title of the comparison.")] = None
-    brand: Annotated[str | None, _flag(OUTPUT, "Line above the title of a page, such as your company.")] = None
-    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    output: _Output = None
+    format: _Format = None
+    title: Annotated[str | None, flag(OUTPUT, "Title of the comparison.")] = None
+    brand: _Brand = None
+    where: WhereFlag = None
+    score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, _flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
     ] = None
-    json: Annotated[bool, _flag(OUTPUT, "The same as --format json.")] = False
-    text_field: Annotated[
-        list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME", **COLUMN)
-    ] = None
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).", **COLUMN)] = None
+    json: _Json = False
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
 
 
 @options_command(CompareFlags)
@@ -200,11 +208,7 @@ def compare(flags: CompareFlags) -> ExitCode:
     form = _output_format(flags, ("text", "html", "md", "json"))
     _check_output(flags.output, flags.results)
     comparison = read_comparison(
-        flags.results,
-        themes_file=flags.themes_file,
-        score=parse_score(flags.score),
-        text_field=flags.text_field,
-        id_field=flags.id_field,
+        flags.results, source_options(flags), themes_file=flags.themes_file, score=parse_score(flags.score)
     )
     title = flags.title or "What changed"
     if form == "html":
@@ -223,21 +227,12 @@ def compare(flags: CompareFlags) -> ExitCode:
 
 def read_comparison(
     paths: "Sequence[str]",
+    options: "SourceOptions",
     *,
     themes_file: str | None,
     score: "tuple[ScoreKind, str] | None",
-    text_field: "Sequence[str] | None" = None,
-    id_field: str | None = None,
 ) -> "Comparison":
-    """Compare outputs, oldest first.
-
-    Raises:
-        UsageError: there are fewer than two, or two of them are stdin.
-        InputError: one of them cannot be read, or is not an output.
-    """
-    from contextlib import ExitStack
-
-    from mellea_cli.io.source import SourceOptions
+    """Compare two or more outputs, oldest first."""
     from mellea_cli.report.comparison import compare as compare_results
     from mellea_cli.report.results import open_results
 
@@ -245,7 +240,6 @@ def read_comparison(
         raise UsageError("one file cannot be compared", hint=f"name an earlier one, too: mellea compare OLD {paths[0]}")
     if list(paths).count("-") > 1:
         raise UsageError("two files cannot come from stdin", hint="name all but one of them: mellea compare OLD -")
-    options = SourceOptions(text_field=tuple(text_field or ()), id_field=id_field)
     with ExitStack() as stack:
         results = [stack.enter_context(open_results(path, options)) for path in paths]
         return compare_results(*results, themes=_themes(paths, themes_file), score=score)
@@ -267,14 +261,10 @@ def parse_score(wanted: tuple[str, str] | None) -> "tuple[ScoreKind, str] | None
 _Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Output of a run, or any table; - for stdin.")]
 _Columns = Annotated[
     list[str] | None,
-    _flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
+    flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
 ]
-_Sort = Annotated[str | None, _flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)]
-_Where = Annotated[str | None, _flag(INPUT, WHERE_HELP, metavar="EXPR")]
-_Limit = Annotated[int | None, _flag(INPUT, "Only the first N rows.", "-n", min=1)]
-_InputFormat = Annotated[str | None, _flag(INPUT, "Format of RESULTS, if its suffix does not tell.", **FORMATS)]
-_Encoding = Annotated[str | None, _flag(INPUT, "Encoding of RESULTS (default: UTF-8).")]
-_Delimiter = Annotated[str | None, _flag(INPUT, "CSV delimiter.", "-d")]
+_Sort = Annotated[str | None, flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)]
+_Limit = Annotated[int | None, flag(INPUT, "Only the first N rows of what is selected and sorted.", "-n", min=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,15 +276,15 @@ class ShowFlags:
     sort: _Sort = None
     json: Annotated[
         str | None,
-        _flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS", **COLUMN),
+        flag(OUTPUT, "JSON with these columns, such as id,urgency; all: each one.", metavar="FIELDS", **COLUMN),
     ] = None
-    pager: Annotated[bool, _flag(OUTPUT, "Page at a terminal, or print lines.", "--pager/--no-pager")] = True
-    where: _Where = None
-    search: Annotated[str | None, _flag(INPUT, "Only rows with this text in a column.", metavar="TEXT")] = None
+    pager: Annotated[bool, flag(OUTPUT, "Page at a terminal, or print lines.", "--pager/--no-pager")] = True
+    where: WhereFlag = None
+    search: Annotated[str | None, flag(INPUT, "Only rows with this text in a column.", metavar="TEXT")] = None
     limit: _Limit = None
-    input_format: _InputFormat = None
-    encoding: _Encoding = None
-    delimiter: _Delimiter = None
+    input_format: InputFormatFlag = None
+    encoding: EncodingFlag = None
+    delimiter: DelimiterFlag = None
 
 
 @options_command(ShowFlags)
@@ -304,22 +294,24 @@ def show(flags: ShowFlags) -> ExitCode:
     At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
     whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
     """
-    from mellea_cli.io.row_filter import has_text, sort_key
+    from mellea_cli.io.row_filter import has_text, in_order
     from mellea_cli.report.results import OutputRows, usual_columns
-    from mellea_cli.ui.terminal import is_terminal
+    from mellea_cli.ui.terminal import can_draw
 
     names = _names([flags.json] if flags.json not in (None, "all") else flags.columns)
     sort = flags.sort.removeprefix("-") if flags.sort else None
-    paged = flags.json is None and flags.pager and all(is_terminal(one, os.environ) for one in (sys.stdout, sys.stdin))
+    paged = flags.json is None and flags.pager and all(can_draw(one, os.environ) for one in (sys.stdout, sys.stdin))
     flag = "--json" if flags.json is not None else "--columns"
-    with OutputRows(flags.results, _source_options(flags), names, flag=flag, sort=sort) as rows:
+    how = source_options(flags, format=flags.input_format, limit=None)
+    with OutputRows(flags.results, how, names, flag=flag, sort=sort) as rows:
         found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
         if flags.search:
             found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
-        if sort:
-            found = _sorted(found, lambda fields: sort_key(rows.sorting(fields)), str(flags.sort))
+        if flags.sort:
+            found = in_order(found, rows.sorting, descending=flags.sort.startswith("-"))
+        found = islice(found, flags.limit)
         if paged:
-            from mellea_cli.ui.row_pager import RowPager
+            from mellea_cli.ui.full_screen import RowPager
 
             RowPager(rows.name, map(rows.flat, found), names, partial(usual_columns, own=rows.own)).run(os.environ)
         elif flags.json is not None:
@@ -329,30 +321,9 @@ def show(flags: ShowFlags) -> ExitCode:
     return _unreadable(rows)
 
 
-_Row = TypeVar("_Row")
-
-
-def _sorted(rows: "Iterable[_Row]", key: "Callable[[_Row], Any]", flag: str) -> "Iterator[_Row]":
-    """Rows in the order of `--sort`; what has no value stays last, whatever the direction."""
-    ordered = sorted(rows, key=key, reverse=flag.startswith("-"))
-    return iter(sorted(ordered, key=lambda row: key(row)[0] == 2))
-
-
 def _names(texts: "Sequence[str | None] | None") -> tuple[str, ...]:
     """The columns of `--columns` and `--json`: separated by commas."""
     return tuple(name for text in texts or () for part in (text or "").split(",") if (name := part.strip(" `")))
-
-
-def _source_options(flags: "ShowFlags | ExportFlags") -> "SourceOptions":
-    from mellea_cli.io.source import SourceOptions
-
-    return SourceOptions(
-        format=flags.input_format,
-        encoding=flags.encoding,
-        delimiter=flags.delimiter,
-        where=row_filter(flags.where),
-        limit=flags.limit,
-    )
 
 
 def _write_array(rows: "Iterable[Mapping[str, Any]]") -> None:
@@ -401,19 +372,19 @@ class ExportFlags:
 
     results: _Results
     output: Annotated[
-        str, _flag(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o")
+        str, flag(OUTPUT, "Output file (.jsonl .json .csv .tsv .xlsx .parquet), or - for stdout.", "-o")
     ] = "-"
-    output_format: Annotated[str | None, _flag(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = None
+    output_format: Annotated[str | None, flag(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = None
     columns: _Columns = None
     sort: _Sort = None
-    overwrite: Annotated[bool, _flag(OUTPUT, "Replace a file that exists.")] = False
-    json: Annotated[bool, _flag(OUTPUT, "The closing line as JSON on stderr.")] = False
-    raw_csv: Annotated[bool, _flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
-    where: _Where = None
+    overwrite: Annotated[bool, flag(OUTPUT, "Replace a file that exists.")] = False
+    json: Annotated[bool, flag(OUTPUT, "The closing line as JSON on stderr.")] = False
+    raw_csv: Annotated[bool, flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
+    where: WhereFlag = None
     limit: _Limit = None
-    input_format: _InputFormat = None
-    encoding: _Encoding = None
-    delimiter: _Delimiter = None
+    input_format: InputFormatFlag = None
+    encoding: EncodingFlag = None
+    delimiter: DelimiterFlag = None
 
 
 @options_command(ExportFlags)
@@ -425,12 +396,12 @@ def export(flags: ExportFlags) -> ExitCode:
     """
     from mellea_cli.io.files import OutputLock, resolve_output
     from mellea_cli.io.formats import known_format, output_format
-    from mellea_cli.io.row_filter import sort_key
+    from mellea_cli.io.row_filter import in_order
     from mellea_cli.io.sink import SinkOptions, open_sink
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
     from mellea_cli.report.results import OutputRows
-    from mellea_cli.ui.console import say, say_record
+    from mellea_cli.ui.console import plural, say, say_record
 
     target = resolve_output(flags.output)
     _check_output(flags.output, (flags.results,))
@@ -441,13 +412,15 @@ def export(flags: ExportFlags) -> ExitCode:
     nested = form in ("json", "jsonl")
     with ExitStack() as stack:
         sort = flags.sort.removeprefix("-") if flags.sort else None
-        rows = stack.enter_context(OutputRows(flags.results, _source_options(flags), names, sort=sort))
+        how = source_options(flags, format=flags.input_format, limit=None)
+        rows = stack.enter_context(OutputRows(flags.results, how, names, sort=sort))
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
         found = iter(rows)
         if flags.sort:
-            found = _sorted(found, lambda row: sort_key(rows.sorting(row[1])), flags.sort)
+            found = in_order(found, lambda row: rows.sorting(row[1]), descending=flags.sort.startswith("-"))
+        found = islice(found, flags.limit)
         first = list(islice(found, 1))
         # Without any row a table still has its header.
         columns = () if first else tuple(rows.flat(rows.chosen(rows.first)))
@@ -455,17 +428,19 @@ def export(flags: ExportFlags) -> ExitCode:
             format=form, columns=columns, raw_csv=flags.raw_csv, dialect=lambda: rows.dialect, types=lambda: rows.types
         )
         sink = stack.enter_context(open_sink(target, AddedColumns(), options, note=partial(say, sys.stderr)))
+        written = 0
         for position, (line, fields, raw) in enumerate(chain(first, found)):
             kept = rows.chosen(fields)
             cells = kept if nested else rows.flat(kept)
             sink.write(Row(Item(position, position + 1, "", cells, line, raw if nested and not names else None), {}))
+            written += 1
         sink.finish()
     code = _unreadable(rows)
     if flags.json:
         output = flags.output if target.kind == "file" else None
-        say_record(sys.stderr, {"output": output, "rows": rows.count, "unreadable": rows.unreadable})
+        say_record(sys.stderr, {"output": output, "rows": written, "unreadable": rows.unreadable})
     elif target.kind == "file":
-        say(sys.stderr, f"{flags.output}: {rows.count:,} row{'s' * (rows.count != 1)}")
+        say(sys.stderr, f"{flags.output}: {plural(written, 'row')}")
     return code
 
 

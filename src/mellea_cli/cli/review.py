@@ -9,27 +9,32 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mellea_cli.cli.flags import FORMATS, INPUT, OUTPUT, option, options_command
+from mellea_cli.cli.flags import (
+    INPUT,
+    OUTPUT,
+    IdFieldFlag,
+    InputFormatFlag,
+    TextFieldFlag,
+    flag,
+    options_command,
+    source_options,
+    typed_command,
+    typed_flags,
+)
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.io.corrections import Corrections
-    from mellea_cli.io.source import SourceOptions
     from mellea_cli.report.agreement import Judged, ReviewField, ReviewRow
     from mellea_cli.report.results import Record, Results
 
 REVIEW = "Review"
-CONFIDENCE = "confidence"
-"""The column that says how sure the model is; nobody judges it."""
-# A variable such as MELLEA_OUTPUT is for the batch commands.
-_flag = partial(option, env=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +44,27 @@ class ReviewFlags:
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise, run or themes.")]
     random: Annotated[
         int | None,
-        _flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
+        flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
     ] = None
-    doubtful: Annotated[int, _flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
+    doubtful: Annotated[int, flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
     review_below: Annotated[
-        float, _flag(REVIEW, "Rows with a confidence below this are doubtful.", min=0.0, max=1.0)
+        float, flag(REVIEW, "Rows with a confidence below this are doubtful.", min=0.0, max=1.0)
     ] = 0.6
     fields: Annotated[
-        str | None, _flag(REVIEW, "Fields to judge, separated by commas (default: all).", metavar="A,B,C")
+        str | None, flag(REVIEW, "Fields to judge, separated by commas (default: all).", metavar="A,B,C")
     ] = None
-    who: Annotated[str | None, _flag(REVIEW, "Your name in the corrections file (default: the user's).")] = None
-    seed: Annotated[int | None, _flag(REVIEW, "Seed of the random sample (default: that of the last review).")] = None
+    who: Annotated[str | None, flag(REVIEW, "Your name in the corrections file (default: the user's).")] = None
+    seed: Annotated[int | None, flag(REVIEW, "Seed of the random sample (default: that of the last review).")] = None
     html: Annotated[
-        str | None, _flag(OUTPUT, "Write a page to judge the rows in a browser, offline.", metavar="FILE")
+        str | None, flag(OUTPUT, "Write a page to judge the rows in a browser, offline.", metavar="FILE")
     ] = None
     import_file: Annotated[
-        str | None, _flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE")
+        str | None,
+        flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE"),
     ] = None
-    input_format: Annotated[str | None, _flag(INPUT, "Format of OUT, if its suffix does not tell.", **FORMATS)] = None
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    input_format: InputFormatFlag = None
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
 
 
 @options_command(ReviewFlags)
@@ -73,7 +77,7 @@ def review(flags: ReviewFlags) -> ExitCode:
     from mellea_cli.io.corrections import Corrections, CorrectionsFile, corrections_path, read_lines, this_person
     from mellea_cli.report.figures import many
     from mellea_cli.ui.console import say
-    from mellea_cli.ui.terminal import is_terminal
+    from mellea_cli.ui.terminal import can_draw
 
     if flags.results == "-":
         raise UsageError("a review reads its rows again and keeps a file next to them", hint="name the output's file")
@@ -82,9 +86,9 @@ def review(flags: ReviewFlags) -> ExitCode:
     file = CorrectionsFile(path)
     if flags.import_file is not None:
         return _import(flags, file)
-    on_terminal = is_terminal(sys.stdin, os.environ) and is_terminal(sys.stdout, os.environ)
+    on_terminal = can_draw(sys.stdin, os.environ) and can_draw(sys.stdout, os.environ)
     if flags.html is None and not on_terminal:
-        hint = f"make a page for a browser: mellea review {shlex.quote(flags.results)} --html review.html"
+        hint = f"make a page for a browser: {typed_command('--html', 'review.html')}"
         raise UsageError("mellea review needs a terminal", hint=hint)
     who = this_person() if flags.who is None else flags.who
     said = Corrections(one for one in lines if one.who == who)
@@ -97,18 +101,19 @@ def review(flags: ReviewFlags) -> ExitCode:
     if flags.html is not None:
         _write_page(flags, plan, who)
         return ExitCode.OK
-    from mellea_cli.ui.review_screen import Review, run_review
+    from mellea_cli.ui.full_screen import Review, ReviewScreen
 
     for note in plan.notes():
         say(sys.stderr, note)
     judged = Review(plan.rows, plan.fields, said, file, who, (plan.judged, plan.changed))
     try:
-        run_review(judged, sys.stdout)
+        ReviewScreen(judged, sys.stdout, os.environ).run()
     finally:
         done = f"{judged.reviewed:,} of {many(judged.total, 'row')} judged, {judged.changed:,} changed"
         say(sys.stderr, f"{done}; saved in {path.name}")
-    name = shlex.quote(flags.results)
-    say(sys.stderr, f"continue: mellea review {name}; corrected totals: mellea report {name}")
+    how = typed_flags(flags, ("input_format", "text_field", "id_field"))
+    totals = shlex.join(["mellea", "report", flags.results, *how])
+    say(sys.stderr, f"continue: {typed_command()}; corrected totals: {totals}")
     return ExitCode.OK
 
 
@@ -128,13 +133,7 @@ def _import(flags: ReviewFlags, file: Any) -> ExitCode:
 
 
 class _Plan:
-    """The rows and fields of a review.
-
-    Args:
-        flags: the flags.
-        everyone: what everybody has said.
-        said: what this person has said.
-    """
+    """The rows and fields of a review, by what everybody has said and what this person has said."""
 
     def __init__(self, flags: ReviewFlags, everyone: "Corrections", said: "Corrections") -> None:
         self._flags = flags
@@ -166,13 +165,14 @@ class _Plan:
         # Heaps of the smallest ranks and confidences, with the largest first: memory does not grow with the rows.
         drawn: list[tuple[int, int, Any]] = []
         doubtful: list[tuple[float, int, Any]] = []
-        with open_results(flags.results, _source_options(flags)) as results:
+        with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
+            names = confidence_names(results)
             for record in results:
                 if record.state != "answered":
                     continue
                 self._count(record)
                 rank = int.from_bytes(sample_rank(seed, record.id, record.text))
-                confidence = confidence_of(record)
+                confidence = confidence_of(record, names)
                 self.has_confidence = self.has_confidence or confidence is not None
                 entry = -rank, -record.number, ReviewRow(record, "random", seed, confidence, self.size)
                 _keep(drawn, entry, self.size)
@@ -206,7 +206,7 @@ class _Plan:
             "bool": ("true", "false"),
         }
         seen = {name: [value for value, _ in counts.most_common()] for name, counts in self._values.items()}
-        own = [column for column in self._results.own if column.name != CONFIDENCE]
+        own = [column for column in self._results.own if column.name not in confidence_names(self._results)]
         fields: list[ReviewField] = []
         own_names = {column.name for column in own}
         if self._built_in - own_names:
@@ -252,24 +252,12 @@ class _Plan:
 
     def drawn_again(self, who: str) -> "list[Any]":
         """The judgements of rows that are drawn now and were judged before, as those of the random sample."""
-        from dataclasses import replace
-
         from mellea_cli.io.corrections import now
 
-        found = []
-        for row in self._again:
-            record = row.record
-            said = self._said.row(record.id, record.text).values()
-            drawn: dict[str, Any] = {
-                "item": record.id,
-                "who": who,
-                "when": now(),
-                "sample": "random",
-                "seed": self.seed,
-                "size": self.size,
-            }
-            found += [replace(one, **drawn) for one in said]
-        return found
+        drawn: dict[str, Any] = {"who": who, "when": now(), "sample": "random", "seed": self.seed, "size": self.size}
+        records = [row.record for row in self._again]
+        said = [(one.id, self._said.row(one.id, one.text).values()) for one in records]
+        return [replace(judged, item=item, **drawn) for item, of_row in said for judged in of_row]
 
     def judgements(self) -> "list[dict[str, Any]]":
         """For each row, the values that this person has given to its fields already."""
@@ -294,21 +282,20 @@ def _keep(heap: list[Any], entry: tuple[Any, ...], most: int) -> None:
         heapq.heapreplace(heap, entry)
 
 
-def confidence_of(record: "Record") -> float | None:
-    """The least confidence of a row's fields, where the output has a column for that."""
-    value = record.rest.get(CONFIDENCE)
-    values = value.values() if isinstance(value, Mapping) else [value]
+def confidence_names(results: "Results") -> list[str]:
+    """The columns that say how sure the model is, which nobody judges."""
+    from mellea_cli.pipelines.confidence import CONFIDENCE, confidence_columns
+
+    return [CONFIDENCE, *confidence_columns([column.name for column in results.own])]
+
+
+def confidence_of(record: "Record", names: Sequence[str]) -> float | None:
+    """The least confidence of a row's fields, where the output has columns for that."""
     found: list[float] = []
-    for one in values:
+    for one in map(record.rest.get, names):
         with suppress(TypeError, ValueError):
             found.append(float(one))  # type: ignore[arg-type]  # what is no number is left out
     return min(found, default=None)
-
-
-def _source_options(flags: Any) -> "SourceOptions":
-    from mellea_cli.io.source import SourceOptions
-
-    return SourceOptions(format=flags.input_format, text_field=tuple(flags.text_field or ()), id_field=flags.id_field)
 
 
 def _write_page(flags: ReviewFlags, plan: _Plan, who: str) -> None:
@@ -337,19 +324,17 @@ class EvaluateFlags:
     """The flags of `mellea evaluate`."""
 
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise or run.")]
-    gold: Annotated[str | None, _flag(INPUT, "File with the right labels, in any input format.", metavar="FILE")] = None
-    corrections: Annotated[bool, _flag(INPUT, "Use the review in OUT.corrections.jsonl.")] = False
+    gold: Annotated[str | None, flag(INPUT, "File with the right labels, in any input format.", metavar="FILE")] = None
+    corrections: Annotated[bool, flag(INPUT, "Use the review in OUT.corrections.jsonl.")] = False
     gold_column: Annotated[
         list[str] | None,
-        _flag(INPUT, "The gold column of a field that has another name. Repeatable.", metavar="FIELD=COLUMN"),
+        flag(INPUT, "The gold column of a field that has another name. Repeatable.", metavar="FIELD=COLUMN"),
     ] = None
-    by: Annotated[list[str] | None, _flag(REVIEW, "Groups by a column of OUT. Repeatable.", metavar="COLUMN")] = None
-    json: Annotated[bool, _flag(OUTPUT, "The figures as JSON on stdout.")] = False
-    input_format: Annotated[str | None, _flag(INPUT, "Format of OUT, if its suffix does not tell.", **FORMATS)] = None
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
+    by: Annotated[list[str] | None, flag(REVIEW, "Groups by a column of OUT. Repeatable.", metavar="COLUMN")] = None
+    json: Annotated[bool, flag(OUTPUT, "The figures as JSON on stdout.")] = False
+    input_format: InputFormatFlag = None
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
 
 
 @options_command(EvaluateFlags)
@@ -428,7 +413,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
 
     judged: list[Judged] = []
     rows = others = 0
-    with open_results(flags.results, _source_options(flags)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
         unreviewed = UnreviewedRows(results.corrections)
         for record in results:
             if record.state == "answered":
@@ -441,7 +426,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
             kinds = _kinds(results)
             for name, one in record.reviewed.items():
                 if name in kinds:
-                    judged.append(Judged(name, kinds[name], one.person, one.model, groups))
+                    judged.append(Judged(name, kinds[name], one.person, one.model, groups, _sure(record, name)))
         _check_groups(flags, results)
     return _Found(
         str(corrections_path(flags.results).name),
@@ -460,7 +445,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
     gold = _Gold(flags)
     judged: list[Judged] = []
     rows = unmatched = other_text = unanswered = 0
-    with open_results(flags.results, _source_options(flags)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
         for record in results:
             match = gold.match(record, by_id=results.has_ids)
             if match is None:
@@ -475,7 +460,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
             for name, kind in _kinds(results).items():
                 is_labelled, person = gold.label(match, name, kind, results)
                 if is_labelled:
-                    judged.append(Judged(name, kind, person, record.model_value(name), groups))
+                    judged.append(Judged(name, kind, person, record.model_value(name), groups, _sure(record, name)))
         _check_groups(flags, results)
         gold.check(_kinds(results))
     counts = {
@@ -494,8 +479,14 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
 def _kinds(results: "Results") -> dict[str, str]:
     from mellea_cli.report.agreement import BUILT_IN_KINDS
 
-    own = {column.name: column.type for column in results.own if column.name != CONFIDENCE}
+    own = {column.name: column.type for column in results.own if column.name not in confidence_names(results)}
     return {**BUILT_IN_KINDS, **own}
+
+
+def _sure(record: "Record", field: str) -> float | None:
+    from mellea_cli.pipelines.confidence import confidence_column
+
+    return confidence_of(record, [confidence_column(field)])
 
 
 def _groups(record: "Record", columns: Sequence[str] | None) -> dict[str, str]:
@@ -511,15 +502,7 @@ def _check_groups(flags: EvaluateFlags, results: "Results") -> None:
 
 
 class _Gold:
-    """The rows of a gold file.
-
-    Args:
-        flags: the flags.
-
-    Raises:
-        InputError: it cannot be read.
-        UsageError: a `--gold-column` cannot be read.
-    """
+    """The rows of a gold file."""
 
     def __init__(self, flags: EvaluateFlags) -> None:
         from contextlib import closing
@@ -589,11 +572,7 @@ class _Gold:
         return value is not None or kind == "text", value.lower() if kind == "label" and value else value
 
     def check(self, kinds: Iterable[str]) -> None:
-        """Refuse a `--gold-column` that names what is not there.
-
-        Raises:
-            UsageError: it does.
-        """
+        """Refuse a `--gold-column` that names what is not there."""
         known = list(kinds)
         for field, column in self._columns.items():
             for wanted, names, where in ((field, known, "the output"), (column, list(self._names), self._name)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +41,8 @@ def run(options: RunOptions) -> ExitCode:
 
 
 def chosen_pipeline(options: RunOptions) -> Pipeline:
-    """The pipeline that the flags ask for.
-
-    Raises:
-        InputError: the pipeline file cannot be read or used.
-        UsageError: there is no such pipeline, or a flag does not fit it.
-    """
+    """The pipeline that the flags ask for."""
     from mellea_cli.pipelines.default_prompts import PIPELINES
-    from mellea_cli.pipelines.pipeline import Column
 
     extended = bool(options.field or options.category or options.labels or options.language)
     if not (extended or options.confidence or options.examples_from) and options.pipeline in PIPELINES:
@@ -57,23 +50,31 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
     from mellea_cli.pipelines.own_fields import own_pipeline, pipeline_of
 
     pipeline = pipeline_of(options.pipeline)
-    if options.confidence:
-        if not pipeline.reads_logprobs:
-            raise UsageError(f"-p {options.pipeline} has no confidence", hint="use -p fast, or omit --confidence")
-        pipeline = replace(pipeline, columns=(*pipeline.columns, Column("confidence", type="number")))
-    if not extended and not options.examples_from:
-        return pipeline
-    if pipeline.reads_logprobs:
+    changed = extended or options.examples_from
+    if changed and pipeline.reads_logprobs:
         raise UsageError(
             f"-p {options.pipeline} has fields of its own only",
             hint="omit --field, --category, --labels, --language and --examples-from, or use -p single",
         )
-    spec = _spec(pipeline, options)
-    if extended:
-        spec = _with_flags(spec, options)
-    if options.examples_from:
-        spec = _with_examples(spec, options.examples_from)
-    return own_pipeline(spec, pipeline.name)
+    if changed:
+        spec = _spec(pipeline, options)
+        if extended:
+            spec = _with_flags(spec, options)
+        if options.examples_from:
+            spec = _with_examples(spec, options.examples_from)
+        pipeline = own_pipeline(spec, pipeline.name)
+    return _confident(pipeline, options.pipeline) if options.confidence else pipeline
+
+
+def _confident(pipeline: Pipeline, name: str) -> Pipeline:
+    from mellea_cli.pipelines.confidence import with_confidence
+
+    if (found := with_confidence(pipeline)) is None:
+        raise UsageError(
+            f"-p {name} has no field with choices, so it has no confidence",
+            hint="add one with --category, or omit --confidence",
+        )
+    return found
 
 
 def _spec(pipeline: Pipeline, options: RunOptions) -> PipelineSpec:
@@ -148,11 +149,7 @@ def undefined_note(names: Sequence[str]) -> str:
 
 
 def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
-    """The pipeline with the most telling rows of a corrections file as further worked examples.
-
-    Raises:
-        InputError: the file cannot be read, or no row in it can teach anything.
-    """
+    """The pipeline with the most telling rows of a corrections file as further worked examples."""
     from dataclasses import replace
 
     from mellea_cli.io.corrections import read_corrections, reviewed_rows, teaching_rows
@@ -207,19 +204,20 @@ def _labels(text: str, spec: PipelineSpec) -> dict[str, str]:
 
 
 def check_columns(pipeline: Pipeline, opened: Input, options: RunOptions) -> None:
-    """Refuse own fields with the names of input columns, and prompts that show columns that the input does not have.
-
-    Raises:
-        InputError: the pipeline file names such a column.
-        UsageError: a flag or a Python object does.
-    """
+    """Refuse own fields with the names of input columns, and prompts that show columns that the input does not have."""
     if opened.scan is None or not pipeline.units:
         return
+    from mellea_cli.pipelines.confidence import confidence_columns
+
     columns = {name.casefold(): name for name in opened.scan.columns}
-    for name in (column.name for column in pipeline.columns if column.type):
+    own = [column.name for column in pipeline.columns if column.type]
+    for name in own:
         if (taken := columns.get(name.casefold())) is not None:
             message = f"the field {name!r} has the name of the input's column {taken!r}"
-            raise _at(options, ("fields", name), message, "choose another name for the field")
+            hint = "choose another name for the field"
+            if name in confidence_columns(own):
+                hint = "rename the column of the input, or omit --confidence"
+            raise _at(options, ("fields", name), message, hint)
     for name in pipeline.inputs:
         if name not in opened.scan.columns:
             near = nearest(name, opened.scan.columns)

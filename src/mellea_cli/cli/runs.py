@@ -125,8 +125,7 @@ def _print_json(runs: Sequence[RunRecord]) -> None:
 
 def _print_table(runs: Sequence[RunRecord], *, history: bool = False) -> None:
     from mellea_cli.run.control import clock
-    from mellea_cli.ui.console import print_table
-    from mellea_cli.ui.number_format import money, rate
+    from mellea_cli.ui.console import money, print_table, rate
 
     rows: list[list[Any]] = []
     for run in runs:

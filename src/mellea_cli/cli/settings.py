@@ -84,7 +84,7 @@ def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> No
     for key in table:
         if key.replace("-", "_") not in known:
             near = nearest(key.replace("-", "_"), known).replace("_", "-")
-            hint = f"did you mean {near!r}?" if near else "mellea summarise --help lists the settings"
+            hint = f"did you mean {near!r}?" if near else "mellea summarise --help-all lists the settings"
             raise UsageError(f"{place}: there is no setting {key!r}", hint=hint)
 
 

@@ -148,7 +148,7 @@ class RunOptions:
     ] = None
 
     confidence: Annotated[
-        bool, option(FIELDS, "One more column for -p fast: how sure the sentiment is, from 0 to 1."), SUMMARISE
+        bool, option(FIELDS, "Columns with how sure each label is, from 0 to 1, see docs/quality.md."), SUMMARISE
     ] = False
 
     themes_file: Annotated[
@@ -461,11 +461,7 @@ class RunOptions:
 
     @property
     def target_agreement(self) -> float | None:
-        """The agreement with the full reading that rows without it must have; `None` where all rows get it.
-
-        Raises:
-            UsageError: `--accuracy` is neither a share nor `best`, or flags do not go together.
-        """
+        """The agreement with the full reading that rows without it must have; `None` where all rows get it."""
         text = (self.accuracy or "").strip().lower()
         target: float | None = DEFAULT_AGREEMENT if self.learn else None
         if text and text != "best":
@@ -494,9 +490,6 @@ class RunOptions:
         Args:
             now: the time; `None` for the clock's.
             prices: the listed prices, for a run without the user's own.
-
-        Raises:
-            UsageError: a limit or a price cannot be read, or a limit allows nothing.
         """
         from mellea_cli.run.plan import Caps, ErrorLimit
 
@@ -554,15 +547,11 @@ def summarise(options: RunOptions) -> ExitCode:
 
 
 def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") -> ExitCode:
-    """Run a pipeline over the input that the flags name.
-
-    Raises:
-        MelleaError: nothing was sent, or the output cannot be written any more.
-    """
+    """Run a pipeline over the input that the flags name."""
     import asyncio
     from contextlib import ExitStack
 
-    from mellea_cli.cli import batch_run, offload
+    from mellea_cli.cli import batch_run, dry_run, offload
     from mellea_cli.cli.backend_setup import choose_for_run, ensure_model
     from mellea_cli.cli.run import check_columns
     from mellea_cli.io.writers import ANSWERED_BY, Added, AddedColumns
@@ -584,10 +573,10 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
         if options.uses_batch_files:
             offload.check_flags(options, opened.source)
         if options.dry_run:
-            batch_run.preview(options, plan_for(choose_for_run(options)), opened)
+            dry_run.preview(options, plan_for(choose_for_run(options)), opened)
             return ExitCode.OK
         if options.estimate:
-            batch_run.check_estimate(options, opened)
+            dry_run.check_estimate(options, opened)
         # Source and sink are opened before a model is looked for or downloaded: what cannot work is said at once.
         columns = [Added(column.name, column.parts, column.joint, column.type) for column in pipeline.columns]
         added = AddedColumns((*columns, *[Added(ANSWERED_BY)] * (target is not None or options.near_duplicates)))
@@ -606,7 +595,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             return offload.export(options, plan, run_io, opened.source, show.say)
         if options.estimate:
             ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
-            return batch_run.run_on_loop(batch_run.ask_sample(options, chosen, plan, opened, run_io, show))
+            return batch_run.run_on_loop(dry_run.ask_sample(options, chosen, plan, opened, run_io, show))
         with batch_run.controlled(options, plan, "summarise", show, chosen) as (control, stop):
             if elsewhere is not None:
                 with elsewhere.connect(plan) as plan:
@@ -621,11 +610,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
 
 
 def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFactory | None":
-    """What opens the executor of `--engine`; `None` for this process.
-
-    Raises:
-        UsageError: flags do not go together, or do not fit the executor.
-    """
+    """What opens the executor of `--engine`; `None` for this process."""
     if options.engine != "ray":
         for value, name in ((options.ray_address, "--ray-address"), (options.ray_workers, "--ray-workers")):
             if value is not None:
@@ -670,9 +655,10 @@ def _check_together(options: RunOptions, pipeline: "Pipeline") -> None:
         other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
         raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")
     if pipeline.reads_logprobs and (options.uses_batch_files or options.engine != "here" or options.rows_per_call > 1):
+        what, other = ("--confidence", "omit it") if pipeline.units else (f"-p {pipeline.name}", "use -p single")
         raise UsageError(
-            f"-p {pipeline.name} reads log-probabilities: it works with single rows and live servers only",
-            hint="use -p single, or omit --engine, --rows-per-call, --offload, --export-batch and --import-batch",
+            f"{what} reads log-probabilities: it works with single rows and live servers only",
+            hint=f"{other}, or omit --engine, --rows-per-call, --offload, --export-batch and --import-batch",
         )
 
 
@@ -685,17 +671,10 @@ async def _run_elsewhere(
     stop: "Stop",
     control: "RunControl",
 ) -> "RunResult":
-    from mellea_cli.backends.base import BackendSettings
-    from mellea_cli.cli.backend_setup import network_policy, secrets
+    from mellea_cli.cli.backend_setup import server_settings
     from mellea_cli.run.batch import run_with
 
-    settings = BackendSettings(
-        model=plan.model,
-        base_url=options.server_url,
-        verbose=options.verbose > 1,
-        network=network_policy(options),
-        secrets=secrets(options),
-    )
+    settings = server_settings(options, model=plan.model, base_url=options.server_url, verbose=options.verbose > 1)
     observer = show.begin(plan.caps.prices)
     with stop.on_signals():
         async with factory.open(plan, settings, observer, stop) as executor:
@@ -713,7 +692,7 @@ async def _run(
     control: "RunControl",
 ) -> "RunResult":
     from mellea_cli.cli.backend_setup import check_logprobs, open_servers, start_at_server_slots
-    from mellea_cli.cli.batch_run import measured
+    from mellea_cli.cli.dry_run import measured
     from mellea_cli.cli.offload import QueuedRun, run_queued
     from mellea_cli.run.answer_cache import forecast
     from mellea_cli.run.batch import run_batch
@@ -732,7 +711,7 @@ async def _run(
     small = plan.pipeline.small_prefixes
     async with open_servers(options, chosen, prefixes, show, nothing_to_ask, small_prefixes=small) as servers:
         if plan.pipeline.reads_logprobs and chosen.backend != "local" and not nothing_to_ask():
-            await check_logprobs(servers, plan.model)
+            await check_logprobs(servers, plan.model, plan.pipeline)
         plan = await start_at_server_slots(plan, servers)
         with stop.on_signals():
             if options.uses_batch_files:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import typer
 
-from mellea_cli.cli import batch_run
+from mellea_cli.cli import batch_run, dry_run
 from mellea_cli.cli.backend_setup import (
     ModelChoice,
     choose_for_run,
@@ -25,9 +26,12 @@ from mellea_cli.cli.backend_setup import (
 from mellea_cli.cli.batch_run import Input, open_input
 from mellea_cli.cli.flags import stdin_is_terminal
 from mellea_cli.cli.summarise import RunOptions
+from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError, nearest
+from mellea_cli.events import Observer
 from mellea_cli.io.columns import is_path, listed
 from mellea_cli.io.files import resolve_output
+from mellea_cli.io.source import Source
 from mellea_cli.io.themes_file import (
     JOINT,
     Proposal,
@@ -40,27 +44,31 @@ from mellea_cli.io.themes_file import (
 from mellea_cli.io.writers import ERROR, Added, AddedColumns
 from mellea_cli.items import Item, Outcome, Row
 from mellea_cli.messages import Usage
-from mellea_cli.pipelines.pipeline import Column
-from mellea_cli.pipelines.theme_prompts import Theme, label_pipeline
+from mellea_cli.pipelines.pipeline import Column, Pipeline
+from mellea_cli.pipelines.theme_prompts import Kind, Theme, label_pipeline
 from mellea_cli.report.figures import many, percent
 from mellea_cli.report.results import added_column, own_columns, sample_note
+from mellea_cli.run.batch import RunIO, RunResult, run_batch
+from mellea_cli.run.control import RunControl
+from mellea_cli.run.executor import Servers
+from mellea_cli.run.plan import RunPlan
+from mellea_cli.run.theme_discovery import (
+    LabelledSample,
+    SubRun,
+    SubRunStopped,
+    Texts,
+    column_texts,
+    discover,
+    first_question,
+    most_questions,
+    propose,
+    sample_phrases,
+    without_main_run,
+)
+from mellea_cli.run.theme_labels import LabelCounts, LabelRun, audit, labelled_text, read_labels, settle_question
 from mellea_cli.ui.console import clean
-
-if TYPE_CHECKING:
-    from collections import Counter
-
-    from mellea_cli.engine.workers import Stop
-    from mellea_cli.events import Observer
-    from mellea_cli.io.source import Source
-    from mellea_cli.pipelines.pipeline import Pipeline
-    from mellea_cli.pipelines.theme_prompts import Kind
-    from mellea_cli.run.batch import RunIO, RunResult
-    from mellea_cli.run.control import RunControl
-    from mellea_cli.run.executor import Servers
-    from mellea_cli.run.plan import RunPlan
-    from mellea_cli.run.theme_discovery import SubRun, Texts
-    from mellea_cli.run.theme_labels import LabelCounts, LabelRun
-    from mellea_cli.ui.run_display import RunDisplay
+from mellea_cli.ui.run_display import RunDisplay
+from mellea_cli.ui.summary import ThemeCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +139,7 @@ class NoThemes(MelleaError):
 
 
 def run_themes(options: RunOptions) -> ExitCode:
-    """Run `mellea themes`.
-
-    Raises:
-        MelleaError: nothing was sent, the output cannot be written any more, or the counts do not add up.
-    """
+    """Run `mellea themes`."""
     return batch_run.with_display(options, "themes", lambda show: _ThemeRun(options, show).run())
 
 
@@ -197,14 +201,9 @@ class _ThemeRun:
             )
 
     def _column_texts(self, own: Sequence[Column]) -> Texts | None:
-        """What reads the column of `--theme-field`; `None` without the flag.
-
-        Raises:
-            UsageError: it holds no texts.
-        """
+        """What reads the column of `--theme-field`; `None` without the flag."""
         if not self._about:
             return None
-        from mellea_cli.run.theme_discovery import column_texts
 
         column = next((one for one in own if one.name == self._about), Column(self._about))
         if column.type not in ("", "text", "quote", "list", "model"):
@@ -234,13 +233,7 @@ class _ThemeRun:
         """Sample the complaints and praise, or the texts of a column, to find themes in.
 
         This is a pass of its own over the input.
-
-        Raises:
-            UsageError: the input can be read only once.
-            InputError: there are none.
         """
-        from mellea_cli.run.theme_discovery import sample_phrases
-
         if self._options.input == "-":
             raise UsageError(
                 "themes are found in a first pass over all rows, and a pipe can be read only once",
@@ -264,11 +257,8 @@ class _ThemeRun:
         return phrases
 
     def _preview(self, opened: Input, themes: tuple[Theme, ...] | None, phrases: Phrases | None) -> None:
-        from mellea_cli.run.theme_discovery import first_question
-        from mellea_cli.run.theme_labels import labelled_text
-
         # Rows without complaint and praise are not asked about.
-        show = partial(batch_run.preview, text_of=lambda item: labelled_text(item, self._texts))
+        show = partial(dry_run.preview, text_of=lambda item: labelled_text(item, self._texts))
         plan = self._plan(choose_for_run(self._options), themes or ())
         if themes:
             show(self._options, plan, opened, (("themes", f"{len(themes)} from {self._path}"),))
@@ -288,8 +278,6 @@ class _ThemeRun:
         control: RunControl,
         stop: Stop,
     ) -> ExitCode:
-        from mellea_cli.run.theme_discovery import SubRunStopped
-
         discovery = None
         try:
             if themes is None:
@@ -310,8 +298,6 @@ class _ThemeRun:
             return early.result.exit_code
 
     def _subrun(self, plan: RunPlan, servers: Servers, run_io: RunIO, stop: Stop) -> SubRun:
-        from mellea_cli.run.theme_discovery import SubRun
-
         show = self._show
 
         def begin(pipeline: Pipeline, questions: int) -> Observer:
@@ -321,8 +307,6 @@ class _ThemeRun:
         return SubRun(plan, servers, run_io.answers, begin=begin, stop=stop, retry_failed=self._options.retry_failed)
 
     async def _find(self, discovery: SubRun, phrases: Phrases) -> tuple[Theme, ...]:
-        from mellea_cli.run.theme_discovery import discover
-
         found = await discover(phrases, discovery.ask, most=self._options.max_themes, about=self._about)
         if not found:
             raise NoThemes(
@@ -346,8 +330,6 @@ class _ThemeRun:
     def _finish_without_labels(
         self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
     ) -> ExitCode:
-        from mellea_cli.run.theme_discovery import without_main_run
-
         result = without_main_run(discovery)
         # A table about rows that were not labelled would say nothing.
         if self._options.json or self._options.nightly or self._options.summary_file:
@@ -364,10 +346,6 @@ class _ThemeRun:
         discovery: SubRun | None,
         control: RunControl,
     ) -> ExitCode:
-        from mellea_cli.run.batch import run_batch
-        from mellea_cli.run.theme_labels import LabelRun, settle_question
-        from mellea_cli.ui.summary import ThemeCounts
-
         question = settle_question(themes, run_io.answers, self._about)
         plan = self._plan(chosen, question.asked)
         if discovery is not None:
@@ -403,8 +381,6 @@ class _ThemeRun:
 
     def _audit(self, labelled: LabelRun, result: RunResult) -> bool:
         """Read the output file back and count again; `False` when there is none to read."""
-        from mellea_cli.run.theme_labels import audit, read_labels
-
         if not result.finished or resolve_output(self._options.output).kind != "file":
             return False
         with self._output() as opened:
@@ -437,9 +413,6 @@ class _ThemeRun:
         stop: Stop,
     ) -> tuple[RunResult, int | None]:
         """Write proposals for the themes file. Returns the run's result with what they took, and their number."""
-        from mellea_cli.run.theme_discovery import LabelledSample, SubRunStopped, propose
-        from mellea_cli.run.theme_labels import read_labels
-
         if self._path is None or not result.finished:
             return result, None
         with self._output() as opened:
@@ -472,8 +445,6 @@ class _ThemeRun:
 
     def _tell_other(self, counts: LabelCounts) -> None:
         """Say how many rows have something to say that no theme fits, where themes may be missing."""
-        from mellea_cli.run.theme_discovery import most_questions
-
         rows = counts.labelled + counts.other
         if counts.other < _MUCH_OTHER[0] or counts.other < _MUCH_OTHER[1] * rows:
             return
@@ -509,11 +480,7 @@ def _headline(proposal: Proposal) -> str:
 
 
 def accept(options: RunOptions) -> ExitCode:
-    """Run `mellea themes --accept`: put proposals into the themes file that they are for.
-
-    Raises:
-        UsageError: there are none, or none with this number, or they do not fit the file.
-    """
+    """Run `mellea themes --accept`: put proposals into the themes file that they are for."""
     path = _themes_path(options)
     if path is None:
         raise UsageError("--accept changes a themes file", hint="name it with --themes-file")

@@ -6,22 +6,30 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from mellea_cli.cli.flags import INPUT, OUTPUT, AllowHttpFlag, LocalOnlyFlag, option, options_command, write_json
-from mellea_cli.cli.report import REPORT, SCORE_HELP, parse_score, read_comparison
+from mellea_cli.cli.flags import (
+    OUTPUT,
+    AllowHttpFlag,
+    IdFieldFlag,
+    LocalOnlyFlag,
+    TextFieldFlag,
+    WhereFlag,
+    flag,
+    options_command,
+    source_options,
+    write_json,
+)
+from mellea_cli.cli.report import REPORT, ScoreFlag, parse_score, read_comparison
 from mellea_cli.errors import BackendUnavailable, ExitCode, UsageError, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.backends.security import NetworkPolicy
     from mellea_cli.report.comparison import Change, Comparison
-
-_flag = partial(option, env=False)
 
 _EXAMPLE = "write it as 'negative +5pp', 'theme:Billing x2' or 'nps -5'"
 _NOTIFY_S = 30.0
@@ -37,20 +45,19 @@ class WatchFlags:
     new: Annotated[str, typer.Argument(metavar="NEW", help="Output of a later one.")]
     when: Annotated[
         list[str],
-        _flag(REPORT, "Condition, such as 'negative +5pp' or 'theme:Billing x2'. Repeatable.", metavar="CONDITION"),
+        flag(REPORT, "Condition, such as 'negative +5pp' or 'theme:Billing x2'. Repeatable.", metavar="CONDITION"),
     ]
     notify: Annotated[
-        str | None, _flag(OUTPUT, "Post the message to this address, as JSON that Slack reads.", metavar="URL")
+        str | None, flag(OUTPUT, "Post the message to this address, as JSON that Slack reads.", metavar="URL")
     ] = None
-    score: Annotated[tuple[str, str] | None, _flag(REPORT, SCORE_HELP, metavar="KIND COLUMN")] = None
+    where: WhereFlag = None
+    score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, _flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or BASELINE.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or BASELINE.toml).")
     ] = None
-    text_field: Annotated[list[str] | None, _flag(INPUT, "Column with the feedback. Repeatable.", metavar="NAME")] = (
-        None
-    )
-    id_field: Annotated[str | None, _flag(INPUT, "Column with the id (default: id).")] = None
-    json: Annotated[bool, _flag(OUTPUT, "JSON on stdout, also when no condition holds.")] = False
+    text_field: TextFieldFlag = None
+    id_field: IdFieldFlag = None
+    json: Annotated[bool, flag(OUTPUT, "JSON on stdout, also when no condition holds.")] = False
     local_only: LocalOnlyFlag = False
     allow_http: AllowHttpFlag = False
 
@@ -69,12 +76,9 @@ def watch(flags: WatchFlags) -> ExitCode:
     policy = NetworkPolicy(local_only=flags.local_only, allow_http=flags.allow_http)
     if flags.notify is not None:
         _check_address(flags.notify, policy)
+    outputs = [flags.baseline, flags.new]
     comparison = read_comparison(
-        [flags.baseline, flags.new],
-        themes_file=flags.themes_file,
-        score=parse_score(flags.score),
-        text_field=flags.text_field,
-        id_field=flags.id_field,
+        outputs, source_options(flags), themes_file=flags.themes_file, score=parse_score(flags.score)
     )
     alerts = find_alerts(conditions, comparison)
     if flags.json:
@@ -120,11 +124,7 @@ _TEST = re.compile(r"([+-])(\d+(?:[.,]\d+)?)(pp|points?|%)?|[x×](\d+(?:[.,]\d+)
 
 
 def parse_condition(text: str) -> Condition:
-    """Read a condition.
-
-    Raises:
-        UsageError: it is none; the message has the position of the mistake.
-    """
+    """Read a condition."""
     from mellea_cli.report.results import SENTIMENTS, URGENCIES
     from mellea_cli.report.score import SCORE_KINDS
 
@@ -178,11 +178,7 @@ class Alert:
 
 
 def find_alerts(conditions: Sequence[Condition], comparison: "Comparison") -> list[Alert]:
-    """The conditions that hold beyond chance, over everything that they look at (Benjamini-Hochberg).
-
-    Raises:
-        UsageError: a condition names what neither output has.
-    """
+    """The conditions that hold beyond chance, over everything that they look at (Benjamini-Hochberg)."""
     from mellea_cli.report.comparison import points
     from mellea_cli.report.intervals import benjamini_hochberg
 

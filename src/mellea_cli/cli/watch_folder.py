@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mellea_cli.cli.flags import source_options
 from mellea_cli.cli.summarise import RunOptions, batch_command
 from mellea_cli.errors import ExitCode, InputError, UsageError
 from mellea_cli.extensions import extra_module
@@ -44,15 +45,21 @@ def watch_folder(options: RunOptions) -> ExitCode:
     from mellea_cli.io.files import OutputLock, resolve_output
 
     watchfiles = extra_module("watchfiles", "mellea watch-folder")
-    if options.dry_run:
-        raise UsageError("watch-folder has no --dry-run", hint="try the files there are: mellea run … DIR --dry-run")
+    for flag, given in (("--dry-run", options.dry_run), ("--estimate", options.estimate)):
+        if given:
+            raise UsageError(f"watch-folder has no {flag}", hint=f"try the files there are: mellea run … DIR {flag}")
+    # What cannot be read is said now, not with the first file.
+    options.caps()
+    _ = options.target_agreement
+    source_options(options, format=options.format, cells=options.range)
     folder = _folder(options)
     results = Path(options.output_dir or folder / _RESULTS)
     if os.path.realpath(results) == os.path.realpath(folder):
         raise UsageError(f"{results}: is the folder that is watched", hint="choose another --output-dir")
     pipeline = chosen_pipeline(options)
-    from mellea_cli.cli.batch_run import make_folder, run_file
+    from mellea_cli.cli.batch_run import check_several_outputs, make_folder, run_file
 
+    check_several_outputs(options)
     make_folder(results)
     target = resolve_output(str(results / _STATE_FILE))
     options = replace(options, inputs=[str(folder)], output_dir=str(results))
@@ -73,13 +80,7 @@ def _folder(options: RunOptions) -> Path:
 
 
 class _Watched:
-    """The files of a watched folder, and which of them are processed.
-
-    Args:
-        options: the flags; their only input is the folder.
-        target: the file that remembers what was processed.
-        run: processes one file.
-    """
+    """The files of a watched folder, and which of them are processed, as the file `target` remembers."""
 
     def __init__(self, options: RunOptions, target: OutputTarget, run: Callable[[RunOptions], ExitCode]) -> None:
         self.options = options
@@ -174,7 +175,7 @@ def _state(path: Path) -> list[int] | None:
 
 
 def _watch(watched: _Watched, watchfiles: Any, folder: Path) -> ExitCode:
-    from mellea_cli.ui.console import say
+    from mellea_cli.ui.console import plural, say
 
     options = watched.options
     talks = not (options.quiet or options.nightly)
@@ -197,8 +198,7 @@ def _watch(watched: _Watched, watchfiles: Any, folder: Path) -> ExitCode:
         except KeyboardInterrupt:
             code = ExitCode.OK
     if talks:
-        files = f"{watched.processed:,} file{'s' * (watched.processed != 1)}"
-        say(sys.stderr, f"no longer watching {folder}: {files} processed")
+        say(sys.stderr, f"no longer watching {folder}: {plural(watched.processed, 'file')} processed")
     return code
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 from mellea_cli.backends.base import Backend
 from mellea_cli.errors import BackendError, BackendUnavailable, RunawayAnswer, StreamBroken
-from mellea_cli.messages import Completion, GenerateRequest, Usage
+from mellea_cli.messages import Completion, GenerateRequest, Token, Usage
 
 
 class CallObserver:
@@ -135,7 +134,7 @@ class _Call:
         first: float | None = None
         finish: str | None = None
         usage = Usage()
-        logprobs: Mapping[str, float] | None = None
+        tokens: list[Token] = []
         try:
             async with (
                 asyncio.timeout(self._deadlines.first()) as deadline,
@@ -156,8 +155,8 @@ class _Call:
                         finish = chunk.finish_reason
                     if chunk.usage is not None:
                         usage = chunk.usage
-                    if chunk.logprobs is not None and logprobs is None:
-                        logprobs = chunk.logprobs
+                    if chunk.tokens:
+                        tokens += chunk.tokens
         except TimeoutError as error:
             raise self._too_late(clock() - self._start) from error
         text = "".join(self.pieces)
@@ -171,7 +170,7 @@ class _Call:
             first_token_s=(first or now) - self._start,
             total_s=now - self._start,
             thinking="".join(self._thinking),
-            logprobs=logprobs,
+            tokens=tuple(tokens),
         )
 
     def _next_deadline(self, now: float) -> float | None:

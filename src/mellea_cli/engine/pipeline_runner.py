@@ -26,7 +26,8 @@ from mellea_cli.events import (
 )
 from mellea_cli.items import Failure, Item, Outcome, Success
 from mellea_cli.messages import Options, Usage
-from mellea_cli.pipelines.pipeline import LabelReading, Pipeline, Step, read_labels
+from mellea_cli.pipelines.confidence import read_choices
+from mellea_cli.pipelines.pipeline import PROBABILITIES, LabelReading, Pipeline, Step, read_labels
 from mellea_cli.requirements.requirement import Answered
 
 _log = logging.getLogger(__name__)
@@ -118,12 +119,12 @@ class PipelineRunner:
         for part, request in step.label_requests(self._model, self._options[step.name], text):
             completion = await self._client.send(request, observer)
             into.count(completion)
-            if completion.logprobs is None:
+            if not completion.tokens:
                 raise NoLogprobs(
                     "the model server gives no log-probabilities, which this pipeline reads",
                     hint="use -p single, or the embedded model: -b local",
                 )
-            found.append(read_labels(part, step.labels, completion.logprobs))
+            found.append(read_labels(part, step.labels, completion.tokens[0].likely))
         return tuple(found)
 
     async def ask(
@@ -244,6 +245,9 @@ class _RunningItem:
                     self.salvaged |= step.salvage(answer.last.value, self.item.text, held)
                 raise answer.last.error
             value = answer.last.value
+            if step.reads_choices and answer.last.completion is not None:
+                read = read_choices(step.output.schema, answer.last.completion.tokens)
+                self.values.setdefault(PROBABILITIES, {}).update(read)
         self.values[step.name] = value
         exported: Mapping[str, Any] = {step.name: value} if step.exports is None else step.exports(value)
         self._variables.update(exported)

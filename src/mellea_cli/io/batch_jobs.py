@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -80,7 +81,7 @@ class Unanswered:
 
 
 RequestState = Completion | Waiting | Unanswered | None  # `None` when the request was never submitted
-Answered = tuple[str, Completion | Unanswered]
+NamedReply = tuple[str, Completion | Unanswered]
 
 _COLUMNS = tuple(column.name for column in fields(Job))
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM batch_jobs"  # noqa: S608 - fixed names
@@ -137,11 +138,11 @@ class BatchJobStore:
             return Unanswered(stored["error"])
         return Completion(stored["text"], stored["finish"], Usage(prompt, completion))
 
-    def store_replies(self, tag: str, replies: Sequence[Answered]) -> None:
+    def store_replies(self, tag: str, replies: Sequence[NamedReply]) -> None:
         """Store replies to the requests of one job, all or none; a stored answer is never replaced."""
         self._write((_STORE_REPLY, [(*_stored(reply), name, tag) for name, reply in replies]))
 
-    def import_replies(self, plan: str, replies: Sequence[Answered]) -> None:
+    def import_replies(self, plan: str, replies: Sequence[NamedReply]) -> None:
         """Store replies that no job brought; a stored answer is never replaced."""
         self._write((_IMPORT_REPLY, [(name, plan, *_stored(reply)) for name, reply in replies]))
 
@@ -222,12 +223,15 @@ def _stored(reply: Completion | Unanswered) -> tuple[str, int, int]:
     return text, usage.prompt_tokens, usage.completion_tokens
 
 
-_CUSTOM_ID = re.compile(r"([0-9a-f]{32})-([A-Za-z0-9_]{1,31})")
+_LONGEST_STEP = 31  # Servers allow ids of 64 characters
+_CUSTOM_ID = re.compile(rf"[0-9a-f]{{32}}-[\w-]{{1,{_LONGEST_STEP}}}")
 
 
 def custom_id(key: bytes, step: str) -> str:
-    """Return the id of one request: the answer's key in hex, and the step."""
-    # It depends on nothing else, so replies find their rows in any order. Servers allow 64 characters.
+    """Return the id of one request: the answer's key in hex, and the step, or a hash of a long name."""
+    # It depends on nothing else, so replies find their rows in any order.
+    if len(step) > _LONGEST_STEP:
+        step = hashlib.blake2b(step.encode(), digest_size=8).hexdigest()
     return f"{key.hex()}-{step}"
 
 

@@ -184,9 +184,17 @@ class ByteInput:
             return self.path
         if self._spooled is None:
             self._spooled = tempfile.NamedTemporaryFile(prefix="mellea-")  # noqa: SIM115 - `close` closes it
-            self._spooled.writelines(chunks)
-            self._spooled.flush()
+            self._spool(chunks, self._spooled)
         return self._spooled.name
+
+    def _spool(self, pieces: Iterator[bytes], file: IO[bytes]) -> None:
+        try:
+            file.writelines(pieces)
+            file.flush()
+        except OSError as error:
+            message = f"cannot be stored in a temporary file: {error.strerror or error}"
+            hint = "free some space in the folder for temporary files, or set TMPDIR to another one"
+            raise InputError(message, path=self.name, hint=hint) from error
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes in pieces as they arrive, unpacked from gzip, zstd or a zip archive with one file.
@@ -297,7 +305,7 @@ class ByteInput:
                 os.lseek(self._fd, self._start, os.SEEK_SET)
                 whole: BinaryIO = open(self._fd, "rb", closefd=False)  # noqa: SIM115 - it is the caller's descriptor
             else:
-                spooled.writelines(pieces)
+                self._spool(pieces, spooled)
                 whole = spooled
             try:
                 with zipfile.ZipFile(whole) as archive:

@@ -11,14 +11,14 @@ from typing import IO, Any
 from mellea_cli.errors import InputError
 from mellea_cli.extensions import extra_module
 from mellea_cli.io.columns import plain_value, seconds_of_text
-from mellea_cli.io.formats import ColumnType, FileInput, RawRow, RowOutput, RowStream
+from mellea_cli.io.formats import BinaryFormat, ColumnType, FileInput, RawRow, RowOutput, RowStream
 from mellea_cli.io.writers import TypedTable, cell_text
 
 _BATCH_ROWS = 2_000
 _GROUP_ROWS = 10_000  # Rows of a written group: what is in memory at once
 
 
-class ParquetFormat:
+class ParquetFormat(BinaryFormat):
     """Parquet."""
 
     def read_file(self, source: FileInput) -> RowStream:
@@ -34,14 +34,11 @@ class ParquetFormat:
 
         return arrow_rows(batches(), schema, source)
 
-    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
-        return []
-
     def layout(self, output: RowOutput) -> ParquetTable:
         return ParquetTable(output)
 
 
-class ArrowFormat:
+class ArrowFormat(BinaryFormat):
     """An Arrow file, which is also called Feather."""
 
     def read_file(self, source: FileInput) -> RowStream:
@@ -55,9 +52,6 @@ class ArrowFormat:
                     yield batch.slice(start, _BATCH_ROWS)
 
         return arrow_rows(batches(), file.schema, source)
-
-    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
-        return []
 
     def layout(self, output: RowOutput) -> ArrowTable:
         return ArrowTable(output)
@@ -92,13 +86,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def arrow_rows(batches: Iterator[Any], schema: Any, source: FileInput) -> RowStream:
-    """The rows of Arrow's batches, as JSON has their values.
-
-    Args:
-        batches: the batches, in order.
-        schema: their schema.
-        source: where they come from.
-    """
+    """The rows of Arrow's batches, as JSON has their values."""
     pyarrow = extra_module("pyarrow", "Arrow data")
     names = unique_names(schema.names)
     types = {
@@ -169,11 +157,7 @@ class _Misfit(Exception):
 
 
 class ParquetTable(TypedTable):
-    """A Parquet file; columns of the input keep their types, and the others have the type of their values.
-
-    Args:
-        output: what the output is to hold.
-    """
+    """A Parquet file; columns of the input keep their types, and the others have the type of their values."""
 
     kind = "a Parquet file"
 

@@ -149,25 +149,25 @@ class Corrections:
         """The judgement of each field that counts."""
         for items in self._rows.values():
             for of_item in items.values():
-                yield from (last for people in of_item.values() if (last := _last(people)) is not None)
+                yield from _that_count(of_item).values()
 
     def rows(self) -> Iterator[tuple[str, dict[str, Correction]]]:
         """The text of each judged row, and the judgements of its fields."""
         for items in self._rows.values():
             for of_item in items.values():
-                said = {name: last for name, people in of_item.items() if (last := _last(people)) is not None}
-                if said:
+                if said := _that_count(of_item):
                     yield next(iter(said.values())).text, said
 
-    def row(self, item: object, text: str) -> dict[str, Correction]:
-        """The judgements of a row by field: its own, else those of another row with the same text."""
-        items = self._rows.get(key := text_key(text))
-        if items is None:
-            return {}
-        own = items.get(str(item))
-        if own is None and key:
-            own = {name: people for of_item in items.values() for name, people in of_item.items()}
-        return {name: last for name, people in (own or {}).items() if (last := _last(people)) is not None}
+    def row(self, item: object, text: str, *, has_id: bool = True) -> dict[str, Correction]:
+        """The judgements of a row by field: its own, else those of another row with the same text.
+
+        Of another row an edited cell is none of them, unless rows have no ids and may have changed their numbers.
+        """
+        items = self._rows.get(key := text_key(text), {})
+        if (own := items.get(str(item))) is not None:
+            return _that_count(own)
+        others = map(_that_count, items.values()) if key else ()
+        return {name: one for said in others for name, one in said.items() if not (has_id and one.sample == "edited")}
 
     def is_random(self, item: object, text: str) -> bool:
         """Whether this row itself was drawn at random and still has a judgement."""
@@ -190,8 +190,9 @@ class Corrections:
                 yield from (people for people in of_item.values() if people)
 
 
-def _last(people: dict[str, Correction]) -> Correction | None:
-    return next(reversed(people.values())) if people else None
+def _that_count(of_item: Mapping[str, dict[str, Correction]]) -> dict[str, Correction]:
+    """Of the judgements of a row the last one about each field."""
+    return {name: next(reversed(people.values())) for name, people in of_item.items() if people}
 
 
 def read_corrections(path: Path, *, must_exist: bool = False) -> Corrections:
@@ -364,11 +365,7 @@ def _cosine(one: Mapping[str, float], other: Mapping[str, float]) -> float:
 
 
 class CorrectionsFile:
-    """Adds judgements to a corrections file; each call is on the disk when it returns.
-
-    Args:
-        path: the file; created with the first judgement.
-    """
+    """Adds judgements to a corrections file, which the first one creates; each call is on the disk when it returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -333,6 +333,7 @@ _SHOWN_RENAMED = 3
 EXTRA = "extra header row"
 _TRIM = "\ufeff \t\u00a0\u200b"
 _LONGEST_NAME = 300
+_MOST_BELOW = 10_000  # Short rows that wait for the row below them
 _ODD = frozenset("#{")
 _SEP = "sep="
 _ID = re.compile(r"\S*\d\S*")
@@ -431,6 +432,11 @@ class TableReader:
                 # Perhaps a row whose last cells are empty: the row below it tells.
                 # Perhaps what a report writes below its table; a row below it would show that it is not.
                 below.append(_Row(lines.first_line, row))
+                if len(below) >= _MOST_BELOW:
+                    last = below[-2:]
+                    del below[-2:]
+                    yield from self._flushed(below, last[0].cells)
+                    below += last
             elif row == ["\\."] or _COUNT.fullmatch(first) or stated_delimiter(first):
                 self.left_out.add("line outside the table", lines.first_line)
             else:

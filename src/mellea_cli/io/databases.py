@@ -6,14 +6,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mellea_cli.errors import InputError, UsageError, name_some, nearest
 from mellea_cli.extensions import extra_module
 from mellea_cli.io.byte_input import PART
 from mellea_cli.io.columnar import arrow_rows, unique_names
 from mellea_cli.io.columns import plain_value
-from mellea_cli.io.formats import FileInput, RawRow, RowOutput, RowStream
+from mellea_cli.io.formats import BinaryFormat, FileInput, RawRow, RowOutput, RowStream
 
 if TYPE_CHECKING:
     from mellea_cli.io.writers import Layout
@@ -21,8 +21,20 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 2_000
 
 
-class SqliteFormat:
+class _Database(BinaryFormat, Protocol):
+    """A database, which is only read."""
+
+    kind: str
+
+    def layout(self, output: RowOutput) -> Layout:  # noqa: ARG002 - the protocol's
+        hint = "name a Parquet, XLSX, CSV or JSONL file with -o"
+        raise UsageError(f"rows cannot be written to {self.kind}", hint=hint)
+
+
+class SqliteFormat(_Database):
     """An SQLite database."""
+
+    kind = "an SQLite database"
 
     def read_file(self, source: FileInput) -> RowStream:
         try:
@@ -53,15 +65,11 @@ class SqliteFormat:
 
         return RowStream(rows(), tuple(columns))
 
-    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
-        return []
 
-    def layout(self, output: RowOutput) -> Layout:  # noqa: ARG002 - the protocol's
-        raise _read_only("an SQLite database")
-
-
-class DuckDbFormat:
+class DuckDbFormat(_Database):
     """A DuckDB database; rows come in batches, with their types."""
+
+    kind = "a DuckDB database"
 
     def read_file(self, source: FileInput) -> RowStream:
         duckdb = extra_module("duckdb", "DuckDB databases")
@@ -88,12 +96,6 @@ class DuckDbFormat:
                 yield from reader
 
         return arrow_rows(batches(), reader.schema, source)
-
-    def other_parts(self, path: str, name: str) -> list[str]:  # noqa: ARG002 - the protocol's
-        return []
-
-    def layout(self, output: RowOutput) -> Layout:  # noqa: ARG002 - the protocol's
-        raise _read_only("a DuckDB database")
 
 
 def _statement(source: FileInput, names: list[str]) -> str:
@@ -134,7 +136,3 @@ def _refused(source: FileInput, error: Exception) -> InputError | UsageError:
 
 def _no_rows(source: FileInput) -> UsageError:
     return UsageError(f"{source.name}: --query gives no rows", hint="begin it with SELECT")
-
-
-def _read_only(what: str) -> UsageError:
-    return UsageError(f"rows cannot be written to {what}", hint="name a Parquet, XLSX, CSV or JSONL file with -o")

@@ -59,28 +59,29 @@ class LeftOut:
     """Counts what is no row, by reason, with its first lines."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, list[int]] = {}
+        self._found: dict[str, tuple[int, list[int]]] = {}
 
     def add(self, reason: str, *lines: int) -> None:
-        self._lines.setdefault(reason, []).extend(lines)
+        number, first = self._found.get(reason, (0, []))
+        self._found[reason] = number + len(lines), [*first, *lines][:_SHOWN_LINES]
 
     def sentences(self) -> list[str]:
         """Return one sentence for each reason."""
         start = {FILLED: ""}
-        return [f"{start.get(reason, 'left out: ')}{_several(reason, lines)}" for reason, lines in self._lines.items()]
+        return [f"{start.get(reason, 'left out: ')}{_several(reason, *found)}" for reason, found in self._found.items()]
 
 
 FILLED = "row with fewer cells than the header, filled up"
 _SHOWN_LINES = 5
 
 
-def _several(reason: str, lines: list[int]) -> str:
-    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
-    if len(lines) == 1:
+def _several(reason: str, number: int, first: list[int]) -> str:
+    shown = ", ".join(map(str, first))
+    if number == 1:
         return f"1 {reason} (line {shown})"
-    more = f" and {len(lines) - _SHOWN_LINES:,} more" if len(lines) > _SHOWN_LINES else ""
+    more = f" and {number - len(first):,} more" if number > len(first) else ""
     what, _, place = reason.partition(" ") if reason.startswith(("line ", "row ")) else (reason, "", "")
-    return f"{len(lines):,} {what}s{' ' + place if place else ''} (lines {shown}{more})"
+    return f"{number:,} {what}s{' ' + place if place else ''} (lines {shown}{more})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +155,7 @@ class FileInput:
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:
-    """What an output is to hold, before its first row.
-
-    Args:
-        added: the columns that the run adds.
-        options: how to write it.
-        note: called with what the user should know.
-    """
+    """What an output is to hold, before its first row."""
 
     added: AddedColumns
     options: SinkOptions
@@ -194,6 +189,8 @@ class BinaryFormat(Protocol):
             path: the file.
             name: its name in messages.
         """
+        _ = path, name
+        return []
 
     def layout(self, output: RowOutput) -> Layout:
         """Return the form of an output.

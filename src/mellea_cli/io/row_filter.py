@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mellea_cli.errors import InputError, UsageError, nearest
 from mellea_cli.io.columns import PATH_ROWS, column_value, folded, has_column, is_path, listed
@@ -84,9 +84,6 @@ class _Value:
 
 class RowFilter:
     """A condition on rows.
-
-    Args:
-        expression: what `--where` says.
 
     Raises:
         UsageError: it is no expression; the message names the place.
@@ -552,7 +549,16 @@ def _length(value: Any) -> int | None:
 _RANKED = {"high": "\0", "medium": "\1", "low": "\2"}
 
 
-def sort_key(value: Any) -> tuple[int, Any]:
+T = TypeVar("T")
+
+
+def in_order(rows: Iterable[T], value: Callable[[T], Any], *, descending: bool) -> Iterator[T]:
+    """Rows in the order of a value; what has none stays last, whatever the direction."""
+    ordered = sorted(rows, key=lambda row: _sort_key(value(row)), reverse=descending)
+    return iter(sorted(ordered, key=lambda row: _is_null(value(row))))
+
+
+def _sort_key(value: Any) -> tuple[int, Any]:
     """How cells are ordered: numbers, then text in any case, then nothing; high before medium before low."""
     if _is_null(value):
         return (2, "")

@@ -150,12 +150,7 @@ def open_dead_letters(path: str, options: SinkOptions | None = None, *, note: No
 
 
 class StreamSink(Sink):
-    """Writes each row at once, in one call, so that a reader sees it immediately.
-
-    Args:
-        out: where to write.
-        layout: the form of the output.
-    """
+    """Writes each row at once, in one call, so that a reader sees it immediately."""
 
     def __init__(self, out: ByteOutput | TextOutput, layout: Layout) -> None:
         self._out = out

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from mellea_cli.errors import InputError, UsageError, name_some, nearest
 from mellea_cli.extensions import extra_module
 from mellea_cli.io.columns import ColumnMapping, find_text, folded, plain_value, same_names, seconds_of_text
 from mellea_cli.io.csv_reader import TableOptions, TableReader, find_sheet_layout
-from mellea_cli.io.formats import ColumnType, CsvDialect, FileInput, LeftOut, RawRow, RowOutput, RowStream
+from mellea_cli.io.formats import BinaryFormat, ColumnType, CsvDialect, FileInput, LeftOut, RawRow, RowOutput, RowStream
 from mellea_cli.io.writers import TypedTable, cell_text, text_shape
 
 SHEET = "Feedback"  # The sheet that is written
@@ -25,7 +26,7 @@ MOST_CHARS = 32_767  # In a cell
 _SAMPLE = 200
 
 
-class XlsxFormat:
+class XlsxFormat(BinaryFormat):
     """An Excel workbook; reading takes every kind of workbook by its content."""
 
     def read_file(self, source: FileInput) -> RowStream:
@@ -303,11 +304,7 @@ _NO_CHARACTERS = re.compile("[\ufffe\uffff]")
 
 
 class Worksheet(TypedTable):
-    """An Excel sheet: a header that stays in view, filters, wrapped text, widths that fit; never a formula.
-
-    Args:
-        output: what the output is to hold.
-    """
+    """An Excel sheet: a header that stays in view, filters, wrapped text, widths that fit; never a formula."""
 
     kind = "an Excel sheet"
     most_rows = MOST_ROWS
@@ -320,10 +317,18 @@ class Worksheet(TypedTable):
         self._zoned: set[str] = set()
 
     def write(self, lines: Callable[[], Iterable[bytes]], file: IO[bytes]) -> None:
-        columns = self.columns()
         # Each row goes to a temporary file at once, so memory stays flat. Excel's own tables need all rows in memory.
-        book = self._excel.Workbook(file, {"constant_memory": True, "strings_to_numbers": False})
-        sheet = book.add_worksheet(SHEET)
+        # The library closes and deletes these files only where all goes well.
+        with TemporaryDirectory(prefix="mellea-", ignore_cleanup_errors=True) as folder:
+            options = {"constant_memory": True, "strings_to_numbers": False, "tmpdir": folder}
+            book = self._excel.Workbook(file, options)
+            sheet = book.add_worksheet(SHEET)
+            with closing(sheet.row_data_fh):
+                self._write_sheet(book, sheet, lines)
+                book.close()
+
+    def _write_sheet(self, book: Any, sheet: Any, lines: Callable[[], Iterable[bytes]]) -> None:
+        columns = self.columns()
         head = book.add_format({"bold": True, "text_wrap": True, "valign": "top", "bg_color": "#E8EEF4", "bottom": 1})
         self._formats = {
             kind: book.add_format({"valign": "top", **look})
@@ -343,12 +348,11 @@ class Worksheet(TypedTable):
             sheet.write_string(0, at, _sheet_text(name)[:MOST_CHARS], head)
         sheet.freeze_panes(1, 0)
         number = 0
-        for number, row in enumerate(_chained(first, rows), start=1):
+        for number, row in enumerate(chain(first, rows), start=1):
             for at, (cell, (name, kind, known)) in enumerate(zip(row, columns, strict=True)):
                 self._write_cell(sheet, number, at, cell, name, kind, known)
         if columns:
             sheet.autofilter(0, 0, number, len(columns) - 1)
-        book.close()
         for name in sorted(self._zoned):
             self._note(f"column {name!r}: a workbook has no time zones, so the times are written without theirs")
         if self._cut:
@@ -401,11 +405,6 @@ class Worksheet(TypedTable):
                 return False
             sheet.write_datetime(row, at, moment, form)
         return True
-
-
-def _chained(first: list[list[Any]], rest: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    yield from first
-    yield from rest
 
 
 def _sheet_text(text: str) -> str:

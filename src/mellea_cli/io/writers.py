@@ -112,11 +112,11 @@ class FreeNames:
     def find(self, name: str, taken: Collection[str]) -> str:
         """Return `name`, or another name when it is taken."""
         folded = {one.casefold(): one for one in taken}
-        if (own := folded.get(name)) is None:
+        if (own := folded.get(name.casefold())) is None:
             return name
         free = base = _PREFIX + name
         number = 2
-        while free in folded:
+        while free.casefold() in folded:
             free = f"{base}_{number}"
             number += 1
         if name not in self._noted:

@@ -8,10 +8,12 @@ praise and complaint; the written one counts where there is neither.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, StringConstraints, create_model
@@ -236,205 +238,12 @@ class Wording:
 
 
 # Two of each sentiment and two of each urgency, and nulls where nothing is praised or complained about: examples with
-# nulls are what teaches nulls.
-_WORKED: tuple[tuple[str, Analysis], ...] = (
-    (
-        "I was billed twice in March and nobody answers my emails. I want my money back.",
-        Analysis(
-            positive_aspect=None,
-            main_complaint="billed twice and no reply to emails",
-            urgency="high",
-            sentiment="negative",
-            summary="The customer was billed twice, gets no reply by email and wants a refund.",
-        ),
-    ),
-    (
-        "Really friendly staff and a quick check-in, we will be back!",
-        Analysis(
-            positive_aspect="friendly staff and quick check-in",
-            main_complaint=None,
-            urgency="low",
-            sentiment="positive",
-            summary="The customer praises the friendly staff and quick check-in and will return.",
-        ),
-    ),
-    (
-        "Love the new editor, but it has lost my drafts twice this week.",
-        Analysis(
-            positive_aspect="the new editor",
-            main_complaint="drafts were lost twice in a week",
-            urgency="high",
-            sentiment="mixed",
-            summary="The customer loves the new editor but lost drafts twice this week.",
-        ),
-    ),
-    (
-        "Works as described, good value, does what I need.",
-        Analysis(
-            positive_aspect="works as described and good value",
-            main_complaint=None,
-            urgency="low",
-            sentiment="positive",
-            summary="The customer finds the product good value and working as described.",
-        ),
-    ),
-    (
-        "The manual is hard to follow and the delivery was two days late.",
-        Analysis(
-            positive_aspect=None,
-            main_complaint="hard manual and late delivery",
-            urgency="medium",
-            sentiment="negative",
-            summary="The customer found the manual hard to follow and the delivery two days late.",
-        ),
-    ),
-    (
-        "Tasty food and fair prices. The room was loud though, and we waited forty minutes for a table.",
-        Analysis(
-            positive_aspect="tasty food and fair prices",
-            main_complaint="loud room and a long wait for a table",
-            urgency="medium",
-            sentiment="mixed",
-            summary="The customer liked the food and prices but disliked the loud room and the long wait.",
-        ),
-    ),
+# nulls are what teaches nulls. The last one is neutral, and shown only where there is such a label. Each has praise,
+# complaint and summary by language: small models answer in the language of the examples, whatever they are told. `said`
+# is a text in another language, for answers in the language of the feedback.
+_WORKED: Sequence[Mapping[str, Any]] = json.loads(
+    Path(__file__).with_name("worked_examples.json").read_text(encoding="utf-8")
 )
-
-# Shown only where there is such a label.
-_NEUTRAL = "Is the shop open on Sundays? I would come by with my old one."
-_NEUTRAL_SUMMARY = "The customer asks whether the shop is open on Sundays."
-
-# Praise, complaint and summary of each worked example, and the summary of the neutral one: small models answer in the
-# language of the examples, whatever they are told.
-_TRANSLATED: Mapping[str, tuple[tuple[str | None, str | None, str], ...]] = {
-    "de": (
-        (
-            None,
-            "doppelt abgebucht und keine Antwort auf E-Mails",
-            "Der Kunde wurde doppelt belastet, bekommt per E-Mail keine Antwort und will sein Geld zurück.",
-        ),
-        (
-            "freundliches Personal und schneller Check-in",
-            None,
-            "Der Kunde lobt das freundliche Personal und den schnellen Check-in und kommt wieder.",
-        ),
-        (
-            "der neue Editor",
-            "Entwürfe gingen zweimal in einer Woche verloren",
-            "Der Kunde mag den neuen Editor sehr, hat aber diese Woche zweimal Entwürfe verloren.",
-        ),
-        (
-            "funktioniert wie beschrieben und preiswert",
-            None,
-            "Der Kunde findet das Produkt preiswert und so wie beschrieben.",
-        ),
-        (
-            None,
-            "schwierige Anleitung und späte Lieferung",
-            "Der Kunde fand die Anleitung schwer verständlich, und die Lieferung kam zwei Tage zu spät.",
-        ),
-        (
-            "leckeres Essen und faire Preise",
-            "lauter Raum und langes Warten auf einen Tisch",
-            "Der Kunde mochte das Essen und die Preise, aber nicht den lauten Raum und das lange Warten.",
-        ),
-        (None, None, "Der Kunde fragt, ob das Geschäft sonntags geöffnet ist."),
-    ),
-    "fr": (
-        (
-            None,
-            "facturé deux fois et aucune réponse aux e-mails",
-            "Le client a été facturé deux fois, ne reçoit aucune réponse par e-mail et veut être remboursé.",
-        ),
-        (
-            "personnel aimable et enregistrement rapide",
-            None,
-            "Le client loue le personnel aimable et l'enregistrement rapide et reviendra.",
-        ),
-        (
-            "le nouvel éditeur",
-            "brouillons perdus deux fois en une semaine",
-            "Le client adore le nouvel éditeur mais a perdu ses brouillons deux fois cette semaine.",
-        ),
-        (
-            "conforme à la description et bon rapport qualité-prix",
-            None,
-            "Le client trouve le produit conforme à la description et d'un bon rapport qualité-prix.",
-        ),
-        (
-            None,
-            "manuel difficile et livraison en retard",
-            "Le client a trouvé le manuel difficile à suivre et la livraison en retard de deux jours.",
-        ),
-        (
-            "cuisine savoureuse et prix corrects",
-            "salle bruyante et longue attente pour une table",
-            "Le client a aimé la cuisine et les prix, mais pas la salle bruyante ni la longue attente.",
-        ),
-        (None, None, "Le client demande si le magasin est ouvert le dimanche."),
-    ),
-    "es": (
-        (
-            None,
-            "cobrado dos veces y sin respuesta a los correos",
-            "Al cliente le cobraron dos veces, no recibe respuesta por correo y quiere un reembolso.",
-        ),
-        (
-            "personal amable y registro rápido",
-            None,
-            "El cliente elogia al personal amable y el registro rápido y volverá.",
-        ),
-        (
-            "el nuevo editor",
-            "borradores perdidos dos veces en una semana",
-            "Al cliente le encanta el nuevo editor, pero perdió borradores dos veces esta semana.",
-        ),
-        (
-            "funciona como se describe y buen precio",
-            None,
-            "El cliente considera que el producto cumple lo descrito y tiene buen precio.",
-        ),
-        (
-            None,
-            "manual difícil y entrega con retraso",
-            "Al cliente le resultó difícil seguir el manual y la entrega llegó dos días tarde.",
-        ),
-        (
-            "comida sabrosa y precios justos",
-            "sala ruidosa y larga espera por una mesa",
-            "Al cliente le gustaron la comida y los precios, pero no la sala ruidosa ni la larga espera.",
-        ),
-        (None, None, "El cliente pregunta si la tienda abre los domingos."),
-    ),
-    "ja": (
-        (None, "二重請求とメールへの返信なし", "顧客は二重に請求され、メールの返信がなく、返金を求めている。"),
-        (
-            "親切なスタッフと迅速なチェックイン",
-            None,
-            "顧客は親切なスタッフと迅速なチェックインを褒め、また来ると言っている。",
-        ),
-        (
-            "新しいエディター",
-            "一週間に二度下書きが消えた",
-            "顧客は新しいエディターを気に入っているが、今週二度下書きを失った。",
-        ),
-        ("説明どおりで値段に見合う", None, "顧客は商品が説明どおりで値段に見合うと感じている。"),
-        (None, "分かりにくい説明書と配達の遅れ", "顧客は説明書が分かりにくく、配達が二日遅れたと述べている。"),
-        (
-            "おいしい料理と手頃な価格",
-            "うるさい店内と席を待つ長い時間",
-            "顧客は料理と価格に満足したが、うるさい店内と長い待ち時間には不満だった。",
-        ),
-        (None, None, "顧客は店が日曜日に営業しているか尋ねている。"),
-    ),
-}
-# The texts of some examples in other languages, for answers in the language of the feedback.
-_SAID: Mapping[int, tuple[str, str]] = {
-    1: ("de", "Wirklich freundliches Personal und ein schneller Check-in, wir kommen wieder!"),
-    2: ("fr", "J'adore le nouvel éditeur, mais il a perdu mes brouillons deux fois cette semaine."),
-    3: ("es", "Funciona como se describe, buen precio, hace lo que necesito."),
-    5: ("ja", "料理はおいしく、値段も手頃。ただ店内がうるさく、席まで四十分待ちました。"),
-}
 
 FROM_TEXT = "{{ text | fence }}"
 _FROM_SUMMARY = "{{ summary.summary | fence }}"
@@ -477,14 +286,12 @@ def _shortened(answer: Any, _: str) -> Any:
 
 def worked(wording: Wording, names: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
     """The worked examples that fit a wording: texts, and the answers of these fields."""
-    shown = [(text, answer.model_dump()) for text, answer in _WORKED]
-    silent = {"positive_aspect": None, "main_complaint": None, "urgency": "low", "sentiment": "neutral"}
-    shown.append((_NEUTRAL, {**silent, "summary": _NEUTRAL_SUMMARY}))
-    for place, (text, answer) in enumerate(shown):
-        code, said = _SAID.get(place, ("", "")) if wording.code == "same" else (wording.code, "")
-        if code in _TRANSLATED:
-            answer["positive_aspect"], answer["main_complaint"], answer["summary"] = _TRANSLATED[code][place]
-        shown[place] = (said or text, answer)
+    shown = []
+    for one in _WORKED:
+        code, said = one.get("said", ("", "")) if wording.code == "same" else (wording.code, "")
+        praise, complaint, summary = one["facts"].get(code, one["facts"]["en"])
+        judged = {"urgency": one["urgency"], "sentiment": one["sentiment"], "summary": summary}
+        shown.append((said or one["text"], {"positive_aspect": praise, "main_complaint": complaint, **judged}))
     # A small model copies the last example where it has little to say, so the neutral one stands in the middle.
     shown.insert(len(shown) // 2, shown.pop())
     meanings = wording.meanings

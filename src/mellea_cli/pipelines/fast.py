@@ -213,23 +213,50 @@ _URGENT = re.compile(
     | (?:lost|deleted|erased|wiped|vanished|disappeared)\s+(?:all|my|our|the|every)\w*
     | (?:notes|data|photos|files|playlists|drafts|presets|documents?|account)\s+
       (?:\w+\s+)?(?:are|is|were|was)?\s*(?:all\s+)?(?:gone|lost|vanished|deleted|hacked)
-    | hacked | data\s+breach | locked\s+out | (?:cannot|can't|can\s+not)\s+(?:log|sign)\s*in | read\s+my\s+private
+    | hacked | data\s+breach | locked\s+out | read\s+my\s+private
+    | (?:cannot|can't|can\s+not|could\s+not|couldn't|unable\s+to|error\s.{0,60}\stry\s+to)\s+(?:log|sign)\s*in
     | passwords?\s+(?:is|are)\s+(?:written|visible|stored|shown)
     | api\s+key | of\s+other\s+customers
     | login\s+from | (?:can|could)\s+still\s+(?:log|sign)\s+in | euros?\s+back | (?:all|every)\s+\w+\s+(?:are|is)\s+down
     | (?:i\s+am|i'm|we\s+are|we're|are|am)\s+(?:leaving|cancel\w+|switching|moving\s+(?:to\s+another|away)|done\s+with)
     | will\s+(?:cancel|leave|switch|sue) | never\s+(?:again|buy|come\s+back|return)
     | (?:my|our|a)\s+(?:lawyer|solicitor) | legal\s+action | last\s+time\s+(?:i|we) | i\s+(?:have\s+)?(?:quit|cancelled)
+    | or\s+(?:we|i)(?:\s+will|'ll|\s+have\s+to)?\s+(?:cancel|leave|switch|quit) | uninstalled | (?:not|n't)\s+be\s+back
+
+    | verletzt\w* | gefährlich\w* | rauch\w*\s+auf | vergift\w+ | krankenhaus
+    | (?:doppelt|zweimal)\s+(?:abgebucht|berechnet|bezahlt) | geld\s+zurück | (?:rück)?erstattung
+    | betrug | betrogen
+    | (?:daten|fotos|rechnungen|dateien)\s+(?:sind\s+|waren\s+)?(?:alle\s+)?(?:weg|verloren|gelöscht)
+    | nicht\s+(?:mehr\s+)?(?:anmelden|einloggen) | (?:ge)?kündig\w* | nie\s+wieder | anwalt
+    | wechs(?:le|eln)\s+(?:zu|den\s+anbieter)
+
+    | bless[ée]\w* | dangereu\w+ | brûl[ée]\w* | intoxi\w+
+    | (?:débité|facturé|prélevé)\w*\s+deux\s+fois | rembours\w+ | arnaque
+    | (?:données|photos|fichiers)\s+(?:perdu|effacé)\w* | impossible\s+de\s+(?:me|se|nous)\s+connecter | résili\w+
+    | plus\s+jamais | avocat
+
+    | herid\w+ | peligros\w+ | intoxica\w+ | cobra\w*\s+dos\s+veces
+    | reembols\w+ | devuelvan\s+(?:mi|el)\s+dinero | estafa
+    | (?:datos|fotos|archivos)\s+(?:perdidos|borrados)
+    | no\s+puedo\s+(?:entrar|iniciar\s+sesión) | nunca\s+más | abogad\w+
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
 
 
+def is_urgent(text: str) -> bool:
+    """Whether a complaint has words of safety, money, lost data or access, or of a customer who leaves.
+
+    Knows English, German, French and Spanish.
+    """
+    return _URGENT.search(text) is not None
+
+
 def urgency(text: str, sentiment: str) -> str:
-    """The urgency of a text: high for safety, money, lost data and a customer who leaves; low for praise."""
+    """The urgency of a text: high where its words tell it, and low for praise."""
     if sentiment == "positive":
         return "low"
-    return "high" if _URGENT.search(text) else "medium"
+    return "high" if is_urgent(text) else "medium"
 
 
 def summary(text: str, praise: str | None, complaint: str | None) -> str:

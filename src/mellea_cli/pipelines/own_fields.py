@@ -40,6 +40,7 @@ from mellea_cli.pipelines.default_prompts import (
     worked,
 )
 from mellea_cli.pipelines.pipeline import (
+    BUILT_IN_UNIT,
     AnswerUnit,
     Column,
     Example,
@@ -62,8 +63,6 @@ from mellea_cli.pipelines.pipeline_spec import (
 from mellea_cli.pipelines.theme_prompts import QUOTE_LENGTH, anchored, closest
 from mellea_cli.requirements.requirement import Answered, Requirement, Verdict, answer_check, sentences
 
-BUILT_IN_UNIT = "built-in fields"
-"""The unit of the pipeline that own fields extend; no field can have this name."""
 JOINT = " | "
 """Separates the choices of a `categories` field in a cell of a table."""
 OWN_STEP = "fields"

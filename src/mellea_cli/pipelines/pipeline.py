@@ -30,8 +30,8 @@ class Pipeline:
         name: the value of `--pipeline`.
         steps: the steps, each after those it needs.
         columns: the columns it adds, in order.
-        assemble: takes the answers by step name, with the item's text under `text`, and returns the columns' values by
-            column name.
+        assemble: takes the answers by step name, with the item's text under `text` and what the steps have read of
+            their choices under `PROBABILITIES`, and returns the columns' values by column name.
         empty: the columns' values for an item without text; nulls by default.
         units: what is answered and remembered by itself; empty when that is the pipeline as a whole. `assemble` then
             also takes the answers of only some steps.
@@ -84,7 +84,7 @@ class Pipeline:
     @property
     def reads_logprobs(self) -> bool:
         """Whether a step reads log-probabilities, which not every server gives."""
-        return any(step.labels for step in self.steps)
+        return any(step.labels or step.reads_choices for step in self.steps)
 
     def of_one_model(self) -> Pipeline:
         """The pipeline for a backend without a small model: nothing is asked a second time."""
@@ -95,6 +95,11 @@ class Pipeline:
         """The pipeline that asks only for columns that are not known."""
         missing = frozenset(unit.name for unit in self.units if not all(column in known for column in unit.columns))
         return self if self.narrow is None or len(missing) == len(self.units) else self.narrow(missing)
+
+    def calls(self, text: str) -> tuple[int, int]:
+        """Fewest and most requests about a text when nothing has to be asked again: a step may have a condition."""
+        calls = [(len(step.parts(text)) if step.parts else 1, step.when is None) for step in self.steps]
+        return sum(number for number, is_sure in calls if is_sure), sum(number for number, _ in calls)
 
     def blank(self) -> dict[str, Any]:
         """The columns of an item without text."""
@@ -145,6 +150,10 @@ class Column:
         return self.type in ("bool", "category", "categories")
 
 
+BUILT_IN_UNIT = "built-in fields"
+"""The unit of the pipeline that own fields extend; no field can have this name."""
+
+
 @dataclass(frozen=True)
 class AnswerUnit:
     """What is answered and remembered by itself: one own field, or the built-in pipeline that own fields extend.
@@ -186,6 +195,7 @@ class Step:
         parts: cuts the text into the parts that are asked about one by one; `None` asks about the whole text.
         small: whether the backend's small model may answer.
         second_look: whether it is there to check a small model's answer.
+        reads_choices: whether the log-probabilities of its answer are read, too: how likely each choice of a field was.
     """
 
     name: str
@@ -202,10 +212,12 @@ class Step:
     parts: Callable[[str], Sequence[str]] | None = None
     small: bool = False
     second_look: bool = False
+    reads_choices: bool = False
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The first request for one item; `options` have this step's `max_tokens` already set."""
-        return GenerateRequest(model, self.prompt.messages(variables), options, self.output.schema)
+        wanted = TOP_LOGPROBS if self.reads_choices else 0
+        return GenerateRequest(model, self.prompt.messages(variables), options, self.output.schema, wanted)
 
     def label_requests(self, model: str, options: Options, text: str) -> list[tuple[str, GenerateRequest]]:
         """The parts of a text, each with the request whose first token is read."""
@@ -219,6 +231,8 @@ class Step:
 
 TOP_LOGPROBS = 20
 """The most that OpenAI's protocol gives."""
+PROBABILITIES = "probabilities of choices"
+"""Stands among the answers of a row's steps; no step has a name with blanks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -526,6 +526,7 @@ def _check_cycles(spec: PipelineSpec) -> Iterator[Problem]:
 
 def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:
     optional = {name for step in spec.steps if step.when for name in step.fields}
+    without: dict[str, list[int]] = {}
     for index, example in enumerate(spec.examples):
         path = ("examples", index)
         if not example.text.strip():
@@ -535,13 +536,17 @@ def _check_examples(spec: PipelineSpec) -> Iterator[Problem]:
                 yield _unknown((*path, "answer", name), "field", name, [*spec.fields, *spec.built_in_fields])
         given = {name: field for name, field in _built_in_specs(spec).items() if name in example.answer}
         for name, field in {**given, **spec.fields}.items():
-            value = example.answer.get(name)
-            if value is None and name in optional:
-                continue
-            if problem := field.problem(value, example.text):
-                at = (*path, "answer", name) if name in example.answer else (*path, "answer")
+            if name not in example.answer:
+                if not field.nullable and name not in optional:
+                    without.setdefault(name, []).append(index)
+            elif problem := field.problem(example.answer[name], example.text):
                 message = f"the example breaks its own field: {name} {problem}"
-                yield Problem(at, message, "" if name in example.answer else f"add {name}, or nullable = true")
+                yield Problem((*path, "answer", name), message)
+    # Whoever adds a field to a file with examples is told once, not for each of them.
+    for name, examples in without.items():
+        have = "the example has" if len(examples) == 1 else f"{len(examples)} examples have"
+        hint = f"add {name} to each answer, write nullable = true in [fields.{name}], or remove these examples"
+        yield Problem(("examples", examples[0], "answer"), f"{have} no answer for the field {name}", hint)
 
 
 def _built_in_specs(spec: PipelineSpec) -> dict[str, FieldSpec]:

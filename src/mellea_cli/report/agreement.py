@@ -323,6 +323,7 @@ class Judged:
     person: Any
     model: Any
     groups: Mapping[str, str] = dataclass_field(default_factory=dict)  # The row's values in the columns to group by
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,12 +339,15 @@ class FieldEvaluation:
     null_found: Share | None = None  # The model has null too, of the rows where the person has null
     value_found: Share | None = None  # The model has a value too, of the rows where the person has one
     groups: Sequence[tuple[str, str, Share]] = ()  # Column, value, and how many are right
+    surest: Share | None = None  # Right among the surest 80 % of the rows with a confidence
+    unsure: Share | None = None  # Right among the others
 
 
 _OPPOSITES = {"sentiment": {"positive", "negative"}, "urgency": {"high", "low"}}
 _LABELS = ("label", "bool", "category")
 _MEASURED = (*_LABELS, "categories", "int", "number", "date")
 _GROUPS = 12
+_SUREST = 0.8
 NULL = "(null)"
 
 
@@ -374,6 +378,11 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
     judged = [pair for pair in cells.elements() if pair[0] & opposites]
     turned = sum(bool(said & opposites) and said != person for person, said in judged)
     single = kind in _LABELS
+    pairs = zip(rows, right, strict=True)
+    known = [(one.confidence, hit) for one, hit in pairs if one.confidence is not None]
+    sure = sorted(known, key=lambda pair: -pair[0])
+    at = round(_SUREST * len(sure))
+    surest, unsure = (Share(sum(hit for _, hit in part), len(part)) for part in (sure[:at], sure[at:]))
     return FieldEvaluation(
         name,
         len(rows),
@@ -384,6 +393,8 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
         null_found,
         value_found,
         [(column, value, Share(sum(hits), len(hits))) for (column, value), hits in by_size[:_GROUPS]],
+        surest if sure else None,
+        unsure if sure else None,
     )
 
 
@@ -565,6 +576,8 @@ def field_record(one: FieldEvaluation) -> dict[str, Any]:
         "null_found": share(one.null_found),
         "value_found": share(one.value_found),
         "groups": [{"column": column, "value": value, "right": found.record()} for column, value, found in one.groups],
+        "surest": share(one.surest),
+        "unsure": share(one.unsure),
     }
 
 

@@ -305,6 +305,11 @@ def theme_notes(comparison: Comparison) -> list[str]:
         for new in comparison.new.fields
         if new.mean is not None and old.get(new.name)
     ]
+    one, other = comparison.old.score, comparison.new.score
+    if one is not None and other is not None and one.kind == other.kind and one.scale != other.scale:
+        notes.append(
+            f"{one.label} is not compared: {one.scale} in {comparison.old.name}, {other.scale} in {comparison.new.name}"
+        )
     without = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
     if len(without) == 1:
         notes.append(f"themes are not compared: {without[0]} has none")

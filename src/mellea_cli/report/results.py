@@ -18,6 +18,7 @@ from mellea_cli.errors import InputError, OutputError, nearest
 from mellea_cli.io.byte_input import ByteInput, open_bytes, without_surrogates
 from mellea_cli.io.columns import (
     ID_COLUMN,
+    PATH_ROWS,
     SAMPLE_ROWS,
     column_value,
     find_text,
@@ -91,13 +92,15 @@ class Record:
         """The model's value of a field, also where a person has corrected it."""
         return self.reviewed[name].model if name in self.reviewed else self.value(name)
 
-    def corrected(self, corrections: Mapping[str, Correction], *, is_sampled: bool) -> Record:
-        """The row with what people have said about it."""
+    def corrected(
+        self, corrections: Mapping[str, Correction], columns: Mapping[str, str], *, is_sampled: bool
+    ) -> Record:
+        """The row with what people have said about it; `columns` are those of own fields, by field."""
         plain = {_FIELD_NAMES[name]: one.person or "" for name, one in corrections.items() if name in _FIELD_NAMES}
         if "themes" in corrections:
             plain["themes"] = tuple(corrections["themes"].person or ()) or None
         own = {name: one.person for name, one in corrections.items() if name in self.own}
-        rest = {name: value for name, value in own.items() if name in self.rest}
+        rest = {columns[name]: value for name, value in own.items() if columns.get(name) in self.rest}
         changed: dict[str, Any] = {"own": {**self.own, **own}, "rest": {**self.rest, **rest}, **plain}
         if self.state == "failed" and plain.get("sentiment"):
             changed["state"] = "answered"
@@ -111,8 +114,8 @@ class Record:
 
 def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
-    corrections = Corrections() if path == "-" else reviewed_rows(path)
     facts = _facts(path)
+    corrections = Corrections() if path == "-" else _corrections(path, facts)
     own, labels = own_columns(path, facts), [name.strip().lower() for name in _choices(facts).get("sentiment", ())]
     return Results(open_bytes(path), options or SourceOptions(), own, _sample(facts), corrections, labels)
 
@@ -142,10 +145,18 @@ def _facts(path: str) -> Mapping[str, str]:
         return {}  # the report says what the file itself says
 
 
+def _noted(facts: Mapping[str, str], name: str) -> Any:
+    """What a fact says in JSON; `None` where there is none."""
+    try:
+        return json.loads(facts.get(name) or "null")
+    except ValueError:
+        return None
+
+
 def own_columns(path: str, facts: Mapping[str, str] | None = None) -> tuple[Column, ...]:
     """The columns of own fields in an output, by its journal; none where there is no journal."""
+    described = _noted(_facts(path) if facts is None else facts, OWN_FIELDS) or []
     try:
-        described = json.loads((_facts(path) if facts is None else facts).get(OWN_FIELDS, "[]"))
         return tuple(Column(name, type=kind, joint=joint) for name, kind, joint in described)
     except (ValueError, TypeError):
         return ()
@@ -158,7 +169,7 @@ def sample_note(path: str) -> str:
 
 def _sample(facts: Mapping[str, str]) -> Sample | None:
     try:
-        noted = json.loads(facts.get(SAMPLE, "") or "{}")
+        noted = _noted(facts, SAMPLE)
         return Sample(int(noted["size"]), int(noted["population"]))
     except (ValueError, TypeError, KeyError):
         return None
@@ -174,25 +185,16 @@ def known_choices(path: str) -> dict[str, list[str]]:
 
 
 def _choices(facts: Mapping[str, str]) -> dict[str, list[str]]:
-    try:
-        return dict(json.loads(facts.get(CHOICES, "{}")))
-    except (TypeError, ValueError):
-        return {}
+    found = _noted(facts, CHOICES)
+    return found if isinstance(found, dict) else {}
 
 
-def reviewed_rows(path: str) -> Corrections:
-    """The corrections of an output.
-
-    Raises:
-        InputError: a line of the corrections file is bad.
-    """
+def _corrections(path: str, facts: Mapping[str, str]) -> Corrections:
+    """The corrections of an output, with what the model says about their rows by now; raises as `read_lines` does."""
     corrections = read_lines(corrections_path(path))
-    if not corrections:
-        return Corrections()
     try:
-        with closing(peek_answers(resolve_output(path))) as answers:
-            later = {(item, name): value for item, name, value in json.loads(answers.facts().get(MODEL_VALUES, "[]"))}
-    except (OutputError, ValueError, TypeError):
+        later = {(item, name): value for item, name, value in _noted(facts, MODEL_VALUES) or []}
+    except (ValueError, TypeError):
         later = {}
     keys = ((one, (one.item, one.field)) for one in corrections)
     return Corrections(replace(one, model=later[key]) if key in later else one for one, key in keys)
@@ -207,6 +209,7 @@ class _Columns:
     text: tuple[str, ...]
     id: str | None
     rest: tuple[str, ...]
+    own: Mapping[str, str]  # The columns of own fields, by field
 
 
 class Results:
@@ -297,12 +300,16 @@ class Results:
         """The run's columns by their usual names."""
         added = {name: found for name in _ADDED if (found := added_column(name, names)) is not None}
         if "sentiment" not in added and not any(column.name in names for column in self.own):
-            file = "FILE" if self.name.startswith("<") else self.name
+            hint = "make one first: mellea summarise FILE -o results.jsonl"
+            if not self.name.startswith("<"):
+                hint = hint.replace("FILE", self.name)
+                if not resolve_output(self.name).journal.exists():
+                    hint += f"; the output of own fields needs its journal next to it: {self.name}.journal"
             raise InputError(
                 f"is not an output of mellea summarise: no column 'sentiment'; columns seen: {listed(names)}",
                 path=self.name,
                 line=line,
-                hint=f"make one first: mellea summarise {file} -o results.jsonl",
+                hint=hint,
             )
         return added
 
@@ -331,11 +338,14 @@ class Results:
         else:
             ident = same[0] if len(same := same_names(ID_COLUMN, names)) == 1 else None
         taken = {*added.values(), *text, ident}
-        columns = _Columns(added, nested, text, ident, tuple(name for name in names if name not in taken))
+        own = {one.name: found for one in self.own if (found := added_column(one.name, names)) is not None}
+        columns = _Columns(added, nested, text, ident, tuple(name for name in names if name not in taken), own)
         self.columns.update(dict.fromkeys(columns.rest))
         self.labelled = self.labelled or "themes" in added
         self.has_ids = self.has_ids or ident is not None
         self.has_text = self.has_text or bool(text)
+        if len(self._known_columns) >= PATH_ROWS:
+            self._known_columns.clear()
         self._known_columns[names] = columns
         return columns
 
@@ -358,7 +368,7 @@ class Results:
         # Without built-in columns every row with a text is answered, unless it failed.
         answered = bool(sentiment) or ("sentiment" not in columns.added and not reason and bool(text.strip()))
         state: State = "answered" if answered else "failed" if reason else "blank"
-        themes, own = self._themes(added.get("themes")), self._own(fields)
+        themes, own = self._themes(added.get("themes")), self._own(fields, columns.own)
         if answered and is_non_answer(text):
             # Whatever a model made of it, nothing was said: no judgement, no theme, no value of an own field.
             state, sentiment, urgency, own = "non-answer", "", None, {}
@@ -380,16 +390,18 @@ class Results:
             rest={name: self._cell(fields.get(name)) for name in rest},
             own=own,
         )
-        if state == "non-answer" or not self.corrections or not (said := self.corrections.row(found.id, found.text)):
+        if state == "non-answer" or not self.corrections:
             return found
-        return found.corrected(said, is_sampled=self.corrections.is_random(found.id, found.text))
+        if not (said := self.corrections.row(found.id, found.text, has_id=bool(ident))):
+            return found
+        return found.corrected(said, columns.own, is_sampled=self.corrections.is_random(found.id, found.text))
 
-    def _own(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _own(self, fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
         if not self.own:
             return {}
         from mellea_cli.pipelines.own_fields import read_cell
 
-        return {column.name: read_cell(column, fields.get(column.name)) for column in self.own}
+        return {column.name: read_cell(column, fields.get(columns.get(column.name, ""))) for column in self.own}
 
     def _text(self, value: Any) -> str:
         if value is None:
@@ -501,7 +513,6 @@ class OutputRows:
         self.name = self._data.name
         self.bad: list[InputError] = []  # The first rows that could not be read
         self.unreadable = 0
-        self.count = 0  # Rows that were yielded
         self.dialect: CsvDialect | None = None
         self.types: Mapping[str, ColumnType] = {}
         self.first: Mapping[str, Any] = {}  # The columns of a table, or those of the first row, selected or not
@@ -528,7 +539,7 @@ class OutputRows:
         self.dialect, self.types = rows.dialect, rows.types
         self.first = dict.fromkeys(rows.header)
         seen = False
-        for row in rows.stream if self._options.limit != 0 else ():
+        for row in rows.stream:
             if isinstance(row, InputError):
                 self.unreadable += 1
                 self.bad = [*self.bad, row][:3]
@@ -537,10 +548,7 @@ class OutputRows:
             self.first = self.first or row[1]
             if where is not None and not where.matches(row[1]):
                 continue
-            self.count += 1
             yield row
-            if self.count == self._options.limit:
-                break
         if self.bad and not seen:
             raise self.bad[0]
 
@@ -566,12 +574,7 @@ class OutputRows:
 
 
 def usual_columns(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list[str]:
-    """The columns to show first when nobody chooses: id, text and the answers; then the others.
-
-    Args:
-        rows: the first rows, as tables have them.
-        own: the columns of own fields.
-    """
+    """The columns to show first when nobody chooses: id, text and the answers; then the others."""
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     answers = [added_column(name, names) for name in ("sentiment", "urgency", *own, "themes", "summary", "error")]
     added = [name for name in answers if name is not None]

@@ -80,6 +80,11 @@ class ScoreFigures:
     def unit(self) -> str:
         return "stars" if self.kind == "stars" else "points"
 
+    @property
+    def scale(self) -> str:
+        """Which values count as satisfied; empty for a kind that has only one scale."""
+        return self.parts[0][0] if self.kind == "csat" else ""
+
     def shown(self, value: float, *, signed: bool = False) -> str:
         """A score for people: NPS and CSAT in tenths at most, stars in hundredths."""
         places = 2 if self.kind == "stars" else 1
@@ -114,8 +119,8 @@ class ScoreChange:
 
 
 def score_change(old: ScoreFigures | None, new: ScoreFigures | None) -> ScoreChange | None:
-    """The difference of two scores of one kind; `None` where there are none."""
-    if old is None or new is None or old.kind != new.kind:
+    """The difference of two scores of one kind and one scale; `None` where there are none."""
+    if old is None or new is None or old.kind != new.kind or old.scale != new.scale:
         return None
     change = new.value - old.value
     # The ends of a difference from those of both scores, as Newcombe's for shares.

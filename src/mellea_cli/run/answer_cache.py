@@ -28,10 +28,6 @@ class UnitAnswers:
     """Answers of rows over a store that has the answer of each unit of their pipeline by itself.
 
     A row's key is the keys of its units, joined. A row is answered when all of them are, and has failed when one has.
-
-    Args:
-        answers: the journal.
-        units: the pipeline's units.
     """
 
     def __init__(self, answers: Answers, units: Sequence[AnswerUnit]) -> None:
@@ -290,7 +286,9 @@ class Forecast:
     again: int = 0
     """Those of the new ones that were answered with other settings."""
     calls: int = 0
-    """Model calls for the new and the failed ones when nothing has to be asked again."""
+    """Model calls for the new and the failed ones when nothing has to be asked again, and every step is asked."""
+    least_calls: int = 0
+    """Those of them whose steps have no condition."""
     units: Counter[str] = field(default_factory=Counter)
     """How many of these rows each unit of the pipeline is asked for, where it has units."""
     first: Item | None = None
@@ -357,7 +355,9 @@ def forecast(
                 found.units.update(rows.missing(key)[0])
                 item = replace(item, known=rows.known(key))  # noqa: PLW2901 - the same item
                 pipeline = pipeline.narrowed(item.known or {})
-            found.calls += len(pipeline.steps)
+            least, most = pipeline.calls(item.text)
+            found.least_calls += least
+            found.calls += most
             found.first = found.first or item
             found.asked += 1
             found.characters += len(item.text)

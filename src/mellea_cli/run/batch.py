@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -14,14 +14,13 @@ from typing import Any, Protocol
 from mellea_cli.engine.endpoint import EndpointFigures
 from mellea_cli.engine.workers import Prefetcher, Stop, run_workers
 from mellea_cli.errors import ExitCode, MelleaError, UsageError, first_error
-from mellea_cli.events import Counted, Observer, RunFinished, RunStarted
+from mellea_cli.events import Counted, ItemFinished, Observer, RunFinished, RunStarted
 from mellea_cli.io.journal import Answers
 from mellea_cli.items import Failure, Item, Outcome, Row, Success
 from mellea_cli.messages import Usage
 from mellea_cli.run.answer_cache import AnswerCache, Claim, UnitAnswers, completed, row_answers
 from mellea_cli.run.executor import Executor, LocalExecutor, Servers
 from mellea_cli.run.plan import Budget, RunPlan
-from mellea_cli.run.recorder import Finished, Recorder, finished_event
 
 _SHOWN_IDS = 5
 # Between the steps of an item there is no request in flight for a moment, so it is looked more than once.
@@ -30,6 +29,11 @@ _SIGNALLED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP)
 _FIRST_ROWS = (20, 50)
 # Messages that differ in every row, such as those about a model's bad answers, must not fill the memory.
 _MOST_MESSAGES = 50
+# Group commit: one sync for all outcomes of this time, in seconds. One for each would halve the speed.
+_GROUP_S = 0.06
+_FULL_GROUP = 512
+# Outcomes that wait to be written; with more of them the workers wait for the disk.
+_MOST_WAITING = 4_096
 
 
 Answer = Callable[[Item], Awaitable[Outcome | None]]
@@ -50,14 +54,18 @@ class Items(Protocol):
         """End an iteration that waits for input."""
 
 
-class OrderedRows(Protocol):
-    """Sink of a run's rows."""
+class Rows(Protocol):
+    """Where rows go, in any order."""
 
     def add(self, row: Row) -> None:
-        """Take one row; rows may come in any order."""
+        """Take one row."""
 
     def flush(self) -> None:
         """Make the rows that were taken visible to others."""
+
+
+class OrderedRows(Rows, Protocol):
+    """Sink of a run's rows."""
 
     def finish(self) -> None:
         """Put the output into its place: no more rows will come."""
@@ -93,11 +101,7 @@ class NothingAnswered(MelleaError):
 
 
 class FirstRows:
-    """The first rows that are asked about: when all of them fail alike, the run has no purpose.
-
-    Args:
-        concurrency: requests in flight at most.
-    """
+    """The first rows that are asked about: when all of them fail alike, the run has no purpose."""
 
     def __init__(self, concurrency: int) -> None:
         self._rows = min(max(_FIRST_ROWS[0], 2 * concurrency), _FIRST_ROWS[1])
@@ -314,6 +318,145 @@ class RunResult:
     repairs: int = 0
 
 
+# The recorder.
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An item, its outcome and the answer's key.
+
+    A `reused` outcome is stored already; `same` says that it was stored in this run, `alike` that it is the one of a
+    nearly identical text. `shared` is the key that such texts share, where it is another one.
+    """
+
+    item: Item
+    outcome: Outcome
+    key: bytes
+    reused: bool
+    same: bool = False
+    alike: bool = False
+    shared: bytes = b""
+
+
+class Recorder:
+    """Takes finished items and writes them in groups, in a thread: makes them durable, writes their rows, publishes.
+
+    Args:
+        commit: makes outcomes durable, all or none.
+        rows: where their rows go after that.
+        to_row: makes an item's row of its outcome.
+        announce: receives each group once it is durable, in the event loop.
+        at_risk: outcomes that may be on their way to the disk before `put` waits: a crash or a full disk costs at most
+            these answers and those in flight.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[tuple[bytes, Outcome]]], None],
+        rows: Rows,
+        to_row: Callable[[Item, Outcome], Row],
+        announce: Callable[[Sequence[Finished]], None],
+        *,
+        at_risk: int = _FULL_GROUP,
+    ) -> None:
+        self._commit = commit
+        self._rows = rows
+        self._to_row = to_row
+        self._announce = announce
+        self._most_at_risk = at_risk
+        self._at_risk = 0
+        self._waiting: list[Finished] = []
+        self._some = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closed = False
+
+    async def put(self, finished: Finished) -> None:
+        """Take a finished item at once; then wait while the disk is behind."""
+        self._waiting.append(finished)
+        self._at_risk += not finished.reused
+        self._some.set()
+        # The commit begins at half of the limit, so that no worker has to wait while the disk keeps up.
+        if len(self._waiting) >= _FULL_GROUP or 2 * self._at_risk >= self._most_at_risk:
+            self._hurry.set()
+        if self._at_risk >= self._most_at_risk or len(self._waiting) >= _MOST_WAITING:
+            self._room.clear()
+            await self._room.wait()
+
+    def close(self) -> None:
+        """Let `run` write the rest and return."""
+        self._closed = True
+        self._some.set()
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Write groups until closed.
+
+        Raises:
+            OutputError: a group could not be written; nothing of it has been announced.
+        """
+        while True:
+            await self._some.wait()
+            if not self._waiting and self._closed:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), _GROUP_S)
+            group, self._waiting = self._waiting, []
+            self._make_room()
+            if not self._closed:
+                self._some.clear()
+                self._hurry.clear()
+            await _uninterrupted(self._write, group)
+            self._at_risk -= sum(not one.reused for one in group)
+            self._make_room()
+            self._announce(group)
+
+    def _make_room(self) -> None:
+        if self._at_risk < self._most_at_risk and len(self._waiting) < _MOST_WAITING:
+            self._room.set()
+
+    def _write(self, group: Sequence[Finished]) -> None:
+        records = [(key, one.outcome) for one in group if not one.reused for key in (one.key, one.shared) if key]
+        if records:
+            self._commit(records)
+        for one in group:
+            self._rows.add(self._to_row(one.item, one.outcome))
+        self._rows.flush()
+
+
+def finished_event(finished: Finished) -> ItemFinished:
+    """The event for a durable outcome."""
+    outcome = finished.outcome
+    failure = outcome if isinstance(outcome, Failure) else None
+    return ItemFinished(
+        position=finished.item.position,
+        id=str(finished.item.id),
+        ok=failure is None,
+        kind=failure.kind if failure is not None else "",
+        message=failure.message if failure is not None else "",
+        usage=Usage() if finished.reused else outcome.usage,
+        latency_s=outcome.latency_s,
+        reused=finished.reused,
+        values=outcome.values if isinstance(outcome, Success) else {},
+    )
+
+
+async def _uninterrupted(write: Callable[[Sequence[Finished]], None], group: Sequence[Finished]) -> None:
+    """Run `write` in a thread to its end, also when this task is cancelled meanwhile: no group is half written."""
+    future = asyncio.get_running_loop().run_in_executor(None, write, group)
+    try:
+        await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        if (error := future.exception()) is not None:
+            raise error from None
+        raise
+
+
+# The run.
+
+
 async def run_batch(
     plan: RunPlan,
     servers: Servers,
@@ -378,7 +521,7 @@ class _Run:
         self._cache = AnswerCache(self._answers, retry_failed=run_io.retry_failed)
         # A crash or a full disk costs at most the answers on their way to the disk, so few of them may be.
         at_risk = max(1, plan.concurrency // 4)
-        self._recorder = Recorder(self._answers, run_io.rows, run_io.to_row, self._announce, at_risk=at_risk)
+        self._recorder = Recorder(self._answers.commit, run_io.rows, run_io.to_row, self._announce, at_risk=at_risk)
 
     def raise_workers(self, number: int) -> None:
         self._raise_workers(number)

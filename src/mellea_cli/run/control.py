@@ -34,7 +34,7 @@ EVERY_S = 1.0
 SILENT_S = 15.0
 _KEPT = 200
 _RATE_S = 60.0
-_RECORD, _LOCK, _SOCKET = ".json", ".lock", ".sock"
+_RECORD, _LOCK, _SOCKET, _SCRATCH = ".json", ".lock", ".sock", ".new"
 # The path of a Unix socket has room for about 104 bytes.
 _LONGEST_SOCKET = 100
 _REPLY_S = 10.0
@@ -368,7 +368,7 @@ class RunControl:
         if not self._writes:
             return
         path = self._folder / (self.record.id + _RECORD)
-        scratch = path.with_suffix(".new")
+        scratch = path.with_suffix(_SCRATCH)
         # Another run may tidy up, and the disk may be full: neither may cost the run anything.
         with suppress(OSError):
             fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -530,6 +530,6 @@ def _prune(folder: Path) -> None:
     for path in sorted(folder.glob("*" + _RECORD), reverse=True)[_KEPT:]:
         record = _read(path)
         if record is None or not _truthful(record, folder).goes_on:
-            for suffix in (_RECORD, _LOCK, _SOCKET):
+            for suffix in (_RECORD, _LOCK, _SOCKET, _SCRATCH):
                 with suppress(OSError):
                     path.with_suffix(suffix).unlink(missing_ok=True)

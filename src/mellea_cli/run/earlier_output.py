@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mellea_cli.io.corrections import (
 from mellea_cli.io.files import OutputTarget
 from mellea_cli.io.formats import FLAT_FORMATS, FORMATS, TEXT_TABLES, BinaryFormat
 from mellea_cli.io.journal import Journal, WrittenRow
+from mellea_cli.io.row_filter import NamedColumn
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import ERROR, AddedColumns
 from mellea_cli.items import Item, Outcome, Row, Success
@@ -257,31 +259,33 @@ class _Index:
         self._by_row: dict[bytes, deque[int]] = {}
         self._by_text: dict[bytes, deque[int]] = {}
         self._by_id: dict[bytes, deque[int]] = {}
+        self._by_both: dict[tuple[bytes, bytes], deque[int]] = {}
         for position, row in sorted(self.rows.items()):
             self._by_row.setdefault(row.row, deque()).append(position)
             for text in dict.fromkeys(row.texts):
                 if text != _NOTHING:
                     self._by_text.setdefault(text, deque()).append(position)
+                    self._by_both.setdefault((text, row.ident), deque()).append(position)
             if row.ident != _NOTHING:
                 self._by_id.setdefault(row.ident, deque()).append(position)
 
-    def take(self, wanted: KnownRow, *, by_id_alone: bool = True) -> KnownRow | None:
+    def knows(self, row: KnownRow) -> bool:
+        """Whether `take` might find a row in any way."""
+        return row.ident in self._by_id or any(text in self._by_text for text in row.texts)
+
+    def take(self, wanted: KnownRow, *, by_text_alone: bool = True, by_id_alone: bool = True) -> KnownRow | None:
         """Remove and return the row that `wanted` is, if it is there."""
         if (place := self._first(self._by_row.get(wanted.row))) is not None:
             return self.rows.pop(place)
         has_id = wanted.ident in self._by_id
         for text in wanted.texts:
-            places = self._by_text.get(text)
-            if has_id and places:
-                places = deque(place for place in places if self._has(place, wanted.ident))
+            both = has_id or not by_text_alone
+            places = self._by_both.get((text, wanted.ident)) if both else self._by_text.get(text)
             if (place := self._first(places)) is not None:
                 return self.rows.pop(place)
         if by_id_alone and has_id and (place := self._first(self._by_id[wanted.ident])) is not None:
             return self.rows.pop(place)
         return None
-
-    def _has(self, place: int, ident: bytes) -> bool:
-        return place in self.rows and self.rows[place].ident == ident
 
     def _first(self, places: deque[int] | None) -> int | None:
         while places:
@@ -362,21 +366,26 @@ def file_digest(path: Path) -> str:
 
 def _stored(journal: Journal, generations: Sequence[int]) -> Iterator[KnownRow]:
     """The rows of one generation, or of two of which it is not known which one is in place."""
-    first: dict[bytes, KnownRow] = {}
-    position = -1
+    if len(generations) == 1:
+        yield from map(_known_row, journal.written(generations[0]))
+        return
+    found: dict[tuple[bytes, int], KnownRow] = {}
     for generation in generations:
-        for position_then, keys, packed in journal.written(generation):
-            cells = {packed[at : at + 4]: packed[at + 4 : at + 8] for at in range(0, len(packed), 8)}
-            if (twin := first.get(keys)) is not None and generation != generations[0]:
-                twin.cells = {name: twin.cells.get(name, b"") + cells.get(name, b"") for name in twin.cells | cells}
-                continue
-            position = position_then if generation == generations[0] else position + 1
-            row = KnownRow(position, keys[:8], (keys[8:16],), keys[16:], cells)
-            if len(generations) == 1:
-                yield row
-            else:
-                first[keys] = row
-    yield from first.values()
+        equal = Counter[bytes]()
+        for _, keys, packed in journal.written(generation):
+            equal[keys] += 1
+            row = _known_row((len(found), keys, packed))
+            twin = found.setdefault((keys, equal[keys]), row)
+            if twin is not row:
+                both = twin.cells | row.cells
+                twin.cells = {name: twin.cells.get(name, b"") + row.cells.get(name, b"") for name in both}
+    yield from found.values()
+
+
+def _known_row(written: WrittenRow) -> KnownRow:
+    position, keys, packed = written
+    cells = {packed[at : at + 4]: packed[at + 4 : at + 8] for at in range(0, len(packed), 8)}
+    return KnownRow(position, keys[:8], (keys[8:16],), keys[16:], cells)
 
 
 def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
@@ -488,8 +497,11 @@ def row_hash(fields: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(b"".join(cells), digest_size=_HASH_BYTES).digest()
 
 
+_id_column = cache(NamedColumn)
+
+
 def _ident(fields: Mapping[str, Any], id_column: str) -> bytes:
-    value = fields.get(id_column)
+    value = fields[id_column] if id_column in fields else _id_column(id_column).value(fields)
     return _NOTHING if value is None else _hash(canonical(value))
 
 
@@ -573,14 +585,16 @@ class Reviewed:
     Args:
         file: the corrections file of the output.
         columns: the columns of the run's pipeline.
+        id_column: the column with the id, where there is one.
         adopt: whether all cells that were edited by hand become corrections.
 
     Raises:
         InputError: a line of the file is bad.
     """
 
-    def __init__(self, file: CorrectionsFile, columns: Iterable[Column], *, adopt: bool) -> None:
+    def __init__(self, file: CorrectionsFile, columns: Iterable[Column], id_column: str, *, adopt: bool) -> None:
         self._file = file
+        self._id_column = id_column
         self._corrections = read_corrections(file.path)
         self._columns = {column.name: column for column in columns if column.type}
         self._adopt = adopt
@@ -597,13 +611,16 @@ class Reviewed:
         if number := len(self._corrections):
             yield f"{self._file.path.name}: {number:,} judgement{'s' * (number > 1)} of people, which win"
 
+    def _said(self, item: Item) -> dict[str, Correction]:
+        return self._corrections.row(item.id, item.text, has_id=_ident(item.fields, self._id_column) != _NOTHING)
+
     def corrected(
         self, item: Item, added: Mapping[str, Any], edited: dict[str, Any], form: OutputForm
     ) -> Mapping[str, Any]:
         """The added columns of a row with its corrections; cells that become corrections leave `edited`."""
         from mellea_cli.pipelines.own_fields import read_cell
 
-        said = self._corrections.row(item.id, item.text)
+        said = self._said(item)
         values = {name: one.person for name, one in said.items()}
         if edited and (said or self._adopt):
             for name, value in _fields(edited, form).items():
@@ -635,7 +652,7 @@ class Reviewed:
 
     def counted(self, item: Item, outcome: Outcome) -> Outcome:
         """The outcome with what people have said in place of the answers, as the output has it."""
-        said = self._corrections.row(item.id, item.text)
+        said = self._said(item)
         if not said or not isinstance(outcome, Success):
             return outcome
         values = dict(outcome.values)
@@ -741,11 +758,12 @@ class EditedRows:
         if earlier is None:
             return
         self._edits_by_place = {edit.known.position: edit for edit in earlier.edits}
-        # Of equal rows only the edited one gets its edit back, so the others are looked for, too.
+        # Of equal rows, or of equal texts, only the edited one gets its edit back, so the others are looked for, too.
         edited = {edit.known.row for edit in earlier.edits}
+        texts = {text for edit in earlier.edits for text in edit.known.texts} - {_NOTHING}
         wanted: list[KnownRow] = []
         for row in earlier.known():
-            if row.row in edited:
+            if row.row in edited or not texts.isdisjoint(row.texts):
                 wanted.append(row)
             self._old_rows.add(row.row)
             self._old_texts.update(row.texts)
@@ -758,12 +776,15 @@ class EditedRows:
         count = 0
         for count, item in enumerate(items, 1):  # noqa: B007 - the number of items counts after the loop
             row = self._look_for(item)
-            # By the id alone last: another row may have this one's text.
-            if self._unplaced.rows and not self._place(item, row, by_id_alone=False) and row.ident != _NOTHING:
-                left.append((item, row))
+            # By the text alone, and by the id alone, after all others: another row may have this one's text, or its id.
+            if self._unplaced.rows and not self._place(
+                item, row, by_text_alone=row.ident == _NOTHING, by_id_alone=False
+            ):
+                left += [(item, row)] if self._unplaced.knows(row) else []
+        left = [one for one in left if not self._place(*one, by_id_alone=False)]
         if self._found >= _LEAST_SHARE * min(count, earlier.rows):
             for item, row in left:
-                self._place(item, row, by_id_alone=True)
+                self._place(item, row)
         self._placed = True
         if why := self._refusal(count):
             raise UsageError(why, hint=REPLACE)
@@ -793,8 +814,8 @@ class EditedRows:
             self._known_by_id += 1
         return KnownRow(item.position, row, (text,), ident)
 
-    def _place(self, item: Item, row: KnownRow, *, by_id_alone: bool) -> bool:
-        if (known := self._unplaced.take(row, by_id_alone=by_id_alone)) is None:
+    def _place(self, item: Item, row: KnownRow, *, by_text_alone: bool = True, by_id_alone: bool = True) -> bool:
+        if (known := self._unplaced.take(row, by_text_alone=by_text_alone, by_id_alone=by_id_alone)) is None:
             return False
         if (edit := self._edits_by_place.get(known.position)) is None:
             return True
@@ -850,7 +871,7 @@ class EditedRows:
         if not self._placed and self.earlier is not None:
             identity = self._look_for(item)
             if self._unplaced.rows:
-                self._place(item, identity, by_id_alone=True)
+                self._place(item, identity, by_text_alone=identity.ident == _NOTHING)
         edit = self.edits.get(item.position)
         if self._reviewed is not None:
             edited = edit.added if edit is not None else {}

@@ -28,7 +28,7 @@ FEWEST, MOST = 5, 20
 # A sample takes no further rows after this time, once it has the fewest.
 SAMPLE_S = 60.0
 _CANDIDATES = 2_000
-_SAMPLE_FACT = "sample"
+_SAMPLE_FACT = "timed rows"  # `sample` has the size of a random sample
 # A server is not as fast in the next hour as it was in a minute: one standard deviation of its mean speed. Programs
 # next to an embedded model take its cores.
 _DRIFT = {"local": 0.12}
@@ -306,8 +306,8 @@ def shared_prompts(plan: RunPlan) -> list[str]:
 
 def _total(sample: Sample, values: Sequence[float], mean_length: float, rows: int) -> Interval:
     """The sum over `rows` rows of this mean length."""
-    mean, spread, count = _mean_at(sample.rows, values, mean_length)
-    return Interval.around(rows * mean, _student(count) * rows * spread * _uncertain(count, rows))
+    mean, spread, freedom = _mean_at(sample.rows, values, mean_length)
+    return Interval.around(rows * mean, _student(freedom) * rows * spread * _uncertain(len(values), rows))
 
 
 def _uncertain(count: int, rows: int) -> float:
@@ -316,7 +316,7 @@ def _uncertain(count: int, rows: int) -> float:
 
 
 def _mean_at(rows: Sequence[SampledRow], values: Sequence[float], mean_length: float) -> tuple[float, float, int]:
-    """The mean of values for rows of this mean length by linear regression, the spread around it, and their number."""
+    """The mean of values for rows of this mean length by linear regression, the spread around it, and its freedom."""
     count, mean = len(values), fmean(values)
     lengths = [float(row.characters) for row in rows]
     middle = fmean(lengths)
@@ -327,12 +327,11 @@ def _mean_at(rows: Sequence[SampledRow], values: Sequence[float], mean_length: f
     left = [y - mean - slope * (x - middle) for x, y in zip(lengths, values, strict=True)]
     freedom = max(1, count - (2 if slope else 1))
     spread = math.sqrt(sum(one * one for one in left) / freedom) if count > 1 else mean / 2
-    return max(0.0, mean + slope * (mean_length - middle)), spread, count
+    return max(0.0, mean + slope * (mean_length - middle)), spread, freedom
 
 
-def _student(count: int) -> float:
-    """The 97.5 % quantile of Student's t for the mean of so many values, by Cornish and Fisher's expansion."""
-    freedom = max(1, count - 1)
+def _student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t with so many degrees of freedom, by Cornish and Fisher's expansion."""
     return _Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)
 
 
@@ -340,7 +339,7 @@ def _seconds(sample: Sample, mean_length: float, rows: int, plan: RunPlan, token
     """The time of rows that are asked `plan.concurrency` at a time."""
     company = [row for row in sample.rows if row.in_company]
     timed = company if len(company) >= FEWEST else list(sample.rows)
-    mean, spread, count = _mean_at(timed, [row.latency_s for row in timed], mean_length)
+    mean, spread, freedom = _mean_at(timed, [row.latency_s for row in timed], mean_length)
     drift = _DRIFT.get(plan.backend, _USUAL_DRIFT)
     least = max(60.0 * plan.calls(rows) / plan.rpm if plan.rpm else 0.0, 60.0 * tokens / plan.tpm if plan.tpm else 0.0)
 
@@ -348,7 +347,7 @@ def _seconds(sample: Sample, mean_length: float, rows: int, plan: RunPlan, token
         places = max(1, min(concurrency, rows))
         # At the end the places become free one after the other: on average each waits for half of a row.
         likely = sample.startup_s + rows * mean / places + (mean / 2 if places > 1 else 0.0)
-        half = _student(count) * rows / places * spread * _uncertain(count, rows)
+        half = _student(freedom) * rows / places * spread * _uncertain(len(timed), rows)
         # In logarithms: a time is half as likely as twice as long, and never below zero.
         off = math.exp(math.hypot(half / likely, _Z * drift)) if likely else 1.0
         return Interval(likely / off, likely, likely * off)

@@ -16,6 +16,7 @@ from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.items import Failure, Item, Outcome
 from mellea_cli.messages import Message, Options, Usage
+from mellea_cli.pipelines.confidence import CONFIDENCE
 from mellea_cli.pipelines.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -106,11 +107,7 @@ class Caps:
 
 
 class Budget:
-    """Keeps a run within its caps. Items in flight are expected to cost as much as those before them did.
-
-    Args:
-        caps: the limits.
-    """
+    """Keeps a run within its caps. Items in flight are expected to cost as much as those before them did."""
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps
@@ -280,6 +277,7 @@ class RunPlan:
             "native": dict(options.native),
             "redact": self.redacted,
             "dedupe": self.dedupe,
+            **({"confidence": True} if any(CONFIDENCE in unit.definition for unit in units) else {}),
         }
         definition = self.pipeline.definition() if not units else units[0].definition if units[0].is_builtin else {}
         if definition:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -31,7 +30,6 @@ from markdown_it import MarkdownIt
 from prompt_toolkit import PromptSession, styles
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
-from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -44,7 +42,7 @@ from rich.syntax import Syntax
 
 from mellea_cli.errors import UsageError
 from mellea_cli.ui.console import clean, encodable, make_console, print_table, say_error
-from mellea_cli.ui.terminal import RedrawnArea
+from mellea_cli.ui.terminal import RedrawnArea, editing_mode
 from mellea_cli.ui.theme import Palette, Role, wrap
 
 if TYPE_CHECKING:
@@ -159,16 +157,6 @@ def _history(path: Path | None) -> History:
     return FileHistory(str(path))
 
 
-def editing_mode(environ: Mapping[str, str]) -> EditingMode:
-    """Vi or emacs keys, as the user's inputrc says."""
-    path = Path(environ.get("INPUTRC") or "~/.inputrc").expanduser()
-    try:
-        found = re.findall(r"^\s*set\s+editing-mode\s+(\w+)", path.read_text("utf-8", "replace"), re.MULTILINE)
-    except (OSError, RuntimeError):
-        return EditingMode.EMACS
-    return EditingMode.VI if found and found[-1].lower() == "vi" else EditingMode.EMACS
-
-
 FindValues = Callable[[str], Awaitable[Sequence[str]]]
 """Given a kind of argument, the values that it may have."""
 
@@ -212,25 +200,6 @@ class ChatCompleter(Completer):
             for value in await self._find_values(kind):
                 if value.startswith(start) and value == clean(value):
                     yield Completion(value, -len(start))
-
-
-def edit(text: str, environ: Mapping[str, str]) -> str:
-    """Let the user edit a text in `$VISUAL` or `$EDITOR`; returns what they saved.
-
-    Raises:
-        UsageError: the editor cannot be started, or failed.
-    """
-    editor = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
-    with tempfile.TemporaryDirectory(prefix="mellea-") as folder:
-        path = Path(folder) / "question.md"
-        path.write_text(text, encoding="utf-8")
-        try:
-            done = subprocess.run([*shlex.split(editor), str(path)], check=False)  # noqa: S603 - the user's own editor
-        except (OSError, ValueError) as error:
-            raise UsageError(f"the editor {editor!r} cannot be started: {error}", hint="set EDITOR") from error
-        if done.returncode:
-            raise UsageError(f"the editor {editor!r} failed", hint="set EDITOR to another one")
-        return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 # HTML and link definitions are shown as text: nothing that a model writes may disappear.
@@ -638,6 +607,28 @@ class ChatScreen:
         view.feed(answer)
         view.finish(ending)
         self.blank()
+
+    def answer(self, mark: Callable[[str], str]) -> AnswerView:
+        """A view of one answer; `mark` as there."""
+        return AnswerView(self._stream, self._environ, mark=mark)
+
+    def edit(self, text: str) -> str:
+        """Let the user edit a text in `$VISUAL` or `$EDITOR`; returns what they saved.
+
+        Raises:
+            UsageError: the editor cannot be started, or failed.
+        """
+        editor = self._environ.get("VISUAL") or self._environ.get("EDITOR") or "vi"
+        with tempfile.TemporaryDirectory(prefix="mellea-") as folder:
+            path = Path(folder) / "question.md"
+            path.write_text(text, encoding="utf-8")
+            try:
+                done = subprocess.run([*shlex.split(editor), str(path)], check=False)  # noqa: S603 - the user's own editor
+            except (OSError, ValueError) as error:
+                raise UsageError(f"the editor {editor!r} cannot be started: {error}", hint="set EDITOR") from error
+            if done.returncode:
+                raise UsageError(f"the editor {editor!r} failed", hint="set EDITOR to another one")
+            return path.read_text(encoding="utf-8", errors="replace").strip()
 
     def copy(self, text: str) -> bool:
         """Put text on the clipboard, through the terminal (OSC 52); `False` when it is too long for that."""

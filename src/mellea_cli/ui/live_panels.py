@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from mellea_cli.ui.console import clean
-from mellea_cli.ui.number_format import count, duration
-from mellea_cli.ui.plain_lines import progress_line
+from mellea_cli.ui.console import clean, count, duration, money, plural, rate, remaining
 from mellea_cli.ui.run_state import (
     ItemStatus,
     PanelSnapshot,
     Phase,
+    Progress,
     RunState,
     Snapshot,
     StepSnapshot,
@@ -353,6 +352,82 @@ class FrameRenderer:
         if name and cells_of(name) <= columns - width(line) - 2:
             line = (*pad(line, columns - cells_of(name)), ("quiet", name))
         return line
+
+
+_GAP = 2
+_LONGEST_BAR = 60
+
+
+def progress_line(progress: Progress, columns: int, palette: Palette, *, paused_s: int = 0, held: bool = False) -> Line:
+    """Bar, counts, rates, time left and failures in at most `columns` cells.
+
+    What matters least is left out first: a zero count of retries, the rates, at last the bar. `paused_s`, and that the
+    user has paused the run (`held`), are shown in place of the time left.
+    """
+    parts = _progress_parts(progress, paused_s, held=held)
+    shortest_bar = 0 if progress.total is None or columns < 24 else 6 if columns < 60 else 8
+
+    def taken() -> int:
+        return sum(width(part) for _, part in parts) + _GAP * (len(parts) - 1)
+
+    while len(parts) > 1 and taken() + (shortest_bar + _GAP if shortest_bar else 0) > columns:
+        parts.remove(min(parts, key=lambda part: part[0]))
+    line: list[Span] = []
+    room = columns - taken() - _GAP
+    if shortest_bar and room >= shortest_bar:
+        line += _progress_bar(progress, min(room, _LONGEST_BAR), palette)
+    for _, part in parts:
+        if line:
+            line.append(("plain", " " * _GAP))
+        line += part
+    return tuple(line) if width(line) <= columns else (("strong", _counts(progress)[:columns]),)
+
+
+def _counts(progress: Progress) -> str:
+    if progress.total is None:
+        return f"{count(progress.finished)} done"
+    total = count(progress.total)
+    return f"{count(progress.finished):>{len(total)}}/{total}"
+
+
+def _progress_parts(progress: Progress, paused_s: int, *, held: bool) -> list[tuple[int, Line]]:
+    """The parts in their order, each with its importance."""
+    if held:
+        time_left: Line = (("warn", "paused"),)
+    elif paused_s:
+        time_left = (("warn", f"paused {remaining(paused_s)}"),)
+    elif progress.left_s is None:
+        elapsed = duration(float(int(progress.elapsed_s))).replace(".0s", "s")
+        time_left = (("plain", elapsed), ("quiet", " so far"))
+    else:
+        time_left = (("plain", remaining(progress.left_s)), ("quiet", " left"))
+    failed: Role = "bad" if progress.failed else "quiet"
+    retries: Role = "warn" if progress.retries else "quiet"
+    finish: Line = (("quiet", "until "), ("plain", progress.finish_at))
+    cost: Line = (("quiet", "cost "), ("plain", money(progress.cost or 0.0, progress.currency)))
+    return [
+        (9, (("strong", _counts(progress)),)),
+        (5, (("plain", f"{rate(progress.items_per_s):>3}"), ("quiet", " items/s"))),
+        (4, (("plain", f"{rate(progress.tokens_per_s):>3}"), ("quiet", " tok/s"))),
+        (8, time_left),
+        *([(2, finish)] if progress.finish_at else []),
+        *([(6, cost)] if progress.cost is not None else []),
+        (7 if progress.failed else 1, ((failed, f"{count(progress.failed)} failed"),)),
+        (3 if progress.retries else 0, ((retries, plural(progress.retries, "retry", "retries")),)),
+    ]
+
+
+def _progress_bar(progress: Progress, cells: int, palette: Palette) -> Line:
+    glyphs, total = palette.glyphs, max(1, progress.total or 0)
+    filled = min(cells, int(cells * progress.finished / total))
+    failed = min(filled, max(1, round(cells * progress.failed / total))) if progress.failed else 0
+    end = 1 if 0 < progress.finished < total and filled < cells else 0
+    return (
+        ("done", glyphs.bar * (filled - failed)),
+        ("bad", glyphs.bar * failed),
+        ("done", glyphs.bar_end * end),
+        ("rest", glyphs.bar_rest * (cells - filled - end)),
+    )
 
 
 _FIGURE_LABEL_CELLS = 12

@@ -19,8 +19,7 @@ from mellea_cli.report.figures import (
     review_sentence,
     with_interval,
 )
-from mellea_cli.ui.console import make_console
-from mellea_cli.ui.number_format import count
+from mellea_cli.ui.console import count, make_console
 from mellea_cli.ui.terminal import is_terminal
 from mellea_cli.ui.theme import (
     Bar,
@@ -240,11 +239,7 @@ def _chart(
         Bar(palette.safe(name), number, figures.shown(number) if figures.answered else "", role)
         for role, name, number in entries
     ]
-    digits = max((len(count(bar.number)) for bar in bars), default=1)
-    widest = max((cells_of(bar.name) for bar in bars), default=0)
-    shares = max((len(bar.share) for bar in bars), default=0)
-    names = min(widest, _LONGEST_NAME, columns - label_cells - digits - shares - 4)
-    size = ChartSize(columns, label_cells, names, digits, _LONGEST_BAR, shares)
+    size = ChartSize.of(bars, columns, label_cells, _LONGEST_NAME, _LONGEST_BAR)
     yield from bar_chart(label, bars, longest, size, palette)
 
 
@@ -335,6 +330,11 @@ def _label(text: str) -> Span:
     return ("label", f"{text:<{_LABEL_CELLS}}")
 
 
+def _labelled(label: str, role: Role, text: str, room: int) -> Iterator[Line]:
+    for index, part in enumerate(wrap(text, room)):
+        yield (_label("" if index else label), (role, part))
+
+
 _LONGEST_COMPARED_NAME = 34
 
 
@@ -353,14 +353,11 @@ def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> 
     for label, figures in zip(labels, comparison.files, strict=True):
         text = palette.safe(f"{figures.name}: {figures.reconciliation()}")
         yield (_label(label or "before"), ("strong", shorten(text, room, palette.glyphs.cut)))
-    for index, part in enumerate(wrap(palette.safe(row_sentence(comparison)), room)):
-        yield (_label("" if index else "rows"), ("plain", part))
-    for index, part in enumerate(wrap(held_sentence(comparison), room)):
-        yield (_label("" if index else "result"), ("strong", part))
+    yield from _labelled("rows", "plain", palette.safe(row_sentence(comparison)), room)
+    yield from _labelled("result", "strong", held_sentence(comparison), room)
     if (score := comparison.score) is not None:
         role: Role = ("good" if score.change > 0 else "bad") if score.holds else "quiet"
-        for index, part in enumerate(wrap(palette.safe(score.sentence()), room)):
-            yield (_label("" if index else "score"), (role, part))
+        yield from _labelled("score", role, palette.safe(score.sentence()), room)
     for heading, changes in comparison.sections():
         yield ()
         label = shorten(palette.safe(heading), _LABEL_CELLS - 1, palette.glyphs.cut)
@@ -474,7 +471,8 @@ def _estimate(one: Estimate) -> str:
 
 def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
     yield (("strong", palette.safe(field.name)), ("quiet", f"  {many(field.rows, 'row')}"))
-    figures = [("right", field.right), ("opposite label", field.opposite)]
+    figures = [("right", field.right), ("surest 80 %", field.surest), ("least sure 20 %", field.unsure)]
+    figures += [("opposite label", field.opposite)]
     figures += [("null where null", field.null_found), ("value where value", field.value_found)]
     for name, share in figures:
         if share is not None and share.size:

@@ -1,25 +1,54 @@
-"""Run display: everything a person sees of one batch run, from the first line to the summary."""
+"""Run display: all that is seen of a batch run, from the first line to the summary; panels are in `live_panels`."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, Self
+from threading import Event as Flag
+from threading import Lock, Thread
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 from mellea_cli.errors import InputError, MelleaError, OutputError
-from mellea_cli.events import Fanout, Observer
-from mellea_cli.ui.console import clean, make_console, say, say_error, say_record
-from mellea_cli.ui.run_state import RunState
-from mellea_cli.ui.terminal import OutsideProgress, Writable, in_foreground, is_terminal
+from mellea_cli.events import (
+    AttemptFailed,
+    Counted,
+    Event,
+    Fanout,
+    ItemFinished,
+    ItemStarted,
+    Observer,
+    Paused,
+    RetryScheduled,
+    RunFinished,
+    StepFinished,
+    TokensReceived,
+)
+from mellea_cli.ui.console import (
+    clean,
+    count,
+    duration,
+    make_console,
+    money,
+    plural,
+    rate,
+    remaining,
+    say,
+    say_error,
+    say_record,
+)
+from mellea_cli.ui.run_state import RunState, Snapshot
+from mellea_cli.ui.terminal import OutsideProgress, Writable, can_draw, in_foreground, is_terminal
 
 if TYPE_CHECKING:
     from mellea_cli.run.plan import Prices
     from mellea_cli.ui.live_panels import LiveDisplay
-    from mellea_cli.ui.plain_lines import PlainDisplay
     from mellea_cli.ui.summary import RunSummary
 
 Display = Literal["live", "plain"]
@@ -32,19 +61,16 @@ def choose_display(stream: IO[str], environ: Mapping[str, str]) -> Display:
         `"live"` at a terminal that can be drawn on and that belongs to this process (not to the shell, as with
         `mellea ... &`), `"plain"` anywhere else.
     """
-    dumb = environ.get("TERM", "").lower() in {"dumb", "unknown"}
     automatic = environ.get("CI", "").lower() not in {"", "0", "false"}
     static = environ.get("TTY_INTERACTIVE") == "0"
-    drawable = is_terminal(stream, environ) and not (dumb or automatic or static)
-    return "live" if drawable and in_foreground(stream) else "plain"
+    live = can_draw(stream, environ) and not (automatic or static) and in_foreground(stream)
+    return "live" if live else "plain"
 
 
 def make_display(
     name: Display, state: RunState, stream: IO[str], environ: Mapping[str, str], title: str = ""
 ) -> LiveDisplay | PlainDisplay:
     """Build the display called `name`; with a title, a terminal shows the progress in its own title, too."""
-    from mellea_cli.ui.plain_lines import PlainDisplay
-
     if name == "live":
         from mellea_cli.ui.live_panels import LiveDisplay
 
@@ -128,19 +154,11 @@ class RunDisplay:
             say(self._stream, f"try: {error.hint}")
 
     def begin(self, prices: Prices | None = None) -> Observer:
-        """Start to show a run; the display of an earlier one ends.
-
-        Args:
-            prices: what tokens cost; `None` when unknown.
-
-        Returns:
-            The observer for the run.
+        """Start to show a run, and return its observer; the display of an earlier run ends.
 
         Raises:
             OutputError: the log file cannot be written.
         """
-        from mellea_cli.ui.plain_lines import EventLog, TroubleLines
-
         options = self._options
         self._run_stack.close()
         observers: list[Observer] = []
@@ -226,3 +244,199 @@ class _RowStream:
 
     def flush(self) -> None:
         self._display.current_rows(self._stream).flush()
+
+
+# Without panels.
+
+_INTERVAL_S = 5.0
+_FIRST_S = 1.0
+# After so many intervals without any change, the line is printed nevertheless, as a sign of life.
+_HEARTBEAT = 12
+
+
+class PlainDisplay:
+    """Prints a line of progress every `interval_s`, the first after a second. A context manager around the run."""
+
+    def __init__(self, state: RunState, stream: IO[str], interval_s: float = _INTERVAL_S) -> None:
+        self._state = state
+        self._stream = stream
+        self._interval_s = interval_s
+        self._writing = Lock()
+        self._stop = Flag()
+        self._thread = Thread(target=self._print_regularly, name="mellea-plain", daemon=True)
+        self._printed: tuple[object, ...] = ()
+        self._unchanged = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop at once and print the remaining notes. May be called twice."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+        self._print_notes()
+
+    def line(self, text: str) -> None:
+        """Print one line. `text` may come from anywhere."""
+        with self._writing:
+            try:
+                say(self._stream, text)
+            except (OSError, ValueError):  # the stream is closed: the run continues without messages
+                self._stop.set()
+
+    def rows(self, stream: IO[str]) -> Writable:
+        return stream
+
+    def refresh(self) -> None:
+        """Print what is new: notes, and a line of progress when the numbers have changed."""
+        self._print_notes()
+        snapshot = self._state.snapshot()
+        progress = snapshot.progress
+        if not snapshot.started:
+            return
+        facts = (progress.finished, progress.failed, progress.total, progress.retries, snapshot.paused)
+        self._unchanged = self._unchanged + 1 if facts == self._printed else 0
+        if facts != self._printed or self._unchanged >= _HEARTBEAT:
+            self._printed, self._unchanged = facts, 0
+            self.line(plain_line(snapshot))
+
+    def _print_notes(self) -> None:
+        for note in self._state.take_notes():
+            self.line(note)
+
+    def _print_regularly(self) -> None:
+        pause = min(_FIRST_S, self._interval_s)
+        while not self._stop.wait(pause):
+            self.refresh()
+            pause = self._interval_s
+
+
+def plain_line(snapshot: Snapshot) -> str:
+    """The run's progress in words: `120/500 done, 3 failed, 2.4 items/s, 310 tok/s, 2m 38s left`."""
+    progress = snapshot.progress
+    of = f"/{count(progress.total)}" if progress.total is not None else ""
+    parts = [f"{count(progress.finished)}{of} done"]
+    if progress.failed:
+        parts.append(f"{count(progress.failed)} failed")
+    if progress.reused:
+        parts.append(f"{count(progress.reused)} reused")
+    if progress.retries:
+        parts.append(plural(progress.retries, "retry", "retries"))
+    parts += [f"{rate(progress.items_per_s)} items/s", f"{rate(progress.tokens_per_s)} tok/s"]
+    if progress.cost is not None:
+        parts.append(f"cost {money(progress.cost, progress.currency)}")
+    if snapshot.held:
+        parts.append(f"paused: {clean(snapshot.paused)}")
+    elif snapshot.paused:
+        parts.append(f"paused {snapshot.paused_s}s: {clean(snapshot.paused)}")
+    elif progress.left_s is not None:
+        at = f" until {progress.finish_at}" if progress.finish_at else ""
+        parts.append(f"{remaining(progress.left_s)} left{at}")
+    else:
+        parts.append(f"{duration(progress.elapsed_s)} so far")
+    return ", ".join(parts)
+
+
+class TroubleLines:
+    """An observer that prints a line for each failed attempt, retry, pause and failed item (`-v`)."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._ids: dict[int, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case TokensReceived():
+                return
+            case ItemStarted():
+                self._ids[event.position] = event.id
+            case AttemptFailed():
+                self._say(f"{self._id(event.position)} {event.step}: {event.kind}: {event.message}")
+            case RetryScheduled():
+                when = f"in {duration(event.delay_s)}" if event.delay_s > 0 else "at once"
+                what = "re-prompt" if event.reprompt else "retry"
+                self._say(f"{self._id(event.position)} {event.step}: {what} {when}, attempt {event.attempt}")
+            case Paused():
+                self._say(f"paused for {duration(event.delay_s)}: {event.reason}")
+            case ItemFinished():
+                self._ids.pop(event.position, None)
+                if not event.ok:
+                    self._say(f"{event.id} failed: {event.kind}: {event.message}")
+            case _:
+                pass
+
+    def _id(self, position: int) -> str:
+        return self._ids.get(position, f"#{position + 1}")
+
+
+_FLUSH_INTERVAL_S = 1.0
+
+
+class EventLog:
+    """An observer that appends each event to a file as a line of JSON (`--log-file`). A context manager.
+
+    A line has `time` (UTC), `t` (seconds since the log was opened), `event` (the event's name), and the event's own
+    fields. Feedback and answers are not logged: of an item's text only the length is written, and streamed chunks are
+    counted and written with the end of their step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise OutputError(
+                f"{path}: cannot write the log: {error.strerror or error}", hint="choose another --log-file"
+            ) from error
+        self._started = self._flushed = time.monotonic()
+        self._streams: dict[tuple[int, str], list[float]] = {}
+        # Why the log ended before the run did, such as a full disk. The run continues without it.
+        self.fault: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, event: Event) -> None:
+        if self.fault is not None or self._file.closed or isinstance(event, Counted):
+            return
+        now = time.monotonic()
+        if isinstance(event, TokensReceived):
+            stream = self._streams.setdefault((event.position, event.step), [0, 0, now])
+            stream[0] += 1
+            stream[1] += len(event.text)
+            return
+        record: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "t": round(now - self._started, 3),
+            "event": type(event).__name__,
+            **asdict(event),
+        }
+        if isinstance(event, ItemStarted):
+            record["text"] = len(event.text)
+        elif isinstance(event, AttemptFailed | StepFinished):
+            pieces, chars, first = self._streams.pop((event.position, event.step), (0, 0, now))
+            record |= {"pieces": pieces, "chars": chars, "streamed_s": round(now - first, 3)}
+        elif isinstance(event, ItemFinished):
+            del record["values"]
+            for key in [key for key in self._streams if key[0] == event.position]:
+                del self._streams[key]
+        try:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            if now - self._flushed >= _FLUSH_INTERVAL_S or isinstance(event, RunFinished):
+                self._file.flush()
+                self._flushed = now
+        except OSError as error:
+            self.fault = error
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self.fault = self.fault or error

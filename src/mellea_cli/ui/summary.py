@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, fields
 from typing import IO, TYPE_CHECKING, Any
 
 from mellea_cli.messages import Usage
-from mellea_cli.ui.console import clean, make_console, say
-from mellea_cli.ui.number_format import count, duration, money, plural, rate
+from mellea_cli.ui.console import clean, count, duration, make_console, money, plural, rate, say
 from mellea_cli.ui.terminal import is_terminal
 
 if TYPE_CHECKING:
     from mellea_cli.engine.endpoint import EndpointFigures
-    from mellea_cli.run.audit import AuditFigures
+    from mellea_cli.run.row_model import AuditFigures
     from mellea_cli.ui.theme import Line, Palette, Role, Span
 
 
@@ -94,7 +93,7 @@ class RunSummary:
 
 
 _NULL_WHEN_EMPTY = frozenset(
-    {
+    [
         "output",
         "unwritten",
         "stopped",
@@ -104,7 +103,7 @@ _NULL_WHEN_EMPTY = frozenset(
         "themes_file",
         "commonest_failure",
         "currency",
-    }
+    ]
 )
 
 
@@ -222,7 +221,7 @@ def _headline(summary: RunSummary) -> Iterator[tuple[Role, str]]:
         known = f"all {count(summary.done)} answers were" if summary.done > 1 else "the answer was"
         yield "strong", f"{known} known already{'' if summary.calls else ', nothing was sent'}"
     else:
-        items = plural(total, "item", "items")
+        items = plural(total, "item")
         yield "strong", f"{count(summary.done)} of {items} answered in {duration(summary.elapsed_s)}"
 
 
@@ -304,7 +303,7 @@ def _cost_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
         retries = between + plural(summary.retries, "retry", "retries") if summary.retries else ""
         yield "calls", "plain", count(summary.calls) + retries
     if summary.repairs:
-        yield "repairs", "plain", plural(summary.repairs, "answer", "answers") + " repaired in form"
+        yield "repairs", "plain", plural(summary.repairs, "answer") + " repaired in form"
     for endpoint in summary.endpoints:
         yield "endpoint", "warn" if endpoint.state else "plain", endpoint_line(endpoint, between)
 
@@ -340,29 +339,29 @@ def ordered_values(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _value_charts(values: Mapping[str, Mapping[str, int]], columns: int, palette: Palette) -> Iterator[Line]:
     """A small bar chart for each column, all with the same widths."""
-    from mellea_cli.ui.theme import Bar, ChartSize, bar_chart, cells_of, judgement_role, shorten
+    from mellea_cli.ui.theme import Bar, ChartSize, bar_chart, judgement_role, shorten
 
-    charts = [
-        (palette.fit(clean(column)), [(palette.fit(value), number) for value, number in ordered_values(counts)])
-        for column, counts in values.items()
-        if sum(counts.values())
-    ]
-    names = min(max((cells_of(value) for _, pairs in charts for value, _ in pairs), default=0), _VALUE_CELLS)
-    digits = max((len(count(number)) for _, pairs in charts for _, number in pairs), default=0)
-    size = ChartSize(columns, _LABEL_CELLS, names, digits, _BAR_CELLS)
-    for column, pairs in charts:
-        total = sum(number for _, number in pairs)
-        bars = [Bar(value, number, _share(number, total), judgement_role(value)) for value, number in pairs]
-        label = f"  {shorten(column, _LABEL_CELLS - 3, palette.glyphs.cut)}"
+    charts: dict[str, list[Bar]] = {}
+    for column, counts in values.items():
+        if total := sum(counts.values()):
+            pairs = [(palette.fit(value), number) for value, number in ordered_values(counts)]
+            charts[palette.fit(clean(column))] = [
+                Bar(value, number, _share(number, total), judgement_role(value)) for value, number in pairs
+            ]
+    size = ChartSize.of(
+        [bar for bars in charts.values() for bar in bars], columns, _LABEL_CELLS, _VALUE_CELLS, _BAR_CELLS
+    )
+    for column, bars in charts.items():
         yield ()
-        yield from bar_chart(label, bars, total, size, palette)
+        label = f"  {shorten(column, _LABEL_CELLS - 3, palette.glyphs.cut)}"
+        yield from bar_chart(label, bars, sum(bar.number for bar in bars), size, palette)
 
 
 _THEME_CELLS = 32
 
 
 def _theme_chart(themes: ThemeCounts, columns: int, palette: Palette) -> Iterator[Line]:
-    from mellea_cli.ui.theme import Bar, ChartSize, bar_chart, cells_of
+    from mellea_cli.ui.theme import Bar, ChartSize, bar_chart
 
     named: list[tuple[str, int, Role]] = [(palette.fit(name), number, "plain") for name, number in _by_count(themes)]
     named += [(name, number, "quiet") for name, number in (("other", themes.other), ("none", themes.none)) if number]
@@ -370,9 +369,7 @@ def _theme_chart(themes: ThemeCounts, columns: int, palette: Palette) -> Iterato
         Bar(name, number, _share(number, themes.accounted), "done" if role == "plain" else role, role)
         for name, number, role in named
     ]
-    names = min(max((cells_of(bar.name) for bar in bars), default=0), _THEME_CELLS, max(8, columns // 2))
-    digits = max((len(count(bar.number)) for bar in bars), default=1)
-    size = ChartSize(columns, _LABEL_CELLS, names, digits, _BAR_CELLS)
+    size = ChartSize.of(bars, columns, _LABEL_CELLS, min(_THEME_CELLS, max(8, columns // 2)), _BAR_CELLS)
     yield from bar_chart("  themes", bars, max((bar.number for bar in bars), default=0), size, palette)
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from prompt_toolkit.enums import EditingMode
 
 
 class Writable(Protocol):
@@ -25,12 +30,29 @@ def is_terminal(stream: IO[str] | None, environ: Mapping[str, str]) -> bool:
         return False
 
 
+def can_draw(stream: IO[str] | None, environ: Mapping[str, str]) -> bool:
+    """Whether `stream` is a terminal that can move its cursor; a dumb one cannot."""
+    return is_terminal(stream, environ) and environ.get("TERM", "").lower() not in {"dumb", "unknown"}
+
+
 def in_foreground(stream: IO[str]) -> bool:
     """Whether this process may draw on the terminal; also true where there are no background processes."""
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
     except (AttributeError, OSError, ValueError):
         return True
+
+
+def editing_mode(environ: Mapping[str, str]) -> EditingMode:
+    """Vi or emacs keys, as the user's inputrc says."""
+    from prompt_toolkit.enums import EditingMode
+
+    path = Path(environ.get("INPUTRC") or "~/.inputrc").expanduser()
+    try:
+        found = re.findall(r"^\s*set\s+editing-mode\s+(\w+)", path.read_text("utf-8", "replace"), re.MULTILINE)
+    except (OSError, RuntimeError):
+        return EditingMode.EMACS
+    return EditingMode.VI if found and found[-1].lower() == "vi" else EditingMode.EMACS
 
 
 class NoEcho:
@@ -133,12 +155,7 @@ _ERASE_LINE_END = "\x1b[K"
 
 
 class RedrawnArea:
-    """A few lines at the bottom of a terminal that are redrawn in place. Not locked: its owner is.
-
-    Args:
-        stream: the terminal.
-        fallback: columns and rows to assume where the terminal does not tell.
-    """
+    """A few lines at the bottom of a terminal that are redrawn in place. Not locked: its owner is."""
 
     # Rich's `Live` erases its whole area for each frame and finds it again by counting the lines it wrote: it flickers,
     # and after the terminal has become narrower the count is wrong, because terminals differ in how they wrap existing

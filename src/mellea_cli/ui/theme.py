@@ -5,7 +5,7 @@ Text from outside is only ever the text of a span. It is never parsed as markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Literal
@@ -13,8 +13,7 @@ from typing import IO, TYPE_CHECKING, Literal
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 
-from mellea_cli.ui.console import clean, encodable
-from mellea_cli.ui.number_format import count
+from mellea_cli.ui.console import clean, count, encodable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +26,7 @@ Span = tuple[Role, str]
 Line = tuple[Span, ...]
 
 # Names from the terminal's own palette, so that light and dark themes both stay readable.
-_STYLES: dict[Role, str] = {
+STYLES: Mapping[Role, str] = {
     "plain": "none",
     "quiet": "dim",
     "strong": "bold",
@@ -74,8 +73,8 @@ class Glyphs:
     spinner: str
 
 
-_UNICODE = Glyphs("╭╮╰╯", "─", "│", "━", "╸", "━", "█", "▌", "✓", "✗", "↻", "…", "·", "–", "→", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")  # noqa: RUF001 - the dash is meant
-_ASCII = Glyphs("++++", "-", "|", "=", ">", ".", "#", "_", "ok", "x", "retry", "~", "-", "-", "->", "|/-\\")
+UNICODE = Glyphs("╭╮╰╯", "─", "│", "━", "╸", "━", "█", "▌", "✓", "✗", "↻", "…", "·", "–", "→", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")  # noqa: RUF001 - the dash is meant
+ASCII = Glyphs("++++", "-", "|", "=", ">", ".", "#", "_", "ok", "x", "retry", "~", "-", "-", "->", "|/-\\")
 
 
 class Palette:
@@ -85,11 +84,11 @@ class Palette:
         from rich.color import ColorSystem
 
         self.encoding = console.encoding
-        self.glyphs = _UNICODE if console.encoding.lower().startswith("utf") else _ASCII
+        self.glyphs = UNICODE if console.encoding.lower().startswith("utf") else ASCII
         # Every terminal with colours has these sixteen.
         system = ColorSystem.STANDARD if console.color_system else None
         self._escapes: dict[Role, tuple[str, str]] = {}
-        for role in _STYLES:
+        for role in STYLES:
             style = rich_style(role)
             if console.no_color:
                 style = style.without_color
@@ -121,7 +120,7 @@ def _safe(text: str, encoding: str) -> str:
 
 def rich_style(role: Role) -> Style:
     """The role's style for Rich."""
-    return Style.parse(_STYLES[role])
+    return Style.parse(STYLES[role])
 
 
 def judgement_role(value: str) -> Role:
@@ -216,18 +215,21 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class ChartSize:
-    """The widths of a bar chart, in cells."""
+    """The widths of a bar chart, in cells. Charts below each other line up by sharing them."""
 
     columns: int  # Of the whole chart
     label: int
-    names: int  # Longer names are shortened; charts below each other line up by sharing this
+    names: int  # Longer names are shortened
     digits: int
-    longest_bar: int
-    shares: int = 5  # The longest share in words
+    bar: int
 
-    @property
-    def bar(self) -> int:
-        return min(self.longest_bar, self.columns - self.label - self.names - self.digits - self.shares - 4)
+    @classmethod
+    def of(cls, bars: Sequence[Bar], columns: int, label: int, longest_name: int, longest_bar: int) -> ChartSize:
+        """The widths that these bars need, with names and bars of at most so many cells."""
+        digits = max((len(count(bar.number)) for bar in bars), default=1)
+        room = columns - label - digits - max((len(bar.share) for bar in bars), default=0) - 4
+        names = min(max((cells_of(bar.name) for bar in bars), default=0), longest_name, room)
+        return cls(columns, label, names, digits, min(longest_bar, room - names))
 
 
 _SHORTEST_BAR = 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mellea_cli.messages import GenerateRequest, Message, Options, Usage
-from mellea_cli.run.batch_planner import BatchBudget
+from mellea_cli.run.batch_queue import BatchBudget
 from mellea_cli.run.plan import Caps, Prices
 
 REQUEST = GenerateRequest("m", (Message("user", "x" * 299),), Options(max_tokens=100))

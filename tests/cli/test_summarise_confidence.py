@@ -1,0 +1,170 @@
+"""`--confidence` with the default pipeline and own fields, as its users run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loopback import ModelServer
+from rowfiles import Run, read_rows, write_rows
+
+SCRIPTED = ("--backend", "scripted")
+ALMOST = {'":': -3.0, "null": -3.0, '":"': -2.5, "true": -1.2, "false": -1.2, "delivery": -1.5, "billing": -1.5}
+TEAM = ("--category", "team=billing,delivery")
+
+
+def likely(_: str) -> dict[str, float]:
+    """What else might stand in the place of each token."""
+    return ALMOST
+
+
+def command(server: ModelServer, *more: str) -> tuple[str, ...]:
+    url = ("--base-url", server.openai_url, "-m", "test-model")
+    return ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "openai", *url, *more)
+
+
+def rows_of(path: Path, count: int) -> None:
+    write_rows(path / "in.jsonl", [{"id": number, "text": f"The door of MARK-{number}x."} for number in range(count)])
+
+
+@pytest.mark.parametrize(("pipeline", "calls"), [("single", 1), ("steps", 3)])
+def test_each_label_has_a_column(mellea: Run, tmp_path: Path, pipeline: str, calls: int) -> None:
+    """The sentiment's column is `confidence`; that of a category or a bool has the field's name before it."""
+    rows_of(tmp_path, 2)
+    with ModelServer(logprobs=likely, record=True) as server:
+        fields = (*TEAM, "--field", "refund(bool): asks for money", "--field", "product: the product")
+        done = mellea(*command(server, "-p", pipeline, "--confidence", *fields))
+        assert done.returncode == 0, done.stderr
+        # One question of the program's own; the own fields of `steps` have a call of their own.
+        assert server.state.requests == 1 + 2 * (calls + (pipeline == "steps"))
+        asked = [(body["logprobs"], body["top_logprobs"]) for body in server.state.bodies if "logprobs" in body]
+        assert set(asked) == {(True, 20)}
+        # Nothing can be read off a summary, so its log-probabilities are not asked for.
+        assert len(asked) == 1 + 2 * (1 if pipeline == "single" else 3)
+    row = read_rows(tmp_path / "out.jsonl")[0]
+    added = ["refund", "team", "product", "confidence", "refund_confidence", "team_confidence"]
+    assert sorted(list(row)[5:]) == sorted(added)
+    assert all(0 < row[name] < 1 for name in row if name.endswith("confidence"))
+
+
+def test_ollama_gives_them_too(mellea: Run, tmp_path: Path) -> None:
+    """The same answer in Ollama's form has the same confidence."""
+    rows_of(tmp_path, 1)
+    with ModelServer(logprobs=likely) as server:
+        assert mellea(*command(server, "--confidence", *TEAM)).returncode == 0
+        flags = ("-b", "ollama", "--base-url", server.url, "-m", "granite4.1:3b", "--confidence", *TEAM)
+        done = mellea("summarise", "in.jsonl", "-o", "other.jsonl", *flags)
+        assert done.returncode == 0, done.stderr
+    assert read_rows(tmp_path / "out.jsonl") == read_rows(tmp_path / "other.jsonl")
+
+
+def test_a_server_without_log_probabilities_is_named_before_any_row_is_sent(mellea: Run, tmp_path: Path) -> None:
+    """One line says what is missing and what to do; no text has left."""
+    rows_of(tmp_path, 3)
+    with ModelServer(record=True) as server:
+        done = mellea(*command(server, "--confidence"))
+        assert done.returncode == 2
+        assert "gives no log-probabilities for test-model, and --confidence needs them" in done.stderr
+        assert "omit --confidence" in done.stderr
+        assert "MARK-" not in json.dumps(server.state.bodies)
+
+
+def test_an_answered_row_is_asked_again_only_on_a_clear_word(mellea: Run, tmp_path: Path) -> None:
+    """The number of calls is told first; without the flag the answers of both runs are found again."""
+    rows_of(tmp_path, 3)
+    with ModelServer(logprobs=likely) as server:
+        assert mellea(*command(server)).returncode == 0
+        plain = read_rows(tmp_path / "out.jsonl")
+        refused = mellea(*command(server, "--confidence"))
+        assert refused.returncode == 2
+        assert "3 rows are asked again, 3 calls" in refused.stderr
+        assert server.state.requests == 3
+        assert mellea(*command(server, "--confidence", "--yes")).returncode == 0
+        assert server.state.requests == 3 + 1 + 3
+        assert all(row["confidence"] for row in read_rows(tmp_path / "out.jsonl"))
+        # Nothing more is to be asked, with or without it.
+        for flags in (("--confidence",), ()):
+            assert mellea(*command(server, *flags)).returncode == 0
+        assert server.state.requests == 7
+    assert read_rows(tmp_path / "out.jsonl") == plain
+
+
+def test_a_field_that_is_added_is_asked_with_its_confidence_alone(mellea: Run, tmp_path: Path) -> None:
+    """The rows keep the confidence of the sentiment that they have."""
+    rows_of(tmp_path, 2)
+    with ModelServer(logprobs=likely, record=True) as server:
+        assert mellea(*command(server, "--confidence")).returncode == 0
+        before = read_rows(tmp_path / "out.jsonl")
+        server.state.clear()
+        assert mellea(*command(server, "--confidence", *TEAM)).returncode == 0
+        asked = [body["response_format"]["json_schema"]["schema"]["properties"] for body in server.state.bodies[1:]]
+        assert [list(one) for one in asked] == [["team"]] * 2
+    after = read_rows(tmp_path / "out.jsonl")
+    assert [{name: row[name] for name in before[0]} for row in after] == before
+
+
+@pytest.mark.parametrize("flags", [("--offload",), ("--engine", "ray"), ("--rows-per-call", "3")])
+def test_what_gives_no_log_probabilities_is_refused(mellea: Run, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """A batch queue, Ray and groups of rows are refused before anything is opened."""
+    rows_of(tmp_path, 1)
+    done = mellea("summarise", "in.jsonl", "-o", "out.jsonl", "--confidence", *flags)
+    assert done.returncode == 2
+    assert "--confidence reads log-probabilities" in done.stderr
+
+
+def test_a_pipeline_without_choices_has_no_confidence(mellea: Run, tmp_path: Path) -> None:
+    """One line says why, and what to add."""
+    rows_of(tmp_path, 1)
+    (tmp_path / "own.toml").write_text('[fields.product]\ndescription = "the product"\n', encoding="utf-8")
+    done = mellea("run", "own.toml", "in.jsonl", *SCRIPTED, "--confidence")
+    assert done.returncode == 2
+    assert "has no field with choices" in done.stderr
+    assert "--category" in done.stderr
+
+
+def test_a_column_of_the_input_is_not_replaced(mellea: Run, tmp_path: Path) -> None:
+    """An input that has the column is refused with what to do."""
+    write_rows(tmp_path / "in.jsonl", [{"text": "Good.", "confidence": "mine"}])
+    done = mellea("summarise", "in.jsonl", "-o", "out.jsonl", *SCRIPTED, "--confidence")
+    assert done.returncode == 2
+    assert "omit --confidence" in done.stderr
+
+
+def test_report_and_review_read_it(mellea: Run, tmp_path: Path) -> None:
+    """Number columns of the report; the least sure field makes a row doubtful, and nobody judges the columns."""
+    rows_of(tmp_path, 12)
+    with ModelServer(logprobs=likely) as server:
+        assert mellea(*command(server, "--confidence", *TEAM)).returncode == 0
+    figures = json.loads(mellea("report", "out.jsonl", "--format", "json").stdout)
+    found = {one["name"]: one["type"] for one in figures["fields"]}
+    assert found == {"team": "category", "confidence": "number", "team_confidence": "number"}
+    least = max(row["team_confidence"] for row in read_rows(tmp_path / "out.jsonl"))
+    flags = ("--random", "1", "--review-below", str(least + 0.001), "--html", "review.html")
+    done = mellea("review", "out.jsonl", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "12 rows to judge" in done.stderr
+    page = (tmp_path / "review.html").read_text(encoding="utf-8")
+    assert '"team"' in page
+    assert '"team_confidence"' not in page
+
+
+def test_evaluate_says_whether_the_surest_are_right(mellea: Run, tmp_path: Path) -> None:
+    """The surest four of five rows and the rest have a share of their own, on the screen and in JSON."""
+    rows = [
+        {"id": number, "text": f"T{number}.", "team": "shop", "team_confidence": number / 10} for number in range(5)
+    ]
+    write_rows(tmp_path / "in.jsonl", [{"id": row["id"], "text": row["text"]} for row in rows])
+    with ModelServer(logprobs=likely) as server:
+        assert mellea(*command(server, "--confidence", "--category", "team=shop,other")).returncode == 0
+    # The journal knows the fields; the values are those of this test.
+    write_rows(tmp_path / "out.jsonl", rows)
+    gold = [{"id": number, "team": "other" if number == 0 else "shop"} for number in range(5)]
+    write_rows(tmp_path / "gold.jsonl", gold)
+    done = mellea("evaluate", "out.jsonl", "--gold", "gold.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "surest 80 %" in done.stdout
+    found = json.loads(mellea("evaluate", "out.jsonl", "--gold", "gold.jsonl", "--json").stdout)
+    (team,) = (one for one in found["fields"] if one["name"] == "team")
+    assert [(team[name]["number"], team[name]["of"]) for name in ("surest", "unsure")] == [(4, 4), (0, 1)]
