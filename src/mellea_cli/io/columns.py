@@ -265,7 +265,8 @@ def _rich_text(parts: Sequence[Any]) -> str | None:
     """The text of a message whose marked parts are objects, as Telegram writes it; `None` for any other list."""
     kinds = {type(part) for part in parts}
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    return "".join(texts) if kinds == {dict, str} and all(isinstance(text, str) for text in texts) else None
+    known = [text for text in texts if isinstance(text, str)]
+    return "".join(known) if kinds == {dict, str} and len(known) == len(texts) else None
 
 
 _ID_TYPES = (str, int, float)  # not bool
