@@ -292,6 +292,49 @@ async def test_max_tokens_goes_by_its_other_name(serve: Serve) -> None:
     assert sent == [(5, None), (None, 5), (None, 6)]
 
 
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        ("max_tokens is too large: 900. This model supports at most 300 completion tokens.", 300),
+        ("a value of 900 but the supported maxOutputTokens are from 1 (inclusive) to 301 (exclusive)", 300),
+        ("maximum context length is 1000 tokens. You requested 900 output tokens, and at least 700 input tokens", 300),
+    ],
+)
+async def test_a_limit_that_is_too_high_is_lowered(serve: Serve, words: str, most: int) -> None:
+    """The server's own limit is used from then on; what a context has left is used for this request only."""
+
+    def plan(call: Call) -> Fault | None:
+        return faults.status(400, message=words) if call.body["max_tokens"] > most else None
+
+    server = serve(fault=plan)
+    async with openai(server) as backend:
+        for _ in range(2):
+            await collect(backend, request(options=Options(max_tokens=900)))
+    sent = [body["max_tokens"] for body in server.state.bodies]
+    assert sent == ([900, most, 900, most] if "context" in words else [900, most, most])
+
+
+async def test_a_refusal_that_names_nothing_costs_the_schema_once(serve: Serve) -> None:
+    """Only a server that has never answered is asked without the schema, and without JSON mode, for no reason given."""
+    server = serve(fault=faults.always(faults.status(400, message="Request contains an invalid argument.")))
+    async with openai(server) as backend:
+        for _ in range(2):
+            with pytest.raises(RequestRefused, match="invalid argument"):
+                await collect(backend, request(output_schema=SCHEMA))
+    formats = [(body.get("response_format") or {}).get("type") for body in server.state.bodies]
+    assert formats == ["json_schema", "json_object", None, "json_schema"]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(7, "7"), ({"a": 1}, '{"a": 1}'), ({"text": "a"}, "a"), (["a", {"type": "text", "text": "b"}], "ab")],
+)
+async def test_contents_that_are_no_texts(serve: Serve, content: Any, text: str) -> None:
+    """Servers send numbers, the object itself, or lists: none of it is lost."""
+    async with openai(serve(fault=faults.always(events(delta(content=content), delta("stop"))))) as backend:
+        assert "".join(chunk.text for chunk in await collect(backend, request())) == text
+
+
 @pytest.mark.parametrize("name", ["reasoning_effort", "chat_template_kwargs", "stream_options", "temperature", "seed"])
 async def test_other_refused_parameters_are_left_out(serve: Serve, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A parameter that a server does not know is left out from then on; the log warns of what the user chose."""
@@ -412,6 +455,9 @@ async def test_a_tool_call_holds_the_answer(serve: Serve, sent: list[Any]) -> No
         ("SAFETY", "content_filter"),
         ("sensitive", "content_filter"),
         ("eos_token", "stop"),
+        ("max-tokens", "length"),
+        ("incomplete", "length"),
+        ("content-filter", "content_filter"),
         ("COMPLETE", "stop"),
         ("whatever", "stop"),
         (None, "stop"),

@@ -45,7 +45,7 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://me:sk-secret@box/v1", "http://sk-secret@box", "http://box?key=sk-secret"])
 def test_an_address_carries_no_secret(url: str) -> None:
-    """A password or a query in the address is refused without being shown."""
+    """A password or a key in the address is refused without being shown."""
     with pytest.raises(UsageError) as caught:
         validate_url(url)
     assert "sk-secret" not in caught.value.message

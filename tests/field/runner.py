@@ -213,6 +213,7 @@ def _table(data: bytes, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     if start.lower().startswith(("sep=", '"sep=')):
         text = text.partition("\n")[2]
         start = text.partition("\n")[0]
+    csv.field_size_limit(1 << 27)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|^\x01", key=start.count))
     columns = next(reader, [])
     return columns, [dict(zip(columns, row, strict=False)) for row in reader if row]
@@ -228,7 +229,7 @@ def _put(step: Put, work: Path) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = step.content.encode(step.encoding)
+    data = step.content.encode(step.encoding, "surrogateescape")
     path.write_bytes((path.read_bytes() if step.add else b"") + (gzip.compress(data) if step.packed else data))
 
 

@@ -232,6 +232,10 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply, request: Request) -
     body = reply.body
     for name, value in names.items():
         body = body.replace(name.encode(), value.encode())
+    if reply.end == "raw":
+        writer.write(body)
+        await writer.drain()
+        return False
     try:
         phrase = HTTPStatus(reply.status).phrase
     except ValueError:

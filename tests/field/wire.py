@@ -50,7 +50,8 @@ class Reply:
     headers: Headers = ()
     end: str = "whole"
     """`whole`; `cut`: the connection breaks before the body's end; `close`: it ends behind each response, although
-    HTTP/1.1 promises to keep it; `hang`: no response at all."""
+    HTTP/1.1 promises to keep it; `hang`: no response at all; `raw`: the body is the whole response with its
+    head, behind which the connection ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ def test_the_only_column_of_prose_is_the_text(first: str, second: str) -> None:
         (b"ref,date,stars\n1,2026-03-02,3\n", "columns seen: ref, date, stars"),
         (b"1,It is late again today\n2,I like it very much\n", "columns seen: 1, It is late again today"),
         (b"It is late again today\nI like it very much\n", "columns seen: It is late again today"),
-        (jsonl({"n": 1, "data": {"body": "late"}}), "columns seen: n, data"),
+        (jsonl({"n": 1, "data": {"body": "late", "text": "so"}}), "columns seen: n, data"),
     ],
 )
 def test_columns_that_are_not_clear_are_refused(data: bytes, words: str) -> None:
@@ -190,6 +191,29 @@ NESTED = {
 def test_path_leads_into_json(path: str, text: str) -> None:
     """Objects by key, lists by number, and keys with dots."""
     assert read(jsonl(NESTED), path)[0].text == text
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"node": {"id": 1, "body": "Late."}}, "Late."),
+        ({"Item": {"comment": {"S": "Late."}}}, "Late."),
+        ({"review": {"text": "Late.", "stars": 2}}, "Late."),
+        ({"text": ["It came ", {"type": "bold", "text": "late"}, "."]}, "It came late."),
+        ({"text": "\u200b\ufeff"}, ""),
+    ],
+)
+def test_text_inside_a_row_is_found(row: dict[str, Any], text: str) -> None:
+    """Nobody names the path: the only text inside is taken, with its marked parts; invisible characters are no text."""
+    assert [item.text for item in read(jsonl(row))] == [text]
+
+
+def test_an_empty_column_is_no_text_where_another_has_some() -> None:
+    """A column with the usual name and nothing in it gives way; in a long file later rows may hold the text."""
+    rows = [f"{number},,It came {number} weeks late again.\n" for number in range(60)]
+    assert read(("id,comments,description\n" + rows[0]).encode())[0].text.startswith("It came")
+    with pytest.raises(InputError, match="2 columns may be the text"):
+        read(("id,comments,description\n" + "".join(rows)).encode())
 
 
 def test_literal_name_with_a_dot_wins() -> None:

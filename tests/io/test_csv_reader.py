@@ -202,6 +202,15 @@ TABLES = [
     Table("R, write.table", '"id","comment"\n"1",7,"late"\n"2",8,"fine"\n', ["late", "fine"]),
     Table("MySQL, INTO OUTFILE", '"id","comment"\n1,"a \\"b\\", c"\n2,\\N\n3,"d\\\ne"\n', ['a "b", c', "", "d\ne"]),
     Table("Windows paths", '"id","comment"\n1,"C:\\temp\\"\n2,"fine"\n', ["C:\\temp\\", "fine"]),
+    Table("single quotes", "id,comment\n1,'late, again'\n2,'so so'\n", ["late, again", "so so"]),
+    Table("apostrophes", "id,comment\n1,'twas late\n2,'course\n", ["'twas late", "'course"]),
+    Table("quoted lines", '"id,comment"\n"1,late"\n"2,""so, so"""\n', ["late", "so, so"]),
+    Table(
+        "names that are codes, and what they mean",
+        "no,comment\nNumber of the row,What do you say?\n1,late\n2,so so\n",
+        ["late", "so so"],
+        ["1 extra header row (line 2)"],
+    ),
     Table("tabs without quoting", 'id\tcomment\n1\t"Works" so so\n2\t5" long\n', ['"Works" so so', '5" long']),
     Table("rows without anything", "id,comment,\n1,late,\n,,\n", ["late", ""]),
     Table(
@@ -240,6 +249,17 @@ def test_table_of_another_program_is_read(table: Table) -> None:
     assert len(notes) == len(table.says), notes
     for part in table.says:
         assert any(part in note for note in notes), notes
+
+
+@pytest.mark.parametrize("gap", [", ", ","])
+def test_texts_with_a_comma_and_no_quotes_make_no_column(gap: str) -> None:
+    """One cell too many in each row is not R's name of the row where the first column counts already."""
+    text = f"id,comment\n1,late{gap}again\n2,good{gap}but slow\n"
+    with (
+        open_source("-", SourceOptions(), stream=io.BytesIO(text.encode())) as source,
+        pytest.raises(InputError, match="3 cells where the header has 2"),
+    ):
+        list(source)
 
 
 def test_short_rows_among_others_are_bad_and_not_left_out() -> None:

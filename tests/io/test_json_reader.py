@@ -196,6 +196,25 @@ def test_what_is_not_json_is_one_bad_row(line: str) -> None:
     assert isinstance(row, InputError)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"k1": {"text": "a"}, "k2": {"text": "b"}}',
+        '{"data": {"rows": {"k1": {"text": "a"}, "k2": {"text": "b"}}}}',
+        '{"values": [["text"], ["a"], ["b"]]}',
+        '[["text"], ["a"], ["b"],]',
+        ")]}'\n" + '[{"text": "a"}, {"text": "b"}]',
+        'window.x.part0 = [{"text": "a"}, {"text": "b"}];',
+        'callback([{"text": "a"}, {"text": "b"}]);\n',
+        '\x1e{"text": "a"}\n\x1e{"text": "b"}\n',
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_other_forms_of_rows_are_read(text: str, size: int) -> None:
+    """Objects under ids, lists below a header, and what scripts put around JSON."""
+    assert [row[1]["text"] for row in JsonStream(iter(cut(text, size)), "in").rows()] == ["a", "b"]  # type: ignore[index]
+
+
 def test_rows_under_two_names_are_refused() -> None:
     """Tickets and users: nobody says which ones are meant."""
     text = '{"tickets": [{"text": "a"}], "users": [{"comment": "b"}]}'

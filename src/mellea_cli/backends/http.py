@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
@@ -22,6 +23,7 @@ from mellea_cli.backends.http_errors import (
     describe_failure,
     is_error,
     one_line,
+    page_title,
     reason_phrase,
 )
 from mellea_cli.backends.rate_limits import RateLimitStatus, read_rate_limits, retry_after_s
@@ -40,6 +42,7 @@ from mellea_cli.backends.wire_format import (
     decode_all,
     encode,
     glued_objects,
+    unwrapped,
 )
 from mellea_cli.errors import (
     BackendError,
@@ -48,6 +51,7 @@ from mellea_cli.errors import (
     EndpointMissing,
     NotAuthorized,
     RateLimited,
+    ServerFault,
     StreamBroken,
     UsageError,
 )
@@ -65,7 +69,12 @@ MAX_ERROR_BODY = 64 * 1024  # Bytes of an error's body that are read
 DONE: Event = {"done": True}  # The event that SSE's `[DONE]` becomes: an orderly end
 
 _DONE = "[DONE]"
+_GZIP = 31  # zlib's code for a gzip header
+_GZIP_START = b"\x1f"
+_MOVED = frozenset({307, 308})
+_NO_ANSWER = frozenset({202, 204})
 _DRAIN_S = 1.0
+_LONGEST_HEADER = 1 << 16  # Proxies add long ones
 _KEEP_ALIVE_S = 30.0
 
 
@@ -98,7 +107,9 @@ class WireClient:
         hints: Hints | None = None,
         network: NetworkPolicy | None = None,
     ) -> None:
-        self.base_url = validate_url(base_url)
+        self.base_url, mark, query = validate_url(base_url).partition("?")
+        self._query = mark + query
+        self._moves: dict[str, str] = {}  # Where the server has sent a path to
         (network or NetworkPolicy.from_environ(os.environ)).check_url(self.base_url)
         self._secret = validate_key(api_key)
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **(headers or {})}
@@ -131,6 +142,8 @@ class WireClient:
             names = b" ".join([name for name, _ in response.headers.raw]).lower()
             if not 200 <= response.status_code < 300:
                 raise await self._refusal(response, url, model)
+            if response.status_code in _NO_ANSWER:
+                raise ServerFault(f"{url} answered {reason_phrase(response.status_code)}, which is no answer yet")
             if b"ratelimit" in names:
                 self.rate_limit_status = read_rate_limits(response.headers) or self.rate_limit_status
             decoder = AnyDecoder()
@@ -219,7 +232,8 @@ class WireClient:
         """Send a request and return the response's head.
 
         With `resend` it is sent again when a connection that was kept ends before the first byte: the server closed it
-        meanwhile, as llama.cpp's does after each streamed answer. That is no sign of an outage.
+        meanwhile, as llama.cpp's does after each streamed answer. That is no sign of an outage. And a redirect is
+        followed, and remembered, where it leads to the same server, which may see the key.
         """
         import aiohttp
         import httpx
@@ -229,9 +243,10 @@ class WireClient:
         if self._transport is None:
             self._transport = open_transport(self.base_url, self._max_connections)
             self._default_headers = httpx.Headers(self._headers)
+        target = self._moves.get(url, url)
         request = httpx.Request(
             method,
-            self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url)),
+            self._urls.get(target) or self._urls.setdefault(target, httpx.URL(target + self._query)),
             headers=self._default_headers if headers is None else {**self._headers, **headers},
             content=content,
             extensions={"timeout": self._timeout},
@@ -239,9 +254,17 @@ class WireClient:
         while True:
             was_kept.set(False)
             try:
-                return await self._transport.handle_async_request(request)
+                response = await self._transport.handle_async_request(request)
             except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
                 reason, cause = self._clean(describe_failure(exc)), _safe_cause(exc)
+            else:
+                if resend and response.status_code in _MOVED and url not in self._moves:
+                    target = urljoin(url, response.headers.get("location", "")).partition("?")[0]
+                    if urlsplit(target)[:2] == urlsplit(url)[:2]:
+                        await _release(response)
+                        self._moves[url] = target
+                        return await self._send(method, url, content, headers, resend=True)
+                return response
             if not (resend and was_kept.get() and reason == HUNG_UP):
                 break
         # Raised outside of the handler, which would attach the unsafe error as the context.
@@ -254,14 +277,18 @@ class WireClient:
         import httpx
         from aiohttp.http_exceptions import HttpProcessingError
 
-        compressed = "content-encoding" in response.headers
+        unpack: Callable[[bytes], bytes] | None = None
+        begun = False
         try:
             # The transport's own stream: each of httpx's layers above it costs as much per chunk as decoding does.
-            stream = response.aiter_bytes() if compressed else aiter(cast("httpx.AsyncByteStream", response.stream))
+            stream = aiter(cast("httpx.AsyncByteStream", response.stream))
             async with aclosing(cast("AsyncGenerator[bytes, None]", stream)) as chunks:
                 async for data in chunks:
-                    yield data
-        except (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError) as exc:
+                    if not begun:
+                        begun, encoding = True, response.headers.get("content-encoding", "")
+                        unpack = _unpacker(data, encoding, url) if encoding or data.startswith(_GZIP_START) else None
+                    yield data if unpack is None else unpack(data)
+        except (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError, zlib.error) as exc:
             raise StreamBroken(f"the connection to {url} broke in the middle of an answer") from _safe_cause(exc)
 
     def _parse(self, payloads: list[str], url: str, model: str) -> tuple[list[Event], BackendError | None, bool]:
@@ -272,7 +299,7 @@ class WireClient:
             del payloads[payloads.index(_DONE) :]
         for payload, event in zip(payloads, decode_all(payloads), strict=True):
             several = glued_objects(payload) if isinstance(event, ValueError | list) else []
-            if len(several) > 1 or (several and isinstance(event, ValueError)):
+            if len(several) > 1 or (several and (isinstance(event, ValueError) or "choices" in several[0])):
                 inner, inner_failure, _ = self._parse([json.dumps(one) for one in several], url, model)
                 events += inner
                 if inner_failure is not None:
@@ -288,6 +315,7 @@ class WireClient:
                     return events, StreamBroken(f"{url} sent JSON that is not an object"), False
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             # Nearly every event is a piece of an answer, which is seen without a call.
+            event = event if "choices" in event else unwrapped(event)  # noqa: PLW2901
             if (event.get("error") or not event.get("choices")) and is_error(event):
                 error = ErrorObject.read(event)
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
@@ -300,7 +328,9 @@ class WireClient:
         """The error for a 200 with a web page or other text: mostly the wrong address."""
         if text.startswith("<"):
             hint = self._hints.get(EndpointMissing, "")
-            return EndpointMissing(f"{url} answered with a web page", status=status, hint=hint)
+            title = page_title(text)
+            said = f"{url} answered with a web page" + (f": {title}" if title else "")
+            return EndpointMissing(said, status=status, hint=hint)
         return self._error(status, ErrorObject.parse(text), {}, url, model)
 
     async def _refusal(self, response: httpx.Response, url: str, model: str) -> BackendError:
@@ -309,9 +339,14 @@ class WireClient:
         except StreamBroken:
             text = ""
         error = ErrorObject.parse(text)
-        # Never followed: a redirect would send the key to another host.
+        # Not followed: it would send the key to another host.
         if response.has_redirect_location:
-            error = ErrorObject(f"it redirects to {redact_url(response.headers['location'])}")
+            target = redact_url(urljoin(url, response.headers["location"]))
+            failure = self._error(response.status_code, ErrorObject(f"it redirects to {target}"), {}, url, model)
+            path = url.removeprefix(self.base_url)
+            if target.endswith(path):
+                failure.hint = f"if this is the same server: --base-url {target.removesuffix(path)}"
+            return failure
         return self._error(response.status_code, error, response.headers, url, model)
 
     def _error(
@@ -321,7 +356,7 @@ class WireClient:
         text = one_line(error.message)
         if error.param and error.param not in text:
             text = f"{text} ({one_line(error.param, 80)})"
-        text = self._clean(text)
+        text = "" if text.casefold() in reason_phrase(status).casefold() else self._clean(text)
         verdict = "reported an error inside the answer" if inside else f"answered {reason_phrase(status)}"
         hint = self._hints.get(kind, "").replace("{model}", model)
         if kind is NotAuthorized and error.sign_in:
@@ -367,6 +402,23 @@ def post_json(url: str, body: Mapping[str, Any], timeout_s: float) -> None:
         raise BackendUnavailable(f"{host}: {reason}") from error
     if not answer.is_success:
         raise BackendUnavailable(f"{host} refused the message: status {answer.status_code}", status=answer.status_code)
+
+
+def _unpacker(head: bytes, encoding: str, url: str) -> Callable[[bytes], bytes] | None:
+    """Return what unpacks a body, by its first bytes rather than by what its header says; `None` for a plain one.
+
+    Raises:
+        EndpointMissing: it is packed in a way that was not asked for.
+    """
+    if head.startswith(_GZIP_START):
+        return zlib.decompressobj(_GZIP).decompress
+    encoding = encoding.strip().lower()
+    if encoding == "deflate":
+        return zlib.decompressobj(zlib.MAX_WBITS if head.startswith(b"x") else -zlib.MAX_WBITS).decompress
+    if encoding in ("br", "zstd", "compress"):
+        message = f"{url} answered with data packed as {encoding}, which was not asked for"
+        raise EndpointMissing(message, hint="switch that off at the server, or at the proxy in front of it")
+    return None
 
 
 async def _drain(chunks: AsyncGenerator[bytes, None]) -> None:
@@ -441,7 +493,11 @@ def open_transport(base_url: str, max_connections: int | None) -> AiohttpTranspo
         limit = 0 if max_connections is None else max_connections
         connector = _connector_class()(limit=limit, keepalive_timeout=_KEEP_ALIVE_S, ssl=context)
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), skip_auto_headers=("Accept", "User-Agent")
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept", "User-Agent"),
+            max_line_size=_LONGEST_HEADER,
+            max_field_size=_LONGEST_HEADER,
         )
 
     return AiohttpTransport(verify=context, client=session, proxy=httpx.Proxy(proxy) if proxy else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import re
 import socket
@@ -39,6 +40,7 @@ _BY_STATUS: dict[int, type[BackendError]] = {
     407: NotAuthorized,
     408: ServerFault,
     409: ServerFault,
+    421: ServerFault,
     413: ContextTooLong,
     424: ServerFault,
     425: ServerFault,
@@ -133,7 +135,8 @@ _SLOW_DOWN_WORDS = _words(r"slow down|too many requests|rate[ _-]?limit|\bthrott
 _NO_SHARE = re.compile(r"\blimit: 0\b")
 _BUSY_WORDS = _words(
     r"overloaded|(?:temporarily|service|currently) unavailable|(?:at|over|no) capacity|capacity exceeded|too busy",
-    r"provider returned error$|upstream (?:error|connect)|(?:try|retry) again (?:later|shortly|soon|in a )",
+    r"\bdegraded\b|provider returned error$",
+    r"upstream (?:error|connect)|(?:try|retry) again (?:later|shortly|soon|in a )",
 )
 # A limit for a minute passes soon, one for a day or longer ends the run. The first that a message names counts: what
 # follows is mostly an offer to sell more.
@@ -178,6 +181,7 @@ _MODEL_FOR_KEY = _words(r"not allowed to access model|access to (?:the )?model|m
 _PATH = _words(
     r"unexpected endpoint|unknown (?:endpoint|path|url|route)|invalid url",
     r"no route (?:matched|found|for)|could not route to|cannot (?:post|get) /|url error",
+    r"http request (?:was sent )?to (?:an )?https",
 )
 _BAD_OUTPUT = _words(r"failed to generate json|model (?:generated|produced|returned)[^.]{0,20} invalid json")
 # What a 5xx says about a model is mostly that it is busy or does not load; only these words name a wrong name or key.
@@ -254,7 +258,7 @@ class ErrorObject:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return cls(message="" if text.lstrip().startswith("<") else text, wait_s=wait_in_words(text))
+            return cls(page_title(text) if text.lstrip().startswith("<") else text, wait_s=wait_in_words(text))
         return cls.read(value)
 
     @classmethod
@@ -265,6 +269,8 @@ class ErrorObject:
         if not message:
             inner = value.get("error", value.get("detail", "")) if isinstance(value, Mapping) else value
             message = inner if isinstance(inner, str) else json.dumps(inner) if inner != {} else ""
+        if message.lstrip().startswith("{") and (nested := cls.parse(message)).message not in ("", message):
+            return nested
         codes = tuple(str(part[key]) for part in parts for key in _CODE_KEYS if isinstance(part.get(key), str))
         statuses = (_as_status(part.get(key)) for part in parts for key in _STATUS_KEYS)
         waits = (wait_in_details(part) for part in parts)
@@ -312,7 +318,7 @@ def _as_status(value: object) -> int | None:
 
 def is_error(event: Mapping[str, Any]) -> bool:
     """Whether an event of a stream is an error, in whatever shape."""
-    if event.get("error") or event.get("errors") or event.get("success") is False:
+    if any(event.get(key) for key in ("error", "errors", "error_code")) or event.get("success") is False:
         return True
     if event.get("choices") or isinstance(event.get("message"), dict):
         return False
@@ -390,6 +396,7 @@ def describe_failure(exc: BaseException) -> str:
         ssl.SSLError: "TLS failed: does the server speak https?",
         socket.gaierror: "the host's name cannot be resolved",
         ConnectionRefusedError: "connection refused",
+        aiohttp.ClientResponseError: "what answers there is not valid HTTP",
         aiohttp.ServerDisconnectedError: HUNG_UP,
         ConnectionResetError: HUNG_UP,
         BrokenPipeError: HUNG_UP,
@@ -410,6 +417,12 @@ def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     plain = "".join(character if character.isprintable() else " " for character in text[: 4 * limit])
     plain = " ".join(plain.split())
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+
+
+def page_title(text: str) -> str:
+    """The title of a web page, which says who answers."""
+    found = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    return one_line(html.unescape(found[1])) if found else ""
 
 
 def reason_phrase(status: int) -> str:

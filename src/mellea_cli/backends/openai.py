@@ -17,7 +17,7 @@ from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.backends.http_errors import Hints, one_line
 from mellea_cli.backends.model_ids import ModelIdentifier
 from mellea_cli.backends.rate_limits import RateLimitStatus
-from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, is_loopback
+from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, is_loopback, redact_url, validate_key
 from mellea_cli.backends.wire_format import (
     CachedJson,
     IdentityCache,
@@ -116,7 +116,7 @@ class OpenAIBackend:
         self._wire = WireClient(
             base_url,
             api_key=key,
-            headers=None if keep_alive else {"Connection": "close"},
+            headers=_headers(base_url, key, keep_alive=keep_alive),
             max_connections=max_connections,
             connect_timeout_s=connect_timeout_s,
             hints=_hints(base_url, key_variable),
@@ -132,6 +132,8 @@ class OpenAIBackend:
         self.slots = slots
         self._merge_chunks = merge_chunks
         self._dropped: frozenset[str] = frozenset()
+        self._most_tokens: int | None = None  # The most that an answer may have, where the server has said so
+        self._untried = True  # Whether no request has shown yet what the server takes
         self._listed: list[str] | None = None  # The server's models, once an error made it necessary to ask
 
     def reopened(self, concurrency: int) -> OpenAIBackend:
@@ -161,6 +163,8 @@ class OpenAIBackend:
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         body = chat_body(request, is_openai=self._is_openai)
         body.update(stream=True, stream_options={"include_usage": True}, **request.options.native)
+        if self._most_tokens and body.get("max_tokens", 0) > self._most_tokens:
+            body["max_tokens"] = self._most_tokens
         dropped = self._dropped
         while True:
             answer = _Answer(self._wire.base_url, merge_chunks=self._merge_chunks)
@@ -171,13 +175,22 @@ class OpenAIBackend:
                         # Only a reduced request that is answered shows that the server lacks the parameter.
                         if not dropped <= self._dropped:
                             self._dropped |= dropped
+                        self._untried = False
                         for chunk in answer.read(events):
                             yield chunk
             except BackendError as error:
                 # After the finish reason only the token counts and `[DONE]` can be lost.
                 if not (isinstance(error, StreamBroken) and answer.finished):
                     error.partial = answer.text or error.partial
+                    if not answer.begun and (most := allowed_tokens(error, body.get("max_tokens"))):
+                        level = logging.INFO if request.options.most_reasoning else logging.WARNING
+                        self._limit_tokens(error, most, level)
+                        body["max_tokens"] = most
+                        continue
                     refused = "" if answer.begun else refused_parameter(error, sent)
+                    if not refused and self._untried and _SAYS_NOTHING.fullmatch(_ADDRESS.sub("", error.message)):
+                        refused = _refused_form(sent)
+                    self._untried = self._untried and bool(refused)
                     if not refused:
                         raise await self._explained(error, request.model) from error.__cause__
                     level = logging.WARNING if refused in USER_PARAMETERS - {"max_tokens"} else logging.INFO
@@ -189,6 +202,12 @@ class OpenAIBackend:
                     self._check_prompt(request, usage.prompt_tokens, answer.text)
                 yield chunk
             return
+
+    def _limit_tokens(self, error: BackendError, most: int, level: int) -> None:
+        """Remember the most tokens that the server allows; what is left of a context depends on the request."""
+        if "context length" not in error.message:
+            _LOG.log(level, "%s allows %d tokens for an answer: going on with these", self._wire.base_url, most)
+            self._most_tokens = most
 
     def _check_prompt(self, request: GenerateRequest, tokens: int, text: str) -> None:
         """Raise `ContextTooLong` for a prompt that was cut silently, as an Ollama does behind this protocol.
@@ -248,7 +267,19 @@ class OpenAIBackend:
         await self._wire.aclose()
 
 
+def _headers(base_url: str, key: str, *, keep_alive: bool) -> dict[str, str]:
+    """Headers of every request besides the usual ones; Azure's older addresses want the key in one of their own."""
+    headers = {} if keep_alive else {"Connection": "close"}
+    if key.strip() and (urlsplit(base_url).hostname or "").endswith((".azure.com", ".azure-api.net")):
+        headers["api-key"] = validate_key(key)
+    return headers
+
+
+_API_START = "does --base-url end where the server's API begins, mostly in /v1?"
+
+
 def _hints(base_url: str, key_variable: str) -> Hints:
+    base_url = redact_url(base_url)
     if key_variable == API_KEY:
         not_authorized = f"set {API_KEY}, or --key-file FILE, to a key of this server"
     elif key_variable:
@@ -259,7 +290,7 @@ def _hints(base_url: str, key_variable: str) -> Hints:
         BackendUnavailable: "is the server running? --base-url sets its address, and --backend local needs no server",
         NotAuthorized: not_authorized,
         EndpointMissing: (
-            "does --base-url end where the server's API begins, mostly in /v1?"
+            _API_START
             if not base_url.rstrip("/").endswith("/chat/completions")
             else f"--base-url goes up to and including /v1: {base_url.rstrip('/').removesuffix('/chat/completions')}"
         ),
@@ -327,7 +358,8 @@ _response_format = IdentityCache(_json_schema_format)
 # Parameters that can be dropped when a server refuses them, and the words by which an error message names them.
 _DROPPABLE: Mapping[str, re.Pattern[str]] = {
     "response_format": re.compile(
-        r"response_?format|schema|json[_ ](?:object|mode)|grammar|structured|additionalProperties", re.IGNORECASE
+        r"response_?format|schema|json[_ ](?:object|mode)|grammar|structured|additionalProperties|guided_",
+        re.IGNORECASE,
     ),
     "stream_options": re.compile(r"\bstream_options\b"),
     "stream": re.compile(
@@ -344,15 +376,15 @@ _DROPPABLE: Mapping[str, re.Pattern[str]] = {
 }
 _NO_SYSTEM = re.compile(
     r"system[ _](?:role|message|prompt|instruction)s?\b.{0,40}\b(?:not|unsupported|cannot)\b|developer instruction"
-    r"|roles must alternate|only user,? (?:and|or) assistant roles",
+    r"|roles must alternate|only user,? (?:and|or) assistant roles|support '?system\b|supported, got system",
     re.IGNORECASE,
 )
 # The user chose these: one is dropped only when the server does not know it, not when its value is wrong.
 USER_PARAMETERS = frozenset({"max_tokens", "temperature", "top_p", "seed"})
 _NOT_KNOWN = re.compile(
     # A server that samples always wants a temperature above zero, which is the program's own.
-    r"support|unknown|unrecogni[sz]ed|not permitted|unexpected|extra|strictly positive|greater than (?:0|zero)"
-    r"|only \S+ is allowed|\(0(?:\.0+)?,|(?:>|above|at least|between) ?0",
+    r"support|deprecated|unknown|unrecogni[sz]ed|not permitted|unexpected|extra|strictly positive"
+    r"|greater than (?:0|zero)|only \S+ is allowed|\(0(?:\.0+)?,|(?:>|above|at least|between) ?0",
     re.IGNORECASE,
 )
 _LOW_EFFORT = re.compile(r"\blow\b")
@@ -368,7 +400,7 @@ def refused_parameter(error: BackendError, body: Mapping[str, Any]) -> str:
     Besides parameters that can be `json_schema` and `json_object`, the two values of `response_format`, and
     `no_effort`, a `reasoning_effort` of `none` where the server knows a low one, and `system`, the role.
     """
-    said = error.message
+    said = _ADDRESS.sub("", error.message)
     if _NO_SYSTEM.search(said) and any(message["role"] == "system" for message in body["messages"]):
         return "system" if _refuses(error, "system") else ""
     for name, pattern in _DROPPABLE.items():
@@ -377,17 +409,52 @@ def refused_parameter(error: BackendError, body: Mapping[str, Any]) -> str:
         if name == "reasoning_effort" and body[name] == "none" and _LOW_EFFORT.search(said):
             return "no_effort"
         if name == "response_format":
-            form = body[name]
-            # Any other value was written by the user.
-            named = "json_schema" if isinstance(form, dict) and "json_schema" in form else "json_object"
-            return named if named == "json_schema" or form is _JSON_MODE else ""
+            return _refused_form(body)
         if name not in USER_PARAMETERS or _NOT_KNOWN.search(said):
             return name
     return ""
 
 
+def _refused_form(body: Mapping[str, Any]) -> str:
+    """The value of `response_format` to give up; empty for none, and for one that was written by the user."""
+    form = body.get("response_format")
+    if isinstance(form, dict) and "json_schema" in form:
+        return "json_schema"
+    return "json_object" if form is _JSON_MODE else ""
+
+
 def _refuses(error: BackendError, name: str) -> bool:
-    return error.status in _REFUSALS or (error.status is not None and error.status == _ALSO_REFUSES.get(name))
+    # An error inside an answer may have no status.
+    return error.status is None or error.status in _REFUSALS or error.status == _ALSO_REFUSES.get(name)
+
+
+_ADDRESS = re.compile(r"https?://\S+")
+# Refusals that do not tell what is refused: mostly it is the schema.
+_SAYS_NOTHING = re.compile(
+    r"\s*answered 4(?:00|22) [\w ]+"
+    r"(?:: (?:bad request|(?:request contains an? )?invalid (?:argument|request|input))\W*)?",
+    re.IGNORECASE,
+)
+_TOKENS_NAMED = re.compile(
+    r"max_?(?:(?:completion|output|new)_?)?tokens|maximum tokens|(?:output|completion) tokens|in the completion",
+    re.IGNORECASE,
+)
+_ROOM = re.compile(r"context length is (\d+) tokens\b.{0,90}?(\d+) (?:in the messages|input tokens)", re.DOTALL)
+_FEWEST_TOKENS = 64
+_LIMIT_STATUSES = frozenset({400, 413, 416, 422})
+
+
+def allowed_tokens(error: BackendError, sent: int | None) -> int:
+    """Return how many tokens an answer may have, by the refusal of a limit of `sent`; 0 for another refusal."""
+    said = _ADDRESS.sub("", error.message).partition(": ")[2]  # behind the status
+    if sent is None or error.status not in _LIMIT_STATUSES or not _TOKENS_NAMED.search(said):
+        return 0
+    if room := _ROOM.search(said):
+        most = int(room[1]) - int(room[2])
+    else:
+        most = max((number for number in map(int, re.findall(r"\d+", said)) if number < sent), default=0)
+        most -= "exclusive" in said or "lower than" in said
+    return most if _FEWEST_TOKENS <= most < sent else 0
 
 
 def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict[str, Any]:
@@ -425,22 +492,17 @@ def _without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, 
     return [{**first, "content": "\n\n".join([*system, first["content"]]).strip()}, *others[1:]]
 
 
-# Finish reasons by meaning, in lower case; any other is a good end. Servers hand on those of their engines.
-_CUT = frozenset({"length", "max_tokens", "model_length", "max_length", "max_output_tokens", "token_limit"})
-_FILTERED = frozenset(
-    {
-        *("content_filter", "content_filtered", "safety", "image_safety", "sensitive", "prohibited_content"),
-        *("recitation", "blocklist", "spii", "refusal", "flagged", "guardrail_intervened", "language"),
-    }
+# Finish reasons by meaning, in lower case, the first that fits; any other is a good end. Servers hand on those of their
+# engines.
+_OVERFLOW = re.compile(r"context")
+_FAULT = re.compile(
+    r"error|fail|abort|cancel|time_?out|overload|unavailable|insufficient|malformed|unspecified|unexpected|rate_limit"
+    r"|^unknown$|^other$"
 )
-_OVERFLOW = frozenset({"model_context_window_exceeded", "context_length_exceeded", "context_window_exceeded"})
-_FAULT = frozenset(
-    {
-        *("error", "failed", "insufficient_system_resource", "network_error", "server_error", "internal_error"),
-        *("abort", "aborted", "cancelled", "canceled", "timeout", "overloaded", "unknown", "other"),
-        *("malformed_response", "malformed_function_call", "finish_reason_unspecified", "unexpected_tool_call"),
-    }
+_FILTERED = re.compile(
+    r"filter|safety|sensitive|prohibited|recitation|block|spii|refus|flagged|guardrail|moderat|violat|^language$"
 )
+_CUT = re.compile(r"length|max_|limit|truncat|incomplete")
 
 
 class _Answer:
@@ -448,9 +510,11 @@ class _Answer:
 
     __slots__ = (
         "_call",
+        "_counts",
         "_finish",
         "_half",
         "_merge_chunks",
+        "_other",
         "_parts",
         "_refusal",
         "_url",
@@ -466,6 +530,8 @@ class _Answer:
         self._call: list[str] = []
         self._refusal = ""
         self._half = ""
+        self._other: Event | None = None  # An event that is no part of a chat completion, where none is one
+        self._counts = 0
         self._finish = ""
         self._usage: Usage | None = None
         self.begun = False
@@ -506,8 +572,11 @@ class _Answer:
             return None
         if usage := as_object(event.get("usage")):
             self._usage = _read_usage(usage)
+            self._counts += 1
         choices = event.get("choices")
         if not isinstance(choices, list) or not choices:
+            if "choices" not in event and not usage and "ping" not in str(event.get("type", "")):
+                self._other = event
             return None
         choice = as_object(choices[0])
         delta = as_object(choice.get("delta"))
@@ -521,12 +590,14 @@ class _Answer:
         if text:
             self._parts.append(text)
             self.finished = False
+        elif usage and self._counts == 1 and self._parts:
+            self.finished = True  # Counts that come once come at the end
         if refusal := delta.get("refusal"):
             self._refusal += str(refusal)
         if "tool_calls" in delta or "function_call" in delta:
             self._call += _call_arguments(delta)
         if finish := as_text(choice.get("finish_reason")) or as_text(choice.get("finishReason")):
-            self._finish = finish.lower()
+            self._finish = finish.lower().replace("-", "_")
             self.finished = True
         tokens = read_tokens(as_object(choice.get("logprobs")).get("content"))
         return Chunk(text, thinking, tokens=tokens) if text or thinking or tokens else None
@@ -546,15 +617,18 @@ class _Answer:
         Raises:
             BackendError: the answer is not at its end, or the finish reason is a fault.
         """
+        if not self.finished and self._other is not None and not self._parts:
+            shown = one_line(json.dumps(self._other, ensure_ascii=False), 80)
+            raise EndpointMissing(f"{self._url} answers, but not with a chat completion: {shown}", hint=_API_START)
         if not self.finished:
             raise StreamBroken(f"the answer from {self._url} ended without a finish reason", partial=self.text)
         finish = self._finish
         if self._refusal:
             raise ContentFiltered(f"the model refuses: {one_line(self._refusal)}")
-        if finish in _FAULT:
-            raise ServerFault(f"{self._url} gave up in the middle of an answer: {finish}", partial=self.text)
-        if finish in _OVERFLOW:
+        if _OVERFLOW.search(finish):
             raise ContextTooLong(f"{self._url} ended the answer: {finish}", partial=self.text)
+        if _FAULT.search(finish):
+            raise ServerFault(f"{self._url} gave up in the middle of an answer: {finish}", partial=self.text)
         chunks = []
         if self._half:
             self._parts.append("\ufffd")
@@ -563,7 +637,7 @@ class _Answer:
         if self._call and not self.text.strip():
             self._parts = [valid_unicode("".join(self._call))]
             chunks.append(Chunk(self._parts[0]))
-        reason = "length" if finish in _CUT else "content_filter" if finish in _FILTERED else "stop"
+        reason = "content_filter" if _FILTERED.search(finish) else "length" if _CUT.search(finish) else "stop"
         chunks.append(Chunk(finish_reason=reason, usage=self._usage))
         return chunks
 
@@ -583,7 +657,8 @@ def _read_usage(usage: Mapping[str, Any]) -> Usage:
 
 def _read_thinking(delta: Event) -> str:
     for name in ("reasoning_content", "reasoning", "thinking"):
-        if text := as_text(delta.get(name)):
+        value = delta.get(name)
+        if text := as_text(value.get("text") if isinstance(value, dict) else value):
             return text
     details = delta.get("reasoning_details")
     return _part_texts(details, "text") if isinstance(details, list) else ""
@@ -621,13 +696,17 @@ def _read_content(content: object) -> tuple[str, str]:
     """Return a delta's text and reasoning; some servers send a list of parts."""
     if isinstance(content, list):
         return _part_texts(content, "text"), _part_texts(content, "thinking")
-    return as_text(content), ""
+    if isinstance(content, dict):
+        text = content.get("text")
+        return as_text(text) if isinstance(text, str) else valid_unicode(json.dumps(content)), ""
+    # Some servers read each piece as JSON, which makes numbers of digits.
+    return as_text(json.dumps(content) if isinstance(content, int | float) else content), ""
 
 
 def _part_texts(parts: Sequence[object], key: str) -> str:
     texts = []
     for part in parts:
-        value = part.get(key) if isinstance(part, dict) else None
+        value = part.get(key) if isinstance(part, dict) else part if key == "text" else None
         # The thoughts of a part are parts again.
         texts.append(_part_texts(value, "text") if isinstance(value, list) else as_text(value))
     return valid_unicode("".join(texts))

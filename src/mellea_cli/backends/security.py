@@ -148,18 +148,21 @@ def read_key_file(path: Path) -> str:
 
 
 def validate_key(key: str) -> str:
-    """Return `key` without surrounding white space; raises `UsageError` when no header can carry it."""
-    key = key.strip()
+    """Return `key` without white space and quotes around it; raises `UsageError` when no header can carry it."""
+    key = key.strip().strip("'\"")
     if not all("!" <= character <= "~" for character in key):
         raise UsageError("the API key contains white space or characters that no key has", hint="copy it again")
     return key
 
 
+_SECRET_QUERY = re.compile(r"key|token|secret|sig|code|pass|auth", re.IGNORECASE)
+
+
 def validate_url(url: str) -> str:
-    """Return a server's address without a trailing slash.
+    """Return a server's address without a slash at its path's end. It may have a query, such as Azure's `api-version`.
 
     Raises:
-        UsageError: it is not an http or https address, or it carries a user name, a query or a fragment.
+        UsageError: it is not an http or https address, or it carries a user name, a key or a fragment.
     """
     try:
         parts = urlsplit(url.strip())
@@ -171,12 +174,12 @@ def validate_url(url: str) -> str:
         raise UsageError(
             f"{shown} is not a server's address", hint="write it as http://HOST:PORT, with /v1 if it has one"
         )
-    if parts.username is not None or parts.query or parts.fragment:
+    if parts.username is not None or parts.fragment or _SECRET_QUERY.search(parts.query):
         raise UsageError(
-            f"the address {redact_url(url)} may not carry a user name, a query or a fragment",
+            f"the address {redact_url(url)} may not carry a user name, a key or a fragment",
             hint="put the key into OPENAI_API_KEY, or into a file for --key-file",
         )
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
 
 
 def redact_url(url: str) -> str:

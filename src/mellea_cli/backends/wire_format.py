@@ -253,6 +253,17 @@ def glued_objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def unwrapped(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer inside an envelope such as `{"code": 0, "data": {...}}`; anything else as it is."""
+    for key in ("data", "result", "response", "body"):
+        inner = event.get(key)
+        if isinstance(inner, str) and inner.startswith("{"):
+            inner = decode(inner)
+        if isinstance(inner, dict) and inner.get("choices"):
+            return inner
+    return event
+
+
 def decode_all(texts: Sequence[str]) -> Sequence[Any]:
     """Return what `decode` returns for each text; many short ones are parsed together, at half the cost."""
     if len(texts) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import select
 import stat
 import sys
@@ -68,7 +69,7 @@ def open_bytes(path: str, stream: BinaryIO | None = None) -> ByteInput:
             message = "is not there yet: its run was interrupted, or goes on"
             hint = "mellea status shows a run that goes on; else the same summarise command again continues it"
             raise InputError(message, path=name, hint=hint) from error
-        raise InputError("no such file", path=name, hint=_missing_file_hint(Path(path))) from error
+        raise InputError("no such file", path=name, hint=_missing_file_hint(Path(path), path)) from error
     except ValueError as error:
         raise InputError(f"not a file name: {error}", path=repr(name)) from error
     except OSError as error:
@@ -89,7 +90,11 @@ def _open_file(path: str) -> int:
     return os.open(path, flags)
 
 
-def _missing_file_hint(path: Path) -> str:
+def _missing_file_hint(path: Path, written: str) -> str:
+    if re.match(r"[a-z]{3,5}:/+", written, re.IGNORECASE):
+        return "an input is a file: fetch it first, such as with curl -o FILE ADDRESS, and name that"
+    if path.is_symlink():
+        return f"it is a link to {path.readlink()}, which is not there"
     try:
         names = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:
@@ -472,11 +477,21 @@ def _undecodable(error: UnicodeDecodeError, sample: bytes, encoding: Encoding, p
     bad = data[error.start : max(error.end, error.start + 1)][:4]
     around = data[max(0, error.start - _SNIPPET) : error.start + _SNIPPET]
     hint = "name the encoding with --encoding NAME"
-    if (guess := _guess_codec(sample)) and guess != encoding.codec:
+    if encoding.codec == "utf-8" and any(map(_is_utf8, sample.splitlines())):
+        hint = "other lines are UTF-8: write this one again, as --encoding would spoil the others"
+    elif (guess := _guess_codec(sample)) and guess != encoding.codec:
         text = "".join(char if char.isprintable() else " " for char in around.decode(guess, "replace")).strip()
         hint = f"add --encoding {guess} if this reads right: {text}"
     shown = f"byte 0x{bad.hex()}" if len(bad) == 1 else f"bytes 0x{bad.hex(' ').replace(' ', ' 0x')}"
     return InputError(f"{shown}: not {encoding.codec.upper()} text", path=path, line=line, hint=hint)
+
+
+def _is_utf8(line: bytes) -> bool:
+    """Whether a line has characters outside ASCII, and is UTF-8."""
+    try:
+        return not line.isascii() and bool(line.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _guess_codec(sample: bytes) -> str:

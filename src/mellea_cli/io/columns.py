@@ -68,7 +68,7 @@ velemeny megjegyzes szoveg comentariu recenzie yorum yorumlar mesaj σχολιο
 комментарии отзыв отзывы текст сообщение мнение коментар відгук
 """)  # fmt: skip
 _WEAKER = _word_set("""
-description beschreibung descripcion descricao descrizione beschrijving omschrijving opis popis response responses
+description desc beschreibung descripcion descricao descrizione beschrijving omschrijving opis popis response responses
 details answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen reason
 grund begrundung motif explanation complaint beschwerde reclamation queja reclamo klacht
 """)
@@ -150,9 +150,13 @@ def _words(cell: Any) -> float:
     return min(unspaced / 2 if unspaced else len(_WORD.findall(text)), _MOST_WORDS)
 
 
+def _filled(cells: Sequence[Any]) -> list[Any]:
+    return [cell for cell in cells if cell not in (None, "") and not is_null(cell)]
+
+
 def _prose(name: str, cells: Sequence[Any]) -> float:
     """Mean words of the cells that are not empty; 0 when the column can hardly be free text."""
-    filled = [cell for cell in cells if cell not in (None, "") and not is_null(cell)]
+    filled = _filled(cells)
     if not filled or len(filled) < len(cells) / 10:
         return 0.0
     if len(filled) >= 5 and len({str(cell) for cell in filled}) < len(filled) / 2:
@@ -197,7 +201,10 @@ def find_text(columns: Sequence[str], sample: Sequence[Mapping[str, Any]], *, la
         )
         if len(best) == 1 and not contested:
             return best if sample or last else None
-        names = others if contested and all(_are_labels(cells[name]) for name in best) else best
+        empty = not any(_filled(cells[name]) for name in best)
+        if contested and empty and len(sample) >= SAMPLE_ROWS:
+            return [*best, *(name for name in others if _prose(name, cells[name]))]  # later rows may hold the text
+        names = others if contested and (empty or all(_are_labels(cells[name]) for name in best)) else best
     if not last:
         return None
     scores = {name: _prose(name, cells[name]) for name in names}
@@ -209,7 +216,7 @@ def find_text(columns: Sequence[str], sample: Sequence[Mapping[str, Any]], *, la
 
 def _are_labels(cells: Sequence[Any]) -> bool:
     """Whether cells hold numbers, or one or two words that occur again and again."""
-    filled = [cell for cell in cells if cell not in (None, "") and not is_null(cell)]
+    filled = _filled(cells)
     words = max(map(_words, filled), default=0)
     return bool(filled) and words <= 2 and (not words or 3 * len(set(map(str, filled))) <= 2 * len(filled))
 
@@ -237,6 +244,29 @@ def text_paths(value: Any, before: str = "") -> list[str]:
         return [before] if before else []
     inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
     return [path for key, part in inside for path in text_paths(part, f"{before}.{key}" if before else str(key))]
+
+
+def _path_candidates(sample: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The paths in the first row whose last name is that of a text; DynamoDB writes the type behind it."""
+    paths = text_paths(dict(sample[0])) if sample else []
+    return [path for path in paths if names_text([path.removesuffix(".S").rpartition(".")[2]])]
+
+
+def _holds_parts(values: Sequence[Any]) -> bool:
+    """Whether a column holds objects, or lists without a text, wherever it holds something."""
+    filled = [value for value in values if value not in (None, "")]
+    return bool(filled) and all(
+        isinstance(value, dict) or (isinstance(value, list) and not any(isinstance(part, str) for part in value))
+        for value in filled
+    )
+
+
+def _rich_text(parts: Sequence[Any]) -> str | None:
+    """The text of a message whose marked parts are objects, as Telegram writes it; `None` for any other list."""
+    kinds = {type(part) for part in parts}
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    known = [text for text in texts if isinstance(text, str)]
+    return "".join(known) if kinds == {dict, str} and len(known) == len(texts) else None
 
 
 _ID_TYPES = (str, int, float)  # not bool
@@ -316,14 +346,18 @@ class ColumnMapping:
             InputError: no column is clearly the text.
         """
         is_json = header and columns[0].startswith(("{", "[{"))
+        if not header:
+            columns = [name for name in columns if not _holds_parts([row.get(name) for row in sample])]
         found = [] if is_json else find_text(columns, sample, last=last)
         if found is None:
             return False
+        if not found and not header and len(paths := _path_candidates(sample)) == 1:
+            found = paths
         if len(found) > 1:
             hint = f"name one: --text-field {found[0]!r}; given several times, the columns are joined"
             raise self._error(f"{len(found)} columns may be the text: {listed(found)}", line, hint)
         if not found or (header and _rank(found[0]) is None and _looks_like_a_row(columns)):
-            raise self._no_text(columns, sample, line)
+            raise self._no_text(columns if header or not sample else list(sample[0]), sample, line)
         self.text_fields = (found[0],)
         self.notes.append(f"{self._path}: the text is in column {label(found[0])!r}")
         return True
@@ -373,7 +407,7 @@ class ColumnMapping:
         elif len(text) <= _LONGEST_NULL and text in _NULLS:
             text = ""
         elif not text.isascii():
-            text = without_surrogates(text)
+            text = without_surrogates(text) if text.translate(_INVISIBLE).strip() else ""
         ident = fields.get(self.id_field)
         if ident.__class__ not in _ID_TYPES or ident == "":
             ident = self._other_id(fields, position, line)
@@ -389,6 +423,8 @@ class ColumnMapping:
             if not is_path(name):
                 raise self._missing(name, "--text-field", fields, line)
             value = None
+        if isinstance(value, list) and (text := _rich_text(value)) is not None:
+            return without_surrogates(text)
         if isinstance(value, dict | list):
             kind = "an object" if isinstance(value, dict) else "an array"
             paths = text_paths(value, name)
@@ -412,9 +448,8 @@ class ColumnMapping:
 
     def _no_text(self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]], line: int) -> InputError:
         hint = "name the column with the feedback: --text-field NAME"
-        paths = text_paths(dict(sample[0])) if sample else []
-        paths = [path for path in paths if names_text([path.rpartition(".")[2]])]
-        if any(name.startswith(("{", "[")) for name in columns):
+        paths = _path_candidates(sample)
+        if any(name.startswith(("{", "[{", '["')) for name in columns):
             hint = "if this is JSON, add --format jsonl or json; else --text-field NAME"
         elif paths:
             hint = f"name the column with the feedback: --text-field {paths[0]}"
@@ -461,7 +496,7 @@ def has_column(fields: Mapping[str, Any], name: str) -> bool:
     return _value(fields, name) is not _MISSING
 
 
-_DATA = re.compile(r"[\d.,:/\s-]*\d[\d.,:/\s-]*")
+_DATA = re.compile(r"[\[(]?[\d.,:/\s-]*\d[\d.,:/\s-]*[\])]?")
 
 
 def _looks_like_a_row(columns: Sequence[str]) -> bool:

@@ -4,7 +4,8 @@ The rules, where the format leaves a choice:
 
 - Quotes follow RFC 4180: a field that begins with `"` ends with `"`, and a quote inside it is doubled. Where the first
   rows only fit so, a backslash escapes a quote (MySQL), or quotes mean nothing (tabs without quoting).
-  Where a blank follows each delimiter, quotes begin behind it.
+  Where a blank follows each delimiter, quotes begin behind it. Where only that fits, single quotes are quotes, or each
+  line is one quoted cell that is a row itself.
 - A row with more cells than the header is bad, unless the extra cells are empty. One with fewer is bad, too, unless
   several in a row have as many and begin with an id: then Excel has left out the delimiters of empty cells.
 - Blank lines do not count. An unnamed column is called `column_N`, a repeated name gets `_2`, `_3` and so on.
@@ -53,7 +54,7 @@ def stated_delimiter(line: str) -> str | None:
     return known_delimiter(found[1]) if found else None
 
 
-Quoting = Literal["doubled", "spaced", "backslash", "none"]
+Quoting = Literal["doubled", "spaced", "backslash", "none", "single", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,11 @@ def _quotings(sample: str, delimiter: str) -> Iterator[Quoting]:
         yield "backslash"
     if '"' in sample and delimiter in "\t|":
         yield "none"
+    mark = re.escape(delimiter)
+    if re.search(rf"(?m)(?:^|{mark})'[^'\n]*{mark}[^'\n]*'(?:{mark}|\r?$)", sample):
+        yield "single"
+    if re.match(rf'\ufeff?"[^"\n]*[^"\n{mark}]{mark}[^"\n{mark}][^"\n]*"\r?\n"', sample):
+        yield "whole"
 
 
 def _is_prose(rows: list[_Row]) -> bool:
@@ -255,7 +261,7 @@ def _layout(rows: list[_Row], header: int, delimiter: str, quoting: Quoting, opt
         header_line=options.header_row or rows[header].line,
         above=len(above),
         extra=tuple(tuple(row.cells) for row in body[:count]),
-        has_row_names=has_row_names and len(names) > 1 and not _is_prose(body),
+        has_row_names=has_row_names and len(names) > 1 and not _is_prose(body) and not _splits_text(names, body),
         commented=any(row.cells[0].startswith("#") for row in above),
         junk=frozenset(tuple(row.cells) for row in above),
     )
@@ -266,6 +272,29 @@ _OPEN_ENDED = (
     "risposta aperta", "resposta aberta", "open antwoord", "odpowiedź otwarta", "自由回答", "自由形式"
 )  # fmt: skip
 _RESPONSE = ("response", "antwort", "réponse", "respuesta", "risposta", "resposta", "antwoord", "odpowiedź", "回答")
+
+
+_COUNTER = re.compile(r"(?:.*\b)?(?:id|nr|no|num|number|row|index|key)|#", re.IGNORECASE)
+_NUMBER = re.compile(r"[\d.,:/\s-]*\d[\d.,:/\s-]*")
+
+
+def _splits_text(names: Sequence[str], body: list[_Row]) -> bool:
+    """Whether a cell too many in each row rather comes from texts with a comma and no quotes."""
+    counts = _COUNTER.fullmatch(names[0].strip()) and not all(_ID.fullmatch(row.cells[1]) for row in body)
+    return bool(counts) or any(row.cells[-1].startswith(" ") for row in body)
+
+
+def _are_labels(names: Sequence[str], body: list[_Row]) -> bool:
+    """Whether the first row has words where all rows below it have numbers: what the names, which are codes, mean."""
+    first, rest = body[0].cells, body[1:]
+    if len(rest) < 2 or len(first) != len(names) or not all(cell.strip() for cell in first):
+        return False
+    numbers = [
+        cell
+        for at, cell in enumerate(first)
+        if all(len(row.cells) > at and _NUMBER.fullmatch(row.cells[at].strip()) for row in rest)
+    ]
+    return bool(numbers) and all(" " in cell.strip() and not any(map(str.isdigit, cell)) for cell in numbers)
 
 
 def _extra_rows(names: Sequence[str], body: list[_Row]) -> int:
@@ -279,6 +308,8 @@ def _extra_rows(names: Sequence[str], body: list[_Row]) -> int:
         return 1
     if len(rule := "".join(first)) > 2 and "--" in rule and not rule.strip(" :+-"):
         return 1  # the rule below the header of sqlcmd, psql and Markdown
+    if len(names) > 1 and _are_labels(names, body):
+        return 1
     return int(len(names) > 1 and bool(names[0].strip()) and not first[0].strip() and _tells_answers(names, body))
 
 
@@ -583,7 +614,10 @@ class _Parser:
             escapechar="\\" if quoting == "backslash" else None,
             skipinitialspace=quoting == "spaced",
             quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
+            quotechar="'" if quoting == "single" else '"',
         )
+        if quoting == "whole":
+            self._rows = csv.reader((row[0] for row in self._rows if row), delimiter=delimiter, strict=True)
 
     def next_row(self) -> list[str] | InputError | None:
         """Return the next row, `[]` for a blank line, an error for a bad row, `None` at the end."""

@@ -94,6 +94,12 @@ def resolve_output(output: str | None) -> OutputTarget:
         return OutputTarget("special", output, path)
     if not path.parent.is_dir():
         raise OutputError(f"{output}: there is no folder {path.parent}", hint=f"create it: mkdir -p {path.parent}")
+    try:
+        os.lstat(f"{path}.journal-journal")  # the longest name of a file next to it
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise output_error(output, error) from error
     return OutputTarget("file", output, path)
 
 

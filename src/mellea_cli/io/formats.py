@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -331,6 +332,14 @@ _BINARY_FORMATS = (
     (0, b"PK\x03\x04", "xlsx"),
     (0, b"\xd0\xcf\x11\xe0", "xlsx"),
 )
+# First characters of texts that are no table, in lower case
+_TEXT_FILES = (
+    (r"-----begin ", "encrypted, signed or a key"),
+    (r"\{\\rtf", "an RTF document"),
+    (r"-- \w+( database)? dump|(insert into|create table) ", "a dump in SQL"),
+    (r"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file)"),
+    (r"<\w[\w:.-]*( [^<>]*)?>\s*<\w", "XML or a piece of a web page"),
+)
 _TEXT_HEAD = 200
 _OTHER_FILE = "name a table: JSONL, CSV, XLSX, Parquet"
 
@@ -417,12 +426,18 @@ def detect_format(head: str, wanted: str | None, path: str) -> str:
         named = None  # `binary_format` has seen that it is none
     if named not in (None, "json", "jsonl"):
         return named
-    start = head.lstrip("\ufeff \t\r\n")
-    if start.startswith("["):
+    start = head.lstrip("\ufeff \t\r\n\x1e")
+    if _JSON_LIST.match(start) or path.lower().endswith(".js"):
         return "json"
     if start.startswith("{"):
         return "jsonl" if named == "jsonl" or _one_object_per_line(start) else "json"
     return named or "csv"
+
+
+# A bracket with what can follow it in JSON: the lines of chats and logs begin with one, too
+_JSON_LIST = re.compile(
+    r"\[\s*(?:[\[{\"\]-]|$|(?:null|true|false|NaN)\b|\d[\d.eE+-]*\s*(?:$|\]|,\s*[\[{\"\d-][^:/]{0,9}[,\]]))"
+)
 
 
 def _one_object_per_line(text: str) -> bool:
@@ -450,6 +465,9 @@ def refuse_binary(head: bytes, encoding: Encoding, path: str) -> None:
         raise InputError("is XML", path=path, hint=_EXPORT)
     if path.lower().endswith((".yaml", ".yml")):
         raise InputError("is YAML", path=path, hint=_OTHER_FILE)
+    for mark, kind in _TEXT_FILES:
+        if re.match(mark, start):
+            raise InputError(f"is {kind}, not a table", path=path, hint=_OTHER_FILE)
     # Single control characters do occur in exports; binary data are full of them.
     sample = head[:4096]
     if encoding.keeps_ascii and sum(map(sample.count, range(6))) > len(sample) * 0.2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from mellea_cli.errors import InputError
@@ -15,7 +15,7 @@ from mellea_cli.io.formats import RawRow
 
 MAX_DEPTH = 400  # Levels of objects and arrays. More is refused, so that every row that is read can also be written.
 
-_SPACE = " \t\r\n\ufeff"
+_SPACE = " \t\r\n\ufeff\x1e"  # The last one stands before each object of a JSON text sequence
 # Around a line's object any white space is accepted, and the byte order marks that remain when files are concatenated.
 _LINE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
 _TYPE_NAMES = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "an array"}
@@ -143,11 +143,35 @@ def _line_hint(text: str) -> str:
     return "each line must be one whole JSON object"
 
 
-_LEVELS = 3
+_LEVELS = 5
+
+
+def _are_rows(part: Any, names: Sequence[str]) -> bool:
+    """Whether a value holds rows: a list of objects, objects under their ids, or lists below a header."""
+    if isinstance(part, dict):
+        return len(part) > 1 and all(isinstance(one, dict) and _is_row(one, names) for one in part.values())
+    if not isinstance(part, list) or not part:
+        return False
+    return all(isinstance(one, dict) for one in part) or _has_header(part)
+
+
+def _is_row(value: dict[str, Any], names: Sequence[str]) -> bool:
+    strings = names_text(key for key, part in value.items() if isinstance(part, str) and part)
+    return strings or any(has_column(value, name) for name in names)
+
+
+def _has_header(part: list[Any]) -> bool:
+    """Whether a list has lists as rows, with the names of columns in the first one."""
+    return (
+        len(part) > 1
+        and all(isinstance(one, list) for one in part)
+        and all(isinstance(name, str) for name in part[0])
+        and names_text(part[0])
+    )
 
 
 def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """Return the paths to the lists of objects in an object that is a wrapper rather than a row.
+    """Return the paths to the rows in an object that is a wrapper rather than a row; an empty path means its values.
 
     Of several levels the one nearest to the top counts, and of several lists those with the named columns, or with a
     text. An object with a text of its own is a row.
@@ -156,18 +180,13 @@ def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
         value: the object.
         names: columns that a row has.
     """
-    if not isinstance(value, dict) or names_text(key for key, part in value.items() if isinstance(part, str)):
+    if not isinstance(value, dict) or _is_row(value, names):
         return []
-    if any(has_column(value, name) for name in names):
-        return []
+    if _are_rows(value, names):
+        return [()]
     level: list[tuple[tuple[str, ...], dict[str, Any]]] = [((), value)]
     for _ in range(_LEVELS):
-        found = [
-            (*path, key)
-            for path, parent in level
-            for key, part in parent.items()
-            if isinstance(part, list) and part and all(isinstance(one, dict) for one in part)
-        ]
+        found = [(*path, key) for path, parent in level for key, part in parent.items() if _are_rows(part, names)]
         if len(found) > 1:
             fits = [path for path in found if _has_text(value, path, names)]
             return fits or found
@@ -187,7 +206,8 @@ def _under(value: Any, path: Sequence[str]) -> Any:
 
 
 def _has_text(value: dict[str, Any], path: tuple[str, ...], names: Sequence[str]) -> bool:
-    rows = _under(value, path)[:_FIRST_ROWS]
+    rows = _under(value, path)
+    rows = list(rows.values() if isinstance(rows, dict) else rows)[:_FIRST_ROWS]
     if names:
         start = ".".join(path) + "."
         return any(name.startswith(start) or has_column(row, name) for row in rows for name in names)
@@ -205,10 +225,23 @@ _PAGE = re.compile(
 def is_page(value: Any, names: Sequence[str]) -> bool:
     """Whether an object is one page of an API's answers, with its rows in one list."""
     paths = rows_inside(value, names)
-    return len(paths) == 1 and all(_PAGE.search(key) for key in value if key != paths[0][0])
+    return len(paths) == 1 and bool(paths[0]) and _are_counts(key for key in value if key != paths[0][0])
+
+
+def _are_counts(keys: Iterable[str]) -> bool:
+    return all(map(_PAGE.search, keys))
+
+
+def is_empty_page(value: dict[str, Any]) -> bool:
+    """Whether an object has an empty list where a page has its rows."""
+    return sum(part == [] for part in value.values()) == 1 and _are_counts(key for key in value if value[key] != [])
 
 
 _GAP = re.compile(r"[\s,:\ufeff]*")
+# What stands around the JSON of a script, of a call, or of an API that guards against being run as a script
+_BEFORE = re.compile(r"\)\]\}'?,?\s*|(?:(?:var|let|const) )?[A-Za-z_$][\w.$]*\s*[=(]\s*|//[^\n]*\n\s*")
+_LONGEST_BEFORE = 200
+_BEHIND = ");"
 
 
 def _member(text: str, key: str, start: int) -> int:
@@ -251,6 +284,7 @@ class JsonStream:
         self._place = LineCounter()
         self._names = names
         self._parsed = ""
+        self._value: Any = None
         self.notes: list[str] = []  # Where the rows are, if they are inside one object
         self._ended = False
 
@@ -262,6 +296,11 @@ class JsonStream:
         """
         pages: list[tuple[str, ...]] = []
         first = self._peek()
+        if first not in ("", "{", "["):
+            self._read_more(_LONGEST_BEFORE)
+            if before := _BEFORE.match(self._text):
+                self._skip(before.end())
+                first = self._peek()
         if first == "{":
             row = self._element()
             paths = rows_inside(row[1], self._names) if not isinstance(row, InputError) else []
@@ -269,7 +308,7 @@ class JsonStream:
             if paths and (not self._peek() or is_page(row[1], self._names)):  # type: ignore[index]  # no error has paths
                 yield from self._inside(text, paths)
                 pages = paths
-            else:
+            elif self._peek() or isinstance(row, InputError) or not is_empty_page(row[1]):
                 yield row
         elif first not in ("", "["):
             raise self._error("expected a JSON array or JSON objects", "if this is not JSON, add --format")
@@ -279,6 +318,9 @@ class JsonStream:
                 self._skip(1)
                 yield from self._elements()
                 continue
+            if mark in _BEHIND:
+                self._skip(1)
+                continue
             row = self._element()
             rows = _under(row[1], pages[0]) if pages and not isinstance(row, InputError) else None
             if isinstance(rows, list):
@@ -287,18 +329,20 @@ class JsonStream:
                 yield row
 
     def _elements(self) -> Iterator[RawRow | InputError]:
+        header: list[str] = []
         if self._peek() != "]":
-            yield self._element()
+            yield from self._row_of(header)
             while (mark := self._peek()) == ",":
                 self._skip(1)
-                self._peek()
-                yield self._element()
+                if (mark := self._peek()) == "]":
+                    break  # some programs write a comma behind each row
+                yield from self._row_of(header)
             if not mark:
                 raise self._error("the array does not end (cut off?)", "fetch or write the file again")
             if mark != "]":
                 raise self._error(f"expected ',' or ']' after an element, found {mark!r}", "")
         self._skip(1)
-        if self._peek() not in ("", "["):
+        if self._peek() not in ("", "[", *_BEHIND):
             raise self._error("there is more after the end of the array", "write one array, or one object per line")
 
     def _inside(self, text: str, paths: list[tuple[str, ...]]) -> Iterator[RawRow | InputError]:
@@ -311,19 +355,34 @@ class JsonStream:
             hint = f"take one out: jq -c '.{names[0]}[]' FILE | mellea summarise -"
             hint += f" --text-field {column}" if column else ""
             raise InputError(message, path=self._path, line=1, hint=hint)
-        if (note := f"{self._path}: the rows are under {names[0]!r}") not in self.notes:
+        if names[0] and (note := f"{self._path}: the rows are under {names[0]!r}") not in self.notes:
             self.notes.append(note)
         at = text.index("{")
         for key in paths[0]:
             at = _member(text, key, at)
-        inside = JsonStream(iter((text[at : _NULLING.raw_decode(text, at)[1]],)), self._path)
+        value, end = _NULLING.raw_decode(text, at)
+        inner = text[at:end] if isinstance(value, list) else json.dumps(list(value.values()), ensure_ascii=False)
+        inside = JsonStream(iter((inner,)), self._path)
         inside._place.advance(text, 0, at)
         yield from inside.rows()
+
+    def _row_of(self, header: list[str]) -> Iterator[RawRow | InputError]:
+        """Yield the row of an element; the first list of a list of lists is their header, which is no row."""
+        line, starts = self._place.line, not header
+        row = self._element()
+        value = self._value
+        if not isinstance(value, list) or (starts and not names_text(map(str, value))):
+            yield row
+        elif starts:
+            header += map(str, value)
+        else:
+            fields = dict(zip(header, value, strict=False))
+            yield line, fields, json.dumps(fields, ensure_ascii=False)
 
     def _element(self) -> RawRow | InputError:
         line = self._place.line
         value, raw = self._parse_value()
-        self._parsed = raw
+        self._parsed, self._value = raw, value
         try:
             fields = _checked_object(value, raw)
         except BadJson as error:

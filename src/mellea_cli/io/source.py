@@ -46,7 +46,7 @@ from mellea_cli.io.formats import (
     known_format,
     refuse_binary,
 )
-from mellea_cli.io.json_reader import is_page, rows_inside
+from mellea_cli.io.json_reader import is_empty_page, is_page, rows_inside
 from mellea_cli.items import Item
 
 if TYPE_CHECKING:
@@ -626,7 +626,7 @@ def _wraps_rows(text: str, options: SourceOptions) -> bool:
         return len(text) > CHUNK_BYTES and "\n" not in text
     if start[end:].strip():
         return is_page(value, options.text_fields)
-    return bool(rows_inside(value, options.text_fields))
+    return bool(rows_inside(value, options.text_fields)) or (isinstance(value, dict) and is_empty_page(value))
 
 
 _BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from field.cases import answers, errors, exports, forms, kept, processes, streams, tables, wordings
+from field.cases import answers, errors, exports, forms, kept, processes, reports, streams, tables, wordings
 from field.model import Case
 
 CASES: tuple[Case, ...] = (
@@ -14,5 +14,6 @@ CASES: tuple[Case, ...] = (
     *tables.CASES,
     *exports.CASES,
     *kept.CASES,
+    *reports.CASES,
     *processes.CASES,
 )
