@@ -142,6 +142,19 @@ def test_the_row_shown_is_one_that_the_default_model_wrote() -> None:
     assert shown in (ROOT / "samples" / "results.jsonl").read_text(encoding="utf-8").splitlines()
 
 
+def test_the_sample_run_is_complete(tmp_path: Path) -> None:
+    """Each row of the table has its answer, the report counts them, and the page that ships is such a report."""
+    samples = ROOT / "samples"
+    ids = [line.split(",")[0] for line in (samples / "three-industries.csv").read_text(encoding="utf-8").splitlines()]
+    results = samples / "three-industries.results.jsonl"
+    rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    assert [row["id"] for row in rows] == ids[1:]
+    done = run_in_process(("report", str(results), "--by", "industry", "--json"), tmp_path)
+    assert json.loads(done.stdout)["rows"] == len(rows) == 60
+    page = (samples / "three-industries.report.html").read_text(encoding="utf-8")
+    assert all(f'"{row["id"]}"' in page for row in rows)
+
+
 def test_a_crontab_line_has_no_bare_percent_sign_and_a_full_path() -> None:
     """Cron ends a command at `%`, and does not have the `PATH` of a shell."""
     lines = [

@@ -211,12 +211,14 @@ _URGENT = re.compile(
     | double[\s-](?:charged|billed) | money\s+back | refund(?!\s+was|\s+came|\s+in) | fraud\w* | scam\w* | stole[n]?
     | took\s+(?:the\s+)?\S*\s*(?:euros?|dollars?|pounds?|money|fee) | still\s+(?:billing|charging)
     | (?:lost|deleted|erased|wiped|vanished|disappeared)\s+(?:all|my|our|the|every)\w*
-    | (?:notes|data|photos|files|playlists|drafts|presets|documents?|account)\s+
-      (?:\w+\s+)?(?:are|is|were|was)?\s*(?:all\s+)?(?:gone|lost|vanished|deleted|hacked)
+    | (?:notes|data|photos|files|playlists|drafts|presets|documents?|account|invoices|orders|messages|mails|records)
+      \s+(?:\w+\s+){0,3}?(?:are|is|were|was)?\s*(?:all\s+)?(?:gone|lost|vanished|deleted|hacked)
     | hacked | data\s+breach | locked\s+out | read\s+my\s+private
     | (?:cannot|can't|can\s+not|could\s+not|couldn't|unable\s+to|error\s.{0,60}\stry\s+to)\s+(?:log|sign)\s*in
     | passwords?\s+(?:is|are)\s+(?:written|visible|stored|shown)
-    | api\s+key | of\s+other\s+customers
+    | api\s+key | of\s+other\s+customers | another\s+(?:customer|user|patient)'s
+    | mov(?:e|ing)\s+to\s+(?:your|a|another)\s+(?:competitor|bank|provider|company) | (?:not|n't)\s+lock | spark(?:s|ed)
+    | in\s+pain
     | login\s+from | (?:can|could)\s+still\s+(?:log|sign)\s+in | euros?\s+back | (?:all|every)\s+\w+\s+(?:are|is)\s+down
     | (?:i\s+am|i'm|we\s+are|we're|are|am)\s+(?:leaving|cancel\w+|switching|moving\s+(?:to\s+another|away)|done\s+with)
     | will\s+(?:cancel|leave|switch|sue) | never\s+(?:again|buy|come\s+back|return)
