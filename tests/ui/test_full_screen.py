@@ -250,7 +250,7 @@ async def test_keys_reach_the_pager() -> None:
     assert shown.row == 1
 
 
-async def test_a_mistake_at_the_bottom_is_mended_there() -> None:
+async def test_a_mistake_at_the_bottom_is_corrected_there() -> None:
     """The line stays open with its text and with what is wrong, so further keys are no commands."""
     shown = pager()
     with create_pipe_input() as typed:

@@ -485,7 +485,7 @@ class RowPager:
 
         def accept(buffer: Buffer) -> bool:
             if not self.answer(self.question, buffer.text):
-                return True  # The text stays to be mended.
+                return True  # The text stays, to be corrected.
             self.question = ""
             application.layout.focus_last()
             return False
