@@ -111,7 +111,7 @@ def test_an_nps_of_few_rows_that_agree_is_not_certain(tmp_path: Path) -> None:
     [([1, 2, 5], (1, 5)), ([0.5, 1, 5], (0, 5)), ([1, 2, 9], (0, 10)), ([1, 2, 80], (0, 100))],
 )
 def test_the_interval_of_few_stars_ends_with_the_scale(
-    tmp_path: Path, stars: list[float], ends: tuple[int, int]
+    tmp_path: Path, stars: list[float], ends: tuple[float, float]
 ) -> None:
     """And its standard error stays that of Student's t, so a comparison is not too sure."""
     rows = [row | {"stars": value} for row, value in zip(scored_rows(3), stars, strict=True)]
