@@ -11,7 +11,7 @@ from inprocess import run_in_process
 from mellea_cli.models.catalogue import DEFAULT_MODEL
 from mellea_cli.models.store import ModelStore, default_root
 
-pytestmark = [pytest.mark.slow, pytest.mark.live]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(600)]
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 # Another processor rounds differently, so that one or two answers may change.
