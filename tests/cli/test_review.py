@@ -177,6 +177,26 @@ def test_corrections_win_in_runs_and_reports(mellea: Run, tmp_path: Path) -> Non
         assert (tmp_path / name).read_text(encoding="utf-8") == before
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_corrections_are_shown_and_selected_before_the_next_run(suffix: str, mellea: Run, tmp_path: Path) -> None:
+    """In show, export and --where, as the next run writes them; rows are told apart by their ids."""
+    field = ("--field", "tags(list): the tags", "-b", "scripted", "-q")
+    write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"Text {n}."} for n in (7, 8, 9)])
+    output = f"out.{suffix}"
+    assert mellea("summarise", "in.jsonl", "-o", output, *field).returncode == 0
+    said = {"sentiment": "mixed", "urgency": "high", "main_complaint": None, "tags": ["a", "b"]}
+    judged = [Correction("8", "Text 8.", name, "x", value, "eva") for name, value in said.items()]
+    CorrectionsFile(corrections_path(tmp_path / output)).add(judged)
+    where = ("--where", 'urgency == "high" and sentiment == "mixed"')
+    shown = json.loads(mellea("show", output, *where, "--json", "id,sentiment,main_complaint").stdout)
+    assert [(int(row["id"]), row["sentiment"], row["main_complaint"] or None) for row in shown] == [(8, "mixed", None)]
+    assert json.loads(mellea("report", output, *where, "--json").stdout)["rows"] == 1
+    assert json.loads(mellea("report", output, "--where", 'urgency == "low"', "--json").stdout)["rows"] == 2
+    assert mellea("export", output, "-o", f"copy.{suffix}").returncode == 0
+    assert mellea("summarise", "in.jsonl", "-o", output, *field).returncode == 0
+    assert (tmp_path / f"copy.{suffix}").read_text() == (tmp_path / output).read_text()
+
+
 def _sentiments(mellea: Run, name: str) -> list[str]:
     told = json.loads(mellea("report", name, "--format", "json").stdout)
     return [f"{value} {count}" for value, count in told["mix"]["sentiment"].items()]
