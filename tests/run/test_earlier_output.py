@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -231,13 +232,29 @@ def test_an_edited_input_cell_is_kept_and_an_edit_undone_is_none(
     assert "edited" not in summarise().stderr
 
 
-def test_edits_are_not_counted_as_the_model_s(summarise: Callable[..., Process], tmp_path: Path) -> None:
-    """The chart of sentiments has one row less, and the JSON says which row it is."""
-    summary = json.loads(summarise("out.jsonl", "--json").stderr.splitlines()[-1])
-    change(tmp_path / "out.jsonl", (1, "sentiment", "mixed"))
-    edited = json.loads(summarise("out.jsonl", "--json").stderr.splitlines()[-1])
-    assert sum(edited["values"]["sentiment"].values()) == sum(summary["values"]["sentiment"].values()) - 1
-    assert (edited["edited_cells"], edited["edited_rows"], edited["edited_ids"]) == (1, 1, ["2"])
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv"])
+def test_the_counts_of_a_run_have_the_edited_values(
+    output: str, summarise: Callable[..., Process], tmp_path: Path
+) -> None:
+    """An edit leaves the count of the model's value and joins that of its own; the JSON says which row it is."""
+    flags = (output, "--json", "--category", "tags[]=price,staff")
+    before = json.loads(summarise(*flags).stderr.splitlines()[-1])["values"]
+    path = tmp_path / output
+    if output == "out.csv":
+        rows = table(path)
+        rows[1] |= {"sentiment": "mixed", "urgency": "", "tags": "price | staff"}
+        save_table(path, rows)
+    else:
+        issues = read_rows(path)[1]["issues"] | {"urgency": None}
+        change(path, (1, "sentiment", "mixed"), (1, "issues", issues), (1, "tags", ["price", "staff"]))
+    edited = json.loads(summarise(*flags).stderr.splitlines()[-1])
+    found = table(path) if output == "out.csv" else [row | row["issues"] for row in read_rows(path)]
+    for name in ("sentiment", "urgency"):
+        assert edited["values"][name] == Counter(row[name] for row in found if row[name])
+        assert edited["values"][name] != before[name]
+    assert sum(edited["values"]["tags"].values()) > sum(before.get("tags", {}).values())
+    assert set(edited["values"]["tags"]) == {"price", "staff"}
+    assert (edited["edited_cells"], edited["edited_rows"], edited["edited_ids"]) == (3, 1, ["2"])
 
 
 def forget_hashes(journal: Path) -> None:

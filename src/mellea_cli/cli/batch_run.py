@@ -497,7 +497,7 @@ def open_output(
             replaces=earlier is not None,
             carried=edited.by_hand,
             edited=edited.edited,
-            counted=None if judged is None else judged.counted,
+            counted=edited.counted if reviewed is not None else None,
             check=edited.check,
         )
         if options.errors_file:

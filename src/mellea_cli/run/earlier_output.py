@@ -650,17 +650,6 @@ class Reviewed:
                 edited.pop(name, None)
         return added
 
-    def counted(self, item: Item, outcome: Outcome) -> Outcome:
-        """The outcome with what people have said in place of the answers, as the output has it."""
-        said = self._said(item)
-        if not said or not isinstance(outcome, Success):
-            return outcome
-        values = dict(outcome.values)
-        inside = values.get("issues")
-        if isinstance(inside, Mapping):
-            values["issues"] = {**inside, **{name: one.person for name, one in said.items() if name in inside}}
-        return replace(outcome, values={**values, **{name: one.person for name, one in said.items() if name in values}})
-
     def _is_news(self, name: str, value: Any, said: Mapping[str, Correction]) -> bool:
         """Whether an edited cell is newer than the corrections: a review has seen the cells edited before it."""
         if (one := said.get(name)) is None:
@@ -742,6 +731,7 @@ class EditedRows:
         self._edits_by_place: dict[int, Edit] = {}
         self._unwritten: set[int] = set()
         self._reviewed = reviewed
+        self._changed: dict[int, Mapping[str, Any]] = {}
 
     def keep(self, earlier: EarlierOutput | None, items: Iterable[Item] | None, *, overwrite: bool) -> None:
         """Find the rows of the earlier output among the items.
@@ -875,12 +865,15 @@ class EditedRows:
         edit = self.edits.get(item.position)
         if self._reviewed is not None:
             edited = edit.added if edit is not None else {}
-            row = replace(row, added=self._reviewed.corrected(item, row.added, edited, self._form))
+            corrected = self._reviewed.corrected(item, row.added, edited, self._form)
+            if corrected is not row.added:
+                self._changed[item.position] = corrected
+                row = replace(row, added=corrected)
         self._note(item, row, identity)
         if edit is None:
             return row
         self._unwritten.discard(item.position)
-        added = self._form.with_cells(row.added, edit.added)
+        self._changed[item.position] = added = self._form.with_cells(row.added, edit.added)
         changed = {**edit.input, **{name: value for name, value in edit.own.items() if name in item.fields}}
         own = {name: value for name, value in edit.own.items() if name not in item.fields}
         if self._form.is_table:
@@ -888,6 +881,16 @@ class EditedRows:
         else:
             added |= own
         return Row(replace(item, fields={**item.fields, **changed}, raw=None) if changed else item, added)
+
+    def counted(self, item: Item, outcome: Outcome) -> Outcome:
+        """The outcome of a row that is made, as the output has it: with what people have changed in it."""
+        if (changed := self._changed.pop(item.position, None)) is None or not isinstance(outcome, Success):
+            return outcome
+        values = {**outcome.values, **changed}
+        for column in self._form.added.columns:
+            if column.joint and isinstance(text := values.get(column.name), str):
+                values[column.name] = text.split(column.joint)
+        return replace(outcome, values=values)
 
     def _note(self, item: Item, row: Row, identity: KnownRow | None) -> None:
         """Remember what the run itself says about a row: whatever else is found in its cells is a person's."""
