@@ -347,6 +347,19 @@ def test_an_edited_row_that_left_the_input_stops_the_run(summarise: Callable[...
     assert MINE not in (tmp_path / "out.jsonl").read_text()
 
 
+def test_an_edited_row_whose_text_changed_stops_the_run(summarise: Callable[..., Process], tmp_path: Path) -> None:
+    """Without ids the message names the row; --overwrite gives this edit up and keeps the others."""
+    write_rows(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
+    summarise()
+    change(tmp_path / "out.jsonl", (0, "summary", MINE), (2, "sentiment", "mixed"))
+    change(tmp_path / "in.jsonl", (0, "text", "Another text now."))
+    refused = summarise(code=2).stderr
+    assert "the text of row 1 changed in in.jsonl, and a person has edited its answers, which would be lost" in refused
+    summarise("out.jsonl", "--overwrite")
+    found = read_rows(tmp_path / "out.jsonl")
+    assert (found[0]["summary"] == MINE, found[2]["sentiment"]) == (False, "mixed")
+
+
 def test_a_stopped_run_replaces_nothing_by_less(summarise: Callable[..., Process], tmp_path: Path) -> None:
     """With other settings and a limit of time the finished output stays; edits stay in it."""
     summarise()

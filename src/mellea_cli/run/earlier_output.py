@@ -587,13 +587,23 @@ class Reviewed:
         columns: the columns of the run's pipeline.
         id_column: the column with the id, where there is one.
         adopt: whether all cells that were edited by hand become corrections.
+        say: tells the user how many did.
 
     Raises:
         InputError: a line of the file is bad.
     """
 
-    def __init__(self, file: CorrectionsFile, columns: Iterable[Column], id_column: str, *, adopt: bool) -> None:
+    def __init__(
+        self,
+        file: CorrectionsFile,
+        columns: Iterable[Column],
+        id_column: str,
+        *,
+        adopt: bool,
+        say: Callable[[str], None],
+    ) -> None:
         self._file = file
+        self._say = say
         self._id_column = id_column
         self._corrections = read_corrections(file.path)
         self._columns = {column.name: column for column in columns if column.type}
@@ -664,6 +674,8 @@ class Reviewed:
     def store(self, journal: Journal) -> None:
         """Write the new corrections, and what the model says now about corrected rows."""
         self._file.add(self._new)
+        if number := len(self._new):
+            self._say(f"{number:,} edit{'s' * (number > 1)} adopted into {self._file.path.name}")
         self._new = []
         if self._later or MODEL_VALUES in journal.facts():
             journal.note_facts({MODEL_VALUES: json.dumps(self._later)})
@@ -727,6 +739,7 @@ class EditedRows:
         self._old_texts: set[bytes] = set()
         self._old_ids: set[bytes] = set()
         self._known_by_id = 0
+        self._new_texts: set[int] = set()
         self._placed = False
         self._edits_by_place: dict[int, Edit] = {}
         self._unwritten: set[int] = set()
@@ -800,8 +813,10 @@ class EditedRows:
         text, ident = _hash(canonical(item.text)), _ident(item.fields, self._form.id_column)
         if text == _NOTHING or text in self._old_texts or row in self._old_rows:
             self._found += 1
-        elif ident in self._old_ids:
-            self._known_by_id += 1
+        else:
+            self._known_by_id += ident in self._old_ids
+            if item.position in self._edits_by_place:
+                self._new_texts.add(item.position)
         return KnownRow(item.position, row, (text,), ident)
 
     def _place(self, item: Item, row: KnownRow, *, by_text_alone: bool = True, by_id_alone: bool = True) -> bool:
@@ -843,6 +858,12 @@ class EditedRows:
             return f"{name}: was written for another input: {found:,} of its {_rows(earlier.rows)} are in {self._input}"
         if lost := [edit for edit in self._edits_by_place.values() if edit.known.position in self._unplaced.rows]:
             places = _first_few([edit.known.position + 1 for edit in lost])
+            if all(edit.known.position in self._new_texts for edit in lost):
+                texts, rows = ("text of row", "its") if len(lost) == 1 else ("texts of rows", "their")
+                return (
+                    f"{name}: the {texts} {places} changed in {self._input}, and a person has edited {rows} answers,"
+                    " which would be lost; --overwrite gives up these edits alone"
+                )
             return (
                 f"{name}: {_rows(len(lost))} that a person has changed {'is' if len(lost) == 1 else 'are'} not in"
                 f" {self._input} (number {places}), and the changes would be lost"
