@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'mellea-cli[dev]'")
 
@@ -37,12 +38,14 @@ def axe(request: pytest.FixtureRequest) -> str:
     """The script of axe-core, which npm brings once; it checks pages for what keyboards and screen readers need."""
     folder = request.config.cache.mkdir("axe-core")
     script = folder / "node_modules/axe-core/axe.min.js"
-    if not script.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("npm is not installed, which brings axe-core (Debian: apt-get install npm)")
-        options = ("--no-save", "--no-package-lock", "--ignore-scripts", "--silent")
-        subprocess.run([npm, "install", "--prefix", str(folder), *options, _AXE], check=True, timeout=180)
+    # Two processes of pytest-xdist may need it at the same time.
+    with FileLock(folder / "lock"):
+        if not script.exists():
+            npm = shutil.which("npm")
+            if npm is None:
+                pytest.skip("npm is not installed, which brings axe-core (Debian: apt-get install npm)")
+            options = ("--no-save", "--no-package-lock", "--ignore-scripts", "--silent")
+            subprocess.run([npm, "install", "--prefix", str(folder), *options, _AXE], check=True, timeout=180)
     source = script.read_bytes()
     assert hashlib.sha256(source).hexdigest() == _AXE_SHA256
     return source.decode()

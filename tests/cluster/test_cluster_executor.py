@@ -280,7 +280,7 @@ async def test_retries_of_all_workers_are_counted(serve: Callable[..., ModelServ
     """The closing summary tells how often a request was sent again, wherever that was."""
     # A probe is answered: its refusals are another subject, and how many there are depends on the time.
     server = serve(fault=lambda call: faults.status(500) if call.attempt == 1 and "MARK-" in call.prompt else None)
-    result = await ClusterRun(tmp_path / "out.jsonl", server.openai_url)(marked(12))
+    result = await ClusterRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=60.0)(marked(12))
     assert result.exit_code is ExitCode.OK
     assert result.retries == 12
 

@@ -163,7 +163,7 @@ class RunOptions:
     ] = None
     max_themes: Annotated[
         int,
-        option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50, usual=True),
+        option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50),
         THEMES_ONLY,
     ] = 12
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
@@ -179,7 +179,6 @@ class RunOptions:
             "Put proposals into the themes file, by number; ask shows each. Labels no rows.",
             metavar="N,N|all|ask",
             env=False,
-            usual=True,
         ),
         THEMES_ONLY,
     ] = None
