@@ -859,9 +859,9 @@ class EditedRows:
         if lost := [edit for edit in self._edits_by_place.values() if edit.known.position in self._unplaced.rows]:
             places = _first_few([edit.known.position + 1 for edit in lost])
             if all(edit.known.position in self._new_texts for edit in lost):
-                texts, rows = ("text of row", "its") if len(lost) == 1 else ("texts of rows", "their")
+                texts, whose = ("text of row", "its") if len(lost) == 1 else ("texts of rows", "their")
                 return (
-                    f"{name}: the {texts} {places} changed in {self._input}, and a person has edited {rows} answers,"
+                    f"{name}: the {texts} {places} changed in {self._input}, and a person has edited {whose} answers,"
                     " which would be lost; --overwrite gives up these edits alone"
                 )
             return (
