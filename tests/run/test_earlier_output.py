@@ -354,7 +354,7 @@ def test_an_edited_row_whose_text_changed_stops_the_run(summarise: Callable[...,
     change(tmp_path / "out.jsonl", (0, "summary", MINE), (2, "sentiment", "mixed"))
     change(tmp_path / "in.jsonl", (0, "text", "Another text now."))
     refused = summarise(code=2).stderr
-    assert "the text of row 1 changed in in.jsonl, and a person has edited its answers, which would be lost" in refused
+    assert "the text of row 1 changed in in.jsonl, and a person has edited the answers; --overwrite" in refused
     summarise("out.jsonl", "--overwrite")
     found = read_rows(tmp_path / "out.jsonl")
     assert (found[0]["summary"] == MINE, found[2]["sentiment"]) == (False, "mixed")

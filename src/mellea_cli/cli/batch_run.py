@@ -497,7 +497,7 @@ def open_output(
             replaces=earlier is not None,
             carried=edited.by_hand,
             edited=edited.edited,
-            counted=edited.counted if reviewed is not None else None,
+            counted=edited.counted if judged or (reviewed and earlier and earlier.edits) else None,
             check=edited.check,
         )
         if options.errors_file:
@@ -658,10 +658,11 @@ _MOST_SETTINGS = 20
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs between two runs' settings, such as `model other instead of m`."""
     changed = [name for name in now if before.get(name, now[name]) != now[name] and name != "prompts"]
+    words = {True: "now with", False: "now without"}
     parts = [
-        f"now {'with' if now[name] else 'without'} --{name.replace('_', '-')}"
-        if isinstance(now[name], bool)
-        else f"{name} {now[name]} instead of {before.get(name)}"
+        f"{words[one]} --{name}"
+        if isinstance(one := now[name], bool)
+        else f"{name} {one} instead of {before.get(name)}"
         for name in changed
     ]
     return ", ".join(parts) or "other prompts"

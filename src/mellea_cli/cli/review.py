@@ -544,11 +544,7 @@ class _Gold:
                     self._by_text.setdefault(text_key(value), at)
         self._found: set[int] = set()
         self._known = {ident, "issues"}
-
-    @property
-    def first_id(self) -> str:
-        """The first id; empty for none."""
-        return next(iter(self._by_id), "")
+        self.first_id = next(iter(self._by_id), "")
 
     def unused(self, results: "Results") -> list[str]:
         """The columns that are no label, no text, and no column of the output."""

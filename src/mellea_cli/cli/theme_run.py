@@ -492,10 +492,8 @@ def accept(options: RunOptions) -> ExitCode:
     which, numbered = str(options.accept), {str(one.number): one for one in proposals}
     wanted = numbered if which in ("all", "ask") else dict.fromkeys(number.strip() for number in which.split(","))
     if unknown := [number for number in wanted if number not in numbered]:
-        which = f"the only proposal is number {proposals[0].number}"
-        if len(proposals) > 1:
-            which = f"the proposals are the numbers {', '.join(numbered)}"
-        raise UsageError(f"--accept {unknown[0]}: is not the number of a proposal", hint=which)
+        hint = f"the proposals have these numbers: {', '.join(numbered)}"
+        raise UsageError(f"--accept {unknown[0]}: is not the number of a proposal", hint=hint)
     accepted = []
     for one in (numbered[number] for number in wanted):
         typer.echo(_headline(one))

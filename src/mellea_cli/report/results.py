@@ -360,14 +360,15 @@ class Results:
         if not said or is_non_answer(text):
             return fields
         changed = dict(fields)
-        joints = _joints(self.own)
         for name, one in said.items():
             if columns.nested and name in _ISSUE_PARTS:
                 column = columns.added["issues"]
                 inside = changed.get(column)
                 changed[column] = {**(inside if isinstance(inside, Mapping) else {}), name: one.person}
             elif column := columns.added.get(name) or columns.own.get(name, ""):
-                value = Added(name, joint=joints.get(name, "")).cell(one.person) if self._flat else one.person
+                value = (
+                    Added(name, joint=_joints(self.own).get(name, "")).cell(one.person) if self._flat else one.person
+                )
                 changed[column] = "" if self._flat and value is None else value
         return changed
 

@@ -859,11 +859,8 @@ class EditedRows:
         if lost := [edit for edit in self._edits_by_place.values() if edit.known.position in self._unplaced.rows]:
             places = _first_few([edit.known.position + 1 for edit in lost])
             if all(edit.known.position in self._new_texts for edit in lost):
-                texts, whose = ("text of row", "its") if len(lost) == 1 else ("texts of rows", "their")
-                return (
-                    f"{name}: the {texts} {places} changed in {self._input}, and a person has edited {whose} answers,"
-                    " which would be lost; --overwrite gives up these edits alone"
-                )
+                text = f"the text of row{'s' * (len(lost) > 1)} {places} changed in {self._input}"
+                return f"{name}: {text}, and a person has edited the answers; --overwrite gives up these edits alone"
             return (
                 f"{name}: {_rows(len(lost))} that a person has changed {'is' if len(lost) == 1 else 'are'} not in"
                 f" {self._input} (number {places}), and the changes would be lost"
@@ -886,8 +883,7 @@ class EditedRows:
         edit = self.edits.get(item.position)
         if self._reviewed is not None:
             edited = edit.added if edit is not None else {}
-            corrected = self._reviewed.corrected(item, row.added, edited, self._form)
-            if corrected is not row.added:
+            if (corrected := self._reviewed.corrected(item, row.added, edited, self._form)) is not row.added:
                 self._changed[item.position] = corrected
                 row = replace(row, added=corrected)
         self._note(item, row, identity)
