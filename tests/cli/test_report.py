@@ -320,6 +320,15 @@ def test_an_export_is_sorted_like_show(mellea: Run, output: Path) -> None:
     assert "--sort: no column 'urgncy'" in wrong.stderr
 
 
+def test_an_export_of_the_rows_with_a_text(mellea: Run, output: Path) -> None:
+    """The same rows as show has with the same search."""
+    for text, ids in (("REFUND", ["R-1"]), ("mobile", ["R-1"]), ("r-", ["R-1", "R-2", "R-3"]), ("nowhere", [])):
+        shown = mellea("show", str(output), "--search", text, "--columns", "id")
+        found = mellea("export", str(output), "--search", text, "--columns", "id", "--output-format", "csv")
+        assert (found.returncode, found.stdout.split()) == (0, ["id", *ids])
+        assert shown.stdout.split() == ["id", *ids]
+
+
 @pytest.mark.parametrize("name", ["none.csv", "none.xlsx", "none.parquet"])
 def test_an_export_without_hits_has_its_header(mellea: Run, output: Path, tmp_path: Path, name: str) -> None:
     """Of a table and of JSON, all columns or those that were named."""

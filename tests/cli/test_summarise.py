@@ -570,7 +570,7 @@ def test_near_duplicates_share_the_answer_of_the_first(mellea: Run, tmp_path: Pa
         once = ("summarise", "in.jsonl", "-o", "out.jsonl", "-b", "openai", "-m", "test-model")
         once = (*once, "--base-url", server.openai_url)
         planned = mellea(*once, "--near-duplicates", "--dry-run")
-        assert "2 with the text of an earlier row" in planned.stdout + planned.stderr
+        assert "3 new, 2 nearly identical to an earlier row" in planned.stdout
         for told in ("alike: 2 rows shared the answer of a nearly identical text", ""):
             done = mellea(*once, "--near-duplicates")
             assert (done.returncode, server.state.requests) == (0, 3)

@@ -71,8 +71,8 @@ def test_the_figures_are_those_of_the_rows(tmp_path: Path) -> None:
     }
 
 
-def test_the_most_urgent_quotes_are_high_and_negative_first(tmp_path: Path) -> None:
-    """Urgency decides, then the sentiment, then the place; the same words are shown once."""
+def test_the_urgent_quotes_are_high_and_negative_first(tmp_path: Path) -> None:
+    """Only high urgency counts, then the sentiment, then the place; the same words are shown once."""
 
     def row(text: str, urgency: str, sentiment: str) -> dict[str, Any]:
         return {"text": text, "summary": "s", "sentiment": sentiment, "issues": {"urgency": urgency}}
@@ -84,7 +84,8 @@ def test_the_most_urgent_quotes_are_high_and_negative_first(tmp_path: Path) -> N
         row("high", "high", "negative"),
         row("high", "high", "negative"),
     ]
-    assert [quote.text for quote in figures_of(tmp_path, rows).urgent] == ["high", "high mixed", "medium"]
+    assert [quote.text for quote in figures_of(tmp_path, rows).urgent] == ["high", "high mixed"]
+    assert not figures_of(tmp_path, rows[:2]).urgent
 
 
 def test_praise_is_proved_by_happy_customers(tmp_path: Path) -> None:

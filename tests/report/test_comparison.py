@@ -24,6 +24,7 @@ from mellea_cli.report.comparison import (
     comparison_to_markdown,
     held_sentence,
     points,
+    theme_notes,
 )
 from mellea_cli.report.figures import Figures, Labels, Mix, ThemeFigures
 from mellea_cli.report.html_report import comparison_to_html
@@ -241,3 +242,27 @@ def test_a_comparison_page_has_every_figure_and_no_path(tmp_path: Path) -> None:
         assert points(change) in page
     assert str(tmp_path) not in page
     assert "<script" not in page
+
+
+def test_a_note_says_that_kinds_of_themes_were_guessed(tmp_path: Path) -> None:
+    """Once, where no themes file has them; with a file there is none."""
+    rows = result_rows(60, themed=True)
+    found = [note for note in theme_notes(compared(tmp_path, rows, rows)) if "kinds" in note]
+    assert len(found) == 1
+    assert "mostly positive count as praise, the others as complaints" in found[0]
+    names = {name for row in rows for name in row["themes"] or ()}
+    themes = [Theme(name, "d", kind="complaint") for name in names]
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_results(str(tmp_path / f"{name}.jsonl"))) for name in ("old", "new")]
+        assert not [note for note in theme_notes(compare(*files, themes=themes)) if "kinds" in note]
+
+
+def test_the_notes_of_a_page_are_sentences(tmp_path: Path) -> None:
+    """With a capital and a full stop; a note about a file begins with its name."""
+    rows = result_rows(60, themed=True)
+    comparison = compared(tmp_path, rows, [*rows, {"id": "x"}])
+    page = "".join(comparison_to_html(comparison, title="t", written=datetime(2026, 1, 1, tzinfo=UTC)))
+    notes = re.findall(r'<p class="note">(.*?)</p>', page)
+    assert any(note.startswith("Most rows are in both files") and note.endswith(".") for note in notes)
+    assert all(note[0].isupper() or note.startswith(("old.jsonl:", "new.jsonl:")) for note in notes)
+    assert "docs/" not in "".join(notes)

@@ -112,6 +112,23 @@ def test_every_form_of_a_report_shows_them(tmp_path: Path, suffix: str) -> None:
         assert '"fields":[{"name":"team","values":["delivery","billing"]}' in text
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        ("number", [1.0], "mean 1.00, from 1.00 to 1.00"),
+        ("number", [0.25, 0.875], "mean 0.56, from 0.25 to 0.88"),
+        ("number", [0.001, 0.003], "mean 0.002, from 0.001 to 0.003"),
+        ("number", [0.5, 2.5], "mean 1.5, from 0.5 to 2.5"),
+        ("int", [1, 1], "mean 1, from 1 to 1"),
+    ],
+)
+def test_shares_have_two_decimals(kind: str, values: list[float], said: str) -> None:
+    """Numbers from 0 to 1, such as a confidence; very small ones and others keep their digits."""
+    counts = [(str(value), 1) for value in values]
+    mean = sum(values) / len(values)
+    assert FieldFigures("f", kind, len(values), 0, counts, 0, mean, min(values), max(values)).summary() == said
+
+
 def test_two_outputs_are_compared(tmp_path: Path) -> None:
     """Choices as groups of their own, numbers by their means."""
     written(tmp_path / "old.jsonl")

@@ -106,6 +106,23 @@ def test_an_nps_of_few_rows_that_agree_is_not_certain(tmp_path: Path) -> None:
     assert found.low < 75
 
 
+@pytest.mark.parametrize(
+    ("stars", "ends"),
+    [([1, 2, 5], (1, 5)), ([0.5, 1, 5], (0, 5)), ([1, 2, 9], (0, 10)), ([1, 2, 80], (0, 100))],
+)
+def test_the_interval_of_few_stars_ends_with_the_scale(
+    tmp_path: Path, stars: list[float], ends: tuple[float, float]
+) -> None:
+    """And its standard error stays that of Student's t, so a comparison is not too sure."""
+    rows = [row | {"stars": value} for row, value in zip(scored_rows(3), stars, strict=True)]
+    found = score_of(tmp_path, rows, "stars")
+    assert (found.low, found.high) == ends
+    spread = 4.303 * pandas.Series(stars).std() / 3**0.5
+    assert found.standard_error == pytest.approx(spread / 1.96, rel=1e-3)
+    assert found.sentence().endswith("3 rows with a score")
+    assert score_of(tmp_path, rows[:1], "stars").sentence().endswith(", 1 row with a score")
+
+
 @pytest.mark.parametrize(("highest", "satisfied"), [(5, 2), (7, 2), (10, 2)])
 def test_satisfied_are_the_two_highest_values_of_the_scale(tmp_path: Path, highest: int, satisfied: int) -> None:
     """The scale is the smallest usual one with all values."""

@@ -182,14 +182,15 @@ def test_a_forecast_counts_rows_by_unit() -> None:
 
 def test_a_forecast_counts_nearly_identical_texts_once() -> None:
     """As a run would ask them; one that is answered answers the others."""
-    rows = [Item(place, place, text) for place, text in enumerate(["Great", "great.", "great?", " ", "Bad"])]
+    texts = ["Great", "great.", "Great", "great?", " ", "Bad"]
+    rows = [Item(place, place, text) for place, text in enumerate(texts)]
     shared, answers = plan(normalise=True), MemoryAnswers()
     found = forecast(rows, shared, answers)
-    assert (found.new, found.identical, found.blank) == (3, 1, 1)
+    assert (found.new, found.identical, found.alike, found.blank) == (3, 1, 1, 1)
     answers.commit([(shared.key("great"), GOOD)])
     found = forecast(rows, shared, answers)
-    assert (found.new, found.known, found.identical) == (2, 1, 1)
-    assert forecast(rows, plan(), MemoryAnswers()).identical == 0
+    assert (found.new, found.known, found.identical, found.alike) == (2, 1, 1, 1)
+    assert forecast(rows, plan(), MemoryAnswers()).alike == 0
 
 
 STORY = "We stayed for three nights in {}, and the heating in our room was broken the whole time."

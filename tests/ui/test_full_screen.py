@@ -185,6 +185,7 @@ def test_rows_are_selected_and_sorted() -> None:
     ("question", "text", "said"),
     [
         ("where", "urgncy == 1", "no column 'urgncy': did you mean urgency?"),
+        ("where", "urgency == high", "no column 'high': write text in quotes: \"high\"; a column with blanks: `high`"),
         ("where", "stars ==", "--where: stars ==: something is missing at the end"),
         ("sort by", "-strs", "no column 'strs': did you mean stars?"),
         ("columns", "id, txt", "no column 'txt': did you mean text?"),
@@ -194,7 +195,7 @@ def test_a_wrong_answer_changes_nothing(question: str, text: str, said: str) -> 
     """The line at the bottom says what is wrong."""
     shown = pager()
     before = screen(shown)
-    shown.answer(question, text)
+    assert not shown.answer(question, text)
     after = screen(shown, 120)
     assert after[-1].startswith(said)
     assert screen(shown)[:-1] == before[:-1]
@@ -242,10 +243,47 @@ async def test_keys_reach_the_pager() -> None:
         while shown.mode != "row":
             drawn.clear()
             await drawn.wait()
-        typed.send_text("q")
+        typed.send_text("qq")
         await ended
+    assert shown.mode == "table"
     assert shown.search == "case 12."
     assert shown.row == 1
+
+
+async def test_a_mistake_at_the_bottom_is_corrected_there() -> None:
+    """The line stays open with its text and with what is wrong, so further keys are no commands."""
+    shown = pager()
+    with create_pipe_input() as typed:
+        application = shown._application({}, typed, DummyOutput())
+        drawn = asyncio.Event()
+        application.after_render += lambda _: drawn.set()
+        ended = asyncio.create_task(application.run_async())
+        typed.send_text("wurgency == high\r")
+        while not shown.note:
+            drawn.clear()
+            await drawn.wait()
+        assert shown.question == "where"
+        assert screen(shown)[-1].startswith("no column 'high': write text in quotes")
+        assert application.current_buffer.text == "urgency == high"
+        typed.send_text("\x7f" * 4 + '"high"\r')
+        while shown.where is None:
+            drawn.clear()
+            await drawn.wait()
+        typed.send_text("q")
+        await ended
+    assert shown.where.expression == 'urgency == "high"'
+    assert (shown.question, shown.note) == ("", "")
+
+
+def test_the_bottom_line_says_what_q_does() -> None:
+    """It quits from the table, and goes back from a row and from the keys."""
+    shown = pager()
+    assert screen(shown)[-1].startswith("q quit")
+    for key in ("enter", "?"):
+        shown.press(key)
+        assert screen(shown)[-1].startswith("q back")
+        shown.press("escape")
+        assert screen(shown)[-1].startswith("q quit")
 
 
 def test_a_terminal_of_few_characters_gets_these() -> None:
@@ -436,6 +474,18 @@ def test_a_long_text_is_scrolled(review: Review) -> None:
     last = "\n".join(_screen(review, 60, 20, scroll=500))
     assert "The room was loud." not in last
     assert "more lines" not in last
+
+
+def test_a_long_answer_is_whole_or_ends_with_a_sign(tmp_path: Path) -> None:
+    """It is wrapped while there are empty lines; on a small screen it ends with an ellipsis."""
+    own = {"reason": "word " * 20 + "end", "stars": 2}
+    fields = (ReviewField("stars", "int"), ReviewField("reason", "text"))
+    rows = [ReviewRow(Record(1, "R1", "A text. " * 30, "answered", own=own), "random")]
+    review = Review(rows, fields, Corrections(), CorrectionsFile(tmp_path / "c.jsonl"), "eva")
+    assert any(line.rstrip().endswith(" end") for line in _screen(review, 60, 30))
+    small = [line for line in _screen(review, 60, 10) if "reason" in line]
+    assert len(small) == 1
+    assert small[0].endswith("…")
 
 
 def test_changes_and_evidence_stand_out(review: Review) -> None:

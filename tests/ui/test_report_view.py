@@ -173,5 +173,5 @@ def test_an_interval_without_a_clear_change_is_explained(tmp_path: Path) -> None
     paths = [week(tmp_path / "a.jsonl", (240, 90, 270)), week(tmp_path / "b.jsonl", (276, 90, 234))]
     text = compared_text(paths, {})
     assert "no clear change" in text.split("negative")[1].split("mixed")[0]
-    assert "note       an interval that excludes 0 with no clear change: 6 shares are" in text
+    assert "note       some intervals exclude 0 although the change is not clear: 6 shares" in text
     assert "excludes 0" not in compared_text([paths[0], week(tmp_path / "c.jsonl", (240, 91, 269))], {})

@@ -387,6 +387,7 @@ def _item_counts(total: int, found: Forecast, *, own_text: bool = True) -> str:
         (found.known, "answered already"),
         (found.failed, "failed earlier"),
         (found.identical, "with the text of an earlier row"),
+        (found.alike, "nearly identical to an earlier row"),
         (found.blank, "without text" if own_text else "with nothing to label"),
     )
     counts = [f"{count:,} {what}" for count, what in others if count]

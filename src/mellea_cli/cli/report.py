@@ -264,6 +264,7 @@ _Columns = Annotated[
     flag(OUTPUT, "Columns in their order, such as id,urgency,text. Repeatable.", metavar="NAMES", **COLUMN),
 ]
 _Sort = Annotated[str | None, flag(OUTPUT, "Sort by a column; -NAME: from the end.", metavar="NAME", **COLUMN)]
+_Search = Annotated[str | None, flag(INPUT, "Only rows with this text in a column.", metavar="TEXT")]
 _Limit = Annotated[int | None, flag(INPUT, "Only the first N rows of what is selected and sorted.", "-n", min=1)]
 
 
@@ -280,7 +281,7 @@ class ShowFlags:
     ] = None
     pager: Annotated[bool, flag(OUTPUT, "Page at a terminal, or print lines.", "--pager/--no-pager")] = True
     where: WhereFlag = None
-    search: Annotated[str | None, flag(INPUT, "Only rows with this text in a column.", metavar="TEXT")] = None
+    search: _Search = None
     limit: _Limit = None
     input_format: InputFormatFlag = None
     encoding: EncodingFlag = None
@@ -381,6 +382,7 @@ class ExportFlags:
     json: Annotated[bool, flag(OUTPUT, "The closing line as JSON on stderr.")] = False
     raw_csv: Annotated[bool, flag(OUTPUT, "Do not escape CSV cells that a spreadsheet runs as formulas.")] = False
     where: WhereFlag = None
+    search: _Search = None
     limit: _Limit = None
     input_format: InputFormatFlag = None
     encoding: EncodingFlag = None
@@ -396,7 +398,7 @@ def export(flags: ExportFlags) -> ExitCode:
     """
     from mellea_cli.io.files import OutputLock, resolve_output
     from mellea_cli.io.formats import known_format, output_format
-    from mellea_cli.io.row_filter import in_order
+    from mellea_cli.io.row_filter import has_text, in_order
     from mellea_cli.io.sink import SinkOptions, open_sink
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
@@ -418,6 +420,8 @@ def export(flags: ExportFlags) -> ExitCode:
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
         found = iter(rows)
+        if flags.search:
+            found = (row for row in found if has_text(rows.flat(row[1]), flags.search))
         if flags.sort:
             found = in_order(found, lambda row: rows.sorting(row[1]), descending=flags.sort.startswith("-"))
         found = islice(found, flags.limit)

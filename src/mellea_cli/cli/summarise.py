@@ -315,7 +315,7 @@ class RunOptions:
     ] = True
     near_duplicates: Annotated[
         bool,
-        option(RUN, "Long texts that are nearly the same share an answer, and their rows say so."),
+        option(RUN, "Long texts that are nearly the same share an answer (pip install 'mellea-cli[duplicates]')."),
         SUMMARISE,
     ] = False
     learn: Annotated[

@@ -10,7 +10,7 @@ import json
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -136,16 +136,21 @@ def require_columns(columns: Iterable[NamedColumn], rows: RowStream, path: str, 
     return replace(rows, stream=chain(taken, rows.stream)) if taken else rows
 
 
+def condition_hint(name: str, names: Sequence[str]) -> str:
+    """What to write in a condition in the place of a column that does not exist."""
+    if not (close := nearest(name, names)):
+        return f'write text in quotes: "{name}"; a column with blanks: `{name}`'
+    bare = re.fullmatch(r"[^\W\d]\w*(\.\w+)*", close)
+    return f"did you mean {close if bare else f'`{close}`'}?"
+
+
 def _unknown(name: str, known: Iterable[str], path: str, line: int | None, flag: str) -> InputError:
     names = list(known)
-    close = nearest(name, names)
-    if close:
-        bare = flag != FLAG or re.fullmatch(r"[^\W\d]\w*(\.\w+)*", close)
-        hint = f"did you mean {close if bare else f'`{close}`'}?"
-    elif flag == FLAG:
-        hint = f'write text in quotes: "{name}"; a column with blanks: `{name}`'
+    if flag == FLAG:
+        hint = condition_hint(name, names)
     else:
-        hint = f"name one of the columns with {flag}"
+        close = nearest(name, names)
+        hint = f"did you mean {close}?" if close else f"name one of the columns with {flag}"
     return InputError(f"{flag}: no column {name!r}; columns seen: {listed(names)}", path=path, line=line, hint=hint)
 
 

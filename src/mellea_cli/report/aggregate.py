@@ -115,7 +115,7 @@ class Aggregator:
             self._non_answers += 1
         elif record.state == "failed":
             self._failures[record.error_kind or "error"] += 1
-        elif record.urgency in ("high", "medium"):
+        elif record.urgency == "high":
             self._urgent.add(severity, record, record.words)
         themes = [name for name in record.themes or () if name not in (OTHER, NONE)]
         self._add_themes(record, themes, severity)

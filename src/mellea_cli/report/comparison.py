@@ -313,11 +313,17 @@ def theme_notes(comparison: Comparison) -> list[str]:
     without = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
     if len(without) == 1:
         notes.append(f"themes are not compared: {without[0]} has none")
+    themes = [theme for one in (comparison.old, comparison.new) for theme in one.themes if theme.count]
+    if not without and any(not theme.kind for theme in themes):
+        notes.append(
+            "no themes file has the kinds of these themes: those whose rows are mostly positive count as praise, the "
+            "others as complaints"
+        )
     if any(not change.holds and (change.points_low > 0 or change.points_high < 0) for change in comparison.changes):
         compared = many(len(comparison.changes), "share")
         notes.append(
-            f"an interval that excludes 0 with no clear change: {compared} are compared at once, and some of so many "
-            "intervals exclude 0 by chance (docs/figures.md)"
+            f"some intervals exclude 0 although the change is not clear: {compared} are compared at once, and of so "
+            "many intervals some exclude 0 by chance"
         )
     if 2 * (comparison.kept - comparison.edited) > max(1, comparison.old.rows, comparison.new.rows):
         notes.append("most rows are in both files: the intervals, made for rows of different customers, are too wide")

@@ -190,6 +190,8 @@ class FieldFigures:
             return many(different, "different value") if self.answered else "no value in any row"
         if self.mean is None or self.lowest is None or self.highest is None:
             return ""
+        if self.type != "int" and self.lowest >= 0 and 0.1 <= self.highest <= 1:
+            return f"mean {self.mean:.2f}, from {self.lowest:.2f} to {self.highest:.2f}"
         return f"mean {self.mean:.4g}, from {self.lowest:g} to {self.highest:g}"
 
 
@@ -239,7 +241,7 @@ class Figures:
     labels: Labels | None = None  # `None` when the rows have no themes
     themes: Sequence[ThemeFigures] = ()
     parents: Sequence[ThemeFigures] = ()  # Rows with a theme of each heading, once however many of them they have
-    urgent: Sequence[Quote] = ()  # The most urgent rows, worst first
+    urgent: Sequence[Quote] = ()  # Rows of high urgency, negative ones first
     trend: Trend | None = None
     splits: Sequence[Split] = ()
     notes: Sequence[str] = ()  # What a reader should know about the figures

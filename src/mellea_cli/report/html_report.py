@@ -96,15 +96,19 @@ def comparison_to_html(comparison: Comparison, *, title: str, written: datetime,
         sections=list(comparison.sections()),
         result=held_sentence(comparison),
         rows=row_sentence(comparison),
-        notes=[note.replace(figures.name, PurePath(figures.name).name) for figures, note in _named_notes(comparison)],
+        notes=list(_page_notes(comparison)),
         points=points,
         style=style,
     )
 
 
-def _named_notes(comparison: Comparison) -> Iterator[tuple[Figures, str]]:
+def _page_notes(comparison: Comparison) -> Iterator[str]:
+    """Notes as sentences, without the folders of files; one that begins with a name keeps it as it is."""
+    names = [f"{name}:" for one in comparison.files for name in (one.name, *(field.name for field in one.fields))]
     for note in theme_notes(comparison):
-        yield next((one for one in comparison.files if one.name in note), comparison.new), note
+        figures = next((one for one in comparison.files if one.name in note), comparison.new)
+        text = note.replace(figures.name, PurePath(figures.name).name)
+        yield text if note.startswith(tuple(names)) else f"{text[:1].upper()}{text[1:]}."
 
 
 _MOST_IMPACTS = 40

@@ -33,6 +33,7 @@ _NAMES: Mapping[ScoreKind, frozenset[str]] = {
     "stars": frozenset(("stars", "rating", "starrating", "ratings", "reviewrating", "overallrating")),
 }
 _CSAT_SCALES = (5, 7, 10)
+_STAR_SCALES = (5, 10, 100)
 _MOST_GROUPS = 10_000
 _LEAST_ROWS = 5  # Fewer rows in or outside of a group: its impact is never said to hold
 
@@ -71,6 +72,7 @@ class ScoreFigures:
     high: float
     parts: Sequence[tuple[str, int]]  # Rows by what their score means, such as `promoters`
     impacts: Sequence[Impact]  # Worst first
+    standard_error: float
 
     @property
     def label(self) -> str:
@@ -94,7 +96,8 @@ class ScoreFigures:
         """The score with its interval and the number of rows."""
         end = f"{self.shown(self.low)} to {self.shown(self.high)}"
         percent = " %" if self.kind == "csat" else ""
-        return f"{self.label} {self.shown(self.value)}{percent} ({end}), {self.rows:,} rows with a score"
+        rows = "row" if self.rows == 1 else "rows"
+        return f"{self.label} {self.shown(self.value)}{percent} ({end}), {self.rows:,} {rows} with a score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def score_change(old: ScoreFigures | None, new: ScoreFigures | None) -> ScoreCha
     # The ends of a difference from those of both scores, as Newcombe's for shares.
     low = change - math.hypot(new.value - new.low, old.high - old.value)
     high = change + math.hypot(new.high - new.value, old.value - old.low)
-    error = math.hypot(new.high - new.low, old.high - old.low) / (2 * Z)
+    error = math.hypot(new.standard_error, old.standard_error)
     p = normal_p(change / error) if error else float(change == 0)
     return ScoreChange(old.kind, old.value, new.value, change, low, high, p, unit=new.unit)
 
@@ -225,10 +228,18 @@ class ScoreTally:
             for (group, name, sums, impact, error), holds in zip(impacts, holding, strict=True)
         ]
         made.sort(key=lambda one: (one.impact, one.name))
-        ends = (interval.low, interval.high)
-        return ScoreFigures(
-            self.kind, self.column, self.rows, self.missing, self.unreadable, everything.mean, *ends, parts, made
-        )
+        standard_error = (interval.high - interval.low) / (2 * Z)
+        least, most = self._scale_ends()
+        ends = (max(interval.low, least), min(interval.high, most))
+        counted = (self.rows, self.missing, self.unreadable)
+        return ScoreFigures(self.kind, self.column, *counted, everything.mean, *ends, parts, made, standard_error)
+
+    def _scale_ends(self) -> tuple[float, float]:
+        """The lowest and the highest score that there can be; of stars by the smallest usual scale with all values."""
+        if self.kind != "stars":
+            return (-100.0 if self.kind == "nps" else 0.0), 100.0
+        most = next(scale for scale in _STAR_SCALES if max(self._counts) <= scale)
+        return (1.0 if most == _STAR_SCALES[0] and min(self._counts) >= 1 else 0.0), float(most)
 
     def _points(self) -> tuple[dict[float, float], list[tuple[str, int]]]:
         """The number that each value stands for, and rows by what their values mean."""

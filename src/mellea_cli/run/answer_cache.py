@@ -282,7 +282,9 @@ class Forecast:
     blank: int = 0
     """Without any text: nothing is asked."""
     identical: int = 0
-    """Same text as an earlier item of the input, or one that is nearly identical: asked once."""
+    """Same text as an earlier item of the input: asked once."""
+    alike: int = 0
+    """Not the same text as an earlier item, but a nearly identical one: asked once."""
     again: int = 0
     """Those of the new ones that were answered with other settings."""
     calls: int = 0
@@ -334,9 +336,11 @@ def forecast(
         key = plan.key(item.text, item.id, item.fields)
         shared = plan.shared_key(item, key)
         if shared in seen:
-            found.identical += 1
+            is_alike = shared != key and key not in seen
+            found.alike += is_alike
+            found.identical += not is_alike
             continue
-        seen.add(shared)
+        seen.update((shared, key))
         outcome = rows.lookup(key) or (rows.lookup(shared) if shared != key else None)
         if not isinstance(outcome, Success) and carried is not None:
             outcome = carried(item) or outcome

@@ -21,7 +21,7 @@ from prompt_toolkit.output import ColorDepth, Output
 from mellea_cli.errors import MelleaError, OutputError, UsageError, name_some, nearest
 from mellea_cli.io.columns import same_names
 from mellea_cli.io.corrections import Correction, Corrections, CorrectionsFile, now, same_value
-from mellea_cli.io.row_filter import NamedColumn, RowFilter, cell_text, has_text, in_order
+from mellea_cli.io.row_filter import NamedColumn, RowFilter, cell_text, condition_hint, has_text, in_order
 from mellea_cli.report.agreement import ReviewField, ReviewRow, evidence
 from mellea_cli.report.figures import many
 from mellea_cli.ui.console import clean, make_console
@@ -108,7 +108,12 @@ _PROSE = 24  # Cells from which a column is prose, which wraps
 _ROW_LINES = 5  # Lines of one row in the table; Enter shows all of it
 _TAB = 4
 _HELP_KEYS = 24
-_KEYS = "q quit  / search  n next  s sort  w where  c columns  Enter row  ? keys"
+_KEYS = {
+    "table": "q quit  / search  n next  s sort  w where  c columns  Enter row  ? keys",
+    "row": "q back  Left Right other rows  Up Down scroll  ? keys",
+    "help": "q back",
+}
+_ASKING = "Enter takes it, Esc leaves it as it was"
 _HELP = (
     ("Up Down, j k", "one row"),
     ("PgUp PgDn, b Space", "one screen"),
@@ -119,8 +124,7 @@ _HELP = (
     ("s", "sort by a column; -NAME from the end; nothing restores the file's order"),
     ("w", "only rows that meet a condition, such as: urgency == \"high\""),
     ("c", "columns to show, separated by commas"),
-    ("Esc", "back"),
-    ("q", "quit"),
+    ("q Esc", "back; in the table q quits"),
 )  # fmt: skip
 
 
@@ -157,6 +161,11 @@ class _Rows:
     def known(self) -> str:
         """How many rows there are, as far as it is known."""
         return f"{len(self._read):,}" + ("" if self.complete else "+")
+
+
+def _column_hint(name: str, names: Sequence[str]) -> str:
+    near = nearest(name, names)
+    return f"did you mean {near}?" if near else f"there are {name_some(names)}"
 
 
 class RowPager:
@@ -208,7 +217,9 @@ class RowPager:
         return clip(line, columns)
 
     def _status(self, columns: int) -> Line:
-        return clip((("warn", self.note) if self.note else ("quiet", _KEYS),), columns)
+        return clip(
+            (("warn", self.note) if self.note else ("quiet", _ASKING if self.question else _KEYS[self.mode]),), columns
+        )
 
     def _table(self, columns: int, height: int) -> list[Line]:
         shown = self._fitting(columns)
@@ -396,8 +407,12 @@ class RowPager:
             index += step
         self.note = f"no {'further' if step > 0 else 'earlier'} row has {self.search!r}" if total != 0 else "no rows"
 
-    def answer(self, question: str, text: str) -> None:
-        """Take what was typed at the bottom: `search`, `sort by`, `where` or `columns`."""
+    def answer(self, question: str, text: str) -> bool:
+        """Take what was typed at the bottom: `search`, `sort by`, `where` or `columns`.
+
+        Returns:
+            Whether it could be taken; else the note says what is wrong.
+        """
         text = text.strip()
         self.note = ""
         try:
@@ -409,6 +424,8 @@ class RowPager:
                 self._select(text if question == "where" else None, text if question == "sort by" else self.sort)
         except MelleaError as error:
             self.note = clean(f"{error.message}: {error.hint}" if error.hint else error.message)
+            return False
+        return True
 
     def initial(self, question: str) -> str:
         """What stands at the bottom before something is typed."""
@@ -437,7 +454,7 @@ class RowPager:
         """Show the rows that meet a condition, sorted; `None` keeps the condition."""
         condition = self.where if where is None else RowFilter(where) if where else None
         for name in condition.names if condition else ():
-            self._require(name)
+            self._require(name, condition_hint)
         key = NamedColumn(self._require(sort.removeprefix("-"))) if sort else None
         found: Iterable[Row] = self._base
         if condition is not None:
@@ -448,11 +465,9 @@ class RowPager:
         self.where, self.sort = condition, sort
         self.top = self.row = 0
 
-    def _require(self, name: str) -> str:
+    def _require(self, name: str, hint: Callable[[str, Sequence[str]], str] = _column_hint) -> str:
         if not any(NamedColumn(name).is_in(row, ()) for row in self._sample) and not same_names(name, self._names):
-            near = nearest(name, self._names)
-            hint = f"did you mean {near}?" if near else f"there are {name_some(self._names)}"
-            raise UsageError(f"no column {name!r}", hint=hint)
+            raise UsageError(f"no column {name!r}", hint=hint(name, self._names))
         return name
 
     # The terminal.
@@ -469,13 +484,14 @@ class RowPager:
         asking = Condition(lambda: bool(self.question))
 
         def accept(buffer: Buffer) -> bool:
-            question, self.question = self.question, ""
-            self.answer(question, buffer.text)
+            if not self.answer(self.question, buffer.text):
+                return True  # The text stays, to be corrected.
+            self.question = ""
             application.layout.focus_last()
             return False
 
         def stop_asking(event: KeyPressEvent) -> None:
-            self.question = ""
+            self.question = self.note = ""
             event.app.layout.focus_last()
 
         def ask(question: str) -> Callable[[KeyPressEvent], None]:
@@ -490,13 +506,16 @@ class RowPager:
             keys.add(key, filter=~asking)(lambda _, name=name: self.press(name))
         for key, question in (("/", "search"), ("s", "sort by"), ("w", "where"), ("c", "columns")):
             keys.add(key, filter=~asking)(ask(question))
-        for key in ("q", "c-c", "c-d"):
+        in_table = Condition(lambda: self.mode == "table")
+        keys.add("q", filter=~asking & ~in_table)(lambda _: self.press("escape"))
+        keys.add("q", filter=~asking & in_table)(lambda event: event.app.exit())
+        for key in ("c-c", "c-d"):
             keys.add(key, filter=~asking)(lambda event: event.app.exit())
         keys.add("escape", filter=asking, eager=True)(stop_asking)
         keys.add("c-c", filter=asking)(stop_asking)
 
         def draw(columns: int, rows: int) -> list[Line]:
-            return self.lines(columns, rows)[: rows - bool(self.question)]
+            return self.lines(columns, rows - bool(self.question))
 
         asked = (asking, lambda: self.question, line)
         application = _full_screen(draw, keys, asked, environ, (source, screen_output))
@@ -701,12 +720,10 @@ def screen_lines(review: Review, size: tuple[int, int], palette: Palette, scroll
     head = [_head(review, row, columns, palette), (("frame", palette.glyphs.across * columns),)]
     foot = [(("frame", palette.glyphs.across * columns),), *_foot(review, columns, palette)]
     room = rows - len(head) - len(foot)
-    fields = [
-        line
-        for index, field in enumerate(review.fields)
-        for line in _field(review, field, columns, palette, is_chosen=index == review.chosen)
-    ]
     text = list(_text(row, columns, palette))
+    fields = _fields(review, columns, palette, is_whole=True)
+    if len(fields) > room - 1 - len(text):
+        fields = _fields(review, columns, palette, is_whole=False)
     space = max(_LEAST_TEXT, room - len(fields) - 1)
     fields = _around_chosen(fields, max(1, room - min(space, len(text)) - 1))
     space = max(1, room - len(fields) - 1)
@@ -751,7 +768,18 @@ def _spans(line: str, start: int, marks: Sequence[tuple[int, int, str]]) -> Iter
     yield ("plain", line[at - start :])
 
 
-def _field(review: Review, field: ReviewField, columns: int, palette: Palette, *, is_chosen: bool) -> Iterator[Line]:
+def _fields(review: Review, columns: int, palette: Palette, *, is_whole: bool) -> list[Line]:
+    """Every field with its value; without `is_whole` only the chosen one on as many lines as it needs."""
+    return [
+        line
+        for index, field in enumerate(review.fields)
+        for line in _field(review, field, columns, palette, is_chosen=index == review.chosen, is_whole=is_whole)
+    ]
+
+
+def _field(
+    review: Review, field: ReviewField, columns: int, palette: Palette, *, is_chosen: bool, is_whole: bool
+) -> Iterator[Line]:
     widest = min(18, max(len(one.name) for one in review.fields))
     name = f"{shorten(palette.safe(field.name), widest, palette.glyphs.cut):<{widest}}"
     value = palette.safe(field.shown(review.value(field)))
@@ -760,8 +788,10 @@ def _field(review: Review, field: ReviewField, columns: int, palette: Palette, *
     if review.is_changed(field) and review.row is not None:
         was = palette.safe(field.shown(review.row.record.model_value(field.name))) or "nothing"
         before = f"  (model: {was})"
-    lines = wrap(value or palette.glyphs.none, columns - widest - 4)
-    lines = lines if is_chosen else lines[:1]
+    room = columns - widest - 4
+    lines = wrap(value or palette.glyphs.none, room)
+    if len(lines) > 1 and not (is_chosen or is_whole):
+        lines = [shorten(value, room, palette.glyphs.cut)]
     mark = palette.glyphs.arrow if is_chosen else ""
     for index, line in enumerate(lines):
         start: Line = (

@@ -167,7 +167,7 @@ def _score(figures: Figures, columns: int, palette: Palette) -> Iterator[Line]:
     down = [one for one in held if one.impact < 0][:_MOST_IMPACTS]
     up = [one for one in reversed(held) if one.impact > 0][:_MOST_IMPACTS]
     if score.impacts and not held:
-        yield clip((_label(""), ("quiet", "no theme or value moves it beyond chance")), columns)
+        yield clip((_label(""), ("quiet", "no theme or value moves the score beyond chance")), columns)
     names = min(max((cells_of(palette.safe(one.name)) for one in (*down, *up)), default=0), _LONGEST_NAME)
     names = min(names, columns - _LABEL_CELLS - 47)
     for one in (*down, *up):
