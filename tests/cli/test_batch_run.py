@@ -87,6 +87,13 @@ def test_other_settings_are_confirmed_at_a_terminal(
     assert len(questions) == 1
 
 
+def test_a_switch_that_changed_is_named_as_it_is_typed(mellea: Run, feedback: Path) -> None:
+    """Not as true instead of false."""
+    command = ("summarise", str(feedback), "-o", "out.jsonl", "-b", "scripted", "--yes")
+    mellea(*command)
+    assert "out.jsonl: now with --confidence: 30 rows" in mellea(*command, "--confidence").stderr
+
+
 def test_a_refused_start_leaves_no_file(mellea: Run, feedback: Path, tmp_path: Path) -> None:
     """No journal, partial file or lock next to the output, whatever refuses the run."""
     unreachable = ("-b", "openai", "-m", "m", "--base-url", "http://127.0.0.1:9/v1", "--max-wait", "0s", "-c", "1")

@@ -177,6 +177,26 @@ def test_corrections_win_in_runs_and_reports(mellea: Run, tmp_path: Path) -> Non
         assert (tmp_path / name).read_text(encoding="utf-8") == before
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_corrections_are_shown_and_selected_before_the_next_run(suffix: str, mellea: Run, tmp_path: Path) -> None:
+    """In show, export and --where, as the next run writes them; rows are told apart by their ids."""
+    field = ("--field", "tags(list): the tags", "-b", "scripted", "-q")
+    write_rows(tmp_path / "in.jsonl", [{"id": n, "text": f"Text {n}."} for n in (7, 8, 9)])
+    output = f"out.{suffix}"
+    assert mellea("summarise", "in.jsonl", "-o", output, *field).returncode == 0
+    said = {"sentiment": "mixed", "urgency": "high", "main_complaint": None, "tags": ["a", "b"]}
+    judged = [Correction("8", "Text 8.", name, "x", value, "eva") for name, value in said.items()]
+    CorrectionsFile(corrections_path(tmp_path / output)).add(judged)
+    where = ("--where", 'urgency == "high" and sentiment == "mixed"')
+    shown = json.loads(mellea("show", output, *where, "--json", "id,sentiment,main_complaint").stdout)
+    assert [(int(row["id"]), row["sentiment"], row["main_complaint"] or None) for row in shown] == [(8, "mixed", None)]
+    assert json.loads(mellea("report", output, *where, "--json").stdout)["rows"] == 1
+    assert json.loads(mellea("report", output, "--where", 'urgency == "low"', "--json").stdout)["rows"] == 2
+    assert mellea("export", output, "-o", f"copy.{suffix}").returncode == 0
+    assert mellea("summarise", "in.jsonl", "-o", output, *field).returncode == 0
+    assert (tmp_path / f"copy.{suffix}").read_text() == (tmp_path / output).read_text()
+
+
 def _sentiments(mellea: Run, name: str) -> list[str]:
     told = json.loads(mellea("report", name, "--format", "json").stdout)
     return [f"{value} {count}" for value, count in told["mix"]["sentiment"].items()]
@@ -207,7 +227,7 @@ def test_edits_are_adopted(mellea: Run, tmp_path: Path) -> None:
     output.write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n", encoding="utf-8")
     assert mellea(*run).returncode == 0
     assert not corrections_path(output).exists()
-    assert mellea(*run, "--adopt-edits").returncode == 0
+    assert "2 edits adopted into out.csv.corrections.jsonl\n" in mellea(*run[:-1], "--adopt-edits").stderr
     found = {one.field: (one.item, one.model, one.person, one.sample) for one in read_lines(corrections_path(output))}
     assert found == {
         "urgency": ("2", "low", "high", "edited"),
@@ -292,6 +312,21 @@ def test_gold_labels_by_id(mellea: Run, results: Path, tmp_path: Path) -> None:
     shown = mellea(*flags).stdout
     for words in ("38 rows matched by id", "2 rows of the output without gold", "right", "macro F1", "channel web"):
         assert words in shown
+
+
+def test_gold_that_is_not_used_is_said(mellea: Run, results: Path, tmp_path: Path) -> None:
+    """A column that is neither label, text nor column of the output, and ids that are all others."""
+    (tmp_path / "gold.csv").write_text("id,words,channel,label,sentiment\n1,Text 1.,web,x,mixed\n", encoding="utf-8")
+    done = mellea("evaluate", str(results), "--gold", "gold.csv")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "mellea: gold.csv: not used: column label; --gold-column FIELD=label names its field\n",
+    )
+    (tmp_path / "gold.csv").write_text("id,sentiment\nA1,mixed\nA2,mixed\n", encoding="utf-8")
+    done = mellea("evaluate", str(results), "--gold", "gold.csv")
+    assert done.returncode == 2
+    assert f"gold.csv: no id of it is in {results}: it has 'A1', the output has '1'" in done.stderr
+    assert "--id-field COLUMN" in done.stderr
 
 
 def test_gold_labels_by_text_and_nulls(mellea: Run, results: Path, tmp_path: Path) -> None:
@@ -398,8 +433,17 @@ def test_a_review_is_continued_by_the_same_command(
     done = mellea(*flags)
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith(
-        f"continue: mellea {' '.join(flags)}; corrected totals: mellea report {results} --id-field id\n"
+        f"continue: mellea {' '.join(flags)}; corrected totals: mellea report {results} --id-field id;"
+        f" corrected rows: mellea show {results}\n"
     )
+
+    def judge_all(screen: Any) -> None:
+        while screen._review.row is not None:
+            screen._review.accept()
+
+    monkeypatch.setattr("mellea_cli.ui.full_screen.ReviewScreen.run", judge_all)
+    last = mellea(*flags).stderr.splitlines()[-1]
+    assert last.startswith(f"mellea: corrected totals: mellea report {results}")
 
 
 def test_a_runs_summary_counts_what_is_written(mellea: Run, tmp_path: Path) -> None:

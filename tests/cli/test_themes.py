@@ -494,9 +494,12 @@ def test_rows_without_a_theme_become_proposals_and_these_themes(
     assert len(re.findall(r"^      row (\d+): a high price \1$", done.stdout, re.MULTILINE)) == 3
     assert done.stdout.endswith("themes.jsonl.toml: unchanged; --accept 1 takes the first\n")
     done = mellea("themes", "-o", "themes.jsonl", "--accept", "2")
-    assert (done.returncode, "there are 1" in done.stderr) == (2, True)
+    assert (done.returncode, "the proposals have these numbers: 1" in done.stderr) == (2, True)
     done = mellea("themes", "-o", "themes.jsonl", "--accept", "1")
-    assert done.stdout.endswith("themes.jsonl.toml: 3 themes; the next run with it asks again about every row\n")
+    assert done.stdout.endswith(
+        "themes.jsonl.toml: 3 themes; the next run with it asks again about every row\n"
+        "next: mellea themes RESULTS -o themes.jsonl --themes-file themes.jsonl.toml\n"
+    )
     assert (tmp_path / "themes.jsonl.toml").read_bytes().startswith(mine)
     assert not (tmp_path / "themes.jsonl.proposal.toml").exists()
     done = themes("--json")

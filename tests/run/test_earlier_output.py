@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -231,13 +232,29 @@ def test_an_edited_input_cell_is_kept_and_an_edit_undone_is_none(
     assert "edited" not in summarise().stderr
 
 
-def test_edits_are_not_counted_as_the_model_s(summarise: Callable[..., Process], tmp_path: Path) -> None:
-    """The chart of sentiments has one row less, and the JSON says which row it is."""
-    summary = json.loads(summarise("out.jsonl", "--json").stderr.splitlines()[-1])
-    change(tmp_path / "out.jsonl", (1, "sentiment", "mixed"))
-    edited = json.loads(summarise("out.jsonl", "--json").stderr.splitlines()[-1])
-    assert sum(edited["values"]["sentiment"].values()) == sum(summary["values"]["sentiment"].values()) - 1
-    assert (edited["edited_cells"], edited["edited_rows"], edited["edited_ids"]) == (1, 1, ["2"])
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv"])
+def test_the_counts_of_a_run_have_the_edited_values(
+    output: str, summarise: Callable[..., Process], tmp_path: Path
+) -> None:
+    """An edit leaves the count of the model's value and joins that of its own; the JSON says which row it is."""
+    flags = (output, "--json", "--category", "tags[]=price,staff")
+    before = json.loads(summarise(*flags).stderr.splitlines()[-1])["values"]
+    path = tmp_path / output
+    if output == "out.csv":
+        rows = table(path)
+        rows[1] |= {"sentiment": "mixed", "urgency": "", "tags": "price | staff"}
+        save_table(path, rows)
+    else:
+        issues = read_rows(path)[1]["issues"] | {"urgency": None}
+        change(path, (1, "sentiment", "mixed"), (1, "issues", issues), (1, "tags", ["price", "staff"]))
+    edited = json.loads(summarise(*flags).stderr.splitlines()[-1])
+    found = table(path) if output == "out.csv" else [row | row["issues"] for row in read_rows(path)]
+    for name in ("sentiment", "urgency"):
+        assert edited["values"][name] == Counter(row[name] for row in found if row[name])
+        assert edited["values"][name] != before[name]
+    assert sum(edited["values"]["tags"].values()) > sum(before.get("tags", {}).values())
+    assert set(edited["values"]["tags"]) == {"price", "staff"}
+    assert (edited["edited_cells"], edited["edited_rows"], edited["edited_ids"]) == (3, 1, ["2"])
 
 
 def forget_hashes(journal: Path) -> None:
@@ -328,6 +345,19 @@ def test_an_edited_row_that_left_the_input_stops_the_run(summarise: Callable[...
     assert "1 row that a person has changed is not in in.jsonl (number 1)" in refused.stderr
     summarise("out.jsonl", "--overwrite")
     assert MINE not in (tmp_path / "out.jsonl").read_text()
+
+
+def test_an_edited_row_whose_text_changed_stops_the_run(summarise: Callable[..., Process], tmp_path: Path) -> None:
+    """Without ids the message names the row; --overwrite gives this edit up and keeps the others."""
+    write_rows(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
+    summarise()
+    change(tmp_path / "out.jsonl", (0, "summary", MINE), (2, "sentiment", "mixed"))
+    change(tmp_path / "in.jsonl", (0, "text", "Another text now."))
+    refused = summarise(code=2).stderr
+    assert "the text of row 1 changed in in.jsonl, and a person has edited the answers; --overwrite" in refused
+    summarise("out.jsonl", "--overwrite")
+    found = read_rows(tmp_path / "out.jsonl")
+    assert (found[0]["summary"] == MINE, found[2]["sentiment"]) == (False, "mixed")
 
 
 def test_a_stopped_run_replaces_nothing_by_less(summarise: Callable[..., Process], tmp_path: Path) -> None:

@@ -366,11 +366,21 @@ def test_each_key_is_saved_at_once(review: Review, tmp_path: Path) -> None:
         "refund": True,
         "stars": 4,
     }
-    review.choose(1)
     review.label(0)
-    assert _saved(tmp_path)["R1", "sentiment"] is None
     review.label(9)
-    assert _saved(tmp_path)["R1", "sentiment"] is None
+    assert _saved(tmp_path)["R1", "stars"] == 4
+    review.choose(3)
+    review.label(0)
+    assert _saved(tmp_path)["R1", "tags"] == []
+
+
+def test_a_sentiment_is_never_nothing(review: Review, tmp_path: Path) -> None:
+    """The screen says which values there are, for the key and for an empty line."""
+    review.label(0)
+    assert review.message == "sentiment is one of positive, negative, mixed"
+    with pytest.raises(ValueError, match="type one of positive, negative, mixed"):
+        review.edit(" ")
+    assert not (tmp_path / "c.jsonl").exists()
 
 
 def test_a_bad_number_is_not_saved(review: Review, tmp_path: Path) -> None:

@@ -480,7 +480,7 @@ def open_output(
         judged = None
         if reviewed is not None:
             file = CorrectionsFile(corrections_path(target.path))
-            judged = Reviewed(file, reviewed, form.id_column, adopt=options.adopt_edits)
+            judged = Reviewed(file, reviewed, form.id_column, adopt=options.adopt_edits, say=show.say)
             # A row without any correction must not take a longer way.
             judged = judged if judged.has_work else None
         edited = EditedRows(ordered, form, journal, target, opened.source.name, judged)
@@ -497,7 +497,7 @@ def open_output(
             replaces=earlier is not None,
             carried=edited.by_hand,
             edited=edited.edited,
-            counted=None if judged is None else judged.counted,
+            counted=edited.counted if judged or (reviewed and earlier and earlier.edits) else None,
             check=edited.check,
         )
         if options.errors_file:
@@ -658,7 +658,13 @@ _MOST_SETTINGS = 20
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs between two runs' settings, such as `model other instead of m`."""
     changed = [name for name in now if before.get(name, now[name]) != now[name] and name != "prompts"]
-    parts = [f"{name} {now[name]} instead of {before.get(name)}" for name in changed]
+    words = {True: "now with", False: "now without"}
+    parts = [
+        f"{words[one]} --{name}"
+        if isinstance(one := now[name], bool)
+        else f"{name} {one} instead of {before.get(name)}"
+        for name in changed
+    ]
     return ", ".join(parts) or "other prompts"
 
 

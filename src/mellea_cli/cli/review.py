@@ -113,7 +113,8 @@ def review(flags: ReviewFlags) -> ExitCode:
         say(sys.stderr, f"{done}; saved in {path.name}")
     how = typed_flags(flags, ("input_format", "text_field", "id_field"))
     totals = shlex.join(["mellea", "report", flags.results, *how])
-    say(sys.stderr, f"continue: {typed_command()}; corrected totals: {totals}")
+    more = f"continue: {typed_command()}; " if judged.reviewed < judged.total else ""
+    say(sys.stderr, f"{more}corrected totals: {totals}; corrected rows: mellea show {shlex.quote(flags.results)}")
     return ExitCode.OK
 
 
@@ -441,13 +442,16 @@ def _by_review(flags: EvaluateFlags) -> _Found:
 def _by_gold(flags: EvaluateFlags) -> _Found:
     from mellea_cli.report.agreement import Judged
     from mellea_cli.report.results import open_results
+    from mellea_cli.ui.console import say
 
     gold = _Gold(flags)
     judged: list[Judged] = []
+    ident = ""
     rows = unmatched = other_text = unanswered = 0
     with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
         for record in results:
             match = gold.match(record, by_id=results.has_ids)
+            ident = ident or record.id
             if match is None:
                 unmatched += 1
                 continue
@@ -463,6 +467,10 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
                     judged.append(Judged(name, kind, person, record.model_value(name), groups, _sure(record, name)))
         _check_groups(flags, results)
         gold.check(_kinds(results))
+        unused = gold.unused(results)
+    if unused:
+        columns = f"column{'s' * (len(unused) > 1)} {name_some(unused, 12)}"
+        say(sys.stderr, f"{flags.gold}: not used: {columns}; --gold-column FIELD={unused[0]} names its field")
     counts = {
         "rows": rows,
         "matched_by": "id" if gold.by_id and results.has_ids else "text",
@@ -472,8 +480,12 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
         "unanswered": unanswered,
     }
     names = name_some(_kinds(results), 12)
+    hint = "name a column: --gold-column sentiment=COLUMN"
     nothing = f"no row has a label: {rows:,} match, and the columns that count are {names}"
-    return _Found(str(flags.gold), judged, counts, nothing, "name a column: --gold-column sentiment=COLUMN")
+    if counts["matched_by"] == "id" and not rows + unanswered:
+        nothing = f"no id of it is in {flags.results}: it has {gold.first_id!r}, the output has {ident!r}"
+        hint = "correct the ids, or name the column that both files have: --id-field COLUMN"
+    return _Found(str(flags.gold), judged, counts, nothing, hint)
 
 
 def _kinds(results: "Results") -> dict[str, str]:
@@ -531,6 +543,13 @@ class _Gold:
                 if isinstance(value, str) and value.strip():
                     self._by_text.setdefault(text_key(value), at)
         self._found: set[int] = set()
+        self._known = {ident, "issues"}
+        self.first_id = next(iter(self._by_id), "")
+
+    def unused(self, results: "Results") -> list[str]:
+        """The columns that are no label, no text, and no column of the output."""
+        fields = {self._columns.get(name, name) for name in _kinds(results)}
+        return [name for name in self._names if name not in fields | self._known | results.columns.keys()]
 
     @property
     def unmatched(self) -> int:
@@ -541,9 +560,12 @@ class _Gold:
         """The gold row of a row of the output: by id where both have ids, else by its text."""
         from mellea_cli.io.corrections import text_key
 
-        at = self._by_id.get(record.id) if by_id and self.by_id else self._by_text.get(text_key(record.text))
+        key = text_key(record.text)
+        at = self._by_id.get(record.id) if by_id and self.by_id else self._by_text.get(key)
         if at is not None:
             self._found.add(at)
+            cells = self._rows[at].items()
+            self._known.update(name for name, cell in cells if isinstance(cell, str) and text_key(cell) == key != "")
         return at
 
     def has_other_text(self, at: int, record: "Record") -> bool:

@@ -492,9 +492,8 @@ def accept(options: RunOptions) -> ExitCode:
     which, numbered = str(options.accept), {str(one.number): one for one in proposals}
     wanted = numbered if which in ("all", "ask") else dict.fromkeys(number.strip() for number in which.split(","))
     if unknown := [number for number in wanted if number not in numbered]:
-        raise UsageError(
-            f"--accept {unknown[0]}: is not the number of a proposal", hint=f"there are {', '.join(numbered)}"
-        )
+        hint = f"the proposals have these numbers: {', '.join(numbered)}"
+        raise UsageError(f"--accept {unknown[0]}: is not the number of a proposal", hint=hint)
     accepted = []
     for one in (numbered[number] for number in wanted):
         typer.echo(_headline(one))
@@ -507,6 +506,9 @@ def accept(options: RunOptions) -> ExitCode:
     if accepted:
         changed = accept_proposals(path, accepted)
         typer.echo(f"{path}: {_count(changed)}; the next run with it asks again about every row")
+        command = ["mellea", "themes", options.input.strip("-") or "RESULTS", "-o"]
+        command.append(options.output if options.output != "-" else "OUTPUT")
+        typer.echo(f"next: {shlex.join([*command, '--themes-file', str(path)])}")
     else:
         typer.echo(f"{path}: unchanged; --accept {proposals[0].number} takes the first")
     return ExitCode.OK

@@ -79,7 +79,7 @@ class ReviewField:
         from mellea_cli.pipelines.pipeline_spec import as_date
 
         text = " ".join(text.split())
-        if not text:
+        if not text and self.kind != "label":
             return [] if self.is_list else None
         if self.is_list:
             return [self._one(part.strip()) for part in text.split(self.joint.strip() or "|") if part.strip()]

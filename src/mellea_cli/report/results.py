@@ -254,13 +254,12 @@ class Results:
 
     def __iter__(self) -> Iterator[Record]:
         rows = open_rows(self._data, self._options)
-        self._flat = bool(rows.header)
         if rows.header:
             self._added(rows.header, rows.header_line)
         where = self._options.where
         if where is not None:
             rows = where.checked(rows, self.name)
-        stream = self._find_text(rows)
+        stream = self.find_columns(rows)
         self.notes = [*rows.notes]
         if rows.header:
             self._assign(rows.header, rows.header_line)
@@ -270,10 +269,11 @@ class Results:
                 if isinstance(row, InputError):
                     raise row
                 line, fields, _ = row
-                if where is not None and not where.matches(fields):
+                place = number + unselected + 1
+                if where is not None and not where.matches(self.with_corrections(fields, line, place)):
                     unselected += 1
                     continue
-                record = self._record(fields, self._assign(tuple(fields), line), number + unselected + 1)
+                record = self._record(fields, self._assign(tuple(fields), line), place)
             except InputError as error:
                 self.unreadable += 1
                 if len(self.bad) < 3:
@@ -284,8 +284,9 @@ class Results:
         if self.bad and not (number or unselected):
             raise self.bad[0]
 
-    def _find_text(self, rows: RowStream) -> Iterator[RawRow | InputError]:
+    def find_columns(self, rows: RowStream) -> Iterator[RawRow | InputError]:
         """Find the column with the feedback as the run did when nobody names it, and return all rows."""
+        self._flat = bool(rows.header)
         if self._text_fields:
             return rows.stream
         taken = list(islice(rows.stream, SAMPLE_ROWS))
@@ -349,6 +350,33 @@ class Results:
         self._known_columns[names] = columns
         return columns
 
+    def with_corrections(self, fields: Mapping[str, Any], line: int, number: int) -> Mapping[str, Any]:
+        """The cells of a row with what people have said in place of the answers, as the next run writes them."""
+        if not self.corrections:
+            return fields
+        columns = self._assign(tuple(fields), line)
+        ident, text = self._identity(fields, columns)
+        said = self.corrections.row(ident or str(number), text, has_id=bool(ident))
+        if not said or is_non_answer(text):
+            return fields
+        changed = dict(fields)
+        for name, one in said.items():
+            if columns.nested and name in _ISSUE_PARTS:
+                column = columns.added["issues"]
+                inside = changed.get(column)
+                changed[column] = {**(inside if isinstance(inside, Mapping) else {}), name: one.person}
+            elif column := columns.added.get(name) or columns.own.get(name, ""):
+                value = (
+                    Added(name, joint=_joints(self.own).get(name, "")).cell(one.person) if self._flat else one.person
+                )
+                changed[column] = "" if self._flat and value is None else value
+        return changed
+
+    def _identity(self, fields: Mapping[str, Any], columns: _Columns) -> tuple[str, str]:
+        """The id of a row, empty without one, and its text."""
+        ident = "" if columns.id is None else self._text(column_value(fields, columns.id)).strip()
+        return ident, joined_texts({name: self._text(column_value(fields, name)) for name in columns.text})
+
     def _record(self, fields: Mapping[str, Any], columns: _Columns, number: int) -> Record:
         added = {name: fields.get(column) for name, column in columns.added.items()}
         issues = added.get("issues") if columns.nested else added
@@ -357,14 +385,13 @@ class Results:
         )
         sentiment = self._text(added.get("sentiment")).strip().lower()
         kind, reason = self._failure(added.get("error"))
-        ident = "" if columns.id is None else self._text(column_value(fields, columns.id)).strip()
+        ident, text = self._identity(fields, columns)
         rest = columns.rest
         error = columns.added.get("error")
         if error and not self._flat and not isinstance(fields.get(error), Mapping | None):
             # In JSON the run writes an object: an error of another type is the input's own column.
             self.columns.setdefault(error)
             rest = (*rest, error)
-        text = joined_texts({name: self._text(column_value(fields, name)) for name in columns.text})
         # Without built-in columns every row with a text is answered, unless it failed.
         answered = bool(sentiment) or ("sentiment" not in columns.added and not reason and bool(text.strip()))
         state: State = "answered" if answered else "failed" if reason else "blank"
@@ -487,8 +514,13 @@ def added_column(name: str, columns: tuple[str, ...]) -> str | None:
     return next((column for column in reversed(columns) if pattern.fullmatch(column)), None)
 
 
+def _joints(own: Iterable[Column]) -> dict[str, str]:
+    """What separates the values of a list in a table, by column."""
+    return {"themes": _THEME_SEPARATOR} | {one.name: one.joint for one in own if one.joint}
+
+
 class OutputRows:
-    """The rows of a table or a JSON file as they are, for `mellea show` and `mellea export`.
+    """The rows of a table or a JSON file, for `mellea show` and `mellea export`: as they are, with corrections.
 
     Args:
         path: the file, or `-` for standard input.
@@ -520,9 +552,12 @@ class OutputRows:
         self._columns = [NamedColumn(name) for name in columns]
         self._flag = flag
         self._sort = [NamedColumn(sort)] if sort else []
-        own = own_columns(path)
+        facts = _facts(path)
+        own = own_columns(path, facts)
         self.own = tuple(column.name for column in own)
-        self._joints = {"themes": _THEME_SEPARATOR} | {one.name: one.joint for one in own if one.joint}
+        self._joints = _joints(own)
+        corrections = Corrections() if path == "-" else _corrections(path, facts)
+        self._results = Results(self._data, options, own, corrections=corrections) if corrections else None
 
     def __enter__(self) -> Self:
         return self
@@ -538,19 +573,30 @@ class OutputRows:
             rows = where.checked(rows, self.name)
         self.dialect, self.types = rows.dialect, rows.types
         self.first = dict.fromkeys(rows.header)
-        seen = False
-        for row in rows.stream:
+        seen = 0
+        for row in self._results.find_columns(rows) if self._results else rows.stream:
             if isinstance(row, InputError):
                 self.unreadable += 1
                 self.bad = [*self.bad, row][:3]
                 continue
-            seen = True
+            seen += 1
             self.first = self.first or row[1]
+            row = self._corrected(row, seen)  # noqa: PLW2901
             if where is not None and not where.matches(row[1]):
                 continue
             yield row
         if self.bad and not seen:
             raise self.bad[0]
+
+    def _corrected(self, row: RawRow, number: int) -> RawRow:
+        line, fields, _ = row
+        if self._results is None:
+            return row
+        try:
+            changed = self._results.with_corrections(fields, line, number)
+        except InputError:
+            return row  # it has none of the columns that a run adds
+        return row if changed is fields else (line, dict(changed), None)
 
     def chosen(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of a row that were named, in their order; without names all of them."""

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from mellea_cli.engine.endpoint import EndpointFigures
@@ -155,7 +154,7 @@ class RunIO:
         carried: finds an answer that need not be asked for: to an earlier question that also answers this one, or one
             that a person has filled in; `None` from it means to ask.
         edited: the cells that a person has changed in the output, by the position of the item and the column.
-        counted: the outcome as the counts of the run have it, where people have corrected rows.
+        counted: the outcome as the output has it, where people have changed or corrected rows.
         check: raises when so many rows must not be put into the place of an earlier output.
         reading: answers an item by the full reading, which it gets before the item, or by a cheaper one; `None` for
             always the full one.
@@ -205,7 +204,7 @@ class Tally:
     messages: dict[str, Counter[str]] = field(default_factory=dict)
     """How often each message of a failure occurs, by kind."""
     values: dict[str, Counter[str]] = field(default_factory=dict)
-    """How often the model gave each value of a categorical column, by column."""
+    """How often the output has each value of a categorical column, by column."""
     edited_cells: int = 0
     """Cells that a person has changed in the output."""
     edited_rows: int = 0
@@ -235,7 +234,6 @@ class Tally:
         *,
         reused: bool,
         same: bool = False,
-        edited: Mapping[str, Any] = MappingProxyType({}),
         counted: Sequence[str] = (),
     ) -> None:
         """Add one item's outcome.
@@ -244,7 +242,6 @@ class Tally:
             outcome: what became of the item.
             reused: whether it was known.
             same: whether it is that of an identical text of this run.
-            edited: the cells that a person has changed: they are not counted as the model's.
             counted: the categorical columns among the own fields.
         """
         by = outcome.answered_by if isinstance(outcome, Success) else ""
@@ -269,14 +266,12 @@ class Tally:
         urgency = issues.get("urgency") if isinstance(issues, dict) else None
         for column, value in (("sentiment", outcome.values.get("sentiment")), ("urgency", urgency)):
             # An own field of that name is counted below.
-            if column in edited or column in counted or (column == "urgency" and "issues" in edited):
-                continue
-            if isinstance(value, str):
+            if isinstance(value, str) and value and column not in counted:
                 self.values.setdefault(column, Counter())[value] += 1
         for column in counted:
             value = outcome.values.get(column)
             for one in value if isinstance(value, list) else [value]:
-                if one is not None and column not in edited:
+                if one not in (None, ""):
                     self.values.setdefault(column, Counter())[str(one).lower() if one in (True, False) else one] += 1
 
     def spend(self, usage: Usage, calls: int = 0) -> None:
@@ -739,10 +734,9 @@ class _Run:
                 self._cache.committed((one.key, one.shared))
             if self._io.counted is not None:
                 one = replace(one, outcome=self._io.counted(one.item, one.outcome))  # noqa: PLW2901
-            edited = self._io.edited.get(one.item.position, {})
-            self.tally.count(one.outcome, reused=one.reused, same=one.same, edited=edited, counted=self._counted)
+            self.tally.count(one.outcome, reused=one.reused, same=one.same, counted=self._counted)
             self.tally.alike += one.alike
-            self.tally.count_edited(one.item, edited)
+            self.tally.count_edited(one.item, self._io.edited.get(one.item.position, {}))
             self.observer(finished_event(one))
             values = one.outcome.values if isinstance(one.outcome, Success) else {}
             issues = values.get("issues")

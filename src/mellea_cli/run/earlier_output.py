@@ -587,13 +587,23 @@ class Reviewed:
         columns: the columns of the run's pipeline.
         id_column: the column with the id, where there is one.
         adopt: whether all cells that were edited by hand become corrections.
+        say: tells the user how many did.
 
     Raises:
         InputError: a line of the file is bad.
     """
 
-    def __init__(self, file: CorrectionsFile, columns: Iterable[Column], id_column: str, *, adopt: bool) -> None:
+    def __init__(
+        self,
+        file: CorrectionsFile,
+        columns: Iterable[Column],
+        id_column: str,
+        *,
+        adopt: bool,
+        say: Callable[[str], None],
+    ) -> None:
         self._file = file
+        self._say = say
         self._id_column = id_column
         self._corrections = read_corrections(file.path)
         self._columns = {column.name: column for column in columns if column.type}
@@ -650,17 +660,6 @@ class Reviewed:
                 edited.pop(name, None)
         return added
 
-    def counted(self, item: Item, outcome: Outcome) -> Outcome:
-        """The outcome with what people have said in place of the answers, as the output has it."""
-        said = self._said(item)
-        if not said or not isinstance(outcome, Success):
-            return outcome
-        values = dict(outcome.values)
-        inside = values.get("issues")
-        if isinstance(inside, Mapping):
-            values["issues"] = {**inside, **{name: one.person for name, one in said.items() if name in inside}}
-        return replace(outcome, values={**values, **{name: one.person for name, one in said.items() if name in values}})
-
     def _is_news(self, name: str, value: Any, said: Mapping[str, Correction]) -> bool:
         """Whether an edited cell is newer than the corrections: a review has seen the cells edited before it."""
         if (one := said.get(name)) is None:
@@ -675,6 +674,8 @@ class Reviewed:
     def store(self, journal: Journal) -> None:
         """Write the new corrections, and what the model says now about corrected rows."""
         self._file.add(self._new)
+        if number := len(self._new):
+            self._say(f"{number:,} edit{'s' * (number > 1)} adopted into {self._file.path.name}")
         self._new = []
         if self._later or MODEL_VALUES in journal.facts():
             journal.note_facts({MODEL_VALUES: json.dumps(self._later)})
@@ -738,10 +739,12 @@ class EditedRows:
         self._old_texts: set[bytes] = set()
         self._old_ids: set[bytes] = set()
         self._known_by_id = 0
+        self._new_texts: set[int] = set()
         self._placed = False
         self._edits_by_place: dict[int, Edit] = {}
         self._unwritten: set[int] = set()
         self._reviewed = reviewed
+        self._changed: dict[int, Mapping[str, Any]] = {}
 
     def keep(self, earlier: EarlierOutput | None, items: Iterable[Item] | None, *, overwrite: bool) -> None:
         """Find the rows of the earlier output among the items.
@@ -810,8 +813,10 @@ class EditedRows:
         text, ident = _hash(canonical(item.text)), _ident(item.fields, self._form.id_column)
         if text == _NOTHING or text in self._old_texts or row in self._old_rows:
             self._found += 1
-        elif ident in self._old_ids:
-            self._known_by_id += 1
+        else:
+            self._known_by_id += ident in self._old_ids
+            if item.position in self._edits_by_place:
+                self._new_texts.add(item.position)
         return KnownRow(item.position, row, (text,), ident)
 
     def _place(self, item: Item, row: KnownRow, *, by_text_alone: bool = True, by_id_alone: bool = True) -> bool:
@@ -853,6 +858,9 @@ class EditedRows:
             return f"{name}: was written for another input: {found:,} of its {_rows(earlier.rows)} are in {self._input}"
         if lost := [edit for edit in self._edits_by_place.values() if edit.known.position in self._unplaced.rows]:
             places = _first_few([edit.known.position + 1 for edit in lost])
+            if all(edit.known.position in self._new_texts for edit in lost):
+                text = f"the text of row{'s' * (len(lost) > 1)} {places} changed in {self._input}"
+                return f"{name}: {text}, and a person has edited the answers; --overwrite gives up these edits alone"
             return (
                 f"{name}: {_rows(len(lost))} that a person has changed {'is' if len(lost) == 1 else 'are'} not in"
                 f" {self._input} (number {places}), and the changes would be lost"
@@ -875,12 +883,14 @@ class EditedRows:
         edit = self.edits.get(item.position)
         if self._reviewed is not None:
             edited = edit.added if edit is not None else {}
-            row = replace(row, added=self._reviewed.corrected(item, row.added, edited, self._form))
+            if (corrected := self._reviewed.corrected(item, row.added, edited, self._form)) is not row.added:
+                self._changed[item.position] = corrected
+                row = replace(row, added=corrected)
         self._note(item, row, identity)
         if edit is None:
             return row
         self._unwritten.discard(item.position)
-        added = self._form.with_cells(row.added, edit.added)
+        self._changed[item.position] = added = self._form.with_cells(row.added, edit.added)
         changed = {**edit.input, **{name: value for name, value in edit.own.items() if name in item.fields}}
         own = {name: value for name, value in edit.own.items() if name not in item.fields}
         if self._form.is_table:
@@ -888,6 +898,16 @@ class EditedRows:
         else:
             added |= own
         return Row(replace(item, fields={**item.fields, **changed}, raw=None) if changed else item, added)
+
+    def counted(self, item: Item, outcome: Outcome) -> Outcome:
+        """The outcome of a row that is made, as the output has it: with what people have changed in it."""
+        if (changed := self._changed.pop(item.position, None)) is None or not isinstance(outcome, Success):
+            return outcome
+        values = {**outcome.values, **changed}
+        for column in self._form.added.columns:
+            if column.joint and isinstance(text := values.get(column.name), str):
+                values[column.name] = text.split(column.joint)
+        return replace(outcome, values=values)
 
     def _note(self, item: Item, row: Row, identity: KnownRow | None) -> None:
         """Remember what the run itself says about a row: whatever else is found in its cells is a person's."""

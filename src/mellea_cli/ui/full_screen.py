@@ -625,9 +625,12 @@ class Review:
         self._judge([(field, self.value(field)) for field in self.fields], moved=True)
 
     def label(self, number: int) -> None:
-        """Give the chosen field the choice with this number, counted from 1; 0 is no value. In a list it is toggled."""
+        """Give the chosen field the choice with this number, counted from 1. In a list it is toggled; 0 is no value."""
         field = self.field
         if self.row is None or not field.has_choices or number > len(field.choices):
+            return
+        if not number and field.kind == "label":
+            self.message = f"{field.name} is one of {name_some(field.choices, 12)}"
             return
         value: Any = field.choices[number - 1] if number else None
         if field.is_list:

@@ -47,7 +47,7 @@
     draw();
   };
   const label = (field, number) => {
-    if (!hasChoices(field) || number > field.choices.length) return;
+    if (!hasChoices(field) || number > field.choices.length || (!number && field.kind === "label")) return;
     if (field.list) {
       const there = new Set(value(field) || []);
       if (number) {
