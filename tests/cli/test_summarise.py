@@ -575,6 +575,7 @@ def test_near_duplicates_share_the_answer_of_the_first(mellea: Run, tmp_path: Pa
             done = mellea(*once, "--near-duplicates")
             assert (done.returncode, server.state.requests) == (0, 3)
             assert told in done.stderr
+            assert "same: " not in done.stderr
             rows = read_rows(tmp_path / "out.jsonl")
             by = ["model", "model", "duplicate of r1", "duplicate of r1", "model"]
             assert [one["answered_by"] for one in rows] == by

@@ -185,7 +185,7 @@ class Tally:
     reused: int = 0
     """Items with a text whose outcome was known already, from an earlier run or an identical text."""
     same: int = 0
-    """Reused items that share the answer of an identical text of this run, or of a nearly identical one."""
+    """Reused items that share the answer of an identical text of this run."""
     alike: int = 0
     """Reused items that have the answer of a nearly identical text, of any run."""
     blank: int = 0
@@ -320,7 +320,7 @@ class RunResult:
 class Finished:
     """An item, its outcome and the answer's key.
 
-    A `reused` outcome is stored already; `same` says that it was stored in this run, `alike` that it is the one of a
+    A `reused` outcome is stored already; `same` says that it is the one of an identical text of this run, `alike` of a
     nearly identical text. `shared` is the key that such texts share, where it is another one.
     """
 
@@ -660,7 +660,7 @@ class _Run:
             outcome = self._plan.near.answered(outcome, shared)
         if not same:
             self._first_rows.known(outcome)
-        await self._recorder.put(Finished(item, outcome, key, reused=True, same=same, alike=alike))
+        await self._recorder.put(Finished(item, outcome, key, reused=True, same=same and not alike, alike=alike))
 
     async def _ask(self, key: bytes, shared: bytes, item: Item) -> None:
         outcome, unanswered = None, [item]

@@ -252,7 +252,7 @@ def _item_facts(summary: RunSummary, between: str) -> Iterator[tuple[str, Role, 
             yield "why", "bad", f"{number}: {clean(summary.commonest_failure)}"
     if summary.skipped:
         yield "skipped", "warn", f"{plural(summary.skipped, 'row', 'rows')} that could not be read"
-    if (known := summary.reused - summary.same) > 0 and summary.asked:
+    if (known := summary.reused - summary.same - summary.alike) > 0 and summary.asked:
         yield "reused", "plain", plural(known, "answer of an earlier run", "answers of earlier runs")
     if summary.edited_rows:
         more = ", …" if summary.edited_rows > len(summary.edited_ids) else ""
