@@ -315,11 +315,11 @@ class WireClient:
                     return events, StreamBroken(f"{url} sent JSON that is not an object"), False
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             # Nearly every event is a piece of an answer, which is seen without a call.
-            event = event if "choices" in event else unwrapped(event)  # noqa: PLW2901
-            if (event.get("error") or not event.get("choices")) and is_error(event):
-                error = ErrorObject.read(event)
+            piece = event if "choices" in event else unwrapped(event)
+            if (piece.get("error") or not piece.get("choices")) and is_error(piece):
+                error = ErrorObject.read(piece)
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
-            events.append(event)
+            events.append(piece)
         if done:
             events.append(DONE)
         return events, None, done
