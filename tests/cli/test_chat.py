@@ -169,6 +169,21 @@ def test_an_empty_answer_ends_with_3(ask: Ask, serve: Callable[..., ModelServer]
     assert done.returncode == 3
 
 
+def test_an_answer_without_end_is_stopped(ask: Ask, serve: Callable[..., ModelServer]) -> None:
+    """Nobody can press Ctrl-C in a script; who names a limit decides it."""
+    rambling = serve(record=True, reply=lambda *_: " ".join(f"day {number}" for number in range(10_000)))
+    done = ask("--json", "one", at=rambling)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["finish_reason"]) == (0, "length")
+    assert found["answer"].startswith("day 0 day 1 ")
+    assert len(found["answer"]) > 32_768
+    assert "day 9999" not in found["answer"]
+    assert "cut off by the length limit: --max-tokens N" in done.stderr
+    done = ask("--max-tokens", "50000", "one", at=rambling)
+    assert done.stdout.endswith("day 9999\n")
+    assert rambling.state.bodies[-1]["max_tokens"] == 50_000
+
+
 def test_an_interruption_ends_with_130(serve: Callable[..., ModelServer], tmp_path: Path) -> None:
     """Ctrl-C closes the connection and says so."""
     slow = serve(reply=reply, token_delay_s=1.0)

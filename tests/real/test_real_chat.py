@@ -12,14 +12,31 @@ pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
 
 def test_one_question_from_a_pipe(mellea: Run, server: RealServer) -> None:
     """`echo QUESTION | mellea chat` prints the answer on stdout and ends well."""
-    done = mellea("chat", "--no-history", *server.flags(), stdin="What is 2+2? Answer briefly.\n", env=server.environ())
+    done = mellea(
+        "chat",
+        "--no-history",
+        "--max-tokens",
+        "200",
+        *server.flags(),
+        stdin="What is 2+2? Answer briefly.\n",
+        env=server.environ(),
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
 def test_one_answer_as_json(mellea: Run, server: RealServer) -> None:
     """`--json` prints one JSON object that holds the answer."""
-    done = mellea("chat", "--no-history", "--json", *server.flags(), stdin="Say hello.\n", env=server.environ())
+    done = mellea(
+        "chat",
+        "--no-history",
+        "--max-tokens",
+        "200",
+        "--json",
+        *server.flags(),
+        stdin="Say hello.\n",
+        env=server.environ(),
+    )
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert any(isinstance(value, str) and value.strip() for value in json.loads(line).values())
@@ -30,6 +47,8 @@ def test_turns_of_one_conversation(mellea: Run, server: RealServer) -> None:
     done = mellea(
         "chat",
         "--no-history",
+        "--max-tokens",
+        "200",
         "--turns",
         "--json",
         *server.flags(),

@@ -151,21 +151,36 @@ def timed(sampler: Sampler, rows: int, *, first_s: float = 1.0, ok: bool = True)
 
 def test_the_load_of_a_model_is_no_part_of_a_row() -> None:
     """The first row of an embedded model counts as its start alone."""
-    sampler = Sampler(10, first_alone=True)
+    sampler = Sampler(10, 4, first_alone=True)
     timed(sampler, 10, first_s=31.0)
-    sample = sampler.sample(4, "p")
+    sample = sampler.sample("p")
     assert sample is not None
-    assert (len(sample.rows), sample.startup_s, sample.concurrency) == (9, 30.0, 4)
+    assert (len(sample.rows), sample.startup_s, sample.concurrency) == (6, 31.0, 4)
     estimate = from_sample(sample, Forecast(asked=400, characters=400), replace(PLAN, backend="local"), None)
     assert estimate.seconds is not None
     assert 125 < estimate.seconds.likely < 135
 
 
+def test_a_row_is_timed_in_the_company_of_others() -> None:
+    """Waiting for the first row is no part of a row, and the last rows are alone with the server."""
+    sampler = Sampler(12, 4, first_alone=True)
+    for place in range(4):
+        sampler(ItemStarted(place, str(place), "text"))
+    for place in range(12):
+        took = 30.0 if place == 0 else 32.0 if place < 4 else 2.0 if place < 9 else 1.0
+        sampler(ItemFinished(place, str(place), True, "", "", Usage(10, 5), took, False))
+        if place + 4 < 12:
+            sampler(ItemStarted(place + 4, str(place + 4), "text"))
+    sample = sampler.sample("p")
+    assert sample is not None
+    assert [row.latency_s for row in sample.rows] == [2.0] * 8
+
+
 def test_a_long_run_keeps_few_rows() -> None:
     """Evenly spread over it."""
-    sampler = Sampler(None, first_alone=False)
+    sampler = Sampler(None, 4, first_alone=False)
     timed(sampler, 1000)
-    sample = sampler.sample(4, "p")
+    sample = sampler.sample("p")
     assert sample is not None
     assert 20 <= len(sample.rows) < 40
     assert max(one.characters for one in sample.rows) > 900
@@ -173,13 +188,13 @@ def test_a_long_run_keeps_few_rows() -> None:
 
 def test_failures_alone_are_no_sample() -> None:
     """Nothing follows from a server that answers nothing; a reused answer took no time."""
-    sampler = Sampler(10, first_alone=False)
+    sampler = Sampler(10, 4, first_alone=False)
     timed(sampler, 10, ok=False)
-    assert sampler.sample(4, "p") is None
-    sampler = Sampler(10, first_alone=False)
+    assert sampler.sample("p") is None
+    sampler = Sampler(10, 4, first_alone=False)
     sampler(ItemStarted(0, "0", "text"))
     sampler(ItemFinished(0, "0", True, "", "", Usage(), 0.0, True))
-    assert sampler.sample(4, "p") is None
+    assert sampler.sample("p") is None
 
 
 @pytest.mark.parametrize(("rows", "number"), [(3, 3), (5, 5), (20, 5), (60, 12), (100, 20), (5000, 20)])
@@ -206,7 +221,7 @@ def test_only_rows_that_would_be_asked_are_candidates() -> None:
 
 def test_a_kept_sample_is_of_the_same_question() -> None:
     """Another model has another speed; what is no sample is none."""
-    sample = Sample((SampledRow(1, 2, 3, 4, 5.0, False),), 4, 0.5, "p", 12.0)
+    sample = Sample((SampledRow(1, 2, 3, 4, 5.0),), 4, 0.5, "p", 12.0)
     facts = sample_facts(sample, PLAN)
     assert kept_sample(facts, PLAN) == sample
     assert kept_sample(facts, replace(PLAN, identity="other")) is None

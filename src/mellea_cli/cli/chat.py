@@ -64,6 +64,7 @@ class ChatOptions:
     context: Annotated[
         int | None, option(MODEL, "Context window in tokens (default: 8192 with local and ollama).", min=256)
     ] = None
+    max_tokens: Annotated[int | None, option(MODEL, "Tokens of an answer at most.", min=1)] = None
     pull: PullFlag = False
     file: Annotated[
         list[str] | None, option(INPUT, "Attach a file: text, JSONL or CSV; - for stdin. Repeatable.", "-f")
@@ -170,6 +171,8 @@ def _attach(chat: "Chat", options: ChatOptions) -> list[str]:
     from mellea_cli.chat.attachments import Document
 
     notes: list[str] = []
+    if options.max_tokens is not None:
+        chat.options["max_tokens"] = options.max_tokens
     if options.system and options.system != chat.conversation.system:
         chat.set_system(options.system)
     for path in options.file or []:
@@ -246,7 +249,7 @@ async def _answer(chat: "Chat", question: str, *, as_json: bool) -> None:
         for note in asked.notes:
             _note(note)
         try:
-            text = await (asked.thunk.avalue() if as_json else _printed(chat, asked))
+            text = await _received(chat, asked, printed=not as_json)
             break
         except MelleaError as error:
             if not chat.shorten(error):
@@ -254,9 +257,9 @@ async def _answer(chat: "Chat", question: str, *, as_json: bool) -> None:
             _note(_SHORTENED)
     if not text.strip():
         raise EmptyAnswer("the model's answer is empty", hint="ask again, or another model")
-    turn = chat.add_answer(asked, text)
+    turn = chat.add_answer(asked, text, "length" if asked.thunk.cancelled else "")
     if turn.finish == "length":
-        _note("the answer was cut off by the length limit")
+        _note("the answer was cut off by the length limit: --max-tokens N")
     if as_json:
         _write_json(_facts(chat, turn))
     else:
@@ -264,18 +267,26 @@ async def _answer(chat: "Chat", question: str, *, as_json: bool) -> None:
             _note(line)
 
 
-async def _printed(chat: "Chat", asked: "PendingAnswer") -> str:
-    """Print an answer line by line as it comes, with marked citations; return it."""
-    mark, rest = chat.citations().mark, ""
+# About 8,000 tokens. Small models may write without end, and nobody is there to stop them.
+_LONGEST_UNSEEN_ANSWER = 32_768
+
+
+async def _received(chat: "Chat", asked: "PendingAnswer", *, printed: bool) -> str:
+    """Return an answer, printed line by line as it comes, with marked citations."""
+    thunk, mark, rest, length = asked.thunk, chat.citations().mark, "", 0
     try:
-        async for piece in asked.thunk:
-            *lines, rest = (rest + piece).split("\n")
-            for line in lines:
-                _write_line(line, mark)
+        async for piece in thunk:
+            length += len(piece)
+            if printed:
+                *lines, rest = (rest + piece).split("\n")
+                for line in lines:
+                    _write_line(line, mark)
+            if length > _LONGEST_UNSEEN_ANSWER and "max_tokens" not in chat.options:
+                await thunk.cancel_generation()
     finally:
         if rest:
             _write_line(rest, mark)
-    return asked.thunk.value or ""
+    return thunk.value or ""
 
 
 def _facts(chat: "Chat", turn: "Turn") -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _expected(
     else:
         texts = [*shared_prompts(plan), *candidates.texts]
         estimate = without_sample(found, plan, texts, _counted_by_model(plan, texts))
-        hint = f"unknown until some rows are timed: --estimate asks {FEWEST} to {MOST}, and keeps their answers"
+        hint = "unknown until some rows are timed: --estimate asks a few, and keeps their answers"
         if options.output == "-":
             hint += " (name a file with -o)"
     return estimate, list(_estimate_lines(estimate, plan.caps.prices, hint=hint, whence=whence))
@@ -247,18 +247,20 @@ async def ask_sample(
         retry_failed=options.retry_failed,
         asked=candidates.offer,
     )
-    rows = candidates.choose()
+    first_alone = plan.first_alone_s > 0
+    places = min(plan.start or plan.concurrency, MOST)
+    rows = candidates.choose(others=first_alone + places - 1)
     if not rows:
         preview(options, plan, opened, answers=run_io.answers)
         return ExitCode.OK
     show.say(f"asking {plural(len(rows), 'row')} for the time; the answers are kept")
-    sampler, stop = Sampler(len(rows), first_alone=plan.first_alone_s > 0), Stop(show.say)
+    stop = Stop(show.say)
     loop = asyncio.get_running_loop()
     until = loop.time() + SAMPLE_S
 
     def end_long_sample(event: Event) -> None:
         sampler(event)
-        if loop.time() > until and sampler.answered >= FEWEST:
+        if loop.time() > until and sampler.answered >= FEWEST + first_alone:
             stop.ask_once(_LONG_ENOUGH, ExitCode.OK)
 
     sample_io = replace(run_io, source=_Sampled(rows), rows=NoRows(), total=len(rows), can_sweep=False)
@@ -267,11 +269,12 @@ async def ask_sample(
         plan = await start_at_server_slots(plan, servers)
         at_once = min(plan.start or plan.concurrency, len(rows))
         sampled_plan = replace(plan, concurrency=at_once, start=None)
+        sampler = Sampler(len(rows), at_once, first_alone=first_alone)
         observer = Fanout(end_long_sample, show.begin(plan.caps.prices))
         with stop.on_signals():
             result = await run_batch(sampled_plan, servers, sample_io, observer=observer, stop=stop)
     show.stop()
-    sample = sampler.sample(at_once, plan.fingerprint.hex())
+    sample = sampler.sample(plan.fingerprint.hex())
     if sample is None:
         if result.error is not None:
             raise result.error
@@ -324,9 +327,9 @@ def measured(plan: RunPlan, opened: Input, observer: Observer) -> Iterator[Obser
     if plan.backend != "local":
         yield observer
         return
-    sampler = Sampler(opened.total, first_alone=plan.first_alone_s > 0)
+    sampler = Sampler(opened.total, plan.concurrency, first_alone=plan.first_alone_s > 0)
     yield Fanout(sampler, observer)
-    if sampler.answered >= FEWEST and (sample := sampler.sample(plan.concurrency, plan.fingerprint.hex())):
+    if sampler.answered >= FEWEST and (sample := sampler.sample(plan.fingerprint.hex())):
         _remember(plan, sample)
 
 

@@ -360,7 +360,7 @@ class RunOptions:
         bool, option(RUN, "Show what would run, its tokens, time and cost; send nothing.", usual=True)
     ] = False
     estimate: Annotated[
-        bool, option(RUN, "Ask 5 to 20 rows, keep their answers, and show time and cost of the rest."), SUMMARISE
+        bool, option(RUN, "Ask a few rows, keep their answers, and show time and cost of the rest."), SUMMARISE
     ] = False
 
     timeout: Annotated[float, _time_limit(LIMITS, "Maximum time for one request: 90s, 15m.", show_default="10m")] = (

@@ -61,8 +61,6 @@ class SampledRow:
     cached: int
     completion: int
     latency_s: float
-    in_company: bool = True
-    """Whether it was answered while all places were taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class Sample:
     concurrency: int
     """Rows at once."""
     startup_s: float = 0.0
-    """How much longer the first row took: the time to load an embedded model."""
+    """What the first row took, if it was alone: an embedded model is loaded for it."""
     pipeline: str = ""
     at: float = 0.0
     """When it was taken, in seconds since 1970."""
@@ -92,20 +90,25 @@ class Sample:
 class Sampler:
     """An observer that times the rows of a run.
 
+    The last rows are not timed: they are answered faster, because fewer and fewer others are worked on.
+
     Args:
         rows: rows that are expected; `None` when unknown.
-        first_alone: whether the first row loads the model.
+        concurrency: rows at once.
+        first_alone: whether the first row is alone, because it loads the model.
         most: rows that are kept, evenly spread over the run.
     """
 
-    def __init__(self, rows: int | None, *, first_alone: bool, most: int = MOST) -> None:
-        self._expected = rows
+    def __init__(self, rows: int | None, concurrency: int, *, first_alone: bool, most: int = MOST) -> None:
+        self._timed = math.inf if rows is None else max(rows - (concurrency - 1), min(rows, FEWEST + first_alone))
+        self._concurrency = concurrency
         self._first_alone = first_alone
         self._most = most
         self.answered = 0
-        """Rows with an answer. Failed ones are timed, too: the run will have such rows as well."""
+        """Timed rows with an answer. Failed ones are timed, too: the run will have such rows as well."""
         self._characters: dict[int, int] = {}
         self._first_s: float | None = None
+        self._waiting: set[int] = set()  # rows that started before the first one was answered, and waited for it
         self._rows: list[SampledRow] = []
         self._every = 1
         self._seen = 0
@@ -113,8 +116,9 @@ class Sampler:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ItemStarted):
-            self._characters[event.position] = len(event.text)
             self._started += 1
+            if self._started <= self._timed:
+                self._characters[event.position] = len(event.text)
         elif isinstance(event, ItemFinished):
             length = self._characters.pop(event.position, None)
             if length is not None and not event.reused:
@@ -122,29 +126,28 @@ class Sampler:
                 self._take(event, length)
 
     def _take(self, event: ItemFinished, length: int) -> None:
-        usage = event.usage
+        usage, latency = event.usage, event.latency_s
         if self._first_alone and self._first_s is None:
-            self._first_s = event.latency_s
+            self._first_s = latency
+            self._waiting = set(self._characters)
             return
+        if event.position in self._waiting:
+            latency = max(0.0, latency - (self._first_s or 0.0))
         self._seen += 1
         if self._seen % self._every:
             return
-        company = self._expected is None or self._started < self._expected
-        row = SampledRow(
-            length, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, event.latency_s, company
+        self._rows.append(
+            SampledRow(length, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, latency)
         )
-        self._rows.append(row)
         if len(self._rows) >= 2 * self._most:
             self._rows = self._rows[::2]
             self._every *= 2
 
-    def sample(self, concurrency: int, pipeline: str) -> Sample | None:
+    def sample(self, pipeline: str) -> Sample | None:
         """The rows; `None` when none was answered."""
         if not (self._rows and self.answered):
             return None
-        usual = fmean(row.latency_s for row in self._rows)
-        startup = max(0.0, self._first_s - usual) if self._first_s is not None else 0.0
-        return Sample(tuple(self._rows), concurrency, startup, pipeline, time.time())
+        return Sample(tuple(self._rows), self._concurrency, self._first_s or 0.0, pipeline, time.time())
 
 
 class Candidates:
@@ -163,9 +166,9 @@ class Candidates:
         elif (place := self._random.randrange(self._seen)) < _CANDIDATES:
             self._rows[place] = item
 
-    def choose(self) -> list[Item]:
-        """5 to 20 rows: one of each part of the rows ordered by length, in an order by chance."""
-        number = min(len(self._rows), max(FEWEST, min(MOST, self._seen // 5)))
+    def choose(self, others: int = 0) -> list[Item]:
+        """5 to 20 rows and `others`: one of each part of the rows ordered by length, in an order by chance."""
+        number = min(len(self._rows), max(FEWEST, min(MOST, self._seen // 5)) + others)
         ordered = sorted(self._rows, key=lambda item: len(item.text))
         chosen = [
             ordered[self._random.randrange(part * len(ordered) // number, (part + 1) * len(ordered) // number)]
@@ -337,17 +340,16 @@ def _student(freedom: int) -> float:
 
 def _seconds(sample: Sample, mean_length: float, rows: int, plan: RunPlan, tokens: float) -> Interval:
     """The time of rows that are asked `plan.concurrency` at a time."""
-    company = [row for row in sample.rows if row.in_company]
-    timed = company if len(company) >= FEWEST else list(sample.rows)
-    mean, spread, freedom = _mean_at(timed, [row.latency_s for row in timed], mean_length)
+    mean, spread, freedom = _mean_at(sample.rows, [row.latency_s for row in sample.rows], mean_length)
     drift = _DRIFT.get(plan.backend, _USUAL_DRIFT)
     least = max(60.0 * plan.calls(rows) / plan.rpm if plan.rpm else 0.0, 60.0 * tokens / plan.tpm if plan.tpm else 0.0)
 
     def at(concurrency: int) -> Interval:
         places = max(1, min(concurrency, rows))
+        together = rows - (sample.startup_s > 0)
         # At the end the places become free one after the other: on average each waits for half of a row.
-        likely = sample.startup_s + rows * mean / places + (mean / 2 if places > 1 else 0.0)
-        half = _student(freedom) * rows / places * spread * _uncertain(len(timed), rows)
+        likely = sample.startup_s + together * mean / places + (mean / 2 if places > 1 else 0.0)
+        half = _student(freedom) * together / places * spread * _uncertain(len(sample.rows), together)
         # In logarithms: a time is half as likely as twice as long, and never below zero.
         off = math.exp(math.hypot(half / likely, _Z * drift)) if likely else 1.0
         return Interval(likely / off, likely, likely * off)
