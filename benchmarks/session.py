@@ -4,11 +4,12 @@
     python benchmarks/session.py                  # needs the dev extra
     python benchmarks/session.py --peer PYTHON    # an interpreter that has the bench extra: Mellea 0.8.0
 
-Prints two kinds of figures. `fan-out` is the wall time of 2,000 thunks fired at once (limiter 16, a server that takes
-10 ms to answer) over the time that a bare loop of 16 workers needs for the same requests over the same client; the
-server counts the requests that it ever had at once. `cpu` is the processor time of one `ainstruct` call against that of
-the same request over the bare client, and against the peer's call, on one server in one run. The calls come one after
-the other there, so each of them wakes the session's thread and the caller's.
+Prints three kinds of figures. `first` is the wall time of the import and of the first call. `fan-out` is the wall time of
+2,000 thunks fired at once (limiter 16, a server that takes 10 ms to answer) over the time that a bare loop of 16 workers
+needs for the same requests over the same client; the server counts the requests that it ever had at once. `cpu` is the
+processor time of one `ainstruct` call against that of the same request over the bare client, and against the peer's
+call, on one server in one run. The calls come one after the other there, so each of them wakes the session's thread and
+the caller's.
 """
 
 from __future__ import annotations
@@ -80,6 +81,16 @@ async def main():
     print("CPU", (time.process_time() - before) / calls)
     await backend.aclose()
 asyncio.run(main())
+"""
+
+
+FIRST_CALL = """
+import sys, time
+began = time.perf_counter()
+import mellea_cli
+imported = time.perf_counter()
+mellea_cli.start_session("ollama", "{model}", base_url=sys.argv[1]).instruct("Say hello")
+print(imported - began, time.perf_counter() - imported)
 """
 
 
@@ -193,15 +204,33 @@ def cpu(peer: str | None) -> None:
         )
 
 
+def first_call() -> None:
+    """Print how long a program waits for the import and for its first answer, in seconds."""
+    with model_server() as url:
+        command = [sys.executable, "-c", FIRST_CALL.format(model=MODEL), url]
+        found = [
+            [
+                float(figure)
+                for figure in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            ]
+            for _ in range(ROUNDS)
+        ]
+    imports, calls = (statistics.median(column) for column in zip(*found, strict=True))
+    tell(Row("session", "import mellea_cli", imports, "s", bar=0.04))
+    tell(Row("session", "start_session and the first call, on a server that answers at once", calls, "s", bar=0.6))
+
+
 def main() -> None:
-    """Run both."""
+    """Run all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter in which `import mellea` works")
-    parser.add_argument("--only", choices=["fan-out", "cpu"], help="one of the two")
+    parser.add_argument("--only", choices=["fan-out", "cpu", "first"], help="one of them")
     args = parser.parse_args()
-    if args.only != "cpu":
+    if args.only in {None, "first"}:
+        first_call()
+    if args.only in {None, "fan-out"}:
         fan_out()
-    if args.only != "fan-out":
+    if args.only in {None, "cpu"}:
         cpu(args.peer)
 
 
