@@ -4,12 +4,12 @@
     python benchmarks/session.py                  # needs the dev extra
     python benchmarks/session.py --peer PYTHON    # an interpreter that has the bench extra: Mellea 0.8.0
 
-Prints three kinds of figures. `first` is the wall time of the import and of the first call. `fan-out` is the wall time of
-2,000 thunks fired at once (limiter 16, a server that takes 10 ms to answer) over the time that a bare loop of 16 workers
-needs for the same requests over the same client; the server counts the requests that it ever had at once. `cpu` is the
-processor time of one `ainstruct` call against that of the same request over the bare client, and against the peer's
-call, on one server in one run. The calls come one after the other there, so each of them wakes the session's thread and
-the caller's.
+Prints three kinds of figures. `first` is the wall time of the import and of the first call. `fan-out` is the wall
+time of 2,000 thunks fired at once (limiter 16, a server that takes 10 ms to answer) over the time that a bare loop of
+16 workers needs for the same requests over the same client; the server counts the requests that it ever had at once.
+`cpu` is the processor time of one `ainstruct` call against that of the same request over the bare client, and against
+the peer's call, on one server in one run. The calls come one after the other there, so each of them wakes the
+session's thread and the caller's.
 """
 
 from __future__ import annotations
