@@ -34,7 +34,8 @@ from mellea_cli.backends.local import EmbeddedServer, PromptCache
 from mellea_cli.backends.openai import OpenAIBackend
 from mellea_cli.messages import Options
 from mellea_cli.models.store import ModelStore
-from mellea_cli.pipelines.default_prompts import PIPELINES
+from mellea_cli.pipelines.confidence import for_model
+from mellea_cli.pipelines.default_prompts import SINGLE
 
 MODEL = "qwen2.5-coder-1.5b"
 SLOTS = (1, 2, 4)
@@ -88,7 +89,7 @@ async def embedded_server(slots: int, states: Path) -> AsyncIterator[EmbeddedSer
     client = OpenAIBackend(base_url=server.url + "/v1", api_key=server.api_key, keep_alive=False)
     wire = WireClient(server.url, api_key=server.api_key, headers={"Connection": "close"})
     try:
-        prefixes = [step.prompt.prefix for step in PIPELINES["single"].steps]
+        prefixes = [step.prompt.prefix for step in SINGLE.steps]
         await PromptCache(wire, client, states, "bench", slots).warm(MODEL, prefixes, lambda _: None)
         yield server
     finally:
@@ -100,7 +101,7 @@ async def embedded_server(slots: int, states: Path) -> AsyncIterator[EmbeddedSer
 def bodies(texts: Sequence[str], server: EmbeddedServer) -> list[dict[str, Any]]:
     """The requests that the program sends for these items."""
     backend = OpenAIBackend(base_url=server.url + "/v1", api_key=server.api_key)
-    (step,) = PIPELINES["single"].steps
+    (step,) = for_model(SINGLE, "local", MODEL).steps
     options = Options(temperature=0.0, max_tokens=step.max_tokens)
     stream = {"stream": True, "stream_options": {"include_usage": True}}
     return [backend.batch_body(step.request(MODEL, options, {"text": text})) | stream for text in texts]

@@ -165,7 +165,7 @@ def test_what_cannot_be_asked_is_refused(mellea: Run, arguments: tuple[str, ...]
 
 
 def test_a_sample_is_asked_once(server: ModelServer, mellea: Run, feedback: Path) -> None:
-    """`--estimate` asks some rows and keeps their answers: the run asks only the others. The last three are not timed."""
+    """`--estimate` asks some rows and keeps their answers: the run asks only the others."""
     flags = ("summarise", "feedback.jsonl", "-o", "out.jsonl", *remote(server), "--price", "0.15,0.60", "-c", "4")
     shown = mellea(*flags, "--estimate")
     assert shown.returncode == 0

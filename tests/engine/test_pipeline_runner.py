@@ -20,7 +20,7 @@ from mellea_cli.errors import ContextTooLong, NotAuthorized, ServerFault, Templa
 from mellea_cli.events import AttemptFailed, Event, ItemStarted, RetryScheduled, StepFinished, StepStarted
 from mellea_cli.items import Failure, Item, Success
 from mellea_cli.messages import Chunk, GenerateRequest, Options, Usage
-from mellea_cli.pipelines.pipeline import Column, OutputType, Pipeline, Prompt, Step
+from mellea_cli.pipelines.pipeline import Column, OutputType, Pipeline, Prompt, ShorterAnswer, Step
 
 
 class Word(BaseModel):
@@ -104,6 +104,24 @@ async def test_independent_steps_run_side_by_side() -> None:
             await asyncio.sleep(0)
     gate.set()
     assert isinstance(await working, Success)
+
+
+async def test_what_code_knows_is_neither_asked_nor_written() -> None:
+    """The masked text is what is known."""
+
+    class Pair(Word):
+        said: str
+
+    known = ShorterAnswer(OutputType(Word), lambda text: {"said": text} if text == "HELLO" else None)
+    one = Step("left", Prompt("", "left: {{ text }}"), OutputType(Pair), 50, shorter=known)
+    shorter = Pipeline("p", (one,), (Column("said"),), lambda values: {"said": values["left"].said})
+    backend = ByName()
+    outcome = await runner(backend, shorter, mask=str.upper).run(ITEM)
+    assert isinstance(outcome, Success)
+    assert outcome.values == {"said": "HELLO"}
+    assert list((backend.requests[0].output_schema or {})["properties"]) == ["word"]
+    failed = await runner(backend, shorter).run(ITEM)
+    assert isinstance(failed, Failure), "the answer lacks what only the model knows"
 
 
 async def test_a_step_that_fails_fails_the_item_with_its_name() -> None:

@@ -14,9 +14,11 @@ import pytest
 from pydantic import BaseModel
 
 from mellea_cli.messages import Options, Token
+from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
 from mellea_cli.pipelines import confidence
 from mellea_cli.pipelines.confidence import (
     confidence_columns,
+    for_model,
     log_odds,
     read_choices,
     with_confidence,
@@ -262,6 +264,16 @@ def test_a_weighed_urgency_changes_no_key(pipeline: Pipeline, step: str) -> None
     assert plan(weighed).settings == plan(pipeline).settings
     assert weighed.narrowed(()).reads_logprobs
     assert [one.name for one in weighed.steps if one.reads_choices] == [step]
+
+
+def test_the_embedded_models_are_asked_for_less() -> None:
+    """A model file of the user and a server write all fields; only the default model's urgency is weighed."""
+    asked = {
+        name: for_model(SINGLE, backend, name).steps[0]
+        for backend, name in [("local", DEFAULT_MODEL), ("local", SMALL_MODEL), ("local", "big.gguf"), ("ollama", "m")]
+    }
+    assert [one.shorter is not None for one in asked.values()] == [True, True, False, False]
+    assert [one.reads_choices for one in asked.values()] == [True, False, False, False]
 
 
 def test_columns_of_confidence_belong_to_a_field() -> None:

@@ -6,7 +6,17 @@ import json
 
 import pytest
 
-from mellea_cli.pipelines.default_prompts import PIPELINES, SINGLE, STEPS, Analysis, Issues, Judgement, Summary
+from mellea_cli.pipelines.default_prompts import (
+    PIPELINES,
+    SINGLE,
+    STEPS,
+    Analysis,
+    Issues,
+    Judgement,
+    Summary,
+    Wording,
+    built_in,
+)
 from mellea_cli.pipelines.pipeline import Pipeline
 from mellea_cli.requirements.requirement import Answered
 
@@ -26,6 +36,42 @@ def analysis(**changes: object) -> Analysis:
 def test_single_commits_to_the_facts_first() -> None:
     """The schema's order is the order in which the model writes: issues, sentiment, summary."""
     assert list(SINGLE.steps[0].output.schema["properties"]) == list(ANALYSIS)
+
+
+def test_a_small_model_does_not_write_a_summary_that_is_the_text() -> None:
+    """It writes the other fields as before, and code adds the sentence; both answers have one key."""
+    (step,) = SINGLE.writing_less().steps
+    output = step.output_for({"text": " The router is the\nwrong model. "})
+    assert list(output.schema["properties"]) == list(ANALYSIS)[:-1]
+    written = {name: value for name, value in ANALYSIS.items() if name != "summary"}
+    answer = output.parse(json.dumps(written))
+    assert answer == Analysis(**written, summary="The router is the wrong model.")
+    assert all(requirement.validation_fn is not None for requirement in step.requirements)
+    assert SINGLE.writing_less().definition() == SINGLE.definition()
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("It broke. Nobody answers.", "en"),
+        (" ".join(["word"] * 30), "en"),
+        ("w" * 320, "en"),
+        ("Die Lieferung kam viel zu spät.", "en"),
+        ("Zu teuer und schlecht", "en"),
+        ("写得很好", "en"),
+        ("The router is wrong.", "de"),
+    ],
+)
+def test_other_summaries_are_written(text: str, language: str) -> None:
+    """Those of several sentences, of long ones, and of texts in another language than the answers."""
+    (step,) = built_in("single", Wording(language=language)).writing_less().steps
+    assert step.output_for({"text": text}) is step.output
+
+
+def test_answers_in_the_language_of_the_feedback_are_shorter_in_all_languages() -> None:
+    """The sentence is in the right language as it stands."""
+    (step,) = built_in("single", Wording(language="same")).writing_less().steps
+    assert "summary" not in step.output_for({"text": "Zu teuer und schlecht"}).schema["properties"]
 
 
 def test_steps_ask_for_the_sentiment_after_the_summary() -> None:

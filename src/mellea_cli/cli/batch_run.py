@@ -34,8 +34,7 @@ from mellea_cli.io.source import InputScan, Source, open_source
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success
 from mellea_cli.messages import Options
-from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
-from mellea_cli.pipelines.confidence import with_weighed_urgency
+from mellea_cli.pipelines.confidence import for_model
 from mellea_cli.pipelines.pipeline import Column, Pipeline
 from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
 from mellea_cli.run.answer_cache import NearDuplicates, forecast
@@ -121,10 +120,7 @@ def context_window(pipeline: Pipeline, longest: int | None, max_tokens: int | No
 
 def run_plan(options: RunOptions, chosen: ModelChoice, pipeline: Pipeline, longest: int | None = None) -> RunPlan:
     """Everything decided before the first request of a run of `pipeline`; `longest` as for `context_window`."""
-    if chosen.backend != "local" or chosen.model == SMALL_MODEL:
-        pipeline = pipeline.of_one_model()
-    elif chosen.model == DEFAULT_MODEL:
-        pipeline = with_weighed_urgency(pipeline)
+    pipeline = for_model(pipeline, chosen.backend, chosen.model)
     # For an extension's executor or a pool, the address is not that of one provider.
     url = options.server_url if chosen.pool is None else "http://localhost"
     prices = price_of_run(options.caps().prices, chosen.backend, chosen.model, url, options.max_cost)

@@ -63,9 +63,11 @@ class WorkerSetup:
 
     def plan(self) -> RunPlan:
         """The worker's own plan. Raises `UsageError` when the pipeline cannot be made there."""
+        from mellea_cli.pipelines.confidence import for_model
         from mellea_cli.pipelines.own_fields import pipeline_of
 
-        return RunPlan(pipeline=pipeline_of(self.pipeline), **self.plan_fields)
+        fields = self.plan_fields
+        return RunPlan(for_model(pipeline_of(self.pipeline), fields["backend"], fields["model"]), **fields)
 
 
 def split_plan(plan: RunPlan, settings: BackendSettings, workers: int, *, pull: bool) -> list[WorkerSetup]:

@@ -75,6 +75,7 @@ _REPEATED_RUN = 400
 _LONGEST_PERIOD = 80
 # No step asks for anything near this; a server that ignores `max_tokens` must not fill the memory.
 _LONGEST_ANSWER = 1_000_000
+_TOO_LONG = f"it is longer than {_LONGEST_ANSWER:,} characters"
 
 
 class Meter(Protocol):
@@ -187,7 +188,7 @@ class _Call:
             self._meter.characters += len(piece)
         if self._width - self._checked >= _CHECK_EVERY:
             self._checked = self._width
-            if reason := runaway(self._tail()) or _too_long(self._width):
+            if reason := runaway(self._tail()) or (_TOO_LONG if self._width > _LONGEST_ANSWER else ""):
                 raise RunawayAnswer(reason, text="".join(self.pieces))
 
     def _tail(self) -> str:
@@ -204,8 +205,8 @@ class _Call:
         if self._meter is not None:
             self._meter.characters += len(piece)
         self._checked += len(piece)
-        if reason := _too_long(self._width):
-            raise RunawayAnswer(reason, text="".join(self.pieces))
+        if self._width > _LONGEST_ANSWER:
+            raise RunawayAnswer(_TOO_LONG, text="".join(self.pieces))
 
     def _too_late(self, after_s: float) -> BackendError:
         hint = "a slow machine needs more time: --timeout SECONDS"
@@ -216,10 +217,6 @@ class _Call:
             partial="".join(self.pieces),
             hint=hint,
         )
-
-
-def _too_long(characters: int) -> str:
-    return f"it is longer than {_LONGEST_ANSWER:,} characters" if characters > _LONGEST_ANSWER else ""
 
 
 def runaway(tail: str) -> str:

@@ -142,7 +142,7 @@ class PipelineRunner:
         fallback = step.fallback
         question = Question(
             step.request(self._model, self._options[step.name], values),
-            partial(step.output.parse, repaired=self._count_repair),
+            partial(step.output_for(values).parse, repaired=self._count_repair),
             step.requirements,
             budget=self._budget,
             subject=lambda request, completion, value: Answered(completion.text, value, request.messages, text),

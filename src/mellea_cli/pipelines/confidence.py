@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mellea_cli.messages import Token
+from mellea_cli.models.catalogue import CATALOGUE, DEFAULT_MODEL, SMALL_MODEL
 from mellea_cli.pipelines.fast import is_urgent
 from mellea_cli.pipelines.pipeline import BUILT_IN_UNIT, PROBABILITIES, AnswerUnit, Column, Pipeline, Step
 
@@ -241,6 +242,15 @@ def with_weighed_urgency(pipeline: Pipeline) -> Pipeline:
         assemble=partial(_weighed, pipeline.assemble),
         narrow=None if narrow is None else lambda missing: with_weighed_urgency(narrow(missing)),
     )
+
+
+def for_model(pipeline: Pipeline, backend: str, model: str) -> Pipeline:
+    """The pipeline as this model is asked: the embedded ones write less, and the default one's urgency is weighed."""
+    if backend != "local" or model == SMALL_MODEL:
+        pipeline = pipeline.of_one_model()
+    if backend == "local" and model in CATALOGUE:
+        pipeline = pipeline.writing_less()
+    return with_weighed_urgency(pipeline) if backend == "local" and model == DEFAULT_MODEL else pipeline
 
 
 def _weighed(assemble: Callable[[Mapping[str, Any]], dict[str, Any]], answers: Mapping[str, Any]) -> dict[str, Any]:

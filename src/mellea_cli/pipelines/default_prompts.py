@@ -13,12 +13,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, StringConstraints, create_model
 
-from mellea_cli.pipelines.pipeline import Column, Example, OutputType, Pipeline, Prompt, Step, compact_json
+from mellea_cli.pipelines.pipeline import (
+    Column,
+    Example,
+    OutputType,
+    Pipeline,
+    Prompt,
+    ShorterAnswer,
+    Step,
+    compact_json,
+)
 from mellea_cli.requirements.requirement import fewer_words, not_cut, one_sentence, sentences
 
 ISSUE_LENGTH = 200  # The longest complaint or praise, in characters
@@ -279,6 +289,44 @@ def cut(text: str, length: int, words: int = ISSUE_LENGTH) -> str:
     return f"{kept or text[: length - 2]}…"
 
 
+def lone_sentence(text: str) -> str | None:
+    """A text that is one sentence and short enough for a summary, on one line; `None` for any other."""
+    whole = " ".join(text.split())
+    fits = len(whole.split()) < SUMMARY_WORDS and len(whole) < SUMMARY_LENGTH
+    return whole if fits and len(sentences(whole)) == 1 else None
+
+
+# Frequent words of languages with Latin letters that are no English words.
+_NOT_ENGLISH = _words(
+    "aber alles auch auf bei beim das dem den der ein eine einen gerne gut habe hat ich im immer ist kein keine"
+    " mehr mich mir mit nach nicht noch nur oder schlecht schnell sehr sich sie sind teuer und viel vom von wieder"
+    " wir wird zu zum zur au avec bien ce cette dans de des du est et je la le les mais mon ne nous pas pour que"
+    " qui tres trop un une vous al bueno buena como el esta los mal muy nada para pero por porque se si su una y"
+    " bella buono che di gli il ma molto nel non ottimo sono troppo boa bom com da foi mas muito nao os ou uma aan"
+    " dat een erg geen goed heel het ik maar niet nog ook te veel voor wij zeer zijn av det har ikke inte jag jeg"
+    " mycket och og som bardzo jest nie"
+)
+
+
+def _looks_english(text: str) -> bool:
+    words = _words(text)
+    return all(word.isascii() for word in words) and not words & _NOT_ENGLISH
+
+
+def _known_summary(text: str, *, english: bool) -> Mapping[str, Any] | None:
+    whole = lone_sentence(text)
+    return None if whole is None or (english and not _looks_english(whole)) else {"summary": whole}
+
+
+def _shorter(wording: Wording, sentiment: Any) -> Mapping[str, ShorterAnswer]:
+    """What a model need not write: the summary of a lone sentence in the language of the answers."""
+    if wording.code not in ("en", "same"):
+        return {}
+    facts = create_model("Facts", __base__=Issues, sentiment=(sentiment, ...))
+    known = partial(_known_summary, english=wording.code == "en")
+    return {"analysis": ShorterAnswer(OutputType(facts), known)}
+
+
 def _shortened(answer: Any, _: str) -> Any:
     changed = shortened(answer.__dict__)
     return answer.model_copy(update=changed) if changed else None
@@ -383,6 +431,7 @@ def _single(wording: Wording, analysis: type[Analysis]) -> Pipeline:
         assemble=lambda answers: built_in_columns(
             answers["analysis"], answers["analysis"].sentiment, answers["analysis"].summary, meanings
         ),
+        shorter=_shorter(wording, analysis.model_fields["sentiment"].annotation),
     )
 
 

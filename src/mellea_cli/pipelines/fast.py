@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from mellea_cli.pipelines.default_prompts import ISSUE_LENGTH, SUMMARY_LENGTH, SUMMARY_WORDS, cut
+from mellea_cli.pipelines.default_prompts import ISSUE_LENGTH, SUMMARY_LENGTH, SUMMARY_WORDS, cut, lone_sentence
 from mellea_cli.pipelines.pipeline import Column, Example, LabelReading, OutputType, Pipeline, Prompt, Step
 from mellea_cli.requirements.requirement import sentences
 
@@ -263,9 +263,9 @@ def urgency(text: str, sentiment: str) -> str:
 
 def summary(text: str, praise: str | None, complaint: str | None) -> str:
     """A lone sentence of fewer than 30 words as it stands; else the strongest clauses, in the order of the text."""
-    whole = " ".join(text.split())
-    if len(sentences(whole)) == 1 and len(whole.split()) < SUMMARY_WORDS and len(whole) <= SUMMARY_LENGTH:
+    if (whole := lone_sentence(text)) is not None:
         return whole
+    whole = " ".join(text.split())
     chosen = sorted({one for one in (praise, complaint) if one}, key=text.find)
     if not chosen:
         return cut(sentences(whole)[0], SUMMARY_LENGTH, SUMMARY_WORDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Pipeline:
     narrow: Callable[[frozenset[str]], Pipeline] | None = None
     source: Any = None
     version: str = ""
+    shorter: Mapping[str, ShorterAnswer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         before: set[str] = set()
@@ -85,6 +86,10 @@ class Pipeline:
     def reads_logprobs(self) -> bool:
         """Whether a step reads log-probabilities, which not every server gives."""
         return any(step.labels or step.reads_choices for step in self.steps)
+
+    def writing_less(self) -> Pipeline:
+        """The pipeline for a model that writes slowly: it does not write what code knows. Answers keep their keys."""
+        return replace(self, steps=tuple(replace(step, shorter=self.shorter.get(step.name)) for step in self.steps))
 
     def of_one_model(self) -> Pipeline:
         """The pipeline for a backend without a small model: nothing is asked a second time."""
@@ -196,6 +201,7 @@ class Step:
         small: whether the backend's small model may answer.
         second_look: whether it is there to check a small model's answer.
         reads_choices: whether the log-probabilities of its answer are read, too: how likely each choice of a field was.
+        shorter: what the model need not write for some texts; `None` where it writes all fields.
     """
 
     name: str
@@ -213,11 +219,20 @@ class Step:
     small: bool = False
     second_look: bool = False
     reads_choices: bool = False
+    shorter: ShorterAnswer | None = None
+
+    def output_for(self, variables: Mapping[str, Any]) -> OutputType:
+        """The type of the answer about one item."""
+        known = self.shorter.known(variables["text"]) if self.shorter is not None else None
+        return (
+            self.output if known is None or self.shorter is None else _Completed(self.output.type_, self.shorter, known)
+        )
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The first request for one item; `options` have this step's `max_tokens` already set."""
         wanted = TOP_LOGPROBS if self.reads_choices else 0
-        return GenerateRequest(model, self.prompt.messages(variables), options, self.output.schema, wanted)
+        schema = self.output_for(variables).schema
+        return GenerateRequest(model, self.prompt.messages(variables), options, schema, wanted)
 
     def label_requests(self, model: str, options: Options, text: str) -> list[tuple[str, GenerateRequest]]:
         """The parts of a text, each with the request whose first token is read."""
@@ -417,6 +432,34 @@ class OutputType:
         if was_repaired and repaired is not None:
             repaired()
         return value
+
+
+@dataclass(frozen=True)
+class ShorterAnswer:
+    """An answer whose last fields follow from the text for some texts, so that the model need not write them.
+
+    Args:
+        output: the type of what the model writes.
+        known: takes the text and returns the other fields; `None` where the model writes them, too.
+    """
+
+    output: OutputType
+    known: Callable[[str], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class _Completed(OutputType):
+    """An answer that is parsed without the fields that are known, and completed with them."""
+
+    shorter: ShorterAnswer
+    known: Mapping[str, Any]
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        return self.shorter.output.schema
+
+    def parse(self, text: str, repaired: Callable[[], None] | None = None) -> Any:
+        return self.type_(**{**dict(self.shorter.output.parse(text, repaired)), **self.known})
 
 
 def _reason(error: ValidationError) -> str:

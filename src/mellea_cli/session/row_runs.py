@@ -179,6 +179,8 @@ async def _run(
     max_wait: float = 60.0,
     observer: Observer = nobody,
 ) -> None:
+    from mellea_cli.pipelines.confidence import for_model
+
     with ExitStack() as stack:
         answers = _answers(stack, journal)
         backend = await connection.open_backend()
@@ -186,7 +188,7 @@ async def _run(
             if options.thinking is None and backend.name == "ollama":
                 options = replace(options, thinking=False)
             plan = RunPlan(
-                pipeline=pipeline,
+                pipeline=for_model(pipeline, backend.name, connection.model),
                 backend=backend.name,
                 model=connection.model,
                 identity=connection.model,
