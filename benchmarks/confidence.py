@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fit import SLOTS, Sample, fit, readings
-from quality import FOLDER, calibration_error, surest
+from quality import FOLDER, surest
 
 from mellea_cli.backends.local import LocalBackend
 from mellea_cli.engine.generate import generate
@@ -36,6 +36,7 @@ from mellea_cli.pipelines import confidence
 from mellea_cli.pipelines.confidence import calibrated, log_odds, read_choices, with_weighed_urgency
 from mellea_cli.pipelines.default_prompts import SINGLE
 from mellea_cli.pipelines.pipeline import PROBABILITIES
+from mellea_cli.report.agreement import calibration_error
 
 ANSWERS = FOLDER / "answers.jsonl"
 FITTED = Path(confidence.__file__).with_name("confidence.json")

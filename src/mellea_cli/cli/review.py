@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -270,6 +269,7 @@ class _Plan:
         """What the user should know before the first row, a sentence each."""
         if not self.has_confidence and self._flags.doubtful:
             yield "the output has no column confidence, so no row counts as doubtful: the random sample alone"
+        yield from self._results.notes
 
 
 _MOST_VALUES = 200
@@ -292,11 +292,10 @@ def confidence_names(results: "Results") -> list[str]:
 
 def confidence_of(record: "Record", names: Sequence[str]) -> float | None:
     """The least confidence of a row's fields, where the output has columns for that."""
-    found: list[float] = []
-    for one in map(record.rest.get, names):
-        with suppress(TypeError, ValueError):
-            found.append(float(one))  # type: ignore[arg-type]  # what is no number is left out
-    return min(found, default=None)
+    from mellea_cli.report.results import number_in
+
+    found = (number_in(record.rest.get(name)) for name in names)
+    return min((one for one in found if one is not None), default=None)
 
 
 def _write_page(flags: ReviewFlags, plan: _Plan, who: str) -> None:
@@ -414,7 +413,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
 
     judged: list[Judged] = []
     rows = others = 0
-    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format), calibrated=False) as results:
         unreviewed = UnreviewedRows(results.corrections)
         for record in results:
             if record.state == "answered":
@@ -448,7 +447,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
     judged: list[Judged] = []
     ident = ""
     rows = unmatched = other_text = unanswered = 0
-    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format), calibrated=False) as results:
         for record in results:
             match = gold.match(record, by_id=results.has_ids)
             ident = ident or record.id

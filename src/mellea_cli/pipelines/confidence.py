@@ -143,7 +143,11 @@ def log_odds(values: Mapping[str, Any], read: Mapping[str, Probabilities]) -> fl
     found = (1 - praise) * (1 - complaint) * written
     if (facts := there if any(there) else _FOLLOWS.get(label)) is not None:
         found += (praise if facts[0] else 1 - praise) * (complaint if facts[1] else 1 - complaint)
-    bounded = min(max(found, _LEAST), 1 - _LEAST)
+    return _logit(found)
+
+
+def _logit(chance: float) -> float:
+    bounded = min(max(chance, _LEAST), 1 - _LEAST)
     return math.log(bounded / (1 - bounded))
 
 
@@ -166,6 +170,54 @@ def coefficients() -> list[float]:
     """The slope and the intercept that `benchmarks/confidence.py` has fitted."""
     fitted: list[float] = json.loads(Path(__file__).with_name("confidence.json").read_text(encoding="utf-8"))
     return fitted
+
+
+# Confidences calibrated by what people say.
+
+
+def recalibration(judged: Sequence[tuple[float, bool]]) -> list[float]:
+    """The slope and intercept that calibrate confidences; empty unless the rows need them beyond chance.
+
+    Platt's logistic regression on log-odds. Normal priors hold the logarithm of the slope and the intercept near 0, so
+    few rows change little, and the order of the rows stays. A test of likelihood ratios decides whether they are used.
+
+    Args:
+        judged: confidences, each with whether the label is right; rows drawn at random only.
+    """
+    samples = [(_logit(sure), is_right) for sure, is_right in judged]
+    stretch = shift = 0.0
+    for _ in range(_MOST_STEPS if len(samples) >= LEAST_JUDGED else 0):
+        slope = math.exp(stretch)
+        up, across = -stretch / _SPREAD**2, -shift / _SPREAD**2
+        steep, both, flat = _SPREAD**-2, 0.0, _SPREAD**-2
+        for value, is_right in samples:
+            chance = calibrated(value, (slope, shift))
+            error, weight = is_right - chance, chance * (1 - chance)
+            up, across = up + error * slope * value, across + error
+            steep, both, flat = steep + weight * (slope * value) ** 2, both + weight * slope * value, flat + weight
+        size = steep * flat - both**2
+        steps = [(flat * up - both * across) / size, (steep * across - both * up) / size]
+        stretch, shift = stretch + max(-1.0, min(1.0, steps[0])), shift + max(-1.0, min(1.0, steps[1]))
+        if max(map(abs, steps)) < _NO_STEP:
+            break
+    fitted = [math.exp(stretch), shift]
+    return fitted if math.exp(_loss(samples, fitted) - _loss(samples, (1.0, 0.0))) < _BY_CHANCE else []
+
+
+def _loss(samples: Sequence[tuple[float, bool]], weights: Sequence[float]) -> float:
+    scores = ((weights[0] * value + weights[1], is_right) for value, is_right in samples)
+    return sum(math.log1p(math.exp(-score if is_right else score)) for score, is_right in scores)
+
+
+def recalibrated(confidence: float, weights: Sequence[float]) -> float:
+    """A confidence by what `recalibration` has found."""
+    return round(calibrated(_logit(confidence), weights), 3) if weights else confidence
+
+
+LEAST_JUDGED = 30
+"""The rows below which nothing is calibrated."""
+_SPREAD, _BY_CHANCE = 0.5, 0.05
+_MOST_STEPS, _NO_STEP = 100, 1e-6
 
 
 # Pipelines with it.

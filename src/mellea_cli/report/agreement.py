@@ -19,6 +19,7 @@ from typing import Any
 
 from mellea_cli.errors import name_some
 from mellea_cli.io.corrections import Corrections, Sample, sample_rank
+from mellea_cli.pipelines.confidence import LEAST_JUDGED, recalibrated, recalibration
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import anchored
 from mellea_cli.report.figures import CorrectedShare, FieldReview, ReviewFigures, value_names
@@ -327,6 +328,41 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far the confidence of a field is off, and by how much less if these rows calibrate it."""
+
+    before: float
+    after: float  # Cross-validated
+    weights: Sequence[float]  # What `recalibration` has found
+
+    def record(self) -> dict[str, Any]:
+        weights = [round(one, 4) for one in self.weights] or None
+        return {"before": round(self.before, 4), "after": round(self.after, 4), "weights": weights}
+
+
+def calibration(judged: Sequence[tuple[float, bool]]) -> Calibration | None:
+    """The calibration errors of confidences before and after `recalibration`; `None` for too few rows."""
+    if len(judged) < LEAST_JUDGED:
+        return None
+    after: list[tuple[float, bool]] = []
+    for part in range(_PARTS):
+        weights = recalibration([one for at, one in enumerate(judged) if at % _PARTS != part])
+        after += [(recalibrated(sure, weights), is_right) for sure, is_right in judged[part::_PARTS]]
+    return Calibration(calibration_error(judged), calibration_error(after), recalibration(judged))
+
+
+def calibration_error(judged: Sequence[tuple[float, bool]], bins: int = 10) -> float:
+    """The expected calibration error: how far confidence and accuracy lie apart, weighted over bins of equal width."""
+    apart = [0.0] * bins
+    for sure, is_right in judged:
+        apart[min(bins - 1, max(0, math.ceil(sure * bins) - 1))] += sure - is_right
+    return sum(map(abs, apart)) / len(judged)
+
+
+_PARTS = 10
+
+
+@dataclass(frozen=True, slots=True)
 class FieldEvaluation:
     """How right the model is in one field."""
 
@@ -341,6 +377,7 @@ class FieldEvaluation:
     groups: Sequence[tuple[str, str, Share]] = ()  # Column, value, and how many are right
     surest: Share | None = None  # Right among the surest 80 % of the rows with a confidence
     unsure: Share | None = None  # Right among the others
+    calibration: Calibration | None = None
 
 
 _OPPOSITES = {"sentiment": {"positive", "negative"}, "urgency": {"high", "low"}}
@@ -395,6 +432,7 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
         [(column, value, Share(sum(hits), len(hits))) for (column, value), hits in by_size[:_GROUPS]],
         surest if sure else None,
         unsure if sure else None,
+        calibration(known),
     )
 
 
@@ -578,6 +616,7 @@ def field_record(one: FieldEvaluation) -> dict[str, Any]:
         "groups": [{"column": column, "value": value, "right": found.record()} for column, value, found in one.groups],
         "surest": share(one.surest),
         "unsure": share(one.unsure),
+        "calibration": one.calibration.record() if one.calibration is not None else None,
     }
 
 
