@@ -363,8 +363,8 @@ def evaluate(flags: EvaluateFlags) -> ExitCode:
             "name": flags.results,
             "by": found.name,
             **found.counts,
-            "fields": [agreement.field_record(one) for one in fields],
-            "agreement": [agreement.agreement_record(one) for one in people],
+            "fields": fields,
+            "agreement": people,
         }
         sys.stdout.write(agreement.evaluation_to_json(record))
         return ExitCode.OK

@@ -178,35 +178,34 @@ def coefficients() -> list[float]:
 def recalibration(judged: Sequence[tuple[float, bool]]) -> list[float]:
     """The slope and intercept that calibrate confidences; empty unless the rows need them beyond chance.
 
-    Platt's logistic regression on log-odds. Normal priors hold the logarithm of the slope and the intercept near 0, so
-    few rows change little, and the order of the rows stays. A test of likelihood ratios decides whether they are used.
+    Platt's logistic regression on log-odds, with normal priors that hold the slope near 1 and the intercept near 0, so
+    that few rows change little. A test of the likelihood ratio decides whether they are used.
 
     Args:
-        judged: confidences, each with whether the label is right; rows drawn at random only.
+        judged: confidences, each with whether the label is right; only of rows that were drawn at random.
     """
     samples = [(_logit(sure), is_right) for sure, is_right in judged]
-    stretch = shift = 0.0
-    for _ in range(_MOST_STEPS if len(samples) >= LEAST_JUDGED else 0):
-        slope = math.exp(stretch)
-        up, across = -stretch / _SPREAD**2, -shift / _SPREAD**2
-        steep, both, flat = _SPREAD**-2, 0.0, _SPREAD**-2
+    if len(samples) < LEAST_JUDGED:
+        return []
+    slope, shift = 1.0, 0.0
+    for _ in range(_STEPS):
+        up, across, steep, both, flat = _HOLD * (1 - slope), -_HOLD * shift, _HOLD, 0.0, _HOLD
         for value, is_right in samples:
             chance = calibrated(value, (slope, shift))
             error, weight = is_right - chance, chance * (1 - chance)
-            up, across = up + error * slope * value, across + error
-            steep, both, flat = steep + weight * (slope * value) ** 2, both + weight * slope * value, flat + weight
+            up, across = up + error * value, across + error
+            steep, both, flat = steep + weight * value**2, both + weight * value, flat + weight
         size = steep * flat - both**2
-        steps = [(flat * up - both * across) / size, (steep * across - both * up) / size]
-        stretch, shift = stretch + max(-1.0, min(1.0, steps[0])), shift + max(-1.0, min(1.0, steps[1]))
-        if max(map(abs, steps)) < _NO_STEP:
-            break
-    fitted = [math.exp(stretch), shift]
-    return fitted if math.exp(_loss(samples, fitted) - _loss(samples, (1.0, 0.0))) < _BY_CHANCE else []
+        steps = (flat * up - both * across) / size, (steep * across - both * up) / size
+        longest = max(1.0, *map(abs, steps))
+        slope, shift = slope + steps[0] / longest, shift + steps[1] / longest
+    gain = _loss(samples, 1.0, 0.0) - _loss(samples, slope, shift)
+    # A slope below 0 would turn the order of the rows.
+    return [slope, shift] if slope > 0 and gain > _BEYOND_CHANCE else []
 
 
-def _loss(samples: Sequence[tuple[float, bool]], weights: Sequence[float]) -> float:
-    scores = ((weights[0] * value + weights[1], is_right) for value, is_right in samples)
-    return sum(math.log1p(math.exp(-score if is_right else score)) for score, is_right in scores)
+def _loss(samples: Sequence[tuple[float, bool]], slope: float, shift: float) -> float:
+    return sum(math.log1p(math.exp((slope * value + shift) * (1 - 2 * is_right))) for value, is_right in samples)
 
 
 def recalibrated(confidence: float, weights: Sequence[float]) -> float:
@@ -216,8 +215,9 @@ def recalibrated(confidence: float, weights: Sequence[float]) -> float:
 
 LEAST_JUDGED = 30
 """The rows below which nothing is calibrated."""
-_SPREAD, _BY_CHANCE = 0.5, 0.05
-_MOST_STEPS, _NO_STEP = 100, 1e-6
+_HOLD = 4.0  # Priors with a standard deviation of 0.5
+_BEYOND_CHANCE = -math.log(0.05)  # Half of the 95 % quantile of chi-square with two degrees of freedom
+_STEPS = 20
 
 
 # Pipelines with it.
