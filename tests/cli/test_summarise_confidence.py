@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loopback import ModelServer
+from mellea_cli.io.corrections import Correction, CorrectionsFile, corrections_path
 from rowfiles import Run, read_rows, write_rows
 
 SCRIPTED = ("--backend", "scripted")
@@ -168,3 +170,50 @@ def test_evaluate_says_whether_the_surest_are_right(mellea: Run, tmp_path: Path)
     found = json.loads(mellea("evaluate", "out.jsonl", "--gold", "gold.jsonl", "--json").stdout)
     (team,) = (one for one in found["fields"] if one["name"] == "team")
     assert [(team[name]["number"], team[name]["of"]) for name in ("surest", "unsure")] == [(4, 4), (0, 1)]
+
+
+def test_a_review_calibrates_the_confidence(mellea: Run, tmp_path: Path) -> None:
+    """What reads the output shows calibrated values; doubtful rows count for nothing, and the file stays as it is."""
+    rows_of(tmp_path, 60)
+    with ModelServer(logprobs=likely) as server:
+        assert mellea(*command(server, "--confidence", *TEAM)).returncode == 0
+    # The journal knows the fields; the values are those of this test.
+    before = [
+        {**row, "team": "billing", "team_confidence": 0.9 + number / 1_000}
+        for number, row in enumerate(read_rows(tmp_path / "out.jsonl"))
+    ]
+    raw = write_rows(tmp_path / "out.jsonl", before).read_bytes()
+
+    def judge(rows: list[dict[str, Any]], sample: str) -> None:
+        """Say that three of four are wrong."""
+        said = ["delivery" if number % 4 else "billing" for number, _ in enumerate(rows)]
+        judgements = [
+            Correction(str(row["id"]), row["text"], "team", row["team"], team, "eva", sample=sample, seed=1)  # type: ignore[arg-type]
+            for row, team in zip(rows, said, strict=True)
+        ]
+        CorrectionsFile(corrections_path(tmp_path / "out.jsonl")).add(judgements)
+
+    def shown(*more: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(mellea("show", "out.jsonl", "--json", "all", *more).stdout)
+        return rows
+
+    judge(before[:40], "doubtful")
+    assert [row["team_confidence"] for row in shown()] == [row["team_confidence"] for row in before]
+    judge(before[20:], "random")
+    found = shown()
+    assert all(row["team_confidence"] < 0.7 for row in found)
+    assert [row["confidence"] for row in found] == [row["confidence"] for row in before]
+    done = mellea("review", "out.jsonl", "--random", "1", "--who", "max", "--html", "review.html")
+    assert "team_confidence is calibrated by the review" in done.stderr
+    assert "51 rows to judge" in done.stderr
+    report = json.loads(mellea("report", "out.jsonl", "--json").stdout)
+    assert "team_confidence is calibrated by the review" in report["notes"]
+    assert shown("--where", "team_confidence > 0.7") == []
+    # An evaluation is about what the model says.
+    (team,) = json.loads(mellea("evaluate", "out.jsonl", "--corrections", "--json").stdout)["fields"]
+    assert team["calibration"]["before"] > 0.4
+    assert team["calibration"]["after"] < 0.3
+    assert "calibration error 0." in mellea("evaluate", "out.jsonl", "--corrections").stdout
+    assert (tmp_path / "out.jsonl").read_bytes() == raw
+    corrections_path(tmp_path / "out.jsonl").unlink()
+    assert shown() == before

@@ -42,8 +42,7 @@ class ReviewFlags:
 
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise, run or themes.")]
     random: Annotated[
-        int | None,
-        flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
+        int | None, flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0)
     ] = None
     doubtful: Annotated[int, flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
     review_below: Annotated[
@@ -58,8 +57,7 @@ class ReviewFlags:
         str | None, flag(OUTPUT, "Write a page to judge the rows in a browser, offline.", metavar="FILE")
     ] = None
     import_file: Annotated[
-        str | None,
-        flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE"),
+        str | None, flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE")
     ] = None
     input_format: InputFormatFlag = None
     text_field: TextFieldFlag = None
@@ -359,13 +357,7 @@ def evaluate(flags: EvaluateFlags) -> ExitCode:
         raise InputError(found.nothing, path=found.name, hint=found.hint)
     people = agreement.agreements(found.corrections, {one.name for one in fields}) if found.corrections else []
     if flags.json:
-        record = {
-            "name": flags.results,
-            "by": found.name,
-            **found.counts,
-            "fields": fields,
-            "agreement": people,
-        }
+        record = {"name": flags.results, "by": found.name, **found.counts, "fields": fields, "agreement": people}
         sys.stdout.write(agreement.evaluation_to_json(record))
         return ExitCode.OK
     print_evaluation(fields, people, found.notes(), sys.stdout, os.environ)

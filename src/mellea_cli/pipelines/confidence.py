@@ -178,30 +178,28 @@ def coefficients() -> list[float]:
 def recalibration(judged: Sequence[tuple[float, bool]]) -> list[float]:
     """The slope and intercept that calibrate confidences; empty unless the rows need them beyond chance.
 
-    Platt's logistic regression on log-odds, with normal priors that hold the slope near 1 and the intercept near 0, so
-    that few rows change little. A test of the likelihood ratio decides whether they are used.
+    Platt's logistic regression on log-odds. Normal priors hold the logarithm of the slope and the intercept near 0, so
+    few rows change little, and none turns the order. A test of the likelihood ratio decides whether they are used.
 
     Args:
         judged: confidences, each with whether the label is right; only of rows that were drawn at random.
     """
     samples = [(_logit(sure), is_right) for sure, is_right in judged]
-    if len(samples) < LEAST_JUDGED:
-        return []
-    slope, shift = 1.0, 0.0
-    for _ in range(_STEPS):
-        up, across, steep, both, flat = _HOLD * (1 - slope), -_HOLD * shift, _HOLD, 0.0, _HOLD
+    stretch = shift = 0.0
+    for _ in range(_STEPS if len(samples) >= LEAST_JUDGED else 0):
+        slope = math.exp(stretch)
+        up, across, steep, both, flat = -stretch * _HOLD, -shift * _HOLD, _HOLD, 0.0, _HOLD
         for value, is_right in samples:
-            chance = calibrated(value, (slope, shift))
+            chance, scaled = calibrated(value, (slope, shift)), slope * value
             error, weight = is_right - chance, chance * (1 - chance)
-            up, across = up + error * value, across + error
-            steep, both, flat = steep + weight * value**2, both + weight * value, flat + weight
+            up, across = up + error * scaled, across + error
+            steep, both, flat = steep + weight * scaled**2, both + weight * scaled, flat + weight
         size = steep * flat - both**2
         steps = (flat * up - both * across) / size, (steep * across - both * up) / size
         longest = max(1.0, *map(abs, steps))
-        slope, shift = slope + steps[0] / longest, shift + steps[1] / longest
-    gain = _loss(samples, 1.0, 0.0) - _loss(samples, slope, shift)
-    # A slope below 0 would turn the order of the rows.
-    return [slope, shift] if slope > 0 and gain > _BEYOND_CHANCE else []
+        stretch, shift = stretch + steps[0] / longest, shift + steps[1] / longest
+    gain = _loss(samples, 1.0, 0.0) - _loss(samples, math.exp(stretch), shift)
+    return [math.exp(stretch), shift] if gain > _BEYOND_CHANCE else []
 
 
 def _loss(samples: Sequence[tuple[float, bool]], slope: float, shift: float) -> float:
