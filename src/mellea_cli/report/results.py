@@ -331,12 +331,16 @@ class Results:
     def _calibrated(self, stream: Iterator[RawRow | InputError]) -> Iterator[RawRow | InputError]:
         """The rows with calibrated confidences."""
         for row in stream:
+            if isinstance(row, InputError) or not self.calibrations:
+                yield row
+                continue
+            line, fields, raw = row
             changed: dict[str, Any] = {}
-            for name, weights in self.calibrations.items() if not isinstance(row, InputError) else ():
-                if (sure := number_in(cell := row[1].get(name))) is not None:
+            for name, weights in self.calibrations.items():
+                if (sure := number_in(cell := fields.get(name))) is not None:
                     sure = recalibrated(sure, weights)
                     changed[name] = str(sure) if isinstance(cell, str) else sure
-            yield (row[0], {**row[1], **changed}, None) if changed else row
+            yield (line, {**fields, **changed}, None if changed else raw)
 
     def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
         """The run's columns by their usual names."""
