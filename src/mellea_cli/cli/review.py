@@ -147,7 +147,8 @@ class _Plan:
         self.fields = self._fields()
         names = {field.name for field in self.fields}
         # A row that was judged because it was doubtful, and is drawn now, is not asked again.
-        self._again = [row for row in drawn if self._is_judged(row, names) and not self._is_drawn(row)]
+        others = (row for row in drawn if not said.is_random(row.record.id, row.record.text))
+        self._again = [row for row in others if self._is_judged(row, names)]
         chosen = {row.record.number for row in drawn}
         rows = [*drawn, *(row for row in doubtful if row.record.number not in chosen)]
         self.rows = [row for row in rows if not self._is_judged(row, names)]
@@ -244,9 +245,6 @@ class _Plan:
 
         said = self._said.row(row.record.id, row.record.text)
         return any(not same_value(one.person, one.model) for name, one in said.items() if name in names)
-
-    def _is_drawn(self, row: "ReviewRow") -> bool:
-        return self._said.is_random(row.record.id, row.record.text)
 
     def drawn_again(self, who: str) -> "list[Any]":
         """The judgements of rows that are drawn now and were judged before, as those of the random sample."""
@@ -529,7 +527,7 @@ class _Gold:
         self._by_text: dict[str, int] = {}
         for at, row in enumerate(self._rows):
             if row.get(ident) is not None:
-                self._by_id.setdefault(_id_text(row[ident]), at)
+                self._by_id.setdefault(str(row[ident]).strip(), at)
             for value in row.values():
                 if isinstance(value, str) and value.strip():
                     self._by_text.setdefault(text_key(value), at)
@@ -596,10 +594,6 @@ class _Gold:
 
 
 _LONG_TEXT = 40
-
-
-def _id_text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else str(value)
 
 
 def _named_columns(texts: Iterable[str]) -> Iterator[tuple[str, str]]:

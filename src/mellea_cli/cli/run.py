@@ -152,11 +152,11 @@ def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
     """The pipeline with the most telling rows of a corrections file as further worked examples."""
     from dataclasses import replace
 
-    from mellea_cli.io.corrections import read_corrections, reviewed_rows, teaching_rows
+    from mellea_cli.io.corrections import Corrections, read_lines, reviewed_rows, teaching_rows
     from mellea_cli.pipelines.pipeline_spec import ExampleSpec
 
     names = [*spec.fields, *spec.built_in_fields]
-    judged = reviewed_rows(read_corrections(Path(name), must_exist=True), names)
+    judged = reviewed_rows(Corrections(read_lines(Path(name), must_exist=True)), names)
     if not judged:
         message = f"in no row are all fields judged: {name_some(names, 12)}"
         raise InputError(message, path=name, hint="judge some rows: mellea review OUT")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -183,7 +183,11 @@ class Drawn:
     share: float
 
     def __call__(self, variables: Mapping[str, Any]) -> bool:
-        return zlib.crc32(variables["text"].encode("utf-8", "surrogatepass")) < self.share * 2**32
+        text: str = variables["text"]
+        digest = hashlib.blake2b(
+            text.encode("utf-8", "surrogatepass"), digest_size=4, person=b"second-reading"
+        ).digest()
+        return int.from_bytes(digest) < self.share * 2**32
 
 
 @dataclass(frozen=True)

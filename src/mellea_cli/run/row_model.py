@@ -428,10 +428,6 @@ def _guesses(fields: Sequence[_Classifier], matrix: Any) -> list[Guess]:
     return [Guess(tuple(said), score) for said, score in zip(labels, scores, strict=True)]
 
 
-def _no_tone(_: str) -> float:
-    return 0.0
-
-
 @dataclass(slots=True)
 class _Example:
     text: str
@@ -497,7 +493,7 @@ class RowLearner:
 
     def _answer(self, text: str, model: RowModel, guess: Guess) -> Success:
         names = self.fields.names
-        tone = partial(model.tone, names.index(_SENTIMENT)) if _SENTIMENT in names else _no_tone
+        tone = partial(model.tone, names.index(_SENTIMENT)) if _SENTIMENT in names else lambda _: 0.0
         return Success(self.fields.values(text, guess.labels, tone), attempts=0, answered_by=LEARNED)
 
     def _observed(self, item: Item, outcome: Outcome) -> Outcome:
