@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from quality import FOLDER, calibration_error, labelled_rows, surest
+from quality import FOLDER, labelled_rows, surest
 
 from mellea_cli.backends.local import LocalBackend
 from mellea_cli.engine.generate import generate
@@ -33,6 +33,7 @@ from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
 from mellea_cli.pipelines import fast
 from mellea_cli.pipelines.fast import FAST, SENTIMENTS, features, features_of_second_look, log_softmax
 from mellea_cli.pipelines.pipeline import Step, read_labels
+from mellea_cli.report.agreement import calibration_error
 
 READINGS = FOLDER / "readings.jsonl"
 FITTED = Path(fast.__file__).with_name("fast.json")

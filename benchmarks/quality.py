@@ -30,6 +30,8 @@ from typing import Any
 
 from rows import Row, tell
 
+from mellea_cli.report.agreement import calibration_error
+
 FOLDER = Path(__file__).parent / "quality"
 ITEMS = FOLDER / "items.tsv"
 LABELS = ("positive", "negative", "mixed")
@@ -64,16 +66,6 @@ def sample(sources: str, each: int) -> list[Labelled]:
         random.Random(0).shuffle(mine)  # noqa: S311 - the same rows each time
         chosen += mine[: each or None]
     return chosen
-
-
-def calibration_error(judgements: Sequence[tuple[float, bool]], bins: int = 10) -> float:
-    """The expected calibration error: how far confidence and accuracy lie apart, weighted over bins of equal width."""
-    total = 0.0
-    for number in range(bins):
-        inside = [one for one in judgements if number / bins < one[0] <= (number + 1) / bins]
-        if inside:
-            total += abs(sum(sure for sure, _ in inside) - sum(right for _, right in inside))
-    return total / len(judgements)
 
 
 def surest(judgements: Sequence[tuple[float, bool]], share: float = 0.8) -> float:

@@ -77,43 +77,13 @@ _MODULES = {
     "errors": ("MelleaError",),
     "core": ("ComponentParseError",),
     "messages": ("Message",),
-    "requirements.requirement": (
-        "Requirement",
-        "ValidationResult",
-        "check",
-        "req",
-        "simple_validate",
-    ),
-    "stdlib.components": (
-        "CBlock",
-        "Component",
-        "Instruction",
-    ),
-    "stdlib.context": (
-        "ChatContext",
-        "Context",
-        "SimpleContext",
-    ),
-    "stdlib.sampling": (
-        "MultiTurnStrategy",
-        "RejectionSamplingStrategy",
-        "RepairTemplateStrategy",
-        "SamplingResult",
-    ),
-    "session.session": (
-        "MelleaSession",
-        "start_backend",
-        "start_session",
-    ),
-    "session.thunk": (
-        "ComputedModelOutputThunk",
-        "ModelOutputThunk",
-        "wait_for_all_mots",
-    ),
-    "stdlib.components.genstub": (
-        "PreconditionException",
-        "generative",
-    ),
+    "requirements.requirement": ("Requirement", "ValidationResult", "check", "req", "simple_validate"),
+    "stdlib.components": ("CBlock", "Component", "Instruction"),
+    "stdlib.context": ("ChatContext", "Context", "SimpleContext"),
+    "stdlib.sampling": ("MultiTurnStrategy", "RejectionSamplingStrategy", "RepairTemplateStrategy", "SamplingResult"),
+    "session.session": ("MelleaSession", "start_backend", "start_session"),
+    "session.thunk": ("ComputedModelOutputThunk", "ModelOutputThunk", "wait_for_all_mots"),
+    "stdlib.components.genstub": ("PreconditionException", "generative"),
 }
 # Modules that `import mellea_cli` alone gives, as attributes.
 _SUBMODULES = {

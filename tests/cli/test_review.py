@@ -12,9 +12,9 @@ import pytest
 
 from mellea_cli.io.corrections import (
     Correction,
+    Corrections,
     CorrectionsFile,
     corrections_path,
-    read_corrections,
     read_lines,
     sample_rank,
 )
@@ -111,7 +111,7 @@ def test_a_doubtful_row_that_is_drawn_later_is_not_asked_again(mellea: Run, resu
     CorrectionsFile(corrections_path(results)).add([_said(n, "mixed", sample="doubtful") for n in range(1, 41)])
     done = mellea("review", str(results), "-n", "40", "--fields", "sentiment", "--who", "eva", "--html", "r.html")
     assert "nothing to judge: 40 rows are judged already" in done.stderr
-    assert {one.sample for one in read_corrections(corrections_path(results))} == {"random"}
+    assert {one.sample for one in Corrections(read_lines(corrections_path(results)))} == {"random"}
     assert not (tmp_path / "r.html").exists()
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loopback import ModelServer
+from loopback import ModelServer, default_reply, find_mark
+from mellea_cli.io.corrections import Correction, CorrectionsFile, corrections_path
 from rowfiles import Run, read_rows, write_rows
 
 SCRIPTED = ("--backend", "scripted")
@@ -67,7 +70,7 @@ def test_a_server_without_log_probabilities_is_named_before_any_row_is_sent(mell
         done = mellea(*command(server, "--confidence"))
         assert done.returncode == 2
         assert "gives no log-probabilities for test-model, and --confidence needs them" in done.stderr
-        assert "omit --confidence" in done.stderr
+        assert "--second-reading 0.1" in done.stderr
         assert "MARK-" not in json.dumps(server.state.bodies)
 
 
@@ -168,3 +171,141 @@ def test_evaluate_says_whether_the_surest_are_right(mellea: Run, tmp_path: Path)
     found = json.loads(mellea("evaluate", "out.jsonl", "--gold", "gold.jsonl", "--json").stdout)
     (team,) = (one for one in found["fields"] if one["name"] == "team")
     assert [(team[name]["number"], team[name]["of"]) for name in ("surest", "unsure")] == [(4, 4), (0, 1)]
+
+
+def test_a_review_calibrates_the_confidence(mellea: Run, tmp_path: Path) -> None:
+    """What reads the output shows calibrated values; doubtful rows count for nothing, and the file stays as it is."""
+    rows_of(tmp_path, 60)
+    with ModelServer(logprobs=likely) as server:
+        assert mellea(*command(server, "--confidence", *TEAM)).returncode == 0
+    # The journal knows the fields; the values are those of this test.
+    before = [
+        {**row, "team": "billing", "team_confidence": 0.9 + number / 1_000}
+        for number, row in enumerate(read_rows(tmp_path / "out.jsonl"))
+    ]
+    raw = write_rows(tmp_path / "out.jsonl", before).read_bytes()
+
+    def judge(rows: list[dict[str, Any]], sample: str) -> None:
+        """Say that three of four are wrong."""
+        said = ["delivery" if number % 4 else "billing" for number, _ in enumerate(rows)]
+        judgements = [
+            Correction(str(row["id"]), row["text"], "team", row["team"], team, "eva", sample=sample, seed=1)  # type: ignore[arg-type]
+            for row, team in zip(rows, said, strict=True)
+        ]
+        CorrectionsFile(corrections_path(tmp_path / "out.jsonl")).add(judgements)
+
+    def shown(*more: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(mellea("show", "out.jsonl", "--json", "all", *more).stdout)
+        return rows
+
+    judge(before[:40], "doubtful")
+    assert [row["team_confidence"] for row in shown()] == [row["team_confidence"] for row in before]
+    judge(before[20:], "random")
+    found = shown()
+    assert all(row["team_confidence"] < 0.7 for row in found)
+    assert [row["confidence"] for row in found] == [row["confidence"] for row in before]
+    done = mellea("review", "out.jsonl", "--random", "1", "--who", "max", "--html", "review.html")
+    assert "team_confidence is calibrated by the review" in done.stderr
+    assert "51 rows to judge" in done.stderr
+    report = json.loads(mellea("report", "out.jsonl", "--json").stdout)
+    assert "team_confidence is calibrated by the review" in report["notes"]
+    assert shown("--where", "team_confidence > 0.7") == []
+    # An evaluation is about what the model says.
+    (team,) = json.loads(mellea("evaluate", "out.jsonl", "--corrections", "--json").stdout)["fields"]
+    assert team["calibration"]["before"] > 0.4
+    assert team["calibration"]["after"] < 0.3
+    assert "calibration error 0." in mellea("evaluate", "out.jsonl", "--corrections").stdout
+    assert (tmp_path / "out.jsonl").read_bytes() == raw
+    corrections_path(tmp_path / "out.jsonl").unlink()
+    assert shown() == before
+
+
+def is_second(schema: Mapping[str, Any] | None) -> bool:
+    """Whether labels are asked a second time, which is without a summary."""
+    return schema is not None and "summary" not in schema["properties"]
+
+
+def test_labels_are_read_twice_where_there_are_no_log_probabilities(mellea: Run, tmp_path: Path) -> None:
+    """A share of the rows gets one more call; where the readings differ the row is doubtful, and the rest has none."""
+    rows_of(tmp_path, 60)
+
+    def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
+        if not is_second(schema):
+            return default_reply(prompt, schema)
+        odd = int(find_mark(prompt).removeprefix("MARK-").removesuffix("x")) % 2
+        return json.dumps({"sentiment": "mixed", "team": "delivery" if odd else "billing"})
+
+    with ModelServer(reply=answer, record=True) as server:
+        twice = ("--second-reading", "0.3", *TEAM)
+        asked = mellea(*command(server, *twice, "--dry-run"))
+        assert "fields     built-in fields, team, confidence, team_confidence" in asked.stdout
+        done = mellea(*command(server, *twice))
+        assert done.returncode == 0, done.stderr
+        assert "the labels of 30% of the rows are asked twice, about 18 more calls for 60" in done.stderr
+        again = [body for body in server.state.bodies if "Somebody wrote the text" in json.dumps(body)]
+        assert 10 < len(again) < 30
+        assert server.state.requests == 60 + len(again)
+        assert f"{60 + len(again)} in all" in asked.stdout
+        schema = again[0]["response_format"]["json_schema"]["schema"]["properties"]
+        assert {name: part["enum"] for name, part in schema.items()} == {
+            "sentiment": ["mixed", "negative", "positive"],
+            "team": ["delivery", "billing"],
+        }
+        assert not any("logprobs" in body for body in server.state.bodies)
+        rows = read_rows(tmp_path / "out.jsonl")
+        known = [row for row in rows if row["confidence"] is not None]
+        assert len(known) == len(again)
+        agree = [row["team"] == ("delivery" if row["id"] % 2 else "billing") for row in known]
+        assert [row["team_confidence"] for row in known] == [1.0 if same else 0.5 for same in agree]
+        same = sum(agree)
+        assert 0 < same < len(known)
+        assert f"{same} of {len(known)} rows" in done.stderr
+        # The same command finds everything again, and so does a run without the flag.
+        before = server.state.requests
+        for flags in (twice, TEAM):
+            assert mellea(*command(server, *flags)).returncode == 0
+        assert server.state.requests == before
+        assert mellea(*command(server, *twice)).returncode == 0
+    doubtful = [row for row in known if row["team_confidence"] == 0.5 or row["confidence"] == 0.5]
+    page = mellea("review", "out.jsonl", "--random", "0", "--html", "review.html")
+    assert f"{len(doubtful)} rows to judge" in page.stderr
+
+
+def test_a_bad_second_reading_fails_no_row(mellea: Run, tmp_path: Path) -> None:
+    """The row has its answers and no confidence."""
+    rows_of(tmp_path, 2)
+    with ModelServer(reply=lambda *asked: "no JSON" if is_second(asked[1]) else default_reply(*asked)) as server:
+        done = mellea(*command(server, "--second-reading", "1"))
+        assert done.returncode == 0, done.stderr
+    assert [(row["sentiment"] is not None, row["confidence"]) for row in read_rows(tmp_path / "out.jsonl")] == [
+        (True, None),
+        (True, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--rows-per-call", "3"), "works with single rows in this process only"),
+        (("--engine", "ray"), "works with single rows in this process only"),
+        (("-p", "fast"), "has a confidence without --second-reading"),
+    ],
+)
+def test_a_second_reading_that_cannot_be_is_refused(
+    mellea: Run, tmp_path: Path, flags: tuple[str, ...], why: str
+) -> None:
+    """Before anything is opened."""
+    rows_of(tmp_path, 1)
+    done = mellea("summarise", "in.jsonl", "-o", "out.jsonl", "--second-reading", "0.5", *flags)
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
+def test_another_share_is_another_question(mellea: Run, tmp_path: Path) -> None:
+    """The rows are asked again after a question."""
+    rows_of(tmp_path, 4)
+    with ModelServer() as server:
+        assert mellea(*command(server, "--second-reading", "1")).returncode == 0
+        refused = mellea(*command(server, "--second-reading", "0.5"))
+        assert refused.returncode == 2
+        assert "second-reading 0.5 instead of 1.0: 4 rows are asked again" in refused.stderr

@@ -16,7 +16,6 @@ from mellea_cli.io.corrections import (
     Corrections,
     CorrectionsFile,
     corrections_path,
-    read_corrections,
     read_lines,
     reviewed_rows,
     sample_rank,
@@ -51,9 +50,9 @@ def test_what_is_added_is_read_again(tmp_path: Path) -> None:
 
 def test_no_file_is_no_correction(tmp_path: Path) -> None:
     """Unless it was named."""
-    assert not read_corrections(tmp_path / "none.jsonl")
+    assert not Corrections(read_lines(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match="no such corrections file"):
-        read_corrections(tmp_path / "none.jsonl", must_exist=True)
+        Corrections(read_lines(tmp_path / "none.jsonl", must_exist=True))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, why: str) -> None:
     path = tmp_path / "c.jsonl"
     path.write_text(said("1", "mixed").line() + "\n" + line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=why) as found:
-        read_corrections(path)
+        Corrections(read_lines(path))
     assert str(found.value).startswith(f"{path}:3: ")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +19,13 @@ from mellea_cli.messages import Options, Token
 from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
 from mellea_cli.pipelines import confidence
 from mellea_cli.pipelines.confidence import (
+    calibrated,
     confidence_columns,
     for_model,
     log_odds,
     read_choices,
+    recalibrated,
+    recalibration,
     with_confidence,
     with_weighed_urgency,
 )
@@ -29,6 +34,7 @@ from mellea_cli.pipelines.fast import FAST
 from mellea_cli.pipelines.own_fields import model_pipeline, own_pipeline
 from mellea_cli.pipelines.pipeline import PROBABILITIES, OutputType, Pipeline
 from mellea_cli.pipelines.pipeline_spec import PipelineSpec
+from mellea_cli.report.agreement import calibration_error
 from mellea_cli.run.plan import RunPlan
 
 ROOT = Path(__file__).parents[2]
@@ -316,3 +322,54 @@ def test_words_of_a_worked_example_are_found() -> None:
 
 
 _ANSWER = '{"positive_aspect":"a","main_complaint":null,"urgency":"low","sentiment":"positive","summary":"It is."}'
+
+
+def judged(rows: int, truth: Callable[[float], float], seed: int = 0) -> list[tuple[float, bool]]:
+    """Confidences, and labels that are right as often as `truth` says."""
+    chance = random.Random(seed)  # noqa: S311 - made-up rows
+    sures = [0.5 + chance.random() / 2 for _ in range(rows)]
+    return [(sure, chance.random() < truth(sure)) for sure in sures]
+
+
+def test_judged_rows_calibrate_a_confidence() -> None:
+    """A model that is too sure of itself is taken at its word no more, and the order of its rows stays."""
+    weights = recalibration(judged(150, lambda sure: sure / 2 + 0.2))
+    assert weights[0] < 1
+    sures = [0.5, 0.6, 0.8, 0.95, 0.99]
+    found = [recalibrated(sure, weights) for sure in sures]
+    assert found == sorted(found)
+    assert all(0.3 < one < sure for one, sure in zip(found, sures, strict=True))
+    later = judged(4_000, lambda sure: sure / 2 + 0.2, seed=1)
+    assert calibration_error([(recalibrated(sure, weights), is_right) for sure, is_right in later]) < 0.1
+    assert calibration_error(later) > 0.15
+
+
+def test_rows_that_show_nothing_beyond_chance_change_nothing() -> None:
+    """Few rows and right confidences keep the model's own; one that is as sure of each row is calibrated, too."""
+    assert recalibration(judged(29, lambda _: 0.1)) == []
+    assert recalibration(judged(30, lambda _: 0.1))
+    assert sum(bool(recalibration(judged(100, lambda sure: sure, seed))) for seed in range(60)) <= 6
+    assert recalibration([(1.0, number % 3 > 0) for number in range(90)])
+    assert recalibrated(0.71, []) == 0.71
+
+
+def test_no_rows_turn_the_order() -> None:
+    """Where the surer rows are the wrong ones, all become alike."""
+    slope, _ = recalibration([(0.99 if number % 4 else 0.6, number % 4 == 0) for number in range(200)])
+    assert 0 < slope < 0.3
+
+
+def test_few_judged_rows_change_little() -> None:
+    """The priors hold the weights: ten times as many rows that say the same move them further."""
+    few, many = (recalibration([(0.9, number % 2 == 0) for number in range(rows)]) for rows in (30, 300))
+    assert 0.9 > recalibrated(0.9, few) > recalibrated(0.9, many) > 0.5
+
+
+def test_weights_are_the_optimum() -> None:
+    """No gradient of the penalized loss is left."""
+    rows = judged(150, lambda sure: sure / 2 + 0.2)
+    slope, shift = recalibration(rows)
+    odds = [math.log(sure / (1 - sure)) for sure, _ in rows]
+    errors = [is_right - calibrated(one, (slope, shift)) for one, (_, is_right) in zip(odds, rows, strict=True)]
+    along = sum(error * slope * one for error, one in zip(errors, odds, strict=True))
+    assert (along, sum(errors)) == pytest.approx((4 * math.log(slope), 4 * shift), abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from mellea_cli.report.agreement import (
     cohen_kappa,
     corrected_share,
     evaluate,
+    evaluation_to_json,
     evidence,
     krippendorff_alpha,
     macro_f1,
@@ -159,6 +161,32 @@ def test_lists_numbers_and_case() -> None:
     assert evaluate([Judged("tags", "categories", ["a", "b"], ["b", "a"])])[0].right.number == 1  # type: ignore[union-attr]
     assert evaluate([Judged("stars", "number", 3, 3.0)])[0].right.number == 1  # type: ignore[union-attr]
     assert evaluate([Judged("team", "category", "Billing", "billing")])[0].right.number == 1  # type: ignore[union-attr]
+
+
+def test_the_calibration_error_before_and_after() -> None:
+    """Confidences that are off are better after a cross-validated calibration; right ones are left; few say nothing."""
+    chance = random.Random(3)  # noqa: S311 - made-up rows
+
+    def judged(sure: float, right: float, rows: int = 100) -> list[Judged]:
+        return [
+            Judged("a", "bool", True, chance.random() < right, confidence=sure + chance.random() / 50)
+            for _ in range(rows)
+        ]
+
+    (off,) = evaluate([*judged(0.95, 0.75), *judged(0.6, 0.4)])
+    assert off.calibration is not None
+    assert off.calibration["before"] > 0.15
+    assert off.calibration["after"] < 0.1
+    assert off.calibration["weights"][0] > 0
+    (fine,) = evaluate([*judged(0.95, 0.96), *judged(0.6, 0.6)])
+    assert fine.calibration is not None
+    assert fine.calibration["weights"] == []
+    assert fine.calibration["after"] < 0.06
+    (few,) = evaluate(judged(0.95, 0.5, 29))
+    assert few.calibration is None
+    record = json.loads(evaluation_to_json({"fields": [off]}))["fields"][0]
+    assert record["calibration"] == off.calibration
+    assert record["confusion"][0] == {"person": "true", "model": "false", "rows": off.confusion[0][2]}
 
 
 def test_kappa_of_a_known_table() -> None:

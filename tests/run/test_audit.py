@@ -7,25 +7,7 @@ import random
 
 import pytest
 
-from mellea_cli.run.row_model import Audit, Compared, binomial_tail, exact_interval, passing_threshold
-
-
-@pytest.mark.parametrize(
-    ("most", "tries", "rate", "chance"),
-    [
-        (2, 10, 0.5, 56 / 1024),
-        (0, 59, 0.05, 0.95**59),
-        (-1, 5, 0.5, 0.0),
-        (5, 5, 0.5, 1.0),
-        (3, 8, 0.0, 1.0),
-        (3, 8, 1.0, 0.0),
-        (500, 1000, 0.5, 0.512612509),  # 0.5 and half of the chance of exactly 500
-        (30, 10_000, 0.01, 0.0),
-    ],
-)
-def test_the_binomial_tail(most: int, tries: int, rate: float, chance: float) -> None:
-    """Exact for few tries, and without underflow for many."""
-    assert binomial_tail(most, tries, rate) == pytest.approx(chance, abs=1e-9)
+from mellea_cli.run.row_model import Audit, Compared, exact_interval, passing_threshold
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mellea_cli.io.corrections import read_corrections, read_lines
+from mellea_cli.io.corrections import Corrections, read_lines
 from resultrows import result_rows
 from rowfiles import write_rows
 from terminals import mellea_on_terminal
@@ -50,7 +50,7 @@ def test_rows_are_judged_by_keys(tmp_path: Path, size: tuple[int, int]) -> None:
         assert terminal.end() == 0
         assert "1 of 6 rows judged, 1 changed; saved in out.jsonl.corrections.jsonl" in terminal.all
         assert terminal.echoes
-    said = {one.field: one.person for one in read_corrections(tmp_path / "out.jsonl.corrections.jsonl")}
+    said = {one.field: one.person for one in Corrections(read_lines(tmp_path / "out.jsonl.corrections.jsonl"))}
     assert len(said) == 5
     assert said["main_complaint"] == "a wet towel"
 

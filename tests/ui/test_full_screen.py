@@ -13,7 +13,7 @@ import pytest
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from mellea_cli.io.corrections import Corrections, CorrectionsFile, read_corrections, read_lines
+from mellea_cli.io.corrections import Corrections, CorrectionsFile, read_lines
 from mellea_cli.report.agreement import ReviewField, ReviewRow
 from mellea_cli.report.results import Record
 from mellea_cli.ui.console import make_console
@@ -332,7 +332,7 @@ def review(tmp_path: Path) -> Review:
 
 
 def _saved(tmp_path: Path) -> dict[tuple[str, str], object]:
-    return {(one.item, one.field): one.person for one in read_corrections(tmp_path / "c.jsonl")}
+    return {(one.item, one.field): one.person for one in Corrections(read_lines(tmp_path / "c.jsonl"))}
 
 
 def test_accepting_saves_every_field(review: Review, tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_skipped_rows_have_no_judgement(review: Review, tmp_path: Path) -> None:
 def test_what_was_said_before_is_shown(review: Review, tmp_path: Path) -> None:
     """A row that was left half judged goes on where it was; another person sees the model's values only."""
     review.label(3)
-    said = read_corrections(tmp_path / "c.jsonl")
+    said = Corrections(read_lines(tmp_path / "c.jsonl"))
     again = Review(review.rows, FIELDS, said, CorrectionsFile(tmp_path / "c.jsonl"), "eva")
     assert again.value(FIELDS[0]) == "mixed"
     assert again.is_changed(FIELDS[0])

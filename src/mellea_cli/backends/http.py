@@ -35,15 +35,7 @@ from mellea_cli.backends.security import (
     validate_key,
     validate_url,
 )
-from mellea_cli.backends.wire_format import (
-    MAX_LINE,
-    AnyDecoder,
-    decode,
-    decode_all,
-    encode,
-    glued_objects,
-    unwrapped,
-)
+from mellea_cli.backends.wire_format import MAX_LINE, AnyDecoder, decode, decode_all, encode, glued_objects, unwrapped
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,

@@ -151,11 +151,7 @@ def choose_for_run(options: RunOptions) -> ModelChoice:
         raise UsageError("an OpenAI-compatible server needs a model to be named", hint=hint)
     return asyncio.run(
         choose_model(
-            backend,
-            options.model,
-            options.server_url,
-            concurrency=concurrency,
-            max_concurrency=options.max_concurrency,
+            backend, options.model, options.server_url, concurrency=concurrency, max_concurrency=options.max_concurrency
         )
     )
 
@@ -371,9 +367,10 @@ async def check_logprobs(servers: Servers, model: str, pipeline: Pipeline) -> No
             found = ()
         if not found:
             needs = "--confidence needs them" if schema else "-p fast reads nothing else"
+            other = "ask a share of the rows twice: --second-reading 0.1" if schema else "use -p single"
             raise UsageError(
                 f"{name} gives no log-probabilities for {its_model}, and {needs}",
-                hint=f"{'omit --confidence' if schema else 'use -p single'}, or use the embedded model: -b local",
+                hint=f"{other}, or use the embedded model: -b local",
             )
 
 

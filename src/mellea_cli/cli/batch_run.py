@@ -34,8 +34,10 @@ from mellea_cli.io.source import InputScan, Source, open_source
 from mellea_cli.io.writers import AddedColumns
 from mellea_cli.items import Success
 from mellea_cli.messages import Options
-from mellea_cli.pipelines.confidence import for_model
+from mellea_cli.pipelines.confidence import confidence_columns, for_model
 from mellea_cli.pipelines.pipeline import Column, Pipeline
+from mellea_cli.report.figures import with_interval
+from mellea_cli.report.intervals import share_interval
 from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
 from mellea_cli.run.answer_cache import NearDuplicates, forecast
 from mellea_cli.run.batch import RunIO, RunResult
@@ -700,6 +702,10 @@ def finish(
 ) -> None:
     """Show how the run ended."""
     tally, prices = result.tally, plan.caps.prices
+    for column in confidence_columns(tally.values):
+        same, read = tally.values[column]["1.0"], tally.values[column].total()
+        share = with_interval(same / read, share_interval(same, read))
+        show.say(f"{column}: both readings say the same in {share}, {same:,} of {plural(read, 'row')}")
     if result.error is not None and not (tally.done or tally.failed or options.nightly):
         raise result.error
     # The summary is the last line where a program reads it.

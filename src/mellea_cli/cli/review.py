@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,8 +42,7 @@ class ReviewFlags:
 
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise, run or themes.")]
     random: Annotated[
-        int | None,
-        flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
+        int | None, flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0)
     ] = None
     doubtful: Annotated[int, flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
     review_below: Annotated[
@@ -59,8 +57,7 @@ class ReviewFlags:
         str | None, flag(OUTPUT, "Write a page to judge the rows in a browser, offline.", metavar="FILE")
     ] = None
     import_file: Annotated[
-        str | None,
-        flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE"),
+        str | None, flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE")
     ] = None
     input_format: InputFormatFlag = None
     text_field: TextFieldFlag = None
@@ -150,7 +147,8 @@ class _Plan:
         self.fields = self._fields()
         names = {field.name for field in self.fields}
         # A row that was judged because it was doubtful, and is drawn now, is not asked again.
-        self._again = [row for row in drawn if self._is_judged(row, names) and not self._is_drawn(row)]
+        others = (row for row in drawn if not said.is_random(row.record.id, row.record.text))
+        self._again = [row for row in others if self._is_judged(row, names)]
         chosen = {row.record.number for row in drawn}
         rows = [*drawn, *(row for row in doubtful if row.record.number not in chosen)]
         self.rows = [row for row in rows if not self._is_judged(row, names)]
@@ -248,9 +246,6 @@ class _Plan:
         said = self._said.row(row.record.id, row.record.text)
         return any(not same_value(one.person, one.model) for name, one in said.items() if name in names)
 
-    def _is_drawn(self, row: "ReviewRow") -> bool:
-        return self._said.is_random(row.record.id, row.record.text)
-
     def drawn_again(self, who: str) -> "list[Any]":
         """The judgements of rows that are drawn now and were judged before, as those of the random sample."""
         from mellea_cli.io.corrections import now
@@ -270,6 +265,7 @@ class _Plan:
         """What the user should know before the first row, a sentence each."""
         if not self.has_confidence and self._flags.doubtful:
             yield "the output has no column confidence, so no row counts as doubtful: the random sample alone"
+        yield from self._results.notes
 
 
 _MOST_VALUES = 200
@@ -292,11 +288,10 @@ def confidence_names(results: "Results") -> list[str]:
 
 def confidence_of(record: "Record", names: Sequence[str]) -> float | None:
     """The least confidence of a row's fields, where the output has columns for that."""
-    found: list[float] = []
-    for one in map(record.rest.get, names):
-        with suppress(TypeError, ValueError):
-            found.append(float(one))  # type: ignore[arg-type]  # what is no number is left out
-    return min(found, default=None)
+    from mellea_cli.report.results import number_in
+
+    found = (number_in(record.rest.get(name)) for name in names)
+    return min((one for one in found if one is not None), default=None)
 
 
 def _write_page(flags: ReviewFlags, plan: _Plan, who: str) -> None:
@@ -360,13 +355,7 @@ def evaluate(flags: EvaluateFlags) -> ExitCode:
         raise InputError(found.nothing, path=found.name, hint=found.hint)
     people = agreement.agreements(found.corrections, {one.name for one in fields}) if found.corrections else []
     if flags.json:
-        record = {
-            "name": flags.results,
-            "by": found.name,
-            **found.counts,
-            "fields": [agreement.field_record(one) for one in fields],
-            "agreement": [agreement.agreement_record(one) for one in people],
-        }
+        record = {"name": flags.results, "by": found.name, **found.counts, "fields": fields, "agreement": people}
         sys.stdout.write(agreement.evaluation_to_json(record))
         return ExitCode.OK
     print_evaluation(fields, people, found.notes(), sys.stdout, os.environ)
@@ -414,7 +403,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
 
     judged: list[Judged] = []
     rows = others = 0
-    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format), calibrated=False) as results:
         unreviewed = UnreviewedRows(results.corrections)
         for record in results:
             if record.state == "answered":
@@ -448,7 +437,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
     judged: list[Judged] = []
     ident = ""
     rows = unmatched = other_text = unanswered = 0
-    with open_results(flags.results, source_options(flags, format=flags.input_format)) as results:
+    with open_results(flags.results, source_options(flags, format=flags.input_format), calibrated=False) as results:
         for record in results:
             match = gold.match(record, by_id=results.has_ids)
             ident = ident or record.id
@@ -538,7 +527,7 @@ class _Gold:
         self._by_text: dict[str, int] = {}
         for at, row in enumerate(self._rows):
             if row.get(ident) is not None:
-                self._by_id.setdefault(_id_text(row[ident]), at)
+                self._by_id.setdefault(str(row[ident]).strip(), at)
             for value in row.values():
                 if isinstance(value, str) and value.strip():
                     self._by_text.setdefault(text_key(value), at)
@@ -605,10 +594,6 @@ class _Gold:
 
 
 _LONG_TEXT = 40
-
-
-def _id_text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else str(value)
 
 
 def _named_columns(texts: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -45,7 +45,8 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
     from mellea_cli.pipelines.default_prompts import PIPELINES
 
     extended = bool(options.field or options.category or options.labels or options.language)
-    if not (extended or options.confidence or options.examples_from) and options.pipeline in PIPELINES:
+    confident = options.confidence or options.second_reading
+    if not (extended or confident or options.examples_from) and options.pipeline in PIPELINES:
         return PIPELINES[options.pipeline]
     from mellea_cli.pipelines.own_fields import own_pipeline, pipeline_of
 
@@ -63,13 +64,15 @@ def chosen_pipeline(options: RunOptions) -> Pipeline:
         if options.examples_from:
             spec = _with_examples(spec, options.examples_from)
         pipeline = own_pipeline(spec, pipeline.name)
-    return _confident(pipeline, options.pipeline) if options.confidence else pipeline
+    return _confident(pipeline, options.pipeline, options.second_reading) if confident else pipeline
 
 
-def _confident(pipeline: Pipeline, name: str) -> Pipeline:
+def _confident(pipeline: Pipeline, name: str, read_twice: float) -> Pipeline:
     from mellea_cli.pipelines.confidence import with_confidence
 
-    if (found := with_confidence(pipeline)) is None:
+    if read_twice and pipeline.reads_logprobs:
+        raise UsageError(f"-p {name} has a confidence without --second-reading", hint="use --confidence")
+    if (found := with_confidence(pipeline, read_twice)) is None:
         raise UsageError(
             f"-p {name} has no field with choices, so it has no confidence",
             hint="add one with --category, or omit --confidence",
@@ -97,10 +100,7 @@ def _with_flags(spec: PipelineSpec, options: RunOptions) -> PipelineSpec:
 
     added: dict[str, FieldSpec] = {}
     flags: dict[str, tuple[str, str]] = {}
-    for flag, texts, read in (
-        ("--field", options.field, flag_field),
-        ("--category", options.category, flag_category),
-    ):
+    for flag, texts, read in (("--field", options.field, flag_field), ("--category", options.category, flag_category)):
         for text in texts or ():
             name, field = read(text)
             if name in added or name in spec.fields:
@@ -152,11 +152,11 @@ def _with_examples(spec: PipelineSpec, name: str) -> PipelineSpec:
     """The pipeline with the most telling rows of a corrections file as further worked examples."""
     from dataclasses import replace
 
-    from mellea_cli.io.corrections import read_corrections, reviewed_rows, teaching_rows
+    from mellea_cli.io.corrections import Corrections, read_lines, reviewed_rows, teaching_rows
     from mellea_cli.pipelines.pipeline_spec import ExampleSpec
 
     names = [*spec.fields, *spec.built_in_fields]
-    judged = reviewed_rows(read_corrections(Path(name), must_exist=True), names)
+    judged = reviewed_rows(Corrections(read_lines(Path(name), must_exist=True)), names)
     if not judged:
         message = f"in no row are all fields judged: {name_some(names, 12)}"
         raise InputError(message, path=name, hint="judge some rows: mellea review OUT")

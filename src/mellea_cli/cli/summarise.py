@@ -8,7 +8,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -150,6 +150,11 @@ class RunOptions:
     confidence: Annotated[
         bool, option(FIELDS, "Columns with how sure each label is, from 0 to 1, see docs/quality.md."), SUMMARISE
     ] = False
+    second_reading: Annotated[
+        float,
+        option(FIELDS, "Confidence without log-probabilities: ask the labels of this share twice.", min=0.0, max=1.0),
+        SUMMARISE,
+    ] = 0.0
 
     themes_file: Annotated[
         str | None,
@@ -162,9 +167,7 @@ class RunOptions:
         THEMES_ONLY,
     ] = None
     max_themes: Annotated[
-        int,
-        option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50),
-        THEMES_ONLY,
+        int, option(THEMES, "Most themes to find, complaints and praise together.", min=1, max=50), THEMES_ONLY
     ] = 12
     find_only: Annotated[bool, option(THEMES, "Write the themes file, label no rows.", usual=True), THEMES_ONLY] = False
     propose: Annotated[
@@ -189,9 +192,7 @@ class RunOptions:
         ONE_RUN,
     ] = "-"
     output_dir: Annotated[
-        str | None,
-        option(OUTPUT, "One output in this folder for each input.", metavar="DIR"),
-        SUMMARISE,
+        str | None, option(OUTPUT, "One output in this folder for each input.", metavar="DIR"), SUMMARISE
     ] = None
     output_format: Annotated[str | None, option(OUTPUT, "Output format, if its suffix does not tell.", **FORMATS)] = (
         None
@@ -239,9 +240,7 @@ class RunOptions:
         str | None, option(INPUT, "Files of a folder: '*.csv', '**/*.xlsx' (default: every table).", metavar="GLOB")
     ] = None
     settle: Annotated[
-        float,
-        _duration(INPUT, "A file is complete once it is unchanged for this time.", show_default="2s"),
-        WATCH_ONLY,
+        float, _duration(INPUT, "A file is complete once it is unchanged for this time.", show_default="2s"), WATCH_ONLY
     ] = 2.0
     where: Annotated[str | None, option(INPUT, WHERE_HELP, metavar="EXPR", usual=True)] = None
     limit: Annotated[int | None, option(INPUT, "Read only the first N items.", "-n", min=1, usual=True)] = None
@@ -417,11 +416,7 @@ class RunOptions:
     verbose: Annotated[
         int,
         option(
-            DISPLAY,
-            "Say why attempts failed; -vv: the model server's log, too.",
-            "-v",
-            count=True,
-            show_default=False,
+            DISPLAY, "Say why attempts failed; -vv: the model server's log, too.", "-v", count=True, show_default=False
         ),
     ] = 0
     log_level: LogLevelFlag = None
@@ -559,16 +554,14 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
     elsewhere = _executor_factory(options, show)
     options = batch_run.with_files(options)
     batch_run.check_options(options)
-    if options.examples_from:
-        show.say(
-            f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
-        )
     target = options.target_agreement
     learned = None if target is None else batch_run.learned_fields(options, pipeline)
     with ExitStack() as stack:
         opened = stack.enter_context(batch_run.open_input(options, show))
         plan_for = partial(batch_run.run_plan, options, pipeline=pipeline, longest=opened.longest)
         check_columns(pipeline, opened, options)
+        for line in _announced(options, opened.total):
+            show.say(line)
         if options.uses_batch_files:
             offload.check_flags(options, opened.source)
         if options.dry_run:
@@ -628,6 +621,14 @@ def _executor_factory(options: RunOptions, show: "RunDisplay") -> "ExecutorFacto
     return factory
 
 
+def _announced(options: RunOptions, rows: int | None) -> Iterator[str]:
+    if options.examples_from:
+        yield f"{options.examples_from}: corrected rows are shown to the model as examples: those most similar to all"
+    if share := options.second_reading:
+        about = "" if rows is None else f", about {share * rows:,.0f} more calls for {rows:,}"
+        yield f"--second-reading: the labels of {share:.0%} of the rows are asked twice{about}"
+
+
 def _marked(run_io: "RunIO", options: RunOptions) -> "RunIO":
     """The ends of a run, whose rows say what has answered them where some share an answer of another."""
     from mellea_cli.run.answer_cache import with_answered_by
@@ -650,6 +651,8 @@ def _check_together(options: RunOptions, pipeline: "Pipeline") -> None:
         }
         if other := next((name for name, given in reasons.items() if given), ""):
             raise UsageError(f"--near-duplicates does not work with {other}", hint="omit one of them")
+    if options.second_reading and (options.engine != "here" or options.rows_per_call > 1):
+        raise UsageError("--second-reading works with single rows in this process only", hint="omit it")
     if options.rows_per_call > 1 and (options.engine != "here" or options.uses_batch_files):
         other = f"--engine {options.engine}" if options.engine != "here" else "a batch queue"
         raise UsageError(f"--rows-per-call does not work with {other}", hint="omit --rows-per-call")

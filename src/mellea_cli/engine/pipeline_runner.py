@@ -238,13 +238,14 @@ class _RunningItem:
             self.usage += answer.usage
             self.calls += answer.calls
         if not step.labels:
-            if answer.last.error is not None:
+            # A row does not fail because of a reading that only checks another one.
+            if answer.last.error is not None and not step.second_look:
                 self.failed_step = self.failed_step or step.name
                 if step.salvage is not None and answer.last.checked:
                     held = [bool(result) for _, result in answer.last.checked]
                     self.salvaged |= step.salvage(answer.last.value, self.item.text, held)
                 raise answer.last.error
-            value = answer.last.value
+            value = answer.last.value if answer.last.error is None else None
             if step.reads_choices and answer.last.completion is not None:
                 read = read_choices(step.output.schema, answer.last.completion.tokens)
                 self.values.setdefault(PROBABILITIES, {}).update(read)

@@ -195,17 +195,12 @@ def _that_count(of_item: Mapping[str, dict[str, Correction]]) -> dict[str, Corre
     return {name: next(reversed(people.values())) for name, people in of_item.items() if people}
 
 
-def read_corrections(path: Path, *, must_exist: bool = False) -> Corrections:
-    """Read a corrections file; an absent one is empty unless it must exist.
+def read_lines(path: Path, *, must_exist: bool = False) -> list[Correction]:
+    """The judgements of a file, one for each line; an absent one has none unless it must exist.
 
     Raises:
         InputError: it cannot be read, or a line is bad.
     """
-    return Corrections(read_lines(path, must_exist=must_exist))
-
-
-def read_lines(path: Path, *, must_exist: bool = False) -> list[Correction]:
-    """The judgements of a file, one for each line."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

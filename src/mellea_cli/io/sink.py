@@ -25,16 +25,7 @@ from mellea_cli.io.files import (
     output_error,
     resolve_output,
 )
-from mellea_cli.io.formats import (
-    FORMATS,
-    ColumnType,
-    CsvDialect,
-    Note,
-    RowOutput,
-    ignore,
-    known_format,
-    output_format,
-)
+from mellea_cli.io.formats import FORMATS, ColumnType, CsvDialect, Note, RowOutput, ignore, known_format, output_format
 from mellea_cli.io.writers import ERROR, AddedColumns, Layout, TypedTable
 from mellea_cli.items import Item, Row
 
@@ -122,15 +113,10 @@ def open_sink(
     return FileSink(target, layout, _PACKERS[packing] if packing else None)
 
 
-def _zstd_packer() -> Any:
-    return zstd_module().ZstdCompressor()
-
-
-def _gzip_packer() -> Any:
-    return zlib.compressobj(wbits=_GZIP_WINDOW)
-
-
-_PACKERS = {".gz": _gzip_packer, ".zst": _zstd_packer}
+_PACKERS: Mapping[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.compressobj(wbits=_GZIP_WINDOW),
+    ".zst": lambda: zstd_module().ZstdCompressor(),
+}
 
 
 def _unmarked(found: Callable[[], CsvDialect | None]) -> CsvDialect | None:

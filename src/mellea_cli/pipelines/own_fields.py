@@ -333,9 +333,8 @@ def _typed(spec: FieldSpec) -> tuple[Any, int, int]:  # noqa: PLR0911 - one for 
             if spec.type == "category":
                 return choice, longest, 0
             most = int(high) if isinstance(high, int | float) else len(spec.choices)
-            several = Annotated[
-                list[choice], AfterValidator(_distinct), Field(min_length=int(low or 0), max_length=most)
-            ]
+            distinct = AfterValidator(lambda some: list(dict.fromkeys(some)))
+            several = Annotated[list[choice], distinct, Field(min_length=int(low or 0), max_length=most)]
             return several, 8 + sum(map(len, spec.choices)), 0
         case "date":
             schema = {"type": "string", "format": "date"}
@@ -356,10 +355,6 @@ def _choice_in(names: Mapping[str, str]) -> Callable[[Any], Any]:
 def _without_guard(text: str) -> str:
     """The text without an apostrophe that a reader of a table would take for the one before a formula."""
     return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r") else text
-
-
-def _distinct(choices: list[str]) -> list[str]:
-    return list(dict.fromkeys(choices))
 
 
 def _iso_date(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -103,8 +104,10 @@ class Pipeline:
 
     def calls(self, text: str) -> tuple[int, int]:
         """Fewest and most requests about a text when nothing has to be asked again: a step may have a condition."""
-        calls = [(len(step.parts(text)) if step.parts else 1, step.when is None) for step in self.steps]
-        return sum(number for number, is_sure in calls if is_sure), sum(number for number, _ in calls)
+        asked = [step for step in self.steps if not isinstance(step.when, Drawn) or step.when({"text": text})]
+        sure = [step.when is None or isinstance(step.when, Drawn) for step in asked]
+        calls = [len(step.parts(text)) if step.parts else 1 for step in asked]
+        return sum(number for number, is_sure in zip(calls, sure, strict=True) if is_sure), sum(calls)
 
     def blank(self) -> dict[str, Any]:
         """The columns of an item without text."""
@@ -178,6 +181,20 @@ class AnswerUnit:
     is_builtin: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The condition of a step that is asked about a share of the texts, at random but the same ones in each run."""
+
+    share: float
+
+    def __call__(self, variables: Mapping[str, Any]) -> bool:
+        text: str = variables["text"]
+        digest = hashlib.blake2b(
+            text.encode("utf-8", "surrogatepass"), digest_size=4, person=b"second-reading"
+        ).digest()
+        return int.from_bytes(digest) < self.share * 2**32
+
+
 @dataclass(frozen=True)
 class Step:
     """One question about an item.
@@ -199,7 +216,7 @@ class Step:
             log-probabilities of the first token, a reading for each part.
         parts: cuts the text into the parts that are asked about one by one; `None` asks about the whole text.
         small: whether the backend's small model may answer.
-        second_look: whether it is there to check a small model's answer.
+        second_look: whether it is only there to check another answer.
         reads_choices: whether the log-probabilities of its answer are read, too: how likely each choice of a field was.
         shorter: what the model need not write for some texts; `None` where it writes all fields.
     """

@@ -481,7 +481,7 @@ def anchored(quote: str, text: str) -> str | None:
 
 def closest(quote: str, text: str) -> str:
     """The sentence of `text` that shares most words with `quote`: the shortest of equals, the first if none does."""
-    passages = _passages(text)
+    passages = [sentence for piece in _PIECE.findall(text) for sentence in sentences(piece)]
     wanted = Counter(_words(quote))
     scores = [((Counter(_words(passage)) & wanted).total(), -len(passage)) for passage in passages]
     most = max(scores, default=(0, 0))
@@ -507,7 +507,3 @@ def _folded(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(_folded(text))
-
-
-def _passages(text: str) -> list[str]:
-    return [sentence for piece in _PIECE.findall(text) for sentence in sentences(piece)]

@@ -12,13 +12,14 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from dataclasses import field as dataclass_field
 from itertools import combinations
 from typing import Any
 
 from mellea_cli.errors import name_some
 from mellea_cli.io.corrections import Corrections, Sample, sample_rank
+from mellea_cli.pipelines.confidence import LEAST_JUDGED, recalibrated, recalibration
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import anchored
 from mellea_cli.report.figures import CorrectedShare, FieldReview, ReviewFigures, value_names
@@ -244,8 +245,8 @@ class ReviewedTotals:
         """The corrected shares; `None` without any judgement."""
         if not self._sampled and not self._others:
             return None
-        fields = [self._field(name, self._pairs[name]) for name in self._names if self._pairs[name].total() > 1]
-        return ReviewFigures(self._sampled, self._others, self._unreviewed.count, fields)
+        found = [self._field(name, self._pairs[name]) for name in self._names if self._pairs[name].total() > 1]
+        return ReviewFigures(self._sampled, self._others, self._unreviewed.count, found)
 
     def _field(self, name: str, pairs: Counter[tuple[frozenset[str], frozenset[str]]]) -> FieldReview:
         order = {"sentiment": SENTIMENTS, "urgency": URGENCIES}.get(name, ())
@@ -326,6 +327,29 @@ class Judged:
     confidence: float | None = None
 
 
+def calibration(judged: Sequence[tuple[float, bool]]) -> dict[str, Any] | None:
+    """The calibration error as it is, and cross-validated with `recalibration`; `None` for too few rows."""
+    if len(judged) < LEAST_JUDGED:
+        return None
+    after: list[tuple[float, bool]] = []
+    for part in range(_PARTS):
+        weights = recalibration([one for at, one in enumerate(judged) if at % _PARTS != part])
+        after += [(recalibrated(sure, weights), is_right) for sure, is_right in judged[part::_PARTS]]
+    errors = {"before": calibration_error(judged), "after": calibration_error(after)}
+    return {name: round(error, 4) for name, error in errors.items()} | {"weights": recalibration(judged)}
+
+
+def calibration_error(judged: Sequence[tuple[float, bool]], bins: int = 10) -> float:
+    """The expected calibration error: how far confidence and accuracy lie apart, weighted over bins of equal width."""
+    apart = [0.0] * bins
+    for sure, is_right in judged:
+        apart[min(bins - 1, max(0, math.ceil(sure * bins) - 1))] += sure - is_right
+    return sum(map(abs, apart)) / len(judged)
+
+
+_PARTS = 10
+
+
 @dataclass(frozen=True, slots=True)
 class FieldEvaluation:
     """How right the model is in one field."""
@@ -341,6 +365,7 @@ class FieldEvaluation:
     groups: Sequence[tuple[str, str, Share]] = ()  # Column, value, and how many are right
     surest: Share | None = None  # Right among the surest 80 % of the rows with a confidence
     unsure: Share | None = None  # Right among the others
+    calibration: Mapping[str, Any] | None = None  # See `calibration`
 
 
 _OPPOSITES = {"sentiment": {"positive", "negative"}, "urgency": {"high", "low"}}
@@ -353,10 +378,10 @@ NULL = "(null)"
 
 def evaluate(judged: Iterable[Judged]) -> list[FieldEvaluation]:
     """Compare the model's values with a person's, field by field."""
-    fields: defaultdict[tuple[str, str], list[Judged]] = defaultdict(list)
+    by_field: defaultdict[tuple[str, str], list[Judged]] = defaultdict(list)
     for one in judged:
-        fields[one.field, one.type].append(one)
-    return [_evaluated(name, kind, rows) for (name, kind), rows in fields.items()]
+        by_field[one.field, one.type].append(one)
+    return [_evaluated(name, kind, rows) for (name, kind), rows in by_field.items()]
 
 
 def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
@@ -395,6 +420,7 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
         [(column, value, Share(sum(hits), len(hits))) for (column, value), hits in by_size[:_GROUPS]],
         surest if sure else None,
         unsure if sure else None,
+        calibration(known),
     )
 
 
@@ -552,42 +578,20 @@ def _binomial(size: int, share: float, chance: random.Random) -> int:
         hits += 1
 
 
-# Evaluation as JSON.
+# Evaluation as JSON. Keys are only ever added.
 
 
 def evaluation_to_json(record: Mapping[str, Any]) -> str:
-    """Render an evaluation as JSON."""
-    return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    """Render an evaluation with what `evaluate` and `agreements` have found as JSON."""
+    return json.dumps(record, ensure_ascii=False, indent=2, default=_record) + "\n"
 
 
-def field_record(one: FieldEvaluation) -> dict[str, Any]:
-    """The evaluation of a field for JSON. Keys are only ever added."""
-
-    def share(found: Share | None) -> dict[str, Any] | None:
-        return None if found is None else found.record()
-
-    return {
-        "name": one.name,
-        "rows": one.rows,
-        "right": share(one.right),
-        "macro_f1": one.macro_f1.record() if one.macro_f1 is not None else None,
-        "confusion": [{"person": person, "model": said, "rows": rows} for person, said, rows in one.confusion],
-        "opposite": share(one.opposite),
-        "null_found": share(one.null_found),
-        "value_found": share(one.value_found),
-        "groups": [{"column": column, "value": value, "right": found.record()} for column, value, found in one.groups],
-        "surest": share(one.surest),
-        "unsure": share(one.unsure),
-    }
-
-
-def agreement_record(one: Agreement) -> dict[str, Any]:
-    """The agreement of people for JSON. Keys are only ever added."""
-    return {
-        "field": one.field,
-        "people": list(one.people),
-        "rows": one.rows,
-        "same": one.same.record() if one.same is not None else None,
-        "kappa": one.kappa.record() if one.kappa is not None else None,
-        "alpha": one.alpha.record(),
-    }
+def _record(one: Any) -> dict[str, Any]:
+    if not isinstance(one, FieldEvaluation | Agreement):
+        found: dict[str, Any] = one.record()
+        return found
+    record = {part.name: getattr(one, part.name) for part in fields(one)}
+    if isinstance(one, FieldEvaluation):
+        record["confusion"] = [dict(zip(("person", "model", "rows"), cell, strict=True)) for cell in one.confusion]
+        record["groups"] = [dict(zip(("column", "value", "right"), group, strict=True)) for group in one.groups]
+    return record

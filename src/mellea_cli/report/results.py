@@ -27,13 +27,14 @@ from mellea_cli.io.columns import (
     listed,
     same_names,
 )
-from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines
+from mellea_cli.io.corrections import MODEL_VALUES, Correction, Corrections, corrections_path, read_lines, same_value
 from mellea_cli.io.files import resolve_output
 from mellea_cli.io.formats import ColumnType, CsvDialect, RawRow, RowStream
 from mellea_cli.io.journal import peek_answers
 from mellea_cli.io.row_filter import NamedColumn, require_columns
 from mellea_cli.io.source import SourceOptions, open_rows
 from mellea_cli.io.writers import Added
+from mellea_cli.pipelines.confidence import confidence_column, confidence_columns, recalibrated, recalibration
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.pipelines.theme_prompts import NONE
 
@@ -112,12 +113,41 @@ class Record:
         return self.text.strip() or self.summary
 
 
-def open_results(path: str, options: SourceOptions | None = None) -> Results:
-    """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
-    facts = _facts(path)
+def open_results(path: str, options: SourceOptions | None = None, *, calibrated: bool = True) -> Results:
+    """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input.
+
+    Confidences are those of the model unless they are `calibrated` by its review.
+    """
+    facts, options = _facts(path), options or SourceOptions()
     corrections = Corrections() if path == "-" else _corrections(path, facts)
     own, labels = own_columns(path, facts), [name.strip().lower() for name in _choices(facts).get("sentiment", ())]
-    return Results(open_bytes(path), options or SourceOptions(), own, _sample(facts), corrections, labels)
+    results = Results(open_bytes(path), options, own, _sample(facts), corrections, labels)
+    if calibrated and corrections:
+        results.calibrations = calibrations(path, options, own)
+    return results
+
+
+def calibrations(path: str, options: SourceOptions, own: Iterable[Column]) -> dict[str, list[float]]:
+    """What calibrates the columns of confidence by the reviewed random sample: see `recalibration`."""
+    columns = confidence_columns([column.name for column in own])
+    judged: dict[str, list[tuple[float, bool]]] = {name: [] for name in columns}
+    if judged:
+        whole = replace(options, where=None, limit=None, sample=None)
+        with open_results(path, whole, calibrated=False) as results:
+            for record in results:
+                for name, one in record.reviewed.items() if record.is_sampled else ():
+                    sure = number_in(record.rest.get(column := confidence_column(name)))
+                    if sure is not None and column in judged:
+                        judged[column].append((sure, same_value(one.person, one.model)))
+    return {name: found for name, rows in judged.items() if (found := recalibration(rows))}
+
+
+def number_in(cell: Any) -> float | None:
+    """The number in a cell; `None` where there is none."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
 
 
 OWN_FIELDS = "own fields"
@@ -239,6 +269,7 @@ class Results:
         self.labelled = False  # Whether there is a column with themes
         self.has_ids = False
         self.has_text = False  # Whether the rows contain the feedback itself
+        self.calibrations: Mapping[str, Sequence[float]] = {}  # By the column of confidence that they calibrate
         self._data = data
         self._options = options
         self._known_columns: dict[tuple[str, ...], _Columns] = {}
@@ -260,7 +291,7 @@ class Results:
         if where is not None:
             rows = where.checked(rows, self.name)
         stream = self.find_columns(rows)
-        self.notes = [*rows.notes]
+        self.notes = [*rows.notes, *(f"{name} is calibrated by the review" for name in self.calibrations)]
         if rows.header:
             self._assign(rows.header, rows.header_line)
         number = unselected = 0
@@ -288,14 +319,28 @@ class Results:
         """Find the column with the feedback as the run did when nobody names it, and return all rows."""
         self._flat = bool(rows.header)
         if self._text_fields:
-            return rows.stream
+            return self._calibrated(rows.stream)
         taken = list(islice(rows.stream, SAMPLE_ROWS))
         sample = [row[1] for row in taken if not isinstance(row, InputError)]
         names = rows.header or tuple(dict.fromkeys(key for fields in sample for key in fields))
         added = {added_column(name, names) for name in (*_ADDED, *_ISSUE_PARTS, *(column.name for column in self.own))}
         found = find_text([name for name in names if name not in added], sample)
         self._text_fields = tuple(found or ()) if found and len(found) == 1 else ()
-        return chain(taken, rows.stream)
+        return self._calibrated(chain(taken, rows.stream))
+
+    def _calibrated(self, stream: Iterator[RawRow | InputError]) -> Iterator[RawRow | InputError]:
+        """The rows with calibrated confidences."""
+        for row in stream:
+            if isinstance(row, InputError) or not self.calibrations:
+                yield row
+                continue
+            line, fields, raw = row
+            changed: dict[str, Any] = {}
+            for name, weights in self.calibrations.items():
+                if (sure := number_in(cell := fields.get(name))) is not None:
+                    sure = recalibrated(sure, weights)
+                    changed[name] = str(sure) if isinstance(cell, str) else sure
+            yield (line, {**fields, **changed}, None if changed else raw)
 
     def _added(self, names: tuple[str, ...], line: int) -> dict[str, str]:
         """The run's columns by their usual names."""
@@ -558,6 +603,8 @@ class OutputRows:
         self._joints = _joints(own)
         corrections = Corrections() if path == "-" else _corrections(path, facts)
         self._results = Results(self._data, options, own, corrections=corrections) if corrections else None
+        if self._results is not None:
+            self._results.calibrations = calibrations(path, options, own)
 
     def __enter__(self) -> Self:
         return self

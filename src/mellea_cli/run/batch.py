@@ -228,14 +228,7 @@ class Tally:
         kind, number = self.failures.most_common(1)[0]
         return self.messages[kind].most_common(1)[0][0], number
 
-    def count(
-        self,
-        outcome: Outcome,
-        *,
-        reused: bool,
-        same: bool = False,
-        counted: Sequence[str] = (),
-    ) -> None:
+    def count(self, outcome: Outcome, *, reused: bool, same: bool = False, counted: Sequence[str] = ()) -> None:
         """Add one item's outcome.
 
         Args:
@@ -272,7 +265,7 @@ class Tally:
             value = outcome.values.get(column)
             for one in value if isinstance(value, list) else [value]:
                 if one not in (None, ""):
-                    self.values.setdefault(column, Counter())[str(one).lower() if one in (True, False) else one] += 1
+                    self.values.setdefault(column, Counter())[one if isinstance(one, str) else str(one).lower()] += 1
 
     def spend(self, usage: Usage, calls: int = 0) -> None:
         """Add what was paid for without an outcome: items that were cut short, and probes."""
@@ -453,13 +446,7 @@ async def _uninterrupted(write: Callable[[Sequence[Finished]], None], group: Seq
 
 
 async def run_batch(
-    plan: RunPlan,
-    servers: Servers,
-    run_io: RunIO,
-    *,
-    observer: Observer,
-    stop: Stop,
-    control: Control | None = None,
+    plan: RunPlan, servers: Servers, run_io: RunIO, *, observer: Observer, stop: Stop, control: Control | None = None
 ) -> RunResult:
     """Run the plan over every item of the source in this process, with one model server or the endpoints of a pool.
 
@@ -477,13 +464,7 @@ async def run_batch(
 
 
 async def run_with(
-    plan: RunPlan,
-    executor: Executor,
-    run_io: RunIO,
-    *,
-    observer: Observer,
-    stop: Stop,
-    control: Control | None = None,
+    plan: RunPlan, executor: Executor, run_io: RunIO, *, observer: Observer, stop: Stop, control: Control | None = None
 ) -> RunResult:
     """Do what `run_batch` does, with items answered by `executor`."""
     run = _Run(plan, executor, run_io, observer, stop)
@@ -506,7 +487,7 @@ class _Run:
         self._finished = False
         self._budget = Budget(plan.caps) if plan.caps.bind_items else None
         self.tally = Tally()
-        self._counted = [column.name for column in plan.pipeline.columns if column.is_categorical]
+        self._counted = [column.name for column in plan.pipeline.columns if column.choices or column.is_categorical]
         self.total = run_io.total
         self._raise_workers: Callable[[int], None] = lambda _: None
         self._urgent = ("", "")

@@ -251,11 +251,7 @@ async def _valid_value(step: Step, request: GenerateRequest, completion: Complet
 
 
 def _digest(request: GenerateRequest) -> bytes:
-    facts = [
-        request.model,
-        [[message.role, message.content] for message in request.messages],
-        request.output_schema,
-    ]
+    facts = [request.model, [[message.role, message.content] for message in request.messages], request.output_schema]
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).digest()
 
 
@@ -527,9 +523,7 @@ class BatchJobClient:
         if job.state != "submitted":
             self.store.change(job.tag, state="submitting")
             batch_id = await self._once(
-                lambda: self._find(job, file_id),
-                lambda: self._create(job, file_id),
-                in_doubt=job.state == "submitting",
+                lambda: self._find(job, file_id), lambda: self._create(job, file_id), in_doubt=job.state == "submitting"
             )
             self.store.change(job.tag, state="submitted", batch_id=batch_id, status="validating")
 

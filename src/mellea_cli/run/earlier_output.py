@@ -22,9 +22,10 @@ from mellea_cli.io.byte_input import open_bytes, without_surrogates
 from mellea_cli.io.corrections import (
     MODEL_VALUES,
     Correction,
+    Corrections,
     CorrectionsFile,
     now,
-    read_corrections,
+    read_lines,
     this_person,
 )
 from mellea_cli.io.files import OutputTarget
@@ -605,7 +606,7 @@ class Reviewed:
         self._file = file
         self._say = say
         self._id_column = id_column
-        self._corrections = read_corrections(file.path)
+        self._corrections = Corrections(read_lines(file.path))
         self._columns = {column.name: column for column in columns if column.type}
         self._adopt = adopt
         self._new: list[Correction] = []

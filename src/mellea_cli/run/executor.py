@@ -32,12 +32,7 @@ def open_client(plan: RunPlan, servers: Servers, observer: Observer) -> ModelCli
     else:
         endpoints = [
             EndpointConfig(
-                servers.name,
-                servers,
-                plan.model,
-                plan.concurrency,
-                start=plan.start,
-                first_alone_s=plan.first_alone_s,
+                servers.name, servers, plan.model, plan.concurrency, start=plan.start, first_alone_s=plan.first_alone_s
             )
         ]
     rate_limiter = RateLimiter(plan.rpm, plan.tpm) if plan.rpm or plan.tpm else None

@@ -16,7 +16,7 @@ from mellea_cli.engine.generate import Deadlines
 from mellea_cli.engine.retry import RetryPolicy
 from mellea_cli.items import Failure, Item, Outcome
 from mellea_cli.messages import Message, Options, Usage
-from mellea_cli.pipelines.confidence import CONFIDENCE
+from mellea_cli.pipelines.confidence import CONFIDENCE, SECOND_READING
 from mellea_cli.pipelines.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -266,6 +266,7 @@ class RunPlan:
         Own fields are left out: an edited one is meant to be asked, and is the only one that is.
         """
         options, units = self.options, self.pipeline.units
+        twice = [unit.definition[SECOND_READING][0] for unit in units if SECOND_READING in unit.definition]
         settings = {
             "backend": self.backend,
             "model": self.identity,
@@ -278,6 +279,7 @@ class RunPlan:
             "redact": self.redacted,
             "dedupe": self.dedupe,
             **({"confidence": True} if any(CONFIDENCE in unit.definition for unit in units) else {}),
+            **({"second-reading": twice[0]} if twice else {}),
         }
         definition = self.pipeline.definition() if not units else units[0].definition if units[0].is_builtin else {}
         if definition:

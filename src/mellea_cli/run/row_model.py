@@ -74,41 +74,13 @@ _ALARM = 0.01
 _DIGEST_BYTES = 8
 
 
-def binomial_tail(most: int, tries: int, rate: float) -> float:
-    """The probability of at most so many events in independent tries with this rate."""
-    if most < 0:
-        return 0.0
-    if most >= tries or rate <= 0.0:
-        return 1.0
-    if rate >= 1.0:
-        return 0.0
-    # Each term in logarithms: the first one is too small for a number where there are many tries.
-    whole, log_rate, log_rest = math.lgamma(tries + 1), math.log(rate), math.log1p(-rate)
-    terms = (
-        math.exp(whole - math.lgamma(n + 1) - math.lgamma(tries - n + 1) + n * log_rate + (tries - n) * log_rest)
-        for n in range(most + 1)
-    )
-    return min(1.0, math.fsum(terms))
-
-
 def exact_interval(hits: int, tries: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The two-sided interval of Clopper and Pearson for a share of which `hits` of `tries` were seen."""
+    from scipy.special import betaincinv
+
     tail = (1 - confidence) / 2
-    # The lower end is the upper one of the misses.
-    low = 0.0 if hits == 0 else 1.0 - _upper_end(tries - hits, tries, tail)
-    return low, 1.0 if hits == tries else _upper_end(hits, tries, tail)
-
-
-def _upper_end(hits: int, tries: int, tail: float) -> float:
-    """The rate at which at most `hits` would be as rare as `tail`."""
-    low, high = hits / tries if tries else 0.0, 1.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        if binomial_tail(hits, tries, middle) > tail:
-            low = middle
-        else:
-            high = middle
-    return high
+    low = float(betaincinv(hits, tries - hits + 1, tail)) if hits else 0.0
+    return low, float(betaincinv(hits + 1, tries - hits, 1 - tail)) if hits < tries else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +130,8 @@ def passing_threshold(rows: Sequence[Compared], target: float, risk: float = RIS
         target: the agreement, from 0 to 1.
         risk: the share of the cases in which the result may be wrong.
     """
+    from scipy.special import bdtr
+
     ranked = sorted(rows, key=lambda row: -row.score)
     if not ranked:
         return math.inf
@@ -173,7 +147,7 @@ def passing_threshold(rows: Sequence[Compared], target: float, risk: float = RIS
         if place < _START * len(ranked):
             continue
         # All fields must hold, so the largest of their p-values counts, without a part of the risk for each.
-        if binomial_tail(most, place, 1 - target) > risk:
+        if bdtr(most, place, 1 - target) > risk:
             break
         best = place
     return ranked[best - 1].score if best else math.inf
@@ -216,6 +190,8 @@ class Audit:
 
     def compare(self, row: Compared, *, audited: bool) -> None:
         """Take a drawn row; one that would have kept the cheap answer is audited, and can end the present threshold."""
+        from scipy.special import bdtrc
+
         self._sample.append(row)
         if not audited:
             return
@@ -223,7 +199,7 @@ class Audit:
         self._recent += 1
         self._misses = [number + (not agreed) for number, agreed in zip(self._misses, row.agreed, strict=True)]
         worst = max(self._misses, default=0)
-        if worst and 1 - binomial_tail(worst - 1, self._recent, 1 - self.target) < _ALARM:
+        if worst and bdtrc(worst - 1, self._recent, 1 - self.target) < _ALARM:
             self.changed, self.threshold = True, math.inf
             return
         if not all(row.agreed):
@@ -452,10 +428,6 @@ def _guesses(fields: Sequence[_Classifier], matrix: Any) -> list[Guess]:
     return [Guess(tuple(said), score) for said, score in zip(labels, scores, strict=True)]
 
 
-def _no_tone(_: str) -> float:
-    return 0.0
-
-
 @dataclass(slots=True)
 class _Example:
     text: str
@@ -521,7 +493,7 @@ class RowLearner:
 
     def _answer(self, text: str, model: RowModel, guess: Guess) -> Success:
         names = self.fields.names
-        tone = partial(model.tone, names.index(_SENTIMENT)) if _SENTIMENT in names else _no_tone
+        tone = partial(model.tone, names.index(_SENTIMENT)) if _SENTIMENT in names else lambda _: 0.0
         return Success(self.fields.values(text, guess.labels, tone), attempts=0, answered_by=LEARNED)
 
     def _observed(self, item: Item, outcome: Outcome) -> Outcome:

@@ -112,12 +112,7 @@ class LabelRun:
     """
 
     def __init__(
-        self,
-        themes: Sequence[Theme],
-        question: LabelQuestion,
-        plan: RunPlan,
-        run_io: RunIO,
-        texts: Texts | None = None,
+        self, themes: Sequence[Theme], question: LabelQuestion, plan: RunPlan, run_io: RunIO, texts: Texts | None = None
     ) -> None:
         self._texts = texts
         self.counts = LabelCounts(tuple(theme.name for theme in themes))

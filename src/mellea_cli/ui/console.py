@@ -149,11 +149,7 @@ def say_record(stream: IO[str], record: Mapping[str, Any]) -> None:
 
 
 def print_table(
-    rows: Sequence[Sequence[str | Span]],
-    *,
-    headers: Sequence[str] = (),
-    stream: IO[str],
-    environ: Mapping[str, str],
+    rows: Sequence[Sequence[str | Span]], *, headers: Sequence[str] = (), stream: IO[str], environ: Mapping[str, str]
 ) -> None:
     """Print a table: folded to its width and coloured at a terminal, plain aligned text anywhere else."""
     cells: list[list[Span]] = [[("plain", cell) if isinstance(cell, str) else cell for cell in row] for row in rows]

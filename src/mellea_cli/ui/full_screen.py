@@ -679,21 +679,11 @@ class Review:
         self._file.add(restored)
 
     def _judge(self, values: Sequence[tuple[ReviewField, Any]], *, moved: bool = False) -> None:
-        row, record, time = self.rows[self.at], self.rows[self.at].record, now()
+        row, record = self.rows[self.at], self.rows[self.at].record
+        origin = self._who, now(), row.sample, row.seed, row.size
         before = [(field.name, self._said.get((record.number, field.name))) for field, _ in values]
         judged = [
-            Correction(
-                record.id,
-                record.text,
-                field.name,
-                record.model_value(field.name),
-                value,
-                self._who,
-                time,
-                row.sample,
-                row.seed,
-                row.size,
-            )
+            Correction(record.id, record.text, field.name, record.model_value(field.name), value, *origin)
             for field, value in values
         ]
         self._file.add(judged)

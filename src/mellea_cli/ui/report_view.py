@@ -479,6 +479,9 @@ def _evaluated(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
             yield (("plain", f"  {name:<18}{palette.fit(_share(share))}"),)
         if name == "right" and field.macro_f1 is not None:
             yield (("plain", f"  {'macro F1':<18}{palette.fit(_estimate(field.macro_f1))}"),)
+    if (found := field.calibration) is not None:
+        then = f"{found['after']:.2f} calibrated by such rows" if found["weights"] else "no more than by chance"
+        yield (("plain", f"  calibration error {found['before']:.2f}, {then}"),)
     yield from _confusion(field, palette)
     for column, value, share in field.groups:
         name = palette.safe(f"{column} {value}")

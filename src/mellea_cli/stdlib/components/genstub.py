@@ -86,13 +86,7 @@ class Generative(Protocol[P, R_co]):
     ) -> R_co: ...
 
     @overload
-    def __call__(
-        self,
-        m: MelleaSession,
-        *args: Any,
-        model_options: ModelOptions | None,
-        **kwargs: Any,
-    ) -> R_co: ...
+    def __call__(self, m: MelleaSession, *args: Any, model_options: ModelOptions | None, **kwargs: Any) -> R_co: ...
 
 
 def generative(function: Callable[P, R_co]) -> Generative[P, R_co]:
