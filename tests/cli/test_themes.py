@@ -518,13 +518,67 @@ def test_proposals_without_a_question(themes: Themes, model: ModelServer, tmp_pa
     asked = model.state.requests
     done = themes("--propose")
     assert done.returncode == 0, done.stderr
-    assert "at most 0 questions" in done.stderr
+    assert "looking for proposals for themes.jsonl.toml: the model is not asked" in done.stderr
     assert "1 merge: Late delivery, Rude staff becomes Late delivery: 9 rows have both" in done.stderr
     assert model.state.requests == asked
     assert (tmp_path / "themes.jsonl.proposal.toml").exists()
     edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
     assert "nothing to propose" in themes("--propose").stderr
     assert not (tmp_path / "themes.jsonl.proposal.toml").exists()
+
+
+def test_a_handful_of_rows_without_a_theme_is_no_search(themes: Themes, model: ModelServer, tmp_path: Path) -> None:
+    """Below ten such rows the model is not asked, and that is said."""
+    write_rows(tmp_path / "results.jsonl", missing_theme(27))
+    edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
+    themes()
+    asked = model.state.requests
+    done = themes("--propose", "--json")
+    assert "no theme fits 9 rows: new themes are searched for in 10 or more" in done.stderr
+    assert (figures(done)["other"], figures(done)["proposals"], model.state.requests) == (9, 0, asked)
+
+
+def corrected(output: Path, *judged: tuple[int, str, Any]) -> None:
+    """Write a review of rows of `results.jsonl`: the id, the field and the person's value."""
+    texts = {one["id"]: one["text"] for one in read_rows(output.with_name("results.jsonl"))}
+    lines = [{"item": str(n), "text": texts[n], "field": name, "model": "?", "person": to} for n, name, to in judged]
+    write_rows(output.with_name(f"{output.name}.corrections.jsonl"), lines)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_corrections_of_a_reviewed_output_win(
+    themes: Themes, mellea: Run, results: Path, tmp_path: Path, form: str
+) -> None:
+    """What people have said decides which rows are asked, which meet --where, and what the output has."""
+    source = tmp_path / f"results.{form}"
+    if form == "csv":
+        assert mellea("export", "results.jsonl", "-o", "results.csv").returncode == 0
+    edit(tmp_path / f"themes.{form}.toml", LATE, KIND)
+    corrected(
+        source,
+        (0, "main_complaint", None),
+        (0, "sentiment", "positive"),
+        (4, "main_complaint", "nothing works"),
+        (4, "sentiment", "negative"),
+    )
+    done = themes("--where", "id < 5", source=source.name, output=f"themes.{form}")
+    assert "4 judgements of people, which win" in done.stderr
+    shown = json.loads(mellea("show", f"themes.{form}", "--json", "id,sentiment,themes").stdout)
+    labels = {int(one["id"]): (one["sentiment"], "".join(one["themes"])) for one in shown}
+    assert (labels[0], labels[4]) == (("positive", "none"), ("negative", "other"))
+    done = themes("--where", "sentiment == 'negative'", "--dry-run", source=source.name, output="-")
+    assert "--where selects 20 of 50 rows" in done.stderr
+
+
+def test_corrected_labels_count_for_proposals(themes: Themes, model: ModelServer, tmp_path: Path) -> None:
+    """Rows that a person has given a theme are searched no more."""
+    write_rows(tmp_path / "results.jsonl", missing_theme(30))
+    edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
+    assert "no theme fits 10 of 30 rows" in themes().stderr
+    corrected(tmp_path / "themes.jsonl", (2, "themes", ["Late delivery"]))
+    asked = model.state.requests
+    assert "no theme fits 9 rows" in themes("--propose").stderr
+    assert model.state.requests == asked
 
 
 def test_a_stop_while_proposals_are_found_keeps_the_labels(themes: Themes, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from mellea_cli.messages import Options
 from mellea_cli.models.catalogue import DEFAULT_MODEL, SMALL_MODEL
 from mellea_cli.pipelines.confidence import with_weighed_urgency
 from mellea_cli.pipelines.pipeline import Column, Pipeline
-from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
+from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE, corrected_rows
 from mellea_cli.run.answer_cache import NearDuplicates, forecast
 from mellea_cli.run.batch import RunIO, RunResult
 from mellea_cli.run.batch_queue import BATCH_PRICE
@@ -399,9 +399,11 @@ class Input:
 
 
 @contextmanager
-def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
-    """Open the source and, unless it is a stream, scan it once."""
-    how = source_options(options, format=options.format, cells=options.range)
+def open_input(options: RunOptions, show: RunDisplay, *, corrected: bool = True) -> Iterator[Input]:
+    """Open the source and, unless it is a stream, scan it once; an output of a run is read with its corrections."""
+    how = source_options(
+        options, format=options.format, cells=options.range, corrected=corrected_rows if corrected else None
+    )
     with open_source(options.inputs or (), how, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:

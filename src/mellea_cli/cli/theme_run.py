@@ -53,6 +53,7 @@ from mellea_cli.run.control import RunControl
 from mellea_cli.run.executor import Servers
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.theme_discovery import (
+    LEAST_OTHER,
     LabelledSample,
     SubRun,
     SubRunStopped,
@@ -383,11 +384,11 @@ class _ThemeRun:
         """Read the output file back and count again; `False` when there is none to read."""
         if not result.finished or resolve_output(self._options.output).kind != "file":
             return False
-        with self._output() as opened:
+        with self._output(corrected=False) as opened:
             audit(labelled.counts, read_labels(opened.source, self._texts), labelled.run_io.edited)
         return True
 
-    def _output(self) -> AbstractContextManager[Input]:
+    def _output(self, *, corrected: bool = True) -> AbstractContextManager[Input]:
         options = self._options
         whole = dataclasses.replace(
             options,
@@ -401,7 +402,7 @@ class _ThemeRun:
             encoding=None,
             delimiter=None,
         )
-        return open_input(whole, self._show)
+        return open_input(whole, self._show, corrected=corrected)
 
     async def _propose(
         self,
@@ -419,7 +420,10 @@ class _ThemeRun:
             rows = read_labels(opened.source, self._texts)
             sample = LabelledSample(rows, themes, seed=self._options.seed, texts=self._texts)
         most = sample.most_questions(self._options.max_themes)
-        self._show.say(f"looking for proposals for {self._path}: at most {most} questions")
+        if 0 < (few := sample.without_theme) < LEAST_OTHER:
+            self._show.say(f"no theme fits {many(few, 'row')}: new themes are searched for in {LEAST_OTHER} or more")
+        asked = f"at most {most} questions" if most else "the model is not asked"
+        self._show.say(f"looking for proposals for {self._path}: {asked}")
         caps = plan.caps.left(result.tally.usage, result.elapsed_s, Usage())
         plan = dataclasses.replace(self._plan(chosen, ()), caps=caps)
         try:
@@ -446,7 +450,7 @@ class _ThemeRun:
     def _tell_other(self, counts: LabelCounts) -> None:
         """Say how many rows have something to say that no theme fits, where themes may be missing."""
         rows = counts.labelled + counts.other
-        if counts.other < _MUCH_OTHER[0] or counts.other < _MUCH_OTHER[1] * rows:
+        if counts.other < max(LEAST_OTHER, _MUCH_OTHER * rows):
             return
         other = [counts.other] if self._about else [counts.other + counts.none] * 2
         most = most_questions(other, counts.themes, rows, self._options.max_themes)
@@ -458,8 +462,7 @@ class _ThemeRun:
         return dataclasses.replace(plan, normalise=False)  # quotes are verbatim from each row's own text
 
 
-# So many rows with `other`, and such a share, say that themes may be missing.
-_MUCH_OTHER = 10, 0.05
+_MUCH_OTHER = 0.05  # Such a share of rows says that themes may be missing
 
 
 def _count(themes: Sequence[Theme]) -> str:

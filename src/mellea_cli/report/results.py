@@ -478,6 +478,33 @@ class Results:
         return InputError(seen, path=self.name, line=line, hint=hint)
 
 
+def corrected_rows(data: ByteInput, rows: RowStream, options: SourceOptions | None = None) -> RowStream:
+    """The rows of an output with what people have said in place of the answers; the same rows without corrections."""
+    path, facts = corrections_path(data.name), _facts(data.name)
+    if not (corrections := _corrections(data.name, facts)):
+        return rows
+    own = own_columns(data.name, facts)
+    results = Results(data, options or SourceOptions(), own, corrections=corrections)
+
+    def corrected(row: RawRow | InputError, number: int) -> RawRow | InputError:
+        if isinstance(row, InputError):
+            return row
+        line, fields, _ = row
+        try:
+            changed = results.with_corrections(fields, line, number)
+        except InputError:
+            return row  # it has none of the columns that a run adds
+        return row if changed is fields else (line, dict(changed), None)
+
+    def stream() -> Iterator[RawRow | InputError]:
+        number = 0
+        for row in results.find_columns(rows):
+            number += not isinstance(row, InputError)
+            yield corrected(row, number)
+
+    return replace(rows, stream=stream(), notes=(*rows.notes, corrections.note(path)))
+
+
 # Texts that people type to get past a field. "Nothing" and "all good" can be answers, so they are not among them.
 _NON_ANSWERS = frozenset((
     *("n/a", "n.a", "n.a.", "n\\a", "na", "none", "nil", "null", "nan", "undefined", "x"),
@@ -556,8 +583,6 @@ class OutputRows:
         own = own_columns(path, facts)
         self.own = tuple(column.name for column in own)
         self._joints = _joints(own)
-        corrections = Corrections() if path == "-" else _corrections(path, facts)
-        self._results = Results(self._data, options, own, corrections=corrections) if corrections else None
 
     def __enter__(self) -> Self:
         return self
@@ -568,35 +593,24 @@ class OutputRows:
     def __iter__(self) -> Iterator[RawRow]:
         rows = require_columns(self._columns, open_rows(self._data, self._options), self.name, self._flag)
         rows = require_columns(self._sort, rows, self.name, "--sort")
-        where = self._options.where
+        rows, where = corrected_rows(self._data, rows, self._options), self._options.where
         if where is not None:
             rows = where.checked(rows, self.name)
         self.dialect, self.types = rows.dialect, rows.types
         self.first = dict.fromkeys(rows.header)
         seen = 0
-        for row in self._results.find_columns(rows) if self._results else rows.stream:
+        for row in rows.stream:
             if isinstance(row, InputError):
                 self.unreadable += 1
                 self.bad = [*self.bad, row][:3]
                 continue
             seen += 1
             self.first = self.first or row[1]
-            row = self._corrected(row, seen)  # noqa: PLW2901
             if where is not None and not where.matches(row[1]):
                 continue
             yield row
         if self.bad and not seen:
             raise self.bad[0]
-
-    def _corrected(self, row: RawRow, number: int) -> RawRow:
-        line, fields, _ = row
-        if self._results is None:
-            return row
-        try:
-            changed = self._results.with_corrections(fields, line, number)
-        except InputError:
-            return row  # it has none of the columns that a run adds
-        return row if changed is fields else (line, dict(changed), None)
 
     def chosen(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of a row that were named, in their order; without names all of them."""
