@@ -47,7 +47,7 @@ def test_a_csv_output_is_read_alike(tmp_path: Path) -> None:
     """CSV has a column for each part of the issues."""
     path = tmp_path / "out.csv"
     path.write_text(
-        "id,text,summary,sentiment,main_complaint,positive_aspect,urgency\n7,Off it went,It broke.,negative,broke,,high\n"
+        "id,text,summary,sentiment,main_complaint,positive_aspect,urgency\n7,It fell,It broke.,negative,broke,,high\n"
     )
     assert read_data(str(path)).rows[0].line == "[7] negative/high | complaint: broke | It broke."
 

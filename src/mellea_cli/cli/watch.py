@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -67,8 +66,8 @@ def watch(flags: WatchFlags) -> ExitCode:
     """Compare two finished runs, and exit with 10 when a condition holds beyond chance.
 
     Then stdout has one message in Markdown; otherwise it stays empty. A condition is a share and how it moves: +5pp or
-    -5pp by percentage points, x2 to twice the share. Shares are sentiments, urgencies, theme:NAME, theme:* and
-    COLUMN=VALUE of an own field; nps, csat and stars are scores.
+    -5pp by percentage points, x2 to twice the share. Shares are sentiments, urgencies, theme:NAME of a theme or
+    heading, theme:* and COLUMN=VALUE of an own field; nps, csat and stars are scores.
     """
     from mellea_cli.backends.security import NetworkPolicy
 
@@ -195,7 +194,7 @@ def find_alerts(conditions: Sequence[Condition], comparison: "Comparison") -> li
             looked_at.append((condition, score.p, condition.met(score.old, score.new), alert))
             continue
         for change in _changes(condition, comparison):
-            what = change.name if change.group != "theme" else f"{change.name} ({change.tone})"
+            what = f"{change.name} ({change.tone})" if change.tone else change.name
             how = f"{change.side('old')} → {change.side('new')}, {points(change)}; {change.new:,} rows"
             shares = (change.old_share, change.new_share) if condition.factor else (0.0, change.points)
             looked_at.append((condition, change.p, condition.met(*shares), Alert(condition, what, how)))
@@ -209,11 +208,12 @@ def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change
             one for one in comparison.changes if one.group in ("sentiment", "urgency") and one.name == condition.subject
         ]
     if condition.kind == "theme":
-        themes = comparison.of("theme")
-        found = [one for one in themes if condition.subject in ("*", one.name)]
+        if condition.subject == "*":
+            return comparison.of("theme")
+        found = [one for group in ("theme", "parent") for one in comparison.of(group) if one.name == condition.subject]
         # A theme that the themes file defines may be in no row of either output.
-        known = {theme.name for figures in comparison.files for theme in figures.themes}
-        if condition.subject not in (*known, "*"):
+        known = {theme.name for figures in comparison.files for theme in (*figures.themes, *figures.parents)}
+        if condition.subject not in known:
             raise _unknown(condition, "theme", known, "theme:")
         return found
     column, _, value = map(str.strip, condition.subject.rpartition("="))
@@ -254,7 +254,7 @@ def message(alerts: Sequence[Alert], comparison: "Comparison", *, slack: bool = 
 
     write: Callable[[str], str] = _slack if slack else plain
     bold = "*" if slack else "**"
-    old, new = (write(PurePath(figures.name).name) for figures in (comparison.old, comparison.new))
+    old, new = map(write, comparison.labels)
     lines = [f"{bold}Feedback alert: {new} compared with {old}{bold}", ""]
     lines += [f"- {bold}{write(one.what)}{bold}: {write(one.how)} [{write(one.condition.text)}]" for one in alerts]
     lines += [

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import PurePath
 from typing import Any, Literal
 
 from mellea_cli.pipelines.theme_prompts import Theme
@@ -18,7 +19,7 @@ from mellea_cli.report.results import Results
 from mellea_cli.report.score import ScoreChange, ScoreKind, score_change
 
 Group = str
-"""`sentiment`, `urgency`, `theme`, or the name of an own field after `field `."""
+"""`sentiment`, `urgency`, `theme`, `parent` for headings of themes, or the name of an own field after `field `."""
 _FIELD = "field "
 
 
@@ -43,7 +44,7 @@ class Change:
     points_high: float = 100.0
     p: float = 1.0
     holds: bool = False
-    tone: Tone | Literal[""] = ""  # Of a theme: whether these mentions complain or praise
+    tone: Tone | Literal[""] = ""  # Of a theme or a heading: whether these mentions complain or praise; else empty
     series: Sequence[float | None] = ()  # Its share in every file, oldest first; `None` where a file has no such column
     series_intervals: Sequence[tuple[float, float] | None] = ()
 
@@ -61,7 +62,7 @@ class Change:
     @property
     def good(self) -> bool | None:
         """Whether it is a change for the better that holds, or for the worse; `None` for any other."""
-        better = _MORE_IS_BETTER.get(self.tone or self.name if self.group in (*_JUDGED, "theme") else "")
+        better = _MORE_IS_BETTER.get(self.name if self.group in _JUDGED else self.tone)
         return None if better is None or not self.holds else better == (self.points > 0)
 
     @property
@@ -129,6 +130,16 @@ class Comparison:
     def files(self) -> Sequence[Figures]:
         return (*self.earlier, self.old, self.new)
 
+    def sides(self) -> Iterator[tuple[str, str, Figures]]:
+        """Each file, oldest first: `before`, `old` or `new`, its short name and its figures."""
+        roles = [*("before" for _ in self.earlier), "old", "new"]
+        yield from zip(roles, self.labels, self.files, strict=True)
+
+    @property
+    def labels(self) -> list[str]:
+        """Short names of the files that tell them apart."""
+        return short_names([figures.name for figures in self.files])
+
     @property
     def held(self) -> list[Change]:
         return [change for change in self.changes if change.holds]
@@ -136,6 +147,19 @@ class Comparison:
     @property
     def themed(self) -> bool:
         return self.old.labels is not None and self.new.labels is not None
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The ends of some paths that tell them apart: the names of files, with as many folders as they need."""
+    parts = [PurePath(path).parts for path in paths]
+
+    def short(own: tuple[str, ...]) -> str:
+        others = set(parts) - {own}
+        sizes = range(1, len(own))
+        size = next((size for size in sizes if all(other[-size:] != own[-size:] for other in others)), len(own))
+        return str(PurePath(*own[-size:]))
+
+    return [short(own) for own in parts]
 
 
 def compare(*outputs: Results, themes: Sequence[Theme] = (), score: tuple[ScoreKind, str] | None = None) -> Comparison:
@@ -245,6 +269,12 @@ def _changes(files: Sequence[Figures]) -> Iterator[Change]:
     if old.labels is None or new.labels is None:
         return
     found = {theme.name: theme for figures in (old, new) for theme in figures.themes if theme.count}
+    parents = dict.fromkeys(parent.name for figures in (old, new) for parent in figures.parents)
+    for name in parents:
+        # A heading of complaints and praise has no tone. One that was a theme has its rows, and is no theme any more.
+        found.pop(name, None)
+        tones = {theme.tone if theme.kind != "both" else "" for theme in found.values() if theme.parent == name}
+        yield change("parent", name, partial(_parent_rows, name), tones.pop() if len(tones) == 1 else "")
     themes = []
     for name, theme in found.items():
         if theme.kind == "both":
@@ -275,6 +305,12 @@ def _mentions(name: str, polarity: str, figures: Figures) -> int | None:
     return theme.polarity.get(polarity, 0) + theme.polarity.get("mixed", 0) if polarity else theme.count
 
 
+def _parent_rows(name: str, figures: Figures) -> int | None:
+    if figures.labels is None:
+        return None
+    return next((parent.count for parent in figures.parents if parent.name == name), 0)
+
+
 def held_sentence(comparison: Comparison) -> str:
     """How many of the compared shares have changed beyond chance."""
     changes = comparison.changes
@@ -293,12 +329,14 @@ def row_sentence(comparison: Comparison) -> str:
 
 def group_name(group: Group) -> str:
     """The heading of a group of changes."""
-    return group.removeprefix(_FIELD)
+    return "headings" if group == "parent" else group.removeprefix(_FIELD)
 
 
 def theme_notes(comparison: Comparison) -> list[str]:
     """Notes about the figures of both sides, how numbers have moved, and why themes are not compared."""
-    notes = [f"{figures.name}: {note}" for figures in comparison.files for note in figures.notes]
+    labels = comparison.labels
+    pairs = zip(labels, comparison.files, strict=True)
+    notes = [f"{label}: {note}" for label, figures in pairs for note in figures.notes]
     old = {field.name: field.summary() for field in comparison.old.fields}
     notes += [
         f"{new.name}: {old[new.name]}; now {new.summary()}"
@@ -308,9 +346,10 @@ def theme_notes(comparison: Comparison) -> list[str]:
     one, other = comparison.old.score, comparison.new.score
     if one is not None and other is not None and one.kind == other.kind and one.scale != other.scale:
         notes.append(
-            f"{one.label} is not compared: {one.scale} in {comparison.old.name}, {other.scale} in {comparison.new.name}"
+            f"{one.label} is not compared: {one.scale} in {labels[-2]}, {other.scale} in {labels[-1]}"
         )
-    without = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
+    last = zip(labels[-2:], (comparison.old, comparison.new), strict=True)
+    without = [label for label, figures in last if figures.labels is None]
     if len(without) == 1:
         notes.append(f"themes are not compared: {without[0]} has none")
     themes = [theme for one in (comparison.old, comparison.new) for theme in one.themes if theme.count]
@@ -339,12 +378,9 @@ def points(change: Change) -> str:
 
 def comparison_to_markdown(comparison: Comparison, title: str) -> str:
     """Render a comparison as Markdown."""
-    old, new = comparison.old, comparison.new
     lines = [f"# {plain(title)}", ""]
-    lines += [f"- before: {plain(one.name)}, {plain(one.reconciliation())}" for one in comparison.earlier]
-    lines += [f"- old: {plain(old.name)}, {plain(old.reconciliation())}"]
-    lines += [f"- new: {plain(new.name)}, {plain(new.reconciliation())}", f"- {row_sentence(comparison)}"]
-    lines += [f"- {held_sentence(comparison)}"]
+    lines += [f"- {role}: {plain(label)}, {plain(one.reconciliation())}" for role, label, one in comparison.sides()]
+    lines += [f"- {row_sentence(comparison)}", f"- {held_sentence(comparison)}"]
     lines += [f"- {plain(comparison.score.sentence())}", ""] if comparison.score is not None else [""]
     series = bool(comparison.earlier)
     for heading, changes in comparison.sections():
@@ -373,13 +409,13 @@ def comparison_to_json(comparison: Comparison) -> str:
     rows = ("matched_by", "kept", "added", "gone", "edited", "rejudged")
     shares = ("old_share", "new_share", "old_low", "old_high", "new_low", "new_high")
 
-    def side(figures: Figures) -> dict[str, Any]:
-        return {name: getattr(figures, name) for name in sides}
-
+    *earlier, old, new = (
+        {"label": label, **{name: getattr(figures, name) for name in sides}} for _, label, figures in comparison.sides()
+    )
     record: dict[str, Any] = {
-        "old": side(comparison.old),
-        "new": side(comparison.new),
-        "earlier": [side(figures) for figures in comparison.earlier],
+        "old": old,
+        "new": new,
+        "earlier": earlier,
         "rows": {name: getattr(comparison, name) for name in rows},
         "changes": [
             asdict(change)

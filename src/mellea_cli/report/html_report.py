@@ -92,7 +92,7 @@ def comparison_to_html(comparison: Comparison, *, title: str, written: datetime,
         title=title,
         brand=brand or "Feedback compared",
         written=written,
-        names=[PurePath(figures.name).name for figures in comparison.files],
+        names=comparison.labels,
         sections=list(comparison.sections()),
         result=held_sentence(comparison),
         rows=row_sentence(comparison),
@@ -103,12 +103,11 @@ def comparison_to_html(comparison: Comparison, *, title: str, written: datetime,
 
 
 def _page_notes(comparison: Comparison) -> Iterator[str]:
-    """Notes as sentences, without the folders of files; one that begins with a name keeps it as it is."""
-    names = [f"{name}:" for one in comparison.files for name in (one.name, *(field.name for field in one.fields))]
+    """Notes as sentences; one that begins with a name keeps it as it is."""
+    names = [*comparison.labels, *(field.name for one in comparison.files for field in one.fields)]
     for note in theme_notes(comparison):
-        figures = next((one for one in comparison.files if one.name in note), comparison.new)
-        text = note.replace(figures.name, PurePath(figures.name).name)
-        yield text if note.startswith(tuple(names)) else f"{text[:1].upper()}{text[1:]}."
+        starts_with_name = note.startswith(tuple(f"{name}:" for name in names))
+        yield note if starts_with_name else f"{note[:1].upper()}{note[1:]}."
 
 
 _MOST_IMPACTS = 40

@@ -349,10 +349,9 @@ def print_comparison(comparison: Comparison, stream: IO[str], environ: Mapping[s
 def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> Iterator[Line]:
     """The comparison for a terminal of `columns` cells."""
     room = columns - _LABEL_CELLS
-    labels = [*("" for _ in comparison.earlier), "old", "new"]
-    for label, figures in zip(labels, comparison.files, strict=True):
-        text = palette.safe(f"{figures.name}: {figures.reconciliation()}")
-        yield (_label(label or "before"), ("strong", shorten(text, room, palette.glyphs.cut)))
+    for role, label, figures in comparison.sides():
+        text = palette.safe(f"{label}: {figures.reconciliation()}")
+        yield (_label(role), ("strong", shorten(text, room, palette.glyphs.cut)))
     yield from _labelled("rows", "plain", palette.safe(row_sentence(comparison)), room)
     yield from _labelled("result", "strong", held_sentence(comparison), room)
     if (score := comparison.score) is not None:
