@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -380,6 +381,7 @@ def test_an_evaluation_by_the_review(mellea: Run, results: Path) -> None:
     assert agreement["kappa"]["low"] <= agreement["kappa"]["value"] <= agreement["kappa"]["high"]
     shown = mellea("evaluate", str(results), "--corrections").stdout
     assert "Cohen's kappa 0.00" in shown
+    assert re.search(r"person / model +negative +mixed +positive\n", shown)
     assert "3 other judged rows not counted" in shown
 
 

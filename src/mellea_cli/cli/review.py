@@ -198,9 +198,9 @@ class _Plan:
 
     def _fields(self) -> "list[ReviewField]":
         from mellea_cli.report.agreement import BUILT_IN_KINDS, ReviewField
-        from mellea_cli.report.results import URGENCIES, known_choices
+        from mellea_cli.report.results import URGENCIES
 
-        known = known_choices(self._flags.results)
+        known = self._results.choices
         usual: Mapping[str, Sequence[str]] = {
             "sentiment": ("positive", "negative", "mixed"),
             "urgency": tuple(reversed(URGENCIES)),
@@ -355,7 +355,7 @@ def evaluate(flags: EvaluateFlags) -> ExitCode:
     if flags.results == "-":
         raise UsageError("an evaluation needs the output's file", hint="name it: mellea evaluate OUT --gold FILE")
     found = _by_gold(flags) if flags.gold is not None else _by_review(flags)
-    fields = agreement.evaluate(found.judged)
+    fields = agreement.evaluate(found.judged, found.choices)
     if not fields:
         raise InputError(found.nothing, path=found.name, hint=found.hint)
     people = agreement.agreements(found.corrections, {one.name for one in fields}) if found.corrections else []
@@ -380,6 +380,7 @@ class _Found:
     name: str
     judged: "Sequence[Judged]"
     counts: Mapping[str, Any]
+    choices: Mapping[str, Sequence[str]]
     nothing: str
     hint: str
     corrections: "Corrections | None" = None
@@ -433,6 +434,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
         str(corrections_path(flags.results).name),
         judged,
         {"rows": rows, "others": others, "unreviewed": unreviewed.count},
+        _choices(results),
         "no row of a random sample is judged",
         f"judge some: mellea review {shlex.quote(flags.results)}",
         results.corrections,
@@ -485,7 +487,7 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
     if counts["matched_by"] == "id" and not rows + unanswered:
         nothing = f"no id of it is in {flags.results}: it has {gold.first_id!r}, the output has {ident!r}"
         hint = "correct the ids, or name the column that both files have: --id-field COLUMN"
-    return _Found(str(flags.gold), judged, counts, nothing, hint)
+    return _Found(str(flags.gold), judged, counts, _choices(results), nothing, hint)
 
 
 def _kinds(results: "Results") -> dict[str, str]:
@@ -493,6 +495,16 @@ def _kinds(results: "Results") -> dict[str, str]:
 
     own = {column.name: column.type for column in results.own if column.name not in confidence_names(results)}
     return {**BUILT_IN_KINDS, **own}
+
+
+def _choices(results: "Results") -> dict[str, Sequence[str]]:
+    """The labels of fields in the order of the report."""
+    from mellea_cli.report.figures import in_order
+    from mellea_cli.report.results import SENTIMENTS, URGENCIES
+
+    sentiments = [name for name, _ in in_order({}, sentiments=results.sentiments or SENTIMENTS)]
+    own = {one.name: results.choices.get(one.name) or ("true", "false") * (one.type == "bool") for one in results.own}
+    return {"sentiment": sentiments, "urgency": URGENCIES, **own}
 
 
 def _sure(record: "Record", field: str) -> float | None:

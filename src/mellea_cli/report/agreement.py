@@ -334,6 +334,7 @@ class FieldEvaluation:
     rows: int
     right: Share | None = None  # `None` for free text, which is right in many forms
     macro_f1: Estimate | None = None
+    labels: Sequence[str] = ()  # Those in `confusion`, in the order of their declaration
     confusion: Sequence[tuple[str, str, int]] = ()  # The person's label, the model's, and rows
     opposite: Share | None = None  # Positive for negative, high for low, or the reverse
     null_found: Share | None = None  # The model has null too, of the rows where the person has null
@@ -351,15 +352,15 @@ _SUREST = 0.8
 NULL = "(null)"
 
 
-def evaluate(judged: Iterable[Judged]) -> list[FieldEvaluation]:
-    """Compare the model's values with a person's, field by field."""
+def evaluate(judged: Iterable[Judged], choices: Mapping[str, Sequence[str]] | None = None) -> list[FieldEvaluation]:
+    """Compare the model's values with a person's, field by field; `choices` are the labels of fields in their order."""
     fields: defaultdict[tuple[str, str], list[Judged]] = defaultdict(list)
     for one in judged:
         fields[one.field, one.type].append(one)
-    return [_evaluated(name, kind, rows) for (name, kind), rows in fields.items()]
+    return [_evaluated(name, kind, rows, (choices or {}).get(name, ())) for (name, kind), rows in fields.items()]
 
 
-def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
+def _evaluated(name: str, kind: str, rows: Sequence[Judged], choices: Sequence[str]) -> FieldEvaluation:
     nulls = [one.model is None for one in rows if one.person is None]
     values = [one.model is not None for one in rows if one.person is not None]
     has_nulls = bool(nulls) or not all(values)
@@ -378,6 +379,9 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
     judged = [pair for pair in cells.elements() if pair[0] & opposites]
     turned = sum(bool(said & opposites) and said != person for person, said in judged)
     single = kind in _LABELS
+    declared = [choice.casefold() for choice in choices]
+    used = {label for pair in cells for one in pair for label in one} if single else set()
+    place = {one: at for at, one in enumerate([*declared, *sorted(used - {*declared, NULL}), NULL])}
     pairs = zip(rows, right, strict=True)
     known = [(one.confidence, hit) for one, hit in pairs if one.confidence is not None]
     sure = sorted(known, key=lambda pair: -pair[0])
@@ -388,7 +392,13 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
         len(rows),
         Share(sum(right), len(rows)),
         bootstrap(cells, macro_f1) if single or kind == "categories" else None,
-        sorted((_only(person), _only(said), number) for (person, said), number in cells.items()) if single else (),
+        sorted(used, key=place.__getitem__),
+        sorted(
+            ((_only(person), _only(said), number) for (person, said), number in cells.items()),
+            key=lambda cell: (place[cell[0]], place[cell[1]]),
+        )
+        if single
+        else (),
         Share(turned, len(judged)) if judged else None,
         null_found,
         value_found,

@@ -345,9 +345,7 @@ def theme_notes(comparison: Comparison) -> list[str]:
     ]
     one, other = comparison.old.score, comparison.new.score
     if one is not None and other is not None and one.kind == other.kind and one.scale != other.scale:
-        notes.append(
-            f"{one.label} is not compared: {one.scale} in {labels[-2]}, {other.scale} in {labels[-1]}"
-        )
+        notes.append(f"{one.label} is not compared: {one.scale} in {labels[-2]}, {other.scale} in {labels[-1]}")
     last = zip(labels[-2:], (comparison.old, comparison.new), strict=True)
     without = [label for label, figures in last if figures.labels is None]
     if len(without) == 1:

@@ -71,7 +71,7 @@ def to_html(
         brand=brand or "Feedback report",
         written=written,
         source=PurePath(figures.name).name,
-        trend_names=[name for name, number in in_order(occurring) if number],
+        trend_names=[name for name, number in in_order(occurring, sentiments=figures.sentiments) if number],
         longest_value={field.name: max((rows for _, rows in field.values), default=0) for field in figures.fields},
         longest_theme=max((theme.count for theme, _ in figures.theme_rows()), default=0),
         impacts=_strongest(impacts),

@@ -116,8 +116,10 @@ def open_results(path: str, options: SourceOptions | None = None) -> Results:
     """Open the output of a run: a JSONL, JSON, CSV or TSV file, also packed with gzip, or `-` for standard input."""
     facts = _facts(path)
     corrections = Corrections() if path == "-" else _corrections(path, facts)
-    own, labels = own_columns(path, facts), [name.strip().lower() for name in _choices(facts).get("sentiment", ())]
-    return Results(open_bytes(path), options or SourceOptions(), own, _sample(facts), corrections, labels)
+    found = _noted(facts, CHOICES)
+    choices = found if isinstance(found, dict) else {}
+    own = own_columns(path, facts)
+    return Results(open_bytes(path), options or SourceOptions(), own, _sample(facts), corrections, choices)
 
 
 OWN_FIELDS = "own fields"
@@ -179,16 +181,6 @@ CHOICES = "choices"
 """The fact of a journal with the values that its columns may have, by column."""
 
 
-def known_choices(path: str) -> dict[str, list[str]]:
-    """The values that the columns of an output may have, by its journal; none where there is no journal."""
-    return _choices(_facts(path))
-
-
-def _choices(facts: Mapping[str, str]) -> dict[str, list[str]]:
-    found = _noted(facts, CHOICES)
-    return found if isinstance(found, dict) else {}
-
-
 def _corrections(path: str, facts: Mapping[str, str]) -> Corrections:
     """The corrections of an output, with what the model says about their rows by now; raises as `read_lines` does."""
     corrections = read_lines(corrections_path(path))
@@ -225,9 +217,10 @@ class Results:
         own: Sequence[Column] = (),
         sample: Sample | None = None,
         corrections: Corrections | None = None,
-        sentiments: Sequence[str] = (),
+        choices: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.sentiments = tuple(sentiments)  # The labels that the sentiment may have; none where nothing is known
+        self.choices = choices or {}  # The values that columns may have, as declared; none where nothing is known
+        self.sentiments = tuple(name.strip().lower() for name in self.choices.get("sentiment", ()))
         self.sample = sample  # `None` for all rows of an input, and where nothing is known
         self.name = data.name  # The path, or `<stdin>`
         self.bad: list[InputError] = []  # The first rows that could not be used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
@@ -489,11 +490,11 @@ _MAX_LABELS = 8
 
 def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
     """The table of the person's labels and the model's; the most frequent ones where there are many."""
-    totals: dict[str, int] = {}
-    for person, said, rows in field.confusion:
-        totals[person] = totals.get(person, 0) + rows
-        totals.setdefault(said, 0)
-    labels = sorted(totals, key=lambda label: -totals[label])[:_MAX_LABELS]
+    totals: Counter[str] = Counter()
+    for person, _, rows in field.confusion:
+        totals[person] += rows
+    shown = sorted(field.labels, key=lambda label: -totals[label])[:_MAX_LABELS]
+    labels = [label for label in field.labels if label in shown]
     if len(labels) < 2:
         return
     cells = {(person, said): rows for person, said, rows in field.confusion}
@@ -508,8 +509,8 @@ def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
             role: Role = "good" if person == said else "bad" if rows else "quiet"
             spans.append((role, f"{count(rows):>{max(7, cells_of(names[said]) + 2)}}"))
         yield tuple(spans)
-    if len(totals) > len(labels):
-        yield (("quiet", f"  {len(totals) - len(labels)} more labels: --json has all"),)
+    if len(field.labels) > len(labels):
+        yield (("quiet", f"  {len(field.labels) - len(labels)} more labels: --json has all"),)
 
 
 def _agreed(one: Agreement, palette: Palette) -> Iterator[Line]:
