@@ -285,6 +285,7 @@ def confirmed(question: str, *, default: bool = False) -> bool:
 
 
 def at_terminal() -> bool:
+    """Whether a person can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

@@ -131,7 +131,7 @@ def _print_table(runs: Sequence[RunRecord], *, history: bool = False) -> None:
     for run in runs:
         of = f"/{run.total:,}" if run.total is not None else ""
         done = f"{run.rows:,}{of}" + (f", {run.failed:,} failed" if run.failed else "")
-        speed = f"{rate(run.items_per_s)}/s" if run.items_per_s else "-"
+        speed = f"{rate(run.items_per_s)} items/s" if run.items_per_s else "-"
         cost = money(run.cost, run.currency) if run.cost is not None else "-"
         row: list[Any] = [_short(run.output), "", done, speed]
         if history:

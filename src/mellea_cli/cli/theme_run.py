@@ -290,11 +290,12 @@ class _ThemeRun:
             elif self._path:
                 self._show.say(f"{_count(themes)} from {self._path}")
             if self._options.find_only:
-                control.ended(int(ExitCode.OK), "", "")
-                return self._finish_without_labels(opened, chosen, themes, discovery)
+                result = without_main_run(discovery)
+                control.ended(result, "")
+                return self._finish_without_labels(opened, chosen, themes, result)
             return await self._label(opened, run_io, chosen, themes, stop, discovery, control)
         except SubRunStopped as early:
-            control.ended(int(early.result.exit_code), early.result.stopped, "")
+            control.ended(early.result, "")
             batch_run.finish(self._options, self._plan(chosen, themes or ()), opened, early.result, self._show)
             return early.result.exit_code
 
@@ -329,9 +330,8 @@ class _ThemeRun:
         return f"{kind}s" if kind else "complaints and praises"
 
     def _finish_without_labels(
-        self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
+        self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], result: RunResult
     ) -> ExitCode:
-        result = without_main_run(discovery)
         # A table about rows that were not labelled would say nothing.
         if self._options.json or self._options.nightly or self._options.summary_file:
             batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
@@ -363,8 +363,8 @@ class _ThemeRun:
             result, proposals = await self._propose(run_io, chosen, themes, result, plan, stop)
         elif discovery is None and not result.stopped:
             self._tell_other(figures)
-        control.ended(int(result.exit_code), result.stopped, batch_run.next_command(self._options, result))
         result = result if discovery is None else discovery.added_to(result)
+        control.ended(result, batch_run.next_command(self._options, result))
         themed = ThemeCounts(
             themes_file=str(self._path or ""),
             themes={theme.name: figures.themes[theme.name] for theme in themes},

@@ -112,7 +112,7 @@ def to_json(summary: RunSummary) -> str:
     themes = summary.theme_counts
     record = _record(summary) | {
         "elapsed_s": round(summary.elapsed_s, 3),
-        "items_per_s": round(summary.items_per_s, 3),
+        "items_per_s": round(summary.items_per_s, 4),
         "endpoints": [_endpoint_record(endpoint) for endpoint in summary.endpoints],
         "audit": None if summary.audit is None else _audit_record(summary.audit),
         "reconciled": None if themes is None else _record(themes) | {"accounted": themes.accounted},
