@@ -36,6 +36,7 @@ from mellea_cli.cli.flags import (
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
+    from mellea_cli.io.formats import RawRow
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.pipelines.theme_prompts import Theme
     from mellea_cli.report.comparison import Comparison
@@ -295,22 +296,15 @@ def show(flags: ShowFlags) -> ExitCode:
     At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
     whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
     """
-    from mellea_cli.io.row_filter import has_text, in_order
     from mellea_cli.report.results import OutputRows, usual_columns
     from mellea_cli.ui.terminal import can_draw
 
     names = _names([flags.json] if flags.json not in (None, "all") else flags.columns)
-    sort = flags.sort.removeprefix("-") if flags.sort else None
     paged = flags.json is None and flags.pager and all(can_draw(one, os.environ) for one in (sys.stdout, sys.stdin))
     flag = "--json" if flags.json is not None else "--columns"
     how = source_options(flags, format=flags.input_format, limit=None)
-    with OutputRows(flags.results, how, names, flag=flag, sort=sort) as rows:
-        found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
-        if flags.search:
-            found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
-        if flags.sort:
-            found = in_order(found, rows.sorting, descending=flags.sort.startswith("-"))
-        found = islice(found, flags.limit)
+    with OutputRows(flags.results, how, names, flag=flag, sort=flags.sort) as rows:
+        found = (fields for _, fields, _ in _selected(flags, rows))
         if paged:
             from mellea_cli.ui.full_screen import RowPager
 
@@ -320,6 +314,18 @@ def show(flags: ShowFlags) -> ExitCode:
         else:
             _write_lines(rows, found, names)
     return _unreadable(rows)
+
+
+def _selected(flags: "ShowFlags | ExportFlags", rows: "OutputRows") -> "Iterator[RawRow]":
+    """The rows that `--search`, `--sort` and `--limit` choose."""
+    from mellea_cli.io.row_filter import has_text, in_order
+
+    found = iter(rows)
+    if flags.search:
+        found = (row for row in found if has_text(rows.flat(row[1]), flags.search))
+    if flags.sort:
+        found = in_order(found, lambda row: rows.sorting(row[1]), descending=flags.sort.startswith("-"))
+    return islice(found, flags.limit)
 
 
 def _names(texts: "Sequence[str | None] | None") -> tuple[str, ...]:
@@ -332,9 +338,9 @@ def _write_array(rows: "Iterable[Mapping[str, Any]]") -> None:
 
     start = "["
     for row in rows:
-        _print(f"{start}\n{encoded(row).decode()}")
+        sys.stdout.write(f"{start}\n{encoded(row).decode()}")
         start = ","
-    _print("[]\n" if start == "[" else "\n]\n")
+    sys.stdout.write("[]\n" if start == "[" else "\n]\n")
 
 
 _HEADER_ROWS = 1_000
@@ -348,13 +354,9 @@ def _write_lines(rows: "OutputRows", found: "Iterator[Mapping[str, Any]]", names
     flat = [rows.flat(rows.chosen(fields)) for fields in first]
     columns = list(dict.fromkeys(name for row in flat for name in row)) or list(names)
     if columns:
-        _print("\t".join(map(clean, columns)) + "\n")
+        sys.stdout.write("\t".join(map(clean, columns)) + "\n")
     for row in chain(flat, (rows.flat(rows.chosen(fields)) for fields in found)):
-        _print("\t".join(clean(cell_text(row.get(name))) for name in columns) + "\n")
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text)
+        sys.stdout.write("\t".join(clean(cell_text(row.get(name))) for name in columns) + "\n")
 
 
 def _unreadable(rows: "OutputRows") -> ExitCode:
@@ -398,7 +400,6 @@ def export(flags: ExportFlags) -> ExitCode:
     """
     from mellea_cli.io.files import OutputLock, resolve_output
     from mellea_cli.io.formats import known_format, output_format
-    from mellea_cli.io.row_filter import has_text, in_order
     from mellea_cli.io.sink import SinkOptions, open_sink
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
@@ -413,18 +414,12 @@ def export(flags: ExportFlags) -> ExitCode:
     names = _names(flags.columns)
     nested = form in ("json", "jsonl")
     with ExitStack() as stack:
-        sort = flags.sort.removeprefix("-") if flags.sort else None
         how = source_options(flags, format=flags.input_format, limit=None)
-        rows = stack.enter_context(OutputRows(flags.results, how, names, sort=sort))
+        rows = stack.enter_context(OutputRows(flags.results, how, names, sort=flags.sort))
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
-        found = iter(rows)
-        if flags.search:
-            found = (row for row in found if has_text(rows.flat(row[1]), flags.search))
-        if flags.sort:
-            found = in_order(found, lambda row: rows.sorting(row[1]), descending=flags.sort.startswith("-"))
-        found = islice(found, flags.limit)
+        found = _selected(flags, rows)
         first = list(islice(found, 1))
         # Without any row a table still has its header.
         columns = () if first else tuple(rows.flat(rows.chosen(rows.first)))

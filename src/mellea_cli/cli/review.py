@@ -26,6 +26,7 @@ from mellea_cli.cli.flags import (
     source_options,
     typed_command,
     typed_flags,
+    write_json,
 )
 from mellea_cli.errors import ExitCode, InputError, UsageError, name_some, nearest
 
@@ -367,7 +368,7 @@ def evaluate(flags: EvaluateFlags) -> ExitCode:
             "fields": [agreement.field_record(one) for one in fields],
             "agreement": [agreement.agreement_record(one) for one in people],
         }
-        sys.stdout.write(agreement.evaluation_to_json(record))
+        write_json(record)
         return ExitCode.OK
     print_evaluation(fields, people, found.notes(), sys.stdout, os.environ)
     return ExitCode.OK
@@ -535,6 +536,7 @@ class _Gold:
         from mellea_cli.io.corrections import text_key
         from mellea_cli.io.source import SourceOptions, open_rows
 
+        self._key = text_key
         self._name = str(flags.gold)
         self._columns = dict(_named_columns(flags.gold_column or ()))
         self._rows: list[Mapping[str, Any]] = []
@@ -553,7 +555,7 @@ class _Gold:
                 self._by_id.setdefault(_id_text(row[ident]), at)
             for value in row.values():
                 if isinstance(value, str) and value.strip():
-                    self._by_text.setdefault(text_key(value), at)
+                    self._by_text.setdefault(self._key(value), at)
         self._found: set[int] = set()
         self._known = {ident, "issues"}
         self.first_id = next(iter(self._by_id), "")
@@ -570,22 +572,18 @@ class _Gold:
 
     def match(self, record: "Record", *, by_id: bool) -> int | None:
         """The gold row of a row of the output: by id where both have ids, else by its text."""
-        from mellea_cli.io.corrections import text_key
-
-        key = text_key(record.text)
+        key = self._key(record.text)
         at = self._by_id.get(record.id) if by_id and self.by_id else self._by_text.get(key)
         if at is not None:
             self._found.add(at)
             cells = self._rows[at].items()
-            self._known.update(name for name, cell in cells if isinstance(cell, str) and text_key(cell) == key != "")
+            self._known.update(name for name, cell in cells if isinstance(cell, str) and self._key(cell) == key != "")
         return at
 
     def has_other_text(self, at: int, record: "Record") -> bool:
         """Whether the gold row has a text, and not this one."""
-        from mellea_cli.io.corrections import text_key
-
-        texts = [text_key(value) for value in self._rows[at].values() if isinstance(value, str)]
-        return bool(record.text) and any(len(one) > _LONG_TEXT for one in texts) and text_key(record.text) not in texts
+        texts = [self._key(value) for value in self._rows[at].values() if isinstance(value, str)]
+        return bool(record.text) and any(len(one) > _LONG_TEXT for one in texts) and self._key(record.text) not in texts
 
     def label(self, at: int, name: str, kind: str, results: "Results") -> tuple[bool, Any]:
         """Whether a gold row has a label for a field, and the label."""

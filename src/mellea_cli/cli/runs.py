@@ -35,7 +35,8 @@ def status(as_json: _Json = False) -> None:
     runs, later = [], set()
     for run in read_runs():  # the latest first
         # A killed run that was started again is no news, however the later run has ended.
-        if run.goes_on or (run.state == "lost" and _is_recent(run) and run.output not in later):
+        recent = time.time() - run.updated < _RECENT_S
+        if run.goes_on or (run.state == "lost" and recent and run.output not in later):
             runs.append(run)
         if run.output != "-":
             later.add(run.output)
@@ -187,7 +188,3 @@ def _short(output: str) -> str:
     if path.is_relative_to(here):
         return str(path.relative_to(here))
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else output
-
-
-def _is_recent(run: RunRecord) -> bool:
-    return time.time() - run.updated < _RECENT_S

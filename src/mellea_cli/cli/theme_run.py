@@ -292,7 +292,10 @@ class _ThemeRun:
             if self._options.find_only:
                 result = without_main_run(discovery)
                 control.ended(result, "")
-                return self._finish_without_labels(opened, chosen, themes, result)
+                # A table about rows that were not labelled would say nothing.
+                if self._options.json or self._options.nightly or self._options.summary_file:
+                    batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
+                return result.exit_code
             return await self._label(opened, run_io, chosen, themes, stop, discovery, control)
         except SubRunStopped as early:
             control.ended(early.result, "")
@@ -328,14 +331,6 @@ class _ThemeRun:
         if self._about:
             return f"texts of {self._about}"
         return f"{kind}s" if kind else "complaints and praises"
-
-    def _finish_without_labels(
-        self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], result: RunResult
-    ) -> ExitCode:
-        # A table about rows that were not labelled would say nothing.
-        if self._options.json or self._options.nightly or self._options.summary_file:
-            batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
-        return result.exit_code
 
     async def _label(
         self,

@@ -565,11 +565,6 @@ def _binomial(size: int, share: float, chance: random.Random) -> int:
 # Evaluation as JSON.
 
 
-def evaluation_to_json(record: Mapping[str, Any]) -> str:
-    """Render an evaluation as JSON."""
-    return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-
-
 def field_record(one: FieldEvaluation) -> dict[str, Any]:
     """The evaluation of a field for JSON. Keys are only ever added."""
 

@@ -120,7 +120,7 @@ class Comparison:
         """Headings with their changes: themes that are complained about apart from those that are praised."""
         for group in self.groups:
             if group != "theme":
-                yield group_name(group), self.of(group)
+                yield "headings" if group == "parent" else group.removeprefix(_FIELD), self.of(group)
                 continue
             for heading, tone in (("complaints", "complaint"), ("praise", "praise")):
                 if changes := [change for change in self.of(group) if change.tone == tone]:
@@ -273,8 +273,10 @@ def _changes(files: Sequence[Figures]) -> Iterator[Change]:
     for name in parents:
         # A heading of complaints and praise has no tone. One that was a theme has its rows, and is no theme any more.
         found.pop(name, None)
-        tones = {theme.tone if theme.kind != "both" else "" for theme in found.values() if theme.parent == name}
-        yield change("parent", name, partial(_parent_rows, name), tones.pop() if len(tones) == 1 else "")
+        below = [theme for theme in found.values() if theme.parent == name]
+        tones = {theme.tone for theme in below}
+        one = len(tones) == 1 and all(theme.kind != "both" for theme in below)
+        yield change("parent", name, partial(_mentions, name, ""), tones.pop() if one else "")
     themes = []
     for name, theme in found.items():
         if theme.kind == "both":
@@ -296,19 +298,13 @@ def _field_count(column: str, name: str, figures: Figures) -> int | None:
 
 
 def _mentions(name: str, polarity: str, figures: Figures) -> int | None:
-    """Rows with a theme, or with mentions of it of this polarity; a mixed mention is both complaint and praise."""
+    """Rows with a theme or heading, or mentions of this polarity; a mixed mention is both complaint and praise."""
     if figures.labels is None:
         return None
-    theme = next((one for one in figures.themes if one.name == name), None)
+    theme = next((one for one in (*figures.parents, *figures.themes) if one.name == name), None)
     if theme is None:
         return 0
     return theme.polarity.get(polarity, 0) + theme.polarity.get("mixed", 0) if polarity else theme.count
-
-
-def _parent_rows(name: str, figures: Figures) -> int | None:
-    if figures.labels is None:
-        return None
-    return next((parent.count for parent in figures.parents if parent.name == name), 0)
 
 
 def held_sentence(comparison: Comparison) -> str:
@@ -325,11 +321,6 @@ def row_sentence(comparison: Comparison) -> str:
     parts += [f"{comparison.edited:,} of these edited"] if comparison.edited else []
     parts += [f"{comparison.rejudged:,} judged differently"] if comparison.rejudged else []
     return f"rows by {comparison.matched_by}: {', '.join(parts)}"
-
-
-def group_name(group: Group) -> str:
-    """The heading of a group of changes."""
-    return "headings" if group == "parent" else group.removeprefix(_FIELD)
 
 
 def theme_notes(comparison: Comparison) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, Self
@@ -479,23 +479,20 @@ def corrected_rows(data: ByteInput, rows: RowStream, options: SourceOptions | No
     own = own_columns(data.name, facts)
     results = Results(data, options or SourceOptions(), own, corrections=corrections)
 
-    def corrected(row: RawRow | InputError, number: int) -> RawRow | InputError:
-        if isinstance(row, InputError):
-            return row
-        line, fields, _ = row
-        try:
-            changed = results.with_corrections(fields, line, number)
-        except InputError:
-            return row  # it has none of the columns that a run adds
-        return row if changed is fields else (line, dict(changed), None)
-
-    def stream() -> Iterator[RawRow | InputError]:
+    def corrected() -> Iterator[RawRow | InputError]:
         number = 0
         for row in results.find_columns(rows):
-            number += not isinstance(row, InputError)
-            yield corrected(row, number)
+            if isinstance(row, InputError):
+                yield row
+                continue
+            number += 1
+            line, fields, raw = row
+            changed = fields
+            with suppress(InputError):  # it has none of the columns that a run adds
+                changed = results.with_corrections(fields, line, number)
+            yield line, dict(changed), raw if changed is fields else None
 
-    return replace(rows, stream=stream(), notes=(*rows.notes, corrections.note(path)))
+    return replace(rows, stream=corrected(), notes=(*rows.notes, corrections.note(path)))
 
 
 # Texts that people type to get past a field. "Nothing" and "all good" can be answers, so they are not among them.
@@ -547,7 +544,7 @@ class OutputRows:
         options: how to read it, and which rows.
         columns: columns that must exist, as the user names them.
         flag: the flag that names them.
-        sort: one more such column, from `--sort`.
+        sort: one more such column, with `-` before it or not.
 
     Iterate once, in a `with` block; iterating raises `InputError` as `Results` does.
     """
@@ -571,7 +568,7 @@ class OutputRows:
         self._options = options
         self._columns = [NamedColumn(name) for name in columns]
         self._flag = flag
-        self._sort = [NamedColumn(sort)] if sort else []
+        self._sort = [NamedColumn(sort.removeprefix("-"))] if sort else []
         facts = _facts(path)
         own = own_columns(path, facts)
         self.own = tuple(column.name for column in own)

@@ -350,9 +350,9 @@ def print_comparison(comparison: Comparison, stream: IO[str], environ: Mapping[s
 def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> Iterator[Line]:
     """The comparison for a terminal of `columns` cells."""
     room = columns - _LABEL_CELLS
-    for role, label, figures in comparison.sides():
-        text = palette.safe(f"{label}: {figures.reconciliation()}")
-        yield (_label(role), ("strong", shorten(text, room, palette.glyphs.cut)))
+    for side, name, figures in comparison.sides():
+        text = palette.safe(f"{name}: {figures.reconciliation()}")
+        yield (_label(side), ("strong", shorten(text, room, palette.glyphs.cut)))
     yield from _labelled("rows", "plain", palette.safe(row_sentence(comparison)), room)
     yield from _labelled("result", "strong", held_sentence(comparison), room)
     if (score := comparison.score) is not None:
