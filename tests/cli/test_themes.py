@@ -283,9 +283,23 @@ def test_themes_can_be_found_alone(themes: Themes, results: Path, model: ModelSe
     found = read_themes(tmp_path / "mine.toml")
     assert found is not None
     assert len(found) == 2
+    assert re.search(
+        r"to label the rows: mellea themes results.jsonl .* --themes-file mine.toml --max-themes 2\n", done.stderr
+    )
     assert all(theme.name in done.stderr for theme in found)
     assert not (tmp_path / "themes.jsonl").exists()
     assert "labels" not in str(model.state.bodies[-1]["response_format"])
+
+
+def test_reports_know_the_themes_file_of_the_labels(themes: Themes, mellea: Run, results: Path, tmp_path: Path) -> None:
+    """It need not be named again for the headings in it; a file that is gone does not matter."""
+    edit(tmp_path / "mine.toml", replace(LATE, parent="Delivery"), KIND)
+    assert themes("--themes-file", "mine.toml").returncode == 0
+    assert "Delivery" in mellea("report", "themes.jsonl").stdout
+    assert "headings" in mellea("compare", "themes.jsonl", "themes.jsonl").stdout
+    assert mellea("watch", "themes.jsonl", "themes.jsonl", "--when", "theme:Delivery x2").returncode == 0
+    (tmp_path / "mine.toml").unlink()
+    assert "Delivery" not in mellea("report", "themes.jsonl").stdout
 
 
 def test_a_dry_run_sends_nothing(themes: Themes, results: Path, model: ModelServer, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class ReportFlags:
         ),
     ] = None
     themes_file: Annotated[
-        str | None, flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
+        str | None, flag(REPORT, "TOML file with the themes' definitions (default: that of mellea themes).")
     ] = None
     input_format: InputFormatFlag = None
     text_field: TextFieldFlag = None
@@ -151,11 +151,12 @@ def report(flags: ReportFlags) -> ExitCode:
 
 
 def _themes(results: "Sequence[str]", themes_file: str | None) -> "Sequence[Theme]":
-    """The themes' definitions: from the named file, else from the one next to labelled rows, the last ones first."""
+    """The themes' definitions: from the named file, else from that of the labelled rows, the last ones first."""
     from mellea_cli.io.themes_file import read_themes
+    from mellea_cli.report.results import themes_files
 
     if themes_file is None:
-        return next(filter(None, (read_themes(Path(f"{path}.toml")) for path in reversed(results))), ())
+        return next(filter(None, (read_themes(path) for one in reversed(results) for path in themes_files(one))), ())
     themes = read_themes(Path(themes_file))
     if themes is None:
         raise InputError("cannot be read: no such file", path=themes_file, hint="name another --themes-file")
@@ -189,7 +190,7 @@ class CompareFlags:
     where: WhereFlag = None
     score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds and headings (default: that of mellea themes).")
     ] = None
     json: _Json = False
     text_field: TextFieldFlag = None

@@ -504,8 +504,7 @@ def _choices(results: "Results") -> dict[str, Sequence[str]]:
     from mellea_cli.report.results import SENTIMENTS, URGENCIES
 
     sentiments = [name for name, _ in in_order({}, sentiments=results.sentiments or SENTIMENTS)]
-    own = {one.name: results.choices.get(one.name) or ("true", "false") * (one.type == "bool") for one in results.own}
-    return {"sentiment": sentiments, "urgency": URGENCIES, **own}
+    return {"urgency": URGENCIES, **results.choices, "sentiment": sentiments}
 
 
 def _sure(record: "Record", field: str) -> float | None:

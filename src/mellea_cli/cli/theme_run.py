@@ -24,7 +24,7 @@ from mellea_cli.cli.backend_setup import (
     start_at_server_slots,
 )
 from mellea_cli.cli.batch_run import Input, open_input
-from mellea_cli.cli.flags import stdin_is_terminal
+from mellea_cli.cli.flags import stdin_is_terminal, typed_command
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError, nearest
@@ -47,7 +47,7 @@ from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import Column, Pipeline
 from mellea_cli.pipelines.theme_prompts import Kind, Theme, label_pipeline
 from mellea_cli.report.figures import many, percent
-from mellea_cli.report.results import added_column, own_columns, sample_note
+from mellea_cli.report.results import THEMES_FILE, added_column, own_columns, sample_note
 from mellea_cli.run.batch import RunIO, RunResult, run_batch
 from mellea_cli.run.control import RunControl
 from mellea_cli.run.executor import Servers
@@ -292,6 +292,7 @@ class _ThemeRun:
             if self._options.find_only:
                 result = without_main_run(discovery)
                 control.ended(result, "")
+                self._show.say(f"to label the rows: {typed_command(without='--find-only')}")
                 # A table about rows that were not labelled would say nothing.
                 if self._options.json or self._options.nightly or self._options.summary_file:
                     batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
@@ -322,7 +323,7 @@ class _ThemeRun:
             self._show.say(f"{_count(found)} found, and not saved: name a file with --themes-file to save them")
         else:
             write_themes(self._path, found)
-            self._show.say(f"{_count(found)} found and written to {self._path}: edit it and run the same command again")
+            self._show.say(f"{_count(found)} found and written to {self._path}, where you can edit them")
         for theme in found:
             self._show.say(f"  {theme.kind}: {theme.name}: {theme.definition}")
         return found
@@ -342,6 +343,8 @@ class _ThemeRun:
         discovery: SubRun | None,
         control: RunControl,
     ) -> ExitCode:
+        if self._path:
+            run_io.answers.note_facts({THEMES_FILE: str(self._path.absolute())})
         question = settle_question(themes, run_io.answers, self._about)
         plan = self._plan(chosen, question.asked)
         if discovery is not None:

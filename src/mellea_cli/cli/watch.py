@@ -52,7 +52,7 @@ class WatchFlags:
     where: WhereFlag = None
     score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or BASELINE.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds and headings (default: that of mellea themes).")
     ] = None
     text_field: TextFieldFlag = None
     id_field: IdFieldFlag = None
@@ -203,10 +203,6 @@ def find_alerts(conditions: Sequence[Condition], comparison: "Comparison") -> li
 
 
 def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change]":
-    if condition.kind == "judgement":
-        return [
-            one for one in comparison.changes if one.group in ("sentiment", "urgency") and one.name == condition.subject
-        ]
     if condition.kind == "theme":
         if condition.subject == "*":
             return comparison.of("theme")
@@ -217,11 +213,11 @@ def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change
             raise _unknown(condition, "theme", known, "theme:")
         return found
     column, _, value = map(str.strip, condition.subject.rpartition("="))
-    if condition.kind == "label" or column in ("sentiment", "urgency"):
+    if condition.kind in ("judgement", "label") or column in ("sentiment", "urgency"):
         groups = (column,) if column else ("sentiment", "urgency")
         labels = [one for one in comparison.changes if one.group in groups]
         found = [one for one in labels if one.name == value]
-        if not found:
+        if not found and condition.kind != "judgement":
             raise _unknown(condition, "share", {one.name for one in labels}, "")
         return found
     fields = {field.name for figures in comparison.files for field in figures.fields if field.is_categorical}

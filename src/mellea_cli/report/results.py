@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from mellea_cli.errors import InputError, OutputError, nearest
@@ -175,6 +176,15 @@ def _sample(facts: Mapping[str, str]) -> Sample | None:
         return Sample(int(noted["size"]), int(noted["population"]))
     except (ValueError, TypeError, KeyError):
         return None
+
+
+THEMES_FILE = "themes file"
+"""The fact of a journal with the path of the themes file that its rows were labelled with."""
+
+
+def themes_files(path: str) -> list[Path]:
+    """Where the themes of an output may be defined: the file that it was labelled with, and the one next to it."""
+    return [Path(name) for name in (_facts(path).get(THEMES_FILE), f"{path}.toml") if name]
 
 
 CHOICES = "choices"
