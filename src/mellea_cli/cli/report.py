@@ -77,8 +77,7 @@ class ReportFlags:
     by: Annotated[list[str] | None, flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
     score: ScoreFlag = None
     date: Annotated[
-        str | None,
-        flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN),
+        str | None, flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN)
     ] = None
     month_first: Annotated[
         bool | None,
@@ -109,7 +108,7 @@ def report(flags: ReportFlags) -> ExitCode:
     from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
 
-    form = _output_format(flags, ("text", "html", "md", "json"))
+    form = _output_format(flags)
     _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
     themes = _themes([flags.results], flags.themes_file)
     options = source_options(flags, format=flags.input_format)
@@ -207,7 +206,7 @@ def compare(flags: CompareFlags) -> ExitCode:
     from mellea_cli.report.comparison import comparison_to_json, comparison_to_markdown
     from mellea_cli.ui.report_view import print_comparison
 
-    form = _output_format(flags, ("text", "html", "md", "json"))
+    form = _output_format(flags)
     _check_output(flags.output, flags.results)
     comparison = read_comparison(
         flags.results, source_options(flags), themes_file=flags.themes_file, score=parse_score(flags.score)
@@ -228,11 +227,7 @@ def compare(flags: CompareFlags) -> ExitCode:
 
 
 def read_comparison(
-    paths: "Sequence[str]",
-    options: "SourceOptions",
-    *,
-    themes_file: str | None,
-    score: "tuple[ScoreKind, str] | None",
+    paths: "Sequence[str]", options: "SourceOptions", *, themes_file: str | None, score: "tuple[ScoreKind, str] | None"
 ) -> "Comparison":
     """Compare two or more outputs, oldest first."""
     from mellea_cli.report.comparison import compare as compare_results
@@ -444,7 +439,7 @@ def export(flags: ExportFlags) -> ExitCode:
     return code
 
 
-def _output_format(flags: ReportFlags | CompareFlags, known: tuple[str, ...]) -> str:
+def _output_format(flags: ReportFlags | CompareFlags) -> str:
     """The format to write: the wanted one, else by the output's suffix; text for stdout."""
     output = flags.output
     if flags.json and flags.format not in (None, "json"):
@@ -454,12 +449,10 @@ def _output_format(flags: ReportFlags | CompareFlags, known: tuple[str, ...]) ->
     if output is None or output == "-" or output.startswith("/dev/"):
         return "text"
     suffix = PurePath(output).suffix.lower()
-    form = _SUFFIXES.get(suffix, "")
-    if form in known:
-        return form
-    names = " or ".join(f".{name}" for name in known if name != "text")
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
     problem = f"cannot be written as {suffix}" if suffix else "has no suffix that names a format"
-    raise UsageError(f"{output}: {problem}", hint=f"name it {names}, or use --format")
+    raise UsageError(f"{output}: {problem}", hint="name it .html or .md or .json, or use --format")
 
 
 def _check_output(output: str | None, inputs: Iterable[str]) -> None:

@@ -44,8 +44,7 @@ class ReviewFlags:
 
     results: Annotated[str, typer.Argument(metavar="OUT", help="Output of mellea summarise, run or themes.")]
     random: Annotated[
-        int | None,
-        flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0),
+        int | None, flag(REVIEW, "Rows of the random sample (default: as in the last review, else 150).", "-n", min=0)
     ] = None
     doubtful: Annotated[int, flag(REVIEW, "Most rows with a low confidence, least confident first.", min=0)] = 50
     review_below: Annotated[
@@ -60,8 +59,7 @@ class ReviewFlags:
         str | None, flag(OUTPUT, "Write a page to judge the rows in a browser, offline.", metavar="FILE")
     ] = None
     import_file: Annotated[
-        str | None,
-        flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE"),
+        str | None, flag(INPUT, "Add the judgements of a file, such as that of the page.", "--import", metavar="FILE")
     ] = None
     input_format: InputFormatFlag = None
     text_field: TextFieldFlag = None

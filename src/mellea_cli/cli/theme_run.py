@@ -16,13 +16,7 @@ from typing import Any, cast
 import typer
 
 from mellea_cli.cli import batch_run, dry_run
-from mellea_cli.cli.backend_setup import (
-    ModelChoice,
-    choose_for_run,
-    ensure_model,
-    open_servers,
-    start_at_server_slots,
-)
+from mellea_cli.cli.backend_setup import ModelChoice, choose_for_run, ensure_model, open_servers, start_at_server_slots
 from mellea_cli.cli.batch_run import Input, open_input
 from mellea_cli.cli.flags import stdin_is_terminal, typed_command
 from mellea_cli.cli.summarise import RunOptions
@@ -403,13 +397,7 @@ class _ThemeRun:
         return open_input(whole, self._show, corrected=corrected)
 
     async def _propose(
-        self,
-        run_io: RunIO,
-        chosen: ModelChoice,
-        themes: Sequence[Theme],
-        result: RunResult,
-        plan: RunPlan,
-        stop: Stop,
+        self, run_io: RunIO, chosen: ModelChoice, themes: Sequence[Theme], result: RunResult, plan: RunPlan, stop: Stop
     ) -> tuple[RunResult, int | None]:
         """Write proposals for the themes file. Returns the run's result with what they took, and their number."""
         if self._path is None or not result.finished:

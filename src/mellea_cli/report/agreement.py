@@ -394,7 +394,7 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged], choices: Sequence[s
         bootstrap(cells, macro_f1) if single or kind == "categories" else None,
         sorted(used, key=place.__getitem__),
         sorted(
-            ((_only(person), _only(said), number) for (person, said), number in cells.items()),
+            ((min(person), min(said), number) for (person, said), number in cells.items()),
             key=lambda cell: (place[cell[0]], place[cell[1]]),
         )
         if single
@@ -415,10 +415,6 @@ def _labels(value: Any) -> frozenset[str]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return frozenset(name.casefold() for name in value_names(value)) or frozenset((NULL,))
-
-
-def _only(labels: frozenset[str]) -> str:
-    return next(iter(labels))
 
 
 Pair = tuple[frozenset[str], frozenset[str]]

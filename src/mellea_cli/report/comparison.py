@@ -111,14 +111,9 @@ class Comparison:
     def of(self, group: Group) -> list[Change]:
         return [change for change in self.changes if change.group == group]
 
-    @property
-    def groups(self) -> list[str]:
-        """The groups in their order."""
-        return list(dict.fromkeys(change.group for change in self.changes))
-
     def sections(self) -> Iterator[tuple[str, list[Change]]]:
         """Headings with their changes: themes that are complained about apart from those that are praised."""
-        for group in self.groups:
+        for group in dict.fromkeys(change.group for change in self.changes):
             if group != "theme":
                 yield "headings" if group == "parent" else group.removeprefix(_FIELD), self.of(group)
                 continue

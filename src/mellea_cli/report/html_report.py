@@ -163,11 +163,7 @@ def review_page(
         who: the person.
         target: the name of the corrections file that the page offers to save.
     """
-    folder = files("mellea_cli.report") / "templates"
-    style, script = ((folder / f"review.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mellea_cli.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    environment, style, script = _environment()[0], _file("review.css"), _file("review.js")
     shown = [
         {"name": one.name, "kind": one.kind, "choices": one.choices, "joint": one.joint, "list": one.is_list}
         for one in fields

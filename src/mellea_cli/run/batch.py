@@ -233,14 +233,7 @@ class Tally:
         kind, number = self.failures.most_common(1)[0]
         return self.messages[kind].most_common(1)[0][0], number
 
-    def count(
-        self,
-        outcome: Outcome,
-        *,
-        reused: bool,
-        same: bool = False,
-        counted: Sequence[str] = (),
-    ) -> None:
+    def count(self, outcome: Outcome, *, reused: bool, same: bool = False, counted: Sequence[str] = ()) -> None:
         """Add one item's outcome.
 
         Args:
@@ -463,13 +456,7 @@ async def _uninterrupted(write: Callable[[Sequence[Finished]], None], group: Seq
 
 
 async def run_batch(
-    plan: RunPlan,
-    servers: Servers,
-    run_io: RunIO,
-    *,
-    observer: Observer,
-    stop: Stop,
-    control: Control | None = None,
+    plan: RunPlan, servers: Servers, run_io: RunIO, *, observer: Observer, stop: Stop, control: Control | None = None
 ) -> RunResult:
     """Run the plan over every item of the source in this process, with one model server or the endpoints of a pool.
 
@@ -487,13 +474,7 @@ async def run_batch(
 
 
 async def run_with(
-    plan: RunPlan,
-    executor: Executor,
-    run_io: RunIO,
-    *,
-    observer: Observer,
-    stop: Stop,
-    control: Control | None = None,
+    plan: RunPlan, executor: Executor, run_io: RunIO, *, observer: Observer, stop: Stop, control: Control | None = None
 ) -> RunResult:
     """Do what `run_batch` does, with items answered by `executor`."""
     run = _Run(plan, executor, run_io, observer, stop)

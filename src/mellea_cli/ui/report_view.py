@@ -454,7 +454,9 @@ def print_evaluation(
     columns = max(24, _columns(console, stream, environ, 100))
     lines: list[Line] = [(("strong", part),) for note in notes for part in wrap(palette.safe(note), columns)]
     for field in fields:
-        lines += [(), *(clip(line, columns) for line in _evaluated(field, palette))]
+        # Free text is right in many forms: without a null in it there is no figure.
+        if field.right or field.null_found:
+            lines += [(), *(clip(line, columns) for line in _evaluated(field, palette))]
     if people:
         lines += [(), (("label", "agreement of people"),)]
         lines += [clip(line, columns) for one in people for line in _agreed(one, palette)]
