@@ -330,6 +330,20 @@ def test_gold_that_is_not_used_is_said(mellea: Run, results: Path, tmp_path: Pat
     assert "--id-field COLUMN" in done.stderr
 
 
+def test_themes_are_evaluated(mellea: Run, tmp_path: Path) -> None:
+    """By a review and by gold labels; a row is right with exactly the person's themes, in any order."""
+    labels = [["Price", "Staff"], ["Price"], ["other"], ["none"]]
+    rows = [{**_row(n), "themes": labels[n % 4], "theme_quotes": {}} for n in range(8)]
+    results = write_rows(tmp_path / "themes.jsonl", rows)
+    said = [replace(_said(n, ["Price"]), field="themes", model=labels[n % 4]) for n in range(8)]
+    CorrectionsFile(corrections_path(results)).add(said)
+    (found,) = json.loads(mellea("evaluate", str(results), "--corrections", "--json").stdout)["fields"]
+    assert (found["name"], found["right"]["number"], found["right"]["of"]) == ("themes", 2, 8)
+    (tmp_path / "gold.csv").write_text("id,themes\n0,Staff | Price\n1,Price\n2,Staff\n3,\n", encoding="utf-8")
+    (found,) = json.loads(mellea("evaluate", str(results), "--gold", "gold.csv", "--json").stdout)["fields"]
+    assert (found["name"], found["right"]["number"], found["right"]["of"]) == ("themes", 2, 3)
+
+
 def test_gold_labels_by_text_and_nulls(mellea: Run, results: Path, tmp_path: Path) -> None:
     """Without ids rows are matched by their text, an empty complaint is a null, and an empty label is none."""
     gold = [

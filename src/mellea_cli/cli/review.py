@@ -493,7 +493,7 @@ def _kinds(results: "Results") -> dict[str, str]:
     from mellea_cli.report.agreement import BUILT_IN_KINDS
 
     own = {column.name: column.type for column in results.own if column.name not in confidence_names(results)}
-    return {**BUILT_IN_KINDS, **own}
+    return {**BUILT_IN_KINDS, **({"themes": "categories"} if results.labelled else {}), **own}
 
 
 def _choices(results: "Results") -> dict[str, Sequence[str]]:
@@ -584,7 +584,9 @@ class _Gold:
 
     def label(self, at: int, name: str, kind: str, results: "Results") -> tuple[bool, Any]:
         """Whether a gold row has a label for a field, and the label."""
+        from mellea_cli.io.themes_file import JOINT
         from mellea_cli.pipelines.own_fields import read_cell
+        from mellea_cli.pipelines.pipeline import Column
 
         row, column = self._rows[at], self._columns.get(name, name)
         if column not in row and isinstance(issues := row.get("issues"), Mapping) and name not in self._columns:
@@ -592,9 +594,11 @@ class _Gold:
         if column not in row:
             return False, None
         value = row[column]
-        own = next((one for one in results.own if one.name == name), None)
+        themes = Column("themes", type="categories", joint=JOINT)
+        own = next((one for one in (*results.own, themes) if one.name == name), None)
         if own is not None:
-            return True, read_cell(own, value)
+            found = read_cell(own, value)
+            return name != "themes" or bool(found), found
         if isinstance(value, str):
             value = value.strip() or None
         # An empty label is a row that nobody has labelled, and an empty complaint says that there is none.

@@ -497,7 +497,7 @@ def corrected_rows(data: ByteInput, rows: RowStream, options: SourceOptions | No
                 continue
             number += 1
             line, fields, raw = row
-            changed = fields
+            changed: Mapping[str, Any] = fields
             with suppress(InputError):  # it has none of the columns that a run adds
                 changed = results.with_corrections(fields, line, number)
             yield line, dict(changed), raw if changed is fields else None
