@@ -152,7 +152,13 @@ def test_a_name_that_no_output_has_is_refused(mellea: Run) -> None:
     assert done.returncode == 2
     assert "character 7: no theme 'Biling & fees'" in done.stderr
     assert "did you mean 'theme:Billing & fees'?" in done.stderr
-    assert mellea(*WATCH, "--when", "team=x +5pp").returncode == 2
+    for wrong in ("Billing & fees x2", "theme=Billing & fees x2"):
+        assert "did you mean 'theme:Billing & fees'?" in mellea(*WATCH, "--when", wrong).stderr
+    refused = mellea(*WATCH, "--when", "team=x +5pp")
+    assert refused.returncode == 2
+    assert (
+        "they have: negative, mixed, positive, high, medium, low, theme:Billing & fees, theme:Staff" in refused.stderr
+    )
     assert "--score csat COLUMN" in mellea(*WATCH, "--when", "csat -5").stderr
 
 

@@ -24,7 +24,7 @@ from mellea_cli.cli.flags import (
     write_json,
 )
 from mellea_cli.cli.report import REPORT, ScoreFlag, parse_score, read_comparison
-from mellea_cli.errors import BackendUnavailable, ExitCode, UsageError, nearest
+from mellea_cli.errors import BackendUnavailable, ExitCode, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.backends.security import NetworkPolicy
@@ -210,7 +210,7 @@ def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change
         # A theme that the themes file defines may be in no row of either output.
         known = {theme.name for figures in comparison.files for theme in (*figures.themes, *figures.parents)}
         if condition.subject not in known:
-            raise _unknown(condition, "theme", known, "theme:")
+            raise _unknown(condition, "theme", comparison)
         return found
     column, _, value = map(str.strip, condition.subject.rpartition("="))
     if condition.kind in ("judgement", "label") or column in ("sentiment", "urgency"):
@@ -218,11 +218,11 @@ def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change
         labels = [one for one in comparison.changes if one.group in groups]
         found = [one for one in labels if one.name == value]
         if not found and condition.kind != "judgement":
-            raise _unknown(condition, "share", {one.name for one in labels}, "")
+            raise _unknown(condition, "share", comparison)
         return found
     fields = {field.name for figures in comparison.files for field in figures.fields if field.is_categorical}
     if column not in fields:
-        raise _unknown(condition, "own field with choices", fields, "")
+        raise _unknown(condition, "own field with choices", comparison)
     values = comparison.of(f"field {column}")
     found = [one for one in values if one.name == value]
     # A value in no row of either output is no mistake, unless it looks like one.
@@ -234,10 +234,14 @@ def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change
     return found
 
 
-def _unknown(condition: Condition, what: str, known: Iterable[str], before: str) -> UsageError:
-    close = nearest(condition.subject, list(known))
-    name = condition.subject.partition("=")[0]
-    hint = f"did you mean '{before}{close}'?" if close else f"they have: {', '.join(sorted(known)) or 'none'}"
+def _unknown(condition: Condition, what: str, comparison: "Comparison") -> UsageError:
+    names: dict[str, str] = {}
+    for change in comparison.changes:
+        kind = {"sentiment": "", "urgency": "", "theme": "theme:", "parent": "theme:"}.get(change.group)
+        names[change.name] = (f"{change.group.removeprefix('field ')}=" if kind is None else kind) + change.name
+    name, _, value = condition.subject.partition("=")
+    close = names.get(nearest(value or name, names))
+    hint = f"did you mean '{close}'?" if close else f"they have: {name_some(names.values(), 12) or 'none'}"
     at = condition.text.find(condition.subject)
     return UsageError(
         f"--when {condition.text!r}, character {at + 1}: no {what} {name!r} in the two outputs", hint=hint
