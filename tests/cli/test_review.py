@@ -330,6 +330,22 @@ def test_gold_that_is_not_used_is_said(mellea: Run, results: Path, tmp_path: Pat
     assert "--id-field COLUMN" in done.stderr
 
 
+def test_a_run_over_a_reviewed_output_reads_the_corrections(mellea: Run, results: Path, tmp_path: Path) -> None:
+    """The columns of the earlier run have the person's values, and --where sees them."""
+    CorrectionsFile(corrections_path(results)).add([_said(3, "mixed"), _said(4, "high", "urgency")])
+    flags = ("-b", "scripted", "-q", "--where", "id == 3 or issues.urgency == 'high'")
+    assert mellea("summarise", str(results), "-o", "again.jsonl", *flags).returncode == 0
+    found = {one["id"]: (one["sentiment"], one["issues"]["urgency"]) for one in read_rows(tmp_path / "again.jsonl")}
+    assert (found[3][0], found[4][1]) == ("mixed", "high")
+
+
+def test_an_input_with_a_long_name_is_read(mellea: Run, tmp_path: Path) -> None:
+    """No file next to it can have corrections."""
+    source = write_rows(tmp_path / f"{'x' * 240}.jsonl", [{"id": 1, "text": "Late."}])
+    assert mellea("summarise", source.name, "-b", "scripted", "-q").returncode == 0
+    assert mellea("show", source.name).returncode == 0
+
+
 def test_themes_are_evaluated(mellea: Run, tmp_path: Path) -> None:
     """By a review and by gold labels; a row is right with exactly the person's themes, in any order."""
     labels = [["Price", "Staff"], ["Price"], ["other"], ["none"]]

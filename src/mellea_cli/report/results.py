@@ -193,7 +193,10 @@ CHOICES = "choices"
 
 def _corrections(path: str, facts: Mapping[str, str]) -> Corrections:
     """The corrections of an output, with what the model says about their rows by now; raises as `read_lines` does."""
-    corrections = read_lines(corrections_path(path))
+    try:
+        corrections = read_lines(corrections_path(path))
+    except OutputError:
+        return Corrections()  # its name has no room for the suffix of another file
     try:
         later = {(item, name): value for item, name, value in _noted(facts, MODEL_VALUES) or []}
     except (ValueError, TypeError):
@@ -483,7 +486,7 @@ class Results:
 
 def corrected_rows(data: ByteInput, rows: RowStream, options: SourceOptions | None = None) -> RowStream:
     """The rows of an output with what people have said in place of the answers; the same rows without corrections."""
-    path, facts = corrections_path(data.name), _facts(data.name)
+    facts = _facts(data.name)
     if not (corrections := _corrections(data.name, facts)):
         return rows
     own = own_columns(data.name, facts)
@@ -502,7 +505,7 @@ def corrected_rows(data: ByteInput, rows: RowStream, options: SourceOptions | No
                 changed = results.with_corrections(fields, line, number)
             yield line, dict(changed), raw if changed is fields else None
 
-    return replace(rows, stream=corrected(), notes=(*rows.notes, corrections.note(path)))
+    return replace(rows, stream=corrected(), notes=(*rows.notes, corrections.note(corrections_path(data.name))))
 
 
 # Texts that people type to get past a field. "Nothing" and "all good" can be answers, so they are not among them.
