@@ -47,9 +47,17 @@ def test_a_csv_output_is_read_alike(tmp_path: Path) -> None:
     """CSV has a column for each part of the issues."""
     path = tmp_path / "out.csv"
     path.write_text(
-        "id,text,summary,sentiment,main_complaint,positive_aspect,urgency\n7,x,It broke.,negative,broke,,high\n"
+        "id,text,summary,sentiment,main_complaint,positive_aspect,urgency\n7,It fell,It broke.,negative,broke,,high\n"
     )
     assert read_data(str(path)).rows[0].line == "[7] negative/high | complaint: broke | It broke."
+
+
+def test_corrections_win_in_a_chat(tmp_path: Path) -> None:
+    """The rows are those that the report counts."""
+    path = write_rows(tmp_path / "out.jsonl", JUDGED)
+    said = {"item": "F-2", "text": "Nice.", "field": "sentiment", "model": "positive", "person": "mixed"}
+    write_rows(tmp_path / "out.jsonl.corrections.jsonl", [said])
+    assert "negative/high 1, mixed/low 1" in read_data(str(path)).overview()
 
 
 def test_what_is_no_output_is_refused(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ async def test_a_chat_is_resumed_with_its_attachments(tmp_path: Path, chat: Chat
     notes, gone = tmp_path / "notes.txt", tmp_path / "gone.txt"
     notes.write_text("the note")
     gone.write_text("the other")
-    rows = write_rows(tmp_path / "out.jsonl", [{"id": "F-1", "text": "late", "summary": "It is late."}])
+    row = {"id": "F-1", "text": "late", "summary": "It is late.", "sentiment": "negative"}
+    rows = write_rows(tmp_path / "out.jsonl", [row])
     assert chat.attach("file", str(notes)) == "attached notes.txt: about 3 tokens"
     chat.attach("file", str(gone))
     assert chat.attach("data", str(rows)) == "attached out.jsonl: 1 row"

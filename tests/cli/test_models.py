@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -35,17 +34,47 @@ def test_an_unknown_model_is_refused_with_the_nearest(mellea: Run, command: str)
     assert "smollm2-135m" in done.stderr
 
 
-def test_what_is_not_here_cannot_be_removed(mellea: Run, tmp_path: Path) -> None:
-    """It is said, and nothing is left behind; what is there goes with its lock."""
-    env = {"MELLEA_CACHE_DIR": str(tmp_path)}
-    done = mellea("models", "rm", "smollm2-135m", env=env)
-    assert done.returncode == 2
-    assert "smollm2-135m is not on this machine" in done.stderr
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    entries = ModelStore(default_root({**os.environ, **env})).entries()
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("MELLEA_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def put_model() -> Path:
+    """Put a file of 98 MB where the smallest model belongs."""
+    entries = ModelStore(default_root()).entries()
     file = next(entry.path for entry in entries if entry.model.name == "smollm2-135m")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(b"x" * 98_000_000)
-    done = mellea("models", "rm", "smollm2-135m", env=env)
+    with file.open("wb") as opened:
+        opened.truncate(98_000_000)
+    return file
+
+
+def test_what_is_not_here_cannot_be_removed(mellea: Run, cache: Path) -> None:
+    """It is said, and nothing is left behind; what is there goes with its lock."""
+    done = mellea("models", "rm", "smollm2-135m")
+    assert done.returncode == 2
+    assert "smollm2-135m is not on this machine" in done.stderr
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    put_model()
+    done = mellea("models", "rm", "smollm2-135m")
     assert (done.returncode, done.stderr) == (0, "mellea: removed smollm2-135m: frees 98 MB\n")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_person_is_asked_before_a_model_is_removed(mellea: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its size; no keeps it, and --yes is the answer in advance."""
+    monkeypatch.setattr("mellea_cli.cli.backend_setup.at_terminal", lambda: True)
+    assert mellea("models", "rm", "smollm2-135m", stdin="n\n").returncode == 2
+    file = put_model()
+    done = mellea("models", "rm", "smollm2-135m", stdin="n\n")
+    assert (done.returncode, file.exists()) == (0, True)
+    assert "Remove smollm2-135m (98 MB)? Another download is needed to use it again. [y/N]" in done.stderr
+    assert "smollm2-135m is kept" in done.stderr
+    assert "removed" in mellea("models", "rm", "smollm2-135m", stdin="y\n").stderr
+    assert not file.exists()
+    put_model()
+    assert "Remove" not in mellea("models", "rm", "smollm2-135m", "--yes").stderr
+    assert not file.exists()

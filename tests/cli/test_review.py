@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -329,6 +330,36 @@ def test_gold_that_is_not_used_is_said(mellea: Run, results: Path, tmp_path: Pat
     assert "--id-field COLUMN" in done.stderr
 
 
+def test_a_run_over_a_reviewed_output_reads_the_corrections(mellea: Run, results: Path, tmp_path: Path) -> None:
+    """The columns of the earlier run have the person's values, and --where sees them."""
+    CorrectionsFile(corrections_path(results)).add([_said(3, "mixed"), _said(4, "high", "urgency")])
+    flags = ("-b", "scripted", "-q", "--where", "id == 3 or issues.urgency == 'high'")
+    assert mellea("summarise", str(results), "-o", "again.jsonl", *flags).returncode == 0
+    found = {one["id"]: (one["sentiment"], one["issues"]["urgency"]) for one in read_rows(tmp_path / "again.jsonl")}
+    assert (found[3][0], found[4][1]) == ("mixed", "high")
+
+
+def test_an_input_with_a_long_name_is_read(mellea: Run, tmp_path: Path) -> None:
+    """No file next to it can have corrections."""
+    source = write_rows(tmp_path / f"{'x' * 240}.jsonl", [{"id": 1, "text": "Late."}])
+    assert mellea("summarise", source.name, "-b", "scripted", "-q").returncode == 0
+    assert mellea("show", source.name).returncode == 0
+
+
+def test_themes_are_evaluated(mellea: Run, tmp_path: Path) -> None:
+    """By a review and by gold labels; a row is right with exactly the person's themes, in any order."""
+    labels = [["Price", "Staff"], ["Price"], ["other"], ["none"]]
+    rows = [{**_row(n), "themes": labels[n % 4], "theme_quotes": {}} for n in range(8)]
+    results = write_rows(tmp_path / "themes.jsonl", rows)
+    said = [replace(_said(n, ["Price"]), field="themes", model=labels[n % 4]) for n in range(8)]
+    CorrectionsFile(corrections_path(results)).add(said)
+    (found,) = json.loads(mellea("evaluate", str(results), "--corrections", "--json").stdout)["fields"]
+    assert (found["name"], found["right"]["number"], found["right"]["of"]) == ("themes", 2, 8)
+    (tmp_path / "gold.csv").write_text("id,themes\n0,Staff | Price\n1,Price\n2,Staff\n3,\n", encoding="utf-8")
+    (found,) = json.loads(mellea("evaluate", str(results), "--gold", "gold.csv", "--json").stdout)["fields"]
+    assert (found["name"], found["right"]["number"], found["right"]["of"]) == ("themes", 2, 3)
+
+
 def test_gold_labels_by_text_and_nulls(mellea: Run, results: Path, tmp_path: Path) -> None:
     """Without ids rows are matched by their text, an empty complaint is a null, and an empty label is none."""
     gold = [
@@ -380,6 +411,7 @@ def test_an_evaluation_by_the_review(mellea: Run, results: Path) -> None:
     assert agreement["kappa"]["low"] <= agreement["kappa"]["value"] <= agreement["kappa"]["high"]
     shown = mellea("evaluate", str(results), "--corrections").stdout
     assert "Cohen's kappa 0.00" in shown
+    assert re.search(r"person / model +negative +mixed +positive\n", shown)
     assert "3 other judged rows not counted" in shown
 
 

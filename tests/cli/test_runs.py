@@ -15,6 +15,7 @@ import pytest
 
 from loopback import Fault, ModelServer
 from mellea_cli.run.control import new_record, state_folder
+from mellea_cli.ui.console import rate
 from rowfiles import Process, Run, write_rows
 
 Serve = Callable[..., ModelServer]
@@ -80,6 +81,16 @@ def test_runs_that_have_ended(mellea: Run, feedback: Path) -> None:
     assert "finished" in lines[1]
     assert "30/30" in lines[1]
     assert len(mellea("runs", "-n", "1", "--json").stdout.splitlines()) == 1
+
+
+def test_the_rate_is_that_of_the_summary(mellea: Run, feedback: Path) -> None:
+    """The same number in the same unit, also of a run that had some answers already."""
+    run = ("summarise", "feedback.jsonl", "-o", "a.jsonl", "-b", "scripted")
+    mellea(*run, "-q", "-n", "20")
+    told = json.loads(mellea(*run, "--json").stderr.splitlines()[-1])
+    assert told["items_per_s"] == pytest.approx(10 / told["elapsed_s"], rel=0.05)
+    assert json.loads(mellea("runs", "-n", "1", "--json").stdout)["items_per_s"] == told["items_per_s"]
+    assert f" {rate(told['items_per_s'])} items/s " in mellea("runs", "-n", "1").stdout
 
 
 def test_a_killed_run_is_called_what_it_is(mellea: Run, tmp_path: Path) -> None:

@@ -283,9 +283,23 @@ def test_themes_can_be_found_alone(themes: Themes, results: Path, model: ModelSe
     found = read_themes(tmp_path / "mine.toml")
     assert found is not None
     assert len(found) == 2
+    assert re.search(
+        r"to label the rows: mellea themes results.jsonl .* --themes-file mine.toml --max-themes 2\n", done.stderr
+    )
     assert all(theme.name in done.stderr for theme in found)
     assert not (tmp_path / "themes.jsonl").exists()
     assert "labels" not in str(model.state.bodies[-1]["response_format"])
+
+
+def test_reports_know_the_themes_file_of_the_labels(themes: Themes, mellea: Run, results: Path, tmp_path: Path) -> None:
+    """It need not be named again for the headings in it; a file that is gone does not matter."""
+    edit(tmp_path / "mine.toml", replace(LATE, parent="Delivery"), KIND)
+    assert themes("--themes-file", "mine.toml").returncode == 0
+    assert "Delivery" in mellea("report", "themes.jsonl").stdout
+    assert "headings" in mellea("compare", "themes.jsonl", "themes.jsonl").stdout
+    assert mellea("watch", "themes.jsonl", "themes.jsonl", "--when", "theme:Delivery x2").returncode == 0
+    (tmp_path / "mine.toml").unlink()
+    assert "Delivery" not in mellea("report", "themes.jsonl").stdout
 
 
 def test_a_dry_run_sends_nothing(themes: Themes, results: Path, model: ModelServer, tmp_path: Path) -> None:
@@ -518,13 +532,67 @@ def test_proposals_without_a_question(themes: Themes, model: ModelServer, tmp_pa
     asked = model.state.requests
     done = themes("--propose")
     assert done.returncode == 0, done.stderr
-    assert "at most 0 questions" in done.stderr
+    assert "looking for proposals for themes.jsonl.toml: the model is not asked" in done.stderr
     assert "1 merge: Late delivery, Rude staff becomes Late delivery: 9 rows have both" in done.stderr
     assert model.state.requests == asked
     assert (tmp_path / "themes.jsonl.proposal.toml").exists()
     edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
     assert "nothing to propose" in themes("--propose").stderr
     assert not (tmp_path / "themes.jsonl.proposal.toml").exists()
+
+
+def test_a_handful_of_rows_without_a_theme_is_no_search(themes: Themes, model: ModelServer, tmp_path: Path) -> None:
+    """Below ten such rows the model is not asked, and that is said."""
+    write_rows(tmp_path / "results.jsonl", missing_theme(27))
+    edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
+    themes()
+    asked = model.state.requests
+    done = themes("--propose", "--json")
+    assert "no theme fits 9 rows: new themes are searched for in 10 or more" in done.stderr
+    assert (figures(done)["other"], figures(done)["proposals"], model.state.requests) == (9, 0, asked)
+
+
+def corrected(output: Path, *judged: tuple[int, str, Any]) -> None:
+    """Write a review of rows of `results.jsonl`: the id, the field and the person's value."""
+    texts = {one["id"]: one["text"] for one in read_rows(output.with_name("results.jsonl"))}
+    lines = [{"item": str(n), "text": texts[n], "field": name, "model": "?", "person": to} for n, name, to in judged]
+    write_rows(output.with_name(f"{output.name}.corrections.jsonl"), lines)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_corrections_of_a_reviewed_output_win(
+    themes: Themes, mellea: Run, results: Path, tmp_path: Path, form: str
+) -> None:
+    """What people have said decides which rows are asked, which meet --where, and what the output has."""
+    source = tmp_path / f"results.{form}"
+    if form == "csv":
+        assert mellea("export", "results.jsonl", "-o", "results.csv").returncode == 0
+    edit(tmp_path / f"themes.{form}.toml", LATE, KIND)
+    corrected(
+        source,
+        (0, "main_complaint", None),
+        (0, "sentiment", "positive"),
+        (4, "main_complaint", "nothing works"),
+        (4, "sentiment", "negative"),
+    )
+    done = themes("--where", "id < 5", source=source.name, output=f"themes.{form}")
+    assert "4 judgements of people, which win" in done.stderr
+    shown = json.loads(mellea("show", f"themes.{form}", "--json", "id,sentiment,themes").stdout)
+    labels = {int(one["id"]): (one["sentiment"], "".join(one["themes"])) for one in shown}
+    assert (labels[0], labels[4]) == (("positive", "none"), ("negative", "other"))
+    done = themes("--where", "sentiment == 'negative'", "--dry-run", source=source.name, output="-")
+    assert "--where selects 20 of 50 rows" in done.stderr
+
+
+def test_corrected_labels_count_for_proposals(themes: Themes, model: ModelServer, tmp_path: Path) -> None:
+    """Rows that a person has given a theme are searched no more."""
+    write_rows(tmp_path / "results.jsonl", missing_theme(30))
+    edit(tmp_path / "themes.jsonl.toml", LATE, KIND)
+    assert "no theme fits 10 of 30 rows" in themes().stderr
+    corrected(tmp_path / "themes.jsonl", (2, "themes", ["Late delivery"]))
+    asked = model.state.requests
+    assert "no theme fits 9 rows" in themes("--propose").stderr
+    assert model.state.requests == asked
 
 
 def test_a_stop_while_proposals_are_found_keeps_the_labels(themes: Themes, tmp_path: Path) -> None:

@@ -81,6 +81,19 @@ def test_shares_and_scores_move_up_and_down(mellea: Run, condition: str) -> None
     assert mellea(*WATCH, "--when", condition).returncode == 10
 
 
+@pytest.mark.usefixtures("weeks")
+def test_a_heading_is_watched_as_a_theme_is(mellea: Run, tmp_path: Path) -> None:
+    """Its rows count once; it is known also where no row has a theme of it."""
+    theme = '[[theme]]\nname = "{}"\ndefinition = "{}."\nkind = "complaint"\nparent = "{}"\n'
+    made = theme.format("Billing & fees", "Costs", "Money") + theme.format("Parking", "Cars", "Place")
+    (tmp_path / "new.jsonl.toml").write_text(made)
+    done = mellea(*WATCH, "--when", "theme:Money x2")
+    assert done.returncode == 10
+    assert "- **Money (complaint)**: 5 % (3 to 8) → 13 % (10 to 17)" in done.stdout
+    assert mellea(*WATCH, "--when", "theme:Place x2").returncode == 0
+    assert "did you mean 'theme:Money'?" in mellea(*WATCH, "--when", "theme:Mony x2").stderr
+
+
 def test_own_labels_and_values_are_watched(mellea: Run, tmp_path: Path) -> None:
     """By name and as sentiment=NAME; a name that no row has is refused with the nearest one."""
     for name, bad in (("old.jsonl", 100), ("new.jsonl", 152)):
@@ -139,7 +152,13 @@ def test_a_name_that_no_output_has_is_refused(mellea: Run) -> None:
     assert done.returncode == 2
     assert "character 7: no theme 'Biling & fees'" in done.stderr
     assert "did you mean 'theme:Billing & fees'?" in done.stderr
-    assert mellea(*WATCH, "--when", "team=x +5pp").returncode == 2
+    for wrong in ("Billing & fees x2", "theme=Billing & fees x2"):
+        assert "did you mean 'theme:Billing & fees'?" in mellea(*WATCH, "--when", wrong).stderr
+    refused = mellea(*WATCH, "--when", "team=x +5pp")
+    assert refused.returncode == 2
+    assert (
+        "they have: negative, mixed, positive, high, medium, low, theme:Billing & fees, theme:Staff" in refused.stderr
+    )
     assert "--score csat COLUMN" in mellea(*WATCH, "--when", "csat -5").stderr
 
 

@@ -129,7 +129,14 @@ def test_an_evaluation_by_hand() -> None:
     """Accuracy, opposite labels, confusion, groups."""
     pairs = [("positive", "positive")] * 6 + [("positive", "negative")] * 2 + [("mixed", "negative"), ("negative",) * 2]
     judged = [Judged("sentiment", "label", p, m, {"shop": "a" if at < 5 else "b"}) for at, (p, m) in enumerate(pairs)]
-    (found,) = evaluate(judged)
+    (found,) = evaluate(judged, {"sentiment": ["positive", "neutral", "mixed", "negative"]})
+    assert found.labels == ["positive", "mixed", "negative"]
+    assert [cell[:2] for cell in found.confusion] == [
+        ("positive", "positive"),
+        ("positive", "negative"),
+        ("mixed", "negative"),
+        ("negative", "negative"),
+    ]
     assert found.right is not None
     assert (found.right.number, found.right.size) == (7, 10)
     assert found.opposite is not None
@@ -143,6 +150,13 @@ def test_an_evaluation_by_hand() -> None:
     # F1: positive 12/14, mixed 0, negative 2/5.
     assert found.macro_f1.value == pytest.approx((12 / 14 + 0 + 0.4) / 3)
     assert found.macro_f1.interval.low < found.macro_f1.value < found.macro_f1.interval.high
+
+
+def test_labels_that_are_not_declared_are_after_those_that_are() -> None:
+    """And nothing is last."""
+    pairs = [("Z", "a"), ("c", None), ("b", "Z"), (None, "b")]
+    (found,) = evaluate([Judged("team", "category", *pair) for pair in pairs], {"team": ["Z", "b"]})
+    assert found.labels == ["z", "b", "a", "c", "(null)"]
 
 
 def test_nulls_are_judged_by_themselves() -> None:

@@ -24,6 +24,7 @@ from mellea_cli.report.comparison import (
     comparison_to_markdown,
     held_sentence,
     points,
+    short_names,
     theme_notes,
 )
 from mellea_cli.report.figures import Figures, Labels, Mix, ThemeFigures
@@ -225,6 +226,62 @@ def test_more_files_are_a_series(tmp_path: Path) -> None:
     first, second, *_ = found.changes[0].in_series(intervals=True).split(" → ")
     assert f"{first} → {second}" in text
     assert f"<span>{first} →</span> <span>{second} →</span>" in page
+
+
+def test_labels_of_files_are_short_and_tell_them_apart() -> None:
+    """The name of the file, with folders only where names are the same."""
+    assert short_names(["out/w45.csv", "/data/out/w46.csv", "w47.csv"]) == ["w45.csv", "w46.csv", "w47.csv"]
+    assert short_names(["a.csv", "a.jsonl", "<stdin>"]) == ["a.csv", "a.jsonl", "<stdin>"]
+    assert short_names(["/d/may/a.csv", "/d/june/a.csv", "b.csv"]) == ["may/a.csv", "june/a.csv", "b.csv"]
+    assert short_names(["a.csv", "x/a.csv", "y/x/a.csv"]) == ["a.csv", "x/a.csv", "y/x/a.csv"]
+    assert short_names(["x/a.csv", "x/a.csv"]) == ["a.csv", "a.csv"]
+
+
+def test_labels_are_the_same_everywhere(tmp_path: Path) -> None:
+    """Table, page, Markdown and JSON, and the notes about a file."""
+    for folder in ("may", "june", "july"):
+        (tmp_path / folder).mkdir()
+    rows = result_rows(30)
+    paths = [
+        write_rows(tmp_path / name, [*rows, {"id": "x"}]) for name in ("may/a.jsonl", "june/a.jsonl", "july/b.jsonl")
+    ]
+    with ExitStack() as stack:
+        found = compare(*(stack.enter_context(open_results(str(path))) for path in paths))
+    assert found.labels == ["may/a.jsonl", "june/a.jsonl", "b.jsonl"]
+    told = json.loads(comparison_to_json(found))
+    assert [one["label"] for one in (*told["earlier"], told["old"], told["new"])] == found.labels
+    page = "".join(comparison_to_html(found, title="t", written=datetime(2026, 1, 1, tzinfo=UTC)))
+    text = comparison_to_markdown(found, "t")
+    for shown in (page, text):
+        assert str(tmp_path) not in shown
+        assert all(label in shown for label in found.labels)
+    assert "- before: may/a.jsonl, 30 rows" in text
+    assert [note for note in theme_notes(found) if note.startswith("june/a.jsonl: 1 row could not be read")]
+
+
+def test_headings_are_compared(tmp_path: Path) -> None:
+    """A row with two of its themes counts once; a theme that became a heading is no theme any more."""
+
+    def row(number: int, *labels: str) -> dict[str, Any]:
+        text = f"text {number}"
+        return {"id": number, "text": text, "sentiment": "negative", "issues": None, "themes": [*labels] or ["none"]}
+
+    old = [row(n, "Service") for n in range(10)] + [row(n) for n in range(10, 100)]
+    new = [row(n, "Phone", "Letters") for n in range(40)] + [row(n, "Phone") for n in range(40, 50)]
+    new += [row(n, "Nice") for n in range(50, 100)]
+    paths = write_rows(tmp_path / "old.jsonl", old), write_rows(tmp_path / "new.jsonl", new)
+    themes = [
+        Theme("Phone", "d", "complaint", parent="Service"),
+        Theme("Letters", "d", "complaint", parent="Service"),
+        Theme("Nice", "d", "praise", parent="People"),
+    ]
+    with ExitStack() as stack:
+        found = compare(*(stack.enter_context(open_results(str(path))) for path in paths), themes=themes)
+    headings = {change.name: (change.old, change.new, change.verdict, change.good) for change in found.of("parent")}
+    assert headings == {"Service": (10, 50, "up", False), "People": (0, 50, "new", True)}
+    assert {change.name for change in found.of("theme")} == {"Phone", "Letters", "Nice"}
+    assert [name for name, _ in found.sections()][-3:] == ["headings", "complaints", "praise"]
+    assert "| headings | old | new |" in comparison_to_markdown(found, "t")
 
 
 def test_a_comparison_page_has_every_figure_and_no_path(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mellea_cli.events import Event, RunPaused, RunResumed, RunTuned
 from mellea_cli.run.batch import RunResult, run_batch
 from mellea_cli.run.control import RunControl, RunGone, RunRecord, ask_run, find_run, new_record, read_runs
 from mellea_cli.run.plan import Prices
+from mellea_cli.run.theme_discovery import without_main_run
 
 Serve = Callable[..., ModelServer]
 TIMEOUT_S = 60.0
@@ -59,7 +60,7 @@ class Controlled:
                 stop=self.run.stop,
                 control=self.control,
             )
-            self.control.ended(int(self.result.exit_code), self.result.stopped, "again")
+            self.control.ended(self.result, "again")
         await self.run.backend.aclose()
         return self.result
 
@@ -214,7 +215,7 @@ def test_a_state_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> 
     """The run has no record, and goes on."""
     (tmp_path / "file").touch()
     with RunControl(new_record("summarise", "a", "b"), Stop(), folder=tmp_path / "file" / "runs") as control:
-        control.ended(0, "", "")
+        control.ended(without_main_run(None), "")
     assert control.record.state == "finished"
 
 
@@ -260,7 +261,7 @@ def test_the_oldest_records_are_deleted(folder: Path, monkeypatch: pytest.Monkey
         _written(folder, id=f"0{number}", state="finished")
         (folder / f"0{number}.new").write_text("half of a rec")
     with RunControl(replace(new_record("summarise", "x", "y"), id="10"), Stop(), folder=folder) as control:
-        control.ended(0, "", "")
+        control.ended(without_main_run(None), "")
     assert [run.id for run in read_runs(folder)] == ["10", "04", "03"]
     assert sorted(path.stem for path in folder.glob("*.new")) == ["03", "04"]
 

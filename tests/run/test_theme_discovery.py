@@ -242,17 +242,25 @@ def labelled(*counts: tuple[int, Sequence[str], str], themes: Sequence[Theme] = 
 async def test_other_becomes_a_new_theme() -> None:
     """With its evidence; what one or two rows say is no theme, and nor is one that there is already."""
     # A row that is `none` though it complains has no theme either.
-    price, late, nothing = (2, ["none"], "a high price"), (4, ["other"], "late"), (9, ["none"], "")
+    price, late, nothing = (2, ["none"], "a high price"), (5, ["other"], "late"), (9, ["none"], "")
     sample = labelled((20, ["Rude staff"], "rude"), (3, ["other"], "a high price"), price, late, nothing)
     ask = Asked()
     (found,) = await propose(sample, ask, most=6)
     assert (found.change, found.number, [theme.name for theme in found.themes]) == ("new", 1, ["High prices"])
-    assert found.reason == "5 of 9 sampled complaints in rows without a theme say this."
+    assert found.reason == "5 of 10 sampled complaints in rows without a theme say this."
     assert found.rows[0][0] in {f"r{number}" for number in range(20, 25)}
     assert all("a high price" in words for _, words in found.rows)
     assert found.themes[0].kind == "complaint"
     assert len(ask.questions) <= sample.most_questions(6)
-    assert await propose(labelled((30, ["Rude staff"], "rude"), (2, ["other"], "a high price")), Asked(), most=6) == []
+    rare = labelled((30, ["Rude staff"], "rude"), (2, ["other"], "a high price"), (8, ["other"], "late"))
+    assert rare.most_questions(6) > 0
+    assert await propose(rare, Asked(), most=6) == []
+
+
+def test_few_rows_without_a_theme_are_not_searched() -> None:
+    """No phrase is drawn from nine of them."""
+    few = labelled((9, ["other"], "a high price"))
+    assert (few.without_theme, few.other, few.most_questions(6)) == (9, {}, 0)
 
 
 async def test_a_large_theme_of_two_things_is_split() -> None:

@@ -35,12 +35,14 @@ WHOLE = RunSummary(
     total=500,
     done=497,
     failed=3,
+    asked=480,
     reused=20,
     failures={"parse": 2, "unavailable": 1},
     calls=520,
     retries=17,
     usage=Usage(48_210, 21_902),
     elapsed_s=192.0,
+    items_per_s=2.5,
     output="out.jsonl",
     values={"sentiment": {"negative": 83, "positive": 310, "mixed": 104}, "urgency": {"low": 490, "high": 7}},
     next_command="mellea summarise in.jsonl -o out.jsonl",
@@ -80,7 +82,7 @@ def test_people_see_the_result_at_a_glance() -> None:
 
 def test_a_run_without_flaw_says_so() -> None:
     """No failure, no next step, a good sign."""
-    lines = drawn(RunSummary(total=12, done=12, elapsed_s=5.0))
+    lines = drawn(RunSummary(total=12, done=12, asked=12, elapsed_s=5.0))
     assert lines[1] == "✓ 12 of 12 items answered in 5.0s"
     assert not any("failed" in line or "next" in line for line in lines)
 
@@ -156,6 +158,7 @@ def test_programs_get_one_line_with_stable_keys() -> None:
         "total": 500,
         "done": 497,
         "failed": 3,
+        "asked": 480,
         "reused": 20,
         "failures": {"parse": 2, "unavailable": 1},
         "skipped": 0,
@@ -209,24 +212,25 @@ def test_any_values_can_be_drawn(values: dict[str, dict[str, int]], stopped: str
 
 def test_identical_texts_are_no_answers_of_earlier_runs() -> None:
     """What was answered with an identical text is counted on its own, one thing is not called several."""
-    lines = list(plain_summary(RunSummary(total=3, done=3, reused=2, same=1, skipped=1, elapsed_s=1.0)))
+    lines = list(plain_summary(RunSummary(total=3, done=3, asked=1, reused=2, same=1, skipped=1, elapsed_s=1.0)))
     assert "reused: 1 answer of an earlier run" in lines
     assert "same: 1 answered with an identical text, without a call" in lines
     assert "skipped: 1 row that could not be read" in lines
-    assert next(plain_summary(RunSummary(total=1, done=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
-    assert not any(line.startswith("reused") for line in plain_summary(RunSummary(total=2, done=2, reused=1, same=1)))
+    assert next(plain_summary(RunSummary(total=1, done=1, asked=1, elapsed_s=1.0))).startswith("1 of 1 item answered")
+    assert not any(
+        line.startswith("reused") for line in plain_summary(RunSummary(total=2, done=2, asked=1, reused=1, same=1))
+    )
 
 
 def test_the_audit_says_what_was_promised_and_measured() -> None:
     """With the interval of each field; a promise that was not kept is a warning."""
     fields = (FieldAgreement("sentiment", 0.97, 0.93, 0.99), FieldAgreement("urgency", 0.94, 0.8912, 0.97))
-    summary = RunSummary(total=900, done=900, learned=400, audit=AuditFigures(0.95, 400, 100, fields=fields))
+    summary = RunSummary(total=900, done=900, asked=500, learned=400, audit=AuditFigures(0.95, 400, 100, fields=fields))
     lines = list(plain_summary(summary))
     assert "learned: 400 rows by the row model, without a call" in lines
     assert "promised: they agree with the full reading in 95.0% or more" in lines
     measured = "sentiment 97.0% (93.0% to 99.0%), urgency 94.0% (89.1% to 97.0%) in 100 audited rows"
     assert f"measured: {measured}" in lines
-    assert summary.asked == 500
     assert json.loads(to_json(summary))["audit"] == {
         "promised": 0.95,
         "rows": 400,

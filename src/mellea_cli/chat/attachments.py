@@ -19,7 +19,7 @@ from mellea_cli.errors import InputError
 from mellea_cli.io.source import SourceOptions, open_source
 from mellea_cli.items import Item
 from mellea_cli.pipelines.pipeline import Column
-from mellea_cli.report.results import Record, open_results, own_columns
+from mellea_cli.report.results import Record, open_results
 
 CountTokens = Callable[[str], int]
 
@@ -251,7 +251,7 @@ def read_file(path: str) -> Document | DataTable:
     path = str(Path(path).expanduser())
     if path.lower().removesuffix(".gz").endswith(_ROW_SUFFIXES):
         try:
-            return _read_table(path, SourceOptions(on_bad_row="skip"), _plain_row)
+            return _read_table(path)
         except InputError:
             # A table without a text column is still a text.
             if path.lower().endswith(".gz") or not Path(path).is_file():
@@ -266,44 +266,32 @@ def read_data(path: str) -> DataTable:
         InputError: it cannot be read, or is not such an output.
     """
     path = str(Path(path).expanduser())
-    if own := own_columns(path):
-        return _read_own(path, own)
-    try:
-        return _read_table(path, SourceOptions(text_field="summary", on_bad_row="skip"), _summarised_row)
-    except InputError as error:
-        if "summary" not in error.message:
+    with open_results(path, SourceOptions(on_bad_row="skip")) as results:
+        try:
+            records = list(results)
+        except InputError as error:
+            if error.hint and error.hint.startswith("make one first"):
+                error.hint = f"{error.hint}; or attach it as it is: -f {path}"
             raise
-        raise InputError(
-            "is not an output of mellea summarise: there is no column 'summary'",
-            path=path,
-            hint=f"make one with: mellea summarise {path} -o out.jsonl; or attach it as it is: -f {path}",
-        ) from error
+        answered = [record for record in records if record.state == "answered"]
+        if not answered:
+            raise InputError("no row has an answer", path=path)
+        # Without a sentiment the first field with choices says of what kind a row is.
+        by = next((column.name for column in results.own if column.is_categorical), "")
+        rows = [_answered_row(record, by) for record in answered]
+        return DataTable(Path(path).name, rows, results.unreadable + len(records) - len(rows), results.own)
 
 
-def _read_table(path: str, options: SourceOptions, make_row: Callable[[Item], Row]) -> DataTable:
-    with open_source(path, options) as source:
+def _read_table(path: str) -> DataTable:
+    with open_source(path, SourceOptions(on_bad_row="skip")) as source:
         items = list(source)
-        # Rows that failed in a run have no summary, so there is nothing to show of them.
-        rows = [make_row(item) for item in items if item.text.strip()]
+        rows = [_plain_row(item) for item in items if item.text.strip()]
         if not rows:
             raise InputError("no row has a text", path=path)
         return DataTable(Path(path).name, rows, source.skipped + len(items) - len(rows))
 
 
-def _read_own(path: str, own: Sequence[Column]) -> DataTable:
-    """Read an output with own fields, with the built-in columns or without them."""
-    with open_results(path, SourceOptions(on_bad_row="skip")) as results:
-        records = list(results)
-        answered = [record for record in records if record.state == "answered"]
-        if not answered:
-            raise InputError("no row has an answer", path=path)
-        # Without a sentiment the first field with choices says of what kind a row is.
-        by = next((column.name for column in own if column.is_categorical), "")
-        rows = [_own_row(record, by) for record in answered]
-        return DataTable(Path(path).name, rows, results.unreadable + len(records) - len(rows), own)
-
-
-def _own_row(record: Record, by: str) -> Row:
+def _answered_row(record: Record, by: str) -> Row:
     own = {name: value_list(value) for name, value in record.own.items()}
     stratum = "/".join(filter(None, (record.sentiment, record.urgency)))
     shown = [
@@ -326,26 +314,6 @@ def _plain_row(item: Item) -> Row:
         if value not in (None, "", item.text) and str(value) != str(item.id)
     ]
     return Row(str(item.id), " | ".join([_cell(item.text), *others]))
-
-
-def _summarised_row(item: Item) -> Row:
-    issues = item.fields.get("issues")
-    # JSON holds the issues in one column, CSV has a column for each part.
-    parts: Mapping[str, Any] = issues if isinstance(issues, Mapping) else item.fields
-    complaint, praise = _value(parts.get("main_complaint")), _value(parts.get("positive_aspect"))
-    stratum = "/".join(filter(None, (_value(item.fields.get("sentiment")), _value(parts.get("urgency")))))
-    shown = [
-        stratum,
-        f"complaint: {_cell(complaint)}" if complaint else "",
-        f"praise: {_cell(praise)}" if praise else "",
-        _cell(item.text),
-    ]
-    return Row(str(item.id), " | ".join(filter(None, shown)), stratum, complaint, _value(item.fields.get("sentiment")))
-
-
-def _value(value: Any) -> str:
-    text = "" if value is None else str(value).strip()
-    return "" if text.lower() in {"none", "null", "n/a"} else text
 
 
 def _cell(value: Any) -> str:

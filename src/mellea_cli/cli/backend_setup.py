@@ -273,14 +273,15 @@ async def _ensure_on_server(
 
 def confirmed(question: str, *, default: bool = False) -> bool:
     """Ask the user a question; without a terminal the answer is no."""
-    if not _at_terminal():
+    if not at_terminal():
         return False
     import typer
 
     return typer.confirm(question, default=default, err=True)
 
 
-def _at_terminal() -> bool:
+def at_terminal() -> bool:
+    """Whether a person can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -440,7 +441,7 @@ async def open_with_key(name: str, settings: BackendSettings, *, ask: bool) -> B
     from mellea_cli.backends.security import is_loopback
 
     url = server_url(settings.base_url)
-    if name != "openai" or not ask or is_loopback(url) or not _at_terminal():
+    if name != "openai" or not ask or is_loopback(url) or not at_terminal():
         return open_backend(name, settings)
     # OpenAI itself takes no request without a key; other servers may.
     key = (settings.secrets or Secrets.from_environ(os.environ)).key()

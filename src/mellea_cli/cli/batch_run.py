@@ -38,7 +38,7 @@ from mellea_cli.pipelines.confidence import confidence_columns, for_model
 from mellea_cli.pipelines.pipeline import Column, Pipeline
 from mellea_cli.report.figures import with_interval
 from mellea_cli.report.intervals import share_interval
-from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE
+from mellea_cli.report.results import CHOICES, OWN_FIELDS, SAMPLE, corrected_rows
 from mellea_cli.run.answer_cache import NearDuplicates, forecast
 from mellea_cli.run.batch import RunIO, RunResult
 from mellea_cli.run.batch_queue import BATCH_PRICE
@@ -397,9 +397,11 @@ class Input:
 
 
 @contextmanager
-def open_input(options: RunOptions, show: RunDisplay) -> Iterator[Input]:
-    """Open the source and, unless it is a stream, scan it once."""
-    how = source_options(options, format=options.format, cells=options.range)
+def open_input(options: RunOptions, show: RunDisplay, *, corrected: bool = True) -> Iterator[Input]:
+    """Open the source and, unless it is a stream, scan it once; an output of a run is read with its corrections."""
+    how = source_options(
+        options, format=options.format, cells=options.range, corrected=corrected_rows if corrected else None
+    )
     with open_source(options.inputs or (), how, report=show.trouble, note=show.note) as source:
         scan = source.survey()
         if scan and scan.skipped:
@@ -720,6 +722,7 @@ def finish(
             total=opened.total,
             done=tally.done,
             failed=tally.failed,
+            asked=tally.asked,
             reused=tally.reused,
             same=tally.same,
             alike=tally.alike,
@@ -735,6 +738,7 @@ def finish(
             cost=None if prices is None else prices.of(tally.usage) - prices.of(tally.queue_usage) * (1 - BATCH_PRICE),
             currency=prices.currency if prices is not None else "",
             elapsed_s=result.elapsed_s,
+            items_per_s=result.items_per_s,
             concurrency=result.concurrency if plan.start else None,
             output="" if options.output == "-" or not result.finished else options.output,
             unwritten=_unwritten(options, result),

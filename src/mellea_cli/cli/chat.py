@@ -26,6 +26,7 @@ from mellea_cli.cli.flags import (
     option,
     options_command,
     stdin_has_data,
+    write_json,
 )
 from mellea_cli.errors import (
     AnswerError,
@@ -209,7 +210,7 @@ async def _answer_all(chat: "Chat", questions: Sequence[str], *, as_json: bool, 
             except MelleaError as error:
                 if as_json:
                     failure = {"kind": error.kind, "message": error.message}
-                    _write_json({"prompt": line, "answer": None, "error": failure})
+                    write_json({"prompt": line, "answer": None, "error": failure})
                 ends_all = isinstance(error, BackendError) and error.scope is not Scope.ITEM
                 if ends_all or len(questions) == 1:
                     raise
@@ -261,7 +262,7 @@ async def _answer(chat: "Chat", question: str, *, as_json: bool) -> None:
     if turn.finish == "length":
         _note("the answer was cut off by the length limit: --max-tokens N")
     if as_json:
-        _write_json(_facts(chat, turn))
+        write_json(_facts(chat, turn))
     else:
         for line in evidence(chat.tables(), turn.answer):
             _note(line)
@@ -314,12 +315,6 @@ def _write_line(line: str, mark: Callable[[str], str]) -> None:
     # Tabs are kept: the answer may be a Makefile.
     safe = "\t".join(clean(part, one_line=False) for part in line.removesuffix("\r").split("\t"))
     _write(mark(safe) + "\n")
-
-
-def _write_json(value: dict[str, Any]) -> None:
-    import json
-
-    _write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def _write(text: str) -> None:

@@ -90,15 +90,27 @@ def path_of_model(name: _Name, as_json: JsonFlag = False) -> None:
 
 
 @models_app.command("rm")
-def remove_model(name: _Name, as_json: JsonFlag = False) -> None:
-    """Remove a model's file, or a part of it."""
+def remove_model(
+    name: _Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask at a terminal.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove a model's file, or a part of it. At a terminal it asks first."""
+    from mellea_cli.cli.backend_setup import at_terminal, confirmed
     from mellea_cli.errors import ModelFileError
     from mellea_cli.models.catalogue import lookup
     from mellea_cli.models.store import ModelStore
     from mellea_cli.ui.console import say
 
     model = lookup(name)
-    freed = ModelStore().remove(model.name)
+    store = ModelStore()
+    size = next(entry.size for entry in store.entries() if entry.model.name == model.name)
+    question = f"Remove {model.name} ({_megabytes(size)})? Another download is needed to use it again."
+    # A script has said what it wants: nobody is there to answer.
+    if size and not yes and at_terminal() and not confirmed(question):
+        say(sys.stderr, f"{model.name} is kept")
+        return
+    freed = store.remove(model.name)
     if not freed:
         raise ModelFileError(f"{model.name} is not on this machine", hint="mellea models list shows which are")
     if as_json:

@@ -36,6 +36,7 @@ from mellea_cli.cli.flags import (
 from mellea_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
+    from mellea_cli.io.formats import RawRow
     from mellea_cli.io.source import SourceOptions
     from mellea_cli.pipelines.theme_prompts import Theme
     from mellea_cli.report.comparison import Comparison
@@ -76,8 +77,7 @@ class ReportFlags:
     by: Annotated[list[str] | None, flag(REPORT, "Split by a column. Repeatable.", metavar="COLUMN", **COLUMN)] = None
     score: ScoreFlag = None
     date: Annotated[
-        str | None,
-        flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN),
+        str | None, flag(REPORT, "Column with the date (default: created_at, date, …).", metavar="COLUMN", **COLUMN)
     ] = None
     month_first: Annotated[
         bool | None,
@@ -89,7 +89,7 @@ class ReportFlags:
         ),
     ] = None
     themes_file: Annotated[
-        str | None, flag(REPORT, "TOML file with the themes' definitions (default: RESULTS.toml if it exists).")
+        str | None, flag(REPORT, "TOML file with the themes' definitions (default: that of mellea themes).")
     ] = None
     input_format: InputFormatFlag = None
     text_field: TextFieldFlag = None
@@ -108,7 +108,7 @@ def report(flags: ReportFlags) -> ExitCode:
     from mellea_cli.report.agreement import ReviewedTotals
     from mellea_cli.report.results import open_results
 
-    form = _output_format(flags, ("text", "html", "md", "json"))
+    form = _output_format(flags)
     _check_output(flags.output, (flags.results, *([flags.themes_file] if flags.themes_file else ())))
     themes = _themes([flags.results], flags.themes_file)
     options = source_options(flags, format=flags.input_format)
@@ -150,11 +150,12 @@ def report(flags: ReportFlags) -> ExitCode:
 
 
 def _themes(results: "Sequence[str]", themes_file: str | None) -> "Sequence[Theme]":
-    """The themes' definitions: from the named file, else from the one next to labelled rows, the last ones first."""
+    """The themes' definitions: from the named file, else from that of the labelled rows, the last ones first."""
     from mellea_cli.io.themes_file import read_themes
+    from mellea_cli.report.results import themes_files
 
     if themes_file is None:
-        return next(filter(None, (read_themes(Path(f"{path}.toml")) for path in reversed(results))), ())
+        return next(filter(None, (read_themes(path) for one in reversed(results) for path in themes_files(one))), ())
     themes = read_themes(Path(themes_file))
     if themes is None:
         raise InputError("cannot be read: no such file", path=themes_file, hint="name another --themes-file")
@@ -188,7 +189,7 @@ class CompareFlags:
     where: WhereFlag = None
     score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or OLD.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds and headings (default: that of mellea themes).")
     ] = None
     json: _Json = False
     text_field: TextFieldFlag = None
@@ -205,7 +206,7 @@ def compare(flags: CompareFlags) -> ExitCode:
     from mellea_cli.report.comparison import comparison_to_json, comparison_to_markdown
     from mellea_cli.ui.report_view import print_comparison
 
-    form = _output_format(flags, ("text", "html", "md", "json"))
+    form = _output_format(flags)
     _check_output(flags.output, flags.results)
     comparison = read_comparison(
         flags.results, source_options(flags), themes_file=flags.themes_file, score=parse_score(flags.score)
@@ -226,11 +227,7 @@ def compare(flags: CompareFlags) -> ExitCode:
 
 
 def read_comparison(
-    paths: "Sequence[str]",
-    options: "SourceOptions",
-    *,
-    themes_file: str | None,
-    score: "tuple[ScoreKind, str] | None",
+    paths: "Sequence[str]", options: "SourceOptions", *, themes_file: str | None, score: "tuple[ScoreKind, str] | None"
 ) -> "Comparison":
     """Compare two or more outputs, oldest first."""
     from mellea_cli.report.comparison import compare as compare_results
@@ -295,22 +292,15 @@ def show(flags: ShowFlags) -> ExitCode:
     At a terminal it pages: the arrow keys move, / searches, s sorts, w selects rows, c chooses columns, Enter shows a
     whole row, q quits. Anywhere else it prints a line for each row, with tabs between the columns.
     """
-    from mellea_cli.io.row_filter import has_text, in_order
     from mellea_cli.report.results import OutputRows, usual_columns
     from mellea_cli.ui.terminal import can_draw
 
     names = _names([flags.json] if flags.json not in (None, "all") else flags.columns)
-    sort = flags.sort.removeprefix("-") if flags.sort else None
     paged = flags.json is None and flags.pager and all(can_draw(one, os.environ) for one in (sys.stdout, sys.stdin))
     flag = "--json" if flags.json is not None else "--columns"
     how = source_options(flags, format=flags.input_format, limit=None)
-    with OutputRows(flags.results, how, names, flag=flag, sort=sort) as rows:
-        found: Iterator[dict[str, Any]] = (fields for _, fields, _ in rows)
-        if flags.search:
-            found = (fields for fields in found if has_text(rows.flat(fields), flags.search))
-        if flags.sort:
-            found = in_order(found, rows.sorting, descending=flags.sort.startswith("-"))
-        found = islice(found, flags.limit)
+    with OutputRows(flags.results, how, names, flag=flag, sort=flags.sort) as rows:
+        found = (fields for _, fields, _ in _selected(flags, rows))
         if paged:
             from mellea_cli.ui.full_screen import RowPager
 
@@ -320,6 +310,18 @@ def show(flags: ShowFlags) -> ExitCode:
         else:
             _write_lines(rows, found, names)
     return _unreadable(rows)
+
+
+def _selected(flags: "ShowFlags | ExportFlags", rows: "OutputRows") -> "Iterator[RawRow]":
+    """The rows that `--search`, `--sort` and `--limit` choose."""
+    from mellea_cli.io.row_filter import has_text, in_order
+
+    found = iter(rows)
+    if flags.search:
+        found = (row for row in found if has_text(rows.flat(row[1]), flags.search))
+    if flags.sort:
+        found = in_order(found, lambda row: rows.sorting(row[1]), descending=flags.sort.startswith("-"))
+    return islice(found, flags.limit)
 
 
 def _names(texts: "Sequence[str | None] | None") -> tuple[str, ...]:
@@ -332,9 +334,9 @@ def _write_array(rows: "Iterable[Mapping[str, Any]]") -> None:
 
     start = "["
     for row in rows:
-        _print(f"{start}\n{encoded(row).decode()}")
+        sys.stdout.write(f"{start}\n{encoded(row).decode()}")
         start = ","
-    _print("[]\n" if start == "[" else "\n]\n")
+    sys.stdout.write("[]\n" if start == "[" else "\n]\n")
 
 
 _HEADER_ROWS = 1_000
@@ -348,13 +350,9 @@ def _write_lines(rows: "OutputRows", found: "Iterator[Mapping[str, Any]]", names
     flat = [rows.flat(rows.chosen(fields)) for fields in first]
     columns = list(dict.fromkeys(name for row in flat for name in row)) or list(names)
     if columns:
-        _print("\t".join(map(clean, columns)) + "\n")
+        sys.stdout.write("\t".join(map(clean, columns)) + "\n")
     for row in chain(flat, (rows.flat(rows.chosen(fields)) for fields in found)):
-        _print("\t".join(clean(cell_text(row.get(name))) for name in columns) + "\n")
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text)
+        sys.stdout.write("\t".join(clean(cell_text(row.get(name))) for name in columns) + "\n")
 
 
 def _unreadable(rows: "OutputRows") -> ExitCode:
@@ -398,7 +396,6 @@ def export(flags: ExportFlags) -> ExitCode:
     """
     from mellea_cli.io.files import OutputLock, resolve_output
     from mellea_cli.io.formats import known_format, output_format
-    from mellea_cli.io.row_filter import has_text, in_order
     from mellea_cli.io.sink import SinkOptions, open_sink
     from mellea_cli.io.writers import AddedColumns
     from mellea_cli.items import Item, Row
@@ -413,18 +410,12 @@ def export(flags: ExportFlags) -> ExitCode:
     names = _names(flags.columns)
     nested = form in ("json", "jsonl")
     with ExitStack() as stack:
-        sort = flags.sort.removeprefix("-") if flags.sort else None
         how = source_options(flags, format=flags.input_format, limit=None)
-        rows = stack.enter_context(OutputRows(flags.results, how, names, sort=sort))
+        rows = stack.enter_context(OutputRows(flags.results, how, names, sort=flags.sort))
         if target.kind == "file":
             stack.enter_context(OutputLock(target.lock, target.name))
             stack.callback(target.partial.unlink, missing_ok=True)
-        found = iter(rows)
-        if flags.search:
-            found = (row for row in found if has_text(rows.flat(row[1]), flags.search))
-        if flags.sort:
-            found = in_order(found, lambda row: rows.sorting(row[1]), descending=flags.sort.startswith("-"))
-        found = islice(found, flags.limit)
+        found = _selected(flags, rows)
         first = list(islice(found, 1))
         # Without any row a table still has its header.
         columns = () if first else tuple(rows.flat(rows.chosen(rows.first)))
@@ -448,7 +439,7 @@ def export(flags: ExportFlags) -> ExitCode:
     return code
 
 
-def _output_format(flags: ReportFlags | CompareFlags, known: tuple[str, ...]) -> str:
+def _output_format(flags: ReportFlags | CompareFlags) -> str:
     """The format to write: the wanted one, else by the output's suffix; text for stdout."""
     output = flags.output
     if flags.json and flags.format not in (None, "json"):
@@ -458,12 +449,10 @@ def _output_format(flags: ReportFlags | CompareFlags, known: tuple[str, ...]) ->
     if output is None or output == "-" or output.startswith("/dev/"):
         return "text"
     suffix = PurePath(output).suffix.lower()
-    form = _SUFFIXES.get(suffix, "")
-    if form in known:
-        return form
-    names = " or ".join(f".{name}" for name in known if name != "text")
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
     problem = f"cannot be written as {suffix}" if suffix else "has no suffix that names a format"
-    raise UsageError(f"{output}: {problem}", hint=f"name it {names}, or use --format")
+    raise UsageError(f"{output}: {problem}", hint="name it .html or .md or .json, or use --format")
 
 
 def _check_output(output: str | None, inputs: Iterable[str]) -> None:

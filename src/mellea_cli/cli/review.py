@@ -196,9 +196,9 @@ class _Plan:
 
     def _fields(self) -> "list[ReviewField]":
         from mellea_cli.report.agreement import BUILT_IN_KINDS, ReviewField
-        from mellea_cli.report.results import URGENCIES, known_choices
+        from mellea_cli.report.results import URGENCIES
 
-        known = known_choices(self._flags.results)
+        known = self._results.choices
         usual: Mapping[str, Sequence[str]] = {
             "sentiment": ("positive", "negative", "mixed"),
             "urgency": tuple(reversed(URGENCIES)),
@@ -350,7 +350,7 @@ def evaluate(flags: EvaluateFlags) -> ExitCode:
     if flags.results == "-":
         raise UsageError("an evaluation needs the output's file", hint="name it: mellea evaluate OUT --gold FILE")
     found = _by_gold(flags) if flags.gold is not None else _by_review(flags)
-    fields = agreement.evaluate(found.judged)
+    fields = agreement.evaluate(found.judged, found.choices)
     if not fields:
         raise InputError(found.nothing, path=found.name, hint=found.hint)
     people = agreement.agreements(found.corrections, {one.name for one in fields}) if found.corrections else []
@@ -369,6 +369,7 @@ class _Found:
     name: str
     judged: "Sequence[Judged]"
     counts: Mapping[str, Any]
+    choices: Mapping[str, Sequence[str]]
     nothing: str
     hint: str
     corrections: "Corrections | None" = None
@@ -422,6 +423,7 @@ def _by_review(flags: EvaluateFlags) -> _Found:
         str(corrections_path(flags.results).name),
         judged,
         {"rows": rows, "others": others, "unreviewed": unreviewed.count},
+        _choices(results),
         "no row of a random sample is judged",
         f"judge some: mellea review {shlex.quote(flags.results)}",
         results.corrections,
@@ -474,14 +476,23 @@ def _by_gold(flags: EvaluateFlags) -> _Found:
     if counts["matched_by"] == "id" and not rows + unanswered:
         nothing = f"no id of it is in {flags.results}: it has {gold.first_id!r}, the output has {ident!r}"
         hint = "correct the ids, or name the column that both files have: --id-field COLUMN"
-    return _Found(str(flags.gold), judged, counts, nothing, hint)
+    return _Found(str(flags.gold), judged, counts, _choices(results), nothing, hint)
 
 
 def _kinds(results: "Results") -> dict[str, str]:
     from mellea_cli.report.agreement import BUILT_IN_KINDS
 
     own = {column.name: column.type for column in results.own if column.name not in confidence_names(results)}
-    return {**BUILT_IN_KINDS, **own}
+    return {**BUILT_IN_KINDS, **({"themes": "categories"} if results.labelled else {}), **own}
+
+
+def _choices(results: "Results") -> dict[str, Sequence[str]]:
+    """The labels of fields in the order of the report."""
+    from mellea_cli.report.figures import in_order
+    from mellea_cli.report.results import SENTIMENTS, URGENCIES
+
+    sentiments = [name for name, _ in in_order({}, sentiments=results.sentiments or SENTIMENTS)]
+    return {"urgency": URGENCIES, **results.choices, "sentiment": sentiments}
 
 
 def _sure(record: "Record", field: str) -> float | None:
@@ -512,6 +523,7 @@ class _Gold:
         from mellea_cli.io.corrections import text_key
         from mellea_cli.io.source import SourceOptions, open_rows
 
+        self._key = text_key
         self._name = str(flags.gold)
         self._columns = dict(_named_columns(flags.gold_column or ()))
         self._rows: list[Mapping[str, Any]] = []
@@ -530,7 +542,7 @@ class _Gold:
                 self._by_id.setdefault(str(row[ident]).strip(), at)
             for value in row.values():
                 if isinstance(value, str) and value.strip():
-                    self._by_text.setdefault(text_key(value), at)
+                    self._by_text.setdefault(self._key(value), at)
         self._found: set[int] = set()
         self._known = {ident, "issues"}
         self.first_id = next(iter(self._by_id), "")
@@ -547,26 +559,24 @@ class _Gold:
 
     def match(self, record: "Record", *, by_id: bool) -> int | None:
         """The gold row of a row of the output: by id where both have ids, else by its text."""
-        from mellea_cli.io.corrections import text_key
-
-        key = text_key(record.text)
+        key = self._key(record.text)
         at = self._by_id.get(record.id) if by_id and self.by_id else self._by_text.get(key)
         if at is not None:
             self._found.add(at)
             cells = self._rows[at].items()
-            self._known.update(name for name, cell in cells if isinstance(cell, str) and text_key(cell) == key != "")
+            self._known.update(name for name, cell in cells if isinstance(cell, str) and self._key(cell) == key != "")
         return at
 
     def has_other_text(self, at: int, record: "Record") -> bool:
         """Whether the gold row has a text, and not this one."""
-        from mellea_cli.io.corrections import text_key
-
-        texts = [text_key(value) for value in self._rows[at].values() if isinstance(value, str)]
-        return bool(record.text) and any(len(one) > _LONG_TEXT for one in texts) and text_key(record.text) not in texts
+        texts = [self._key(value) for value in self._rows[at].values() if isinstance(value, str)]
+        return bool(record.text) and any(len(one) > _LONG_TEXT for one in texts) and self._key(record.text) not in texts
 
     def label(self, at: int, name: str, kind: str, results: "Results") -> tuple[bool, Any]:
         """Whether a gold row has a label for a field, and the label."""
+        from mellea_cli.io.themes_file import JOINT
         from mellea_cli.pipelines.own_fields import read_cell
+        from mellea_cli.pipelines.pipeline import Column
 
         row, column = self._rows[at], self._columns.get(name, name)
         if column not in row and isinstance(issues := row.get("issues"), Mapping) and name not in self._columns:
@@ -574,9 +584,11 @@ class _Gold:
         if column not in row:
             return False, None
         value = row[column]
-        own = next((one for one in results.own if one.name == name), None)
+        themes = Column("themes", type="categories", joint=JOINT)
+        own = next((one for one in (*results.own, themes) if one.name == name), None)
         if own is not None:
-            return True, read_cell(own, value)
+            found = read_cell(own, value)
+            return name != "themes" or bool(found), found
         if isinstance(value, str):
             value = value.strip() or None
         # An empty label is a row that nobody has labelled, and an empty complaint says that there is none.

@@ -35,7 +35,8 @@ def status(as_json: _Json = False) -> None:
     runs, later = [], set()
     for run in read_runs():  # the latest first
         # A killed run that was started again is no news, however the later run has ended.
-        if run.goes_on or (run.state == "lost" and run.output not in later and time.time() - run.updated < _RECENT_S):
+        recent = time.time() - run.updated < _RECENT_S
+        if run.goes_on or (run.state == "lost" and recent and run.output not in later):
             runs.append(run)
         if run.output != "-":
             later.add(run.output)
@@ -131,7 +132,7 @@ def _print_table(runs: Sequence[RunRecord], *, history: bool = False) -> None:
     for run in runs:
         of = f"/{run.total:,}" if run.total is not None else ""
         done = f"{run.rows:,}{of}" + (f", {run.failed:,} failed" if run.failed else "")
-        speed = f"{rate(run.items_per_s)}/s" if run.items_per_s else "-"
+        speed = f"{rate(run.items_per_s)} items/s" if run.items_per_s else "-"
         cost = money(run.cost, run.currency) if run.cost is not None else "-"
         row: list[Any] = [_short(run.output), "", done, speed]
         if history:

@@ -595,7 +595,7 @@ def run_pipeline(options: RunOptions, pipeline: "Pipeline", show: "RunDisplay") 
             else:
                 ensure_model(chosen, options, show.say, small=bool(plan.pipeline.small_prefixes))
                 result = batch_run.run_on_loop(_run(options, chosen, plan, opened, run_io, show, stop, control))
-            control.ended(int(result.exit_code), result.stopped, batch_run.next_command(options, result))
+            control.ended(result, batch_run.next_command(options, result))
         audit = None if learner is None else learner.figures()
         batch_run.finish(options, plan, opened, result, show, audit=audit)
     return result.exit_code

@@ -16,15 +16,9 @@ from typing import Any, cast
 import typer
 
 from mellea_cli.cli import batch_run, dry_run
-from mellea_cli.cli.backend_setup import (
-    ModelChoice,
-    choose_for_run,
-    ensure_model,
-    open_servers,
-    start_at_server_slots,
-)
+from mellea_cli.cli.backend_setup import ModelChoice, choose_for_run, ensure_model, open_servers, start_at_server_slots
 from mellea_cli.cli.batch_run import Input, open_input
-from mellea_cli.cli.flags import stdin_is_terminal
+from mellea_cli.cli.flags import stdin_is_terminal, typed_command
 from mellea_cli.cli.summarise import RunOptions
 from mellea_cli.engine.workers import Stop
 from mellea_cli.errors import ExitCode, InputError, MelleaError, UsageError, nearest
@@ -47,12 +41,13 @@ from mellea_cli.messages import Usage
 from mellea_cli.pipelines.pipeline import Column, Pipeline
 from mellea_cli.pipelines.theme_prompts import Kind, Theme, label_pipeline
 from mellea_cli.report.figures import many, percent
-from mellea_cli.report.results import added_column, own_columns, sample_note
+from mellea_cli.report.results import THEMES_FILE, added_column, own_columns, sample_note
 from mellea_cli.run.batch import RunIO, RunResult, run_batch
 from mellea_cli.run.control import RunControl
 from mellea_cli.run.executor import Servers
 from mellea_cli.run.plan import RunPlan
 from mellea_cli.run.theme_discovery import (
+    LEAST_OTHER,
     LabelledSample,
     SubRun,
     SubRunStopped,
@@ -289,11 +284,16 @@ class _ThemeRun:
             elif self._path:
                 self._show.say(f"{_count(themes)} from {self._path}")
             if self._options.find_only:
-                control.ended(int(ExitCode.OK), "", "")
-                return self._finish_without_labels(opened, chosen, themes, discovery)
+                result = without_main_run(discovery)
+                control.ended(result, "")
+                self._show.say(f"to label the rows: {typed_command(without='--find-only')}")
+                # A table about rows that were not labelled would say nothing.
+                if self._options.json or self._options.nightly or self._options.summary_file:
+                    batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
+                return result.exit_code
             return await self._label(opened, run_io, chosen, themes, stop, discovery, control)
         except SubRunStopped as early:
-            control.ended(int(early.result.exit_code), early.result.stopped, "")
+            control.ended(early.result, "")
             batch_run.finish(self._options, self._plan(chosen, themes or ()), opened, early.result, self._show)
             return early.result.exit_code
 
@@ -317,7 +317,7 @@ class _ThemeRun:
             self._show.say(f"{_count(found)} found, and not saved: name a file with --themes-file to save them")
         else:
             write_themes(self._path, found)
-            self._show.say(f"{_count(found)} found and written to {self._path}: edit it and run the same command again")
+            self._show.say(f"{_count(found)} found and written to {self._path}, where you can edit them")
         for theme in found:
             self._show.say(f"  {theme.kind}: {theme.name}: {theme.definition}")
         return found
@@ -326,15 +326,6 @@ class _ThemeRun:
         if self._about:
             return f"texts of {self._about}"
         return f"{kind}s" if kind else "complaints and praises"
-
-    def _finish_without_labels(
-        self, opened: Input, chosen: ModelChoice, themes: Sequence[Theme], discovery: SubRun | None
-    ) -> ExitCode:
-        result = without_main_run(discovery)
-        # A table about rows that were not labelled would say nothing.
-        if self._options.json or self._options.nightly or self._options.summary_file:
-            batch_run.finish(self._options, self._plan(chosen, themes), opened, result, self._show)
-        return result.exit_code
 
     async def _label(
         self,
@@ -346,6 +337,8 @@ class _ThemeRun:
         discovery: SubRun | None,
         control: RunControl,
     ) -> ExitCode:
+        if self._path:
+            run_io.answers.note_facts({THEMES_FILE: str(self._path.absolute())})
         question = settle_question(themes, run_io.answers, self._about)
         plan = self._plan(chosen, question.asked)
         if discovery is not None:
@@ -362,8 +355,8 @@ class _ThemeRun:
             result, proposals = await self._propose(run_io, chosen, themes, result, plan, stop)
         elif discovery is None and not result.stopped:
             self._tell_other(figures)
-        control.ended(int(result.exit_code), result.stopped, batch_run.next_command(self._options, result))
         result = result if discovery is None else discovery.added_to(result)
+        control.ended(result, batch_run.next_command(self._options, result))
         themed = ThemeCounts(
             themes_file=str(self._path or ""),
             themes={theme.name: figures.themes[theme.name] for theme in themes},
@@ -383,11 +376,11 @@ class _ThemeRun:
         """Read the output file back and count again; `False` when there is none to read."""
         if not result.finished or resolve_output(self._options.output).kind != "file":
             return False
-        with self._output() as opened:
+        with self._output(corrected=False) as opened:
             audit(labelled.counts, read_labels(opened.source, self._texts), labelled.run_io.edited)
         return True
 
-    def _output(self) -> AbstractContextManager[Input]:
+    def _output(self, *, corrected: bool = True) -> AbstractContextManager[Input]:
         options = self._options
         whole = dataclasses.replace(
             options,
@@ -401,16 +394,10 @@ class _ThemeRun:
             encoding=None,
             delimiter=None,
         )
-        return open_input(whole, self._show)
+        return open_input(whole, self._show, corrected=corrected)
 
     async def _propose(
-        self,
-        run_io: RunIO,
-        chosen: ModelChoice,
-        themes: Sequence[Theme],
-        result: RunResult,
-        plan: RunPlan,
-        stop: Stop,
+        self, run_io: RunIO, chosen: ModelChoice, themes: Sequence[Theme], result: RunResult, plan: RunPlan, stop: Stop
     ) -> tuple[RunResult, int | None]:
         """Write proposals for the themes file. Returns the run's result with what they took, and their number."""
         if self._path is None or not result.finished:
@@ -419,7 +406,10 @@ class _ThemeRun:
             rows = read_labels(opened.source, self._texts)
             sample = LabelledSample(rows, themes, seed=self._options.seed, texts=self._texts)
         most = sample.most_questions(self._options.max_themes)
-        self._show.say(f"looking for proposals for {self._path}: at most {most} questions")
+        if 0 < (few := sample.without_theme) < LEAST_OTHER:
+            self._show.say(f"no theme fits {many(few, 'row')}: new themes are searched for in {LEAST_OTHER} or more")
+        asked = f"at most {most} questions" if most else "the model is not asked"
+        self._show.say(f"looking for proposals for {self._path}: {asked}")
         caps = plan.caps.left(result.tally.usage, result.elapsed_s, Usage())
         plan = dataclasses.replace(self._plan(chosen, ()), caps=caps)
         try:
@@ -446,7 +436,7 @@ class _ThemeRun:
     def _tell_other(self, counts: LabelCounts) -> None:
         """Say how many rows have something to say that no theme fits, where themes may be missing."""
         rows = counts.labelled + counts.other
-        if counts.other < _MUCH_OTHER[0] or counts.other < _MUCH_OTHER[1] * rows:
+        if counts.other < max(LEAST_OTHER, _MUCH_OTHER * rows):
             return
         other = [counts.other] if self._about else [counts.other + counts.none] * 2
         most = most_questions(other, counts.themes, rows, self._options.max_themes)
@@ -458,8 +448,7 @@ class _ThemeRun:
         return dataclasses.replace(plan, normalise=False)  # quotes are verbatim from each row's own text
 
 
-# So many rows with `other`, and such a share, say that themes may be missing.
-_MUCH_OTHER = 10, 0.05
+_MUCH_OTHER = 0.05  # Such a share of rows says that themes may be missing
 
 
 def _count(themes: Sequence[Theme]) -> str:

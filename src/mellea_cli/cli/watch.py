@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -25,7 +24,7 @@ from mellea_cli.cli.flags import (
     write_json,
 )
 from mellea_cli.cli.report import REPORT, ScoreFlag, parse_score, read_comparison
-from mellea_cli.errors import BackendUnavailable, ExitCode, UsageError, nearest
+from mellea_cli.errors import BackendUnavailable, ExitCode, UsageError, name_some, nearest
 
 if TYPE_CHECKING:
     from mellea_cli.backends.security import NetworkPolicy
@@ -53,7 +52,7 @@ class WatchFlags:
     where: WhereFlag = None
     score: ScoreFlag = None
     themes_file: Annotated[
-        str | None, flag(REPORT, "TOML file with the themes' kinds (default: NEW.toml or BASELINE.toml).")
+        str | None, flag(REPORT, "TOML file with the themes' kinds and headings (default: that of mellea themes).")
     ] = None
     text_field: TextFieldFlag = None
     id_field: IdFieldFlag = None
@@ -67,8 +66,8 @@ def watch(flags: WatchFlags) -> ExitCode:
     """Compare two finished runs, and exit with 10 when a condition holds beyond chance.
 
     Then stdout has one message in Markdown; otherwise it stays empty. A condition is a share and how it moves: +5pp or
-    -5pp by percentage points, x2 to twice the share. Shares are sentiments, urgencies, theme:NAME, theme:* and
-    COLUMN=VALUE of an own field; nps, csat and stars are scores.
+    -5pp by percentage points, x2 to twice the share. Shares are sentiments, urgencies, theme:NAME of a theme or
+    heading, theme:* and COLUMN=VALUE of an own field; nps, csat and stars are scores.
     """
     from mellea_cli.backends.security import NetworkPolicy
 
@@ -195,7 +194,7 @@ def find_alerts(conditions: Sequence[Condition], comparison: "Comparison") -> li
             looked_at.append((condition, score.p, condition.met(score.old, score.new), alert))
             continue
         for change in _changes(condition, comparison):
-            what = change.name if change.group != "theme" else f"{change.name} ({change.tone})"
+            what = f"{change.name} ({change.tone})" if change.tone else change.name
             how = f"{change.side('old')} → {change.side('new')}, {points(change)}; {change.new:,} rows"
             shares = (change.old_share, change.new_share) if condition.factor else (0.0, change.points)
             looked_at.append((condition, change.p, condition.met(*shares), Alert(condition, what, how)))
@@ -204,29 +203,26 @@ def find_alerts(conditions: Sequence[Condition], comparison: "Comparison") -> li
 
 
 def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change]":
-    if condition.kind == "judgement":
-        return [
-            one for one in comparison.changes if one.group in ("sentiment", "urgency") and one.name == condition.subject
-        ]
     if condition.kind == "theme":
-        themes = comparison.of("theme")
-        found = [one for one in themes if condition.subject in ("*", one.name)]
+        if condition.subject == "*":
+            return comparison.of("theme")
+        found = [one for group in ("theme", "parent") for one in comparison.of(group) if one.name == condition.subject]
         # A theme that the themes file defines may be in no row of either output.
-        known = {theme.name for figures in comparison.files for theme in figures.themes}
-        if condition.subject not in (*known, "*"):
-            raise _unknown(condition, "theme", known, "theme:")
+        known = {theme.name for figures in comparison.files for theme in (*figures.themes, *figures.parents)}
+        if condition.subject not in known:
+            raise _unknown(condition, "theme", comparison)
         return found
     column, _, value = map(str.strip, condition.subject.rpartition("="))
-    if condition.kind == "label" or column in ("sentiment", "urgency"):
+    if condition.kind in ("judgement", "label") or column in ("sentiment", "urgency"):
         groups = (column,) if column else ("sentiment", "urgency")
         labels = [one for one in comparison.changes if one.group in groups]
         found = [one for one in labels if one.name == value]
-        if not found:
-            raise _unknown(condition, "share", {one.name for one in labels}, "")
+        if not found and condition.kind != "judgement":
+            raise _unknown(condition, "share", comparison)
         return found
     fields = {field.name for figures in comparison.files for field in figures.fields if field.is_categorical}
     if column not in fields:
-        raise _unknown(condition, "own field with choices", fields, "")
+        raise _unknown(condition, "own field with choices", comparison)
     values = comparison.of(f"field {column}")
     found = [one for one in values if one.name == value]
     # A value in no row of either output is no mistake, unless it looks like one.
@@ -238,10 +234,14 @@ def _changes(condition: Condition, comparison: "Comparison") -> "Iterable[Change
     return found
 
 
-def _unknown(condition: Condition, what: str, known: Iterable[str], before: str) -> UsageError:
-    close = nearest(condition.subject, list(known))
-    name = condition.subject.partition("=")[0]
-    hint = f"did you mean '{before}{close}'?" if close else f"they have: {', '.join(sorted(known)) or 'none'}"
+def _unknown(condition: Condition, what: str, comparison: "Comparison") -> UsageError:
+    names: dict[str, str] = {}
+    for change in comparison.changes:
+        kind = {"sentiment": "", "urgency": "", "theme": "theme:", "parent": "theme:"}.get(change.group)
+        names[change.name] = (f"{change.group.removeprefix('field ')}=" if kind is None else kind) + change.name
+    name, _, value = condition.subject.partition("=")
+    close = names.get(nearest(value or name, names))
+    hint = f"did you mean '{close}'?" if close else f"they have: {name_some(names.values(), 12) or 'none'}"
     at = condition.text.find(condition.subject)
     return UsageError(
         f"--when {condition.text!r}, character {at + 1}: no {what} {name!r} in the two outputs", hint=hint
@@ -254,7 +254,7 @@ def message(alerts: Sequence[Alert], comparison: "Comparison", *, slack: bool = 
 
     write: Callable[[str], str] = _slack if slack else plain
     bold = "*" if slack else "**"
-    old, new = (write(PurePath(figures.name).name) for figures in (comparison.old, comparison.new))
+    old, new = map(write, comparison.labels)
     lines = [f"{bold}Feedback alert: {new} compared with {old}{bold}", ""]
     lines += [f"- {bold}{write(one.what)}{bold}: {write(one.how)} [{write(one.condition.text)}]" for one in alerts]
     lines += [

@@ -145,6 +145,11 @@ class Corrections:
         """The number of fields with a judgement."""
         return sum(1 for _ in self)
 
+    def note(self, path: Path) -> str:
+        """What the user should know about these judgements of a file."""
+        number = len(self)
+        return f"{path.name}: {number:,} judgement{'s' * (number > 1)} of people, which win"
+
     def __iter__(self) -> Iterator[Correction]:
         """The judgement of each field that counts."""
         for items in self._rows.values():

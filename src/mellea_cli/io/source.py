@@ -82,6 +82,7 @@ class SourceOptions:
     # `auto` fails before the first item when the input can be checked first, else it skips and reports
     on_bad_row: Literal["auto", "fail", "skip"] = "auto"
     where: RowFilter | None = None  # Take only rows that meet this condition; sample and limit then apply to them
+    corrected: Callable[[ByteInput, RowStream], RowStream] | None = None  # Puts what people have said into the rows
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -431,6 +432,8 @@ class Source:
                 raise
             hint = f"name the sheet with --sheet; or {error.hint}"
             raise InputError(f"{rows.place}: {error.reason}", path=error.path, line=error.line, hint=hint) from error
+        if self._options.corrected is not None:
+            rows = self._options.corrected(data, rows)
         if self._options.where is not None:
             rows = self._options.where.checked(rows, data.name)
         for note in (*rows.notes, *mapping.notes):

@@ -41,6 +41,7 @@ from mellea_cli.report.figures import (
     Split,
     ThemeFigures,
     Trend,
+    in_order,
     many,
     ratio,
     value_name,
@@ -235,7 +236,7 @@ class Aggregator:
 
     def _sentiments(self, labels: Sequence[str]) -> Sequence[str]:
         """The labels of the run where its journal has them; else those that occur, or the usual ones."""
-        occurring = tuple(self._mix.sentiment)
+        occurring = [name for name, number in in_order(self._mix.sentiment) if number]
         return labels or (SENTIMENTS if set(occurring) <= set(SENTIMENTS) else occurring)
 
     def _theme_figures(self) -> list[ThemeFigures]:

@@ -358,6 +358,7 @@ class FieldEvaluation:
     rows: int
     right: Share | None = None  # `None` for free text, which is right in many forms
     macro_f1: Estimate | None = None
+    labels: Sequence[str] = ()  # Those in `confusion`, in the order of their declaration
     confusion: Sequence[tuple[str, str, int]] = ()  # The person's label, the model's, and rows
     opposite: Share | None = None  # Positive for negative, high for low, or the reverse
     null_found: Share | None = None  # The model has null too, of the rows where the person has null
@@ -376,15 +377,15 @@ _SUREST = 0.8
 NULL = "(null)"
 
 
-def evaluate(judged: Iterable[Judged]) -> list[FieldEvaluation]:
-    """Compare the model's values with a person's, field by field."""
+def evaluate(judged: Iterable[Judged], choices: Mapping[str, Sequence[str]] | None = None) -> list[FieldEvaluation]:
+    """Compare the model's values with a person's, field by field; `choices` are the labels of fields in their order."""
     by_field: defaultdict[tuple[str, str], list[Judged]] = defaultdict(list)
     for one in judged:
         by_field[one.field, one.type].append(one)
-    return [_evaluated(name, kind, rows) for (name, kind), rows in by_field.items()]
+    return [_evaluated(name, kind, rows, (choices or {}).get(name, ())) for (name, kind), rows in by_field.items()]
 
 
-def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
+def _evaluated(name: str, kind: str, rows: Sequence[Judged], choices: Sequence[str]) -> FieldEvaluation:
     nulls = [one.model is None for one in rows if one.person is None]
     values = [one.model is not None for one in rows if one.person is not None]
     has_nulls = bool(nulls) or not all(values)
@@ -403,6 +404,9 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
     judged = [pair for pair in cells.elements() if pair[0] & opposites]
     turned = sum(bool(said & opposites) and said != person for person, said in judged)
     single = kind in _LABELS
+    declared = [choice.casefold() for choice in choices]
+    used = {label for pair in cells for one in pair for label in one} if single else set()
+    place = {one: at for at, one in enumerate([*declared, *sorted(used - {*declared, NULL}), NULL])}
     pairs = zip(rows, right, strict=True)
     known = [(one.confidence, hit) for one, hit in pairs if one.confidence is not None]
     sure = sorted(known, key=lambda pair: -pair[0])
@@ -413,7 +417,13 @@ def _evaluated(name: str, kind: str, rows: Sequence[Judged]) -> FieldEvaluation:
         len(rows),
         Share(sum(right), len(rows)),
         bootstrap(cells, macro_f1) if single or kind == "categories" else None,
-        sorted((_only(person), _only(said), number) for (person, said), number in cells.items()) if single else (),
+        sorted(used, key=place.__getitem__),
+        sorted(
+            ((min(person), min(said), number) for (person, said), number in cells.items()),
+            key=lambda cell: (place[cell[0]], place[cell[1]]),
+        )
+        if single
+        else (),
         Share(turned, len(judged)) if judged else None,
         null_found,
         value_found,
@@ -431,10 +441,6 @@ def _labels(value: Any) -> frozenset[str]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return frozenset(name.casefold() for name in value_names(value)) or frozenset((NULL,))
-
-
-def _only(labels: frozenset[str]) -> str:
-    return next(iter(labels))
 
 
 Pair = tuple[frozenset[str], frozenset[str]]
@@ -583,7 +589,7 @@ def _binomial(size: int, share: float, chance: random.Random) -> int:
 
 def evaluation_to_json(record: Mapping[str, Any]) -> str:
     """Render an evaluation with what `evaluate` and `agreements` have found as JSON."""
-    return json.dumps(record, ensure_ascii=False, indent=2, default=_record) + "\n"
+    return json.dumps(record, ensure_ascii=False, default=_record) + "\n"
 
 
 def _record(one: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import PurePath
 from typing import Any, Literal
 
 from mellea_cli.pipelines.theme_prompts import Theme
@@ -18,7 +19,7 @@ from mellea_cli.report.results import Results
 from mellea_cli.report.score import ScoreChange, ScoreKind, score_change
 
 Group = str
-"""`sentiment`, `urgency`, `theme`, or the name of an own field after `field `."""
+"""`sentiment`, `urgency`, `theme`, `parent` for headings of themes, or the name of an own field after `field `."""
 _FIELD = "field "
 
 
@@ -43,7 +44,7 @@ class Change:
     points_high: float = 100.0
     p: float = 1.0
     holds: bool = False
-    tone: Tone | Literal[""] = ""  # Of a theme: whether these mentions complain or praise
+    tone: Tone | Literal[""] = ""  # Of a theme or a heading: whether these mentions complain or praise; else empty
     series: Sequence[float | None] = ()  # Its share in every file, oldest first; `None` where a file has no such column
     series_intervals: Sequence[tuple[float, float] | None] = ()
 
@@ -61,7 +62,7 @@ class Change:
     @property
     def good(self) -> bool | None:
         """Whether it is a change for the better that holds, or for the worse; `None` for any other."""
-        better = _MORE_IS_BETTER.get(self.tone or self.name if self.group in (*_JUDGED, "theme") else "")
+        better = _MORE_IS_BETTER.get(self.name if self.group in _JUDGED else self.tone)
         return None if better is None or not self.holds else better == (self.points > 0)
 
     @property
@@ -110,16 +111,11 @@ class Comparison:
     def of(self, group: Group) -> list[Change]:
         return [change for change in self.changes if change.group == group]
 
-    @property
-    def groups(self) -> list[str]:
-        """The groups in their order."""
-        return list(dict.fromkeys(change.group for change in self.changes))
-
     def sections(self) -> Iterator[tuple[str, list[Change]]]:
         """Headings with their changes: themes that are complained about apart from those that are praised."""
-        for group in self.groups:
+        for group in dict.fromkeys(change.group for change in self.changes):
             if group != "theme":
-                yield group_name(group), self.of(group)
+                yield "headings" if group == "parent" else group.removeprefix(_FIELD), self.of(group)
                 continue
             for heading, tone in (("complaints", "complaint"), ("praise", "praise")):
                 if changes := [change for change in self.of(group) if change.tone == tone]:
@@ -129,6 +125,16 @@ class Comparison:
     def files(self) -> Sequence[Figures]:
         return (*self.earlier, self.old, self.new)
 
+    def sides(self) -> Iterator[tuple[str, str, Figures]]:
+        """Each file, oldest first: `before`, `old` or `new`, its short name and its figures."""
+        roles = [*("before" for _ in self.earlier), "old", "new"]
+        yield from zip(roles, self.labels, self.files, strict=True)
+
+    @property
+    def labels(self) -> list[str]:
+        """Short names of the files that tell them apart."""
+        return short_names([figures.name for figures in self.files])
+
     @property
     def held(self) -> list[Change]:
         return [change for change in self.changes if change.holds]
@@ -136,6 +142,19 @@ class Comparison:
     @property
     def themed(self) -> bool:
         return self.old.labels is not None and self.new.labels is not None
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The ends of some paths that tell them apart: the names of files, with as many folders as they need."""
+    parts = [PurePath(path).parts for path in paths]
+
+    def short(own: tuple[str, ...]) -> str:
+        others = set(parts) - {own}
+        sizes = range(1, len(own))
+        size = next((size for size in sizes if all(other[-size:] != own[-size:] for other in others)), len(own))
+        return str(PurePath(*own[-size:]))
+
+    return [short(own) for own in parts]
 
 
 def compare(*outputs: Results, themes: Sequence[Theme] = (), score: tuple[ScoreKind, str] | None = None) -> Comparison:
@@ -245,6 +264,14 @@ def _changes(files: Sequence[Figures]) -> Iterator[Change]:
     if old.labels is None or new.labels is None:
         return
     found = {theme.name: theme for figures in (old, new) for theme in figures.themes if theme.count}
+    parents = dict.fromkeys(parent.name for figures in (old, new) for parent in figures.parents)
+    for name in parents:
+        # A heading of complaints and praise has no tone. One that was a theme has its rows, and is no theme any more.
+        found.pop(name, None)
+        below = [theme for theme in found.values() if theme.parent == name]
+        tones = {theme.tone for theme in below}
+        one = len(tones) == 1 and all(theme.kind != "both" for theme in below)
+        yield change("parent", name, partial(_mentions, name, ""), tones.pop() if one else "")
     themes = []
     for name, theme in found.items():
         if theme.kind == "both":
@@ -266,10 +293,10 @@ def _field_count(column: str, name: str, figures: Figures) -> int | None:
 
 
 def _mentions(name: str, polarity: str, figures: Figures) -> int | None:
-    """Rows with a theme, or with mentions of it of this polarity; a mixed mention is both complaint and praise."""
+    """Rows with a theme or heading, or mentions of this polarity; a mixed mention is both complaint and praise."""
     if figures.labels is None:
         return None
-    theme = next((one for one in figures.themes if one.name == name), None)
+    theme = next((one for one in (*figures.parents, *figures.themes) if one.name == name), None)
     if theme is None:
         return 0
     return theme.polarity.get(polarity, 0) + theme.polarity.get("mixed", 0) if polarity else theme.count
@@ -291,14 +318,11 @@ def row_sentence(comparison: Comparison) -> str:
     return f"rows by {comparison.matched_by}: {', '.join(parts)}"
 
 
-def group_name(group: Group) -> str:
-    """The heading of a group of changes."""
-    return group.removeprefix(_FIELD)
-
-
 def theme_notes(comparison: Comparison) -> list[str]:
     """Notes about the figures of both sides, how numbers have moved, and why themes are not compared."""
-    notes = [f"{figures.name}: {note}" for figures in comparison.files for note in figures.notes]
+    labels = comparison.labels
+    pairs = zip(labels, comparison.files, strict=True)
+    notes = [f"{label}: {note}" for label, figures in pairs for note in figures.notes]
     old = {field.name: field.summary() for field in comparison.old.fields}
     notes += [
         f"{new.name}: {old[new.name]}; now {new.summary()}"
@@ -307,10 +331,9 @@ def theme_notes(comparison: Comparison) -> list[str]:
     ]
     one, other = comparison.old.score, comparison.new.score
     if one is not None and other is not None and one.kind == other.kind and one.scale != other.scale:
-        notes.append(
-            f"{one.label} is not compared: {one.scale} in {comparison.old.name}, {other.scale} in {comparison.new.name}"
-        )
-    without = [figures.name for figures in (comparison.old, comparison.new) if figures.labels is None]
+        notes.append(f"{one.label} is not compared: {one.scale} in {labels[-2]}, {other.scale} in {labels[-1]}")
+    last = zip(labels[-2:], (comparison.old, comparison.new), strict=True)
+    without = [label for label, figures in last if figures.labels is None]
     if len(without) == 1:
         notes.append(f"themes are not compared: {without[0]} has none")
     themes = [theme for one in (comparison.old, comparison.new) for theme in one.themes if theme.count]
@@ -339,12 +362,9 @@ def points(change: Change) -> str:
 
 def comparison_to_markdown(comparison: Comparison, title: str) -> str:
     """Render a comparison as Markdown."""
-    old, new = comparison.old, comparison.new
     lines = [f"# {plain(title)}", ""]
-    lines += [f"- before: {plain(one.name)}, {plain(one.reconciliation())}" for one in comparison.earlier]
-    lines += [f"- old: {plain(old.name)}, {plain(old.reconciliation())}"]
-    lines += [f"- new: {plain(new.name)}, {plain(new.reconciliation())}", f"- {row_sentence(comparison)}"]
-    lines += [f"- {held_sentence(comparison)}"]
+    lines += [f"- {role}: {plain(label)}, {plain(one.reconciliation())}" for role, label, one in comparison.sides()]
+    lines += [f"- {row_sentence(comparison)}", f"- {held_sentence(comparison)}"]
     lines += [f"- {plain(comparison.score.sentence())}", ""] if comparison.score is not None else [""]
     series = bool(comparison.earlier)
     for heading, changes in comparison.sections():
@@ -373,13 +393,13 @@ def comparison_to_json(comparison: Comparison) -> str:
     rows = ("matched_by", "kept", "added", "gone", "edited", "rejudged")
     shares = ("old_share", "new_share", "old_low", "old_high", "new_low", "new_high")
 
-    def side(figures: Figures) -> dict[str, Any]:
-        return {name: getattr(figures, name) for name in sides}
-
+    *earlier, old, new = (
+        {"label": label, **{name: getattr(figures, name) for name in sides}} for _, label, figures in comparison.sides()
+    )
     record: dict[str, Any] = {
-        "old": side(comparison.old),
-        "new": side(comparison.new),
-        "earlier": [side(figures) for figures in comparison.earlier],
+        "old": old,
+        "new": new,
+        "earlier": earlier,
         "rows": {name: getattr(comparison, name) for name in rows},
         "changes": [
             asdict(change)

@@ -405,11 +405,12 @@ def many(number: int, name: str) -> str:
 def in_order(
     counts: Mapping[str, int], kind: str = "sentiment", sentiments: Collection[str] = SENTIMENTS
 ) -> list[tuple[str, int]]:
-    """Judgements with their counts: known ones in their fixed order, then others by frequency.
+    """Judgements with their counts: known ones in their fixed order, own labels as declared, then others by frequency.
 
     Urgencies and the run's `sentiments` are there even at 0.
     """
-    order, always = (SENTIMENTS, sentiments) if kind == "sentiment" else (URGENCIES, URGENCIES)
+    always = tuple(sentiments) if kind == "sentiment" else URGENCIES
+    order = SENTIMENTS if set(always) <= set(SENTIMENTS) else always
     found = {name: counts.get(name, 0) for name in (*always, *counts)}
     shown = {name: number for name, number in found.items() if number or name in always}
     unknown = [(name, number) for name, number in shown.items() if name not in order]

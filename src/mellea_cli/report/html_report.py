@@ -71,7 +71,7 @@ def to_html(
         brand=brand or "Feedback report",
         written=written,
         source=PurePath(figures.name).name,
-        trend_names=[name for name, number in in_order(occurring) if number],
+        trend_names=[name for name, number in in_order(occurring, sentiments=figures.sentiments) if number],
         longest_value={field.name: max((rows for _, rows in field.values), default=0) for field in figures.fields},
         longest_theme=max((theme.count for theme, _ in figures.theme_rows()), default=0),
         impacts=_strongest(impacts),
@@ -92,7 +92,7 @@ def comparison_to_html(comparison: Comparison, *, title: str, written: datetime,
         title=title,
         brand=brand or "Feedback compared",
         written=written,
-        names=[PurePath(figures.name).name for figures in comparison.files],
+        names=comparison.labels,
         sections=list(comparison.sections()),
         result=held_sentence(comparison),
         rows=row_sentence(comparison),
@@ -103,12 +103,11 @@ def comparison_to_html(comparison: Comparison, *, title: str, written: datetime,
 
 
 def _page_notes(comparison: Comparison) -> Iterator[str]:
-    """Notes as sentences, without the folders of files; one that begins with a name keeps it as it is."""
-    names = [f"{name}:" for one in comparison.files for name in (one.name, *(field.name for field in one.fields))]
+    """Notes as sentences; one that begins with a name keeps it as it is."""
+    names = [*comparison.labels, *(field.name for one in comparison.files for field in one.fields)]
     for note in theme_notes(comparison):
-        figures = next((one for one in comparison.files if one.name in note), comparison.new)
-        text = note.replace(figures.name, PurePath(figures.name).name)
-        yield text if note.startswith(tuple(names)) else f"{text[:1].upper()}{text[1:]}."
+        starts_with_name = note.startswith(tuple(f"{name}:" for name in names))
+        yield note if starts_with_name else f"{note[:1].upper()}{note[1:]}."
 
 
 _MOST_IMPACTS = 40
@@ -164,11 +163,7 @@ def review_page(
         who: the person.
         target: the name of the corrections file that the page offers to save.
     """
-    folder = files("mellea_cli.report") / "templates"
-    style, script = ((folder / f"review.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mellea_cli.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    environment, style, script = _environment()[0], _file("review.css"), _file("review.js")
     shown = [
         {"name": one.name, "kind": one.kind, "choices": one.choices, "joint": one.joint, "list": one.is_list}
         for one in fields

@@ -22,9 +22,6 @@ class Interval:
     low: float
     high: float
 
-    def excludes(self, value: float) -> bool:
-        return not self.low <= value <= self.high
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:

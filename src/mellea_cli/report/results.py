@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from mellea_cli.errors import InputError, OutputError, nearest
@@ -120,8 +121,9 @@ def open_results(path: str, options: SourceOptions | None = None, *, calibrated:
     """
     facts, options = _facts(path), options or SourceOptions()
     corrections = Corrections() if path == "-" else _corrections(path, facts)
-    own, labels = own_columns(path, facts), [name.strip().lower() for name in _choices(facts).get("sentiment", ())]
-    results = Results(open_bytes(path), options, own, _sample(facts), corrections, labels)
+    found, own = _noted(facts, CHOICES), own_columns(path, facts)
+    choices = found if isinstance(found, dict) else {}
+    results = Results(open_bytes(path), options, own, _sample(facts), corrections, choices)
     if calibrated and corrections:
         results.calibrations = calibrations(path, options, own)
     return results
@@ -205,23 +207,25 @@ def _sample(facts: Mapping[str, str]) -> Sample | None:
         return None
 
 
+THEMES_FILE = "themes file"
+"""The fact of a journal with the path of the themes file that its rows were labelled with."""
+
+
+def themes_files(path: str) -> list[Path]:
+    """Where the themes of an output may be defined: the file that it was labelled with, and the one next to it."""
+    return [Path(name) for name in (_facts(path).get(THEMES_FILE), f"{path}.toml") if name]
+
+
 CHOICES = "choices"
 """The fact of a journal with the values that its columns may have, by column."""
 
 
-def known_choices(path: str) -> dict[str, list[str]]:
-    """The values that the columns of an output may have, by its journal; none where there is no journal."""
-    return _choices(_facts(path))
-
-
-def _choices(facts: Mapping[str, str]) -> dict[str, list[str]]:
-    found = _noted(facts, CHOICES)
-    return found if isinstance(found, dict) else {}
-
-
 def _corrections(path: str, facts: Mapping[str, str]) -> Corrections:
     """The corrections of an output, with what the model says about their rows by now; raises as `read_lines` does."""
-    corrections = read_lines(corrections_path(path))
+    try:
+        corrections = read_lines(corrections_path(path))
+    except OutputError:
+        return Corrections()  # its name has no room for the suffix of another file
     try:
         later = {(item, name): value for item, name, value in _noted(facts, MODEL_VALUES) or []}
     except (ValueError, TypeError):
@@ -255,9 +259,10 @@ class Results:
         own: Sequence[Column] = (),
         sample: Sample | None = None,
         corrections: Corrections | None = None,
-        sentiments: Sequence[str] = (),
+        choices: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.sentiments = tuple(sentiments)  # The labels that the sentiment may have; none where nothing is known
+        self.choices = choices or {}  # The values that columns may have, as declared; none where nothing is known
+        self.sentiments = tuple(name.strip().lower() for name in self.choices.get("sentiment", ()))
         self.sample = sample  # `None` for all rows of an input, and where nothing is known
         self.name = data.name  # The path, or `<stdin>`
         self.bad: list[InputError] = []  # The first rows that could not be used
@@ -523,6 +528,35 @@ class Results:
         return InputError(seen, path=self.name, line=line, hint=hint)
 
 
+def corrected_rows(data: ByteInput, rows: RowStream, options: SourceOptions | None = None) -> RowStream:
+    """The rows of an output with what people have said in place of the answers; the same rows without corrections.
+
+    With `options` their confidences are calibrated: a run passes the model's own ones on.
+    """
+    facts = _facts(data.name)
+    if not (corrections := _corrections(data.name, facts)):
+        return rows
+    own = own_columns(data.name, facts)
+    results = Results(data, options or SourceOptions(), own, corrections=corrections)
+    if options is not None:
+        results.calibrations = calibrations(data.name, options, own)
+
+    def corrected() -> Iterator[RawRow | InputError]:
+        number = 0
+        for row in results.find_columns(rows):
+            if isinstance(row, InputError):
+                yield row
+                continue
+            number += 1
+            line, fields, raw = row
+            changed: Mapping[str, Any] = fields
+            with suppress(InputError):  # it has none of the columns that a run adds
+                changed = results.with_corrections(fields, line, number)
+            yield line, dict(changed), raw if changed is fields else None
+
+    return replace(rows, stream=corrected(), notes=(*rows.notes, corrections.note(corrections_path(data.name))))
+
+
 # Texts that people type to get past a field. "Nothing" and "all good" can be answers, so they are not among them.
 _NON_ANSWERS = frozenset((
     *("n/a", "n.a", "n.a.", "n\\a", "na", "none", "nil", "null", "nan", "undefined", "x"),
@@ -572,7 +606,7 @@ class OutputRows:
         options: how to read it, and which rows.
         columns: columns that must exist, as the user names them.
         flag: the flag that names them.
-        sort: one more such column, from `--sort`.
+        sort: one more such column, with `-` before it or not.
 
     Iterate once, in a `with` block; iterating raises `InputError` as `Results` does.
     """
@@ -596,15 +630,11 @@ class OutputRows:
         self._options = options
         self._columns = [NamedColumn(name) for name in columns]
         self._flag = flag
-        self._sort = [NamedColumn(sort)] if sort else []
+        self._sort = [NamedColumn(sort.removeprefix("-"))] if sort else []
         facts = _facts(path)
         own = own_columns(path, facts)
         self.own = tuple(column.name for column in own)
         self._joints = _joints(own)
-        corrections = Corrections() if path == "-" else _corrections(path, facts)
-        self._results = Results(self._data, options, own, corrections=corrections) if corrections else None
-        if self._results is not None:
-            self._results.calibrations = calibrations(path, options, own)
 
     def __enter__(self) -> Self:
         return self
@@ -615,35 +645,24 @@ class OutputRows:
     def __iter__(self) -> Iterator[RawRow]:
         rows = require_columns(self._columns, open_rows(self._data, self._options), self.name, self._flag)
         rows = require_columns(self._sort, rows, self.name, "--sort")
-        where = self._options.where
+        rows, where = corrected_rows(self._data, rows, self._options), self._options.where
         if where is not None:
             rows = where.checked(rows, self.name)
         self.dialect, self.types = rows.dialect, rows.types
         self.first = dict.fromkeys(rows.header)
         seen = 0
-        for row in self._results.find_columns(rows) if self._results else rows.stream:
+        for row in rows.stream:
             if isinstance(row, InputError):
                 self.unreadable += 1
                 self.bad = [*self.bad, row][:3]
                 continue
             seen += 1
             self.first = self.first or row[1]
-            row = self._corrected(row, seen)  # noqa: PLW2901
             if where is not None and not where.matches(row[1]):
                 continue
             yield row
         if self.bad and not seen:
             raise self.bad[0]
-
-    def _corrected(self, row: RawRow, number: int) -> RawRow:
-        line, fields, _ = row
-        if self._results is None:
-            return row
-        try:
-            changed = self._results.with_corrections(fields, line, number)
-        except InputError:
-            return row  # it has none of the columns that a run adds
-        return row if changed is fields else (line, dict(changed), None)
 
     def chosen(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of a row that were named, in their order; without names all of them."""

@@ -212,6 +212,11 @@ class Tally:
     edited_ids: list[str] = field(default_factory=list)
     """The ids of the first of them."""
 
+    @property
+    def asked(self) -> int:
+        """Items that were sent to a model."""
+        return max(0, self.done + self.failed - self.reused - self.blank - self.learned)
+
     def count_edited(self, item: Item, cells: Mapping[str, Any]) -> None:
         """Add the cells of a row that a person has changed."""
         if not cells:
@@ -304,6 +309,11 @@ class RunResult:
     finished: bool = True
     endpoints: tuple[EndpointFigures, ...] = ()
     repairs: int = 0
+
+    @property
+    def items_per_s(self) -> float:
+        """Items sent to a model, per second, over the whole run."""
+        return self.tally.asked / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
 
 # The recorder.

@@ -26,7 +26,7 @@ from mellea_cli.events import RunPaused, RunResumed, RunTuned
 
 if TYPE_CHECKING:
     from mellea_cli.engine.workers import Stop
-    from mellea_cli.run.batch import LiveRun
+    from mellea_cli.run.batch import LiveRun, RunResult
     from mellea_cli.run.plan import Prices
 
 EVERY_S = 1.0
@@ -75,8 +75,9 @@ class RunRecord:
     failed: int = 0
     reused: int = 0
     items_per_s: float = 0.0
+    """Items sent to a model, per second, over the whole run so far, as in its summary."""
     finish_at: float | None = None
-    """When it will be finished at its rate; `None` while that is unknown."""
+    """When it will be finished at the rate of the last minute; `None` while that is unknown."""
     concurrency: int | None = None
     rpm: float | None = None
     prompt_tokens: int = 0
@@ -139,6 +140,7 @@ class RunControl:
         self._stack = ExitStack()
         self._writes = False
         self._seen: deque[tuple[float, int]] = deque()
+        self._began = 0.0
         self._changed = asyncio.Event()
         self._run: LiveRun | None = None
 
@@ -171,22 +173,23 @@ class RunControl:
         if self._writes:
             _prune(self._folder)
 
-    def ended(self, exit_code: int, reason: str, next_command: str) -> None:
+    def ended(self, result: RunResult, next_command: str) -> None:
         """Note how the run has ended."""
         if self._run is not None:
             self._observe(self._run)
         self.record = replace(
             self.record,
-            state="stopped" if reason else "finished",
-            reason=reason,
-            exit_code=exit_code,
+            state="stopped" if result.stopped else "finished",
+            reason=result.stopped,
+            exit_code=int(result.exit_code),
+            items_per_s=round(result.items_per_s, 4),
             next_command=next_command,
             finish_at=None,
         )
 
     async def serve(self, run: LiveRun) -> None:
         """Keep the record up to date and take requests, until cancelled."""
-        self._run = run
+        self._run, self._began = run, time.monotonic()
         server = await self._listen()
         try:
             while True:
@@ -207,14 +210,13 @@ class RunControl:
         client = run.executor.client
         paused = client is not None and client.balancer.paused
         rows = tally.done + tally.failed
-        asked = rows - tally.reused - tally.blank
         if paused:
             self._seen.clear()
-        self._seen.append((clock, asked))
+        self._seen.append((clock, tally.asked))
         while len(self._seen) > 2 and clock - self._seen[1][0] > _RATE_S:
             self._seen.popleft()
         (then, before), spent = self._seen[0], clock - self._seen[0][0]
-        per_s = (asked - before) / spent if clock > then else 0.0
+        per_s = (tally.asked - before) / spent if clock > then else 0.0
         left = run.total - rows if run.total is not None else None
         self.record = replace(
             self.record,
@@ -225,7 +227,7 @@ class RunControl:
             done=tally.done,
             failed=tally.failed,
             reused=tally.reused,
-            items_per_s=round(per_s, 4),
+            items_per_s=round(tally.asked / max(clock - self._began, EVERY_S), 4),
             finish_at=now + left / per_s if left is not None and per_s > 0 else None,
             concurrency=run.executor.concurrency,
             rpm=client.rpm if client is not None else None,

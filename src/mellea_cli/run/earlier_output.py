@@ -619,8 +619,8 @@ class Reviewed:
 
     def notes(self) -> Iterator[str]:
         """What the user should know, a sentence each."""
-        if number := len(self._corrections):
-            yield f"{self._file.path.name}: {number:,} judgement{'s' * (number > 1)} of people, which win"
+        if self._corrections:
+            yield self._corrections.note(self._file.path)
 
     def _said(self, item: Item) -> dict[str, Correction]:
         return self._corrections.row(item.id, item.text, has_id=_ident(item.fields, self._id_column) != _NOTHING)

@@ -363,6 +363,7 @@ _SPLIT_SAMPLE = 48
 _MOST_PARTS = 4
 # A mixed theme: parts with at least this share of its sampled quotes each, and with this share together.
 _PART, _PARTS = 0.2, 0.6
+LEAST_OTHER = 10  # Rows without a theme that are worth a search for new ones
 _LEAST_ROWS = 3  # that a new theme needs, or a merge
 _GO_TOGETHER = 0.6  # Cohen's kappa of two labels
 _SHOWN_ROWS = 10
@@ -409,13 +410,15 @@ class LabelledSample:
     ) -> None:
         self.themes = {theme.name: theme for theme in themes}
         self.rows = 0  # that say something
+        self.without_theme = 0  # of these
         self.counts: Counter[str] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()  # Rows with both
         self.together: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self.quotes = {theme.name: _Reservoir() for theme in themes}
         self._draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
         self._texts = texts
-        self.other = draw_phrases(self._others(rows), seed=seed, texts=texts)
+        drawn = draw_phrases(self._others(rows), seed=seed, texts=texts)
+        self.other = drawn if self.without_theme >= LEAST_OTHER else {}
 
     def _others(self, rows: Iterable[tuple[Item, Sequence[str] | None, Mapping[str, str]]]) -> Iterator[Item]:
         """The rows that no theme fits. Small models call some of them `none`, although they complain or praise."""
@@ -425,6 +428,7 @@ class LabelledSample:
                 continue
             self.rows += 1
             if OTHER in labels or NONE in labels:
+                self.without_theme += 1
                 yield item
             known = [name for name in self.themes if name in labels]
             self.counts.update(known)

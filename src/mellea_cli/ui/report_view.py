@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
@@ -349,10 +350,9 @@ def print_comparison(comparison: Comparison, stream: IO[str], environ: Mapping[s
 def comparison_lines(comparison: Comparison, columns: int, palette: Palette) -> Iterator[Line]:
     """The comparison for a terminal of `columns` cells."""
     room = columns - _LABEL_CELLS
-    labels = [*("" for _ in comparison.earlier), "old", "new"]
-    for label, figures in zip(labels, comparison.files, strict=True):
-        text = palette.safe(f"{figures.name}: {figures.reconciliation()}")
-        yield (_label(label or "before"), ("strong", shorten(text, room, palette.glyphs.cut)))
+    for side, name, figures in comparison.sides():
+        text = palette.safe(f"{name}: {figures.reconciliation()}")
+        yield (_label(side), ("strong", shorten(text, room, palette.glyphs.cut)))
     yield from _labelled("rows", "plain", palette.safe(row_sentence(comparison)), room)
     yield from _labelled("result", "strong", held_sentence(comparison), room)
     if (score := comparison.score) is not None:
@@ -454,7 +454,9 @@ def print_evaluation(
     columns = max(24, _columns(console, stream, environ, 100))
     lines: list[Line] = [(("strong", part),) for note in notes for part in wrap(palette.safe(note), columns)]
     for field in fields:
-        lines += [(), *(clip(line, columns) for line in _evaluated(field, palette))]
+        # Free text is right in many forms: without a null in it there is no figure.
+        if field.right or field.null_found:
+            lines += [(), *(clip(line, columns) for line in _evaluated(field, palette))]
     if people:
         lines += [(), (("label", "agreement of people"),)]
         lines += [clip(line, columns) for one in people for line in _agreed(one, palette)]
@@ -493,11 +495,11 @@ _MAX_LABELS = 8
 
 def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
     """The table of the person's labels and the model's; the most frequent ones where there are many."""
-    totals: dict[str, int] = {}
-    for person, said, rows in field.confusion:
-        totals[person] = totals.get(person, 0) + rows
-        totals.setdefault(said, 0)
-    labels = sorted(totals, key=lambda label: -totals[label])[:_MAX_LABELS]
+    totals: Counter[str] = Counter()
+    for person, _, rows in field.confusion:
+        totals[person] += rows
+    shown = sorted(field.labels, key=lambda label: -totals[label])[:_MAX_LABELS]
+    labels = [label for label in field.labels if label in shown]
     if len(labels) < 2:
         return
     cells = {(person, said): rows for person, said, rows in field.confusion}
@@ -512,8 +514,8 @@ def _confusion(field: FieldEvaluation, palette: Palette) -> Iterator[Line]:
             role: Role = "good" if person == said else "bad" if rows else "quiet"
             spans.append((role, f"{count(rows):>{max(7, cells_of(names[said]) + 2)}}"))
         yield tuple(spans)
-    if len(totals) > len(labels):
-        yield (("quiet", f"  {len(totals) - len(labels)} more labels: --json has all"),)
+    if len(field.labels) > len(labels):
+        yield (("quiet", f"  {len(field.labels) - len(labels)} more labels: --json has all"),)
 
 
 def _agreed(one: Agreement, palette: Palette) -> Iterator[Line]:

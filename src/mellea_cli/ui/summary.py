@@ -48,6 +48,7 @@ class RunSummary:
     total: int | None = None  # Items in the input; `None` when the run ended before the input's end was seen
     done: int = 0  # Items with an answer, reused ones included
     failed: int = 0
+    asked: int = 0  # Items that were sent to a model
     reused: int = 0  # Items that were not sent: their answer was known, or comes from an identical text of this run
     same: int = 0  # Those of them with the answer of an identical text of this run
     alike: int = 0  # Reused items with the answer of a nearly identical text, of any run
@@ -63,6 +64,7 @@ class RunSummary:
     cost: float | None = None  # What the tokens cost; `None` where no price is known
     currency: str = ""  # The sign before the cost; empty for the user's own prices
     elapsed_s: float = 0.0
+    items_per_s: float = 0.0  # Items sent to a model, per second, over the whole run
     concurrency: int | None = None
     """The number of requests in flight that adaptive concurrency found; `None` when it was given."""
     output: str = ""  # Where the rows are; empty for stdout, and when the output was not replaced
@@ -80,16 +82,6 @@ class RunSummary:
     """The command that continues the run or retries failed items; empty when nothing is left to do."""
     exit_code: int = 0
     endpoints: Sequence[EndpointFigures] = ()  # What each endpoint of a pool did; empty without a pool
-
-    @property
-    def asked(self) -> int:
-        """Items that were sent to a model."""
-        return max(0, self.done + self.failed - self.reused - self.blank - self.learned)
-
-    @property
-    def items_per_s(self) -> float:
-        """Items sent to a model, per second, over the whole run."""
-        return self.asked / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
 
 _NULL_WHEN_EMPTY = frozenset(
@@ -112,7 +104,7 @@ def to_json(summary: RunSummary) -> str:
     themes = summary.theme_counts
     record = _record(summary) | {
         "elapsed_s": round(summary.elapsed_s, 3),
-        "items_per_s": round(summary.items_per_s, 3),
+        "items_per_s": round(summary.items_per_s, 4),
         "endpoints": [_endpoint_record(endpoint) for endpoint in summary.endpoints],
         "audit": None if summary.audit is None else _audit_record(summary.audit),
         "reconciled": None if themes is None else _record(themes) | {"accounted": themes.accounted},
