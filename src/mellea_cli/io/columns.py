@@ -25,7 +25,9 @@ PATH_ROWS = 1_000  # Rows in which a path into JSON must lead to something once
 
 # What databases and statistics programs write for "no value". What people type, such as none or n/a, is an answer.
 _NULLS = frozenset(
-    "NULL null Null (null) <null> [NULL] \\N NaN nan NAN -nan NA <NA> NaT #N/A #NA #NULL! undefined".split(" ")  # noqa: SIM905 - readable
+    "NULL null Null (null) <null> [NULL] \\N NaN nan NAN -nan NA <NA> NaT #N/A #NA #NULL! #NAME? #VALUE! #REF! #DIV/0! #NUM! undefined".split(
+        " "
+    )  # noqa: E501, SIM905 - readable
 )
 _LONGEST_NULL = max(map(len, _NULLS))
 
@@ -69,8 +71,8 @@ velemeny megjegyzes szoveg comentariu recenzie yorum yorumlar mesaj σχολιο
 """)  # fmt: skip
 _WEAKER = _word_set("""
 description desc beschreibung descripcion descricao descrizione beschrijving omschrijving opis popis response responses
-details answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen reason
-grund begrundung motif explanation complaint beschwerde reclamation queja reclamo klacht
+details answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen
+explanation complaint beschwerde reclamation queja reclamo klacht
 """)
 # Names in these scripts have no blanks: they end with such a word.
 _ENDINGS = tuple(_word_set("""
@@ -88,6 +90,8 @@ location place address city region branch store platform site website likes veri
 datum titel titre titulo titolo tytul data fecha heure hora uhrzeit zeitstempel anzahl nummer sterne punkte auteur
 autor autore nom nombre nome naam imie sprache langue idioma lingua betreff objet asunto oggetto onderwerp
 """)
+_MEASURES = _word_set("rating ratings score scores star stars grade quality status type kind category")
+_WHY = _word_set("why reason reasons warum grund begrundung pourquoi motif perche motivo waarom reden")
 _REPLIES = _word_set("response responses answer answers antwort reponse respuesta risposta")
 _NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 _LONG_WORD = 7
@@ -119,30 +123,37 @@ def _rank(name: str) -> int | None:
     if fold.rstrip(_CLOSING).endswith(_ENDINGS):
         return 10
     parts = _parts(name)
-    if len(parts) >= _QUESTION_PARTS or not _OTHER.isdisjoint(parts):
+    # The comment of a rating, or why it was given, is a text.
+    others = _OTHER - _MEASURES if parts and (_is_text_word(parts[-1]) or _WHY.intersection(parts)) else _OTHER
+    if len(parts) >= _QUESTION_PARTS or not others.isdisjoint(parts):
         return None
     if any(map(_is_text_word, parts)):
         # The response to a review is the owner's.
         return None if not _REPLIES.isdisjoint(parts) and parts[0].startswith("review") else 10 + 10 * (len(parts) > 1)
-    return _SURE if not _WEAKER.isdisjoint(parts) else None
+    return _SURE if not (_WEAKER | _WHY).isdisjoint(parts) else None
+
+
+def text_rank(columns: Iterable[str]) -> int | None:
+    """How well the best of some names fits the text, 0 the best; `None` when none does."""
+    return min((rank for name in columns if (rank := _rank(name)) is not None), default=None)
 
 
 def names_text(columns: Iterable[str]) -> bool:
     """Whether one of the columns holds the text by its name."""
-    return any((rank := _rank(name)) is not None and rank <= _SURE for name in columns)
+    return text_rank(columns) is not None
 
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
-_ADDRESS = re.compile(r"\S*(?:@|://)\S*")
+_NO_PROSE = re.compile(r"\S*(?:@|://)\S*|\w+/\d.*|\{.*\}|\[.*\]", re.DOTALL)  # an address, a browser, JSON
 _MOST_WORDS = 40
 _PROSE_WORDS = 3.0
 _CLEAR = 0.6  # A column is clearly the text when no other has more words than this part of its own
 
 
 def _words(cell: Any) -> float:
-    """Words of a cell of prose; 0 for numbers, dates and addresses."""
-    if not isinstance(cell, str) or _ADDRESS.fullmatch(text := cell.strip()):
+    """Words of a cell of prose; 0 for numbers, dates, addresses and JSON."""
+    if not isinstance(cell, str) or _NO_PROSE.fullmatch(text := cell.strip()):
         return 0.0
     if sum(map(str.isdigit, text)) > 0.3 * len(text):
         return 0.0
@@ -247,9 +258,12 @@ def text_paths(value: Any, before: str = "") -> list[str]:
 
 
 def _path_candidates(sample: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The paths in the first row whose last name is that of a text; DynamoDB writes the type behind it."""
+    """The paths in the first row whose last name is that of a text; a type, a form or a language may be behind it."""
     paths = text_paths(dict(sample[0])) if sample else []
-    return [path for path in paths if names_text([path.removesuffix(".S").rpartition(".")[2]])]
+    return [path for path in paths if names_text([_BEHIND.sub("", path).rpartition(".")[2]])]
+
+
+_BEHIND = re.compile(r"\.(?:S|stringValue|label|rendered|value|raw|plain|\$t|[#_$]text|[a-z]{2})$")
 
 
 def _holds_parts(values: Sequence[Any]) -> bool:
@@ -345,13 +359,12 @@ class ColumnMapping:
         Raises:
             InputError: no column is clearly the text.
         """
-        is_json = header and columns[0].startswith(("{", "[{"))
         if not header:
             columns = [name for name in columns if not _holds_parts([row.get(name) for row in sample])]
-        found = [] if is_json else find_text(columns, sample, last=last)
+        found = find_text(columns, sample, last=last)
         if found is None:
             return False
-        if not found and not header and len(paths := _path_candidates(sample)) == 1:
+        if not found and len(paths := _path_candidates(sample)) == 1:
             found = paths
         if len(found) > 1:
             hint = f"name one: --text-field {found[0]!r}; given several times, the columns are joined"
@@ -448,10 +461,7 @@ class ColumnMapping:
 
     def _no_text(self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]], line: int) -> InputError:
         hint = "name the column with the feedback: --text-field NAME"
-        paths = _path_candidates(sample)
-        if any(name.startswith(("{", "[{", '["')) for name in columns):
-            hint = "if this is JSON, add --format jsonl or json; else --text-field NAME"
-        elif paths:
+        if paths := _path_candidates(sample):
             hint = f"name the column with the feedback: --text-field {paths[0]}"
         elif _looks_like_a_row(columns):
             hint = "if the file has no line with the columns' names, put one on top; else --text-field NAME"

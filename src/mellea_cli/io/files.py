@@ -83,6 +83,8 @@ def resolve_output(output: str | None) -> OutputTarget:
         return OutputTarget("stdout", STDOUT_NAME, Path("-"))
     if output.startswith(_DESCRIPTOR_FOLDERS) or output == "/dev/stderr":
         return OutputTarget("special", output, Path(output))
+    if not output:
+        raise OutputError("-o '': the name is empty", hint="check the variable that it comes from")
     try:
         path = Path(os.path.realpath(output))
         mode = path.stat().st_mode if path.exists() else None

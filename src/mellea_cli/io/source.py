@@ -29,6 +29,7 @@ from mellea_cli.io.csv_reader import known_delimiter
 from mellea_cli.io.formats import (
     DATABASES,
     FORMATS,
+    PARTS,
     TEXT_CELLS,
     WORKBOOKS,
     BinaryFormat,
@@ -46,7 +47,7 @@ from mellea_cli.io.formats import (
     known_format,
     refuse_binary,
 )
-from mellea_cli.io.json_reader import is_empty_page, is_page, rows_inside
+from mellea_cli.io.json_reader import is_empty_page, is_page, rows_inside, table_inside
 from mellea_cli.items import Item
 
 if TYPE_CHECKING:
@@ -570,7 +571,8 @@ def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = (
         InputError: a named column does not exist, or none is clearly the text.
     """
     named = bool(mapping.text_fields)
-    columns = [name for name in rows.open_ended or rows.header if name not in but]
+    nested = {name for name, known in rows.types.items() if PARTS in known.kinds}
+    columns = [name for name in rows.open_ended or rows.header if name not in but and name not in nested]
     if rows.header:
         mapping.check_header(rows.header, rows.header_line, rows.labels)
         if named or mapping.choose(columns, (), rows.header_line, header=True, last=False):
@@ -626,7 +628,8 @@ def _wraps_rows(text: str, options: SourceOptions) -> bool:
         return len(text) > CHUNK_BYTES and "\n" not in text
     if start[end:].strip():
         return is_page(value, options.text_fields)
-    return bool(rows_inside(value, options.text_fields)) or (isinstance(value, dict) and is_empty_page(value))
+    inside = table_inside(value, options.text_fields) or rows_inside(value, options.text_fields)
+    return bool(inside) or (isinstance(value, dict) and is_empty_page(value))
 
 
 _BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
