@@ -109,12 +109,8 @@ def _missing_file_hint(path: Path, written: str) -> str:
 class ByteInput:
     """Bytes that can be read from the start: once, or several times when the input is a regular file.
 
-    Args:
-        name: the name in messages.
-        fd: a descriptor that this object closes, or `None` when `stream` is given.
-        stream: a binary stream to read instead of a descriptor; `stop` cannot interrupt it while it waits.
-        path: the file, empty for standard input.
-        part: what is to be taken out of it: a table, a sheet or a file of an archive; empty for the only one.
+    It closes the descriptor. `stop` cannot interrupt a stream, which is given instead of one, while that waits. `part`
+    is what is to be taken out of the file: a table, a sheet or a file of an archive; empty for the only one.
     """
 
     def __init__(
@@ -613,12 +609,8 @@ class LineCounter:
 class Lines:
     """Physical lines of an input as `(number, bytes)`, line ends kept.
 
-    A line ends at LF, CR LF or a lone CR, and nowhere else: U+2028 inside a text does not split it.
-
-    Args:
-        chunks: the bytes, without a byte order mark.
-        encoding: the encoding of the bytes.
-        path: the input's name in messages.
+    A line ends at LF, CR LF or a lone CR, and nowhere else: U+2028 inside a text does not split it. The bytes come
+    without a byte order mark.
     """
 
     def __init__(self, chunks: Iterator[bytes], encoding: Encoding, path: str) -> None:

@@ -23,12 +23,16 @@ ID_COLUMN = "id"
 SAMPLE_ROWS = 50  # Rows by which the text column is found when no name tells it
 PATH_ROWS = 1_000  # Rows in which a path into JSON must lead to something once
 
-# What databases and statistics programs write for "no value". What people type, such as none or n/a, is an answer.
-_NULLS = frozenset(
-    "NULL null Null (null) <null> [NULL] \\N NaN nan NAN -nan NA <NA> NaT #N/A #NA #NULL! #NAME? #VALUE! #REF! #DIV/0! #NUM! undefined".split(
-        " "
-    )  # noqa: E501, SIM905 - readable
-)
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What databases and other programs write for "no value". What people type, such as none or n/a, is an answer.
+_NULLS = _word_set("""
+NULL null Null (null) <null> [NULL] \\N NaN nan NAN -nan NA <NA> NaT undefined
+#N/A #NA #NULL! #NAME? #VALUE! #REF! #DIV/0! #NUM!
+""")
 _LONGEST_NULL = max(map(len, _NULLS))
 
 
@@ -47,10 +51,6 @@ def same_names(wanted: str, columns: Iterable[str]) -> list[str]:
         return [wanted]
     fold = folded(wanted)
     return [name for name in columns if folded(name) == fold]
-
-
-def _word_set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
 
 
 # Words of names, without accents. A name is a text column's when one of these words is in it and none of `_OTHER`.
@@ -306,12 +306,7 @@ class ColumnMapping:
         self._path = path
 
     def check_header(self, columns: Sequence[str], line: int, labels: Mapping[str, str]) -> None:
-        """Find the named columns in the header of a table.
-
-        Args:
-            columns: the header.
-            line: its line.
-            labels: other names of columns, folded, from further header rows.
+        """Find the named columns in the header of a table; `labels` has names, folded, from further header rows.
 
         Raises:
             InputError: a named column does not exist, or its name fits several.
@@ -376,14 +371,9 @@ class ColumnMapping:
         return True
 
     def find_named(self, rows: Sequence[Mapping[str, Any]], *, last: bool) -> bool:
-        """Find the named columns of JSON rows, which have no header; raises as `check_header` does.
+        """Whether the named columns of JSON rows, which have no header, are found; otherwise more rows are needed.
 
-        Args:
-            rows: the first rows.
-            last: whether no further row decides. A path may be missing in many rows, but not in all of them.
-
-        Returns:
-            Whether they are found; otherwise more rows are needed.
+        A path may be missing in many rows, but not in all of them: in the `last` ones it raises as `check_header` does.
         """
         if not rows:
             return last

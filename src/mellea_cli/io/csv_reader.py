@@ -147,12 +147,7 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
 
 
 def find_sheet_layout(rows: Sequence[tuple[int, list[str]]], options: TableOptions) -> TableLayout:
-    """Find the header by the first rows of a sheet.
-
-    Args:
-        rows: the rows that are not blank, with their numbers; all have as many cells.
-        options: what the user said.
-    """
+    """Find the header by the first rows of a sheet that are not blank, with their numbers; all have as many cells."""
     whole = [_Row(number, cells) for number, cells in rows]
     # Above a table there are often a few cells, and the sheet fills them up.
     header = _locate([replace(row, cells=row.cells[: row.end]) for row in whole], options)
@@ -225,8 +220,9 @@ def _locate(rows: list[_Row], options: TableOptions) -> int:
 def _groups(row: _Row, below: _Row) -> bool:
     """Whether a row names groups of columns, in merged cells or again for each, and the row below it the columns."""
     over = [cell.strip() for cell in row.cells]
-    # The first column may be an index; elsewhere the name of a group may be that of its only column.
-    names = [cell.strip() or above for cell, above in zip_longest(below.cells, over, fillvalue="")]
+    # The first column may be an index. Where groups are named again, one may have the name of its only column.
+    again = any(name and name == other for name, other in pairwise(over))
+    names = [cell.strip() or (above if again else "") for cell, above in zip_longest(below.cells, over, fillvalue="")]
     filled = [name for name in names if name]
     return (
         len({*filter(None, over)}) < len(filled) == len(set(filled))
@@ -254,8 +250,8 @@ def _is_above(row: _Row, later: list[_Row], width: int, header: _Row | None) -> 
         return True
     if width < 2 or row.end > 2:
         # A title may have commas: a blank follows them.
-        spaced = header is not None and _has_spaced(row) and not _has_spaced(header)
-        return row.end > 2 and named and (spaced or len(row.cells) * 2 < width)
+        is_title = header is not None and _has_spaced(row) and not _has_spaced(header)
+        return row.end > 2 and named and (is_title or len(row.cells) * 2 < width)
     table = [other for other in later if len(other.cells) == width]
     if row.end == 1:
         # A column of texts with commas is no table of more columns: there a blank follows the comma.
@@ -409,12 +405,6 @@ class RowParser(Protocol):
 
 class TableReader:
     """Reads the header of a table at once and the rows on demand.
-
-    Args:
-        parser: yields the rows.
-        layout: from `find_layout` or `find_sheet_layout`.
-        path: the input's name in messages.
-        skip_rows: rows below the header that the user says are none.
 
     Raises:
         InputError: the header cannot be read.
@@ -610,11 +600,7 @@ class TableReader:
 
 
 def open_table(source: TextInput, delimiter: str | None) -> RowStream:
-    """Find the dialect and the header of a table, and start reading.
-
-    Args:
-        source: the input.
-        delimiter: the format's own, or `None` to find it.
+    """Find the dialect and the header of a table, and start reading; `delimiter` is the format's own.
 
     Raises:
         InputError: the header cannot be read, or is not where the user says.

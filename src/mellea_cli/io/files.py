@@ -162,13 +162,7 @@ class TextOutput:
 
 
 class ByteOutput:
-    """Buffered writer for a file descriptor.
-
-    Args:
-        fd: the descriptor.
-        name: the name in messages.
-        owned: whether `close` closes the descriptor.
-    """
+    """Buffered writer for a file descriptor; `close` closes one that is `owned`."""
 
     def __init__(self, fd: int, name: str, *, owned: bool = True) -> None:
         self._fd = fd
@@ -329,10 +323,6 @@ def sync_folder(folder: Path) -> None:
 def atomic_write(target: OutputTarget, pieces: Iterable[str]) -> None:
     """Write text in UTF-8; an existing file is replaced when all of it is written.
 
-    Args:
-        target: where to, from `resolve_output`.
-        pieces: the text, piece by piece.
-
     Raises:
         OutputError: the target cannot be written.
         ReaderGone: the reader closed the pipe.
@@ -362,10 +352,6 @@ class OutputLock:
     """Exclusive lock on an output, held until `release` or until the process ends, however it ends.
 
     The lock belongs to the open file, not to the name: the file of a dead process holds nothing.
-
-    Args:
-        path: the lock file.
-        output: the output's name in messages.
     """
 
     def __init__(self, path: Path, output: str) -> None:

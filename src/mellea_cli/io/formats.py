@@ -385,13 +385,7 @@ def output_format(path: str) -> str:
 
 
 def binary_format(head: bytes, wanted: str | None, path: str) -> BinaryFormat | None:
-    """Return the format of an input that is no text: the user's choice, else that of its first bytes or its name.
-
-    Args:
-        head: the first bytes.
-        wanted: the user's choice, or `None`.
-        path: the file's name.
-    """
+    """Return the format of an input that is no text: the user's choice, else that of its first bytes or its name."""
     name = known_format(wanted) if wanted is not None else None
     if name is None:
         found = (one for at, magic, one in _BINARY_FORMATS if head.startswith(magic, at))

@@ -182,10 +182,6 @@ def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
     Of several levels the one nearest to the top counts, and of several lists those with the named columns, or with a
     text. An object with a text of its own is a row, unless the rows in it are more surely the text: the comments on
     something that is described.
-
-    Args:
-        value: the object.
-        names: columns that a row has.
     """
     if not isinstance(value, dict):
         return []
@@ -314,12 +310,7 @@ class JsonStream:
     """Reads objects from an array, or from a sequence of objects.
 
     Broken syntax ends the reading: inside an array there is no safe place to continue. An element that is not an
-    object is one bad row.
-
-    Args:
-        chunks: the text in pieces as they arrive.
-        path: the input's name in messages.
-        names: columns that a row has, so that an object with one of them is a row and no wrapper of rows.
+    object is one bad row. An object with one of the named columns is a row and no wrapper of rows.
     """
 
     def __init__(self, chunks: Iterator[str], path: str, names: Sequence[str] = ()) -> None:

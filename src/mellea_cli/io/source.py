@@ -31,6 +31,7 @@ from mellea_cli.io.formats import (
     FORMATS,
     PARTS,
     TEXT_CELLS,
+    TEXT_TABLES,
     WORKBOOKS,
     BinaryFormat,
     ColumnType,
@@ -425,6 +426,11 @@ class Source:
         rows = open_rows(data, self._options)
         self._header = tuple(dict.fromkeys((*self._header, *rows.header)))
         self.dialect = self.dialect or rows.dialect
+        if (
+            not (rows.dialect or rows.header or self._options.format)
+            and format_of_name(data.packed_name) in TEXT_TABLES
+        ):
+            self._note_once(f"{data.name}: holds JSON, whatever its name says")
         try:
             rows = with_columns(rows, mapping)
         except InputError as error:
@@ -560,12 +566,7 @@ def _refuse_options(data: ByteInput, options: SourceOptions, binary: BinaryForma
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:
-    """Find the columns of the text and the id, and read as many rows for it as are needed.
-
-    Args:
-        rows: the rows.
-        mapping: finds the columns.
-        but: columns that do not hold the text.
+    """Find the columns of the text, not one of `but`, and of the id, and read as many rows for it as are needed.
 
     Raises:
         InputError: a named column does not exist, or none is clearly the text.

@@ -717,12 +717,7 @@ class EditedRows:
         self._changed: dict[int, Mapping[str, Any]] = {}
 
     def keep(self, earlier: EarlierOutput | None, items: Iterable[Item] | None, *, overwrite: bool) -> None:
-        """Find the rows of the earlier output among the items.
-
-        Args:
-            earlier: what is there.
-            items: the items of the run; `None` when they can be read only once: they are found as they come.
-            overwrite: whether the user allows rows to be lost.
+        """Find the rows of the earlier output among the items; `None` for those that can be read only once.
 
         Raises:
             UsageError: rows or edits would be lost.
