@@ -281,8 +281,6 @@ _GAP = re.compile(r"[\s,:\ufeff]*")
 # What stands around the JSON of a script, of a call, or of an API that guards against being run as a script
 _BEFORE = re.compile(r"\)\]\}'?,?\s*|(?:(?:var|let|const) )?[A-Za-z_$][\w.$]*\s*[=(]\s*|//[^\n]*\n\s*")
 _LONGEST_BEFORE = 200
-# A header that is a list of its own, with the list of the first row below it
-_LISTS = re.compile(r'\[\s*"[^"\n]*"(?:\s*,\s*"[^"\n]*")*\s*\]\s*\n\[')
 _BEHIND = ");"
 
 
@@ -340,10 +338,6 @@ class JsonStream:
                 first = self._peek()
         if first == "{":
             pages = yield from self._first_object()
-        elif first == "[" and _LISTS.match(self._text, self._at):
-            header: list[str] = []
-            while self._peek():
-                yield from self._row_of(header)
         elif first not in ("", "["):
             raise self._error("expected a JSON array or JSON objects", "if this is not JSON, add --format")
         while mark := self._peek():
