@@ -158,6 +158,12 @@ TABLES = [
         ["1 line above the header, which is line 2"],
     ),
     Table(
+        "a title with the word for a text, which a spreadsheet has filled up",
+        "Feedback board,,\nInbox,,\nid,channel,comment\n1,web,late\n",
+        ["late"],
+        ["2 lines above the header, which is line 3"],
+    ),
+    Table(
         "a title with commas",
         "Comments\nMarch 1, 2024 - March 31, 2024\nid,comment,n\n1,late,3\n",
         ["late"],

@@ -209,7 +209,7 @@ def _locate(rows: list[_Row], options: TableOptions) -> int:
     table = next(at for at, row in enumerate(rows) if len(row.cells) == width) if counts else 0
     narrow = width / 2 if all(len(row.cells) == width for row in rows[table:]) else 0
     named = [at for at, row in enumerate(rows[:_HEADER_ROWS]) if len(row.cells) >= narrow and _has_names(row, options)]
-    wide = [at for at in named if len(rows[at].cells) > 1]
+    wide = [at for at in named if rows[at].end > 1]
     header = rows[wide[0]] if wide else None
     for at, row in enumerate(rows[:_HEADER_ROWS]):
         if at in wide or (at in named and not wide) or not _is_above(row, rows[at + 1 :], width, header):

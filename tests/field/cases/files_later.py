@@ -43,6 +43,7 @@ _HEADERS = (
     _extra("questions", "SoGoSurvey's export", "The second line has the questions, and nothing about the respondent.", "Response No,Completion Date,Q1,Q2\n,,How satisfied are you?,Please share any comments\n", '{n},2024-03-01,4,"{text}"', says=("Q2", "extra header row")),
     _read("header-first-row-is-data", "extra header rows", "tables whose first row has a hole", "A word among numbers, and an empty cell, make no header of a row.", "in.csv", "id,score,feedback\n,unknown,The seat is torn.\n" + _rows("{n},4,{text}"), rows=3, answered=3, summaries=("seat", "two weeks", "love it")),
     _extra("title-with-word", "QuestionPro's export", "The survey's name, above the table, has a word for a text.", "Survey Name,Customer Feedback 2024\nTotal Responses,2\n\nResponse ID,Response Status,IP Address,Duplicate,Country Code,Q1. How likely are you to recommend us?,Q2. Why?\n", '{n},Completed,1.1.1.1,,DE,4,"{text}"', says=("Q2", *_LEFT_OUT)),
+    _extra("title-filled-up", "monday.com's export of a board", "The board's name, and that of its group, stand above.", "Feedback board,,,\nInbox,,,\nName,Feedback,Status,Date\n", "T{n},{text},New,2024", columns=("Feedback",), says=_LEFT_OUT),
     _extra("title-with-commas", "Google Ads' reports", "A title has a word for a text, and the dates below it have commas.", "Feedback report\nMarch 1, 2024 - March 31, 2024\nCampaign,Comment,Clicks\n", 'a,"{text}",{n}', columns=("Comment",), says=_LEFT_OUT),
 )  # fmt: skip
 
