@@ -372,7 +372,7 @@ def _file_rows(target: OutputTarget, form: OutputForm, columns: Iterable[str] = 
     """The rows of the file, in whatever encoding a spreadsheet has saved it, and however its header is written."""
     encoding = _code_page(target.path) if form.format in TEXT_TABLES else None
     _check_parts(target, form)
-    known = [*columns, *form.names]
+    known = [*columns, *form.names, *(f"mellea_{name}" for name in form.names)]
     spelt = {folded(name): name for name in known}
     try:
         with closing(open_bytes(str(target.path))) as data:
