@@ -137,6 +137,8 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
                 regular = fit / len(body) if body else 1.0
                 if quoting == "spaced":
                     regular += 0.01  # equal is enough
+            if not given and delimiter in _RARE and regular < 1:
+                continue  # the character is part of a name or a text
             score = (_has_names(rows[header], options), regular, width)
             # A rarer way of quoting must make more rows regular.
             if score > best_score and (quoting == "doubled" or regular > best_score[1] or delimiter != best.delimiter):
@@ -217,11 +219,15 @@ def _locate(rows: list[_Row], options: TableOptions) -> int:
     return 0
 
 
+def _repeats(names: Sequence[str]) -> bool:
+    return any(name.strip() and name == other for name, other in pairwise(names))
+
+
 def _groups(row: _Row, below: _Row) -> bool:
     """Whether a row names groups of columns, in merged cells or again for each, and the row below it the columns."""
     over = [cell.strip() for cell in row.cells]
     # The first column may be an index. Where groups are named again, one may have the name of its only column.
-    again = any(name and name == other for name, other in pairwise(over))
+    again = _repeats(over)
     names = [cell.strip() or (above if again else "") for cell, above in zip_longest(below.cells, over, fillvalue="")]
     filled = [name for name in names if name]
     return (
@@ -270,7 +276,7 @@ def _layout(rows: list[_Row], header: int, delimiter: str, quoting: Quoting, opt
     over = rows[header - 1].cells if header and _groups(rows[header - 1], rows[header]) else []
     count = options.skip_rows
     if count is None:
-        marked = bool(over) or not names[0].strip()
+        marked = _repeats(over) or not names[0].strip()
         extra = (at for at in range(len(body)) if at == _MOST_EXTRA or not _is_header(names, body[at:], marked))
         count = next(extra, 0)
     return TableLayout(
@@ -315,7 +321,7 @@ _CODE = re.compile(r"\S*[\d_]\S*")
 def _is_header(names: Sequence[str], body: list[_Row], marked: bool) -> bool:
     """Whether the first row below the header is a further header row.
 
-    `marked` says that groups stand above the header, or that its first column, an index, has no name.
+    `marked` says that names of groups are repeated above the header, or that its first column, an index, has no name.
     """
     row, below = body[0], body[1:]
     first = row.cells
@@ -351,7 +357,7 @@ def _are_labels(names: Sequence[str], first: Sequence[str], below: list[_Row]) -
         return False
     if sum(bool(cell.strip()) and folded(cell) == folded(name) for cell, name in zip(first, names, strict=True)) > 1:
         return True
-    if any(name.strip() and name == other for name, other in pairwise(names)):
+    if _repeats(names):
         return True
     codes = all(_CODE.fullmatch(name) for name, cell in zip(names, first, strict=True) if cell.strip())
     return all(" " in word for word in words) and (not blank or codes)
