@@ -184,13 +184,7 @@ def is_null(text: Any) -> bool:
 def find_text(columns: Sequence[str], sample: Sequence[Mapping[str, Any]], *, last: bool = True) -> list[str] | None:
     """Return the columns that may hold the text: one when it is clear, several or none when it is not.
 
-    Args:
-        columns: the names.
-        sample: the first rows.
-        last: whether no further row decides.
-
-    Returns:
-        `None` when more rows are needed.
+    The sample has the first rows. Unless they are the last that decide, `None` means that more are needed.
     """
     # Of `Comment` and `Comment_2`, which were both called `Comment`, none is the text.
     repeated = {name for name in columns if f"{name}_2" in columns}
@@ -339,17 +333,10 @@ class ColumnMapping:
         header: bool = False,
         last: bool = True,
     ) -> bool:
-        """Find the column with the text when the user named none.
+        """Find the column with the text when the user named none; `False` means that more rows are needed.
 
-        Args:
-            columns: the names to choose from.
-            sample: the first rows.
-            line: the line for messages.
-            header: whether the names come from a header, which may be the first row of a file without one.
-            last: whether no further row decides.
-
-        Returns:
-            Whether it is found; not found, more rows are needed.
+        The names may come from a `header`, which may be the first row of a file without one. In the `last` rows it is
+        found, or it is an error.
 
         Raises:
             InputError: no column is clearly the text.
