@@ -35,6 +35,13 @@ def test_an_unknown_setting_is_refused_with_the_nearest(config: dict[str, object
     assert "limit" in raised.value.hint or "summarise" in raised.value.hint
 
 
+def test_a_mark_of_windows_editor_is_no_setting(tmp_path: Path) -> None:
+    """A byte order mark in front of the settings."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbfconcurrency = 2\r\n")
+    assert read_config(path) == {"concurrency": 2}
+
+
 def test_a_broken_configuration_names_the_file(tmp_path: Path) -> None:
     """And an absent one is simply empty."""
     path = tmp_path / "config.toml"

@@ -107,6 +107,7 @@ def test_one_output_each(mellea: Run, exports: Path, tmp_path: Path) -> None:
         (("a.csv", "-", "-o", "x.csv"), "standard input cannot be one of several inputs"),
         (("a.csv", "c.csv", "-o", "x.csv"), "c.csv: no such file"),
         (("a.csv", "b", "-o", "a.csv"), "is an input and the output at once"),
+        (("a.csv", "", "-o", "x.csv"), "'': no such file"),
     ],
 )
 def test_what_cannot_work_is_said_at_once(mellea: Run, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mellea_cli.errors import InputError, UsageError
 from mellea_cli.io.formats import TEXT_CELLS, ColumnType
+from mellea_cli.io.source import open_source
 from tablefiles import convert, read_table, write_table
 
 FORMATS = pytest.mark.parametrize("form", ["parquet", "arrow"])
@@ -187,6 +188,23 @@ def test_a_broken_file_is_named(tmp_path: Path, form: str) -> None:
         path.write_bytes(data)
         with pytest.raises(InputError, match=rf"in\.{form}: is no \w+ file, or a broken one"):
             read_table(path)
+
+
+@pytest.mark.parametrize("name", ["in.arrow", "in.arrows", "in"])
+def test_a_stream_of_arrow_is_read(tmp_path: Path, name: str) -> None:
+    """Data sets are stored so, under any name."""
+    stored = pa.table({"text": ["Good.", "Late."]})
+    with pa.ipc.new_stream(tmp_path / name, stored.schema) as writer:
+        writer.write_table(stored)
+    assert read_table(tmp_path / name) == [{"text": "Good."}, {"text": "Late."}]
+
+
+def test_the_text_inside_a_column_is_found(tmp_path: Path) -> None:
+    """A column of objects is not the text itself, whatever its name."""
+    pq.write_table(pa.table({"id": [1], "review": [{"text": "Good.", "stars": 5}]}), tmp_path / "in.parquet")
+    with open_source(str(tmp_path / "in.parquet")) as source:
+        assert [item.text for item in source] == ["Good."]
+        assert source.text_columns == ("review.text",)
 
 
 def test_a_pipe_and_a_packed_file_are_read(tmp_path: Path) -> None:

@@ -57,8 +57,7 @@ def test_the_only_table_needs_no_name(tmp_path: Path, make: Make, name: str) -> 
 @BOTH
 @pytest.mark.parametrize(
     ("part", "words", "hint"),
-    [("", "has 2 tables: my feedback, orders", "name one: .*::my feedback, or use --query"),
-     ("::feedback", "has no table 'feedback'", "did you mean .*::my feedback"),
+    [("::feedback", "has no table 'feedback'", "did you mean .*::my feedback"),
      ("::zzzzzz", "has no table 'zzzzzz'", "it has my feedback, orders")],
 )  # fmt: skip
 def test_an_unclear_table_is_refused(tmp_path: Path, make: Make, name: str, part: str, words: str, hint: str) -> None:
@@ -69,6 +68,20 @@ def test_an_unclear_table_is_refused(tmp_path: Path, make: Make, name: str, part
     import re
 
     assert re.search(hint, caught.value.hint)
+
+
+@BOTH
+def test_the_only_table_with_a_text_is_read(tmp_path: Path, make: Make, name: str) -> None:
+    """Of several tables, which is said; with two of them the message names both."""
+    make(tmp_path / name, TWO)
+    notes: list[str] = []
+    with open_source(str(tmp_path / name), note=notes.append) as source:
+        assert [item.text for item in source] == ["Späte Lieferung", "", ""]
+    assert any("the table is 'my feedback'" in note and note.endswith("not read: orders") for note in notes)
+    make(tmp_path / name, "ALTER TABLE orders ADD COLUMN comment VARCHAR")
+    with pytest.raises(InputError, match="has 2 tables: my feedback, orders") as caught:
+        read_table(tmp_path / name)
+    assert caught.value.hint.endswith("::my feedback, or use --query")
 
 
 @BOTH

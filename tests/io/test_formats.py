@@ -32,7 +32,7 @@ def test_format_is_read_off_the_last_suffix(path: str, form: str | None) -> None
         ("", None, "a.jsonl", "jsonl"),
         ('[{"a": 1}]', None, "a.jsonl", "json"),
         ('{"a": 1}\n{"a": 2}', None, "a.json", "jsonl"),
-        ('{"a": 1}', None, "a.csv", "csv"),
+        ('{"a": 1}', None, "a.csv", "jsonl"),
         ('{"a": 1}', "csv", "a.jsonl", "csv"),
         ("x", "NDJSON", "a.csv", "jsonl"),
         ("x", None, "a.json", "json"),

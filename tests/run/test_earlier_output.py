@@ -146,6 +146,32 @@ def test_an_edit_survives_a_spreadsheet(
     assert "2 cells edited in 2 rows (2, 5), kept" in said
 
 
+def test_names_in_another_case_and_empty_rows_are_no_news(summarise: Callable[..., Process], tmp_path: Path) -> None:
+    """The columns are the same ones, and an empty row holds nothing."""
+    summarise("out.csv")
+    path = tmp_path / "out.csv"
+    rows = table(path)
+    header = list(rows[0])
+    rows[1]["summary"] = MINE
+    save_table(
+        path, [{name.upper(): value for name, value in row.items()} for row in [*rows, dict.fromkeys(rows[0], "")]]
+    )
+    said = summarise("out.csv").stderr
+    assert "1 cell edited in 1 row" in said
+    assert list(table(path)[0]) == header
+    assert table(path)[1]["summary"] == MINE
+
+
+def test_a_remark_among_the_rows_stops_the_run(summarise: Callable[..., Process], tmp_path: Path) -> None:
+    """It is no row, so it would be gone."""
+    summarise("out.csv")
+    path = tmp_path / "out.csv"
+    path.write_text(before := path.read_text() + "\nChecked by Ann\n")
+    assert "has 1 line below the rows (line 8), which this run would remove" in summarise("out.csv", code=2).stderr
+    assert path.read_text() == before
+    summarise("out.csv", "--overwrite")
+
+
 def test_edits_survive_sorting_and_deleting(summarise: Callable[..., Process], tmp_path: Path) -> None:
     """Rows come back in the order of the input, a deleted one too, which is said."""
     summarise()

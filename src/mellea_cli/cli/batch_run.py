@@ -26,7 +26,7 @@ from mellea_cli.io.batch_jobs import is_custom_id
 from mellea_cli.io.byte_input import split_part
 from mellea_cli.io.columns import ID_COLUMN, listed
 from mellea_cli.io.corrections import CorrectionsFile, corrections_path
-from mellea_cli.io.files import OutputLock, OutputTarget, output_error, resolve_output
+from mellea_cli.io.files import OutputLock, OutputTarget, output_error, resolve_output, same_file
 from mellea_cli.io.formats import DATABASES, format_of_name, known_format, output_format
 from mellea_cli.io.journal import Journal, MemoryAnswers, remove_journal
 from mellea_cli.io.sink import OrderedSink, SinkOptions, open_dead_letters, open_sink
@@ -276,7 +276,7 @@ def folder_files(folder: Path, pattern: str | None, but: Sequence[Path] = ()) ->
 
 def with_files(options: RunOptions) -> RunOptions:
     """The options with the files of each folder among the inputs in its place."""
-    folders = [path for path in options.inputs or () if path != "-" and Path(path).is_dir()]
+    folders = [path for path in options.inputs or () if path not in ("", "-") and Path(path).is_dir()]
     if options.pattern and not folders:
         raise UsageError("--pattern is for folders", hint="name a folder, or omit it")
     if not folders:
@@ -308,6 +308,10 @@ def check_options(options: RunOptions) -> None:
         raise OutputError("standard output is closed", hint="name a file with -o")
     if options.no_lock and options.uses_batch_files:
         raise UsageError("batch files need a journal with locks", hint="choose a folder with locks with -o")
+    if resolve_output(options.output).kind == "stdout":
+        for name in options.inputs or ():
+            if name != "-" and same_file("/dev/stdout", name):
+                raise UsageError(f"{name}: is the input and standard output at once", hint="name another file with -o")
     roles: dict[str, str] = {}
     for role, path in _files(options):
         real = os.path.realpath(path)

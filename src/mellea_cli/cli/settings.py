@@ -35,8 +35,8 @@ def config_path(environ: Mapping[str, str] = os.environ) -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """Read the configuration file; empty when there is none."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        # Windows' editor puts a mark in front.
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except PermissionError as error:

@@ -29,6 +29,7 @@ _GZIP_WINDOW = 31  # zlib's code for a gzip header and trailer with the largest 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZIP_MAGIC = b"PK\x03\x04"
 _MAGIC_BYTES = 4
+_MOST_PACKED = 2
 PART = "::"  # Between a file and what is taken out of it: a table, a sheet, a file of an archive
 
 
@@ -69,7 +70,7 @@ def open_bytes(path: str, stream: BinaryIO | None = None) -> ByteInput:
             message = "is not there yet: its run was interrupted, or goes on"
             hint = "mellea status shows a run that goes on; else the same summarise command again continues it"
             raise InputError(message, path=name, hint=hint) from error
-        raise InputError("no such file", path=name, hint=_missing_file_hint(Path(path), path)) from error
+        raise InputError("no such file", path=name or "''", hint=_missing_file_hint(Path(path), path)) from error
     except ValueError as error:
         raise InputError(f"not a file name: {error}", path=repr(name)) from error
     except OSError as error:
@@ -91,6 +92,8 @@ def _open_file(path: str) -> int:
 
 
 def _missing_file_hint(path: Path, written: str) -> str:
+    if not written:
+        return "the name is empty: check the variable that it comes from"
     if re.match(r"[a-z]{3,5}:/+", written, re.IGNORECASE):
         return "an input is a file: fetch it first, such as with curl -o FILE ADDRESS, and name that"
     if path.is_symlink():
@@ -106,12 +109,8 @@ def _missing_file_hint(path: Path, written: str) -> str:
 class ByteInput:
     """Bytes that can be read from the start: once, or several times when the input is a regular file.
 
-    Args:
-        name: the name in messages.
-        fd: a descriptor that this object closes, or `None` when `stream` is given.
-        stream: a binary stream to read instead of a descriptor; `stop` cannot interrupt it while it waits.
-        path: the file, empty for standard input.
-        part: what is to be taken out of it: a table, a sheet or a file of an archive; empty for the only one.
+    It closes the descriptor. `stop` cannot interrupt a stream, which is given instead of one, while that waits. `part`
+    is what is to be taken out of the file: a table, a sheet or a file of an archive; empty for the only one.
     """
 
     def __init__(
@@ -204,19 +203,19 @@ class ByteInput:
                 files.
             UsageError: what unpacks it is not installed.
         """
-        raw = self._raw_chunks()
-        head = b""
-        for piece in raw:
-            head += piece
-            if len(head) >= _MAGIC_BYTES:
+        head, pieces = _with_head(self._raw_chunks())
+        packed = False
+        # A web server packs what is packed already, and the browser stores both.
+        for _ in range(_MOST_PACKED):
+            if head.startswith(_GZIP_MAGIC):
+                pieces = self._unpacked(pieces)
+            elif head.startswith(_ZSTD_MAGIC):
+                pieces = self._unpacked_zstd(pieces)
+            else:
                 break
-        pieces: Iterator[bytes] = chain((head,) if head else (), raw)
-        self._packed = head.startswith((_GZIP_MAGIC, _ZSTD_MAGIC))
-        if head.startswith(_GZIP_MAGIC):
-            pieces = self._unpacked(pieces)
-        elif head.startswith(_ZSTD_MAGIC):
-            pieces = self._unpacked_zstd(pieces)
-        elif head.startswith(_ZIP_MAGIC):
+            self._packed = packed = True
+            head, pieces = _with_head(pieces)
+        if head.startswith(_ZIP_MAGIC) and not packed:
             pieces = self._from_archive(pieces)
         for piece in pieces:
             self.delivered += len(piece)
@@ -342,6 +341,16 @@ class ByteInput:
         return names[0]
 
 
+def _with_head(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, and all of them again."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= _MAGIC_BYTES:
+            break
+    return head, chain((head,) if head else (), pieces)
+
+
 def _is_hidden(name: str) -> bool:
     # macOS packs a folder with its own notes about each file.
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
@@ -420,6 +429,8 @@ def choose_encoding(head: bytes, wanted: str | None, path: str) -> Encoding:
         return Encoding(mark[1], length)
     if utf16 := _unmarked_utf16(head):
         raise InputError("looks like UTF-16 without a byte order mark", path=path, hint=f"add --encoding {utf16}")
+    if b"\x1b$B" in head or b"\x1b$@" in head:
+        raise InputError("is ISO-2022-JP, not UTF-8 text", path=path, hint="add --encoding iso-2022-jp")
     return Encoding("utf-8")
 
 
@@ -450,7 +461,7 @@ def _unmarked_utf16(head: bytes) -> str:
 # Encodings of real exports. In a short text several fit equally well: then the first of them is guessed.
 _LIKELY_CODECS = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "cp932", "gb18030", "big5", "cp949", "latin_1",
-    "mac_roman"
+    "mac_roman", "euc_jp", "koi8_r", "cp866", "cp1255", "cp1256"
 ]  # fmt: skip
 # Encodings of Latin letters, which the library's measures confuse. Those of old systems need better evidence.
 _LATIN_CODECS = ("cp1252", "cp1250", "cp1254", "latin_1")
@@ -464,22 +475,14 @@ _SNIPPET = 20
 
 
 def _undecodable(error: UnicodeDecodeError, sample: bytes, encoding: Encoding, path: str, line: int) -> InputError:
-    """Return the error for bytes that are not text in the expected encoding.
-
-    Args:
-        error: what the decoder said.
-        sample: bytes of the input, the more the better the guess.
-        encoding: what was expected.
-        path: the input's name.
-        line: the line with the bytes.
-    """
+    """Return the error for bytes that are not text in the expected encoding; a longer sample makes a better guess."""
     data: bytes = error.object
     bad = data[error.start : max(error.end, error.start + 1)][:4]
     around = data[max(0, error.start - _SNIPPET) : error.start + _SNIPPET]
     hint = "name the encoding with --encoding NAME"
     if encoding.codec == "utf-8" and any(map(_is_utf8, sample.splitlines())):
         hint = "other lines are UTF-8: write this one again, as --encoding would spoil the others"
-    elif (guess := _guess_codec(sample)) and guess != encoding.codec:
+    elif (guess := guess_codec(sample)) and guess != encoding.codec:
         text = "".join(char if char.isprintable() else " " for char in around.decode(guess, "replace")).strip()
         hint = f"add --encoding {guess} if this reads right: {text}"
     shown = f"byte 0x{bad.hex()}" if len(bad) == 1 else f"bytes 0x{bad.hex(' ').replace(' ', ' 0x')}"
@@ -494,7 +497,8 @@ def _is_utf8(line: bytes) -> bool:
         return False
 
 
-def _guess_codec(sample: bytes) -> str:
+def guess_codec(sample: bytes) -> str:
+    """The likely encoding of a text that is not UTF-8; empty when none is."""
     from charset_normalizer import from_bytes
 
     # The library's own choice prefers rare encodings for short texts, so its measures are used with our order.
@@ -605,12 +609,8 @@ class LineCounter:
 class Lines:
     """Physical lines of an input as `(number, bytes)`, line ends kept.
 
-    A line ends at LF, CR LF or a lone CR, and nowhere else: U+2028 inside a text does not split it.
-
-    Args:
-        chunks: the bytes, without a byte order mark.
-        encoding: the encoding of the bytes.
-        path: the input's name in messages.
+    A line ends at LF, CR LF or a lone CR, and nowhere else: U+2028 inside a text does not split it. The bytes come
+    without a byte order mark.
     """
 
     def __init__(self, chunks: Iterator[bytes], encoding: Encoding, path: str) -> None:

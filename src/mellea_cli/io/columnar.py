@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any
 
 from mellea_cli.errors import InputError
 from mellea_cli.extensions import extra_module
 from mellea_cli.io.columns import plain_value, seconds_of_text
-from mellea_cli.io.formats import BinaryFormat, ColumnType, FileInput, RawRow, RowOutput, RowStream
+from mellea_cli.io.formats import PARTS, BinaryFormat, ColumnType, FileInput, RawRow, RowOutput, RowStream
 from mellea_cli.io.writers import TypedTable, cell_text
 
 _BATCH_ROWS = 2_000
@@ -43,11 +44,14 @@ class ArrowFormat(BinaryFormat):
 
     def read_file(self, source: FileInput) -> RowStream:
         pyarrow = extra_module("pyarrow", "Arrow files")
-        file = _opened(source, "Arrow", lambda: pyarrow.ipc.open_file(pyarrow.memory_map(source.path)))
+        with Path(source.path).open("rb") as file:
+            # Without the mark of a file it is a stream, as data sets are stored.
+            opens = pyarrow.ipc.open_file if file.read(6) == b"ARROW1" else pyarrow.ipc.open_stream
+        file = _opened(source, "Arrow", lambda: opens(pyarrow.memory_map(source.path)))
 
         def batches() -> Iterator[Any]:
-            for number in range(file.num_record_batches):
-                batch = file.get_batch(number)
+            whole = map(file.get_batch, range(file.num_record_batches)) if hasattr(file, "get_batch") else file
+            for batch in whole:
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
                     yield batch.slice(start, _BATCH_ROWS)
 
@@ -116,6 +120,7 @@ def _kinds(types: Any, kind: Any) -> frozenset[str]:
         ("datetime", types.is_timestamp),
         ("time", types.is_time),
         ("duration", types.is_duration),
+        (PARTS, types.is_nested),
     ):
         if matches(kind):
             return frozenset((name,))

@@ -23,10 +23,16 @@ ID_COLUMN = "id"
 SAMPLE_ROWS = 50  # Rows by which the text column is found when no name tells it
 PATH_ROWS = 1_000  # Rows in which a path into JSON must lead to something once
 
-# What databases and statistics programs write for "no value". What people type, such as none or n/a, is an answer.
-_NULLS = frozenset(
-    "NULL null Null (null) <null> [NULL] \\N NaN nan NAN -nan NA <NA> NaT #N/A #NA #NULL! undefined".split(" ")  # noqa: SIM905 - readable
-)
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What databases and other programs write for "no value". What people type, such as none or n/a, is an answer.
+_NULLS = _word_set("""
+NULL null Null (null) <null> [NULL] \\N NaN nan NAN -nan NA <NA> NaT undefined
+#N/A #NA #NULL! #NAME? #VALUE! #REF! #DIV/0! #NUM!
+""")
 _LONGEST_NULL = max(map(len, _NULLS))
 
 
@@ -47,10 +53,6 @@ def same_names(wanted: str, columns: Iterable[str]) -> list[str]:
     return [name for name in columns if folded(name) == fold]
 
 
-def _word_set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # Words of names, without accents. A name is a text column's when one of these words is in it and none of `_OTHER`.
 _WORDS = _word_set("""
 text comment comments feedback review reviews body message messages content contents remark remarks opinion opinions
@@ -69,8 +71,8 @@ velemeny megjegyzes szoveg comentariu recenzie yorum yorumlar mesaj σχολιο
 """)  # fmt: skip
 _WEAKER = _word_set("""
 description desc beschreibung descripcion descricao descrizione beschrijving omschrijving opis popis response responses
-details answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen reason
-grund begrundung motif explanation complaint beschwerde reclamation queja reclamo klacht
+details answer answers antwort antworten reponse respuesta risposta resposta antwoord odpowiedz notes notizen
+explanation complaint beschwerde reclamation queja reclamo klacht
 """)
 # Names in these scripts have no blanks: they end with such a word.
 _ENDINGS = tuple(_word_set("""
@@ -88,6 +90,8 @@ location place address city region branch store platform site website likes veri
 datum titel titre titulo titolo tytul data fecha heure hora uhrzeit zeitstempel anzahl nummer sterne punkte auteur
 autor autore nom nombre nome naam imie sprache langue idioma lingua betreff objet asunto oggetto onderwerp
 """)
+_MEASURES = _word_set("rating ratings score scores star stars grade quality status type kind category")
+_WHY = _word_set("why reason reasons warum grund begrundung pourquoi motif perche motivo waarom reden")
 _REPLIES = _word_set("response responses answer answers antwort reponse respuesta risposta")
 _NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 _LONG_WORD = 7
@@ -119,30 +123,37 @@ def _rank(name: str) -> int | None:
     if fold.rstrip(_CLOSING).endswith(_ENDINGS):
         return 10
     parts = _parts(name)
-    if len(parts) >= _QUESTION_PARTS or not _OTHER.isdisjoint(parts):
+    # The comment of a rating, or why it was given, is a text.
+    others = _OTHER - _MEASURES if parts and (_is_text_word(parts[-1]) or _WHY.intersection(parts)) else _OTHER
+    if len(parts) >= _QUESTION_PARTS or not others.isdisjoint(parts):
         return None
     if any(map(_is_text_word, parts)):
         # The response to a review is the owner's.
         return None if not _REPLIES.isdisjoint(parts) and parts[0].startswith("review") else 10 + 10 * (len(parts) > 1)
-    return _SURE if not _WEAKER.isdisjoint(parts) else None
+    return _SURE if not (_WEAKER | _WHY).isdisjoint(parts) else None
+
+
+def text_rank(columns: Iterable[str]) -> int | None:
+    """How well the best of some names fits the text, 0 the best; `None` when none does."""
+    return min((rank for name in columns if (rank := _rank(name)) is not None), default=None)
 
 
 def names_text(columns: Iterable[str]) -> bool:
     """Whether one of the columns holds the text by its name."""
-    return any((rank := _rank(name)) is not None and rank <= _SURE for name in columns)
+    return text_rank(columns) is not None
 
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
-_ADDRESS = re.compile(r"\S*(?:@|://)\S*")
+_NO_PROSE = re.compile(r"\S*(?:@|://)\S*|\w+/\d.*|\{.*\}|\[.*\]", re.DOTALL)  # an address, a browser, JSON
 _MOST_WORDS = 40
 _PROSE_WORDS = 3.0
 _CLEAR = 0.6  # A column is clearly the text when no other has more words than this part of its own
 
 
 def _words(cell: Any) -> float:
-    """Words of a cell of prose; 0 for numbers, dates and addresses."""
-    if not isinstance(cell, str) or _ADDRESS.fullmatch(text := cell.strip()):
+    """Words of a cell of prose; 0 for numbers, dates, addresses and JSON."""
+    if not isinstance(cell, str) or _NO_PROSE.fullmatch(text := cell.strip()):
         return 0.0
     if sum(map(str.isdigit, text)) > 0.3 * len(text):
         return 0.0
@@ -173,13 +184,7 @@ def is_null(text: Any) -> bool:
 def find_text(columns: Sequence[str], sample: Sequence[Mapping[str, Any]], *, last: bool = True) -> list[str] | None:
     """Return the columns that may hold the text: one when it is clear, several or none when it is not.
 
-    Args:
-        columns: the names.
-        sample: the first rows.
-        last: whether no further row decides.
-
-    Returns:
-        `None` when more rows are needed.
+    The sample has the first rows. Unless they are the last that decide, `None` means that more are needed.
     """
     # Of `Comment` and `Comment_2`, which were both called `Comment`, none is the text.
     repeated = {name for name in columns if f"{name}_2" in columns}
@@ -247,9 +252,12 @@ def text_paths(value: Any, before: str = "") -> list[str]:
 
 
 def _path_candidates(sample: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The paths in the first row whose last name is that of a text; DynamoDB writes the type behind it."""
+    """The paths in the first row whose last name is that of a text; a type, a form or a language may be behind it."""
     paths = text_paths(dict(sample[0])) if sample else []
-    return [path for path in paths if names_text([path.removesuffix(".S").rpartition(".")[2]])]
+    return [path for path in paths if names_text([_BEHIND.sub("", path).rpartition(".")[2]])]
+
+
+_BEHIND = re.compile(r"\.(?:S|stringValue|label|rendered|value|raw|plain|\$t|[#_$]text|[a-z]{2})$")
 
 
 def _holds_parts(values: Sequence[Any]) -> bool:
@@ -292,12 +300,7 @@ class ColumnMapping:
         self._path = path
 
     def check_header(self, columns: Sequence[str], line: int, labels: Mapping[str, str]) -> None:
-        """Find the named columns in the header of a table.
-
-        Args:
-            columns: the header.
-            line: its line.
-            labels: other names of columns, folded, from further header rows.
+        """Find the named columns in the header of a table; `labels` has names, folded, from further header rows.
 
         Raises:
             InputError: a named column does not exist, or its name fits several.
@@ -330,28 +333,20 @@ class ColumnMapping:
         header: bool = False,
         last: bool = True,
     ) -> bool:
-        """Find the column with the text when the user named none.
+        """Find the column with the text when the user named none; `False` means that more rows are needed.
 
-        Args:
-            columns: the names to choose from.
-            sample: the first rows.
-            line: the line for messages.
-            header: whether the names come from a header, which may be the first row of a file without one.
-            last: whether no further row decides.
-
-        Returns:
-            Whether it is found; not found, more rows are needed.
+        The names may come from a `header`, which may be the first row of a file without one. In the `last` rows it is
+        found, or it is an error.
 
         Raises:
             InputError: no column is clearly the text.
         """
-        is_json = header and columns[0].startswith(("{", "[{"))
         if not header:
             columns = [name for name in columns if not _holds_parts([row.get(name) for row in sample])]
-        found = [] if is_json else find_text(columns, sample, last=last)
+        found = find_text(columns, sample, last=last)
         if found is None:
             return False
-        if not found and not header and len(paths := _path_candidates(sample)) == 1:
+        if not found and len(paths := _path_candidates(sample)) == 1:
             found = paths
         if len(found) > 1:
             hint = f"name one: --text-field {found[0]!r}; given several times, the columns are joined"
@@ -363,14 +358,9 @@ class ColumnMapping:
         return True
 
     def find_named(self, rows: Sequence[Mapping[str, Any]], *, last: bool) -> bool:
-        """Find the named columns of JSON rows, which have no header; raises as `check_header` does.
+        """Whether the named columns of JSON rows, which have no header, are found; otherwise more rows are needed.
 
-        Args:
-            rows: the first rows.
-            last: whether no further row decides. A path may be missing in many rows, but not in all of them.
-
-        Returns:
-            Whether they are found; otherwise more rows are needed.
+        A path may be missing in many rows, but not in all of them: in the `last` ones it raises as `check_header` does.
         """
         if not rows:
             return last
@@ -448,10 +438,7 @@ class ColumnMapping:
 
     def _no_text(self, columns: Sequence[str], sample: Sequence[Mapping[str, Any]], line: int) -> InputError:
         hint = "name the column with the feedback: --text-field NAME"
-        paths = _path_candidates(sample)
-        if any(name.startswith(("{", "[{", '["')) for name in columns):
-            hint = "if this is JSON, add --format jsonl or json; else --text-field NAME"
-        elif paths:
+        if paths := _path_candidates(sample):
             hint = f"name the column with the feedback: --text-field {paths[0]}"
         elif _looks_like_a_row(columns):
             hint = "if the file has no line with the columns' names, put one on top; else --text-field NAME"

@@ -32,33 +32,19 @@ MODEL_VALUES = "model values"
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """One judgement of one field of one row.
+    """One judgement of one field of one row."""
 
-    Args:
-        item: the row's id as text.
-        text: the feedback.
-        field: the column, or the part of a nested one, such as `urgency`.
-        model: the model's value.
-        person: the person's value; equal to the model's where it was accepted.
-        who: the person.
-        when: the time, in ISO form.
-        sample: why the row was judged.
-        seed: the seed of the random sample.
-        size: the rows that the random sample is to have.
-        withdrawn: whether this takes the person's earlier judgements of the field back.
-    """
-
-    item: str
-    text: str
-    field: str
-    model: Any
-    person: Any
-    who: str = ""
-    when: str = ""
-    sample: Sample = "random"
-    seed: int | None = None
-    size: int | None = None
-    withdrawn: bool = False
+    item: str  # The row's id as text
+    text: str  # The feedback
+    field: str  # The column, or the part of a nested one, such as `urgency`
+    model: Any  # The model's value
+    person: Any  # The person's value; equal to the model's where it was accepted
+    who: str = ""  # The person
+    when: str = ""  # The time, in ISO form
+    sample: Sample = "random"  # Why the row was judged
+    seed: int | None = None  # The seed of the random sample
+    size: int | None = None  # The rows that the random sample is to have
+    withdrawn: bool = False  # Whether this takes the person's earlier judgements of the field back
 
     def line(self) -> str:
         """The judgement as a line of the file."""
@@ -271,17 +257,11 @@ _LONGEST_EXAMPLE = 800
 
 @dataclass(frozen=True, slots=True)
 class ReviewedRow:
-    """What is known about all fields of a judged row.
+    """What is known about all fields of a judged row."""
 
-    Args:
-        text: the feedback.
-        values: the person's values by field.
-        wrong: the fields in which the model had another value.
-    """
-
-    text: str
-    values: Mapping[str, Any]
-    wrong: frozenset[str]
+    text: str  # The feedback
+    values: Mapping[str, Any]  # The person's values by field
+    wrong: frozenset[str]  # The fields in which the model had another value
 
 
 def reviewed_rows(corrections: Corrections, names: Iterable[str]) -> list[ReviewedRow]:
@@ -303,11 +283,6 @@ def teaching_rows(rows: Sequence[ReviewedRow], label: str, most: int = EXAMPLES)
     value of `label` gets one row, so that no value is forgotten. The others go to the values with most errors. Within
     a value, rows where the model was wrong come first, and each next one is that which makes the chosen ones most
     similar to all of them (facility location, greedily; cosine of TF-IDF vectors of words).
-
-    Args:
-        rows: the judged rows.
-        label: the field whose values are kept in balance; empty for none.
-        most: the number of rows.
     """
     groups: dict[str, list[ReviewedRow]] = {}
     for row in rows:

@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Literal, Protocol
 
 from mellea_cli.errors import InputError, UsageError
@@ -29,6 +29,7 @@ from mellea_cli.io.columns import folded, listed, names_text
 from mellea_cli.io.formats import FILLED, CsvDialect, LeftOut, RawRow, RowStream, TextInput, format_of_name
 
 _CANDIDATES = (",", ";", "\t", "|")
+_RARE = "~^\x01\xa6\xa7"
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
 
@@ -80,6 +81,7 @@ class TableLayout:
     commented: bool = False  # Whether there are comment lines above the header
     sep_line: str = ""  # The line that states the delimiter
     junk: frozenset[tuple[str, ...]] = frozenset()  # The rows above the header
+    groups: tuple[str, ...] = ()  # The row above the header if it names groups of columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,11 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
         lines.pop()
     first = next((line for line in lines if line.strip("\ufeff \t\r\n")), "")
     stated = stated_delimiter(first)
-    given = options.delimiter or stated
+    # R separates with blanks, and quotes the names.
+    given = options.delimiter or stated or (" " if re.fullmatch(r'"[^"\n]*"(?: "[^"\n]*")+\r?\n?', first) else None)
     sample = "".join(lines)
     best, best_score = TableLayout(given or ","), (False, -1.0, 1)
-    for delimiter in (given,) if given else _CANDIDATES:
+    for delimiter in (given,) if given else (*_CANDIDATES, *filter(first.count, _RARE)):
         for quoting in _quotings(sample, delimiter):
             rows = _sample(sample, delimiter, quoting)
             if stated is not None and rows:
@@ -134,6 +137,8 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
                 regular = fit / len(body) if body else 1.0
                 if quoting == "spaced":
                     regular += 0.01  # equal is enough
+            if not given and delimiter in _RARE and regular < 1:
+                continue  # the character is part of a name or a text
             score = (_has_names(rows[header], options), regular, width)
             # A rarer way of quoting must make more rows regular.
             if score > best_score and (quoting == "doubled" or regular > best_score[1] or delimiter != best.delimiter):
@@ -144,12 +149,7 @@ def find_layout(text: str, options: TableOptions) -> TableLayout:
 
 
 def find_sheet_layout(rows: Sequence[tuple[int, list[str]]], options: TableOptions) -> TableLayout:
-    """Find the header by the first rows of a sheet.
-
-    Args:
-        rows: the rows that are not blank, with their numbers; all have as many cells.
-        options: what the user said.
-    """
+    """Find the header by the first rows of a sheet that are not blank, with their numbers; all have as many cells."""
     whole = [_Row(number, cells) for number, cells in rows]
     # Above a table there are often a few cells, and the sheet fills them up.
     header = _locate([replace(row, cells=row.cells[: row.end]) for row in whole], options)
@@ -207,38 +207,57 @@ def _locate(rows: list[_Row], options: TableOptions) -> int:
         return next((at for at, row in enumerate(rows) if row.line >= options.header_row), len(rows) - 1)
     counts = Counter(len(row.cells) for row in rows if row.end)
     width = max(counts, key=lambda width: counts[width] * (width - 1), default=1)
-    named = [at for at, row in enumerate(rows[:_HEADER_ROWS]) if _has_names(row, options)]
-    wide = [at for at in named if len(rows[at].cells) > 1]
+    # Above a table whose rows all are much wider, a row is a title, whatever its words.
+    table = next(at for at, row in enumerate(rows) if len(row.cells) == width) if counts else 0
+    narrow = width / 2 if all(len(row.cells) == width for row in rows[table:]) else 0
+    named = [at for at, row in enumerate(rows[:_HEADER_ROWS]) if len(row.cells) >= narrow and _has_names(row, options)]
+    wide = [at for at in named if rows[at].end > 1]
+    header = rows[wide[0]] if wide else None
     for at, row in enumerate(rows[:_HEADER_ROWS]):
-        if at in wide or (at in named and not wide) or not _is_above(row, rows[at + 1 :], width, bool(wide)):
+        if at in wide or (at in named and not wide) or not _is_above(row, rows[at + 1 :], width, header):
             return at + (at + 1 in wide and _groups(row, rows[at + 1]))
     return 0
 
 
+def _repeats(names: Sequence[str]) -> bool:
+    return any(name.strip() and name == other for name, other in pairwise(names))
+
+
 def _groups(row: _Row, below: _Row) -> bool:
-    """Whether a row names groups of columns, in merged cells, and the row below it the columns."""
-    names = [cell.strip() for cell in below.cells[: below.end]]
+    """Whether a row names groups of columns, in merged cells or again for each, and the row below it the columns."""
+    over = [cell.strip() for cell in row.cells]
+    # The first column may be an index. Where groups are named again, one may have the name of its only column.
+    again = _repeats(over)
+    names = [cell.strip() or (above if again else "") for cell, above in zip_longest(below.cells, over, fillvalue="")]
+    filled = [name for name in names if name]
     return (
-        sum(map(bool, map(str.strip, row.cells))) < len(names) == len(set(names))
-        and all(names)
-        and not any(char.isdigit() for name in names for char in name)
+        len({*filter(None, over)}) < len(filled) == len(set(filled))
+        and all(names[1 : max(row.end, below.end)])
+        and not any(char.isdigit() for name in filled for char in name)
     )
+
+
+def _has_spaced(row: _Row) -> bool:
+    return any(cell.startswith(" ") for cell in row.cells[1:])
 
 
 _LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
 _PROMPT = re.compile(r"(?:SQL|mysql|MariaDB[^>]{0,40}|\w+=[#>]?)> ", re.IGNORECASE)
 
 
-def _is_above(row: _Row, later: list[_Row], width: int, named: bool) -> bool:
+def _is_above(row: _Row, later: list[_Row], width: int, header: _Row | None) -> bool:
     """Whether a row above the first one that may be the header is a title, a comment, or a name with its value."""
     if row.broken or not later:
         return False
+    named = header is not None
     is_comment = row.cells[0].lstrip("\ufeff ").startswith("#") and (named or len(row.cells) != width)
     is_screen = named and (row.cells == _LETTERS[: len(row.cells)] or _PROMPT.match(row.cells[0]))
     if not row.end or is_comment or is_screen:
         return True
     if width < 2 or row.end > 2:
-        return row.end > 2 and named and len(row.cells) * 2 < width
+        # A title may have commas: a blank follows them.
+        is_title = header is not None and _has_spaced(row) and not _has_spaced(header)
+        return row.end > 2 and named and (is_title or len(row.cells) * 2 < width)
     table = [other for other in later if len(other.cells) == width]
     if row.end == 1:
         # A column of texts with commas is no table of more columns: there a blank follows the comma.
@@ -254,7 +273,12 @@ def _layout(rows: list[_Row], header: int, delimiter: str, quoting: Quoting, opt
     has_row_names = len(body) > 0 and all(
         len(row.cells) == len(names) + 1 and row.cells[0] == str(at) and row.cells[-1] for at, row in enumerate(body, 1)
     )
-    count = options.skip_rows if options.skip_rows is not None else _extra_rows(names, body)
+    over = rows[header - 1].cells if header and _groups(rows[header - 1], rows[header]) else []
+    count = options.skip_rows
+    if count is None:
+        marked = _repeats(over) or not names[0].strip()
+        extra = (at for at in range(len(body)) if at == _MOST_EXTRA or not _is_header(names, body[at:], marked))
+        count = next(extra, 0)
     return TableLayout(
         delimiter=delimiter,
         quoting=quoting,
@@ -264,6 +288,7 @@ def _layout(rows: list[_Row], header: int, delimiter: str, quoting: Quoting, opt
         has_row_names=has_row_names and len(names) > 1 and not _is_prose(body) and not _splits_text(names, body),
         commented=any(row.cells[0].startswith("#") for row in above),
         junk=frozenset(tuple(row.cells) for row in above),
+        groups=tuple(over),
     )
 
 
@@ -284,33 +309,58 @@ def _splits_text(names: Sequence[str], body: list[_Row]) -> bool:
     return bool(counts) or any(row.cells[-1].startswith(" ") for row in body)
 
 
-def _are_labels(names: Sequence[str], body: list[_Row]) -> bool:
-    """Whether the first row has words where all rows below it have numbers: what the names, which are codes, mean."""
-    first, rest = body[0].cells, body[1:]
-    if len(rest) < 2 or len(first) != len(names) or not all(cell.strip() for cell in first):
+_MOST_EXTRA = 3
+_TYPE = re.compile(
+    r"(?:nullable\(|lowcardinality\()*(?:u?int(?:eger|\d+)?|bigint|float\d*|double|decimal|numeric|bool(?:ean)?|str(?:ing)?"
+    r"|text|(?:var)?char|object|date(?:time)?\d*|timestamp|json|uuid)(?:\W.*)?",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"\S*[\d_]\S*")
+
+
+def _is_header(names: Sequence[str], body: list[_Row], marked: bool) -> bool:
+    """Whether the first row below the header is a further header row.
+
+    `marked` says that names of groups are repeated above the header, or that its first column, an index, has no name.
+    """
+    row, below = body[0], body[1:]
+    first = row.cells
+    rule = "".join(first)
+    # Qualtrics: the questions, and the ids of their columns
+    if not row.broken and (
+        any(_is_import_ids(one.cells) for one in body[:2])
+        or (folded(names[0]) == "v1" and folded(first[0]) == "responseid")
+        # The rule below the header of sqlcmd, psql and Markdown
+        or (len(rule) > 2 and "--" in rule and not rule.strip(" :+-"))
+    ):
+        return True
+    if row.broken or len(names) < 2:
         return False
-    numbers = [
-        cell
-        for at, cell in enumerate(first)
-        if all(len(row.cells) > at and _NUMBER.fullmatch(row.cells[at].strip()) for row in rest)
-    ]
-    return bool(numbers) and all(" " in cell.strip() and not any(map(str.isdigit, cell)) for cell in numbers)
+    if marked and below and first[0].strip() and not any(first[1:]) and not _ID.fullmatch(first[0]):
+        return any(below[0].cells[1:])  # pandas: the name of the index
+    return (
+        all(_TYPE.fullmatch(cell.strip()) for cell in first)
+        or bool(names[0].strip() and not first[0].strip() and _tells_answers(names, body))
+        or _are_labels(names, first, below)
+    )
 
 
-def _extra_rows(names: Sequence[str], body: list[_Row]) -> int:
-    """Return the number of further header rows."""
-    if not body or body[0].broken:
-        return 0
-    if len(body) > 1 and _is_import_ids(body[1].cells):
-        return 2  # Qualtrics: the questions, and the ids of their columns
-    first = body[0].cells
-    if _is_import_ids(first) or (folded(names[0]) == "v1" and folded(first[0]) == "responseid"):
-        return 1
-    if len(rule := "".join(first)) > 2 and "--" in rule and not rule.strip(" :+-"):
-        return 1  # the rule below the header of sqlcmd, psql and Markdown
-    if len(names) > 1 and _are_labels(names, body):
-        return 1
-    return int(len(names) > 1 and bool(names[0].strip()) and not first[0].strip() and _tells_answers(names, body))
+def _are_labels(names: Sequence[str], first: Sequence[str], below: list[_Row]) -> bool:
+    """Whether a row has words where all rows below it have numbers: what the names mean, or their codes."""
+    if len(below) < 2 or len(first) != len(names):
+        return False
+    columns = [[row.cells[at].strip() if at < len(row.cells) else "" for row in below] for at in range(len(names))]
+    blank = [at for at, cell in enumerate(first) if not cell.strip()]
+    words = [cell.strip() for cell, column in zip(first, columns, strict=True) if all(map(_NUMBER.fullmatch, column))]
+    words = [word for word in words if word]
+    if not words or any(char.isdigit() for word in words for char in word) or not all(all(columns[at]) for at in blank):
+        return False
+    if sum(bool(cell.strip()) and folded(cell) == folded(name) for cell, name in zip(first, names, strict=True)) > 1:
+        return True
+    if _repeats(names):
+        return True
+    codes = all(_CODE.fullmatch(name) for name, cell in zip(names, first, strict=True) if cell.strip())
+    return all(" " in word for word in words) and (not blank or codes)
 
 
 def _tells_answers(names: Sequence[str], body: list[_Row]) -> bool:
@@ -334,7 +384,8 @@ EXTRA = "extra header row"
 _TRIM = "\ufeff \t\u00a0\u200b"
 _LONGEST_NAME = 300
 _MOST_BELOW = 10_000  # Short rows that wait for the row below them
-_ODD = frozenset("#{")
+_END = "\x1a"  # DOS
+_ODD = frozenset(f"#{{{_END}")
 _SEP = "sep="
 _ID = re.compile(r"\S*\d\S*")
 _COUNT = re.compile(r"\(\d+ rows?(?: affected)?\)|\d+ rows? (?:selected|in set).*", re.IGNORECASE)
@@ -360,12 +411,6 @@ class RowParser(Protocol):
 
 class TableReader:
     """Reads the header of a table at once and the rows on demand.
-
-    Args:
-        parser: yields the rows.
-        layout: from `find_layout` or `find_sheet_layout`.
-        path: the input's name in messages.
-        skip_rows: rows below the header that the user says are none.
 
     Raises:
         InputError: the header cannot be read.
@@ -478,7 +523,7 @@ class TableReader:
             reason = EXTRA
         elif first.startswith("#") and (len(row) != width or (layout.commented and self.columns[0] != "#")):
             reason = "comment line"
-        elif tuple(row) in layout.junk or (first.casefold() == _SEP and not any(row[1:])):
+        elif row == [_END] or tuple(row) in layout.junk or (first.casefold() == _SEP and not any(row[1:])):
             reason = "line outside the table"
         if reason:
             self.left_out.add(reason, self._lines.first_line)
@@ -503,6 +548,7 @@ class TableReader:
             if isinstance(row, InputError):
                 raise row
             names = [cell.replace("\ufeff", "").strip() for cell in row]
+            names = [name or over.strip() for name, over in zip_longest(names, self._layout.groups, fillvalue="")]
             if any(names):
                 raw = "".join(text for _, text in self._lines.row)
                 self._set_dialect(raw)
@@ -560,11 +606,7 @@ class TableReader:
 
 
 def open_table(source: TextInput, delimiter: str | None) -> RowStream:
-    """Find the dialect and the header of a table, and start reading.
-
-    Args:
-        source: the input.
-        delimiter: the format's own, or `None` to find it.
+    """Find the dialect and the header of a table, and start reading; `delimiter` is the format's own.
 
     Raises:
         InputError: the header cannot be read, or is not where the user says.
@@ -572,6 +614,8 @@ def open_table(source: TextInput, delimiter: str | None) -> RowStream:
     options, encoding = source.options, source.encoding
     if options.delimiter is not None:
         delimiter = known_delimiter(options.delimiter)
+    elif delimiter is not None and delimiter not in source.head:
+        delimiter = None  # the file's name is wrong
     names = tuple(name for name in (*options.text_fields, options.id_field) if name)
     layout = find_layout(source.head, TableOptions(delimiter, names, options.header_row, options.skip_rows))
     parser = _Parser(source.lines(), layout.delimiter, layout.quoting, skip=layout.header_line - 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +13,7 @@ from mellea_cli.errors import InputError, UsageError, name_some, nearest
 from mellea_cli.extensions import extra_module
 from mellea_cli.io.byte_input import PART
 from mellea_cli.io.columnar import arrow_rows, unique_names
-from mellea_cli.io.columns import plain_value
+from mellea_cli.io.columns import names_text, plain_value, same_names
 from mellea_cli.io.formats import BinaryFormat, FileInput, RawRow, RowOutput, RowStream
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class SqliteFormat(_Database):
             connection.text_factory = lambda data: data.decode(errors="replace")
             tables = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
             names = [name for (name,) in connection.execute(f"{tables} ORDER BY name")]
-            cursor = connection.execute(_statement(source, names))
+            statement, notes = _statement(source, names, lambda table: _columns(connection.execute(table)))
+            cursor = connection.execute(statement)
         except sqlite3.Error as error:
             raise _refused(source, error) from error
         if cursor.description is None:
@@ -63,7 +65,7 @@ class SqliteFormat(_Database):
                     message = f"cannot be read any further: {error}"
                     raise InputError(message, path=source.name, line=number + 1) from error
 
-        return RowStream(rows(), tuple(columns))
+        return RowStream(rows(), tuple(columns), notes=notes)
 
 
 class DuckDbFormat(_Database):
@@ -80,7 +82,8 @@ class DuckDbFormat(_Database):
             connection = duckdb.connect(source.path, read_only=True, config=config)
             tables = "SELECT table_name FROM information_schema.tables ORDER BY table_name"
             names = [name for (name,) in connection.execute(tables).fetchall()]
-            result = connection.sql(_statement(source, names))
+            statement, notes = _statement(source, names, lambda table: _columns(connection.execute(table)))
+            result = connection.sql(statement)
             if result is None:
                 raise _no_rows(source)
             reader = (
@@ -95,11 +98,17 @@ class DuckDbFormat(_Database):
             with connection:
                 yield from reader
 
-        return arrow_rows(batches(), reader.schema, source)
+        return replace(arrow_rows(batches(), reader.schema, source), notes=notes)
 
 
-def _statement(source: FileInput, names: list[str]) -> str:
-    """The query that the user gave, or that of a whole table.
+def _columns(result: Any) -> list[str]:
+    return [column[0] for column in result.description]
+
+
+def _statement(source: FileInput, names: list[str], columns: Callable[[str], list[str]]) -> tuple[str, list[str]]:
+    """The query that the user gave, or that of a whole table, and what the user should know about it.
+
+    Of several tables the only one with the named columns, or with a text, is taken; `columns` gives those of a query.
 
     Raises:
         InputError: there is no such table, or it is not clear which one is meant.
@@ -107,7 +116,7 @@ def _statement(source: FileInput, names: list[str]) -> str:
     if source.options.query is not None:
         if source.part:
             raise UsageError("--query and a table behind the file do not go together", hint="omit one of them")
-        return source.options.query
+        return source.options.query, []
     file = source.name.removesuffix(PART + source.part) if source.part else source.name
     if source.part:
         same = [name for name in names if name.casefold() == source.part.casefold()]
@@ -116,15 +125,27 @@ def _statement(source: FileInput, names: list[str]) -> str:
             hint = f"did you mean {file}{PART}{near}?" if near else f"it has {name_some(names) or 'none'}"
             raise InputError(f"has no table {source.part!r}", path=file, hint=hint)
         table = source.part if source.part in same else same[0]
-    elif len(names) == 1:
-        table = names[0]
+    elif len(fits := [name for name in names if _has_text(source, columns(f"{_whole(name)} LIMIT 0"))] or names) == 1:
+        table = fits[0]
     else:
+        names = fits
         hint = f"name one: {file}{PART}{names[0]}, or use --query" if names else ""
         raise InputError(
             f"has {len(names)} tables: {name_some(names)}" if names else "has no table", path=file, hint=hint
         )
+    others = name_some([name for name in names if name != table])
+    note = f"{file}: the table is {table!r}, the only one with a column that looks like the text; not read: {others}"
+    return _whole(table), [note] if others and not source.part else []
+
+
+def _whole(table: str) -> str:
     quoted = table.replace('"', '""')
     return f'SELECT * FROM "{quoted}"'  # noqa: S608 - it is quoted
+
+
+def _has_text(source: FileInput, columns: list[str]) -> bool:
+    named = source.options.text_fields
+    return all(same_names(name, columns) for name in named) if named else names_text(columns)
 
 
 def _refused(source: FileInput, error: Exception) -> InputError | UsageError:

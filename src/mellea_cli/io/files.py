@@ -83,6 +83,8 @@ def resolve_output(output: str | None) -> OutputTarget:
         return OutputTarget("stdout", STDOUT_NAME, Path("-"))
     if output.startswith(_DESCRIPTOR_FOLDERS) or output == "/dev/stderr":
         return OutputTarget("special", output, Path(output))
+    if not output:
+        raise OutputError("-o '': the name is empty", hint="check the variable that it comes from")
     try:
         path = Path(os.path.realpath(output))
         mode = path.stat().st_mode if path.exists() else None
@@ -160,13 +162,7 @@ class TextOutput:
 
 
 class ByteOutput:
-    """Buffered writer for a file descriptor.
-
-    Args:
-        fd: the descriptor.
-        name: the name in messages.
-        owned: whether `close` closes the descriptor.
-    """
+    """Buffered writer for a file descriptor; `close` closes one that is `owned`."""
 
     def __init__(self, fd: int, name: str, *, owned: bool = True) -> None:
         self._fd = fd
@@ -327,10 +323,6 @@ def sync_folder(folder: Path) -> None:
 def atomic_write(target: OutputTarget, pieces: Iterable[str]) -> None:
     """Write text in UTF-8; an existing file is replaced when all of it is written.
 
-    Args:
-        target: where to, from `resolve_output`.
-        pieces: the text, piece by piece.
-
     Raises:
         OutputError: the target cannot be written.
         ReaderGone: the reader closed the pipe.
@@ -360,10 +352,6 @@ class OutputLock:
     """Exclusive lock on an output, held until `release` or until the process ends, however it ends.
 
     The lock belongs to the open file, not to the name: the file of a dead process holds nothing.
-
-    Args:
-        path: the lock file.
-        output: the output's name in messages.
     """
 
     def __init__(self, path: Path, output: str) -> None:

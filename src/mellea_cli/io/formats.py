@@ -45,6 +45,7 @@ class ColumnType:
     arrow: Any = None  # The type in Arrow's words, if the input has one
 
 
+PARTS = "parts"  # The kind of a column whose cells are objects or lists
 # In a file of text each cell may be anything.
 TEXT_CELLS = ColumnType(frozenset(("date", "datetime", "number")), certain=False)
 
@@ -105,21 +106,13 @@ class RowStream:
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """An input of known encoding, before its first row.
+    """An input of known encoding, before its first row."""
 
-    Args:
-        name: the input's name in messages.
-        head: the first characters: at least the first line, or an opening bracket.
-        chunks: the bytes from the start, without a byte order mark.
-        encoding: their encoding.
-        options: what the user said about the input.
-    """
-
-    name: str
-    head: str
-    chunks: Iterator[bytes]
-    encoding: Encoding
-    options: SourceOptions
+    name: str  # The input's name in messages
+    head: str  # The first characters: at least the first line, or an opening bracket
+    chunks: Iterator[bytes]  # The bytes from the start, without a byte order mark
+    encoding: Encoding  # Their encoding
+    options: SourceOptions  # What the user said about the input
 
     def lines(self) -> Lines:
         """The physical lines with their numbers, as bytes in `Lines.codec`."""
@@ -136,21 +129,13 @@ class TextInput:
 
 @dataclass(frozen=True, slots=True)
 class FileInput:
-    """A binary input, before its first row.
+    """A binary input, before its first row."""
 
-    Args:
-        name: the input's name in messages.
-        path: a file with all its bytes, unpacked.
-        part: the table or the sheet that the user named behind the file; empty for the only one.
-        options: what the user said about the input.
-        delivered: called with the bytes of the rows that were read.
-    """
-
-    name: str
-    path: str
-    part: str
-    options: SourceOptions
-    delivered: Callable[[int], None] = ignore
+    name: str  # The input's name in messages
+    path: str  # A file with all its bytes, unpacked
+    part: str  # The table or the sheet that the user named behind the file; empty for the only one
+    options: SourceOptions  # What the user said about the input
+    delivered: Callable[[int], None] = ignore  # Called with the bytes of the rows that were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +288,7 @@ _READ_SUFFIXES = {
     ".sqlite": "sqlite",
     ".sqlite3": "sqlite",
     ".duckdb": "duckdb",
+    ".arrows": "arrow",
 }
 _PACKED = (".gz", ".zst", ".zip")
 _WORKBOOK = "omit --format: workbooks are read as they are, with pip install 'mellea-cli[tables]'"
@@ -321,12 +307,17 @@ _BINARY_FILES = (
     (b"BZh", "bzip2 data", "unpack it: bunzip2 -k FILE"),
     (b"\xfd7zXZ", "xz data", "unpack it: unxz -k FILE"),
     (b"\x7fELF", "a program", ""),
+    (b"$FL", "an SPSS file", "export it as CSV"),
+    (b"<stata_dta>", "a Stata file", "export it as CSV"),
+    (b"Obj\x01", "an Avro file", "export it as JSONL"),
+    (b"ORC", "an ORC file", "export it as Parquet"),
 )
 _WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".ods")
 # First bytes of the formats that are no text, and where they are
 _BINARY_FORMATS = (
     (0, b"PAR1", "parquet"),
     (0, b"ARROW1", "arrow"),
+    (0, b"\xff\xff\xff\xff", "arrow"),
     (0, b"SQLite format 3\x00", "sqlite"),
     (8, b"DUCK", "duckdb"),
     (0, b"PK\x03\x04", "xlsx"),
@@ -339,6 +330,9 @@ _TEXT_FILES = (
     (r"-- \w+( database)? dump|(insert into|create table) ", "a dump in SQL"),
     (r"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file)"),
     (r"<\w[\w:.-]*( [^<>]*)?>\s*<\w", "XML or a piece of a web page"),
+    (r"from \S+@\S+ |(mime-version|return-path|delivered-to|received): |from: [^\n]*@[^\n]*\n\S+: ", "e-mail"),
+    (r"\{\s*\"errors?\"\s*:\s*\[?\s*\{", "the error of an API"),
+    (r"\*{9,} 1\. row|-\[ record 1 |shape: \(\d+, \d+\)\n|\u250c\u2500", "a printed table (export it as CSV)"),
 )
 _TEXT_HEAD = 200
 _OTHER_FILE = "name a table: JSONL, CSV, XLSX, Parquet"
@@ -391,13 +385,7 @@ def output_format(path: str) -> str:
 
 
 def binary_format(head: bytes, wanted: str | None, path: str) -> BinaryFormat | None:
-    """Return the format of an input that is no text: the user's choice, else that of its first bytes or its name.
-
-    Args:
-        head: the first bytes.
-        wanted: the user's choice, or `None`.
-        path: the file's name.
-    """
+    """Return the format of an input that is no text: the user's choice, else that of its first bytes or its name."""
     name = known_format(wanted) if wanted is not None else None
     if name is None:
         found = (one for at, magic, one in _BINARY_FORMATS if head.startswith(magic, at))
@@ -422,11 +410,11 @@ def detect_format(head: str, wanted: str | None, path: str) -> str:
     if wanted is not None:
         return known_format(wanted)
     named = format_of_name(path)
-    if named in WORKBOOKS:
-        named = None  # `binary_format` has seen that it is none
+    start = head.lstrip("\ufeff \t\r\n\x1e")
+    if named in WORKBOOKS or (named in TEXT_TABLES and _JSON_ROW.match(start)):
+        named = None  # `binary_format` has seen that it is no workbook
     if named not in (None, "json", "jsonl"):
         return named
-    start = head.lstrip("\ufeff \t\r\n\x1e")
     if _JSON_LIST.match(start) or path.lower().endswith(".js"):
         return "json"
     if start.startswith("{"):
@@ -434,6 +422,7 @@ def detect_format(head: str, wanted: str | None, path: str) -> str:
     return named or "csv"
 
 
+_JSON_ROW = re.compile(r'(?:\[\s*)?\{\s*"[^"\n]*"\s*:')
 # A bracket with what can follow it in JSON: the lines of chats and logs begin with one, too
 _JSON_LIST = re.compile(
     r"\[\s*(?:[\[{\"\]-]|$|(?:null|true|false|NaN)\b|\d[\d.eE+-]*\s*(?:$|\]|,\s*[\[{\"\d-][^:/]{0,9}[,\]]))"

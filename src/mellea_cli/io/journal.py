@@ -209,12 +209,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, *, fresh: bool = False, locks: bool = True) -> Self:
-        """Open a journal, or create an empty one. The caller holds the output's lock.
-
-        Args:
-            path: the file.
-            fresh: discard an existing journal.
-            locks: whether the file system has locks.
+        """Open a journal, or create an empty one; `fresh` discards what is there. The caller holds the output's lock.
 
         Raises:
             OutputError: the file cannot be written, is damaged, is not a journal, or is from a newer version.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from mellea_cli.errors import InputError
 from mellea_cli.io.byte_input import CHUNK_BYTES, MAX_ROW_BYTES, LineCounter, Lines, too_long
-from mellea_cli.io.columns import has_column, names_text, text_paths
+from mellea_cli.io.columns import has_column, names_text, text_paths, text_rank
 from mellea_cli.io.formats import RawRow
 
 MAX_DEPTH = 400  # Levels of objects and arrays. More is refused, so that every row that is read can also be written.
@@ -155,9 +155,15 @@ def _are_rows(part: Any, names: Sequence[str]) -> bool:
     return all(isinstance(one, dict) for one in part) or _has_header(part)
 
 
+def _rank(value: dict[str, Any], names: Sequence[str] = ()) -> int | None:
+    """How well the object's own texts, or the named columns, make it a row; `None` when nothing does."""
+    if any(has_column(value, name) for name in names):
+        return -1
+    return text_rank(key for key, part in value.items() if isinstance(part, str) and part)
+
+
 def _is_row(value: dict[str, Any], names: Sequence[str]) -> bool:
-    strings = names_text(key for key, part in value.items() if isinstance(part, str) and part)
-    return strings or any(has_column(value, name) for name in names)
+    return _rank(value, names) is not None
 
 
 def _has_header(part: list[Any]) -> bool:
@@ -174,14 +180,15 @@ def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
     """Return the paths to the rows in an object that is a wrapper rather than a row; an empty path means its values.
 
     Of several levels the one nearest to the top counts, and of several lists those with the named columns, or with a
-    text. An object with a text of its own is a row.
-
-    Args:
-        value: the object.
-        names: columns that a row has.
+    text. An object with a text of its own is a row, unless the rows in it are more surely the text: the comments on
+    something that is described.
     """
-    if not isinstance(value, dict) or _is_row(value, names):
+    if not isinstance(value, dict):
         return []
+    if (own := _rank(value, names)) is not None:
+        lists = [(key,) for key, part in value.items() if isinstance(part, list) and _are_rows(part, names)]
+        ranks = [(key, _rank(value[key[0]][0])) for key in lists if isinstance(value[key[0]][0], dict)]
+        return [key for key, rank in ranks if rank is not None and rank < own]
     if _are_rows(value, names):
         return [()]
     level: list[tuple[tuple[str, ...], dict[str, Any]]] = [((), value)]
@@ -196,6 +203,39 @@ def rows_inside(value: Any, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
             ((*path, key), part) for path, parent in level for key, part in parent.items() if isinstance(part, dict)
         ]
     return []
+
+
+_SCALARS = (str, int, float, type(None))
+
+
+def table_inside(value: Any, names: Sequence[str] = ()) -> list[list[Any]]:
+    """Return the header and the rows of a table whose names stand apart from its rows, or above each column."""
+    if not isinstance(value, dict):
+        return []
+    columns = [list(part.values()) if isinstance(part, dict) else part for part in value.values()]
+    if (
+        len(columns) > 1
+        and all(isinstance(part, list) and len(part) == len(columns[0]) for part in columns)
+        and all(isinstance(cell, _SCALARS) for part in columns for cell in part)
+    ):
+        return [[*value], *map(list, zip(*columns, strict=True))] if _has_names(list(value), names) else []
+    parts: list[list[Any]] = []
+    level: list[Any] = [] if _is_row(value, names) else [value]
+    for _ in range(_LEVELS):
+        level = [part for one in level if isinstance(one, dict) for part in one.values()]
+        parts += [part for part in level if isinstance(part, list)]
+        level = [part[0] if isinstance(part, list) and part else part for part in level]
+    heads = [[one.get("name") if isinstance(one, dict) else one for one in part] for part in parts]
+    tables = [part for part in parts if part and all(isinstance(one, list) for one in part)]
+    fits = ([head, *rows] for rows in tables for head in heads if {*map(len, rows)} == {len(head)})
+    return next((table for table in fits if _has_names(table[0], names)), [])
+
+
+def _has_names(head: list[Any], names: Sequence[str]) -> bool:
+    """Whether a list is a header: the names of columns, one of which is a named one, or that of a text."""
+    return all(isinstance(name, str) for name in head) and (
+        not {*names}.isdisjoint(head) or (not names and names_text(head))
+    )
 
 
 def _under(value: Any, path: Sequence[str]) -> Any:
@@ -268,12 +308,7 @@ class JsonStream:
     """Reads objects from an array, or from a sequence of objects.
 
     Broken syntax ends the reading: inside an array there is no safe place to continue. An element that is not an
-    object is one bad row.
-
-    Args:
-        chunks: the text in pieces as they arrive.
-        path: the input's name in messages.
-        names: columns that a row has, so that an object with one of them is a row and no wrapper of rows.
+    object is one bad row. An object with one of the named columns is a row and no wrapper of rows.
     """
 
     def __init__(self, chunks: Iterator[str], path: str, names: Sequence[str] = ()) -> None:
@@ -302,14 +337,7 @@ class JsonStream:
                 self._skip(before.end())
                 first = self._peek()
         if first == "{":
-            row = self._element()
-            paths = rows_inside(row[1], self._names) if not isinstance(row, InputError) else []
-            text = self._parsed if paths else ""
-            if paths and (not self._peek() or is_page(row[1], self._names)):  # type: ignore[index]  # no error has paths
-                yield from self._inside(text, paths)
-                pages = paths
-            elif self._peek() or isinstance(row, InputError) or not is_empty_page(row[1]):
-                yield row
+            pages = yield from self._first_object()
         elif first not in ("", "["):
             raise self._error("expected a JSON array or JSON objects", "if this is not JSON, add --format")
         while mark := self._peek():
@@ -327,6 +355,22 @@ class JsonStream:
                 yield from self._inside(self._parsed, pages) if rows else ()
             else:
                 yield row
+
+    def _first_object(self) -> Generator[RawRow | InputError, None, list[tuple[str, ...]]]:
+        """Yield the rows that are in the first object, or itself; returns where the rows of a page are."""
+        row, text = self._element(), self._parsed
+        if isinstance(row, InputError):
+            yield row
+            return []
+        value, alone = row[1], not self._peek()
+        if alone and (table := table_inside(value, self._names)):
+            yield from JsonStream(iter((json.dumps(table, ensure_ascii=False),)), self._path).rows()
+        elif (paths := rows_inside(value, self._names)) and (alone or is_page(value, self._names)):
+            yield from self._inside(text, paths)
+            return paths
+        elif not (alone and is_empty_page(value)):
+            yield row
+        return []
 
     def _elements(self) -> Iterator[RawRow | InputError]:
         header: list[str] = []

@@ -84,12 +84,7 @@ def open_sink(
 ) -> FileSink | StreamSink:
     """Open an output. An existing file is unchanged until `finish`.
 
-    Args:
-        target: where to write, from `resolve_output`.
-        added: the columns that the run adds, the same for every row.
-        options: how to write it.
-        note: called with what the user should know, such as a renamed column, once for each column.
-        stdout: replaces standard output where rows share the terminal with other text.
+    `stdout` replaces standard output where rows share the terminal with other text.
 
     Raises:
         OutputError: the target cannot be written.
@@ -161,12 +156,7 @@ class StreamSink(Sink):
 class FileSink(Sink):
     """Collects rows in `OUTPUT.partial` and puts the whole output into place at the end.
 
-    An output of an earlier run is unchanged until then, and keeps its permission bits.
-
-    Args:
-        target: the file.
-        layout: the form of the output.
-        packer: makes what packs it; `None` leaves it as it is.
+    An output of an earlier run is unchanged until then, and keeps its permission bits. `packer` makes what packs it.
     """
 
     def __init__(
@@ -234,13 +224,8 @@ HELD_ROWS = 1_000  # Rows that wait in memory for an earlier one; more of them w
 class OrderedSink:
     """Writes rows that arrive in any order in the order of `item.position`, in bounded memory.
 
-    Positions count 0, 1, 2 and so on without a gap. Use it from one thread at a time.
-
-    Args:
-        sink: the output.
-        dead_letters: also takes each failed item as an input row; `None` for no dead-letter file.
-        ordered: write in input order; otherwise each row at once.
-        bound: rows that may wait in memory.
+    Positions count 0, 1, 2 and so on without a gap. Use it from one thread at a time. `dead_letters` also takes each
+    failed item as an input row. At most `bound` rows wait in memory; without `ordered` each row is written at once.
     """
 
     def __init__(

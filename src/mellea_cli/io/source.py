@@ -29,7 +29,9 @@ from mellea_cli.io.csv_reader import known_delimiter
 from mellea_cli.io.formats import (
     DATABASES,
     FORMATS,
+    PARTS,
     TEXT_CELLS,
+    TEXT_TABLES,
     WORKBOOKS,
     BinaryFormat,
     ColumnType,
@@ -46,7 +48,7 @@ from mellea_cli.io.formats import (
     known_format,
     refuse_binary,
 )
-from mellea_cli.io.json_reader import is_empty_page, is_page, rows_inside
+from mellea_cli.io.json_reader import is_empty_page, is_page, rows_inside, table_inside
 from mellea_cli.items import Item
 
 if TYPE_CHECKING:
@@ -425,6 +427,11 @@ class Source:
         rows = open_rows(data, self._options)
         self._header = tuple(dict.fromkeys((*self._header, *rows.header)))
         self.dialect = self.dialect or rows.dialect
+        if (
+            not (rows.dialect or rows.header or self._options.format)
+            and format_of_name(data.packed_name) in TEXT_TABLES
+        ):
+            self._note_once(f"{data.name}: holds JSON, whatever its name says")
         try:
             rows = with_columns(rows, mapping)
         except InputError as error:
@@ -562,18 +569,14 @@ def _refuse_options(data: ByteInput, options: SourceOptions, binary: BinaryForma
 
 
 def with_columns(rows: RowStream, mapping: ColumnMapping, but: Sequence[str] = ()) -> RowStream:
-    """Find the columns of the text and the id, and read as many rows for it as are needed.
-
-    Args:
-        rows: the rows.
-        mapping: finds the columns.
-        but: columns that do not hold the text.
+    """Find the columns of the text, not one of `but`, and of the id, and read as many rows for it as are needed.
 
     Raises:
         InputError: a named column does not exist, or none is clearly the text.
     """
     named = bool(mapping.text_fields)
-    columns = [name for name in rows.open_ended or rows.header if name not in but]
+    nested = {name for name, known in rows.types.items() if PARTS in known.kinds}
+    columns = [name for name in rows.open_ended or rows.header if name not in but and name not in nested]
     if rows.header:
         mapping.check_header(rows.header, rows.header_line, rows.labels)
         if named or mapping.choose(columns, (), rows.header_line, header=True, last=False):
@@ -629,7 +632,8 @@ def _wraps_rows(text: str, options: SourceOptions) -> bool:
         return len(text) > CHUNK_BYTES and "\n" not in text
     if start[end:].strip():
         return is_page(value, options.text_fields)
-    return bool(rows_inside(value, options.text_fields)) or (isinstance(value, dict) and is_empty_page(value))
+    inside = table_inside(value, options.text_fields) or rows_inside(value, options.text_fields)
+    return bool(inside) or (isinstance(value, dict) and is_empty_page(value))
 
 
 _BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"

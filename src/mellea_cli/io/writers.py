@@ -99,9 +99,6 @@ class FreeNames:
 
     Input columns are never touched. When the input has a column `NAME`, in whatever case, the added one is called
     `mellea_NAME`, and `mellea_NAME_2`, `mellea_NAME_3` and so on when that exists too.
-
-    Args:
-        note: called once for each renamed column.
     """
 
     def __init__(self, note: Note = ignore) -> None:
@@ -387,11 +384,7 @@ def text_shape(text: str) -> str:
 class TypedTable(ABC):
     """The form of an output with types, which is written as a whole at the end.
 
-    A partial line is a JSON array: the input's columns as an object, and the added cells.
-
-    Args:
-        output: what the output is to hold.
-        joined: whether lists are text.
+    A partial line is a JSON array: the input's columns as an object, and the added cells. `joined` makes lists text.
     """
 
     partial_is_final = False

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mellea_cli.errors import InputError, UsageError
-from mellea_cli.io.byte_input import open_bytes, without_surrogates
+from mellea_cli.io.byte_input import guess_codec, open_bytes, without_surrogates
+from mellea_cli.io.columns import folded
 from mellea_cli.io.corrections import (
     MODEL_VALUES,
     Correction,
@@ -29,7 +30,7 @@ from mellea_cli.io.corrections import (
     this_person,
 )
 from mellea_cli.io.files import OutputTarget
-from mellea_cli.io.formats import FLAT_FORMATS, FORMATS, TEXT_TABLES, BinaryFormat
+from mellea_cli.io.formats import FLAT_FORMATS, FORMATS, TEXT_TABLES, BinaryFormat, RowStream
 from mellea_cli.io.journal import Journal, WrittenRow
 from mellea_cli.io.row_filter import NamedColumn
 from mellea_cli.io.source import SourceOptions, open_rows
@@ -137,19 +138,12 @@ _NAMES = _Names()
 
 @dataclass(frozen=True, slots=True)
 class OutputForm:
-    """How an output's rows are written: what must stay the same for its cells to be comparable.
+    """How an output's rows are written: what must stay the same for its cells to be comparable."""
 
-    Args:
-        command: the command that writes it, such as `summarise`.
-        format: the file's format.
-        added: the columns that the run adds.
-        id_column: the column with the id, where there is one.
-    """
-
-    command: str
-    format: str
-    added: AddedColumns
-    id_column: str
+    command: str  # The command that writes it, such as `summarise`
+    format: str  # The file's format
+    added: AddedColumns  # The columns that the run adds
+    id_column: str  # The column with the id, where there is one
 
     @property
     def is_table(self) -> bool:
@@ -212,38 +206,24 @@ class OutputForm:
 
 @dataclass(slots=True)
 class KnownRow:
-    """What identifies a row, and the hashes of the cells that were written for it.
+    """What identifies a row, and the hashes of the cells that were written for it."""
 
-    Args:
-        position: its place in the output, from 0.
-        row: hash of all its input cells.
-        texts: hashes of texts, one of which is the feedback.
-        ident: hash of its id, zero bytes without one.
-        cells: by the hash of a column, the hashes of what a run may have written there, one after the other.
-    """
-
-    position: int
-    row: bytes
-    texts: tuple[bytes, ...]
-    ident: bytes
+    position: int  # Its place in the output, from 0
+    row: bytes  # Hash of all its input cells
+    texts: tuple[bytes, ...]  # Hashes of texts, one of which is the feedback
+    ident: bytes  # Hash of its id, zero bytes without one
+    # By the hash of a column, the hashes of what a run may have written there, one after the other
     cells: dict[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Edit:
-    """What a person has changed in a row.
+    """What a person has changed in a row."""
 
-    Args:
-        known: identifies the row.
-        added: cells among those that the run adds, by name.
-        input: cells of the input's columns.
-        own: cells of columns that are the person's own.
-    """
-
-    known: KnownRow
-    added: dict[str, Any]
-    input: dict[str, Any]
-    own: dict[str, Any]
+    known: KnownRow  # Identifies the row
+    added: dict[str, Any]  # Cells among those that the run adds, by name
+    input: dict[str, Any]  # Cells of the input's columns
+    own: dict[str, Any]  # Cells of columns that are the person's own
 
     def fills_in(self, names: Iterable[str]) -> bool:
         """Whether it fills in a row without an answer in these columns, so that the row need not be asked about."""
@@ -297,21 +277,13 @@ class _Index:
 
 @dataclass(slots=True)
 class EarlierOutput:
-    """An output that is there before a run.
+    """An output that is there before a run."""
 
-    Args:
-        rows: the number of its rows.
-        edits: what a person has changed.
-        known: yields what identifies its rows.
-        input: the input that it was written for; empty when unknown.
-        missing: rows that a person has deleted.
-    """
-
-    rows: int
-    edits: list[Edit]
-    known: Callable[[], Iterator[KnownRow]]
-    input: str = ""
-    missing: int = 0
+    rows: int  # The number of its rows
+    edits: list[Edit]  # What a person has changed
+    known: Callable[[], Iterator[KnownRow]]  # Yields what identifies its rows
+    input: str = ""  # The input that it was written for; empty when unknown
+    missing: int = 0  # Rows that a person has deleted
 
     @property
     def own_columns(self) -> list[str]:
@@ -319,15 +291,7 @@ class EarlierOutput:
 
 
 def read_earlier(target: OutputTarget, form: OutputForm, journal: Journal | None) -> EarlierOutput | None:
-    """Read the output that is there, and find what a person has changed in it.
-
-    Args:
-        target: the output.
-        form: how this run writes it.
-        journal: its journal, if there is one.
-
-    Returns:
-        The earlier output; `None` when there is none, or an empty file.
+    """Read the output that is there, and find what a person has changed in it; `None` for none, or an empty file.
 
     Raises:
         UsageError: the file was not written by this program, or not in this form.
@@ -354,8 +318,7 @@ def read_earlier(target: OutputTarget, form: OutputForm, journal: Journal | None
         record = records[same[0]]
         return EarlierOutput(record["rows"], [], lambda: _stored(journal, [same[0]]), record["input"])
     generations = same or sorted(records, reverse=True)
-    columns = {_NAMES[_INPUT + name] for name in last["columns"]}
-    rows, edits, missing = _compared(target, form, list(_stored(journal, generations)), columns)
+    rows, edits, missing = _compared(target, form, list(_stored(journal, generations)), last["columns"])
     return EarlierOutput(rows, edits, lambda: _stored(journal, generations), last["input"], missing)
 
 
@@ -406,16 +369,22 @@ def foreign_rows(path: str, form: str, items: Iterable[Item]) -> int:
     return rows.total()
 
 
-def _file_rows(target: OutputTarget, form: OutputForm) -> Iterator[dict[str, Any]]:
-    """The rows of the file, in whatever encoding a spreadsheet has saved it."""
-    encoding = "cp1252" if form.format in TEXT_TABLES and not _is_unicode(target.path) else None
+def _file_rows(target: OutputTarget, form: OutputForm, columns: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """The rows of the file, in whatever encoding a spreadsheet has saved it, and however its header is written."""
+    encoding = _code_page(target.path) if form.format in TEXT_TABLES else None
     _check_parts(target, form)
+    known = [*columns, *form.names, *(f"mellea_{name}" for name in form.names)]
+    spelt = {folded(name): name for name in known}
     try:
         with closing(open_bytes(str(target.path))) as data:
-            for row in open_rows(data, SourceOptions(format=form.format, encoding=encoding)).stream:
+            rows = open_rows(data, SourceOptions(format=form.format, encoding=encoding))
+            names = {name: spelt[folded(name)] for name in {*rows.header} - {*known} if folded(name) in spelt}
+            names = {name: wanted for name, wanted in names.items() if wanted not in rows.header}
+            for row in rows.stream:
                 if isinstance(row, InputError):
                     raise row
-                yield row[1]
+                yield {names.get(name, name): value for name, value in row[1].items()} if names else row[1]
+            _check_lines(target, rows)
     except InputError as error:
         raise UsageError(
             f"{error.message}: what a person may have changed in the output cannot be read",
@@ -435,29 +404,43 @@ def _check_parts(target: OutputTarget, form: OutputForm) -> None:
         raise UsageError(f"{target.name}: has {', '.join(parts)}, which this run would remove", hint=REPLACE)
 
 
-def _is_unicode(path: Path) -> bool:
-    """Whether a file is text in UTF-8, or says by its mark that it is in another form of Unicode."""
+def _check_lines(target: OutputTarget, rows: RowStream) -> None:
+    """Refuse to replace a file in which a person has written lines that are no rows, such as a title or a remark.
+
+    Raises:
+        UsageError: there are such lines.
+    """
+    lines = [sentence for sentence in rows.left_out.sentences() if "filled up" not in sentence]
+    lines += [note for note in rows.notes if "above the header" in note]
+    if lines:
+        what = ", ".join(line.rpartition("left out: ")[2] for line in lines)
+        raise UsageError(f"{target.name}: has {what}, which this run would remove", hint=REPLACE)
+
+
+def _code_page(path: Path) -> str | None:
+    """The encoding in which a spreadsheet has saved a file; `None` for UTF-8, and where a mark says it is Unicode."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with closing(open_bytes(str(path))) as data:
         for number, chunk in enumerate(data.chunks()):
             if not number and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                return True
+                return None
             try:
                 decoder.decode(chunk)
             except UnicodeDecodeError:
-                return False
-    return True
+                return guess_codec(b"".join(line for line in chunk.splitlines(True) if not line.isascii())) or "cp1252"
+    return None
 
 
 def _compared(
-    target: OutputTarget, form: OutputForm, known: list[KnownRow], columns: set[bytes]
+    target: OutputTarget, form: OutputForm, known: list[KnownRow], names: Sequence[str]
 ) -> tuple[int, list[Edit], int]:
     """Compare the file with what was written: its number of rows, the edits, and how many rows are missing in it."""
+    columns = {_NAMES[_INPUT + name] for name in names}
     edits: list[Edit] = []
     unmatched: list[tuple[KnownRow, dict[str, Any], dict[str, Any]]] = []
     left: list[KnownRow] = []
     position = -1
-    for position, fields in enumerate(_file_rows(target, form)):
+    for position, fields in enumerate(_file_rows(target, form, names)):
         rest, added = form.split(fields)
         row = _identity(position, rest, form.id_column, columns)
         before = known[position] if position < len(known) else None
@@ -469,10 +452,14 @@ def _compared(
                 left.append(before)
     index = _Index([*left, *known[position + 1 :]])
     strange: list[int] = []
+    blank = 0
     for row, rest, added in unmatched:
         # An id alone proves nothing where none of the columns is there that a run adds.
         if (before := index.take(row, by_id_alone=bool(added))) is None:
-            strange.append(row.position + 1)
+            if any(map(canonical, (rest | added).values())):
+                strange.append(row.position + 1)
+            else:
+                blank += 1  # a line between rows
         else:
             _add_edit(edits, before, rest, added)
     if strange:
@@ -482,7 +469,7 @@ def _compared(
             f" ({rows} {_first_few(strange)})",
             hint=REPLACE,
         )
-    return position + 1, edits, len(index.rows)
+    return position + 1 - blank, edits, len(index.rows)
 
 
 def _identity(position: int, fields: Mapping[str, Any], id_column: str, columns: set[bytes]) -> KnownRow:
@@ -581,17 +568,7 @@ class Reviewed:
     """Puts what people have said about rows into them, and takes edits by hand over into the corrections file.
 
     A correction wins over the model. A cell that was edited by hand after the correction is newer than that, so it
-    becomes a correction itself.
-
-    Args:
-        file: the corrections file of the output.
-        columns: the columns of the run's pipeline.
-        id_column: the column with the id, where there is one.
-        adopt: whether all cells that were edited by hand become corrections.
-        say: tells the user how many did.
-
-    Raises:
-        InputError: a line of the file is bad.
+    becomes a correction itself; with `adopt` each edited cell does. A bad line of the file raises `InputError`.
     """
 
     def __init__(
@@ -699,15 +676,8 @@ def _fields(cells: Mapping[str, Any], form: OutputForm) -> dict[str, Any]:
 class EditedRows:
     """The rows of a run with the cells that a person has changed; notes in the journal what it writes.
 
-    It stands before the output's sink, and makes the rows, too.
-
-    Args:
-        rows: the sink.
-        form: how the output is written.
-        journal: where to note what is written.
-        target: the output.
-        source: the input's name.
-        reviewed: what people have said about the rows; `None` where that is not for this command.
+    It stands before the output's sink, and makes the rows, too. `reviewed` is what people have said about the rows,
+    `None` where that is not for this command.
     """
 
     def __init__(
@@ -748,12 +718,7 @@ class EditedRows:
         self._changed: dict[int, Mapping[str, Any]] = {}
 
     def keep(self, earlier: EarlierOutput | None, items: Iterable[Item] | None, *, overwrite: bool) -> None:
-        """Find the rows of the earlier output among the items.
-
-        Args:
-            earlier: what is there.
-            items: the items of the run; `None` when they can be read only once: they are found as they come.
-            overwrite: whether the user allows rows to be lost.
+        """Find the rows of the earlier output among the items; `None` for those that can be read only once.
 
         Raises:
             UsageError: rows or edits would be lost.

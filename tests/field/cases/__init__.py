@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from field.cases import answers, errors, exports, forms, kept, processes, reports, streams, tables, wordings
+from field.cases import (
+    answers,
+    errors,
+    exports,
+    files_later,
+    forms,
+    kept,
+    processes,
+    reports,
+    streams,
+    tables,
+    wordings,
+)
 from field.model import Case
 
 CASES: tuple[Case, ...] = (
@@ -15,5 +27,6 @@ CASES: tuple[Case, ...] = (
     *exports.CASES,
     *kept.CASES,
     *reports.CASES,
+    *files_later.CASES,
     *processes.CASES,
 )
