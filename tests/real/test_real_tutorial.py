@@ -37,7 +37,7 @@ def test_the_tutorial_runs(number: int, server: RealServer) -> None:
     source = source.replace("start_session(", session)
     ran = run_to_its_end([sys.executable, "-W", "error", "-c", source], {**os.environ, **server.environ()})
     assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.split()) >= 3
+    assert ran.stdout.strip()
     assert ("stale contexts" in ran.stderr) == (number == 5)
     if number == 4:
         assert any(f"Sentiment: {mood}\n" in ran.stdout for mood in ("positive", "negative", "mixed"))
