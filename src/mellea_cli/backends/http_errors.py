@@ -98,7 +98,8 @@ _CONTEXT = _words(
     r"\b(?:exceed(?:s|ed|ing)?|(?:greater|larger|longer|more) than|only supports?)\b.{0,50}(?:max|limit|length"
     r"|cache|supports|\d{3})",
     r"\bmaxlength: \d+, actual|max_(?:completion_)?tokens\b.{0,40}\bgot -\d|kv cache is full|find a memory slot",
-    r"(?:prompt|input|messages?|request|content|entity)s?(?: length| you submitted)? (?:is |are |was )?too (?:long|large)",
+    r"(?:prompt|input|messages?|request|content|entity)s?(?: length| you submitted)? (?:is |are |was )?too"
+    r" (?:long|large)\b",
     r"reduce (?:the|your) (?:length|size) of|reduce your (?:message|prompt|input)",
     r"(?:input|prompt)[ _](?:length|tokens?)\b[^.]{0,60}(?:exceed|less than|should be|must be)",
     r"tokens? (?:count )?(?:\(\d+\) )?exceeds?\b|`inputs`[^.]{0,60}must",
@@ -108,8 +109,9 @@ _CONTEXT = _words(
 _FILTERED = _words(
     r"\bflagged\b|requires moderation|content(?: management)? policy|content exists risk|inappropriate content",
     r"considered high risk|safety (?:system|filter|setting|polic)|content[ _]filter|unsafe content|blockreason",
-    r"\b(?:prompt|response|content|input|output)\b[^.]{0,40}\b(?:blocked|harmful|toxic|rejected by the mod)|new_sensitive",
-    r"guardrail(?! restriction)|toxic content|jailbreak|prompt (?:injection|attack|blocked)|risky content|data inspection",
+    r"\b(?:prompt|response|content|input|output)\b[^.]{0,40}\b(?:blocked|harmful|toxic|rejected by the mod)",
+    r"guardrail(?! restriction)|(?:risky|toxic) content|jailbreak|prompt (?:injection|attack|blocked)|data inspection",
+    r"new_sensitive",
     r"violat\w+ (?:\w+ ){0,4}(?:polic|guideline)|(?:sensitive|prohibited|forbidden) (?:content|information|words?\b)",
     r"敏感|不安全|违规",
 )
@@ -138,10 +140,11 @@ _NO_SHARE = re.compile(r"\blimit: 0\b")
 _BUSY_WORDS = _words(
     r"overloaded|(?:temporarily|service|currently) unavailable|(?:at|over|no) capacity|capacity exceeded|too busy",
     r"\bdegraded\b|provider returned error$|no healthy upstream|channel error|out of memory|繁忙",
-    r"upstream (?:error|connect|request failed)|(?:try|retry) (?:your request|again (?:later|shortly|soon|in a ))|please retry\W*$|service ?unavailable",
+    r"upstream (?:error|connect|request failed)|(?:try|retry) (?:your request|again (?:later|shortly|soon|in a ))",
+    r"please retry\W*$|serviceunavailable|connection (?:error|reset|refused|lost|closed)|enginedead",
     r"timed out|time-?out (?:error|on)|timeout(?:error|exception)|deadline exceeded|unexpected (?:eof|error)",
-    r"connection (?:error|reset|refused|lost|closed)|\bcrashed|unexpectedly|\bserver ?error|internal[ _]?error(?!\.algo)|enginedead",
-    r"\bunloaded|(?:still|is|being) load(?:ing|ed)\b|warming up|starting up|operation cancell?ed|request cancell?ed",
+    r"\bcrashed|unexpectedly|\bserver ?error|internal[ _]?error(?!\.algo)|(?:operation|request) cancell?ed",
+    r"\bunloaded|(?:still|is|being) load(?:ing|ed)\b|warming up|starting up",
 )
 # A limit for a minute passes soon, one for a day or longer ends the run. The first that a message names counts: what
 # follows is mostly an offer to sell more.
@@ -157,8 +160,9 @@ _NOT_AUTHORIZED = _words(
     r"(?:invalid|incorrect|missing|wrong|expired|no|provide an?) [^.]{0,20}"
     r"(?:\b(?:api|access|subscription)[ _-]?(?:key|token)|x-api-key|credentials?\b)",
     r"unauthori[sz]ed|unauthenticated|authentication (?:error|failed|required|fails)|authorization header",
-    r"no connected db|login fail|should match organization|身份验证|鉴权|无效的令牌|authentication (?:credentials|token)",
-    r"bearer token|location is not supported|api key could not|(?:organization|account|project) has been (?:dis|de)a",
+    r"no connected db|login fail|should match organization|身份验证|鉴权|无效的令牌",
+    r"bearer token|authentication (?:credentials|token)|location is not supported|api key could not",
+    r"(?:organi[sz]ation|account|project) has been (?:dis|de)a",
 )
 _MISSING = (
     r"(?:(?:not|n['\u2019]t) (?:be |been |an? )?(?:found|exist|valid|available|deployed|loaded|served|supported"
@@ -168,8 +172,9 @@ _MISSING = (
     r"|(?:been )?(?:deprecated|decommissioned|retired|discontinued))"
 )
 _MODEL = _words(
-    rf"\b(?:model|deployment|repository|inference profile)s?\b(?: (?:id|name|identifier))?(?:[ :=]+[`'\"]?[^\s,;]+[`'\"]?)?"
-    rf"(?:(?: [\w-]+){{0,5}} |, )?{_MISSING}",
+    rf"\b(?:model|deployment|repository|inference profile)s?\b(?: (?:id|name|identifier))?"
+    rf"(?:[ :=]+(?!return|output)[`'\"]?[^\s,;]+[`'\"]?)?"
+    rf"(?:(?: (?!temporar|current|support|respon|output|return|produc|generat)[\w-]+){{0,5}} |, )?{_MISSING}",
     r"(?:invalid|unknown|unsupported|unavailable|no such|non-?existent|unrecogni[sz]ed|malformed publisher) "
     r"(?:model|deployment)\b",
     r"not an? (?:[\w-]+ ){0,3}model\b|not found the model|valid model (?:id|name)",
@@ -177,7 +182,8 @@ _MODEL = _words(
     r"no endpoints (?:found|available)|not found for (?:account|api version)|model[^.]{0,80}reached its end of life",
     r"(?:provided )?model identifier is invalid|access to (?:the )?model",
     r"模型.{0,20}(?:不存在|未找到|下线|无可用|不可用|错误)|不支持的模型|无权访问",
-    r"\bno models? (?:is |are )?(?:currently )?(?:loaded|specified|selected)|multiple models are loaded|adapters? are not loaded|unexpected model name",
+    r"\bno models? (?:is |are )?(?:currently )?(?:loaded|specified|selected)|multiple models are loaded",
+    r"adapters? are not loaded|unexpected model name",
     r"(?:supported|allowed) (?:api )?models?(?: names?)? are|does not work with the specified model",
     r"too large to be loaded",
     r"could not find (?:suitable handler|real modelid)|not allowed to access model|no available channel",
@@ -191,7 +197,7 @@ _PATH = _words(
     r"http request (?:was sent )?to (?:an )?https",
 )
 _BAD_OUTPUT = _words(
-    r"failed to generate json|model (?:generated|produced|returned)[^.]{0,20} invalid json|failed to parse input at pos",
+    r"failed to generate json|model (?:generated|produced|returned)[^.]{0,20} invalid json|failed to parse input at",
     r"\bpars(?:e|ing) (?:the )?(?:model|tool call)|model(?:'s)? output pars",
 )
 # What a 5xx says about a model is mostly that it is busy or does not load; only these words name a wrong name or key.
@@ -283,7 +289,7 @@ class ErrorObject:
         if message.lstrip().startswith("{") and (nested := cls.parse(message)).message not in ("", message):
             return nested
         codes = tuple(str(part[key]) for part in parts for key in _CODE_KEYS if isinstance(part.get(key), str))
-        statuses = (_as_status(part.get(key)) for part in parts for key in _STATUS_KEYS)
+        statuses = (_as_status(part.get(key)) for part in parts for key in (*_STATUS_KEYS, "type"))
         waits = (wait_in_details(part) for part in parts)
         # OpenRouter repeats what its provider said, which says more than its own message.
         if raw := next((text for part in parts if isinstance(text := part.get("raw"), str) and text.strip()), ""):
@@ -351,10 +357,9 @@ def _is_set(value: object) -> bool:
 
 def is_error(event: Mapping[str, Any]) -> bool:
     """Whether an event of a stream is an error, in whatever shape."""
-    if any(_is_set(event.get(key)) for key in ("error", "errors", "error_code")) or event.get("success") is False:
-        return True
     base = event.get("base_resp")
-    if isinstance(base, dict) and base.get("status_code"):
+    refused = event.get("success") is False or (isinstance(base, dict) and base.get("status_code"))
+    if refused or any(_is_set(event.get(key)) for key in ("error", "errors", "error_code")):
         return True
     if event.get("choices") or isinstance(event.get("message"), dict):
         return False
@@ -363,7 +368,8 @@ def is_error(event: Mapping[str, Any]) -> bool:
     if "choices" in event:
         return False
     named = any(key in event for key in _NAMING_KEYS)
-    return bool(event.get("detail")) or (named and any(isinstance(event.get(key), str) for key in _TEXT_KEYS[:-2]))
+    said = bool(event.get("detail")) or isinstance(event.get("error"), dict)
+    return said or (named and any(isinstance(event.get(key), str) for key in _TEXT_KEYS[:-2]))
 
 
 def classify(status: int, error: ErrorObject, headers: Mapping[str, str]) -> type[BackendError]:
