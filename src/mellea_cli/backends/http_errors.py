@@ -95,8 +95,8 @@ _CONTEXT = _words(
     r"max(?:imum)?[ _](?:allowed )?(?:model|prompt|input|sequence|seq|num)[ _](?:len|tokens|characters)",
     r"(?:model|maximum|max) token limit|maximum (?:allowed )?tokens|\btokens?\b.{0,40}(?:must be <=|at most) ?\d",
     r"\b(?:prompt|input|sequence|payload|messages|tokens?|(?<!queue )(?<!queue, )length)\b.{0,70}"
-    r"\b(?:exceed(?:s|ed|ing)?|(?:greater|larger|longer|more) than|only supports?)\b.{0,50}(?:max|limit|length"
-    r"|cache|supports|\d{3})",
+    r"\b(?:exceed(?:s|ed|ing)?|(?:greater|larger|longer|more) than|only supports?)\b.{0,50}(?:max|(?<!time )limit"
+    r"|length|cache|supports|\d{3})",
     r"\bmaxlength: \d+, actual|max_(?:completion_)?tokens\b.{0,40}\bgot -\d|kv cache is full|find a memory slot",
     r"(?:prompt|input|messages?|request|content|entity)s?(?: length| you submitted)? (?:is |are |was )?too"
     r" (?:long|large)\b",
@@ -285,7 +285,7 @@ class ErrorObject:
         message = next((text for part in parts[::-1] for text in _texts(part)), "")
         if not message:
             inner = value.get("error", value.get("detail", "")) if isinstance(value, Mapping) else value
-            message = inner if isinstance(inner, str) else json.dumps(inner) if _is_set(inner) else ""
+            message = inner if isinstance(inner, str) else json.dumps(inner) if is_set(inner) else ""
         if message.lstrip().startswith("{") and (nested := cls.parse(message)).message not in ("", message):
             return nested
         codes = tuple(str(part[key]) for part in parts for key in _CODE_KEYS if isinstance(part.get(key), str))
@@ -351,7 +351,8 @@ def _plain_code(code: str) -> str:
     return re.sub(r"[\W_]", "", code).lower()
 
 
-def _is_set(value: object) -> bool:
+def is_set(value: object) -> bool:
+    """Whether a field that is mostly empty, such as `error`, says something."""
     return any(value.values()) if isinstance(value, dict) else bool(value) and value != "null"
 
 
@@ -359,7 +360,7 @@ def is_error(event: Mapping[str, Any]) -> bool:
     """Whether an event of a stream is an error, in whatever shape."""
     base = event.get("base_resp")
     refused = event.get("success") is False or (isinstance(base, dict) and base.get("status_code"))
-    if refused or any(_is_set(event.get(key)) for key in ("error", "errors", "error_code")):
+    if refused or any(is_set(event.get(key)) for key in ("error", "errors", "error_code")):
         return True
     if event.get("choices") or isinstance(event.get("message"), dict):
         return False
