@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from mellea_cli.errors import ParseError
-from mellea_cli.pipelines.parse import as_json, without_reasoning
+from mellea_cli.pipelines.parse import read_loosely, without_reasoning
 from mellea_cli.pipelines.pipeline import OutputType
 
 
@@ -64,13 +64,26 @@ def test_reasoning_is_dropped(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"<think>{OTHER}", f"<|channel|>analysis<|message|>{OTHER}", "<think>", f"<think>{OTHER}</think>", ""]
+    "text",
+    [
+        f"<|channel|>analysis<|message|>{OTHER}",
+        "<think>",
+        f"<think>{OTHER} {ANSWER}</think>",
+        f"<think>{OTHER[:-9]}",
+        "",
+    ],
 )
 def test_nothing_but_reasoning_is_no_answer(text: str) -> None:
-    """A block that was cut off holds no answer, whatever stands in it."""
+    """A block that was cut off holds no answer, and one with several objects neither."""
     assert without_reasoning(text).strip() == ""
     with pytest.raises(ParseError):
         parsed(text)
+
+
+@pytest.mark.parametrize("text", [f"<think>\n{ANSWER}", f"<think>{THOUGHT} {ANSWER}</think>\n"])
+def test_an_answer_among_the_reasoning_counts(text: str) -> None:
+    """Where nothing follows a block, its only object is the answer, as one in the reasoning field is."""
+    assert parsed(text) == (VERDICT, True)
 
 
 def test_tags_inside_an_answer_stay() -> None:
@@ -196,12 +209,12 @@ def test_scalars_and_lists() -> None:
 )
 def test_the_form_of_a_value_is_repaired(text: str, value: Any) -> None:
     """What stands inside strings is left alone."""
-    assert json.loads(as_json(text)) == value
+    assert read_loosely(text) == value
 
 
 def test_quotes_inside_a_string_need_not_be_escaped() -> None:
     """What follows a quote tells whether it ends the string."""
-    assert json.loads(as_json('{"a": "It was "too" late", "b": "c"}', lenient=True)) == {
+    assert read_loosely('{"a": "It was "too" late", "b": "c"}') == {
         "a": 'It was "too" late',
         "b": "c",
     }
