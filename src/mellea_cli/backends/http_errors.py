@@ -127,7 +127,8 @@ _QUOTA = _words(
     r"(?:key|spend(?:ing)?|session|usage|quota|plan|credit) limits?\b[^.]{0,20}(?:reached|exceeded|exhausted)",
     r"spend(?:ing)? (?:limit|cap)|reached your [\w ]{0,30}usage limit|over[ _]budget|exceeded ?budget|budget ?exceeded",
     r"rate limit of 0\b|requires? billing|billing disabled",
-    r"billing (?:hard )?limit|payment required|account\b[^.]{0,20} is suspended|in arrears|recharge your",
+    r"billing (?:hard )?limit|payment required|in arrears|recharge your",
+    r"(?:account|wallet)\b[^.]{0,20} (?:is )?suspended",
     r"(?:额度|配额).{0,4}(?:不足|已|用尽|用完|耗尽)|余额.{0,6}(?:不足|用尽)|欠费|使用上限",
 )
 _SLOW_DOWN_WORDS = _words(
@@ -142,7 +143,8 @@ _BUSY_WORDS = _words(
     r"\bdegraded\b|provider returned error$|no healthy upstream|channel error|out of memory|繁忙",
     r"upstream (?:error|connect|request failed)|(?:try|retry) (?:your request|again (?:later|shortly|soon|in a ))",
     r"please retry\W*$|serviceunavailable|connection (?:error|reset|refused|lost|closed)|enginedead",
-    r"timed out|time-?out (?:error|on)|timeout(?:error|exception)|deadline exceeded|unexpected (?:eof|error)",
+    r"timed out|time-?out (?:error|on)|(?:request|gateway) time-?out|timeout(?:error|exception)|deadline exceeded",
+    r"disconnected|unexpected (?:eof|error)",
     r"\bcrashed|unexpectedly|\bserver ?error|internal[ _]?error(?!\.algo)|(?:operation|request) cancell?ed",
     r"\bunloaded|(?:still|is|being) load(?:ing|ed)\b|warming up|starting up",
 )
@@ -190,7 +192,9 @@ _MODEL = _words(
     r"model id [^ ]+ with on-demand throughput",
 )
 # What a refused key says of models: it is good for others.
-_MODEL_FOR_KEY = _words(r"not allowed to access model|access to (?:the )?model|model access denied")
+_MODEL_FOR_KEY = _words(
+    r"not allowed to access model|access to (?:the )?model|model access denied|repository ?not ?found"
+)
 _PATH = _words(
     r"unexpected endpoint|unknown (?:endpoint|path|url|route)|invalid url",
     r"no route (?:matched|found|for)|could not route to|cannot (?:post|get) /|url error",

@@ -178,7 +178,8 @@ class OllamaBackend:
 
     async def models(self) -> list[str]:
         listed = as_object(await self._wire.get_json("/api/tags")).get("models") or []
-        return [str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry]
+        named = [entry.get("name") or entry.get("model") for entry in listed if isinstance(entry, dict)]
+        return [str(name) for name in named if name]
 
     async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """Let Ollama fetch a model, and yield its progress; raises `ModelMissing` when its library lacks the model."""

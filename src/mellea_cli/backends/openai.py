@@ -529,7 +529,9 @@ _FILTERED = re.compile(
 _CUT = re.compile(r"length|max|limit|truncat|incomplete|cut_?off|budget|^tokens?$")
 # Servers that refuse a request when reasoning has used up the limit.
 _CUT_AS_ERROR = re.compile(
-    r"could not finish the message because max_tokens|max completion tokens reached", re.IGNORECASE
+    r"could not finish the message because max_tokens|max completion tokens reached|complete request: max_output_tokens"
+    r"|max_tokens\W+ must be greater than \W?thinking",
+    re.IGNORECASE,
 )
 _BAD_END = re.compile("|".join(pattern.pattern for pattern in (_OVERFLOW, _FAULT, _FILTERED, _CUT)))
 

@@ -279,7 +279,7 @@ class Endpoint:
         Returns:
             The error, or `None` when the endpoint has answered.
         """
-        options = Options(temperature=0.0, max_tokens=4, thinking=thinking)
+        options = Options(temperature=0.0, max_tokens=16, thinking=thinking)
         request = self._adapted(GenerateRequest(self.config.model, PROBE_MESSAGES, options))
         self.probes += 1
         try:

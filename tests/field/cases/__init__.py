@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from field.cases import answers, errors, exports, forms, kept, processes, reports, streams, tables, wordings
+from field.cases import answers, errors, exports, forms, kept, processes, reports, servers, streams, tables, wordings
 from field.model import Case
 
 CASES: tuple[Case, ...] = (
@@ -15,5 +15,6 @@ CASES: tuple[Case, ...] = (
     *exports.CASES,
     *kept.CASES,
     *reports.CASES,
+    *servers.CASES,
     *processes.CASES,
 )
