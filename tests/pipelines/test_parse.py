@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from mellea_cli.errors import ParseError
-from mellea_cli.pipelines.parse import read_loosely, without_reasoning
+from mellea_cli.pipelines.parse import _Reader, without_reasoning
 from mellea_cli.pipelines.pipeline import OutputType
 
 
@@ -209,12 +209,12 @@ def test_scalars_and_lists() -> None:
 )
 def test_the_form_of_a_value_is_repaired(text: str, value: Any) -> None:
     """What stands inside strings is left alone."""
-    assert read_loosely(text) == value
+    assert _Reader(text).value() == value
 
 
 def test_quotes_inside_a_string_need_not_be_escaped() -> None:
     """What follows a quote tells whether it ends the string."""
-    assert read_loosely('{"a": "It was "too" late", "b": "c"}') == {
+    assert _Reader('{"a": "It was "too" late", "b": "c"}').value() == {
         "a": 'It was "too" late',
         "b": "c",
     }

@@ -83,13 +83,14 @@ def without_reasoning(text: str) -> str:
 
 # Marks of a chat template, such as the end of a turn: what follows the answer's end is another turn.
 _MARK = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>]{1,40}\uff5c>|</?s>|<(?:end|start)_of_turn>|<(?:eos|bos|pad)>|\[/?INST\]|\[EOS\]|<!\[CDATA\[|\]\]>",
+    r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>]{1,40}\uff5c>|</?s>|<(?:end|start)_of_turn>|<(?:eos|bos|pad)>|\[/?INST\]"
+    r"|\[EOS\]|<!\[CDATA\[|\]\]>",
     re.IGNORECASE,
 )
-_QUOTE_AS_ENTITY = re.compile(r"&(?:quot|#34|#x22);")
 _WIDE_SIGNS = str.maketrans("\uff5b\uff5d\uff3b\uff3d", "{}[]")
 _CODE_FENCE = re.compile(r"\A\s*```[\w-]*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _FENCES = re.compile(r"```[ \t]*[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_FIRST_KEY = re.compile(r"""["'*]*\w+["'*]*\s*:""")
 
 
 def parse_json(text: str, validate: Validate) -> tuple[Any, bool]:
@@ -123,41 +124,16 @@ def parse_json(text: str, validate: Validate) -> tuple[Any, bool]:
         return validate(bare), False
     except ValidationError as error:
         reason = error
-    for read in (_as_it_stands, _repaired):
-        for candidates in _candidates(bare):
-            values, errors = read(candidates, validate)
-            if len(values) > 1:
-                raise AmbiguousAnswer(len(values))
-            if values:
-                return values[0], True
-            if len(errors) == 1:
-                # What is wrong with the only object says more than that there is text around it.
-                reason = errors[0]
-    # A tag that was taken for the end of the reasoning may be one that the answer itself is about, or all is reasoning.
-    tagged = [
-        one
-        for one in _balanced(text)
-        if not (bare or "<|channel|>" in text) or _OPENING.search(one) or _CLOSING.search(one)
-    ]
-    last = bare[bare.find("{") :] if "{" in bare else f"{{{bare.rstrip(chr(125))}\n}}" if _FIRST_KEY.match(bare) else ""
-    for candidates in (tagged, [last.strip("`\n ")]):  # Or brackets are missing at an end.
-        values, _ = _repaired(candidates, validate)
-        if len(values) == 1:
+    for held in _held_in(bare, text):
+        values, errors = _valid(held, validate)
+        if len(values) > 1:
+            raise AmbiguousAnswer(len(values))
+        if values:
             return values[0], True
+        if len(errors) == 1:
+            # What is wrong with the only object says more than that there is text around it.
+            reason = errors[0]
     raise reason
-
-
-_FIRST_KEY = re.compile(r"""["'*]*\w+["'*]*\s*:""")
-
-
-def _unescaped(text: str) -> str:
-    """A text whose quotes are all escaped, as it was before that."""
-    if _QUOTE_AS_ENTITY.search(text):
-        return html.unescape(text)
-    if '"' in text:
-        with suppress(ValueError):
-            return str(json.loads(f'"{text}"', strict=False))
-    return text
 
 
 class AmbiguousAnswer(ValueError):
@@ -167,98 +143,48 @@ class AmbiguousAnswer(ValueError):
         super().__init__(f"it holds {count} different JSON answers; give exactly one")
 
 
-def _candidates(text: str) -> Iterator[list[str]]:
-    """Lists of texts that may be the value, the most likely ones first: fenced blocks, then balanced brackets."""
-    pieces = [piece for piece in _MARK.split(text) if piece.strip()]
-    text = next((piece for piece in pieces if any(sign in piece for sign in "{[")), "".join(pieces[:1]))
-    if "```" in text:
-        yield [block.strip() for block in _FENCES.findall(text) if block.strip()]
-    yield (outer := _balanced(text))
-    # A brace more on each side, as of a template or a formula.
-    yield [inner for one in outer if one.startswith(("{{", "{ {")) for inner in _balanced(one[1:-1])]
-    yield [text.strip()]
-    if (narrow := text.translate(_WIDE_SIGNS)) != text:
-        yield _balanced(narrow)
+def _unescaped(text: str) -> str:
+    """A text whose quotes are all escaped, as it was before that."""
+    if "&#" in text or "&quot;" in text:
+        return html.unescape(text)
+    if '"' in text:
+        with suppress(ValueError):
+            return str(json.loads(f'"{text}"', strict=False))
+    return text
 
 
-_MOST_CANDIDATES = 100
-"""Bracketed texts that are looked at; an answer with more is none."""
-_SIGNS = re.compile(r"""["'“{}\[\]]""")
-_STRINGS = {
-    '"': re.compile(r'(?:[^"\\]|\\.)*"', re.DOTALL),
-    "'": re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL),
-    "“": re.compile(r"(?:[^“”\\]|\\.)*”", re.DOTALL),
-}
-_OPENED_BY = {"}": "{", "]": "["}
-_LOOK_BACK = 40
-
-
-def _balanced(text: str) -> list[str]:
-    """Every text between brackets that belong together, those inside another one left out. Takes linear time."""
-    spans: list[tuple[int, int]] = []
-    stack: list[tuple[str, int]] = []
-    open_ones = {"{": 0, "[": 0}
-    at = 0
-    while (found := _SIGNS.search(text, at)) is not None:
-        sign, at = found[0], found.end()
-        if sign in open_ones:
-            stack.append((sign, found.start()))
-            open_ones[sign] += 1
-        elif sign in _OPENED_BY:
-            wanted = _OPENED_BY[sign]
-            while open_ones[wanted]:
-                # Brackets without a counterpart, as in prose, are passed over.
-                opened, start = stack.pop()
-                open_ones[opened] -= 1
-                if opened == wanted:
-                    spans.append((start, at))
-                    break
-        elif stack:
-            # An apostrophe begins a string only where a key or a value may begin.
-            before = text[max(0, found.start() - _LOOK_BACK) : found.start()].rstrip()[-1:]
-            if (sign != "'" or before in tuple("{[,:")) and (string := _STRINGS[sign].match(text, at)):
-                at = string.end()
-    outer: list[str] = []
-    end = 0
-    for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):
-        if start >= end:
-            outer.append(text[start:stop])
-            end = stop
-    return outer[:_MOST_CANDIDATES]
+def _held_in(bare: str, text: str) -> Iterator[list[Any]]:
+    """Lists of values, the most likely ones first: those as JSON has them before those that are nearly JSON."""
+    pieces = [piece for piece in _MARK.split(bare) if piece.strip()]
+    answer = next((piece for piece in pieces if "{" in piece or "[" in piece), "".join(pieces[:1]))
+    answer = answer.translate(_WIDE_SIGNS).strip()
+    for loosely in (False, True):
+        if "```" in answer:
+            yield [one for block in _FENCES.findall(answer) for one in _values_in(block, loosely=loosely)]
+        yield list(_values_in(answer, loosely=loosely))
+    with suppress(ValueError, RecursionError):
+        yield [json.loads(answer)]
+    # Brackets are missing at an end.
+    last = answer[answer.find("{") :] if "{" in answer else "{" + answer.rstrip("}") if _FIRST_KEY.match(answer) else ""
+    with suppress(ValueError, RecursionError):
+        yield [_Reader(last[:_LONGEST].strip("`\n ") + "\n", open_ended=True).whole()]
+    # A tag that was taken for the end of the reasoning may be one that the answer itself is about, or all is reasoning.
+    all_of_it = not bare and "<|channel|>" not in text
+    helds = list(_values_in(text, loosely=True))
+    yield [held for held in helds if all_of_it or _CLOSING.search(said := str(held)) or _OPENING.search(said)]
 
 
 _Found = tuple[list[Any], "list[ValidationError]"]
 
 
-def _as_it_stands(candidates: list[str], validate: Validate) -> _Found:
-    """The different values among candidates, and the errors of those that are JSON but of another type."""
-    from pydantic import ValidationError
-
+def _valid(helds: list[Any], validate: Validate) -> _Found:
+    """The different values of the wanted type among some, or in them, and the errors of those that are none."""
     values: list[Any] = []
     errors: list[ValidationError] = []
-    for candidate in candidates:
-        try:
-            value = validate(candidate)
-        except ValidationError as error:
-            if error.errors(include_url=False)[0]["type"] != "json_invalid":
-                errors.append(error)
-        else:
-            if value not in values:
-                values.append(value)
-    return values, errors
-
-
-def _repaired(candidates: list[str], validate: Validate) -> _Found:
-    """The different values that candidates hold when their form is repaired, they are unwrapped, or labels folded."""
-    values: list[Any] = []
-    errors: list[ValidationError] = []
-    helds: list[Any] = []
-    for candidate in candidates:
-        with suppress(ValueError, RecursionError):
-            helds.append(read_loosely(candidate))
-            found, failed = _unwrapped(helds[-1], validate, _DEEPEST_WRAPPER)
-            errors += failed
-            values += [value for value in found if value not in values]
+    for held in helds:
+        found, failed = _unwrapped(held, validate, _DEEPEST_WRAPPER)
+        errors += failed
+        values += [value for value in found if value not in values]
     if len(helds) > 1 and not values and (merged := _merged(helds)):
         values, _ = _unwrapped(merged, validate, 0)
     return values, errors
@@ -298,9 +224,9 @@ def _inside(held: Any) -> list[Any]:
     if isinstance(held, list):
         return [merged] if (merged := _merged(held)) else held[:1] if all(one == held[0] for one in held) else []
     if isinstance(held, str):
-        for text in (*_balanced(held)[:1], held):
-            with suppress(ValueError, RecursionError):
-                return [read_loosely(text)]
+        with suppress(ValueError, RecursionError):
+            return [json.loads(held)]
+        return list(_values_in(held, loosely=True))
     return []
 
 
@@ -312,8 +238,33 @@ def _merged(parts: list[Any]) -> dict[str, Any]:
     return merged if len(parts) > 1 and len(merged) == sum(map(len, parts)) else {}
 
 
-# A value whose form is nearly JSON's. White space, comments and signs that say nothing:
-# Possessive, as a hostile text must not be tried in many ways.
+_MOST_VALUES = 100
+"""Brackets that are looked at; an answer with more is none."""
+_LONGEST = 20_000
+_BRACKET = re.compile(r"[{\[]")
+_decoder = json.JSONDecoder(parse_constant=lambda _: None)
+
+
+def _values_in(text: str, *, loosely: bool) -> Iterator[Any]:
+    """Every object and list in a text, those inside another one left out; read `loosely` where they are nearly JSON."""
+    reader = _Reader(text[-_LONGEST:] if loosely else text)
+    for _ in range(_MOST_VALUES):
+        if (found := _BRACKET.search(reader.text, reader.at)) is None:
+            return
+        reader.at = found.start()
+        try:
+            if loosely:
+                yield reader.value()
+            else:
+                value, reader.at = _decoder.raw_decode(text, reader.at)
+                yield value
+        except (ValueError, RecursionError):
+            # A bracket without a counterpart, as in prose, is passed over.
+            reader.at = found.end()
+
+
+# A value whose form is nearly JSON's. White space, comments and signs that say nothing. Possessive, as a hostile text
+# must not be tried in many ways:
 _S = r"(?:\s|\\[nrt]|[\u200b\ufeff]|(?://|\#)[^\n]*+|/\*.{0,300}?\*/|<!--.{0,300}?-->|<br ?/?>|\.{3}|(?<=\n)>)*+"
 _Q = r"[\"'“”„«`\u2018\uff02]"
 _COLON = r"(?:[:\uff1a]|=>?|->)"
@@ -322,12 +273,10 @@ _ENDS = {"“": "”", "”": "”", "„": "“”", "«": "»", "\u2018": "\u2
 _SPACE = re.compile(_S, re.DOTALL)
 _BETWEEN = re.compile(rf"(?:{_S}{_COMMA})*{_S}", re.DOTALL)
 _IS_COLON = re.compile(_S + _COLON, re.DOTALL)
-_PLUS = re.compile(rf"{_S}\+{_S}(?={_Q})", re.DOTALL)
 _BARE_KEY = re.compile(r"[\w.$-]+")
-_BARE_VALUE = re.compile(r"(?:(?!\s(?://|\#))[^,;\n}\]\uff0c\u3001\uff1b])+")
+_BARE_VALUE = re.compile(r"(?:(?!\s(?://|\#))[^,;\n{}\[\]\uff0c\u3001\uff1b])+")
 # What follows a string's end, so that quotes inside it need not be escaped: the key's colon; in an object a bracket or
 # the next key, which has quotes or none as the one before; in a list the next value.
-_AFTER_KEY = _IS_COLON
 _AFTER_LAST = rf"{_S}(?:\Z|[}}\]]|\+{_S}{_Q}|(?:{_COMMA}{_S})+[}}\]]"
 _NEXT_QUOTED = rf"(?:{_COMMA}{_S})*{_Q}[^\"'“”\n]{{1,60}}[\"'“”»`\u2019\uff02]{_S}{_COLON}"
 _NEXT_BARE = rf"(?:{_COMMA}{_S})*[\w.$-]{{1,60}}{_S}{_COLON}"
@@ -339,34 +288,20 @@ _AFTER_QUOTED, _AFTER_BARE, _AFTER_LISTED = (
         rf"{_COMMA}{_S}(?:{_Q}|[{{\[\d-]|true|false|null)",
     )
 )
-_WORDS = dict.fromkeys(("null", "None", "undefined", "NaN", "nan")) | {"true": True, "True": True}
-_WORDS |= {"false": False, "False": False}
-_RAW = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_WORDS = {"True": True, "False": False, "None": None, "undefined": None, "NaN": None, "nan": None}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)|\"", re.DOTALL)
-_LONGEST = 20_000
-
-
-def read_loosely(text: str) -> Any:
-    """Read a value with slips of form: quotes, commas, comments, Python's literals, bare words, brackets left open.
-
-    Raises:
-        ValueError: it has another form, or it ends inside a string or a word.
-    """
-    with suppress(ValueError):
-        return json.loads(text, parse_constant=lambda _: None)
-    reader = _Reader(text[:_LONGEST])
-    value = reader.value()
-    if _SPACE.match(reader.text, reader.at).end() != len(reader.text):  # type: ignore[union-attr]  # it also matches nothing
-        raise ValueError("something follows the value")
-    return value
 
 
 class _Reader:
-    """Reads one value at a time, from `at` on."""
+    """Reads values from `at` on: quotes, commas, comments, Python's literals and bare words may be wrong in form.
 
-    def __init__(self, text: str) -> None:
+    Raises `ValueError` for another form, and, unless `open_ended`, for brackets that are not closed.
+    """
+
+    def __init__(self, text: str, *, open_ended: bool = False) -> None:
         self.text = text
         self.at = 0
+        self._open_ended = open_ended
 
     def _pass(self, signs: re.Pattern[str]) -> str:
         """Go past signs; return the one behind them, empty at the end."""
@@ -374,76 +309,78 @@ class _Reader:
             self.at = found.end()
         return self.text[self.at : self.at + 1]
 
+    def whole(self) -> Any:
+        """Read the only value."""
+        value = self.value()
+        if self._pass(_SPACE):
+            raise ValueError("something follows the value")
+        return value
+
     def value(self, after: re.Pattern[str] = _AFTER_LISTED) -> Any:
         sign = self._pass(_SPACE)
-        if sign in ("{", "["):
-            self.at += 1
-            return self._object() if sign == "{" else self._list()
+        if sign == "{":
+            return self._object()
+        if sign == "[":
+            return [self.value() for _ in self._until("]")]
         if sign and re.match(_Q, sign):
             text = self._string(after)
-            while _PLUS.match(self.text, self.at):
-                self._pass(_PLUS)
+            while self._pass(_SPACE) == "+":
+                self.at += 1
+                self._pass(_SPACE)
                 text += self._string(after)
             return text
-        found = _BARE_VALUE.match(self.text, self.at)
-        word = found[0].strip() if found else ""
-        if found is None or (found.end() == len(self.text) and word not in _WORDS):
-            raise ValueError("a value is missing, or cut off")
+        word = found[0].strip() if (found := _BARE_VALUE.match(self.text, self.at)) else ""
+        if found is None or not word:
+            raise ValueError("a value is missing")
         self.at = found.end()
-        if word in _WORDS:
-            return _WORDS[word]
         with suppress(ValueError):
             return json.loads(word)
-        return word
+        return _WORDS.get(word, word)
+
+    def _until(self, end: str) -> Iterator[str]:
+        """Yield the first sign of each part of an object or a list."""
+        self.at += 1
+        while (sign := self._pass(_BETWEEN)) and sign != end:
+            yield sign
+        if not (sign or self._open_ended):
+            raise ValueError("a bracket is not closed")
+        self.at += len(sign)
 
     def _object(self) -> dict[str, Any]:
         held: dict[str, Any] = {}
-        while (sign := self._pass(_BETWEEN)) and sign != "}":
+        for sign in self._until("}"):
+            start = self.at
             if quoted := re.match(_Q, sign):
-                key = self._string(_AFTER_KEY)
+                key = self._string(_IS_COLON)
             else:
-                start = self.at
                 self._pass(_BARE_KEY)
                 key = self.text[start : self.at]
             if not key or not _IS_COLON.match(self.text, self.at):
                 raise ValueError("a key or its colon is missing")
             self._pass(_IS_COLON)
             held[key] = self.value(_AFTER_QUOTED if quoted else _AFTER_BARE)
-        self.at += len(sign)
-        return held
-
-    def _list(self) -> list[Any]:
-        held = []
-        while (sign := self._pass(_BETWEEN)) and sign != "]":
-            held.append(self.value())
-        self.at += len(sign)
         return held
 
     def _string(self, after: re.Pattern[str]) -> str:
         """Read a string up to the first quote that what may follow one follows."""
-        start, opener = self.at + 1, self.text[self.at]
-        for end in re.finditer(rf"\\.|[{_ENDS.get(opener, opener)}]", self.text[start:], re.DOTALL):
-            if end[0][0] != "\\" and after.match(self.text, start + end.end()):
-                self.at = start + end.end()
-                return _content(self.text[start : start + end.start()])
+        start, opener = self.at + 1, self.text[self.at : self.at + 1]
+        for end in re.compile(rf"\\.|[{_ENDS.get(opener, opener)}]", re.DOTALL).finditer(self.text, start):
+            if end[0][0] != "\\" and after.match(self.text, end.end()):
+                self.at = end.end()
+                inner = _ESCAPE.sub(_repair_escape, self.text[start : end.start()])
+                if inner.count("\n") == 1:
+                    # A line that was wrapped.
+                    inner = inner.replace("\n", " ")
+                return str(json.loads('"' + re.sub(r"[\0-\x08\x0b\x0c\x0e-\x1f]", " ", inner) + '"', strict=False))
         raise ValueError("a string has no end")
-
-
-def _content(inner: str) -> str:
-    """What stands between a string's quotes, without its escapes."""
-    inner = _ESCAPE.sub(_repair_escape, inner)
-    if inner.count("\n") == 1:
-        # A line that was wrapped.
-        inner = inner.replace("\n", " ")
-    return str(json.loads('"' + "".join(_RAW.get(sign, " ") if sign < " " else sign for sign in inner) + '"'))
 
 
 def _repair_escape(found: re.Match[str]) -> str:
     escape = found[1]
     if escape is None:
         return '\\"'
-    if escape[0] == "x" and len(escape) > 1:
-        return json.dumps(chr(int(escape[1:], 16)))[1:-1]
+    if len(escape) == 3:
+        return f"\\u00{escape[1:]}"
     return found[0] if len(escape) > 1 or escape in '"\\/bfnrt' else escape
 
 
