@@ -32,57 +32,26 @@ from mellea_cli.errors import (
 MAX_MESSAGE = 300  # Characters of a server's text that a message repeats
 
 _BY_STATUS: dict[int, type[BackendError]] = {
-    401: NotAuthorized,
+    **dict.fromkeys((401, 403, 407), NotAuthorized),
     402: QuotaSpent,
-    403: NotAuthorized,
-    404: EndpointMissing,
-    405: EndpointMissing,
-    407: NotAuthorized,
-    408: ServerFault,
-    409: ServerFault,
-    421: ServerFault,
+    **dict.fromkeys((404, 405), EndpointMissing),
+    **dict.fromkeys((408, 409, 421, 424, 425), ServerFault),
     413: ContextTooLong,
-    424: ServerFault,
-    425: ServerFault,
     429: RateLimited,
     451: ContentFiltered,
 }
 
 # Codes come before words, and words before statuses, as one status has several meanings (429: slow down, or the account
 # is empty). Compared without case, `_` and `-`.
-_BY_CODE: dict[str, type[BackendError]] = {
-    "insufficientquota": QuotaSpent,
-    "exceededcurrentquotaerror": QuotaSpent,
-    "insufficientbalance": QuotaSpent,
-    "billinghardlimitreached": QuotaSpent,
-    "billingnotactive": QuotaSpent,
-    "quotaexceeded": QuotaSpent,
-    "arrearage": QuotaSpent,
-    "setlimitexceeded": QuotaSpent,
-    "contextlengthexceeded": ContextTooLong,
-    "contextexceeded": ContextTooLong,
-    "exceedcontextsizeerror": ContextTooLong,
-    "stringabovemaxlength": ContextTooLong,
-    "contentfilter": ContentFiltered,
-    "contentpolicyviolation": ContentFiltered,
-    "responsibleaipolicyviolation": ContentFiltered,
-    "datainspectionfailed": ContentFiltered,
-    "invalidapikey": NotAuthorized,
-    "apikeyinvalid": NotAuthorized,
-    "authenticationerror": NotAuthorized,
-    "unauthenticated": NotAuthorized,
-    "nodbconnection": NotAuthorized,
-    "modelnotfound": ModelMissing,
-    "modelnotavailable": ModelMissing,
-    "modelnotexist": ModelMissing,
-    "invalidmodel": ModelMissing,
-    "unknownmodel": ModelMissing,
-    "deploymentnotfound": ModelMissing,
-    "jsonvalidatefailed": BadOutput,
-    "toolusefailed": BadOutput,
-    "outputparsefailed": BadOutput,
-    "malformedoutput": BadOutput,
-}
+_CODES: tuple[tuple[type[BackendError], str], ...] = (
+    (QuotaSpent, "insufficientquota insufficientbalance billingnotactive quotaexceeded arrearage setlimitexceeded"),
+    (ContextTooLong, "contextlengthexceeded contextexceeded exceedcontextsizeerror stringabovemaxlength"),
+    (ContentFiltered, "contentfilter contentpolicyviolation responsibleaipolicyviolation datainspectionfailed"),
+    (NotAuthorized, "invalidapikey apikeyinvalid authenticationerror unauthenticated nodbconnection"),
+    (ModelMissing, "modelnotfound modelnotavailable modelnotexist invalidmodel unknownmodel deploymentnotfound"),
+    (BadOutput, "jsonvalidatefailed toolusefailed outputparsefailed malformedoutput"),
+)
+_BY_CODE = {code: kind for kind, codes in _CODES for code in codes.split()}
 _SLOW_DOWN = frozenset({"ratelimitexceeded", "ratelimiterror", "throttlingerror"})
 
 
@@ -333,15 +302,8 @@ def _texts(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 # Types of errors that stand for a status where an error has none of its own, without "error" at their end.
-_STATUS_NAMES = {
-    "badrequest": 400,
-    "invalidrequest": 400,
-    "invalidargument": 400,
-    "permission": 403,
-    "permissiondenied": 403,
-    "notfound": 404,
-    "unprocessableentity": 422,
-}
+_STATUS_NAMES = {"badrequest": 400, "invalidrequest": 400, "invalidargument": 400, "unprocessableentity": 422}
+_STATUS_NAMES |= {"permission": 403, "permissiondenied": 403, "notfound": 404}
 
 
 def _as_status(value: object) -> int | None:

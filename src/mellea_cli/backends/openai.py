@@ -539,22 +539,6 @@ _BAD_END = re.compile("|".join(pattern.pattern for pattern in (_OVERFLOW, _FAULT
 class _Answer:
     """State of one answer while its events arrive."""
 
-    __slots__ = (
-        "_call",
-        "_call_index",
-        "_counts",
-        "_finish",
-        "_half",
-        "_merge_chunks",
-        "_other",
-        "_parts",
-        "_refusal",
-        "_url",
-        "_usage",
-        "begun",
-        "finished",
-    )
-
     def __init__(self, url: str, *, merge_chunks: bool = False) -> None:
         self._url = url
         self._merge_chunks = merge_chunks

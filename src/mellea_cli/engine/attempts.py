@@ -81,14 +81,11 @@ class Try(Generic[T]):
 
     request: GenerateRequest
     text: str
-    completion: Completion | None
-    """`None` when the answer was stopped while it streamed."""
-    value: T | None
-    """The parsed answer; meaningful only when `error` is `None` or a `RequirementFailed`."""
+    completion: Completion | None  # `None` when the answer was stopped while it streamed
+    value: T | None  # The parsed answer; meaningful only when `error` is `None` or a `RequirementFailed`
     checked: tuple[Checked, ...]
     """The result for each requirement, in their order; empty when the answer did not get that far."""
-    error: AnswerError | None
-    """Why the answer is bad; `None` for a good one."""
+    error: AnswerError | None  # Why the answer is bad; `None` for a good one
 
 
 @dataclass(slots=True)
@@ -97,8 +94,7 @@ class Answer(Generic[T]):
 
     tries: list[Try[T]] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-    calls: int = 0
-    """Requests that were sent, judges and retries included."""
+    calls: int = 0  # Requests that were sent, judges and retries included
 
     @property
     def last(self) -> Try[T]:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-Validate = Callable[[str], Any]
-"""Turns JSON into a value of the wanted type, or raises a `ValidationError`."""
+Validate = Callable[[str], Any]  # Turns JSON into a value of the wanted type, or raises a `ValidationError`
 
 # Reasoning. Makers name and bracket its tags as they like: `<think>`, `<seed:think>`, `[THINK]`, `◁think▷`.
 
@@ -238,8 +237,7 @@ def _merged(parts: list[Any]) -> dict[str, Any]:
     return merged if len(parts) > 1 and len(merged) == sum(map(len, parts)) else {}
 
 
-_MOST_VALUES = 100
-"""Brackets that are looked at; an answer with more is none."""
+_MOST_VALUES = 100  # Brackets that are looked at; an answer with more is none
 _LONGEST = 20_000
 _BRACKET = re.compile(r"[{\[]")
 _decoder = json.JSONDecoder(parse_constant=lambda _: None)

@@ -57,10 +57,8 @@ class RunRecord:
 
     id: str
     pid: int
-    command: str
-    """The command of the program, such as `summarise`."""
-    output: str
-    """The whole path of the output; `-` for stdout."""
+    command: str  # The command of the program, such as `summarise`
+    output: str  # The whole path of the output; `-` for stdout
     input: str = ""
     pipeline: str = ""
     backend: str = ""
@@ -68,15 +66,13 @@ class RunRecord:
     started: float = 0.0
     updated: float = 0.0
     state: str = RUNNING
-    reason: str = ""
-    """Why it is paused, or why it ended early."""
+    reason: str = ""  # Why it is paused, or why it ended early
     total: int | None = None
     done: int = 0
     failed: int = 0
     reused: int = 0
     items_per_s: float = 0.0
-    finish_at: float | None = None
-    """When it will be finished at its rate; `None` while that is unknown."""
+    finish_at: float | None = None  # When it will be finished at its rate; `None` while that is unknown
     concurrency: int | None = None
     rpm: float | None = None
     prompt_tokens: int = 0
@@ -86,10 +82,8 @@ class RunRecord:
     currency: str = ""
     exit_code: int | None = None
     next_command: str = ""
-    locked: bool = True
-    """Whether the state folder has locks."""
-    socket: str = ""
-    """Where it takes requests; empty where it takes none."""
+    locked: bool = True  # Whether the state folder has locks
+    socket: str = ""  # Where it takes requests; empty where it takes none
 
     @property
     def rows(self) -> int:

@@ -23,8 +23,7 @@ from mellea_cli.run.plan import Prices, RunPlan
 if TYPE_CHECKING:
     from mellea_cli.run.answer_cache import Forecast
 
-FEWEST, MOST = 5, 20
-"""Rows of a sample."""
+FEWEST, MOST = 5, 20  # Rows of a sample
 # A sample takes no further rows after this time, once it has the fewest.
 SAMPLE_S = 60.0
 _CANDIDATES = 2_000
@@ -61,8 +60,7 @@ class SampledRow:
     cached: int
     completion: int
     latency_s: float
-    in_company: bool = True
-    """Whether it was answered while all places were taken."""
+    in_company: bool = True  # Whether it was answered while all places were taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +68,10 @@ class Sample:
     """Timed rows of a run."""
 
     rows: tuple[SampledRow, ...]
-    concurrency: int
-    """Rows at once."""
-    startup_s: float = 0.0
-    """How much longer the first row took: the time to load an embedded model."""
+    concurrency: int  # Rows at once
+    startup_s: float = 0.0  # How much longer the first row took: the time to load an embedded model
     pipeline: str = ""
-    at: float = 0.0
-    """When it was taken, in seconds since 1970."""
+    at: float = 0.0  # When it was taken, in seconds since 1970
 
     def to_json(self) -> dict[str, Any]:
         record = asdict(self)
@@ -102,8 +97,7 @@ class Sampler:
         self._expected = rows
         self._first_alone = first_alone
         self._most = most
-        self.answered = 0
-        """Rows with an answer. Failed ones are timed, too: the run will have such rows as well."""
+        self.answered = 0  # Rows with an answer. Failed ones are timed, too: the run will have such rows as well.
         self._characters: dict[int, int] = {}
         self._first_s: float | None = None
         self._rows: list[SampledRow] = []
@@ -239,14 +233,11 @@ class Estimate:
 
     rows: int
     prompt_tokens: Interval
-    completion_tokens: Interval | None
-    """`None` where no sample says how long answers are."""
+    completion_tokens: Interval | None  # `None` where no sample says how long answers are
     seconds: Interval | None = None
     cost: Interval | None = None
-    sampled: int = 0
-    """Rows of the sample; 0 without one."""
-    counted: bool = False
-    """Whether a tokenizer counted the tokens of prompts; a sample's were counted by its server."""
+    sampled: int = 0  # Rows of the sample; 0 without one
+    counted: bool = False  # Whether a tokenizer counted the tokens of prompts; a sample's were counted by its server
     searches: bool = False
     """Whether the run looks for the best number of requests in flight, so that its time has wide bounds."""
 

@@ -134,11 +134,11 @@ _FAULTS: tuple[Row, ...] = (
     ("dashscope-allocation", "DashScope's API, Throttling.AllocationQuota", 429, problem("Allocated quota exceeded, please increase your quota limit.", code="Throttling.AllocationQuota")),
 )  # fmt: skip
 
-_MENDED = "granite-4.1-3b-instruct"
+_NEAREST = "granite-4.1-3b-instruct"
 _REFUSALS = (
     *(ends_at_once(f"quota-s-{name}", "quota", source, "Nothing is left to spend.", always(_reply(status, body)), "wait until its limit ends") for name, source, status, body in _QUOTAS),
     *(ends_at_once(f"key-s-{name}", "wrong key", source, "The key is not taken.", always(_reply(status, body)), "--key-file") for name, source, status, body in _KEYS),
-    *(ends_at_once(f"model-s-{name}", "unknown model", source, "The model is not there; the message names the nearest one.", always(_reply(status, body)), _MENDED, args=openai(TWELVE, model="granite-4.1-3b-instuct"), models=(_MENDED, "qwen3-8b")) for name, source, status, body in _MODELS),
+    *(ends_at_once(f"model-s-{name}", "unknown model", source, "The model is not there; the message names the nearest one.", always(_reply(status, body)), _NEAREST, args=openai(TWELVE, model="granite-4.1-3b-instuct"), models=(_NEAREST, "qwen3-8b")) for name, source, status, body in _MODELS),
     *(asked(f"context-s-{name}", "context too long", source, "One row is too long for the context.", unless(GOOD, (IS_LONG, _reply(status, body))), openai(LONG), exit=3, answered=2, failed=1, requests=3, kinds=("context-too-long",)) for name, source, status, body in _CONTEXTS),
     *(asked(f"row-s-{name}", "one row refused", source, "A filter refuses one row.", unless(GOOD, (IS_FLAGGED, _reply(status, body))), openai(FLAGGED, "--max-retries", "2"), exit=3, answered=3, failed=1, requests=4, kinds=("content-filter",)) for name, source, status, body in _FILTERS),
     *(answers_all(f"soon-s-{name}", "a server that is not ready", source, "The server fails twice, also before its first answer.", first(2, _reply(status, body)), requests=5) for name, source, status, body in _FAULTS),
