@@ -212,6 +212,48 @@ def test_the_form_of_a_value_is_repaired(text: str, value: Any) -> None:
     assert _Reader(text).value() == value
 
 
+class Order(BaseModel):
+    """A type with a field of each kind."""
+
+    stars: int | None = None
+    price: float | None = None
+    again: bool | None = None
+    topics: list[Literal["price", "quality"]] | None = None
+    names: list[str] = []
+    note: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"stars": "4 stars"}, {"stars": 4}),
+        ({"stars": "Four"}, {"stars": 4}),
+        ({"stars": {"value": 4, "reason": "kind staff"}}, {"stars": 4}),
+        ({"price": "€ 12,50"}, {"price": 12.5}),
+        ({"again": "Yes."}, {"again": True}),
+        ({"topics": "Price"}, {"topics": ["price"]}),
+        ({"names": None}, {"names": []}),
+        ({"note": ["late", "cold"]}, {"note": "late; cold"}),
+        ({"note": []}, {"note": None}),
+        ({"note": 5}, {"note": "5"}),
+    ],
+)
+def test_values_in_another_form(given: dict[str, Any], read: dict[str, Any]) -> None:
+    """A number with its unit, a single entry without its list, a list in place of a text."""
+    value, repaired = parsed(json.dumps(given), Order)
+    assert (value.model_dump(include=set(read)), repaired) == (read, True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"stars": "4/5"}, {"stars": "3 or 4"}, {"price": "1,200.50"}, {"again": "maybe"}, {"note": True}],
+)
+def test_no_value_is_guessed(given: dict[str, Any]) -> None:
+    """Two numbers, signs for thousands, several values: the model is asked again."""
+    with pytest.raises(ParseError):
+        parsed(json.dumps(given), Order)
+
+
 def test_quotes_inside_a_string_need_not_be_escaped() -> None:
     """What follows a quote tells whether it ends the string."""
     assert _Reader('{"a": "It was "too" late", "b": "c"}').value() == {

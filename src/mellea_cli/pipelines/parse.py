@@ -395,9 +395,9 @@ def _folded(held: Any, error: ValidationError) -> Any:
         ]
         if detail["type"] == "missing" and place:
             changed = _rename_key(_at(folded, place[:-1]), str(place[-1])) or changed
-        if isinstance(held_one := detail["input"], dict) and detail["type"] != "missing" and place:
-            inner = held_one.get("value", held_one.get("label", next(iter(held_one.values()), None)))
-            changed = _put(folded, place, inner) or changed
+        given = detail["input"]
+        if detail["type"] != "missing" and place and (shaped := _reshaped(detail["type"], given)) != given:
+            changed = _put(folded, place, shaped) or changed
         if detail["type"] not in ("literal_error", "enum"):
             continue
         labels = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
@@ -405,6 +405,31 @@ def _folded(held: Any, error: ValidationError) -> Any:
         if len(alike) == 1 and place and _put(folded, place, alike[0]):
             changed = True
     return folded if changed else None
+
+
+# One number in a text; one with signs for thousands, which differ by country, is none.
+_ONE_NUMBER = re.compile(r"[^\d-]*(-?\d+)(?:[.,](\d{1,2}))?(?![.,/]?\d)\D*")
+_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def _reshaped(error: str, given: Any) -> Any:  # noqa: PLR0911 - one for each error
+    """A value in the form that an error asks for: `4 stars` as a number, the only entry as a list; else as it is."""
+    if isinstance(given, dict):
+        only = next(iter(given.values())) if len(given) == 1 else given
+        return given.get("value", given.get("label", only))
+    if error == "list_type":
+        return [given] if given else []
+    if error == "string_type" and not given:
+        return None
+    if error == "string_type" and given is not True:
+        return "; ".join(map(str, given)) if isinstance(given, list) else str(given)
+    if error == "bool_parsing":
+        return _plain(given)
+    if error in ("int_parsing", "float_parsing") and (said := _plain(given)) in _NUMBER_WORDS:
+        return _NUMBER_WORDS.index(said)
+    if error in ("int_parsing", "float_parsing") and (found := _ONE_NUMBER.fullmatch(given)):
+        return f"{found[1]}.{found[2] or 0}"
+    return given
 
 
 _LONGEST_LABEL = 300

@@ -17,8 +17,7 @@ from mellea_cli.report.markdown import plain, table
 from mellea_cli.report.results import Results
 from mellea_cli.report.score import ScoreChange, ScoreKind, score_change
 
-Group = str
-"""`sentiment`, `urgency`, `theme`, or the name of an own field after `field `."""
+Group = str  # `sentiment`, `urgency`, `theme`, or the name of an own field after `field `
 _FIELD = "field "
 
 

@@ -124,8 +124,7 @@ OWN_FIELDS = "own fields"
 """The fact of a journal that describes the columns of own fields: a list of name, type and joint each."""
 
 
-SAMPLE = "sample"
-"""The fact of a journal whose rows are a random sample: an object with `size` and `population`."""
+SAMPLE = "sample"  # The fact of a journal whose rows are a random sample: an object with `size` and `population`
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +174,7 @@ def _sample(facts: Mapping[str, str]) -> Sample | None:
         return None
 
 
-CHOICES = "choices"
-"""The fact of a journal with the values that its columns may have, by column."""
+CHOICES = "choices"  # The fact of a journal with the values that its columns may have, by column
 
 
 def known_choices(path: str) -> dict[str, list[str]]:
