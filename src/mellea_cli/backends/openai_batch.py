@@ -55,11 +55,10 @@ def request_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
 def read_reply(line: bytes, source: str) -> Reply | None:
     """Decode one line of an output or error file; `None` for a line that is not a JSON object with a `custom_id`."""
     value = decode(line.decode("utf-8", "replace"))
-    names = [name for key in _ID_KEYS if isinstance(name := as_object(value).get(key), str)]
-    if not names:
+    if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
         return None
-    custom_id, result = names[0], as_object(value.get("result"))
-    given = value.get("response") or value.get("modelOutput") or result.get("message") or value
+    custom_id, result = value["custom_id"], as_object(value.get("result"))
+    given = value.get("response") or result.get("message") or value
     body = given.get("body", given) if isinstance(given, dict) else None
     body = _as_completion(as_object(decode(body)) or body if isinstance(body, str) else body)
     status = given.get("status_code") if isinstance(given, dict) else None
@@ -77,29 +76,17 @@ def read_reply(line: bytes, source: str) -> Reply | None:
     return Reply(custom_id, None, one_line(" ".join(filter(None, words))) or "no answer and no reason")
 
 
-# Names of a request's id: OpenAI's, Gemini's, Amazon Bedrock's.
-_ID_KEYS = ("custom_id", "customId", "key", "recordId")
-
-
 def _as_completion(body: object) -> object:
-    """The body of a chat completion for a message of Anthropic's or Gemini's batches; any other body as it is."""
-    if not isinstance(body, dict) or "choices" in body:
-        return body
-    candidates = body.get("candidates")
-    message = as_object(candidates[0]) if isinstance(candidates, list) and candidates else body
-    parts = as_object(message.get("content")).get("parts", message.get("content"))
-    if not isinstance(parts, list):
+    """The body of a chat completion for a message of Anthropic's batches; any other body as it is."""
+    parts = body.get("content") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(parts, list):
         return body
     called = [json.dumps(part["input"]) for part in map(as_object, parts) if "input" in part]
-    texts = [as_text(part.get("text")) for part in map(as_object, parts) if not part.get("thought")]
-    used = as_object(body.get("usage") or body.get("usageMetadata"))
-    counts = [used.get(one, used.get(other, 0)) for one, other in _COUNTS]
-    finish = message.get("stop_reason") or message.get("finishReason")
-    choice = {"message": {"content": "".join(texts) or "".join(called[:1])}, "finish_reason": finish}
-    return {"choices": [choice], "usage": dict(zip(("prompt_tokens", "completion_tokens"), counts, strict=True))}
-
-
-_COUNTS = (("input_tokens", "promptTokenCount"), ("output_tokens", "candidatesTokenCount"))
+    text = "".join(as_text(as_object(part).get("text")) for part in parts)
+    used = as_object(body.get("usage"))
+    usage = {"prompt_tokens": used.get("input_tokens", 0), "completion_tokens": used.get("output_tokens", 0)}
+    choice = {"message": {"content": text or "".join(called[:1])}, "finish_reason": body.get("stop_reason")}
+    return {"choices": [choice], "usage": usage}
 
 
 @dataclass(frozen=True, slots=True)

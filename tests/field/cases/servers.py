@@ -360,8 +360,6 @@ _BATCHES = (
     _batch("text", "Mistral's batches", "The body is a text, and the status too.", lambda name, text: {"custom_id": name, "response": {"status_code": "200", "body": dumped(whole(text))}}),
     _batch("error-of-nothing", "servers that write every field", "The error's fields are empty.", lambda name, text: {"custom_id": name, "response": {"status_code": 200, "body": whole(text)}, "error": {"code": None, "message": ""}}),
     _batch("no-response", "gateways that flatten a reply", "The body stands at the top.", lambda name, text: {"custom_id": name, "status_code": 200, "body": whole(text)}),
-    _batch("gemini", "Gemini's batches", "Candidates with parts, under a key.", lambda name, text: {"key": name, "response": {"candidates": [{"content": {"parts": [{"text": "Hm.", "thought": True}, {"text": text}]}, "finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 7}}}),
-    _batch("bedrock", "Amazon Bedrock's batches", "A record with the model's output.", lambda name, text: {"recordId": name, "modelInput": {}, "modelOutput": {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}}),
     _batch("anthropic-tool", "Anthropic's batches, tools", "The answer is a tool's input.", lambda name, text: {"custom_id": name, "result": {"type": "succeeded", "message": {"content": [{"type": "tool_use", "input": json.loads(text)}], "stop_reason": "tool_use"}}}),
 )  # fmt: skip
 
