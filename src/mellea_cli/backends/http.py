@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -35,15 +36,7 @@ from mellea_cli.backends.security import (
     validate_key,
     validate_url,
 )
-from mellea_cli.backends.wire_format import (
-    MAX_LINE,
-    AnyDecoder,
-    decode,
-    decode_all,
-    encode,
-    glued_objects,
-    unwrapped,
-)
+from mellea_cli.backends.wire_format import MAX_LINE, AnyDecoder, decode, decode_all, encode, glued_objects, unwrapped
 from mellea_cli.errors import (
     BackendError,
     BackendUnavailable,
@@ -69,6 +62,7 @@ MAX_ERROR_BODY = 64 * 1024  # Bytes of an error's body that are read
 DONE: Event = {"done": True}  # The event that SSE's `[DONE]` becomes: an orderly end
 
 _DONE = "[DONE]"
+_STARTS = re.compile(r"\b(?:loading|starting|waking|building)\b", re.IGNORECASE)  # Titles of hosts that start a server
 _KEEPS_ALIVE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # Data that is no JSON and says nothing
 _GZIP = 31  # zlib's code for a gzip header
 _GZIP_START = b"\x1f"
@@ -333,6 +327,8 @@ class WireClient:
             hint = self._hints.get(EndpointMissing, "")
             title = page_title(text)
             said = f"{url} answered with a web page" + (f": {title}" if title else "")
+            if _STARTS.search(title):
+                return ServerFault(said, status=status)
             return EndpointMissing(said, status=status, hint=hint)
         return self._error(status, ErrorObject.parse(text), {}, url, model)
 

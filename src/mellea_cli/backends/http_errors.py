@@ -326,7 +326,7 @@ def is_error(event: Mapping[str, Any]) -> bool:
     """Whether an event of a stream is an error, in whatever shape."""
     base = event.get("base_resp")
     refused = event.get("success") is False or (isinstance(base, dict) and base.get("status_code"))
-    if refused or any(is_set(event.get(key)) for key in ("error", "errors", "error_code")):
+    if refused or any(event.get(key) and is_set(event[key]) for key in ("error", "errors", "error_code")):
         return True
     if event.get("choices") or isinstance(event.get("message"), dict):
         return False

@@ -472,11 +472,7 @@ class LocalBackend:
             self._count_exit(f"did not start: {error.message}")
             raise
         client = OpenAIBackend(
-            base_url=server.url + "/v1",
-            api_key=server.api_key,
-            name=self.name,
-            slots=self.slots,
-            keep_alive=False,
+            base_url=server.url + "/v1", api_key=server.api_key, name=self.name, slots=self.slots, keep_alive=False
         )
         if prompt_cache is not None and self._prefixes:
             facts = path.stat()

@@ -179,8 +179,8 @@ class OpenAIBackend:
                         for chunk in answer.read(events):
                             yield chunk
             except BackendError as error:
-                # After the finish reason only the token counts and `[DONE]` can be lost.
-                if not (isinstance(error, StreamBroken) and answer.finished):
+                # After the finish reason only the token counts and `[DONE]` can be lost, whatever is reported then.
+                if not (answer.finished and (isinstance(error, StreamBroken) or answer.text)):
                     error.partial = answer.text or error.partial
                     if not answer.begun and (most := allowed_tokens(error, body.get("max_tokens"))):
                         level = logging.INFO if request.options.most_reasoning else logging.WARNING
@@ -493,18 +493,18 @@ def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict
         kept["messages"] = _without_system(body["messages"])
     wanted = body.get("response_format")
     if "json_schema" in dropped and isinstance(wanted, dict) and wanted.get("type") == "json_schema":
-        # The server does not constrain the answer, so the prompt has to.
-        rule = (
-            "Answer with nothing but one JSON object that follows this JSON schema:\n"
-            f"{json.dumps(wanted['json_schema']['schema'])}"
-        )
-        *earlier, last = kept["messages"] or [{"role": "user", "content": ""}]
-        content = f"{last['content']}\n\n{rule}" if kept["messages"] else rule
-        kept["messages"] = [*earlier, {**last, "content": content}]
+        kept["messages"] = schema_in_prompt(kept["messages"], wanted["json_schema"]["schema"])
         kept["response_format"] = _JSON_MODE
         if "json_object" in dropped:
             del kept["response_format"]
     return kept
+
+
+def schema_in_prompt(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The messages with the schema in the last one, for a server that does not constrain the answer."""
+    rule = f"Answer with nothing but one JSON object that follows this JSON schema:\n{json.dumps(schema)}"
+    *earlier, last = messages or [{"role": "user", "content": ""}]
+    return [*earlier, {**last, "content": f"{last['content']}\n\n{rule}".lstrip()}]
 
 
 def _without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -591,13 +591,12 @@ class _Answer:
             self._usage = _read_usage(usage)
             self._counts += 1
         choices = event.get("choices")
-        if isinstance(choices, dict):
-            choices = [choices.get("0", choices)]
+        if not choices and event.get("finish_reason"):
+            choices = [event]
         if not isinstance(choices, list) or not choices:
             is_other = not usage or not event.keys().isdisjoint(("type", "content", "output", "message"))
             if "choices" not in event and is_other and "ping" not in str(event.get("type", "")):
                 self._other = event
-            self._read_finish(event)
             return None
         choice = as_object(choices[0])
         delta = choice.get("delta")
@@ -606,13 +605,10 @@ class _Answer:
         if not delta and ("delta" not in choice or not self._parts):
             message = choice.get("message")
             delta = {"content": message} if isinstance(message, str) else as_object(message)
-        # Some write a choice as one of plain completions.
-        given = (
-            delta.get("content"),
-            delta.get("text"),
-            *(() if delta else (choice.get("text"), choice.get("content"))),
-        )
-        text, thinking = _read_content(self._with_half(next((one for one in given if one is not None), None)))
+        content = delta.get("content", delta.get("text"))
+        if not delta:
+            content = choice.get("text") or choice.get("content")  # As of plain completions
+        text, thinking = _read_content(self._with_half(content))
         thinking = thinking or _read_thinking(delta)
         if text:
             self._parts.append(text)
@@ -623,20 +619,14 @@ class _Answer:
             self._refusal += str(refusal)
         if "tool_calls" in delta or "function_call" in delta:
             self._read_call(delta)
-        self._read_finish(choice, delta, event)
+        finish = choice.get("finish_reason") or choice.get("finishReason") or delta.get("finish_reason")
+        if finish := as_text(finish.get("type") if isinstance(finish, dict) else finish):
+            # The engine's own reason counts where it says more.
+            native = as_text(choice.get("native_finish_reason"))
+            self._finish = (native if _BAD_END.search(native.lower()) else finish).lower().replace("-", "_")
+            self.finished = True
         tokens = read_tokens(as_object(choice.get("logprobs")).get("content"))
         return Chunk(text, thinking, tokens=tokens) if text or thinking or tokens else None
-
-    def _read_finish(self, *objects: Event) -> None:
-        """Read the finish reason from the first object that has one, and the engine's own where that says more."""
-        for one in objects:
-            reasons = [one.get(name) for name in ("finish_reason", "finishReason", "native_finish_reason")]
-            named = [as_object(reason).get("type", reason) for reason in reasons]
-            if any(reasons[:2]):
-                texts = [as_text(reason).lower().replace("-", "_") for reason in named]
-                self._finish = next((text for text in texts if _BAD_END.search(text)), texts[0] or texts[1])
-                self.finished = bool(self._finish)
-                return
 
     def _with_half(self, content: object) -> object:
         """`content` with the half of a surrogate pair that the chunk before ended in; its own last half is kept."""

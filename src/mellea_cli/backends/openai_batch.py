@@ -144,11 +144,7 @@ class BatchClient:
     """
 
     def __init__(
-        self,
-        base_url: str | None = None,
-        *,
-        network: NetworkPolicy | None = None,
-        secrets: Secrets | None = None,
+        self, base_url: str | None = None, *, network: NetworkPolicy | None = None, secrets: Secrets | None = None
     ) -> None:
         self._wire = WireClient(
             server_url(base_url),

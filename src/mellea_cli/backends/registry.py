@@ -114,10 +114,7 @@ async def resolve_backend(backend: str, model: str | None, base_url: str | None)
     model = model or backend_info(backend).default_model
     if not model:
         needy = "an OpenAI-compatible server" if backend == "openai" else f"the backend {backend}"
-        raise UsageError(
-            f"{needy} needs a model to be named",
-            hint="name it with -m MODEL",
-        )
+        raise UsageError(f"{needy} needs a model to be named", hint="name it with -m MODEL")
     return BackendChoice(backend, model, reason)
 
 

@@ -352,12 +352,7 @@ class ModelClient:
             endpoint.breaker.disable()
 
     async def _delay_s(
-        self,
-        error: BackendError,
-        endpoint: Endpoint,
-        budget: RetryBudget,
-        began: float,
-        avoid: dict[Endpoint, float],
+        self, error: BackendError, endpoint: Endpoint, budget: RetryBudget, began: float, avoid: dict[Endpoint, float]
     ) -> float | None:
         """Charge the failure.
 

@@ -281,11 +281,7 @@ def _assemble(answers: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "summary": summary(text, praise, complaint),
         "sentiment": found.label,
-        "issues": {
-            "main_complaint": complaint,
-            "positive_aspect": praise,
-            "urgency": urgency(text, found.label),
-        },
+        "issues": {"main_complaint": complaint, "positive_aspect": praise, "urgency": urgency(text, found.label)},
         "confidence": round(found.confidence, 3),
     }
 
@@ -295,15 +291,7 @@ _READ = OutputType(Literal["positive", "negative", "mixed", "neutral"])
 FAST = Pipeline(
     name="fast",
     steps=(
-        Step(
-            name="clauses",
-            prompt=_PROMPT,
-            output=_READ,
-            max_tokens=1,
-            labels=LABELS,
-            parts=clauses,
-            small=True,
-        ),
+        Step(name="clauses", prompt=_PROMPT, output=_READ, max_tokens=1, labels=LABELS, parts=clauses, small=True),
         Step(
             name="second_look",
             prompt=_PROMPT,

@@ -280,11 +280,7 @@ _NEXT_QUOTED = rf"(?:{_COMMA}{_S})*{_Q}[^\"'“”\n]{{1,60}}[\"'“”»`\u2019
 _NEXT_BARE = rf"(?:{_COMMA}{_S})*[\w.$-]{{1,60}}{_S}{_COLON}"
 _AFTER_QUOTED, _AFTER_BARE, _AFTER_LISTED = (
     re.compile(rf"{_AFTER_LAST}|{following})", re.DOTALL)
-    for following in (
-        _NEXT_QUOTED,
-        f"{_NEXT_QUOTED}|{_NEXT_BARE}",
-        rf"{_COMMA}{_S}(?:{_Q}|[{{\[\d-]|true|false|null)",
-    )
+    for following in (_NEXT_QUOTED, f"{_NEXT_QUOTED}|{_NEXT_BARE}", rf"{_COMMA}{_S}(?:{_Q}|[{{\[\d-]|true|false|null)")
 )
 _WORDS = {"True": True, "False": False, "None": None, "undefined": None, "NaN": None, "nan": None}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)|\"", re.DOTALL)

@@ -207,7 +207,6 @@ _END = {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "sto
 _FORMS = (
     _form("finish-in-delta", "gateways written by hand", "The finish reason stands in the delta.", *texts(ANSWER), _choice(delta={"finish_reason": "stop"}), done=False),
     _form("finish-at-top", "gateways written by hand", "The finish reason stands at the top.", *texts(ANSWER), {"choices": [], "finish_reason": "stop"}, done=False),
-    _form("choices-object", "PHP gateways, json_encode", "Choices are an object with numbers as names.", *({"choices": {"0": {"delta": {"content": one}}}} for one in pieces(ANSWER)), {"choices": {"0": {"delta": {}, "finish_reason": "stop"}}}),
     _form("delta-text", "gateways written by hand", "The delta is the text itself.", *(_choice(delta=one) for one in pieces(ANSWER)), delta("stop")),
     _form("delta-name", "gateways written by hand", "The delta has a text instead of content.", *(_choice(delta={"text": one}) for one in pieces(ANSWER)), delta("stop")),
     _form("choice-content", "gateways written by hand", "The choice has the content itself.", *(_choice(content=one) for one in pieces(ANSWER)), _choice(content="", finish_reason="stop")),
