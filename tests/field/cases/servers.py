@@ -24,6 +24,8 @@ from field.model import Answer, Case, Expect, Run
 from field.wire import (
     ANSWER,
     GOOD,
+    GOOD_OLLAMA,
+    HTML,
     JSON,
     OTHER,
     THOUGHT,
@@ -41,6 +43,7 @@ from field.wire import (
     stream,
     texts,
     unless,
+    web_page,
     whole,
 )
 
@@ -366,4 +369,13 @@ _OLLAMA = (
     answers_all("model-s-ollama-list", "unknown model", "proxies in front of Ollama", "The library's prefix and another case are the same model.", always(Reply(dumped({"model": "m", "message": {"content": ANSWER}, "done": True, "done_reason": "stop"}).encode(), type=JSON)), args=ollama(THREE, model="registry.ollama.ai/library/m"), cells=_NEGATIVE),
 )  # fmt: skip
 
-CASES: tuple[Case, ...] = (*_REFUSALS, *_PARAMETERS, *_FORMS, *_TEXTS, *_WAITS, *_BATCHES, *_OLLAMA)
+_BLANKS = (delta(content=" " * 50) for _ in range(12))
+_WHOLE = (
+    answers_all("budget-s-whole", "reasoning uses up the limit", "lmstudio-ai/lmstudio-bug-tracker, finish reasons", "The answer is whole although the limit has ended it.", always(says(ANSWER, "length")), cells=_NEGATIVE),
+    answers_all("budget-s-blanks", "reasoning uses up the limit", "vllm-project/vllm, guided decoding: blanks without end", "Blanks follow the answer up to the limit.", always(stream(*texts(ANSWER), *_BLANKS, delta("length"))), cells=_NEGATIVE),
+    answers_all("inside-s-behind-the-end", "errors inside a stream", "gateways that fail at their own records", "An error is reported behind a whole answer.", always(stream(*texts(ANSWER), delta("stop"), problem("failed to log", code=500)))),
+    answers_all("soon-s-page", "a server that is not ready", "Render and Hugging Face Spaces", "The host shows a page while it starts the server.", first(2, Reply(web_page("Application loading").encode(), type=HTML)), requests=5),
+    answers_all("parameter-s-ollama-format", "refused parameters", "ollama/ollama before 0.5", "An old Ollama takes no schema: it goes to the prompt.", unless(GOOD_OLLAMA, ({"has": ["format"]}, refuses(400, {"error": "json: cannot unmarshal object into Go struct field ChatRequest.format of type string"}))), args=ollama(), requests=4),
+)  # fmt: skip
+
+CASES: tuple[Case, ...] = (*_REFUSALS, *_PARAMETERS, *_FORMS, *_TEXTS, *_WAITS, *_BATCHES, *_OLLAMA, *_WHOLE)
