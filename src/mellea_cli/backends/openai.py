@@ -608,7 +608,7 @@ class _Answer:
         content = delta.get("content", delta.get("text"))
         if not delta:
             content = choice.get("text") or choice.get("content")  # As of plain completions
-        text, thinking = _read_content(self._with_half(content))
+        text, thinking = ("", "") if content in (None, "") else _read_content(self._with_half(content))
         thinking = thinking or _read_thinking(delta)
         if text:
             self._parts.append(text)
