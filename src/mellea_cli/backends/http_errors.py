@@ -67,7 +67,7 @@ _CONTEXT = _words(
     r"\b(?:exceed(?:s|ed|ing)?|(?:greater|larger|longer|more) than|only supports?)\b.{0,50}(?:max|(?<!time )limit"
     r"|length|cache|supports|\d{3})",
     r"\bmaxlength: \d+, actual|max_(?:completion_)?tokens\b.{0,40}\bgot -\d|kv cache is full|find a memory slot",
-    r"(?:prompt|input|messages?|request|content|entity)s?(?: length| you submitted)? (?:is |are |was )?too"
+    r"(?:prompt|input|messages?|request|content|entity)s?(?: length| body| you submitted)? (?:is |are |was )?too"
     r" (?:long|large)\b",
     r"reduce (?:the|your) (?:length|size) of|reduce your (?:message|prompt|input)",
     r"(?:input|prompt)[ _](?:length|tokens?)\b[^.]{0,60}(?:exceed|less than|should be|must be)",
@@ -76,7 +76,7 @@ _CONTEXT = _words(
     r"上下文|输入.{0,10}(?:过长|超)|超长",
 )
 _FILTERED = _words(
-    r"\bflagged\b|requires moderation|content(?: management)? policy|content exists risk|inappropriate content",
+    r"\bflagged\b|requires moderation|content ?(?:management )?policy|content exists risk|inappropriate content",
     r"considered high risk|safety (?:system|filter|setting|polic)|content[ _]filter|unsafe content|blockreason",
     r"\b(?:prompt|response|content|input|output)\b[^.]{0,40}\b(?:blocked|harmful|toxic|rejected by the mod)",
     r"guardrail(?! restriction)|(?:risky|toxic) content|jailbreak|prompt (?:injection|attack|blocked)|data inspection",
@@ -94,26 +94,27 @@ _QUOTA = _words(
     r"\b(?:credits?|balance|budget|allowance|free tier|quota)\b[^.]{0,40}\b(?:exhausted|depleted|used up|spent"
     r"|exceeded|reached)\b",
     r"(?:key|spend(?:ing)?|session|usage|quota|plan|credit) limits?\b[^.]{0,20}(?:reached|exceeded|exhausted)",
-    r"spend(?:ing)? (?:limit|cap)|reached your [\w ]{0,30}usage limit|over[ _]budget|exceeded ?budget|budget ?exceeded",
-    r"rate limit of 0\b|requires? billing|billing disabled",
+    r"spend(?:ing)? (?:limit|cap)|reached your [\w ]{0,30}usage limit|over[ _]budget",
+    r"exceeded ?(?:token ?)?budget|budget ?exceeded|rate limit of 0\b|requires? billing|billing disabled",
     r"billing (?:hard )?limit|payment required|in arrears|recharge your",
     r"(?:account|wallet)\b[^.]{0,20} (?:is )?suspended",
     r"(?:额度|配额).{0,4}(?:不足|已|用尽|用完|耗尽)|余额.{0,6}(?:不足|用尽)|欠费|使用上限",
 )
 _SLOW_DOWN_WORDS = _words(
-    r"slow down|too many requests|rate[ _-]?limit|\bthrottl|rate exceeded|quota exceeded for \S+\.googleapis"
+    r"slow down|too many requests|rate[ _-]?limit|\bthrottl|rate exceeded|parallel request limit"
+    r"|quota exceeded for \S+\.googleapis"
 )
 # As codes: what a message says of quotas and plans is then an offer.
 _SLOW_DOWN_CODES = _words(r"throttl|limit (?:requests|burst|tokens)\b")
 # A limit of nothing is no limit for a minute: the account has no share of this model.
 _NO_SHARE = re.compile(r"\blimit: 0\b")
 _BUSY_WORDS = _words(
-    r"overloaded|(?:temporarily|service|currently) unavailable|(?:at|over|no) capacity|capacity exceeded|too busy",
-    r"\bdegraded\b|provider returned error$|no healthy upstream|channel error|out of memory|繁忙",
+    r"overloaded|(?:temporarily|service|currently) unavailable|(?:at|over|no) capacity",
+    r"capacity (?:temporarily )?exceeded|too busy|\bdegraded\b|provider returned error$|no healthy (?:upstream|deployment)|channel error|out of memory|繁忙",
     r"upstream (?:error|connect|request failed)|(?:try|retry) (?:your request|again (?:later|shortly|soon|in a ))",
     r"please retry\W*$|serviceunavailable|connection (?:error|reset|refused|lost|closed)|enginedead",
     r"timed out|time-?out (?:error|on)|(?:request|gateway) time-?out|timeout(?:error|exception)|deadline exceeded",
-    r"disconnected|unexpected (?:eof|error)",
+    r"was timeout|disconnected|unexpected (?:eof|error)",
     r"\bcrashed|unexpectedly|\bserver ?error|internal[ _]?error(?!\.algo)|(?:operation|request) cancell?ed",
     r"\bunloaded|(?:still|is|being) load(?:ing|ed)\b|warming up|starting up",
 )
@@ -158,7 +159,7 @@ _MODEL = _words(
     r"(?:supported|allowed) (?:api )?models?(?: names?)? are|does not work with the specified model",
     r"too large to be loaded",
     r"could not find (?:suitable handler|real modelid)|not allowed to access model|no available channel",
-    r"model id [^ ]+ with on-demand throughput",
+    r"on-demand throughput",
 )
 # What a refused key says of models: it is good for others.
 _MODEL_FOR_KEY = _words(
