@@ -110,7 +110,8 @@ _SLOW_DOWN_CODES = _words(r"throttl|limit (?:requests|burst|tokens)\b")
 _NO_SHARE = re.compile(r"\blimit: 0\b")
 _BUSY_WORDS = _words(
     r"overloaded|(?:temporarily|service|currently) unavailable|(?:at|over|no) capacity",
-    r"capacity (?:temporarily )?exceeded|too busy|\bdegraded\b|provider returned error$|no healthy (?:upstream|deployment)|channel error|out of memory|繁忙",
+    r"capacity (?:temporarily )?exceeded|too busy|\bdegraded\b|provider returned error$",
+    r"no healthy (?:upstream|deployment)|channel error|out of memory|繁忙",
     r"upstream (?:error|connect|request failed)|(?:try|retry) (?:your request|again (?:later|shortly|soon|in a ))",
     r"please retry\W*$|serviceunavailable|connection (?:error|reset|refused|lost|closed)|enginedead",
     r"timed out|time-?out (?:error|on)|(?:request|gateway) time-?out|timeout(?:error|exception)|deadline exceeded",
