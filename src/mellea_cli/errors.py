@@ -60,12 +60,9 @@ class ExitCode(IntEnum):
 class Scope(Enum):
     """What a backend's error affects."""
 
-    RETRY = "retry"
-    """Nothing: the same request may succeed when it is sent again."""
-    ITEM = "item"
-    """This request: it cannot succeed, the next one may."""
-    RUN = "run"
-    """The run: none of its requests can succeed."""
+    RETRY = "retry"  # Nothing: the same request may succeed when it is sent again
+    ITEM = "item"  # This request: it cannot succeed, the next one may
+    RUN = "run"  # The run: none of its requests can succeed
 
 
 class MelleaError(Exception):
@@ -182,10 +179,8 @@ class BackendError(MelleaError):
         self.status = status
         self.retry_after_s = retry_after_s
         self.partial = partial
-        self.attempts = 1
-        """How often the request was sent before this error was raised."""
-        self.charged = True
-        """Whether it counts against the retry budget; an open circuit breaker does not."""
+        self.attempts = 1  # How often the request was sent before this error was raised
+        self.charged = True  # Whether it counts against the retry budget; an open circuit breaker does not
 
     @property
     def retryable(self) -> bool:
@@ -270,8 +265,7 @@ class AnswerError(MelleaError):
     def __init__(self, message: str, *, text: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.text = text
-        self.attempts = 1
-        """How many answers were checked before this error was raised."""
+        self.attempts = 1  # How many answers were checked before this error was raised
 
 
 class EmptyAnswer(AnswerError):

@@ -22,8 +22,7 @@ class RunStarted:
     model: str
     backend: str
     concurrency: int
-    total: int | None
-    """Items in the input, or `None` when that is unknown (a pipe)."""
+    total: int | None  # Items in the input, or `None` when that is unknown (a pipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,7 @@ class RetryScheduled:
     position: int
     step: str
     delay_s: float
-    attempt: int
-    """The number of the attempt to come, counted from 2."""
+    attempt: int  # The number of the attempt to come, counted from 2
     reprompt: bool = False
     """The answer was not usable and the reason is added; otherwise the transport failed and nothing changes."""
 
@@ -108,10 +106,8 @@ class RunResumed:
 class RunTuned:
     """The user has changed a limit of the run."""
 
-    message: str
-    """What holds from now on."""
-    concurrency: int | None
-    """Requests in flight at most; `None` where that has not changed."""
+    message: str  # What holds from now on
+    concurrency: int | None  # Requests in flight at most; `None` where that has not changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +116,9 @@ class Counted:
 
     values: Mapping[str, Mapping[str, int]]
     """How often each value occurs, by column. The run goes on to count in these mappings."""
-    usage: Usage
-    """Tokens of all outcomes so far."""
-    urgent_id: str = ""
-    """The id of the latest row of high urgency; empty while there is none."""
-    urgent_text: str = ""
-    """Why it is urgent, in the model's words, else its text."""
+    usage: Usage  # Tokens of all outcomes so far
+    urgent_id: str = ""  # The id of the latest row of high urgency; empty while there is none
+    urgent_text: str = ""  # Why it is urgent, in the model's words, else its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +128,12 @@ class ItemFinished:
     position: int
     id: str
     ok: bool
-    kind: str
-    """Empty when ok, else the failure's kind."""
+    kind: str  # Empty when ok, else the failure's kind
     message: str
     usage: Usage
     latency_s: float
-    reused: bool
-    """The answer was known (from an earlier run, or an identical text) and nothing was asked."""
-    values: Mapping[str, Any] = field(default_factory=dict)
-    """The columns of the answer; empty for a failed item."""
+    reused: bool  # The answer was known (from an earlier run, or an identical text) and nothing was asked
+    values: Mapping[str, Any] = field(default_factory=dict)  # The columns of the answer; empty for a failed item
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +147,12 @@ class Note:
 class RunFinished:
     """The run is over and its output is written."""
 
-    done: int
-    """Items with an answer, reused ones included."""
+    done: int  # Items with an answer, reused ones included
     failed: int
     reused: int
     usage: Usage
     elapsed_s: float
-    stopped: str
-    """Why the run ended before its input; empty when it did not."""
+    stopped: str  # Why the run ended before its input; empty when it did not
 
 
 Event = (

@@ -37,27 +37,20 @@ class Item:
 class Success:
     """The answers for one item."""
 
-    values: Mapping[str, Any]
-    """Output columns by name."""
+    values: Mapping[str, Any]  # Output columns by name
     usage: Usage = Usage()
-    latency_s: float = 0.0
-    """Seconds from the item's first request to its last token."""
-    attempts: int = 1
-    """Model calls over all steps."""
-    asked: tuple[str, ...] = ()
-    """The columns that were asked, where others were known before; empty for all."""
-    answered_by: str = ""
-    """What has answered instead of the pipeline, such as `learned`; empty for the pipeline."""
+    latency_s: float = 0.0  # Seconds from the item's first request to its last token
+    attempts: int = 1  # Model calls over all steps
+    asked: tuple[str, ...] = ()  # The columns that were asked, where others were known before; empty for all
+    answered_by: str = ""  # What has answered instead of the pipeline, such as `learned`; empty for the pipeline
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The reason why an item has no answers; a value, not an exception."""
 
-    kind: str
-    """An error class's `kind`, such as `parse` or `unavailable`."""
-    message: str
-    """One sentence for the user."""
+    kind: str  # An error class's `kind`, such as `parse` or `unavailable`
+    message: str  # One sentence for the user
     step: str = ""
     attempts: int = 1
     status: int | None = None
@@ -75,5 +68,4 @@ class Row:
     """One output row: an item, and the columns to add to it."""
 
     item: Item
-    added: Mapping[str, Any]
-    """Columns to add, by name; values may be nested, and CSV flattens them."""
+    added: Mapping[str, Any]  # Columns to add, by name; values may be nested, and CSV flattens them

@@ -14,8 +14,7 @@ from typing import Any
 class Message:
     """One message of a conversation."""
 
-    role: str
-    """`system`, `user` or `assistant`."""
+    role: str  # `system`, `user` or `assistant`
     content: str
 
     def __str__(self) -> str:
@@ -28,20 +27,17 @@ class Options:
 
     temperature: float | None = None
     top_p: float | None = None
-    max_tokens: int | None = None
-    """The most tokens of an answer."""
+    max_tokens: int | None = None  # The most tokens of an answer
     seed: int | None = None
     stop: tuple[str, ...] = ()
     context_window: int | None = None
     """Tokens of prompt and answer together; only for servers where a request can choose it (Ollama)."""
     thinking: bool | str | None = None
     """Whether a reasoning model may reason first: `False`, `True`, or a level such as `"low"`."""
-    native: Mapping[str, Any] = field(default_factory=dict)
-    """Options under the server's own names, passed on unchanged."""
+    native: Mapping[str, Any] = field(default_factory=dict)  # Options under the server's own names, passed on unchanged
     keeps_thinking: bool = False
     """Whether reasoning stays as the server has it when it uses up `max_tokens`; only where `thinking` is `None`."""
-    most_reasoning: int = 0
-    """Tokens that may be added to `max_tokens` for a model that reasons first."""
+    most_reasoning: int = 0  # Tokens that may be added to `max_tokens` for a model that reasons first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +51,7 @@ class GenerateRequest:
     """A JSON schema for the answer; servers that can constrain their output by it."""
     top_logprobs: int = 0
     """The most likely tokens whose log-probabilities are wanted for each token of the answer; 0 for none."""
-    small: bool = False
-    """Whether the backend's small model may answer, where it runs two."""
+    small: bool = False  # Whether the backend's small model may answer, where it runs two
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +59,8 @@ class Usage:
     """Tokens as the server counted them."""
 
     prompt_tokens: int = 0
-    completion_tokens: int = 0
-    """Reasoning included."""
-    reasoning_tokens: int = field(default=0, compare=False)
-    """Part of `completion_tokens`, where the server says it."""
+    completion_tokens: int = 0  # Reasoning included
+    reasoning_tokens: int = field(default=0, compare=False)  # Part of `completion_tokens`, where the server says it
     cached_tokens: int = field(default=0, compare=False)
     """Part of `prompt_tokens` that the server had in its cache, where it says so: providers ask less for them."""
 
@@ -89,8 +82,7 @@ class Token:
     """A token of an answer."""
 
     text: str
-    likely: Mapping[str, float]
-    """Log-probabilities of the most likely tokens in its place and of itself."""
+    likely: Mapping[str, float]  # Log-probabilities of the most likely tokens in its place and of itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +90,11 @@ class Chunk:
     """One piece of a streamed answer."""
 
     text: str = ""
-    thinking: str = ""
-    """Reasoning text that is not part of the answer."""
+    thinking: str = ""  # Reasoning text that is not part of the answer
     finish_reason: str | None = None
     """`stop`, `length`, `content_filter` or `error`: set once, on the chunk that ends the answer."""
-    usage: Usage | None = None
-    """Set at most once, on or after the chunk that ends the answer."""
-    tokens: tuple[Token, ...] = ()
-    """The tokens of this piece, where the request wants log-probabilities."""
+    usage: Usage | None = None  # Set at most once, on or after the chunk that ends the answer
+    tokens: tuple[Token, ...] = ()  # The tokens of this piece, where the request wants log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +104,14 @@ class Completion:
     text: str
     finish_reason: str
     usage: Usage = Usage()
-    first_token_s: float = 0.0
-    """Seconds from sending the request to the first piece of text."""
-    total_s: float = 0.0
-    """Seconds from sending the request to the end of the stream."""
+    first_token_s: float = 0.0  # Seconds from sending the request to the first piece of text
+    total_s: float = 0.0  # Seconds from sending the request to the end of the stream
     thinking: str = ""
-    attempts: int = 1
-    """How often the request was sent until it succeeded."""
-    tokens: tuple[Token, ...] = ()
-    """The tokens with their log-probabilities; none when not asked for, or not to be had."""
+    attempts: int = 1  # How often the request was sent until it succeeded
+    tokens: tuple[Token, ...] = ()  # The tokens with their log-probabilities; none when not asked for, or not to be had
 
 
-CHARACTERS_PER_TOKEN = 4
-"""Mean of English text, for estimates before a server has counted."""
+CHARACTERS_PER_TOKEN = 4  # Mean of English text, for estimates before a server has counted
 
 
 # Characters for each token by script, for the vocabularies of current models: a token holds a word or a part of one of

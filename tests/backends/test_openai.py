@@ -335,7 +335,9 @@ async def test_contents_that_are_no_texts(serve: Serve, content: Any, text: str)
         assert "".join(chunk.text for chunk in await collect(backend, request())) == text
 
 
-@pytest.mark.parametrize("name", ["reasoning_effort", "chat_template_kwargs", "stream_options", "temperature", "seed"])
+@pytest.mark.parametrize(
+    "name", ["reasoning_effort", "chat_template_kwargs", "stream_options", "temperature", "seed", "stop"]
+)
 async def test_other_refused_parameters_are_left_out(serve: Serve, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A parameter that a server does not know is left out from then on; the log warns of what the user chose."""
 
@@ -344,13 +346,13 @@ async def test_other_refused_parameters_are_left_out(serve: Serve, name: str, ca
 
     caplog.set_level(logging.INFO)
     server = serve(fault=plan)
-    asked = request(options=Options(temperature=0, seed=1, thinking=False))
+    asked = request(options=Options(temperature=0, seed=1, stop=("#",), thinking=False))
     async with openai(server) as backend:
         await collect(backend, asked)
         await collect(backend, asked)
     assert [name in body for body in server.state.bodies] == [True, False, False]
     levels = [record.levelno for record in caplog.records if name in record.getMessage()]
-    assert levels == [logging.WARNING if name in ("temperature", "seed") else logging.INFO]
+    assert levels == [logging.WARNING if name in ("temperature", "seed", "stop") else logging.INFO]
 
 
 async def test_a_bad_value_is_not_dropped(serve: Serve) -> None:
@@ -459,6 +461,8 @@ async def test_a_tool_call_holds_the_answer(serve: Serve, sent: list[Any]) -> No
         ("incomplete", "length"),
         ("content-filter", "content_filter"),
         ("COMPLETE", "stop"),
+        ("maxTokens", "length"),
+        ("ERROR_TOXIC", "content_filter"),
         ("whatever", "stop"),
         (None, "stop"),
     ],
@@ -546,6 +550,28 @@ async def test_no_reasoning_becomes_little_where_a_server_knows_no_none(serve: S
         for _ in range(2):
             await collect(backend, request(options=Options(thinking=False)))
     assert [body["reasoning_effort"] for body in server.state.bodies] == ["none", "low", "low"]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"object": "list", "data": [{"id": "a"}, {"id": "b"}]},
+        [{"id": "a"}, {"id": "b"}],
+        {"models": [{"name": "a"}, {"model": "b"}, {}]},
+        {"data": ["a", "b"]},
+    ],
+)
+async def test_lists_of_models_in_other_forms(
+    server: ModelServer, listed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together answers with a bare list, proxies with Ollama's or with names alone."""
+
+    async def get_json(_: str) -> Any:
+        return listed
+
+    async with openai(server) as backend:
+        monkeypatch.setattr(backend._wire, "get_json", get_json)
+        assert await backend.models() == ["a", "b"]
 
 
 async def test_a_missing_path_is_told_from_a_missing_model(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,16 @@ def test_answers_of_other_providers_are_read() -> None:
     assert "overloaded" in reply.error
 
 
+def test_states_of_other_queues() -> None:
+    """Names in capitals, a wrapper, and errors as a list: each is read as OpenAI's own."""
+    assert Batch.read({"job": {"id": "b", "status": "COMPLETED", "output_file_id": "o"}}).output_file_id == "o"
+    assert (
+        Batch.read({"id": "b", "status": "TIMEOUT_EXCEEDED", "created_at": "2026-01-01T00:00:00Z"}).status == "expired"
+    )
+    failed = Batch.read({"id": "b", "status": "failed", "errors": [{"code": "c", "message": "m"}]})
+    assert (failed.over, failed.error_code, failed.error) == (True, "c", "m")
+
+
 def test_an_answer_is_read_whole() -> None:
     """Text, finish reason and usage, as if it had been streamed."""
     reply = read_reply(line(), "batch 1")

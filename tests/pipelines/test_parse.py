@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from mellea_cli.errors import ParseError
-from mellea_cli.pipelines.parse import as_json, without_reasoning
+from mellea_cli.pipelines.parse import _Reader, without_reasoning
 from mellea_cli.pipelines.pipeline import OutputType
 
 
@@ -64,13 +64,26 @@ def test_reasoning_is_dropped(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"<think>{OTHER}", f"<|channel|>analysis<|message|>{OTHER}", "<think>", f"<think>{OTHER}</think>", ""]
+    "text",
+    [
+        f"<|channel|>analysis<|message|>{OTHER}",
+        "<think>",
+        f"<think>{OTHER} {ANSWER}</think>",
+        f"<think>{OTHER[:-9]}",
+        "",
+    ],
 )
 def test_nothing_but_reasoning_is_no_answer(text: str) -> None:
-    """A block that was cut off holds no answer, whatever stands in it."""
+    """A block that was cut off holds no answer, and one with several objects neither."""
     assert without_reasoning(text).strip() == ""
     with pytest.raises(ParseError):
         parsed(text)
+
+
+@pytest.mark.parametrize("text", [f"<think>\n{ANSWER}", f"<think>{THOUGHT} {ANSWER}</think>\n"])
+def test_an_answer_among_the_reasoning_counts(text: str) -> None:
+    """Where nothing follows a block, its only object is the answer, as one in the reasoning field is."""
+    assert parsed(text) == (VERDICT, True)
 
 
 def test_tags_inside_an_answer_stay() -> None:
@@ -196,12 +209,54 @@ def test_scalars_and_lists() -> None:
 )
 def test_the_form_of_a_value_is_repaired(text: str, value: Any) -> None:
     """What stands inside strings is left alone."""
-    assert json.loads(as_json(text)) == value
+    assert _Reader(text).value() == value
+
+
+class Order(BaseModel):
+    """A type with a field of each kind."""
+
+    stars: int | None = None
+    price: float | None = None
+    again: bool | None = None
+    topics: list[Literal["price", "quality"]] | None = None
+    names: list[str] = []
+    note: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"stars": "4 stars"}, {"stars": 4}),
+        ({"stars": "Four"}, {"stars": 4}),
+        ({"stars": {"value": 4, "reason": "kind staff"}}, {"stars": 4}),
+        ({"price": "€ 12,50"}, {"price": 12.5}),
+        ({"again": "Yes."}, {"again": True}),
+        ({"topics": "Price"}, {"topics": ["price"]}),
+        ({"names": None}, {"names": []}),
+        ({"note": ["late", "cold"]}, {"note": "late; cold"}),
+        ({"note": []}, {"note": None}),
+        ({"note": 5}, {"note": "5"}),
+    ],
+)
+def test_values_in_another_form(given: dict[str, Any], read: dict[str, Any]) -> None:
+    """A number with its unit, a single entry without its list, a list in place of a text."""
+    value, repaired = parsed(json.dumps(given), Order)
+    assert (value.model_dump(include=set(read)), repaired) == (read, True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"stars": "4/5"}, {"stars": "3 or 4"}, {"price": "1,200.50"}, {"again": "maybe"}, {"note": True}],
+)
+def test_no_value_is_guessed(given: dict[str, Any]) -> None:
+    """Two numbers, signs for thousands, several values: the model is asked again."""
+    with pytest.raises(ParseError):
+        parsed(json.dumps(given), Order)
 
 
 def test_quotes_inside_a_string_need_not_be_escaped() -> None:
     """What follows a quote tells whether it ends the string."""
-    assert json.loads(as_json('{"a": "It was "too" late", "b": "c"}', lenient=True)) == {
+    assert _Reader('{"a": "It was "too" late", "b": "c"}').value() == {
         "a": 'It was "too" late',
         "b": "c",
     }

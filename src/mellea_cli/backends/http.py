@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -61,6 +62,8 @@ MAX_ERROR_BODY = 64 * 1024  # Bytes of an error's body that are read
 DONE: Event = {"done": True}  # The event that SSE's `[DONE]` becomes: an orderly end
 
 _DONE = "[DONE]"
+_STARTS = re.compile(r"\b(?:loading|starting|waking|building)\b", re.IGNORECASE)  # Titles of hosts that start a server
+_KEEPS_ALIVE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # Data that is no JSON and says nothing
 _GZIP = 31  # zlib's code for a gzip header
 _GZIP_START = b"\x1f"
 _MOVED = frozenset({307, 308})
@@ -297,6 +300,8 @@ class WireClient:
                 if inner_failure is not None:
                     return events, inner_failure, False
                 continue
+            if not event or payload.strip(' ":').lower() in _KEEPS_ALIVE:
+                continue
             if isinstance(event, ValueError):
                 failure = StreamBroken(f"{url} sent what is not JSON: {self._clean(one_line(payload, 80))}")
                 failure.__cause__ = event
@@ -308,7 +313,7 @@ class WireClient:
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             # Nearly every event is a piece of an answer, which is seen without a call.
             piece = event if "choices" in event else unwrapped(event)
-            if (piece.get("error") or not piece.get("choices")) and is_error(piece):
+            if (piece.get("error") or not piece.get("choices") or "base_resp" in piece) and is_error(piece):
                 error = ErrorObject.read(piece)
                 return events, self._error(error.status or 500, error, {}, url, model, inside=True), False
             events.append(piece)
@@ -322,6 +327,8 @@ class WireClient:
             hint = self._hints.get(EndpointMissing, "")
             title = page_title(text)
             said = f"{url} answered with a web page" + (f": {title}" if title else "")
+            if _STARTS.search(title):
+                return ServerFault(said, status=status)
             return EndpointMissing(said, status=status, hint=hint)
         return self._error(status, ErrorObject.parse(text), {}, url, model)
 

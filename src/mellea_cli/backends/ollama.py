@@ -15,6 +15,7 @@ from mellea_cli.backends.base import BackendSettings
 from mellea_cli.backends.http import DONE, Event, WireClient
 from mellea_cli.backends.http_errors import Hints
 from mellea_cli.backends.model_ids import IBM_GRANITE_4_1_3B, ModelIdentifier
+from mellea_cli.backends.openai import schema_in_prompt
 from mellea_cli.backends.security import API_KEY, NetworkPolicy, Secrets, redact_url
 from mellea_cli.backends.wire_format import (
     CachedJson,
@@ -102,6 +103,7 @@ class OllamaBackend:
         self._merge_chunks = merge_chunks
         # Models that have refused the option `think`, or obey `format` only while they think
         self._without_think: frozenset[str] = frozenset()
+        self._without_format: frozenset[str] = frozenset()  # Models, or an Ollama before 0.5, that take no schema
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Self:
@@ -136,6 +138,8 @@ class OllamaBackend:
         body = _chat_body(request)
         if request.model in self._without_think:
             body.pop("think", None)
+        if request.model in self._without_format and "format" in body:
+            self._to_prompt(body)
         while True:
             answer = _Answer(merge_chunks=self._merge_chunks)
             try:
@@ -150,14 +154,22 @@ class OllamaBackend:
                     if isinstance(error, ModelMissing):
                         with suppress(BackendError):
                             error.hint = _missing_hint(request.model, await self.models())
-                    if not (error.status == _BAD_REQUEST and "think" in body and "think" in error.message):
+                    refused = next((name for name in ("think", "format") if name in body and name in error.message), "")
+                    if error.status != _BAD_REQUEST or not refused:
                         raise
-                    _LOG.info("%s does not take `think`: going on without it", request.model)
-                    self._without_think |= {request.model}
-                    del body["think"]
+                    _LOG.info("%s does not take `%s`: going on without it", request.model, refused)
+                    if refused == "format":
+                        self._without_format |= {request.model}
+                        self._to_prompt(body)
+                    else:
+                        self._without_think |= {request.model}
+                        del body[refused]
                     continue
             self._check_end(answer, request, body)
             return
+
+    def _to_prompt(self, body: dict[str, Any]) -> None:
+        body["messages"] = schema_in_prompt(body["messages"], body.pop("format"))
 
     def _check_end(self, answer: _Answer, request: GenerateRequest, body: Mapping[str, Any]) -> None:
         """Raise `BackendError` for an answer that is not whole, or to a prompt that was cut."""
@@ -178,7 +190,8 @@ class OllamaBackend:
 
     async def models(self) -> list[str]:
         listed = as_object(await self._wire.get_json("/api/tags")).get("models") or []
-        return [str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry]
+        named = [entry.get("name") or entry.get("model") for entry in listed if isinstance(entry, dict)]
+        return [str(name) for name in named if name]
 
     async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """Let Ollama fetch a model, and yield its progress; raises `ModelMissing` when its library lacks the model."""

@@ -179,19 +179,18 @@ class OpenAIBackend:
                         for chunk in answer.read(events):
                             yield chunk
             except BackendError as error:
-                # After the finish reason only the token counts and `[DONE]` can be lost.
-                if not (isinstance(error, StreamBroken) and answer.finished):
+                # After the finish reason only the token counts and `[DONE]` can be lost, whatever is reported then.
+                if not (answer.finished and (isinstance(error, StreamBroken) or answer.text)):
                     error.partial = answer.text or error.partial
                     if not answer.begun and (most := allowed_tokens(error, body.get("max_tokens"))):
                         level = logging.INFO if request.options.most_reasoning else logging.WARNING
                         self._limit_tokens(error, most, level)
                         body["max_tokens"] = most
                         continue
-                    refused = "" if answer.begun else refused_parameter(error, sent)
-                    if not refused and self._untried and _SAYS_NOTHING.fullmatch(_ADDRESS.sub("", error.message)):
-                        refused = _refused_form(sent)
-                    self._untried = self._untried and bool(refused)
-                    if not refused:
+                    if _CUT_AS_ERROR.search(error.message):
+                        yield Chunk(finish_reason="length")
+                        return
+                    if not (refused := "" if answer.begun else self._refused(error, sent)):
                         raise await self._explained(error, request.model) from error.__cause__
                     level = logging.WARNING if refused in USER_PARAMETERS - {"max_tokens"} else logging.INFO
                     _LOG.log(level, "%s refuses %s: going on without it", self._wire.base_url, refused)
@@ -202,6 +201,14 @@ class OpenAIBackend:
                     self._check_prompt(request, usage.prompt_tokens, answer.text)
                 yield chunk
             return
+
+    def _refused(self, error: BackendError, sent: Mapping[str, Any]) -> str:
+        """What to drop from a request after its refusal; empty when that has another reason."""
+        refused = refused_parameter(error, sent)
+        if not refused and self._untried and _SAYS_NOTHING.fullmatch(_ADDRESS.sub("", error.message)):
+            refused = _refused_form(sent)
+        self._untried = self._untried and bool(refused)
+        return refused
 
     def _limit_tokens(self, error: BackendError, most: int, level: int) -> None:
         """Remember the most tokens that the server allows; what is left of a context depends on the request."""
@@ -260,8 +267,14 @@ class OpenAIBackend:
         return without_parameters(chat_body(request, is_openai=self._is_openai), self._dropped)
 
     async def models(self) -> list[str]:
-        listed = as_object(await self._wire.get_json("/models")).get("data") or []
-        return [str(entry["id"]) for entry in listed if isinstance(entry, dict) and "id" in entry]
+        listed = await self._wire.get_json("/models")
+        if isinstance(listed, dict):
+            listed = next(
+                (found for key in ("data", "models", "result") if isinstance(found := listed.get(key), list)), []
+            )
+        entries = [entry if isinstance(entry, dict) else {"id": entry} for entry in listed if entry]
+        names = [entry.get("id") or entry.get("name") or entry.get("model") for entry in entries]
+        return [name for name in names if isinstance(name, str)]
 
     async def aclose(self) -> None:
         await self._wire.aclose()
@@ -358,39 +371,46 @@ _response_format = IdentityCache(_json_schema_format)
 # Parameters that can be dropped when a server refuses them, and the words by which an error message names them.
 _DROPPABLE: Mapping[str, re.Pattern[str]] = {
     "response_format": re.compile(
-        r"response_?format|schema|json[_ ](?:object|mode)|grammar|structured|additionalProperties|guided_",
+        r"(?:response|output)_?format|schema|json[_ ](?:object|mode|output)|grammar|structured|additionalProperties"
+        r"|guided[_ ]|unimplemented keys|constrained decoding|outlines|requested parameters",
         re.IGNORECASE,
     ),
-    "stream_options": re.compile(r"\bstream_options\b"),
+    "stream_options": re.compile(r"\bstream_options\b|\binclude_usage\b"),
     "stream": re.compile(
-        r"\bstream(?:ing)?\b.{0,60}(?:support|allowed|disabled|remove)|remove 'stream'|verified to stream",
+        r"\bstream(?:ing)?\b.{0,60}(?:support|allowed|disabled|remove|implemented|available|must be false)"
+        r"|remove 'stream'|verified to stream|not support streaming",
         re.IGNORECASE,
     ),
-    "chat_template_kwargs": re.compile(r"\bchat_template_kwargs\b|\benable_thinking\b"),
-    "max_tokens": re.compile(r"\bmax_tokens\b"),
-    "temperature": re.compile(r"\btemperature\b"),
+    "chat_template_kwargs": re.compile(r"\bchat_template|\benable_thinking\b"),
+    "max_tokens": re.compile(r"\bmax_?tokens\b", re.IGNORECASE),
+    "temperature": re.compile(r"\btemperature\b", re.IGNORECASE),
     "top_p": re.compile(r"\btop_p\b"),
     "seed": re.compile(r"\bseed\b"),
+    "stop": re.compile(r"\bstop\b"),
     # Last, as servers also call the models that refuse the others "reasoning models".
-    "reasoning_effort": re.compile(r"\breasoning|\bthink|\bbudget 0\b", re.IGNORECASE),
+    "reasoning_effort": re.compile(r"\breasoning|\bthink|\bbudget 0\b|(?-i:['`\"]none['`\"])", re.IGNORECASE),
 }
 _NO_SYSTEM = re.compile(
     r"system[ _](?:role|message|prompt|instruction)s?\b.{0,40}\b(?:not|unsupported|cannot)\b|developer instruction"
-    r"|roles must alternate|only user,? (?:and|or) assistant roles|support '?system\b|supported, got system",
+    r"|roles must alternate|only user,? (?:and|or) assistant roles|support '?system\b|supported, got system"
+    r"|(?:unexpected|invalid|unsupported) (?:value:? |role:? )+['\"`]?system|\brole:? ['\"`]?system\b.{0,40}\bnot\b"
+    r"|\brole\b.{0,60}(?:should be|permitted|must be|valid role:|one of)(?!.{0,80}system)|valid role: user",
     re.IGNORECASE,
 )
 # The user chose these: one is dropped only when the server does not know it, not when its value is wrong.
-USER_PARAMETERS = frozenset({"max_tokens", "temperature", "top_p", "seed"})
+USER_PARAMETERS = frozenset({"max_tokens", "temperature", "top_p", "seed", "stop"})
 _NOT_KNOWN = re.compile(
     # A server that samples always wants a temperature above zero, which is the program's own.
-    r"support|deprecated|unknown|unrecogni[sz]ed|not permitted|unexpected|extra|strictly positive"
-    r"|greater than (?:0|zero)|only \S+ is allowed|\(0(?:\.0+)?,|(?:>|above|at least|between) ?0",
+    r"support|deprecated|unknown|unrecogni[sz]ed|not (?:permitted|allowed)|unexpected|extra|\bpositive\b|invalid field"
+    r"|greater than (?:0|zero)|only \S+ is allowed|\(0(?:\.0+)?,|(?:>|above|at least|between) ?0|cannot both"
+    r"|(?:only|has to|must) be (?:set to )?1\b",
     re.IGNORECASE,
 )
 _LOW_EFFORT = re.compile(r"\blow\b")
 _REFUSALS = frozenset({400, 404, 422, 501})
 # Statuses that mostly mean something else
 _ALSO_REFUSES = {"stream": 403, "response_format": 500, "system": 500}
+_FAULT_STATUS = 500  # Servers that do not check what they get fail at parameters that they do not know
 _JSON_MODE: Mapping[str, Any] = {"type": "json_object"}
 
 
@@ -425,14 +445,17 @@ def _refused_form(body: Mapping[str, Any]) -> str:
 
 def _refuses(error: BackendError, name: str) -> bool:
     # An error inside an answer may have no status.
-    return error.status is None or error.status in _REFUSALS or error.status == _ALSO_REFUSES.get(name)
+    if error.status is None or error.status in _REFUSALS or error.status == _ALSO_REFUSES.get(name):
+        return True
+    return error.status == _FAULT_STATUS and bool(_NOT_KNOWN.search(error.message))
 
 
 _ADDRESS = re.compile(r"https?://\S+")
 # Refusals that do not tell what is refused: mostly it is the schema.
 _SAYS_NOTHING = re.compile(
     r"\s*answered 4(?:00|22) [\w ]+"
-    r"(?:: (?:bad request|(?:request contains an? )?invalid (?:argument|request|input))\W*)?",
+    r"(?:: (?:bad request\W*(?:parameter error)?|provider returned error|api.{0,6}参数有误.*"
+    r"|(?:request contains an? )?invalid[ _](?:argument|request|input|parameter)s?(?:[ _](?:body|error))?)\W*)?",
     re.IGNORECASE,
 )
 _TOKENS_NAMED = re.compile(
@@ -452,8 +475,8 @@ def allowed_tokens(error: BackendError, sent: int | None) -> int:
     if room := _ROOM.search(said):
         most = int(room[1]) - int(room[2])
     else:
-        most = max((number for number in map(int, re.findall(r"\d+", said)) if number < sent), default=0)
-        most -= "exclusive" in said or "lower than" in said
+        most = max((number for number in map(int, re.findall(r"(?<![-\d])\d+", said)) if number < sent), default=0)
+        most -= bool(re.search(r"exclusive|(?:lower|less) than `?\d|lower than that", said))
     return most if _FEWEST_TOKENS <= most < sent else 0
 
 
@@ -470,18 +493,18 @@ def without_parameters(body: Mapping[str, Any], dropped: frozenset[str]) -> dict
         kept["messages"] = _without_system(body["messages"])
     wanted = body.get("response_format")
     if "json_schema" in dropped and isinstance(wanted, dict) and wanted.get("type") == "json_schema":
-        # The server does not constrain the answer, so the prompt has to.
-        rule = (
-            "Answer with nothing but one JSON object that follows this JSON schema:\n"
-            f"{json.dumps(wanted['json_schema']['schema'])}"
-        )
-        *earlier, last = kept["messages"] or [{"role": "user", "content": ""}]
-        content = f"{last['content']}\n\n{rule}" if kept["messages"] else rule
-        kept["messages"] = [*earlier, {**last, "content": content}]
+        kept["messages"] = schema_in_prompt(kept["messages"], wanted["json_schema"]["schema"])
         kept["response_format"] = _JSON_MODE
         if "json_object" in dropped:
             del kept["response_format"]
     return kept
+
+
+def schema_in_prompt(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The messages with the schema in the last one, for a server that does not constrain the answer."""
+    rule = f"Answer with nothing but one JSON object that follows this JSON schema:\n{json.dumps(schema)}"
+    *earlier, last = messages or [{"role": "user", "content": ""}]
+    return [*earlier, {**last, "content": f"{last['content']}\n\n{rule}".lstrip()}]
 
 
 def _without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -496,38 +519,32 @@ def _without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, 
 # engines.
 _OVERFLOW = re.compile(r"context")
 _FAULT = re.compile(
-    r"error|fail|abort|cancel|time_?out|overload|unavailable|insufficient|malformed|unspecified|unexpected|rate_limit"
-    r"|^unknown$|^other$"
+    r"error|fail|abort|cancel|time_?out|time_?limit|overload|unavailable|insufficient|malformed|unspecified|unexpected"
+    r"|rate_limit|interrupt|connect|exception|shut_?down|crash|killed|evicted|preempted|stalled|^unknown$|^other$"
 )
 _FILTERED = re.compile(
-    r"filter|safety|sensitive|prohibited|recitation|block|spii|refus|flagged|guardrail|moderat|violat|^language$"
+    r"filter|safety|sensitive|prohibited|recitation|block|spii|refus|flagged|guardrail|moderat|violat|^language$|toxic"
+    r"|polic|censor|\brisk|harm|armor|jailbreak"
 )
-_CUT = re.compile(r"length|max_|limit|truncat|incomplete")
+_CUT = re.compile(r"length|max|limit|truncat|incomplete|cut_?off|budget|^tokens?$")
+# Servers that refuse a request when reasoning has used up the limit.
+_CUT_AS_ERROR = re.compile(
+    r"could not finish the message because max_tokens|max completion tokens reached|complete request: max_output_tokens"
+    r"|max_tokens\W+ must be greater than \W?thinking",
+    re.IGNORECASE,
+)
+_BAD_END = re.compile("|".join(pattern.pattern for pattern in (_OVERFLOW, _FAULT, _FILTERED, _CUT)))
 
 
 class _Answer:
     """State of one answer while its events arrive."""
-
-    __slots__ = (
-        "_call",
-        "_counts",
-        "_finish",
-        "_half",
-        "_merge_chunks",
-        "_other",
-        "_parts",
-        "_refusal",
-        "_url",
-        "_usage",
-        "begun",
-        "finished",
-    )
 
     def __init__(self, url: str, *, merge_chunks: bool = False) -> None:
         self._url = url
         self._merge_chunks = merge_chunks
         self._parts: list[str] = []
         self._call: list[str] = []
+        self._call_index: object = None  # That of the first call; some servers count from 1
         self._refusal = ""
         self._half = ""
         self._other: Event | None = None  # An event that is no part of a chat completion, where none is one
@@ -574,18 +591,24 @@ class _Answer:
             self._usage = _read_usage(usage)
             self._counts += 1
         choices = event.get("choices")
+        if not choices and event.get("finish_reason"):
+            choices = [event]
         if not isinstance(choices, list) or not choices:
-            if "choices" not in event and not usage and "ping" not in str(event.get("type", "")):
+            is_other = not usage or not event.keys().isdisjoint(("type", "content", "output", "message"))
+            if "choices" not in event and is_other and "ping" not in str(event.get("type", "")):
                 self._other = event
             return None
         choice = as_object(choices[0])
-        delta = as_object(choice.get("delta"))
+        delta = choice.get("delta")
+        delta = {"content": delta} if isinstance(delta, str) else as_object(delta)
         # Some servers repeat the whole message next to an empty last delta.
         if not delta and ("delta" not in choice or not self._parts):
-            delta = as_object(choice.get("message"))
-        text, thinking = _read_content(self._with_half(delta.get("content")))
-        if not delta and "delta" not in choice:
-            text = as_text(choice.get("text"))  # As of plain completions
+            message = choice.get("message")
+            delta = {"content": message} if isinstance(message, str) else as_object(message)
+        content = delta.get("content", delta.get("text"))
+        if not delta:
+            content = choice.get("text") or choice.get("content")  # As of plain completions
+        text, thinking = ("", "") if content in (None, "") else _read_content(self._with_half(content))
         thinking = thinking or _read_thinking(delta)
         if text:
             self._parts.append(text)
@@ -595,9 +618,12 @@ class _Answer:
         if refusal := delta.get("refusal"):
             self._refusal += str(refusal)
         if "tool_calls" in delta or "function_call" in delta:
-            self._call += _call_arguments(delta)
-        if finish := as_text(choice.get("finish_reason")) or as_text(choice.get("finishReason")):
-            self._finish = finish.lower().replace("-", "_")
+            self._read_call(delta)
+        finish = choice.get("finish_reason") or choice.get("finishReason") or delta.get("finish_reason")
+        if finish := as_text(finish.get("type") if isinstance(finish, dict) else finish):
+            # The engine's own reason counts where it says more.
+            native = as_text(choice.get("native_finish_reason"))
+            self._finish = (native if _BAD_END.search(native.lower()) else finish).lower().replace("-", "_")
             self.finished = True
         tokens = read_tokens(as_object(choice.get("logprobs")).get("content"))
         return Chunk(text, thinking, tokens=tokens) if text or thinking or tokens else None
@@ -610,6 +636,16 @@ class _Answer:
         if "\ud800" <= content[-1] <= "\udbff":
             content, self._half = content[:-1], content[-1]
         return content
+
+    def _read_call(self, delta: Event) -> None:
+        """Keep the arguments of the first tool call, or the next piece of them."""
+        calls = delta.get("tool_calls")
+        for call in map(as_object, calls if isinstance(calls, list) else [{"function": delta.get("function_call")}]):
+            index, given = call.get("index", 0), as_object(call.get("function")).get("arguments")
+            self._call_index = index if self._call_index is None else self._call_index
+            if index != self._call_index or not given:
+                continue
+            self._call.append(given if isinstance(given, str) else json.dumps(given))
 
     def last_chunks(self) -> list[Chunk]:
         """Return what the end of the stream completes; the last chunk has the finish reason and the usage.
@@ -627,7 +663,7 @@ class _Answer:
             raise ContentFiltered(f"the model refuses: {one_line(self._refusal)}")
         if _OVERFLOW.search(finish):
             raise ContextTooLong(f"{self._url} ended the answer: {finish}", partial=self.text)
-        if _FAULT.search(finish):
+        if _FAULT.search(finish) and not _FILTERED.search(finish):
             raise ServerFault(f"{self._url} gave up in the middle of an answer: {finish}", partial=self.text)
         chunks = []
         if self._half:
@@ -664,15 +700,6 @@ def _read_thinking(delta: Event) -> str:
     return _part_texts(details, "text") if isinstance(details, list) else ""
 
 
-def _call_arguments(delta: Event) -> list[str]:
-    """The arguments of the first tool call, or the next piece of them."""
-    calls = delta.get("tool_calls")
-    first = [call for call in calls if as_object(call).get("index", 0) == 0][:1] if isinstance(calls, list) else []
-    functions = [as_object(call.get("function")) for call in first] or [as_object(delta.get("function_call"))]
-    given = functions[0].get("arguments")
-    return [given] if isinstance(given, str) else [json.dumps(given)] if given else []
-
-
 def _plain_text(event: Event) -> str | None:
     """Return the text of an event that holds nothing else, as nearly all do; `None` for any other."""
     choices = event.get("choices")
@@ -707,7 +734,10 @@ def _part_texts(parts: Sequence[object], key: str) -> str:
     texts = []
     for part in parts:
         value = part.get(key) if isinstance(part, dict) else part if key == "text" else None
+        if key == "text" and value is None and isinstance(part, dict) and part.get("type") == "text":
+            value = part.get("content")
         # The thoughts of a part are parts again.
+        value = value.get("value") if isinstance(value, dict) else value
         texts.append(_part_texts(value, "text") if isinstance(value, list) else as_text(value))
     return valid_unicode("".join(texts))
 

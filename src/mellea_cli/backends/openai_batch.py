@@ -8,6 +8,7 @@ in OpenAI's guides, and "The request input object" and "The request output objec
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from mellea_cli.backends.http import WireClient
-from mellea_cli.backends.http_errors import ErrorObject, one_line
+from mellea_cli.backends.http_errors import ErrorObject, is_set, one_line
 from mellea_cli.backends.openai import read_completion, server_url
 from mellea_cli.backends.security import NetworkPolicy, Secrets
-from mellea_cli.backends.wire_format import LineSplitter, as_object, decode, encode
+from mellea_cli.backends.wire_format import LineSplitter, as_object, as_text, decode, encode
 from mellea_cli.errors import BackendError, EndpointMissing, NotAuthorized, ServerFault, StreamBroken
 from mellea_cli.messages import Completion
 
@@ -31,6 +32,7 @@ MAX_BYTES = 200_000_000  # Maximum bytes of one file; the documentation says MB
 WINDOW = "24h"  # OpenAI's only completion window; other servers have others
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})  # Final states of a batch
+_STATES = {"success": "completed", "ended": "completed", "timeout_exceeded": "expired", "canceled": "cancelled"}
 
 _READ_SIZE = 256 * 1024
 _PAGE = 100
@@ -55,12 +57,13 @@ def read_reply(line: bytes, source: str) -> Reply | None:
     value = decode(line.decode("utf-8", "replace"))
     if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
         return None
-    custom_id, response = value["custom_id"], value.get("response")
-    result = as_object(value.get("result"))
-    body = response.get("body", response) if isinstance(response, dict) else _body(result.get("message"))
-    status = response.get("status_code") if isinstance(response, dict) else None
-    refused = value.get("error") or result.get("error")
-    if isinstance(body, dict) and status in (200, None) and not refused:
+    custom_id, result = value["custom_id"], as_object(value.get("result"))
+    given = value.get("response") or result.get("message") or value
+    body = given.get("body", given) if isinstance(given, dict) else None
+    body = _as_completion(as_object(decode(body)) or body if isinstance(body, str) else body)
+    status = given.get("status_code") if isinstance(given, dict) else None
+    refused = next((one for one in (value.get("error"), result.get("error")) if is_set(one)), None)
+    if isinstance(body, dict) and "choices" in body and str(status or 200).startswith("2") and not refused:
         try:
             return Reply(custom_id, read_completion(source, body))
         except (BackendError, AttributeError, TypeError) as error:
@@ -68,20 +71,22 @@ def read_reply(line: bytes, source: str) -> Reply | None:
             reason = error.message if isinstance(error, BackendError) else "the answer has an unknown shape"
             return Reply(custom_id, None, one_line(reason))
     failure = refused or body
-    said = ErrorObject.read(failure if isinstance(failure, dict | str) else {})
-    words = (str(status or ""), *said.codes[:1], said.message.strip("{}"))
+    said = ErrorObject.read(failure if isinstance(failure, dict | str) and failure is not value else {})
+    words = (str(status or ""), *said.codes[:1], said.message.strip("{}") or str(result.get("type") or ""))
     return Reply(custom_id, None, one_line(" ".join(filter(None, words))) or "no answer and no reason")
 
 
-def _body(message: object) -> object:
-    """The body of a chat completion with a message of Anthropic's batches."""
-    if not isinstance(message, dict):
-        return None
-    used = message.get("usage") or {}
+def _as_completion(body: object) -> object:
+    """The body of a chat completion for a message of Anthropic's batches; any other body as it is."""
+    parts = body.get("content") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(parts, list):
+        return body
+    called = [json.dumps(part["input"]) for part in map(as_object, parts) if "input" in part]
+    text = "".join(as_text(as_object(part).get("text")) for part in parts)
+    used = as_object(body.get("usage"))
     usage = {"prompt_tokens": used.get("input_tokens", 0), "completion_tokens": used.get("output_tokens", 0)}
-    finish = "length" if message.get("stop_reason") == "max_tokens" else "stop"
-    parts = [part.get("text", "") for part in message.get("content", ()) if isinstance(part, dict)]
-    return {"choices": [{"message": {"content": "".join(parts)}, "finish_reason": finish}], "usage": usage}
+    choice = {"message": {"content": text or "".join(called[:1])}, "finish_reason": body.get("stop_reason")}
+    return {"choices": [choice], "usage": usage}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +113,26 @@ class Batch:
     @classmethod
     def read(cls, value: object) -> Batch:
         """Read the API's batch object. Raises `ServerFault` for anything else."""
+        if isinstance(value, dict):
+            value = as_object(value.get("job")) or value
         if not isinstance(value, dict) or not value.get("id"):
             raise ServerFault("the server answered with something other than a batch")
-        counts = value.get("request_counts") or {}
-        errors = (value.get("errors") or {}).get("data") or [{}]
-        first = errors[0] if isinstance(errors[0], dict) else {}
+        counts = as_object(value.get("request_counts"))
+        status, errors = str(value.get("status") or "").lower(), value.get("errors") or {}
+        said = ErrorObject.read(as_object(errors).get("data") or errors)
         return cls(
             id=str(value["id"]),
-            status=str(value.get("status") or ""),
+            status=_STATES.get(status, status),
             input_file_id=str(value.get("input_file_id") or ""),
             output_file_id=str(value.get("output_file_id") or ""),
             error_file_id=str(value.get("error_file_id") or ""),
             total=int(counts.get("total") or 0),
             completed=int(counts.get("completed") or 0),
             failed=int(counts.get("failed") or 0),
-            created_at=float(value.get("created_at") or 0.0),
-            error_code=str(first.get("code") or ""),
-            error=one_line(str(first.get("message") or "")),
-            tag=str((value.get("metadata") or {}).get("mellea") or ""),
+            created_at=float(at) if isinstance(at := value.get("created_at"), int | float) else 0.0,
+            error_code=next(iter(said.codes), ""),
+            error=one_line(said.message),
+            tag=str(as_object(value.get("metadata")).get("mellea") or ""),
         )
 
 

@@ -18,12 +18,15 @@ _DURATION_PART = re.compile(_PART, re.IGNORECASE)
 _DURATION = re.compile(rf"(?:P?T?{_PART}(?:,? (?:and )?)?)+", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d)")
 _IN_WORDS = re.compile(
-    r"(?:try again|retry|wait|resets?|available)(?: again)?(?:[ -]in|[ -]after| for)?:? (?:about )?(?=\d)",
+    r"(?:try again|retry|wait|resets?|available|cooldown)(?: again)?(?:[ -]in|[ -]after| for)?:? (?:about )?(?=\d)",
     re.IGNORECASE,
 )
-_SECONDS_IN_CHINESE = re.compile(r"(\d+(?:\.\d+)?) ?秒(?:之?后|钟后)")
+_BARE_END = re.compile(r"\d+(?:\.\d+)?(?=[.)]?\s*$)")
+_IN_CHINESE = re.compile(r"(等待 ?)?(\d+(?:\.\d+)?) ?(秒|分)钟?(?(1)|之?后)")
 # The one header of the draft for rate limits: `"default";r=0;t=12`, or with the words in full.
-_ONE_HEADER = re.compile(r"\b(?:r|remaining)=(\d+)\b.*\b(?:t|reset)=(\d+)\b")
+_ONE_HEADER = re.compile(r"\b(?:r|remaining)=(\d+)\b[^\"]*?\b(?:t|reset)=(\d+)\b")
+# A header's value without what may stand around it: `in 5 seconds`, `5, 5`, `120 (seconds)`.
+_VALUE = re.compile(r"\"?(?:in )?((?:PT?)?\d[^,;()\"]*)")
 # A number this large counts seconds since 1970, not until then.
 _EPOCH_S = 1e9
 _EPOCH_MS = 1e12
@@ -60,12 +63,17 @@ def retry_after_s(headers: Mapping[str, str], now: Clock = time.time) -> float |
     and proxies put prefixes before both names. Without them the reset of a limit that is used up counts.
     """
     texts = {name.lower(): text.strip() for name, text in headers.items()}
-    for ending, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+    for ending, scale in (
+        ("retry-after-ms", 0.001),
+        ("retry-after", 1.0),
+        ("after-seconds", 1.0),
+        ("reset-after", 1.0),
+    ):
         named = sorted((name for name in texts if name.endswith(ending)), key=len)
         for name in named:
             # Two proxies each add theirs: `5, 5`. A date has a comma too.
-            text = texts[name].strip('"')
-            if (number := until_s(text.partition(",")[0] if text[:1].isdigit() else text, now)) is not None:
+            found = _VALUE.match(texts[name])
+            if found and (number := until_s(found[1], now)) is not None:
                 return number * scale
             if (until := _date(texts[name])) is not None:
                 # The server's own `Date` is the reference where there is one: its clock may be wrong.
@@ -95,15 +103,20 @@ def _limits(texts: Mapping[str, str], now: Clock) -> Iterator[tuple[float, float
             remaining, reset = _number(text), until_s(at, now)
             if remaining is not None and reset is not None:
                 yield remaining, reset
-        elif name in ("ratelimit", "x-ratelimit") and (found := _ONE_HEADER.search(text)):
-            yield float(found[1]), float(found[2])
+        elif name in ("ratelimit", "x-ratelimit"):
+            yield from ((float(remaining), float(reset)) for remaining, reset in _ONE_HEADER.findall(text))
+
+
+_WAIT_KEYS = {"retrydelay": 1.0, "retryafter": 1.0, "retryafterseconds": 1.0, "retryafterms": 0.001}
+_WAIT_KEYS |= {"resetsinseconds": 1.0, "quotaresetdelay": 1.0}
 
 
 def wait_in_details(part: Mapping[str, Any], now: Clock = time.time) -> float | None:
     """Return the seconds to wait that one object of an error names next to its message, or `None`."""
-    for key in ("retryDelay", "retry_after", "retry_after_seconds"):
-        if (seconds := until_s(str(part.get(key, "")), now)) is not None:
-            return seconds
+    for key, value in part.items():
+        scale = _WAIT_KEYS.get(re.sub(r"[\W_]", "", str(key)).lower())
+        if scale and (seconds := until_s(str(value), now)) is not None:
+            return seconds * scale
     headers = part.get("headers")
     if not isinstance(headers, Mapping):
         return None
@@ -115,11 +128,12 @@ def wait_in_details(part: Mapping[str, Any], now: Clock = time.time) -> float | 
 
 def wait_in_words(message: str) -> float | None:
     """Return the seconds to wait that a message names, such as `try again in 9m38.016s`, or `None`."""
-    if found := _SECONDS_IN_CHINESE.search(message):
-        return float(found[1])
+    if found := _IN_CHINESE.search(message):
+        return float(found[2]) * (60 if found[3] == "分" else 1)
     for found in _IN_WORDS.finditer(message):
-        if duration := _DURATION.match(message, found.end()):
-            return duration_s(duration[0])
+        for form in (_DURATION, _CLOCK, _BARE_END):
+            if duration := form.match(message, found.end()):
+                return duration_s(duration[0])
     return None
 
 
@@ -129,7 +143,7 @@ def until_s(text: str, now: Clock = time.time) -> float | None:
     seconds = duration_s(text)
     if seconds is not None and seconds >= _EPOCH_S:
         return max(0.0, seconds / (1000 if seconds >= _EPOCH_MS else 1) - now())
-    if seconds is None and "-" in text and (at := _date(text)) is not None:
+    if seconds is None and ("-" in text or "," in text) and (at := _date(text)) is not None:
         return max(0.0, at - now())
     return seconds
 

@@ -73,16 +73,17 @@ class SseDecoder:
     """Server-sent events: the `data` of each event is a payload; ids and comments are ignored.
 
     Servers leave the standard in these ways: events without a blank line between them, a line of bare JSON, an event
-    named `error`, and a line `error: …` (llama.cpp). The last two become payloads of the form `{"error": …}`.
+    named `error`, and a line `error: …` (llama.cpp). The last two become payloads of the form `{"error": …}`. An event
+    with another name and data that are no JSON, such as a ping, is ignored.
     """
 
-    __slots__ = ("_data", "_data_bytes", "_is_error", "_lines")
+    __slots__ = ("_data", "_data_bytes", "_lines", "_name")
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
         self._data: list[bytes] = []
         self._data_bytes = 0
-        self._is_error = False
+        self._name = b""
 
     def feed(self, data: bytes) -> list[str]:
         payloads: list[str] = []
@@ -96,19 +97,19 @@ class SseDecoder:
                 if self._data_bytes > MAX_LINE:
                     raise StreamBroken(f"an event of the answer is longer than {MAX_LINE} bytes")
             elif not line:
-                if len(self._data) == 1 and len(self._data[0]) > _LONGEST_DONE and not self._is_error:
+                if len(self._data) == 1 and len(self._data[0]) > _LONGEST_DONE and not self._name:
                     # Nearly every event: what `_end_event` does, without the call for each token.
                     payloads.append(self._data.pop().decode("utf-8", "replace"))
                     self._data_bytes = 0
                 elif self._data:
                     self._end_event(payloads)
-                self._is_error = False
+                self._name = b""
             elif line.startswith(b"{"):
                 payloads.append(line.decode("utf-8", "replace"))
             elif line.startswith(b"error:"):
                 payloads.append(_as_error(line[6:]))
             elif line.startswith(b"event:"):
-                self._is_error = line[6:].strip() == b"error"
+                self._name = line[6:].strip()
         return payloads
 
     def _end_event(self, payloads: list[str]) -> None:
@@ -117,8 +118,10 @@ class SseDecoder:
         self._data_bytes = 0
         if len(data) < _LONGEST_DONE and data.strip() == b"[DONE]":
             payloads.append("[DONE]")
-        elif data:
-            payloads.append(_as_error(data) if self._is_error else data.decode("utf-8", "replace"))
+        elif self._name == b"error" and data:
+            payloads.append(_as_error(data))
+        elif data and (not self._name or data.lstrip()[:1] in (b"{", b"[")):
+            payloads.append(data.decode("utf-8", "replace"))
 
     def flush(self) -> list[str]:
         # Unlike a browser this keeps an event without its blank line: some servers omit the last one, and half an event

@@ -21,8 +21,7 @@ from mellea_cli.session.session import MelleaSession, start_session
 from mellea_cli.session.thunk import ModelOutputThunk
 from mellea_cli.stdlib.context import ChatContext
 
-DEFAULT_WINDOW = 8192
-"""Context window in tokens, prompt and answer together, where this program chooses it."""
+DEFAULT_WINDOW = 8192  # Context window in tokens, prompt and answer together, where this program chooses it
 _MODEL_LIST_TIMEOUT_S = 3.0
 
 

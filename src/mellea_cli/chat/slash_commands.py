@@ -293,5 +293,4 @@ _ALL = (
     Command("copy", "", "copy the last code block", _copy),
     Command("exit", "", "exit", _exit),
 )
-COMMANDS = {command.name: command for command in _ALL}
-"""The commands by name, in the order in which /help lists them."""
+COMMANDS = {command.name: command for command in _ALL}  # The commands by name, in the order in which /help lists them

@@ -76,8 +76,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
 # Help in plain sections of two columns, headings in bold at a terminal. It is drawn with Click's own formatter: Rich's
 # tables take longer than all the rest of a start.
 
-HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-"""Context settings of every command."""
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}  # Context settings of every command
 
 _NAMES_WIDTH = 32
 

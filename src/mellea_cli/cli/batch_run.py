@@ -105,8 +105,7 @@ def with_display(options: RunOptions, pipeline: str, work: Callable[[RunDisplay]
 _BYTES_PER_TOKEN = 3
 """A low mean, so that the estimate is high: English has 4, scripts of three bytes a character have 3 or more."""
 _WINDOWS = (4_096, 8_192, 16_384, 32_768)
-UNKNOWN_TEXT = 16_384
-"""Bytes of the longest text of a stream that are expected."""
+UNKNOWN_TEXT = 16_384  # Bytes of the longest text of a stream that are expected
 _REPROMPT_TOKENS = 768
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -81,14 +82,11 @@ class Try(Generic[T]):
 
     request: GenerateRequest
     text: str
-    completion: Completion | None
-    """`None` when the answer was stopped while it streamed."""
-    value: T | None
-    """The parsed answer; meaningful only when `error` is `None` or a `RequirementFailed`."""
+    completion: Completion | None  # `None` when the answer was stopped while it streamed
+    value: T | None  # The parsed answer; meaningful only when `error` is `None` or a `RequirementFailed`
     checked: tuple[Checked, ...]
     """The result for each requirement, in their order; empty when the answer did not get that far."""
-    error: AnswerError | None
-    """Why the answer is bad; `None` for a good one."""
+    error: AnswerError | None  # Why the answer is bad; `None` for a good one
 
 
 @dataclass(slots=True)
@@ -97,8 +95,7 @@ class Answer(Generic[T]):
 
     tries: list[Try[T]] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-    calls: int = 0
-    """Requests that were sent, judges and retries included."""
+    calls: int = 0  # Requests that were sent, judges and retries included
 
     @property
     def last(self) -> Try[T]:
@@ -117,10 +114,7 @@ class Answer(Generic[T]):
 
 
 async def ask(
-    question: Question[T],
-    client: ModelClient,
-    observer: CallObserver = UNOBSERVED,
-    into: Answer[T] | None = None,
+    question: Question[T], client: ModelClient, observer: CallObserver = UNOBSERVED, into: Answer[T] | None = None
 ) -> Answer[T]:
     """Ask until an answer is good or the budget is spent.
 
@@ -180,7 +174,9 @@ async def _attempt(
         completion = Completion(error.partial, "stop", attempts=0)
     except RunawayAnswer as error:
         answer.calls += budget.sent - sent_before
-        return Try(request, error.text, None, None, (), error)
+        if not _is_whole(error.text, request, question.parse):
+            return Try(request, error.text, None, None, (), error)
+        completion = Completion(error.text, "stop", attempts=0)
     except BackendError as error:
         answer.calls += error.attempts
         raise
@@ -191,6 +187,8 @@ async def _attempt(
     try:
         if not completion.text.strip() and completion.thinking and request.output_schema is not None:
             completion = _answer_in_reasoning(completion, question.parse)
+        if completion.finish_reason == "length" and _is_whole(completion.text, request, question.parse):
+            completion = dataclasses.replace(completion, finish_reason="stop")
         check_complete(completion)
         value = question.parse(completion.text)
         if question.requirements:
@@ -200,6 +198,16 @@ async def _attempt(
     except AnswerError as error:
         problem = error
     return Try(request, completion.text, completion, value, checked, problem)
+
+
+def _is_whole(text: str, request: GenerateRequest, parse: Callable[[str], Any]) -> bool:
+    """Whether a stopped answer is whole nevertheless: some servers go on with blanks behind it, up to the limit."""
+    if request.output_schema is None or not text.rstrip("` \t\r\n").endswith(("}", "]")):
+        return False
+    with suppress(AnswerError):
+        parse(text)
+        return True
+    return False
 
 
 def _answer_in_reasoning(completion: Completion, parse: Callable[[str], Any]) -> Completion:

@@ -13,14 +13,10 @@ from enum import Enum
 class BreakerState(Enum):
     """Health of an endpoint."""
 
-    CLOSED = "closed"
-    """Requests are sent."""
-    OPEN = "open"
-    """No request is sent; a probe asks at growing intervals whether the endpoint is back."""
-    HALF_OPEN = "half-open"
-    """A probe has succeeded: one request at a time is sent until one is answered."""
-    DISABLED = "disabled"
-    """Nothing is sent for the rest of the run: the fault does not pass."""
+    CLOSED = "closed"  # Requests are sent
+    OPEN = "open"  # No request is sent; a probe asks at growing intervals whether the endpoint is back
+    HALF_OPEN = "half-open"  # A probe has succeeded: one request at a time is sent until one is answered
+    DISABLED = "disabled"  # Nothing is sent for the rest of the run: the fault does not pass
 
 
 class CircuitBreaker:
@@ -34,10 +30,8 @@ class CircuitBreaker:
 
     def __init__(self, *, threshold: int | None = 4, first_s: float = 0.5, longest_s: float = 15.0) -> None:
         self.state = BreakerState.CLOSED
-        self.probe_at = 0.0
-        """When an open breaker's next probe is due."""
-        self.failures = 0
-        """Failures since the last answer."""
+        self.probe_at = 0.0  # When an open breaker's next probe is due
+        self.failures = 0  # Failures since the last answer
         self.threshold = threshold
         self._first_s = first_s
         self._longest_s = longest_s

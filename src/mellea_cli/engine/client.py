@@ -97,8 +97,7 @@ class ModelClient:
     ) -> None:
         self.policy = policy or RetryPolicy()
         self.deadlines = deadlines or Deadlines()
-        self.retries = 0
-        """Requests that were sent again, over the client's life."""
+        self.retries = 0  # Requests that were sent again, over the client's life
         self.endpoints = tuple(Endpoint(config, breaker()) for config in endpoints)
         limits = limits or ClientLimits()
         self.balancer = LoadBalancer(
@@ -353,12 +352,7 @@ class ModelClient:
             endpoint.breaker.disable()
 
     async def _delay_s(
-        self,
-        error: BackendError,
-        endpoint: Endpoint,
-        budget: RetryBudget,
-        began: float,
-        avoid: dict[Endpoint, float],
+        self, error: BackendError, endpoint: Endpoint, budget: RetryBudget, began: float, avoid: dict[Endpoint, float]
     ) -> float | None:
         """Charge the failure.
 

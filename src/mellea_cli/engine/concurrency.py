@@ -55,12 +55,9 @@ class AdaptiveConcurrency:
         self._begin(start)
 
     def _begin(self, start: int) -> None:
-        self.level = start
-        """Requests that may be in flight now."""
-        self.best = start
-        """Best level found so far."""
-        self.settled = False
-        """Whether the search has ended for the time being."""
+        self.level = start  # Requests that may be in flight now
+        self.best = start  # Best level found so far
+        self.settled = False  # Whether the search has ended for the time being
         self._best_rate = 0.0
         self._top_rate = 0.0
         self._step = 1.0
@@ -223,8 +220,7 @@ class ConcurrencyLimiter:
         self.adaptive = adaptive
         self.first_alone = first_alone
         self._limit = float(adaptive.level if adaptive is not None else concurrency)
-        self.allowed = 1 if first_alone else int(self._limit)
-        """Requests that may be in flight now."""
+        self.allowed = 1 if first_alone else int(self._limit)  # Requests that may be in flight now
         self._ceiling = math.inf
         self._rounds = _FIRST_ROUNDS
         self._cut_at = -math.inf

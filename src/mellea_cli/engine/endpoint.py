@@ -78,21 +78,15 @@ class EndpointFigures:
     name: str
     backend: str
     model: str
-    requests: int = 0
-    """Requests of the run that were sent there, failed ones included."""
+    requests: int = 0  # Requests of the run that were sent there, failed ones included
     answered: int = 0
-    failures: int = 0
-    """Requests that the endpoint, or the connection to it, failed at or refused."""
+    failures: int = 0  # Requests that the endpoint, or the connection to it, failed at or refused
     probes: int = 0
     usage: Usage = Usage()
-    median_s: float | None = None
-    """Median latency of its latest answers in seconds; `None` without any."""
-    share: float = 0.0
-    """Its part of all answers, 0 to 1."""
-    state: str = ""
-    """Empty while its circuit breaker is closed, else `open`, `half-open` or `disabled`."""
-    reason: str = ""
-    """Message of the fault that opened the breaker."""
+    median_s: float | None = None  # Median latency of its latest answers in seconds; `None` without any
+    share: float = 0.0  # Its part of all answers, 0 to 1
+    state: str = ""  # Empty while its circuit breaker is closed, else `open`, `half-open` or `disabled`
+    reason: str = ""  # Message of the fault that opened the breaker
 
 
 class LimitRaised(BackendError):
@@ -126,29 +120,21 @@ class Endpoint:
         adaptive = AdaptiveConcurrency(config.start, config.concurrency) if config.start else None
         self.limiter = ConcurrencyLimiter(config.concurrency, adaptive=adaptive, first_alone=config.first_alone_s > 0)
         self.in_flight = 0
-        self.characters = 0
-        """Characters of text received so far."""
-        self.has_answered = False
-        """Whether it has answered correctly in this run."""
-        self.rests_until = -math.inf
-        """No request is sent before this time, because the endpoint has asked for it."""
+        self.characters = 0  # Characters of text received so far
+        self.has_answered = False  # Whether it has answered correctly in this run
+        self.rests_until = -math.inf  # No request is sent before this time, because the endpoint has asked for it
         self.rest_reason = ""
-        self.long_rests = 0
-        """Answers in a row that asked for a longer rest than the user waits for."""
-        self.refused_probes = 0
-        """Probes in a row that it refused after it had answered in this run."""
-        self.error = config.error
-        """Its latest fault."""
+        self.long_rests = 0  # Answers in a row that asked for a longer rest than the user waits for
+        self.refused_probes = 0  # Probes in a row that it refused after it had answered in this run
+        self.error = config.error  # Its latest fault
         self.requests = 0
         self.answered = 0
         self.failures = 0
         self.probes = 0
         self.usage = Usage()
         self.probe_usage = Usage()
-        self._reasoning_room = 0
-        """Tokens added to length limits because the model has reasoned past them."""
-        self.mean_s: float | None = None
-        """Moving mean of its latency in seconds, however old."""
+        self._reasoning_room = 0  # Tokens added to length limits because the model has reasoned past them
+        self.mean_s: float | None = None  # Moving mean of its latency in seconds, however old
         self._measured_at = 0.0
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._refused_alone = 0
@@ -279,7 +265,7 @@ class Endpoint:
         Returns:
             The error, or `None` when the endpoint has answered.
         """
-        options = Options(temperature=0.0, max_tokens=4, thinking=thinking)
+        options = Options(temperature=0.0, max_tokens=16, thinking=thinking)
         request = self._adapted(GenerateRequest(self.config.model, PROBE_MESSAGES, options))
         self.probes += 1
         try:

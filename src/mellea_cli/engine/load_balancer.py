@@ -77,13 +77,11 @@ class LoadBalancer:
         self.endpoints = tuple(endpoints)
         self.remaining: Callable[[], int | None] = lambda: None
         """Requests that are still to come, or `None` while that is unknown."""
-        self.peak = 0
-        """Most requests that were in flight at once."""
+        self.peak = 0  # Most requests that were in flight at once
         self._most = math.inf if limit is None else limit
         # What counts: nothing while the user has paused the run, so the path of a request has no check of its own.
         self._limit = self._most
-        self.resumed = asyncio.Event()
-        """Set unless the user has paused the run."""
+        self.resumed = asyncio.Event()  # Set unless the user has paused the run
         self.resumed.set()
         self._max_wait_s = max_wait_s
         self._observer = observer

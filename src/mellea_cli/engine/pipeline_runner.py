@@ -70,10 +70,8 @@ class PipelineRunner:
         self._client = client
         self._budget = budget
         self._unfinished = unfinished
-        self.repairs = 0
-        """Answers whose form had to be repaired."""
-        self.shared = 0
-        """How often a request was counted for a row although another row's outcome counts it already."""
+        self.repairs = 0  # Answers whose form had to be repaired
+        self.shared = 0  # How often a request was counted for a row although another row's outcome counts it already
         self._options = {step.name: step_options(options, step) for step in pipeline.steps}
 
     async def run(self, item: Item) -> Outcome:

@@ -105,8 +105,7 @@ class Corrections:
         self._rows: dict[str, dict[str, dict[str, dict[str, Correction]]]] = {}
         self._random: dict[tuple[str, str], int] = {}
         self._limit: bytes | None = None
-        self.seed: int | None = None
-        """The seed of the last random sample."""
+        self.seed: int | None = None  # The seed of the last random sample
         self.size: int | None = None
         """The rows that the last random sample is to have; `None` where the file does not say."""
         for record in records:
@@ -250,8 +249,7 @@ def _read(line: bytes, path: Path, number: int) -> Correction:
 
 # Rows that teach.
 
-EXAMPLES = 6
-"""The rows that a prompt shows as worked examples."""
+EXAMPLES = 6  # The rows that a prompt shows as worked examples
 _LONGEST_EXAMPLE = 800
 
 

@@ -34,8 +34,7 @@ from mellea_cli.pipelines.pipeline import (
     Step,
 )
 
-CONFIDENCE = "confidence"
-"""The column of the sentiment's confidence."""
+CONFIDENCE = "confidence"  # The column of the sentiment's confidence
 
 
 def confidence_column(field: str) -> str:
@@ -49,8 +48,7 @@ def confidence_columns(own: Collection[str]) -> list[str]:
     return [name for name in own if name in known]
 
 
-Probabilities = Mapping[str, float]
-"""The probability of each choice, as it begins in JSON."""
+Probabilities = Mapping[str, float]  # The probability of each choice, as it begins in JSON
 
 
 def choices(schema: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:

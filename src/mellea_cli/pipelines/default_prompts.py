@@ -258,11 +258,7 @@ _WORKED: Sequence[Mapping[str, Any]] = json.loads(
 FROM_TEXT = "{{ text | fence }}"
 _FROM_SUMMARY = "{{ summary.summary | fence }}"
 
-GOOD_SUMMARY = (
-    one_sentence("summary"),
-    fewer_words(SUMMARY_WORDS, "summary"),
-    not_cut({"summary": SUMMARY_LENGTH}),
-)
+GOOD_SUMMARY = (one_sentence("summary"), fewer_words(SUMMARY_WORDS, "summary"), not_cut({"summary": SUMMARY_LENGTH}))
 GOOD_ISSUES = (not_cut({"main_complaint": ISSUE_LENGTH, "positive_aspect": ISSUE_LENGTH}),)
 
 

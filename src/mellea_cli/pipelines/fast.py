@@ -101,8 +101,7 @@ LABELS = ("positive", "negative", "mixed", "neutral")
 """The words that the model writes. A text's sentiment is one of the first three."""
 SENTIMENTS = LABELS[:3]
 
-Logprobs = Sequence[float]
-"""Log-probabilities of the labels, in their order."""
+Logprobs = Sequence[float]  # Log-probabilities of the labels, in their order
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,7 @@ from mellea_cli.pipelines.pipeline_spec import (
 from mellea_cli.pipelines.theme_prompts import QUOTE_LENGTH, anchored, closest
 from mellea_cli.requirements.requirement import Answered, Requirement, Verdict, answer_check, sentences
 
-JOINT = " | "
-"""Separates the choices of a `categories` field in a cell of a table."""
+JOINT = " | "  # Separates the choices of a `categories` field in a cell of a table
 OWN_STEP = "fields"
 
 # What is in the text comes before what is judged.

@@ -158,8 +158,7 @@ class Column:
         return self.type in ("bool", "category", "categories")
 
 
-BUILT_IN_UNIT = "built-in fields"
-"""The unit of the pipeline that own fields extend; no field can have this name."""
+BUILT_IN_UNIT = "built-in fields"  # The unit of the pipeline that own fields extend; no field can have this name
 
 
 @dataclass(frozen=True)
@@ -261,10 +260,8 @@ class Step:
         ]
 
 
-TOP_LOGPROBS = 20
-"""The most that OpenAI's protocol gives."""
-PROBABILITIES = "probabilities of choices"
-"""Stands among the answers of a row's steps; no step has a name with blanks."""
+TOP_LOGPROBS = 20  # The most that OpenAI's protocol gives
+PROBABILITIES = "probabilities of choices"  # Stands among the answers of a row's steps; no step has a name with blanks
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,8 +154,7 @@ class Split:
     other_values: int  # The number of rarer values
 
 
-CATEGORICAL = ("bool", "category", "categories")
-"""The types of own fields whose values are choices."""
+CATEGORICAL = ("bool", "category", "categories")  # The types of own fields whose values are choices
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,12 +179,9 @@ def with_answered_by(outcome: Outcome) -> Outcome:
 class Claim(Enum):
     """Result of a claim to ask a question."""
 
-    ASK = "ask"
-    """The caller asks, and calls `settle` afterwards."""
-    PARKED = "parked"
-    """The question is in flight; `settle` returns the item."""
-    ANSWERED = "answered"
-    """The question was in flight and is done: look again whether the answer is known."""
+    ASK = "ask"  # The caller asks, and calls `settle` afterwards
+    PARKED = "parked"  # The question is in flight; `settle` returns the item
+    ANSWERED = "answered"  # The question was in flight and is done: look again whether the answer is known
 
 
 @dataclass(slots=True)
@@ -273,32 +270,21 @@ class AnswerCache:
 class Forecast:
     """Items of an input by what a run would do with them; the counts add up to all items."""
 
-    new: int = 0
-    """Not asked about yet, or not with this plan."""
-    known: int = 0
-    """Answered by an earlier run."""
-    failed: int = 0
-    """Failed in an earlier run."""
-    blank: int = 0
-    """Without any text: nothing is asked."""
-    identical: int = 0
-    """Same text as an earlier item of the input: asked once."""
-    alike: int = 0
-    """Not the same text as an earlier item, but a nearly identical one: asked once."""
-    again: int = 0
-    """Those of the new ones that were answered with other settings."""
+    new: int = 0  # Not asked about yet, or not with this plan
+    known: int = 0  # Answered by an earlier run
+    failed: int = 0  # Failed in an earlier run
+    blank: int = 0  # Without any text: nothing is asked
+    identical: int = 0  # Same text as an earlier item of the input: asked once
+    alike: int = 0  # Not the same text as an earlier item, but a nearly identical one: asked once
+    again: int = 0  # Those of the new ones that were answered with other settings
     calls: int = 0
     """Model calls for the new and the failed ones when nothing has to be asked again, and every step is asked."""
-    least_calls: int = 0
-    """Those of them whose steps have no condition."""
+    least_calls: int = 0  # Those of them whose steps have no condition
     units: Counter[str] = field(default_factory=Counter)
     """How many of these rows each unit of the pipeline is asked for, where it has units."""
-    first: Item | None = None
-    """The first item that would be asked."""
-    asked: int = 0
-    """The new ones, and the failed ones if they are asked again."""
-    characters: int = 0
-    """Characters of the texts of these."""
+    first: Item | None = None  # The first item that would be asked
+    asked: int = 0  # The new ones, and the failed ones if they are asked again
+    characters: int = 0  # Characters of the texts of these
 
     def asks(self, *, retry_failed: bool) -> int:
         """Items that a run would ask about."""

@@ -179,38 +179,25 @@ class RunIO:
 class Tally:
     """Counts of durable outcomes. `done + failed` is the number of rows in the output."""
 
-    done: int = 0
-    """Items with an answer, reused and blank ones included."""
+    done: int = 0  # Items with an answer, reused and blank ones included
     failed: int = 0
-    reused: int = 0
-    """Items with a text whose outcome was known already, from an earlier run or an identical text."""
-    same: int = 0
-    """Reused items that share the answer of an identical text of this run."""
-    alike: int = 0
-    """Reused items that have the answer of a nearly identical text, of any run."""
-    blank: int = 0
-    """Items without any text: nothing was asked."""
-    learned: int = 0
-    """Items that a row model has answered in this run, without a call."""
-    offloaded: int = 0
-    """Texts that a batch queue has answered in this run."""
-    calls: int = 0
-    """Requests that were sent, retries included."""
+    reused: int = 0  # Items with a text whose outcome was known already, from an earlier run or an identical text
+    same: int = 0  # Reused items that share the answer of an identical text of this run
+    alike: int = 0  # Reused items that have the answer of a nearly identical text, of any run
+    blank: int = 0  # Items without any text: nothing was asked
+    learned: int = 0  # Items that a row model has answered in this run, without a call
+    offloaded: int = 0  # Texts that a batch queue has answered in this run
+    calls: int = 0  # Requests that were sent, retries included
     usage: Usage = field(default_factory=Usage)
-    queue_usage: Usage = field(default_factory=Usage)
-    """Part of `usage` that a batch queue has taken."""
-    failures: Counter[str] = field(default_factory=Counter)
-    """Failed items by kind."""
+    queue_usage: Usage = field(default_factory=Usage)  # Part of `usage` that a batch queue has taken
+    failures: Counter[str] = field(default_factory=Counter)  # Failed items by kind
     messages: dict[str, Counter[str]] = field(default_factory=dict)
     """How often each message of a failure occurs, by kind."""
     values: dict[str, Counter[str]] = field(default_factory=dict)
     """How often the output has each value of a categorical column, by column."""
-    edited_cells: int = 0
-    """Cells that a person has changed in the output."""
-    edited_rows: int = 0
-    """Rows with such cells."""
-    edited_ids: list[str] = field(default_factory=list)
-    """The ids of the first of them."""
+    edited_cells: int = 0  # Cells that a person has changed in the output
+    edited_rows: int = 0  # Rows with such cells
+    edited_ids: list[str] = field(default_factory=list)  # The ids of the first of them
 
     @property
     def asked(self) -> int:

@@ -39,8 +39,7 @@ from mellea_cli.items import Item, Outcome, Row, Success
 from mellea_cli.pipelines.pipeline import Column
 from mellea_cli.run.batch import OrderedRows
 
-REPLACE = "choose another name with -o, or replace the file with --overwrite"
-"""The choice that a refused run leaves."""
+REPLACE = "choose another name with -o, or replace the file with --overwrite"  # The choice that a refused run leaves
 _HASH_BYTES = 8
 _NOTHING = bytes(_HASH_BYTES)
 # With fewer of its rows in the input than this share, an output belongs to another input.
@@ -689,8 +688,7 @@ class EditedRows:
         source: str,
         reviewed: Reviewed | None = None,
     ) -> None:
-        self.edits: dict[int, Edit] = {}
-        """What a person has changed, by the position of the item."""
+        self.edits: dict[int, Edit] = {}  # What a person has changed, by the position of the item
         self.edited: dict[int, Mapping[str, Any]] = {}
         """The changed cells among those that the input or a run has filled, by the position of the item."""
         self.earlier: EarlierOutput | None = None

@@ -21,8 +21,7 @@ from mellea_cli.messages import Usage
 from mellea_cli.pipelines.redact import redact
 from mellea_cli.run.plan import RunPlan
 
-Servers = Backend | Sequence[EndpointConfig]
-"""What a run asks: one server, or the endpoints of a pool."""
+Servers = Backend | Sequence[EndpointConfig]  # What a run asks: one server, or the endpoints of a pool
 
 
 def open_client(plan: RunPlan, servers: Servers, observer: Observer) -> ModelClient:

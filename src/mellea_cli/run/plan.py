@@ -56,8 +56,7 @@ class Prices:
     completion: float
     cached: float | None = None
     """Of prompt tokens that the server had in its cache; `None` when they cost as much as others."""
-    currency: str = ""
-    """Sign before an amount; empty for the user's own prices."""
+    currency: str = ""  # Sign before an amount; empty for the user's own prices
 
     def of(self, usage: Usage) -> float:
         """What these tokens cost."""
@@ -70,16 +69,12 @@ class Prices:
 class Caps:
     """Limits on a whole run; `None` sets none."""
 
-    deadline_s: float | None = None
-    """Seconds from the start of the run after which no new item is taken."""
+    deadline_s: float | None = None  # Seconds from the start of the run after which no new item is taken
     errors: ErrorLimit = ErrorLimit()
-    tokens: int | None = None
-    """Tokens, prompts and answers together."""
-    cost: float | None = None
-    """Money, by `prices`."""
+    tokens: int | None = None  # Tokens, prompts and answers together
+    cost: float | None = None  # Money, by `prices`
     prices: Prices | None = None
-    likely: Usage = Usage()
-    """What an item is expected to take as long as none of the run's has shown it."""
+    likely: Usage = Usage()  # What an item is expected to take as long as none of the run's has shown it
 
     @property
     def bind_items(self) -> bool:
@@ -174,10 +169,8 @@ class Budget:
         return ""
 
 
-KEY_BYTES = 16
-"""Bytes of the key of one unit's answer."""
-SHORT_TEXT = 80
-"""Characters of the longest text that shares the answer of one that is nearly identical."""
+KEY_BYTES = 16  # Bytes of the key of one unit's answer
+SHORT_TEXT = 80  # Characters of the longest text that shares the answer of one that is nearly identical
 # A bullet before the text, and one stop, comma or semicolon after a letter or digit. No more of the ends: "great?",
 # "great...", "great!" and "great :)" say something else than "great".
 _UNSAID = re.compile(r"\A[-*\u2013\u2022] |(?<=\w) ?[.,;\u3001\u3002\uff0c\uff1b]\Z")

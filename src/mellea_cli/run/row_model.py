@@ -35,12 +35,10 @@ from mellea_cli.run.answer_cache import with_answered_by
 from mellea_cli.run.batch import Answer, RunIO
 from mellea_cli.run.plan import KEY_BYTES, RunPlan
 
-LEARNED = "learned"
-"""What a row of the row model says in the column `answered_by`."""
+LEARNED = "learned"  # What a row of the row model says in the column `answered_by`
 _AUDITED = "audited"
 
-SMALLEST_INPUT = 500
-"""With no more rows than this, a row model would save less than it costs."""
+SMALLEST_INPUT = 500  # With no more rows than this, a row model would save less than it costs
 _FIRST_FIT = 300
 # The next fit is at so many times the answers: nine fits up to the most examples, as the audit divides its risk.
 _GROWTH = 1.5
@@ -60,10 +58,8 @@ _CLAUSE = re.compile(r"[,;]?\s+(?=(?:but|however|although|though|yet|except)\b)"
 
 # The audit.
 
-RISK = 0.05
-"""Share of the runs in which a threshold may pass although the agreement is below the target."""
-CONFIDENCE = 0.95
-"""Of the interval of the agreement that was measured."""
+RISK = 0.05  # Share of the runs in which a threshold may pass although the agreement is below the target
+CONFIDENCE = 0.95  # Of the interval of the agreement that was measured
 
 # The sequence of tests starts at this share of the rows and goes down in such steps.
 _START, _STEP = 0.3, 0.05
@@ -164,10 +160,8 @@ class Audit:
 
     def __init__(self, target: float, fields: Sequence[str], share: float) -> None:
         self.target = target
-        self.threshold = math.inf
-        """The score from which on a row keeps the cheap answer."""
-        self.changed = False
-        """Whether the rows have changed so that the sample before says nothing about those to come."""
+        self.threshold = math.inf  # The score from which on a row keeps the cheap answer
+        self.changed = False  # Whether the rows have changed so that the sample before says nothing about those to come
         self._fields = tuple(fields)
         self._share = share
         self._sample: list[Compared] = []
@@ -442,8 +436,7 @@ class RowLearner:
     plan: RunPlan
     fields: LearnedFields
     audit: Audit
-    rows: int = 0
-    """Rows of the output that the model has answered."""
+    rows: int = 0  # Rows of the output that the model has answered
     audited: dict[bytes, list[bool]] = field(default_factory=dict)
     """Audited rows that are not in the journal yet: for each key whether the fields agree."""
     _examples: list[_Example] = field(default_factory=list)

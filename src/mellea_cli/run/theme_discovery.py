@@ -136,12 +136,10 @@ class _Reservoir:
             self.kept[place] = phrase
 
 
-Texts = Callable[[Item], Sequence[str]]
-"""The texts of a column in an item's row."""
+Texts = Callable[[Item], Sequence[str]]  # The texts of a column in an item's row
 
 
-Drawn = dict[Kind, list[tuple[str, str]]]
-"""Phrases with the ids of their rows."""
+Drawn = dict[Kind, list[tuple[str, str]]]  # Phrases with the ids of their rows
 
 
 def sample_phrases(

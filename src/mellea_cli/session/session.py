@@ -42,8 +42,7 @@ _STALE_CONTEXT = (
     " Ensure you await between requests."
 )
 
-ModelOptions = Mapping[str, Any]
-"""Options by `ModelOption` key or by the server's own name."""
+ModelOptions = Mapping[str, Any]  # Options by `ModelOption` key or by the server's own name
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -67,8 +67,7 @@ class SamplingStrategy:
         return 0
 
 
-BaseSamplingStrategy = SamplingStrategy
-"""The reference library's name."""
+BaseSamplingStrategy = SamplingStrategy  # The reference library's name
 
 
 class RejectionSamplingStrategy(SamplingStrategy):

@@ -157,8 +157,7 @@ def _history(path: Path | None) -> History:
     return FileHistory(str(path))
 
 
-FindValues = Callable[[str], Awaitable[Sequence[str]]]
-"""Given a kind of argument, the values that it may have."""
+FindValues = Callable[[str], Awaitable[Sequence[str]]]  # Given a kind of argument, the values that it may have
 
 
 class ChatCompleter(Completer):
@@ -222,8 +221,7 @@ class Block:
     gap: bool = False  # Whether an empty line comes before it
 
 
-_Start = tuple[int, "Token"]
-"""The line among the unfinished ones in which a block begins, and its first token."""
+_Start = tuple[int, "Token"]  # The line among the unfinished ones in which a block begins, and its first token
 
 
 class BlockSplitter:

@@ -574,8 +574,7 @@ class Review:
         self.rows = rows
         self.fields = fields
         self.at = 0
-        self.chosen = 0
-        """The index of the field that keys change."""
+        self.chosen = 0  # The index of the field that keys change
         self.earlier, _ = self.reviewed, self.changed = before
         self.message = ""
         self._file = file

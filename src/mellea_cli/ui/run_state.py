@@ -147,8 +147,7 @@ class Snapshot:
     paused: str  # Why nothing is sent, or empty
     paused_s: int  # Seconds until it continues; 0 when it waits for `mellea resume`
     held: bool = False  # Whether the user has paused the run
-    values: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
-    """How often each value occurs so far, by column."""
+    values: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()  # How often each value occurs so far, by column
     latest: tuple[PanelSnapshot, ...] = ()  # The last items that were finished, the latest first
     urgent: tuple[str, str] = ("", "")  # The id of the latest row of high urgency, and why it is urgent
 

@@ -11,6 +11,7 @@ from field.cases import (
     kept,
     processes,
     reports,
+    servers,
     streams,
     tables,
     wordings,
@@ -28,5 +29,6 @@ CASES: tuple[Case, ...] = (
     *kept.CASES,
     *reports.CASES,
     *files_later.CASES,
+    *servers.CASES,
     *processes.CASES,
 )
