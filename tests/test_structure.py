@@ -26,7 +26,7 @@ def test_the_lines_of_source(structure: Structure) -> None:
     """No more than these without a reason; the target is far below."""
     # Target: 27,000 for the features of 0.1. They took 38,300 with own fields (3,300) and the Python API (1,400);
     # tables, filters, control of runs, figures, review, learning and fast came later.
-    assert structure.lines <= 52_400
+    assert structure.lines <= 52_600
 
 
 def test_modules_with_one_importer(structure: Structure) -> None:
