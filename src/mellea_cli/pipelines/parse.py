@@ -24,7 +24,6 @@ _NAME = (
     r"(?:[\w.-]{1,20}:)?\w{0,20}?(?:think|thinking|thoughts?|reason|reasoning|analysis|scratchpad|reflection|reflect"
     r"|deliberation|monologue|cot)"
 )
-# What marks the answer: everything in front of it is reasoning.
 _ANSWER = r"(?:final_?)?(?:answer|response|output|result|solution|json)"
 # A block of any other name at the beginning.
 _BLOCK = re.compile(
@@ -41,8 +40,12 @@ _CLOSING = re.compile(
     rf"<\s?/\s?{_NAME}\s?>|\[(?:/|END_){_NAME}\]|◁/{_NAME}▷|<\|(?:/|end_?){_NAME}\|>|<\|{_NAME}_end\|>|<\|inner_suffix\|>"
     r"|\|endthink\||<unused95>|&lt;/think(?:ing)?&gt;|<channel\|>|<\|end_thinking\|>"
     r"|<\|begin\|>assistant<\|content\|>|\bassistantfinal|here is my response:|\.\.\.done thinking\."
-    rf"|<{_ANSWER}>|<\|(?:start_response|begin_of_(?:box|solution))\|>|\bfinal (?:answer|output|json)\b[*:\s]*(?=[`{{])"
-    r"|^(?:\*\*|#+ ?)(?:answer|response|output)\b[*:\s]*(?=[`{])",
+    r"|<\|(?:start_response|begin_of_(?:box|solution))\|>",
+    re.IGNORECASE,
+)
+# What tells the answer from drafts in front of it.
+_ANSWER_MARK = re.compile(
+    rf"<{_ANSWER}>|(?:\bfinal |^\*\*|^#+ ?)(?:answer|response|output|json)\b[*:\s]*(?=[`{{])",
     re.IGNORECASE | re.MULTILINE,
 )
 # Harmony, the format of gpt-oss: a message in the final channel is the answer.
@@ -126,7 +129,10 @@ def parse_json(text: str, validate: Validate) -> tuple[Any, bool]:
     for held in _held_in(bare, text):
         values, errors = _valid(held, validate)
         if len(values) > 1:
-            raise AmbiguousAnswer(len(values))
+            marks = list(_ANSWER_MARK.finditer(bare))
+            if len(marks) != 1:
+                raise AmbiguousAnswer(len(values))
+            return parse_json(_ANSWER_MARK.split(bare)[1], validate)[0], True
         if values:
             return values[0], True
         if len(errors) == 1:
