@@ -209,7 +209,7 @@ async def test_a_server_that_comes_back_costs_no_item(serve: Callable[..., Model
     """Workers wait an outage out as one process does."""
     server = serve(latency_s=0.01)
     # The time limits that users have: streams that are cut while a server stops are charged to their items.
-    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=30.0, policy=RetryPolicy())
+    run = ClusterRun(tmp_path / "out.jsonl", server.openai_url, max_wait_s=300.0, policy=RetryPolicy())
 
     async def outage() -> None:
         await server.until(lambda state: state.completed >= 20)
