@@ -32,7 +32,7 @@ from loopback import Fault, ModelServer
 
 RUNS = 10
 SERVER_ROWS, SERVER_AT_ONCE = 80, 4
-EMBEDDED_ROWS, EMBEDDED_MODEL = 40, "smollm2-135m"
+EMBEDDED_ROWS, EMBEDDED_MODEL = 30, "qwen2.5-coder-1.5b"
 _PRICE = "0.15,0.60"
 _WORDS = ("parcel", "late", "support", "slow", "but", "great", "crash", "export", "money", "refund", "twice", "again")
 

@@ -108,7 +108,6 @@ class Sampler:
         """Timed rows with an answer. Failed ones are timed, too: the run will have such rows as well."""
         self._characters: dict[int, int] = {}
         self._first_s: float | None = None
-        self._waiting: set[int] = set()  # rows that started before the first one was answered, and waited for it
         self._rows: list[SampledRow] = []
         self._every = 1
         self._seen = 0
@@ -129,10 +128,7 @@ class Sampler:
         usage, latency = event.usage, event.latency_s
         if self._first_alone and self._first_s is None:
             self._first_s = latency
-            self._waiting = set(self._characters)
             return
-        if event.position in self._waiting:
-            latency = max(0.0, latency - (self._first_s or 0.0))
         self._seen += 1
         if self._seen % self._every:
             return
