@@ -239,10 +239,9 @@ class Step:
 
     def output_for(self, variables: Mapping[str, Any]) -> OutputType:
         """The type of the answer about one item."""
-        known = self.shorter.known(variables["text"]) if self.shorter is not None else None
-        return (
-            self.output if known is None or self.shorter is None else _Completed(self.output.type_, self.shorter, known)
-        )
+        if self.shorter is None or (known := self.shorter.known(variables["text"])) is None:
+            return self.output
+        return _Completed(self.output.type_, self.shorter, known)
 
     def request(self, model: str, options: Options, variables: Mapping[str, Any]) -> GenerateRequest:
         """The first request for one item; `options` have this step's `max_tokens` already set."""
